@@ -1,0 +1,44 @@
+"""The command `gradlab`: it parses, calls the library, prints."""
+
+from typing import Annotated
+
+import typer
+
+from .console import Commands
+from .models import models
+from .responses import responses
+
+app = typer.Typer(
+    name="gradlab",
+    cls=Commands,
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        typer.echo(f"gradlab {version('gradlab-torch')}")
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Gradient dynamics of deep networks, exactly as the papers define them.
+
+    A network is NAME[@WEIGHTS]: resnet56@init, resnet20@hub, plain20@checkpoint.pth, torchvision/resnet50@hub,
+    my_package.my_module:build. `gradlab models` lists the names.
+    """
+
+
+app.command()(responses)
+app.command()(models)

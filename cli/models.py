@@ -1,0 +1,25 @@
+"""`gradlab models`: the networks there are."""
+
+from typing import Annotated
+
+import typer
+
+from .console import output
+
+Pattern = Annotated[
+    str | None,
+    typer.Argument(help="Only names that match this glob; 'torchvision/*' and 'timm/*' list those packages'."),
+]
+
+
+def models(pattern: Pattern = None) -> None:
+    """List networks with their weighted layers, parameters and multiply-adds for one image.
+
+    Any depth 6n + 2 of resnet and plain can be built (resnet26). After the name: -B or -C for shortcuts
+    with projections (resnet56-B), -width=N for the channels of the first stage (resnet20-width=32).
+    """
+    from gradlab.experiments.catalog import list_networks
+    from gradlab.results.tables import rich_table
+
+    frame, formats = list_networks(pattern)
+    output().print(rich_table(frame, formats))

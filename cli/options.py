@@ -1,0 +1,40 @@
+"""Options that several commands have, once."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Weights = Annotated[
+    str | None,
+    typer.Option(help="Weights of networks that name none: init, init:SEED, trained, hub.", metavar="WEIGHTS"),
+]
+Data = Annotated[
+    str,
+    typer.Option(
+        help="cifar10-sample (bundled), cifar10, cifar10-train, cifar100, imagefolder:PATH, "
+        "PATH.npz (PATH.npz:train), noise.",
+        metavar="DATA",
+    ),
+]
+Images = Annotated[int | None, typer.Option(help="Only the first so many images.", metavar="N")]
+BatchSize = Annotated[int, typer.Option(help="Images a batch.", metavar="N")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.", metavar="DEVICE")]
+Seed = Annotated[int, typer.Option(help="Seed of initial weights and of noise.", metavar="N")]
+Normalize = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="imagenet, cifar10, mean-image, none, or MEAN/STD as numbers; `:255` after it keeps the range 0 to 255. "
+        "One for all networks or one each. Default: what the weights were trained with.",
+        metavar="SPEC",
+    ),
+]
+Out = Annotated[Path, typer.Option(help="Folder for the files.", metavar="DIR")]
+Format = Annotated[list[str], typer.Option(help="Figure formats: png, pdf, svg.", metavar="LIST")]
+TableFormat = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Print the table as csv, latex (booktabs) or markdown instead, and write it too.", metavar="LIST"
+    ),
+]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only; the files are written.")]

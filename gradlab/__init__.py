@@ -1,0 +1,16 @@
+"""Gradient dynamics of deep networks in PyTorch, exactly as the papers define them.
+
+Networks: `build` makes any network by name, with its weights; `models` holds the papers' own.
+Data: `batches` gives a named data set, normalized as a network wants it; `Normalization` says how.
+Probes: `ResponseStd` measures while your own code runs the model; `predicted_response_std` needs no data.
+Experiments: `responses` does what the command of the same name does.
+Results: `ResponsesResult` holds a tidy frame and its record; it saves, loads and plots itself.
+Statistics: `stats` holds the mathematics, tensors in, numbers out.
+
+Nothing is imported before it is used.
+"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+__version__ = "0.1.0"

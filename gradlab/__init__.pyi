@@ -1,0 +1,33 @@
+from . import models, plots, stats
+from .checkpoints import read_checkpoint, save_checkpoint
+from .data import batches
+from .errors import GradlabError, UsageError
+from .experiments import responses
+from .models import batch_statistics
+from .networks import build
+from .normalization import Normalization
+from .plots import theme
+from .probes import ResponseStd, predicted_response_std
+from .results import ResponsesResult, Result
+
+__all__ = [
+    "GradlabError",
+    "Normalization",
+    "ResponseStd",
+    "ResponsesResult",
+    "Result",
+    "UsageError",
+    "batch_statistics",
+    "batches",
+    "build",
+    "models",
+    "plots",
+    "predicted_response_std",
+    "read_checkpoint",
+    "responses",
+    "save_checkpoint",
+    "stats",
+    "theme",
+]
+
+__version__: str

@@ -1,0 +1,32 @@
+"""Where to compute: `auto`, `cpu`, `cuda`, `cuda:1`, `mps`."""
+
+import platform
+
+import torch
+
+from gradlab.errors import UsageError
+
+
+def pick_device(name: str = "auto") -> torch.device:
+    """The device of that name; `auto` is the first of cuda, mps and cpu that is there.
+
+    Raises:
+        UsageError: When the device is not there.
+    """
+    available = ["cpu"]
+    if torch.backends.mps.is_available():
+        available.insert(0, "mps")
+    if torch.cuda.is_available():
+        available[:0] = ["cuda", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
+    if name == "auto":
+        return torch.device(available[0])
+    if name not in available:
+        raise UsageError(f"no device {name!r} here; there is {', '.join(available)}")
+    return torch.device(name)
+
+
+def device_name(device: torch.device) -> str:
+    """A device in words, for a record."""
+    if device.type == "cuda":
+        return f"{device} ({torch.cuda.get_device_name(device)})"
+    return f"{device} ({platform.machine()}, {torch.get_num_threads()} threads)"

@@ -1,0 +1,264 @@
+"""Measure the layer responses of named networks on a data set: what `gradlab responses` runs."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from gradlab.data import Batches, batches
+from gradlab.errors import GradlabError, UsageError
+from gradlab.experiments.device import device_name, pick_device
+from gradlab.models import batch_statistics, fold_batch_norm
+from gradlab.models.cifar import CifarNet
+from gradlab.models.imagenet import ImageNetNet
+from gradlab.networks import build
+from gradlab.normalization import Normalization
+from gradlab.probes import ResponseStd, layer_kind, layer_stride, predicted_response_std
+from gradlab.probes.selection import Selection
+from gradlab.results import ResponsesResult, Stopwatch, make_record
+
+BatchNormMode = Literal["eval", "batch"]
+Progress = Callable[[str, int, int], None]
+"""Called with a network's label, images done and images in all."""
+
+
+def responses(
+    models: Sequence[str | nn.Module] | str | nn.Module,
+    data: str = "cifar10-sample",
+    *,
+    weights: str | None = None,
+    images: int | None = None,
+    batch_size: int = 100,
+    device: str = "auto",
+    seed: int = 0,
+    bn: BatchNormMode | None = None,
+    layers: Selection = None,
+    normalize: str | Sequence[str] | None = None,
+    exact: bool = False,
+    no_data: bool = False,
+    same_recipe: bool = False,
+    progress: Progress | None = None,
+) -> ResponsesResult:
+    """Standard deviation of layer responses of several networks (He et al. 2015, §4.2, Fig. 7).
+
+    Args:
+        models: Networks as `gl.build` reads them, or modules.
+        data: A named data set (see `gl.batches`).
+        weights: Where a model names none.
+        images: Only the first so many.
+        batch_size: Images a batch.
+        device: `auto`, `cpu`, `cuda`, `cuda:1`, `mps`.
+        seed: Seed of initial weights and of noise.
+        bn: `eval` normalizes with running statistics (the default for trained weights), `batch` with those
+            of each batch (the default for initial weights); either way no buffer changes.
+        layers: As in `ResponseStd`.
+        normalize: Normalization of the images, one for all networks or one each; by default what each
+            network's weights were trained with, else the data set's own.
+        exact: Centred float64 statistics, for responses with a mean far from 0.
+        no_data: Predict from batch-normalization parameters; no image is read.
+        same_recipe: Compare networks whose recipe is unknown, as being of one.
+        progress: Called after every batch.
+
+    Raises:
+        UsageError: For a request that cannot be meant.
+        GradlabError: When something cannot be read or run.
+    """
+    stopwatch = Stopwatch()
+    asked = [models] if isinstance(models, str | nn.Module) else list(models)
+    if not asked:
+        raise UsageError("name at least one network")
+    if bn not in (None, "eval", "batch"):
+        raise UsageError(f"bn is eval or batch, not {bn!r}")
+    where = pick_device(device)
+    specs = _one_each(normalize, len(asked))
+    results: list[ResponsesResult] = []
+    for spec, normalization in zip(asked, specs, strict=True):
+        model = build(spec, weights, seed=seed) if isinstance(spec, str) else spec
+        label = _unique(_label(model), [result.networks[0] for result in results])
+        if no_data:
+            result = _predicted(model, label, layers)
+        else:
+            stream = batches(data, batch_size, model, device=where, images=images, normalize=normalization, seed=seed)
+            mode = bn or ("eval" if _trained(model) else "batch")
+            result = _measured(model, label, stream, mode, layers, exact, progress)
+        results.append(result)
+    result = ResponsesResult.concat(results)
+    for facts in result.record["networks"]:
+        if same_recipe and facts["recipe"] is None:
+            facts["recipe"] = "taken to be the same"
+    options: dict[str, Any] = {
+        "models": [spec if isinstance(spec, str) else type(spec).__name__ for spec in asked],
+        "weights": weights,
+        "data": None if no_data else data,
+        "images": images,
+        "batch_size": batch_size,
+        "seed": seed,
+        "bn": bn,
+        "layers": layers if isinstance(layers, str | None) else str(layers),
+        "normalize": normalize if isinstance(normalize, str | None) else list(normalize),
+        "exact": exact,
+        "no_data": no_data,
+        "same_recipe": same_recipe,
+    }
+    result.record = make_record(
+        "responses", options=options, device=device_name(where), stopwatch=stopwatch, **result.record
+    )
+    return result
+
+
+def _measured(
+    model: nn.Module,
+    label: str,
+    stream: Batches,
+    mode: BatchNormMode,
+    layers: Selection,
+    exact: bool,
+    progress: Progress | None,
+) -> ResponsesResult:
+    clone = runner(model, mode).to(stream.device)
+    correct = loss = torch.zeros((), dtype=torch.float64, device=stream.device)
+    comparable, done = False, 0
+    statistics = batch_statistics(clone) if mode == "batch" else nullcontext()
+    with torch.inference_mode(), statistics, ResponseStd(clone, layers, exact=exact) as probe:
+        for images, labels in stream:
+            logits = _forward(clone, label, images)
+            done += len(images)
+            comparable = labels is not None and logits.ndim == 2 and logits.shape[1] == stream.dataset.classes
+            if labels is not None and comparable:
+                correct = correct + (logits.argmax(1) == labels).sum()
+                loss = loss + nn.functional.cross_entropy(logits, labels, reduction="sum")
+            if progress is not None:
+                progress(label, done, stream.count)
+    result = probe.result(label)
+    _add_prediction(result, model, layers)
+    accuracy = correct.item() / stream.count if comparable else None
+    facts = _facts(model, label) | {
+        "bn": mode if _has_batch_norm(model) else "none",
+        "data": stream.dataset.name,
+        "images": stream.count,
+        "normalization": None if stream.normalization is None else str(stream.normalization),
+        "accuracy": accuracy,
+        "loss": loss.item() / stream.count if comparable else None,
+    }
+    result.record["networks"] = [facts]
+    result.notes += _warnings(model, label, facts, stream)
+    return result
+
+
+def runner(model: nn.Module, mode: BatchNormMode) -> nn.Module:
+    """A copy to run: what is ours has batch normalization folded away where only its value counts."""
+    clone = copy.deepcopy(model).eval()
+    if mode == "eval" and isinstance(model, CifarNet | ImageNetNet):
+        clone = fold_batch_norm(clone)
+    return clone.to(memory_format=torch.channels_last)
+
+
+def _forward(model: nn.Module, label: str, images: Tensor) -> Tensor:
+    try:
+        output = model(images.contiguous(memory_format=torch.channels_last))
+    except (RuntimeError, ValueError) as error:
+        if isinstance(error, GradlabError):
+            raise
+        reason = str(error).split("\n")[0]
+        raise GradlabError(f"{label} cannot run on images of shape {tuple(images.shape)}: {reason}") from error
+    return output if isinstance(output, Tensor) else torch.empty(0)
+
+
+def _predicted(model: nn.Module, label: str, layers: Selection) -> ResponsesResult:
+    predicted = predicted_response_std(model, layers)
+    rows = [
+        {
+            "layer": layer,
+            "index": index,
+            "kind": layer_kind(module),
+            "std": float("nan"),
+            "mean": float("nan"),
+            "count": 0,
+            "predicted_std": std,
+            "call": 1,
+            "stride": layer_stride(module),
+            "non_finite": 0,
+        }
+        for index, (layer, std) in enumerate(predicted.items(), 1)
+        for module in [model.get_submodule(layer)]
+    ]
+    notes = []
+    if not _trained(model):
+        notes.append(f"{label}: running statistics are still 0 and 1, so the prediction says nothing of eval mode")
+    elif all(std != std for std in predicted.values()):
+        notes.append(f"{label}: no batch normalization follows any layer, so nothing can be predicted without data")
+    return ResponsesResult.from_rows(label, rows, notes, **(_facts(model, label) | {"bn": "running"}))
+
+
+def _add_prediction(result: ResponsesResult, model: nn.Module, layers: Selection) -> None:
+    """Fill in what folded batch normalization can no longer tell the probe."""
+    if result.frame["predicted_std"].isna().all() and _has_batch_norm(model):
+        predicted = predicted_response_std(model, layers)
+        result.frame["predicted_std"] = result.frame["layer"].map(predicted)
+
+
+def _facts(model: nn.Module, label: str) -> dict[str, Any]:
+    network = getattr(model, "network", None)
+    if network is None:
+        return {"network": label, "name": label, "weights_label": "–", "recipe": None}
+    facts: dict[str, Any] = network.to_dict()
+    facts.pop("label")
+    return {"network": label, "weights_label": network.label.partition("@")[2], **facts}
+
+
+def _warnings(model: nn.Module, label: str, facts: dict[str, Any], stream: Batches) -> list[str]:
+    notes = []
+    if _trained(model) and facts.get("normalization") and getattr(model, "normalization", None) is None:
+        notes.append(
+            f"{label}: nothing says how its images were normalized in training; {facts['normalization']} is assumed "
+            "(--normalize says otherwise)"
+        )
+    classes, accuracy = stream.dataset.classes, facts["accuracy"]
+    if classes and accuracy is not None and _trained(model) and near_chance(accuracy, classes, stream.count):
+        notes.append(
+            f"{label}: {accuracy:.1%} of the images are classified rightly, near chance ({1 / classes:.0%}): these "
+            "weights are probably not what their name says (a plain net under a residual name, or the reverse), or "
+            "the normalization is not theirs"
+        )
+    return notes
+
+
+def near_chance(accuracy: float, classes: int, images: int) -> bool:
+    """Whether an accuracy is one that a network which learnt nothing of this data may have.
+
+    Up to twice chance, or chance plus four standard errors where few images make that more.
+    """
+    chance = 1 / classes
+    error: float = (chance * (1 - chance) / images) ** 0.5
+    return accuracy <= max(2 * chance, chance + 4 * error)
+
+
+def _trained(model: nn.Module) -> bool:
+    network = getattr(model, "network", None)
+    return True if network is None else bool(network.trained)
+
+
+def _has_batch_norm(model: nn.Module) -> bool:
+    return any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules())
+
+
+def _label(model: nn.Module) -> str:
+    return str(getattr(model, "name", type(model).__name__))
+
+
+def _unique(label: str, taken: list[str]) -> str:
+    return label if label not in taken else f"{label} ({sum(t.startswith(label) for t in taken) + 1})"
+
+
+def _one_each(normalize: str | Sequence[str] | None, count: int) -> list[str | None]:
+    if normalize is None or isinstance(normalize, str):
+        return [normalize] * count
+    specs = [Normalization(spec).spec for spec in normalize]
+    if len(specs) not in (1, count):
+        raise UsageError(f"give one normalization for all networks or one for each of the {count}; got {len(specs)}")
+    return [specs[0]] * count if len(specs) == 1 else [*specs]

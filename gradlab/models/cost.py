@@ -1,0 +1,57 @@
+"""What a network is made of and what it costs: weighted layers, parameters, multiply-adds."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from gradlab.models.meta import meta_copy
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Size and cost of a network for one image.
+
+    Attributes:
+        layers: Weighted layers as He et al. 2015 count them: convolutions and linear layers, the
+            projections of shortcuts left out.
+        parameters: Trainable values.
+        multiply_adds: Multiplications of weights and activations for one image: the FLOPs of Table 1.
+    """
+
+    layers: int
+    parameters: int
+    multiply_adds: int
+
+
+def is_projection(name: str, module: nn.Module) -> bool:
+    """Whether a layer is the projection of a shortcut: a 1×1 convolution on a path so named.
+
+    The names are those of this package (`shortcut`) and of torchvision and timm (`downsample`), and
+    `skip` and `identity`, which other projects use.
+    """
+    if not isinstance(module, nn.Conv2d) or module.kernel_size != (1, 1):
+        return False
+    return any(part.startswith(("shortcut", "downsample", "skip", "identity")) for part in name.split("."))
+
+
+def cost(model: nn.Module, input_shape: tuple[int, ...]) -> Cost:
+    """Count a network's layers, parameters and multiply-adds, without computing or drawing anything.
+
+    Args:
+        model: Any network that maps (1, *input_shape) to logits.
+        input_shape: Shape of one input, without the batch.
+    """
+    weighted = [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Conv2d | nn.Linear) and not is_projection(name, module)
+    ]
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        meta_copy(model)(torch.empty(1, *input_shape, device="meta"))
+    return Cost(
+        layers=len(weighted),
+        parameters=sum(p.numel() for p in model.parameters()),
+        multiply_adds=counter.get_total_flops() // 2,
+    )

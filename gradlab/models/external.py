@@ -1,0 +1,90 @@
+"""Networks that are not ours: torchvision's, timm's, and any function of the user's that returns one."""
+
+import difflib
+import importlib
+from collections.abc import Callable
+from typing import Any, cast
+
+import torch
+from torch import nn
+
+from gradlab.errors import GradlabError, UsageError
+
+
+def is_external(name: str) -> bool:
+    """Whether a name asks for a network of another package."""
+    return name.startswith(("torchvision/", "timm/")) or ":" in name
+
+
+def load_external(name: str, classes: int | None, seed: int) -> nn.Module:
+    """Build a network of another package, its own initialization drawn from `seed`.
+
+    Args:
+        name: `torchvision/NAME`, `timm/NAME` or `package.module:function`; the function takes no argument.
+        classes: Outputs of the classifier, for torchvision and timm; None keeps the network's own number.
+        seed: Seed of the initial weights; the caller's random state is left as it was.
+
+    Raises:
+        UsageError: When there is no such package, module, function or network.
+        GradlabError: When the function raises, or returns something that is no module.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        if name.startswith("torchvision/"):
+            return _torchvision(name.removeprefix("torchvision/"), classes)
+        if name.startswith("timm/"):
+            return _timm(name.removeprefix("timm/"), classes)
+        return _function(name)
+
+
+def _torchvision(name: str, classes: int | None) -> nn.Module:
+    from torchvision import models
+
+    _require(f"torchvision/{name}", name, models.list_models())
+    options = {} if classes is None else {"num_classes": classes}
+    # GoogLeNet and Inception warn that their own slow initialization will change; the seed is what counts.
+    if name in ("googlenet", "inception_v3"):
+        options["init_weights"] = True
+    model = cast(nn.Module, models.get_model(name, weights=None, **options))
+    model.input_shape = (3, 299, 299) if name == "inception_v3" else (3, 224, 224)  # type: ignore[assignment]
+    return model
+
+
+def _timm(name: str, classes: int | None) -> nn.Module:
+    try:
+        import timm
+    except ModuleNotFoundError:
+        raise UsageError(f"timm/{name} needs timm: pip install 'gradlab-torch[timm]'") from None
+    _require(f"timm/{name}", name.split(".")[0], timm.list_models())
+    options: dict[str, Any] = {} if classes is None else {"num_classes": classes}
+    model = cast(Any, timm.create_model(name, pretrained=False, **options))
+    model.input_shape = tuple(model.pretrained_cfg.get("input_size") or (3, 224, 224))
+    return cast(nn.Module, model)
+
+
+def _function(name: str) -> nn.Module:
+    module_name, _, function_name = name.partition(":")
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        raise UsageError(f"{name}: there is no module {error.name!r} to import") from None
+    except Exception as error:
+        raise GradlabError(f"{name}: importing {module_name} raised {type(error).__name__}: {error}") from error
+    function: Callable[[], object] | None = getattr(module, function_name, None)
+    if not callable(function):
+        raise UsageError(f"{name}: {module_name} has no function {function_name!r}")
+    try:
+        model = function()
+    except Exception as error:
+        raise GradlabError(f"{name}() raised {type(error).__name__}: {error}") from error
+    if not isinstance(model, nn.Module):
+        raise GradlabError(f"{name}() returned {type(model).__name__}, not a torch.nn.Module")
+    return model
+
+
+def _require(asked: str, name: str, known: list[str]) -> None:
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+        package = asked.partition("/")[0]
+        hint = f"; the nearest are {', '.join(f'{package}/{other}' for other in near)}" if near else ""
+        raise UsageError(f"unknown network {asked!r}: {package} has no such model{hint}")

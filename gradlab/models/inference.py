@@ -1,0 +1,68 @@
+"""Which of our networks a state dict belongs to, read off its keys and shapes."""
+
+import re
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from gradlab.models.blocks import ShortcutOption
+from gradlab.models.imagenet import STAGES
+from gradlab.models.registry import Architecture
+
+_BLOCK = re.compile(r"layer(\d)\.(\d+)\.(.+)")
+
+
+def infer_architectures(state: Mapping[str, Tensor]) -> list[Architecture]:
+    """The architectures of ours that have exactly this state dict's layers.
+
+    A plain net and its option-A residual net have the same keys and shapes: both are returned, the
+    residual one first. The list is empty for a state dict that is none of ours.
+
+    Args:
+        state: Parameters and buffers under our key names.
+    """
+    stages: dict[int, set[int]] = {}
+    projected: set[tuple[int, int]] = set()
+    bottleneck = False
+    for key in state:
+        if match := _BLOCK.fullmatch(key):
+            stage, block = int(match[1]), int(match[2])
+            stages.setdefault(stage, set()).add(block)
+            bottleneck |= match[3].startswith("conv3.")
+            if match[3].startswith("shortcut."):
+                projected.add((stage, block))
+    stem = state.get("conv1.weight")
+    if stem is None or stem.ndim != 4 or sorted(stages) not in ([1, 2, 3], [1, 2, 3, 4]):
+        return []
+    counts = tuple(len(stages[stage]) for stage in sorted(stages))
+    imagenet = len(counts) == 4
+    depth = _imagenet_depth(counts, bottleneck) if imagenet else _cifar_depth(counts)
+    if depth is None or stem.shape[-1] != (7 if imagenet else 3):
+        return []
+    width = stem.shape[0]
+    option = _option(projected, counts, bottleneck)
+    if option is None:
+        return []
+    found = [Architecture("resnet", depth, option, width, imagenet)]
+    if option == "A" and not bottleneck:
+        found.append(Architecture("plain", depth, None, width, imagenet))
+    return found
+
+
+def _cifar_depth(counts: tuple[int, ...]) -> int | None:
+    return 6 * counts[0] + 2 if len(set(counts)) == 1 else None
+
+
+def _imagenet_depth(counts: tuple[int, ...], bottleneck: bool) -> int | None:
+    for depth, (block, blocks) in STAGES.items():
+        if blocks == counts and (block.expansion == 4) == bottleneck:
+            return depth
+    return None
+
+
+def _option(projected: set[tuple[int, int]], counts: tuple[int, ...], bottleneck: bool) -> ShortcutOption | None:
+    size_changes = {(stage, 0) for stage in range(1 if bottleneck else 2, len(counts) + 1)}
+    every = {(stage, block) for stage, n in enumerate(counts, 1) for block in range(n)}
+    # With one block a stage, B and C differ only where the size stays: in the first stage.
+    options: dict[ShortcutOption, set[tuple[int, int]]] = {"A": set(), "B": size_changes, "C": every}
+    return next((option for option, where in options.items() if projected == where), None)

@@ -1,0 +1,23 @@
+"""A model's shape without its values: structure and cost are read off a copy that computes nothing."""
+
+import copy
+
+import torch
+from torch import Tensor, nn
+
+
+def meta_copy(model: nn.Module) -> nn.Module:
+    """Copy a model onto the meta device, in eval mode and without hooks; no value is copied."""
+    memo: dict[int, Tensor] = {}
+    for parameter in model.parameters():
+        empty = torch.empty_like(parameter, device="meta")
+        memo[id(parameter)] = nn.Parameter(empty, requires_grad=False)
+    for buffer in model.buffers():
+        memo[id(buffer)] = torch.empty_like(buffer, device="meta")
+    clone = copy.deepcopy(model, memo)  # type: ignore[arg-type]
+    for module in clone.modules():
+        module._forward_hooks.clear()
+        module._forward_pre_hooks.clear()
+        module._backward_hooks.clear()
+        module._backward_pre_hooks.clear()
+    return clone.eval()

@@ -1,0 +1,122 @@
+"""The names of networks: what `resnet110-B` means, and which names there are."""
+
+import difflib
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, cast
+
+from torch import nn
+
+from gradlab.errors import UsageError
+from gradlab.models.blocks import ShortcutOption
+from gradlab.models.cifar import CifarNet
+from gradlab.models.external import is_external, load_external
+from gradlab.models.imagenet import STAGES, ImageNetNet, paper_option
+from gradlab.models.initialization import he_initialize, materialize
+
+CIFAR_DEPTHS = {"plain": (20, 32, 44, 56, 110), "resnet": (20, 32, 44, 56, 110, 1202)}
+IMAGENET_DEPTHS = {"plain": (18, 34), "resnet": tuple(STAGES)}
+
+_NAME = re.compile(
+    r"(?P<imagenet>imagenet/)?(?P<family>resnet|plain)(?P<depth>\d+)"
+    r"(?:-(?P<option>[ABC]))?(?:-width=(?P<width>\d+))?"
+)
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """What a name of our own networks says; `name` writes it back.
+
+    Attributes:
+        family: `resnet`, or `plain` for the same layers without shortcuts.
+        depth: Weighted layers, projections of shortcuts not counted.
+        option: Shortcut option; None for a plain net.
+        width: Channels of the first stage.
+        imagenet: Table 1's form rather than the CIFAR form of §4.2.
+    """
+
+    family: Literal["resnet", "plain"]
+    depth: int
+    option: ShortcutOption | None
+    width: int
+    imagenet: bool = False
+
+    @property
+    def name(self) -> str:
+        """The canonical name, without what is the paper's default."""
+        prefix = "imagenet/" if self.imagenet else ""
+        default = paper_option(self.depth) if self.imagenet else "A"
+        option = "" if self.option in (None, default) else f"-{self.option}"
+        width = "" if self.width == (64 if self.imagenet else 16) else f"-width={self.width}"
+        return f"{prefix}{self.family}{self.depth}{option}{width}"
+
+    def create(self, classes: int | None = None, seed: int = 0) -> nn.Module:
+        """Build the network at its He initialization."""
+        make = ImageNetNet if self.imagenet else CifarNet
+        classes = classes or (1000 if self.imagenet else 10)
+        factory: Callable[[], nn.Module] = lambda: make(self.depth, self.option, self.width, classes)  # noqa: E731
+        return he_initialize(materialize(factory), seed)
+
+
+def catalog() -> list[str]:
+    """The names of the papers' own networks, in the order of the papers' tables."""
+    cifar = [f"{family}{depth}" for family, depths in CIFAR_DEPTHS.items() for depth in depths]
+    imagenet = [f"imagenet/{family}{depth}" for family, depths in IMAGENET_DEPTHS.items() for depth in depths]
+    return cifar + imagenet
+
+
+def parse_name(name: str) -> Architecture:
+    """Read the name of one of our own networks.
+
+    Raises:
+        UsageError: For a name that is not known, with the nearest ones that are, and for a depth that
+            no such network has.
+    """
+    match = _NAME.fullmatch(name)
+    if match is None:
+        raise UsageError(_unknown(name))
+    family = cast(Literal["resnet", "plain"], match["family"])
+    depth, imagenet = int(match["depth"]), match["imagenet"] is not None
+    if imagenet and depth not in IMAGENET_DEPTHS[family]:
+        depths = ", ".join(map(str, IMAGENET_DEPTHS[family]))
+        raise UsageError(f"imagenet/{family} has the depths {depths}, not {depth}")
+    if not imagenet and (depth < 8 or depth % 6 != 2):
+        lower = max(8, depth - (depth - 2) % 6)
+        raise UsageError(
+            f"{name}: a CIFAR network has 6n + 2 layers; the nearest are {family}{lower} and {family}{lower + 6}"
+        )
+    if family == "plain" and match["option"]:
+        raise UsageError(f"{name}: a plain network has no shortcuts, so no option {match['option']}")
+    option: ShortcutOption | None = None
+    if family == "resnet":
+        default = paper_option(depth) if imagenet else "A"
+        option = cast(ShortcutOption, match["option"] or default)
+    width = int(match["width"] or (64 if imagenet else 16))
+    if width < 1:
+        raise UsageError(f"{name}: the width is a number of channels, at least 1")
+    if option == "A" and imagenet and depth >= 50 and width % 2:
+        raise UsageError(f"{name}: zero-padding shortcuts need an even width")
+    return Architecture(family, depth, option, width, imagenet)
+
+
+def create(name: str, classes: int | None = None, seed: int = 0) -> nn.Module:
+    """Build any network by name, as initialized from a seed.
+
+    Args:
+        name: One of our own (`resnet110-B`), `torchvision/NAME`, `timm/NAME` or `package.module:function`.
+        classes: Outputs of the classifier; None keeps the network's own number.
+        seed: Seed of the initial weights.
+
+    Raises:
+        UsageError: For a name that is not known.
+    """
+    if is_external(name):
+        return load_external(name, classes, seed)
+    return parse_name(name).create(classes, seed)
+
+
+def _unknown(name: str) -> str:
+    near = difflib.get_close_matches(name, catalog(), n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(near)}?" if near else "`gradlab models` lists the names"
+    return f"unknown network {name!r}: {hint}"

@@ -1,0 +1,228 @@
+"""Networks with weights: the language `NAME[@WEIGHTS]`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from torch import Tensor, nn
+
+from gradlab import hub
+from gradlab.checkpoints import (
+    check_architecture,
+    file_digest,
+    load_weights,
+    own_names,
+    read_checkpoint,
+    weights_digest,
+)
+from gradlab.errors import GradlabError, UsageError
+from gradlab.models import Architecture, create, infer_architectures, parse_name
+from gradlab.models.external import is_external
+from gradlab.normalization import Normalization
+from gradlab.zoo import zoo_path
+
+
+@dataclass(frozen=True)
+class Network:
+    """What a network is and where its weights come from.
+
+    Attributes:
+        name: The network, without its weights.
+        weights: `init:SEED`, `trained`, `hub` or a path.
+        label: What tables and titles call it: name and weights, a path by its file name.
+        trained: Whether the weights were trained.
+        recipe: How the weights were made; None where nothing says so.
+        normalization: Spec of what the weights were trained with; None where nothing says so.
+        digest: sha256 over parameters and buffers.
+        file_sha256: sha256 of the file they were read from, if any.
+    """
+
+    name: str
+    weights: str
+    label: str
+    trained: bool
+    recipe: str | None
+    normalization: str | None
+    digest: str
+    file_sha256: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain values, for a record."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class _Source:
+    """Weights before they are in a model."""
+
+    state: dict[str, Tensor]
+    path: Path
+    recipe: str | None
+    normalization: str | None
+    sha256: str
+
+
+def build(spec: str, weights: str | None = None, *, seed: int = 0, device: str = "cpu") -> nn.Module:
+    """Build a network with its weights, in eval mode.
+
+    Sets `model.name` (the label), `model.normalization` (what the weights were trained with, where that is
+    known), `model.input_shape` and `model.network` (a `Network`: where the weights come from).
+
+    Args:
+        spec: `NAME[@WEIGHTS]`. NAME: `resnet56`, `plain20`, `resnet56-B`, `imagenet/resnet50`,
+            `torchvision/NAME`, `timm/NAME` or `package.module:function`. WEIGHTS: `init` or `init:SEED`,
+            `trained`, `hub` (`hub:ENUM` for torchvision), or the path of a checkpoint.
+        weights: What to use where `spec` names none; None means `trained`.
+        seed: Seed for `init` without one.
+        device: Where to put the model.
+
+    Raises:
+        UsageError: For an unknown network, weights that it does not have, or a file of another network.
+        GradlabError: When weights cannot be read or downloaded.
+    """
+    name, _, asked = spec.partition("@")
+    asked = asked or weights or "trained"
+    external = is_external(name)
+    architecture = None if external else parse_name(name)
+    source: _Source | None = None
+    if asked.partition(":")[0] == "init":
+        seed = _seed(spec, asked, seed)
+        asked = f"init:{seed}"
+        model = create(name, seed=seed)
+    elif asked.partition(":")[0] == "hub" and name.startswith("timm/"):
+        model = _timm_pretrained(name)
+    else:
+        source = _find(name, architecture, asked, spec)
+        model = _loaded(name, architecture, source)
+    network = _describe(name, asked, model, source)
+    model.name, model.network = network.label, network  # type: ignore[assignment]
+    model.normalization = None if network.normalization is None else Normalization(network.normalization)  # type: ignore[assignment]
+    return model.eval().to(device)
+
+
+def _describe(name: str, asked: str, model: nn.Module, source: _Source | None) -> Network:
+    initial = asked.startswith("init")
+    if source is not None:
+        recipe, normalization = source.recipe, source.normalization
+    elif initial:
+        recipe, normalization = (
+            "He initialization" if not is_external(name) else "its own initialization",
+            None,
+        )
+    else:
+        recipe, normalization = asked, _timm_normalization(model)
+    suffix = Path(asked).name if source is not None and asked.partition(":")[0] not in ("hub", "trained") else asked
+    return Network(
+        name=name,
+        weights=asked,
+        label=f"{name}@{'init' if asked == 'init:0' else suffix}",
+        trained=not initial,
+        recipe=recipe,
+        normalization=normalization,
+        digest=weights_digest(model),
+        file_sha256=None if source is None else source.sha256,
+    )
+
+
+def _seed(spec: str, asked: str, seed: int) -> int:
+    _, colon, text = asked.partition(":")
+    if not colon:
+        return seed
+    if not text.isdecimal():
+        raise UsageError(f"{spec}: the seed in init:SEED is a whole number, not {text!r}")
+    return int(text)
+
+
+def _find(name: str, architecture: Architecture | None, asked: str, spec: str) -> _Source:
+    kind, _, choice = asked.partition(":")
+    if kind == "trained":
+        path = zoo_path(architecture.name) if architecture else None
+        if path is None:
+            raise UsageError(
+                f"{name} has no bundled trained weights: give {name}@init, {name}@PATH of a checkpoint"
+                + (f", or {name}@hub" if _has_hub(name, architecture) else "")
+            )
+        return _read(path)
+    if kind == "hub":
+        entry = _hub_entry(name, architecture, choice)
+        return _read(hub.fetch(entry), entry)
+    path = Path(asked).expanduser()
+    if not path.exists():
+        raise UsageError(
+            f"{spec}: {asked} does not exist; WEIGHTS is init, init:SEED, trained, hub, or the path of a checkpoint"
+        )
+    return _read(path)
+
+
+def _has_hub(name: str, architecture: Architecture | None) -> bool:
+    return is_external(name) or (architecture is not None and hub.published(architecture.name) is not None)
+
+
+def _hub_entry(name: str, architecture: Architecture | None, choice: str) -> hub.Published:
+    if name.startswith("torchvision/"):
+        create(name)  # says what is wrong with an unknown name
+        return hub.torchvision_weights(name.removeprefix("torchvision/"), choice or "DEFAULT")
+    entry = hub.published(architecture.name) if architecture else None
+    if entry is None:
+        names = ", ".join(p.network for p in hub.PUBLISHED if p.url)
+        also = f"; torchvision/{name.removeprefix('imagenet/')}@hub has" if name.startswith("imagenet/resnet") else ""
+        raise UsageError(f"{name} has no published weights; hub has {names} and torchvision/NAME{also}")
+    return entry
+
+
+def _read(path: Path, entry: hub.Published | None = None) -> _Source:
+    state, record = read_checkpoint(path)
+    digest = file_digest(path)
+    entry = entry or hub.recognise(digest)
+    recipe = entry.recipe if entry else record.get("recipe")
+    normalization = entry.normalization if entry else record.get("normalization")
+    return _Source(state, path, recipe, normalization, digest)
+
+
+def _loaded(name: str, architecture: Architecture | None, source: _Source) -> nn.Module:
+    if architecture is None:
+        model = create(name)
+        load_weights(model, source.state, source.path)
+        return model
+    if architecture.imagenet and architecture.depth >= 50 and any(".downsample." in key for key in source.state):
+        raise UsageError(
+            f"{source.path} has torchvision's layout, whose bottlenecks have their stride in the 3×3 convolution: "
+            f"measure it as torchvision/resnet{architecture.depth}@{source.path}"
+        )
+    state = own_names(source.state)
+    check_architecture(architecture, state, source.path)
+    head = state.get("fc.weight")
+    model = architecture.create(classes=None if head is None else head.shape[0])
+    load_weights(model, state, source.path)
+    return model
+
+
+def _timm_pretrained(name: str) -> nn.Module:
+    import timm
+
+    create(name)  # says what is wrong with an unknown name
+    try:
+        model = cast(Any, timm.create_model(name.removeprefix("timm/"), pretrained=True))
+    except Exception as error:  # the hub client raises kinds of its own
+        reason = str(error).split("\n")[0]
+        raise GradlabError(f"{name}: its published weights could not be had ({reason})") from None
+    model.input_shape = tuple(model.pretrained_cfg["input_size"])
+    return cast(nn.Module, model)
+
+
+def _timm_normalization(model: Any) -> str:
+    config = model.pretrained_cfg
+    return "/".join(",".join(map(str, config[part])) for part in ("mean", "std"))
+
+
+def which_network(path: str | Path) -> list[str]:
+    """The names of ours under which a checkpoint can be loaded; a plain net may be a residual one.
+
+    Raises:
+        UsageError: When there is no such file.
+        GradlabError: When it cannot be read.
+    """
+    state, _ = read_checkpoint(path)
+    return [architecture.name for architecture in infer_architectures(own_names(state))]

@@ -1,0 +1,134 @@
+"""How images become network inputs: a small language, read by the command line and by Python alike."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gradlab.errors import GradlabError, UsageError
+
+CHANNEL_STATISTICS = {
+    "cifar10": ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
+    "cifar100": ((0.5071, 0.4866, 0.4409), (0.2673, 0.2564, 0.2762)),
+    "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+}
+"""Mean and std of each colour over the training images, on the 0 to 1 scale."""
+
+_NUMBERS = re.compile(r"[-\d.,e+]+(/[-\d.,e+]+)?")
+GRAMMAR = "imagenet, cifar10, cifar100, mean-image, none, or MEAN/STD as numbers; `:255` after it means 0 to 255"
+
+
+@dataclass(frozen=True)
+class Normalization:
+    """x ↦ (x·scale − mean) / std, for images stored as bytes.
+
+    Written as one of:
+
+    - `imagenet`, `cifar10`, `cifar100`: mean and std of each colour over that training set;
+    - `mean-image`: minus the mean image of CIFAR-10's training set, pixel by pixel, no division;
+    - `none`: the values as they are;
+    - `0.5/0.25` or `0.49,0.48,0.45/0.25,0.24,0.26`: mean and std as numbers, for all colours or each.
+
+    Bytes are divided by 255 first; with `:255` after it (`mean-image:255`, `127.5/127.5:255`) they are not,
+    and the numbers are on that scale.
+
+    Attributes:
+        spec: The text above.
+    """
+
+    spec: str
+
+    def __post_init__(self) -> None:
+        self._statistics()
+
+    def __str__(self) -> str:
+        return self.spec
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Normalize images.
+
+        Args:
+            images: (B, C, H, W): uint8 from 0 to 255, or floating point from 0 to 1.
+
+        Returns:
+            float32 (floating-point images keep their dtype), on the same device.
+
+        Raises:
+            GradlabError: When the mean does not fit the images' shape.
+        """
+        _, full_range = self._parts()
+        if images.dtype == torch.uint8:
+            x = images.float() if full_range else images.float() / 255
+        else:
+            x = images * 255 if full_range else images
+        mean, std = (value.to(x) for value in self._statistics())
+        if mean.numel() > 1 and (mean.shape[0] != x.shape[1] or mean.shape[1:] not in ((1, 1), x.shape[2:])):
+            raise GradlabError(
+                f"normalization {self.spec!r} is for images of shape {tuple(mean.shape)}, not {tuple(x.shape[1:])}"
+            )
+        return (x - mean) / std
+
+    def _parts(self) -> tuple[str, bool]:
+        return self.spec.removesuffix(":255"), self.spec.endswith(":255")
+
+    def _statistics(self) -> tuple[Tensor, Tensor]:
+        """Mean and std, each of shape (1,), (C, 1, 1) or (C, H, W), on the scale of the spec."""
+        name, full_range = self._parts()
+        scale = 255.0 if full_range else 1.0
+        if name == "none":
+            return torch.zeros(1), torch.ones(1)
+        if name == "mean-image":
+            return _mean_image() * (scale / 255), torch.ones(1)
+        if name in CHANNEL_STATISTICS:
+            mean, std = (torch.tensor(values) * scale for values in CHANNEL_STATISTICS[name])
+            return mean[:, None, None], std[:, None, None]
+        return _numbers(self.spec, name)
+
+
+def _numbers(spec: str, text: str) -> tuple[Tensor, Tensor]:
+    mean_text, _, std_text = text.partition("/")
+    try:
+        if not _NUMBERS.fullmatch(text):
+            raise ValueError
+        mean, std = (torch.tensor([float(n) for n in part.split(",")]) for part in (mean_text, std_text or "1"))
+    except ValueError:
+        raise UsageError(f"unknown normalization {spec!r}: give {GRAMMAR}") from None
+    if not std.all():
+        raise UsageError(f"normalization {spec!r} divides by a std of 0")
+    if len(mean) == len(std) == 1:
+        return mean, std
+    if len(mean) != len(std) and 1 not in (len(mean), len(std)):
+        raise UsageError(f"normalization {spec!r} has {len(mean)} means but {len(std)} stds")
+    channels = max(len(mean), len(std))
+    return mean.expand(channels)[:, None, None], std.expand(channels)[:, None, None]
+
+
+@cache
+def _mean_image() -> Tensor:
+    """The mean of CIFAR-10's 50,000 training images on the 0 to 255 scale, (3, 32, 32)."""
+    with (files("gradlab.assets") / "cifar10-mean.npz").open("rb") as file, np.load(file) as arrays:
+        return torch.from_numpy(arrays["sum"].astype(np.float64) / int(arrays["count"])).float()
+
+
+def split_specs(texts: list[str]) -> list[str]:
+    """Split comma-separated normalizations, the commas inside numbers left alone.
+
+    `imagenet,0.5,0.5,0.5/0.2,0.2,0.2,none` is three.
+    """
+    specs: list[str] = []
+    for text in texts:
+        previous_is_number = False
+        for token in text.split(","):
+            is_number = bool(re.fullmatch(r"[-\d.e+/]+(:255)?", token))
+            if is_number and previous_is_number:
+                specs[-1] += f",{token}"
+            else:
+                specs.append(token)
+            previous_is_number = is_number and not token.endswith(":255")
+    return specs

@@ -1,0 +1,107 @@
+"""Layer-response std against depth: He et al. 2015, Fig. 7."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from gradlab.plots.theme import COLUMN_WIDTH, FAMILY_DASHES, depth_colors
+
+_RING: dict[str, Any] = {"marker": "o", "linestyle": "", "markerfacecolor": "white", "markeredgewidth": 0.9}
+
+LOG_FROM = 30.0
+"""Ratio of largest to smallest std from which the axis is logarithmic."""
+
+
+def plot_responses(frame: pd.DataFrame, ax: Axes, *, order: str = "execution") -> Axes:
+    """Draw the response std of every layer, one line a network.
+
+    Args:
+        frame: A responses frame; `predicted_std` is drawn where no std was measured.
+        ax: Where to draw.
+        order: `execution`, with a ring at every downsampling layer, or `magnitude`, ranked.
+
+    Returns:
+        The axes drawn on.
+    """
+    value = "std" if frame["std"].notna().any() else "predicted_std"
+    for network, style in _styles(list(dict.fromkeys(frame["network"]))).items():
+        rows = frame[frame["network"] == network]
+        if order == "magnitude":
+            ranked = rows[value].dropna().sort_values(ascending=False)
+            ax.plot(range(1, len(ranked) + 1), ranked, **style)
+            continue
+        ax.plot(rows["index"], rows[value], **style)
+        downsampling = rows[(rows["stride"] > 1)]
+        ax.plot(downsampling["index"], downsampling[value], color=style["color"], zorder=3, **_RING)
+    values = frame.loc[frame[value] > 0, value]
+    if len(values) and values.max() / values.min() > LOG_FROM:
+        ax.set_yscale("log")
+    elif len(values):
+        ax.set_ylim(0, 1.06 * values.max())
+    measured = "std of response" if value == "std" else "predicted std of response"
+    ax.set_ylabel(measured)
+    ax.set_xlabel("layer, in order of execution" if order == "execution" else "layer, ranked by magnitude")
+    ax.set_xlim(left=0)
+    return ax
+
+
+def responses_figure(frame: pd.DataFrame, figure: Figure) -> Figure:
+    """Draw both panels of Fig. 7: the original order above, ranked by magnitude below.
+
+    Args:
+        frame: A responses frame.
+        figure: An empty figure; it gets the width of a column.
+
+    Returns:
+        The same figure.
+    """
+    networks = list(dict.fromkeys(frame["network"]))
+    labels = _labels(networks)
+    columns = 2 if max(map(len, labels)) <= 26 and len(networks) > 1 else 1
+    legend_rows = -(-(len(networks) + 1) // columns)
+    figure.set_layout_engine("constrained", h_pad=0.03, w_pad=0.02)
+    figure.set_size_inches(COLUMN_WIDTH, 3.5 + 0.13 * legend_rows)
+    upper, lower = figure.subplots(2, 1)
+    plot_responses(frame, upper)
+    plot_responses(frame, lower, order="magnitude")
+    handles = [
+        Line2D([], [], **{**style, "label": label})
+        for style, label in zip(_styles(networks).values(), labels, strict=True)
+    ]
+    if (frame["stride"] > 1).any():
+        handles.append(Line2D([], [], color="0.35", label="downsampling", **_RING))
+    figure.legend(handles=handles, loc="outside upper center", ncols=columns)
+    return figure
+
+
+def _labels(networks: list[str]) -> list[str]:
+    """The networks' names, with their weights only where the names alone would not tell them apart."""
+    names = [network.partition("@")[0] for network in networks]
+    return names if len(set(names)) == len(names) else networks
+
+
+def _styles(networks: list[str]) -> dict[str, dict[str, Any]]:
+    """One colour a depth, shared by a plain net and its residual counterpart; the dash tells the family."""
+    keys = {network: re.sub(r"plain|resnet", "", network.partition("@")[0]) for network in networks}
+    if len(set(zip(keys.values(), ("plain" in n for n in networks), strict=True))) < len(networks):
+        keys = {network: network.replace("plain", "resnet") for network in networks}
+    ordered = sorted(dict.fromkeys(keys.values()), key=_by_depth)
+    colors = depth_colors(ordered)
+    return {
+        network: {
+            "color": colors[key],
+            "linestyle": FAMILY_DASHES["plain" if "plain" in network.partition("@")[0] else "residual"],
+        }
+        for network, key in keys.items()
+    }
+
+
+def _by_depth(key: str) -> tuple[int, str]:
+    depth = re.search(r"\d+", key)
+    return (int(depth[0]) if depth else 0), key

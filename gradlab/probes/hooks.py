@@ -1,0 +1,95 @@
+"""Hooks that go on, come off, and leave nothing behind."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import Any, Self
+
+import torch
+from torch import nn
+
+from gradlab.errors import GradlabError, UsageError
+
+
+class Hook:
+    """A hook that belongs to one model: a copied or pickled model carries one that does nothing."""
+
+    def __init__(self, function: Callable[..., Any] | None = None) -> None:
+        self.function = function
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the function, if there is one."""
+        return None if self.function is None else self.function(*args, **kwargs)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Hook:
+        return Hook()
+
+    def __reduce__(self) -> tuple[type[Hook], tuple[()]]:
+        return Hook, ()
+
+
+def in_backward() -> bool:
+    """Whether autograd is running a backward pass: a forward seen then is a recomputation.
+
+    Activation checkpointing runs the forward again there. torch's own flop counter and module tracker
+    ask the same private function; there is no public one.
+    """
+    return bool(torch._C._current_graph_task_id() != -1)
+
+
+def unwrap(model: nn.Module) -> nn.Module:
+    """The user's module inside `torch.compile` and data-parallel wrappers."""
+    while type(model).__name__ in ("OptimizedModule", "DistributedDataParallel", "DataParallel"):
+        model = model._orig_mod if hasattr(model, "_orig_mod") else model.module  # type: ignore[assignment]
+    return model
+
+
+class Probe:
+    """A context manager that hangs hooks on a model and takes them off again, whatever happens.
+
+    It never runs the model, and never changes its mode, buffers, random state or output.
+
+    Args:
+        model: Any `torch.nn.Module`; wrappers of `torch.compile` and data parallelism are seen through.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = unwrap(model)
+        if isinstance(self.model, torch.jit.ScriptModule):
+            raise UsageError("a scripted module runs no Python hooks: probe the module it was scripted from")
+        self._compiled = any(
+            type(m).__name__ == "OptimizedModule" or m._compiled_call_impl is not None for m in model.modules()
+        )
+        self._stack: ExitStack | None = None
+
+    def __enter__(self) -> Self:
+        if self._stack is not None:
+            raise GradlabError("this probe is already attached: use one probe for each `with` block")
+        with ExitStack() as stack:
+            self._refuse_silence(stack)
+            self._attach(stack)
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._stack is not None:
+            stack, self._stack = self._stack, None
+            stack.close()
+
+    def _attach(self, stack: ExitStack) -> None:
+        """Register every hook, its handle on the stack."""
+        raise AssertionError("a probe says what it attaches")
+
+    def _refuse_silence(self, stack: ExitStack) -> None:
+        """Run compiled code eagerly while the probe is on: compiled code never calls a late hook."""
+        if self._compiled:
+            warnings.warn(
+                "the model is compiled: it runs eagerly while it is probed, since compiled code calls no hooks",
+                stacklevel=3,
+            )
+        # Also where only a function around the model was compiled, which cannot be seen from here.
+        if self._compiled or "torch._dynamo" in sys.modules:
+            stack.enter_context(torch.compiler.set_stance("force_eager"))

@@ -1,0 +1,63 @@
+"""The std of every batch-normalized response of a model, from its parameters alone."""
+
+from contextlib import ExitStack
+
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from gradlab.errors import GradlabError
+from gradlab.models import meta_copy
+from gradlab.probes.finder import ResponseFinder
+from gradlab.probes.hooks import unwrap
+from gradlab.probes.selection import Selection, select_layers
+from gradlab.stats import normalized_response_std
+
+
+def batch_norm_std(norm: nn.Module) -> float:
+    """The predicted std of one normalization's output; NaN unless it holds running statistics."""
+    if not isinstance(norm, _BatchNorm) or norm.running_var is None:
+        return float("nan")
+    return normalized_response_std(norm.running_var, norm.weight, norm.bias, norm.eps).item()
+
+
+def predicted_response_std(
+    model: nn.Module, layers: Selection = None, input_shape: tuple[int, ...] | None = None
+) -> dict[str, float]:
+    """Predict the response std of every layer that batch normalization follows, without any data.
+
+    √(mean_c γ_c²·v_c/(v_c + ε) + Var_c β_c), with v_c the running variance: see
+    `gradlab.stats.normalized_response_std`. Which normalization follows which layer is found by running a
+    copy of the model that has shapes but no values.
+
+    Args:
+        model: Any `torch.nn.Module`; it is neither run nor changed.
+        layers: As in `ResponseStd`.
+        input_shape: Shape of one input without the batch; by default the model's own `input_shape`, which
+            `gl.build` sets, else (3, 224, 224).
+
+    Returns:
+        Predicted std by layer name, in order of execution; NaN where no batch normalization follows.
+
+    Raises:
+        GradlabError: When the model cannot be run without values.
+    """
+    model = unwrap(model)
+    shape: tuple[int, ...] = getattr(model, "input_shape", (3, 224, 224)) if input_shape is None else input_shape
+    clone = meta_copy(model)
+    order: dict[str, None] = {}
+    finder = ResponseFinder(
+        clone, select_layers(clone, layers), lambda site, _: order.setdefault(site.layer), lambda _: None
+    )
+    try:
+        with ExitStack() as stack, torch.no_grad():
+            finder.attach(stack)
+            clone(torch.empty(1, *shape, device="meta"))
+    except (RuntimeError, NotImplementedError) as error:
+        raise GradlabError(
+            f"{type(model).__name__} cannot be traced on inputs of shape {shape} without values: {error}"
+        ) from error
+    norms = {site.layer: norm for site, norm in finder.norms.items() if site.call == 1}
+    return {
+        layer: batch_norm_std(model.get_submodule(norms[layer])) if layer in norms else float("nan") for layer in order
+    }

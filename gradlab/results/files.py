@@ -1,0 +1,61 @@
+"""Files that are whole or not there: written beside, then renamed."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from gradlab.errors import GradlabError
+
+
+def prepare_folder(folder: str | Path) -> Path:
+    """Make a folder and make sure that files can be written there, before the work begins.
+
+    Raises:
+        GradlabError: When they cannot.
+    """
+    folder = Path(folder)
+    probe = folder / f".writable.{os.getpid()}.part"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise GradlabError(f"cannot write into {folder}: {error.strerror}") from None
+    return folder
+
+
+def write_atomically(path: str | Path, content: bytes) -> None:
+    """Write one file whole or not at all; see `write_all`."""
+    path = Path(path)
+    write_all(path.parent, {path.name: content})
+
+
+def write_all(folder: str | Path, contents: Mapping[str, bytes]) -> list[Path]:
+    """Write several files, all beside first, then renamed: a kill leaves old files or new, no half.
+
+    Args:
+        folder: Where; made when it is not there.
+        contents: Bytes by file name.
+
+    Returns:
+        The paths written.
+
+    Raises:
+        GradlabError: When a file cannot be written; what was there before is untouched.
+    """
+    folder = prepare_folder(folder)
+    parts = {folder / name: folder / f".{name}.{os.getpid()}.part" for name in contents}
+    try:
+        for path, part in parts.items():
+            with part.open("wb") as file:
+                file.write(contents[path.name])
+                file.flush()
+                os.fsync(file.fileno())
+        for path, part in parts.items():
+            os.replace(part, path)
+    except OSError as error:
+        raise GradlabError(f"cannot write into {folder}: {error.strerror}") from None
+    finally:
+        for part in parts.values():
+            part.unlink(missing_ok=True)
+    return list(parts)

@@ -1,0 +1,91 @@
+"""How a result was made: enough to make it again, and to know what may differ."""
+
+from __future__ import annotations
+
+import datetime
+import platform
+import shlex
+import sys
+import time
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+
+class Stopwatch:
+    """Wall time and UTC time from construction on."""
+
+    def __init__(self) -> None:
+        self.utc = datetime.datetime.now(datetime.UTC)
+        self._start = time.perf_counter()
+
+    @property
+    def seconds(self) -> float:
+        """Seconds since construction."""
+        return time.perf_counter() - self._start
+
+
+def make_record(
+    measurement: str, *, options: Mapping[str, Any], device: str, stopwatch: Stopwatch, **facts: Any
+) -> dict[str, Any]:
+    """The record of one measurement.
+
+    Args:
+        measurement: `responses`, `gradients` and the like.
+        options: Every option as it was used.
+        device: Where it ran, in words.
+        stopwatch: Started when the work began.
+        **facts: What else is worth keeping: networks with digests, data, image count, seeds.
+    """
+    return {
+        "measurement": measurement,
+        "command": _command_line(),
+        "options": dict(options),
+        **facts,
+        "versions": versions(),
+        "device": device,
+        "wall_seconds": round(stopwatch.seconds, 3),
+        "peak_memory_mib": _peak_memory_mib(),
+        "utc": stopwatch.utc.isoformat(timespec="seconds"),
+    }
+
+
+def versions() -> dict[str, str | None]:
+    """Versions of gradlab, torch, torchvision, CUDA and Python, and the platform."""
+    torch: Any = sys.modules.get("torch")
+    return {
+        "gradlab": _version("gradlab-torch"),
+        "torch": _version("torch"),
+        "torchvision": _version("torchvision"),
+        "cuda": None if torch is None else torch.version.cuda,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+    }
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return version(distribution)
+    except PackageNotFoundError:
+        return None
+
+
+def _command_line() -> str | None:
+    """The command as typed; None in a notebook or another program."""
+    if Path(sys.argv[0]).stem != "gradlab":
+        return None
+    return shlex.join(["gradlab", *sys.argv[1:]])
+
+
+def _peak_memory_mib() -> float | None:
+    """Peak memory of the process: CUDA's where it was used, else resident memory, where the system tells."""
+    torch: Any = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available() and torch.cuda.is_initialized():
+        return round(float(torch.cuda.max_memory_allocated()) / 2**20, 1)
+    try:
+        import resource
+    except ModuleNotFoundError:
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return round(peak / (2**20 if sys.platform == "darwin" else 2**10), 1)

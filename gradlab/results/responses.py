@@ -1,0 +1,164 @@
+"""The result of measuring layer responses: columns, summary, and what the figure shows in words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+import pandas as pd
+
+from gradlab.results.claims import claims
+from gradlab.results.result import Result
+from gradlab.results.tables import Formats
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+COLUMNS = ["network", "layer", "index", "kind", "std", "mean", "count", "rank", "predicted_std"]
+
+GAP_WORTH_TELLING = 0.005
+"""Mean relative gap between predicted and measured std above which the output speaks of it."""
+
+
+class ResponsesResult(Result):
+    """Layer-response std of one network or several: a row a layer, in order of execution.
+
+    Columns: network, layer, index, kind, std, mean, count, rank (1 = largest std), predicted_std (from
+    batch-normalization parameters alone), call (which call of the layer), stride, non_finite.
+    """
+
+    name: ClassVar[str] = "responses"
+    formats: ClassVar[Formats] = {
+        "layers": "{:d}".format,
+        "images": "{:,.0f}".format,
+        "accuracy (%)": "{:.2f}".format,
+        **dict.fromkeys(("mean std", "median std", "largest std"), "{:.4f}".format),
+        **dict.fromkeys(("std", "mean", "predicted_std"), "{:.4f}".format),
+        "count": "{:,d}".format,
+    }
+
+    @classmethod
+    def from_rows(cls, network: str, rows: list[dict[str, Any]], notes: list[str], **facts: Any) -> Self:
+        """One network's result, ranked.
+
+        Args:
+            network: Name of the network.
+            rows: A dict a layer, in order of execution.
+            notes: Sentences on this measurement.
+            **facts: What the record says of the network.
+        """
+        frame = pd.DataFrame(rows)
+        frame.insert(0, "network", network)
+        key = frame["std"] if frame["std"].notna().any() else frame["predicted_std"]
+        frame.insert(7, "rank", key.rank(ascending=False, method="first").astype("Int64"))
+        first = [column for column in COLUMNS if column in frame]
+        frame = frame[first + [column for column in frame if column not in first]]
+        return cls(frame, {"networks": [{"network": network, **facts}]}, notes)
+
+    @classmethod
+    def concat(cls, results: Iterable[Self]) -> Self:
+        """Several networks' results as one; the records' lists of networks are joined."""
+        parts = list(results)
+        return cls(
+            pd.concat([part.frame for part in parts], ignore_index=True),
+            {"networks": [network for part in parts for network in part.record["networks"]]},
+            [note for part in parts for note in part.notes],
+        )
+
+    @property
+    def networks(self) -> list[str]:
+        """The networks, in the order in which they were asked for."""
+        return list(dict.fromkeys(self.frame["network"]))
+
+    @property
+    def measured(self) -> bool:
+        """Whether any std was measured; if not, the predicted std is all there is."""
+        return bool(self.frame["std"].notna().any())
+
+    def facts(self, network: str) -> dict[str, Any]:
+        """What the record says of one network: weights, recipe, accuracy, mode of batch normalization."""
+        facts = (entry for entry in self.record.get("networks", []) if entry["network"] == network)
+        return next(facts, {"network": network})
+
+    def summary(self) -> pd.DataFrame:
+        """A row a network: weights, layers, mean, median and largest std and where, images, accuracy."""
+        rows = []
+        column = "std" if self.measured else "predicted_std"
+        for network in self.networks:
+            frame = self.frame[self.frame["network"] == network]
+            facts = self.facts(network)
+            largest = frame[column].idxmax() if frame[column].notna().any() else None
+            accuracy = facts.get("accuracy")
+            rows.append(
+                {
+                    "network": facts.get("name", network),
+                    "weights": facts.get("weights_label", "–"),
+                    "BN": facts.get("bn", "–"),
+                    "layers": len(frame),
+                    "mean std": frame[column].mean(),
+                    "median std": frame[column].median(),
+                    "largest std": frame[column].max(),
+                    "at": "–" if largest is None else frame.loc[largest, "layer"],
+                    "images": facts.get("images"),
+                    "accuracy (%)": None if accuracy is None else 100 * accuracy,
+                }
+            )
+        summary = pd.DataFrame(rows)
+        summary[["images", "accuracy (%)"]] = summary[["images", "accuracy (%)"]].astype(float)
+        return summary
+
+    def layers(self, network: str) -> pd.DataFrame:
+        """One network's rows, with the columns a reader wants."""
+        frame = self.frame[self.frame["network"] == network]
+        return frame[["index", "layer", "kind", "std", "rank", "predicted_std", "mean", "count"]]
+
+    def findings(self) -> list[str]:
+        """The paper's two claims, and how far the prediction is off; computed, not canned."""
+        column = "std" if self.measured else "predicted_std"
+        facts = [self.facts(network) for network in self.networks]
+        return claims(self.frame, column, facts) + self._gaps()
+
+    def _gaps(self) -> list[str]:
+        sentences = []
+        for network in self.networks:
+            frame = self.frame[self.frame["network"] == network]
+            gap = (frame["predicted_std"] / frame["std"] - 1).abs()
+            if not gap.notna().any() or gap.mean() < GAP_WORTH_TELLING:
+                continue
+            where = frame.loc[gap.idxmax()]
+            cause = {
+                "eval": "its running statistics come from other inputs than these, such as padded random crops",
+                "batch": "its running statistics are not those of these batches",
+            }.get(str(self.facts(network).get("bn")), "its running statistics are not those of these inputs")
+            sentences.append(
+                f"{network}: the std predicted from running statistics is off by {gap.mean():.1%} on average and "
+                f"by {gap.max():.0%} at {where['layer']}: {cause}."
+            )
+        return sentences
+
+    def plot(self, ax: Axes | None = None) -> Axes:
+        """Draw the responses, in order of execution above and by magnitude below (Fig. 7).
+
+        Args:
+            ax: Draw only the upper panel here; None makes a figure of both.
+
+        Returns:
+            The axes of the upper panel.
+        """
+        from gradlab.plots import plot_responses, responses_figure, theme
+
+        if ax is not None:
+            return plot_responses(self.frame, ax)
+        with theme():
+            import matplotlib.pyplot as plt
+
+            return responses_figure(self.frame, plt.figure()).axes[0]
+
+    def figure(self) -> Figure:
+        """Both panels of Fig. 7."""
+        from matplotlib.figure import Figure
+
+        from gradlab.plots import responses_figure
+
+        return responses_figure(self.frame, Figure())

@@ -1,0 +1,146 @@
+"""A measurement: a tidy frame and the record of how it was made."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+import pandas as pd
+
+from gradlab.errors import GradlabError, UsageError
+from gradlab.results.files import write_all
+from gradlab.results.tables import TABLE_SUFFIXES, Formats, rich_table, text_table
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from rich.console import Group
+
+FIGURE_FORMATS = ("png", "pdf", "svg")
+
+
+@dataclass
+class Result:
+    """A tidy frame with its record; a subclass for each measurement says how to sum it up and draw it.
+
+    Attributes:
+        frame: One observation a row.
+        record: How it was made, as plain values.
+        notes: What the reader should know of this very measurement, a sentence each.
+    """
+
+    frame: pd.DataFrame
+    record: dict[str, Any] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    name: ClassVar[str] = "result"
+    formats: ClassVar[Formats] = {}
+
+    def to_frame(self) -> pd.DataFrame:
+        """A copy of the tidy frame."""
+        return self.frame.copy()
+
+    def summary(self) -> pd.DataFrame:
+        """The table that a reader sees first."""
+        return self.to_frame()
+
+    def findings(self) -> list[str]:
+        """What the measurement shows, in sentences with numbers, computed."""
+        return []
+
+    def figure(self) -> Figure:
+        """The figure at the width of a column, on no screen."""
+        raise UsageError(f"a {self.name} result has no figure of its own")
+
+    def save(
+        self, folder: str | Path, formats: Sequence[str] = ("png", "pdf"), tables: Sequence[str] = ()
+    ) -> list[Path]:
+        """Write `NAME.csv`, `NAME.json`, the figure in each format and the summary as tables.
+
+        Every file is written whole, and none before all are ready.
+
+        Args:
+            folder: Made when it is not there.
+            formats: Of `png`, `pdf` and `svg`.
+            tables: Of `csv`, `latex` and `markdown`.
+
+        Returns:
+            The paths written.
+
+        Raises:
+            GradlabError: When a file cannot be written.
+        """
+        contents = {
+            f"{self.name}.csv": self.frame.to_csv(index=False).encode(),
+            f"{self.name}.json": self._json().encode(),
+        }
+        for kind in tables:
+            text = text_table(self.summary(), self.formats, kind)
+            contents[f"{self.name}-summary.{TABLE_SUFFIXES[kind]}"] = text.encode()
+        if formats:
+            contents.update(self._drawn(formats))
+        return write_all(folder, contents)
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Self:
+        """Read back what `save` wrote.
+
+        Raises:
+            GradlabError: When the folder holds no such result.
+        """
+        folder = Path(folder)
+        try:
+            frame = pd.read_csv(folder / f"{cls.name}.csv")
+            record = json.loads((folder / f"{cls.name}.json").read_text())
+        except (OSError, ValueError) as error:
+            raise GradlabError(f"{folder} holds no whole {cls.name} result: {error}") from None
+        notes = record.pop("notes", [])
+        record.pop("findings", None)
+        return cls(frame, record, notes)
+
+    def _json(self) -> str:
+        content = {**self.record, "notes": self.notes, "findings": self.findings()}
+        return json.dumps(_plain(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+    def _drawn(self, formats: Sequence[str]) -> dict[str, bytes]:
+        from gradlab.plots import theme
+
+        contents = {}
+        # No date inside: the same command twice gives the same bytes.
+        undated: dict[str, dict[str, Any]] = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}
+        with theme():
+            figure = self.figure()
+            for kind in formats:
+                buffer = io.BytesIO()
+                figure.savefig(buffer, format=kind, metadata=undated.get(kind))
+                contents[f"{self.name}.{kind}"] = buffer.getvalue()
+        return contents
+
+    def __rich__(self) -> Group:
+        from rich.console import Group
+        from rich.text import Text
+
+        lines = [Text(f"• {line}") for line in [*self.findings(), *self.notes]]
+        return Group(rich_table(self.summary(), self.formats), *lines)
+
+    def _repr_html_(self) -> str:
+        import html
+
+        lines = "".join(f"<li>{html.escape(line)}</li>" for line in [*self.findings(), *self.notes])
+        table = self.summary().to_html(index=False, border=0, float_format="{:.4g}".format, na_rep="–")
+        return f"{table}<ul>{lines}</ul>" if lines else str(table)
+
+
+def _plain(value: Any) -> Any:
+    """The same content with what JSON cannot hold as null or text."""
+    if isinstance(value, dict):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(v) for v in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value if value is None or isinstance(value, bool | int | str) else str(value)

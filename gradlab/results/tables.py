@@ -1,0 +1,72 @@
+"""A frame as a table: in a terminal, or as CSV, LaTeX or Markdown text."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pandas as pd
+from rich import box
+from rich.table import Table
+
+Formats = Mapping[str, Callable[[Any], str]]
+"""How to print the values of a column, by its title."""
+
+TABLE_FORMATS = ("csv", "latex", "markdown")
+TABLE_SUFFIXES = {"csv": "csv", "latex": "tex", "markdown": "md"}
+
+
+def formatted(frame: pd.DataFrame, formats: Formats) -> pd.DataFrame:
+    """The frame as text, each column by its own format; missing values are a dash."""
+    columns = {
+        title: ["–" if pd.isna(value) else formats.get(title, str)(value) for value in frame[title]]
+        for title in frame.columns
+    }
+    return pd.DataFrame(columns, dtype=object)
+
+
+def rich_table(frame: pd.DataFrame, formats: Formats, title: str | None = None) -> Table:
+    """A table for the terminal; numbers to the right."""
+    table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold", pad_edge=False)
+    for name in frame.columns:
+        numeric = pd.api.types.is_numeric_dtype(frame[name])
+        table.add_column(name, justify="right" if numeric else "left", overflow="fold")
+    for row in formatted(frame, formats).itertuples(index=False):
+        table.add_row(*(re.sub(r"\[", r"\\[", cell) for cell in row))
+    return table
+
+
+def text_table(frame: pd.DataFrame, formats: Formats, kind: str) -> str:
+    """A table as text.
+
+    Args:
+        frame: What to print.
+        formats: Used for `latex` and `markdown`; `csv` keeps every digit.
+        kind: `csv`, `latex` (booktabs) or `markdown`.
+    """
+    if kind == "csv":
+        return str(frame.to_csv(index=False))
+    text = formatted(frame, formats)
+    numeric = [bool(pd.api.types.is_numeric_dtype(frame[name])) for name in frame.columns]
+    if kind == "markdown":
+        align = ["right" if right else "left" for right in numeric]
+        return str(text.to_markdown(index=False, colalign=align, disable_numparse=True)) + "\n"
+    text = text.map(_latex)
+    text.columns = [_latex(name) for name in text.columns]
+    columns = "".join("r" if right else "l" for right in numeric)
+    return "% needs \\usepackage{booktabs}\n" + str(text.to_latex(index=False, escape=False, column_format=columns))
+
+
+_LATEX = {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "–": "--",
+    "×": r"$\times$",
+    **{character: f"\\{character}" for character in "&%$#_{}"},
+}
+
+
+def _latex(text: str) -> str:
+    return "".join(_LATEX.get(character, character) for character in text)
