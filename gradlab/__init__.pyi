@@ -2,16 +2,18 @@ from . import models, plots, stats
 from .checkpoints import read_checkpoint, save_checkpoint
 from .data import batches
 from .errors import GradlabError, UsageError
-from .experiments import responses
+from .experiments import input_gradients, responses
 from .models import batch_statistics
 from .networks import build
 from .normalization import Normalization
 from .plots import theme
-from .probes import ResponseStd, predicted_response_std
-from .results import ResponsesResult, Result
+from .probes import InputGradients, ResponseStd, predicted_response_std
+from .results import InputGradientsResult, ResponsesResult, Result
 
 __all__ = [
     "GradlabError",
+    "InputGradients",
+    "InputGradientsResult",
     "Normalization",
     "ResponseStd",
     "ResponsesResult",
@@ -20,6 +22,7 @@ __all__ = [
     "batch_statistics",
     "batches",
     "build",
+    "input_gradients",
     "models",
     "plots",
     "predicted_response_std",

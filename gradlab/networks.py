@@ -71,9 +71,9 @@ def build(spec: str, weights: str | None = None, *, seed: int = 0, device: str =
     known), `model.input_shape` and `model.network` (a `Network`: where the weights come from).
 
     Args:
-        spec: `NAME[@WEIGHTS]`. NAME: `resnet56`, `plain20`, `resnet56-B`, `imagenet/resnet50`,
-            `torchvision/NAME`, `timm/NAME` or `package.module:function`. WEIGHTS: `init` or `init:SEED`,
-            `trained`, `hub` (`hub:ENUM` for torchvision), or the path of a checkpoint.
+        spec: `NAME[@WEIGHTS]`. NAME: `resnet56`, `plain20`, `resnet56-B`, `resnet56-beta=0.1`, `plain56-ll`,
+            `imagenet/resnet50`, `torchvision/NAME`, `timm/NAME` or `package.module:function`. WEIGHTS: `init` or
+            `init:SEED`, `trained`, `hub` (`hub:ENUM` for torchvision), or the path of a checkpoint.
         weights: What to use where `spec` names none; None means `trained`.
         seed: Seed for `init` without one.
         device: Where to put the model.
@@ -108,7 +108,7 @@ def _describe(name: str, asked: str, model: nn.Module, source: _Source | None) -
         recipe, normalization = source.recipe, source.normalization
     elif initial:
         recipe, normalization = (
-            "He initialization" if not is_external(name) else "its own initialization",
+            "its own initialization" if is_external(name) else parse_name(name).initialization,
             None,
         )
     else:

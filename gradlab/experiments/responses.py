@@ -3,28 +3,34 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
-from typing import Any, Literal
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from gradlab.data import Batches, batches
-from gradlab.errors import GradlabError, UsageError
+from gradlab.errors import UsageError
 from gradlab.experiments.device import device_name, pick_device
+from gradlab.experiments.subjects import (
+    BatchNormMode,
+    Progress,
+    forward,
+    has_batch_norm,
+    is_trained,
+    label_of,
+    network_facts,
+    one_each,
+    unique_label,
+)
 from gradlab.models import batch_statistics, fold_batch_norm
 from gradlab.models.cifar import CifarNet
 from gradlab.models.imagenet import ImageNetNet
 from gradlab.networks import build
-from gradlab.normalization import Normalization
 from gradlab.probes import ResponseStd, layer_kind, layer_stride, predicted_response_std
 from gradlab.probes.selection import Selection
 from gradlab.results import ResponsesResult, Stopwatch, make_record
-
-BatchNormMode = Literal["eval", "batch"]
-Progress = Callable[[str, int, int], None]
-"""Called with a network's label, images done and images in all."""
 
 
 def responses(
@@ -75,16 +81,16 @@ def responses(
     if bn not in (None, "eval", "batch"):
         raise UsageError(f"bn is eval or batch, not {bn!r}")
     where = pick_device(device)
-    specs = _one_each(normalize, len(asked))
+    specs = one_each(normalize, len(asked))
     results: list[ResponsesResult] = []
     for spec, normalization in zip(asked, specs, strict=True):
         model = build(spec, weights, seed=seed) if isinstance(spec, str) else spec
-        label = _unique(_label(model), [result.networks[0] for result in results])
+        label = unique_label(label_of(model), [result.networks[0] for result in results])
         if no_data:
             result = _predicted(model, label, layers)
         else:
             stream = batches(data, batch_size, model, device=where, images=images, normalize=normalization, seed=seed)
-            mode = bn or ("eval" if _trained(model) else "batch")
+            mode = bn or ("eval" if is_trained(model) else "batch")
             result = _measured(model, label, stream, mode, layers, exact, progress)
         results.append(result)
     result = ResponsesResult.concat(results)
@@ -126,7 +132,7 @@ def _measured(
     statistics = batch_statistics(clone) if mode == "batch" else nullcontext()
     with torch.inference_mode(), statistics, ResponseStd(clone, layers, exact=exact) as probe:
         for images, labels in stream:
-            logits = _forward(clone, label, images)
+            logits = forward(clone, label, images)
             done += len(images)
             comparable = labels is not None and logits.ndim == 2 and logits.shape[1] == stream.dataset.classes
             if labels is not None and comparable:
@@ -137,8 +143,8 @@ def _measured(
     result = probe.result(label)
     _add_prediction(result, model, layers)
     accuracy = correct.item() / stream.count if comparable else None
-    facts = _facts(model, label) | {
-        "bn": mode if _has_batch_norm(model) else "none",
+    facts = network_facts(model, label) | {
+        "bn": mode if has_batch_norm(model) else "none",
         "data": stream.dataset.name,
         "images": stream.count,
         "normalization": None if stream.normalization is None else str(stream.normalization),
@@ -156,17 +162,6 @@ def runner(model: nn.Module, mode: BatchNormMode) -> nn.Module:
     if mode == "eval" and isinstance(model, CifarNet | ImageNetNet):
         clone = fold_batch_norm(clone)
     return clone.to(memory_format=torch.channels_last)
-
-
-def _forward(model: nn.Module, label: str, images: Tensor) -> Tensor:
-    try:
-        output = model(images.contiguous(memory_format=torch.channels_last))
-    except (RuntimeError, ValueError) as error:
-        if isinstance(error, GradlabError):
-            raise
-        reason = str(error).split("\n")[0]
-        raise GradlabError(f"{label} cannot run on images of shape {tuple(images.shape)}: {reason}") from error
-    return output if isinstance(output, Tensor) else torch.empty(0)
 
 
 def _predicted(model: nn.Module, label: str, layers: Selection) -> ResponsesResult:
@@ -188,38 +183,29 @@ def _predicted(model: nn.Module, label: str, layers: Selection) -> ResponsesResu
         for module in [model.get_submodule(layer)]
     ]
     notes = []
-    if not _trained(model):
+    if not is_trained(model):
         notes.append(f"{label}: running statistics are still 0 and 1, so the prediction says nothing of eval mode")
     elif all(std != std for std in predicted.values()):
         notes.append(f"{label}: no batch normalization follows any layer, so nothing can be predicted without data")
-    return ResponsesResult.from_rows(label, rows, notes, **(_facts(model, label) | {"bn": "running"}))
+    return ResponsesResult.from_rows(label, rows, notes, **(network_facts(model, label) | {"bn": "running"}))
 
 
 def _add_prediction(result: ResponsesResult, model: nn.Module, layers: Selection) -> None:
     """Fill in what folded batch normalization can no longer tell the probe."""
-    if result.frame["predicted_std"].isna().all() and _has_batch_norm(model):
+    if result.frame["predicted_std"].isna().all() and has_batch_norm(model):
         predicted = predicted_response_std(model, layers)
         result.frame["predicted_std"] = result.frame["layer"].map(predicted)
 
 
-def _facts(model: nn.Module, label: str) -> dict[str, Any]:
-    network = getattr(model, "network", None)
-    if network is None:
-        return {"network": label, "name": label, "weights_label": "–", "recipe": None}
-    facts: dict[str, Any] = network.to_dict()
-    facts.pop("label")
-    return {"network": label, "weights_label": network.label.partition("@")[2], **facts}
-
-
 def _warnings(model: nn.Module, label: str, facts: dict[str, Any], stream: Batches) -> list[str]:
     notes = []
-    if _trained(model) and facts.get("normalization") and getattr(model, "normalization", None) is None:
+    if is_trained(model) and facts.get("normalization") and getattr(model, "normalization", None) is None:
         notes.append(
             f"{label}: nothing says how its images were normalized in training; {facts['normalization']} is assumed "
             "(--normalize says otherwise)"
         )
     classes, accuracy = stream.dataset.classes, facts["accuracy"]
-    if classes and accuracy is not None and _trained(model) and near_chance(accuracy, classes, stream.count):
+    if classes and accuracy is not None and is_trained(model) and near_chance(accuracy, classes, stream.count):
         notes.append(
             f"{label}: {accuracy:.1%} of the images are classified rightly, near chance ({1 / classes:.0%}): these "
             "weights are probably not what their name says (a plain net under a residual name, or the reverse), or "
@@ -236,29 +222,3 @@ def near_chance(accuracy: float, classes: int, images: int) -> bool:
     chance = 1 / classes
     error: float = (chance * (1 - chance) / images) ** 0.5
     return accuracy <= max(2 * chance, chance + 4 * error)
-
-
-def _trained(model: nn.Module) -> bool:
-    network = getattr(model, "network", None)
-    return True if network is None else bool(network.trained)
-
-
-def _has_batch_norm(model: nn.Module) -> bool:
-    return any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules())
-
-
-def _label(model: nn.Module) -> str:
-    return str(getattr(model, "name", type(model).__name__))
-
-
-def _unique(label: str, taken: list[str]) -> str:
-    return label if label not in taken else f"{label} ({sum(t.startswith(label) for t in taken) + 1})"
-
-
-def _one_each(normalize: str | Sequence[str] | None, count: int) -> list[str | None]:
-    if normalize is None or isinstance(normalize, str):
-        return [normalize] * count
-    specs = [Normalization(spec).spec for spec in normalize]
-    if len(specs) not in (1, count):
-        raise UsageError(f"give one normalization for all networks or one for each of the {count}; got {len(specs)}")
-    return [specs[0]] * count if len(specs) == 1 else [*specs]

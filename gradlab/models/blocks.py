@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Literal
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -10,9 +11,9 @@ ShortcutOption = Literal["A", "B", "C"]
 """A: zero-padding; B: projections where the size changes; C: projections in every block (§4.1)."""
 
 
-def convolution(in_channels: int, out_channels: int, kernel: int, stride: int = 1) -> nn.Conv2d:
-    """A convolution that keeps the map size at stride 1; no bias, since batch normalization follows."""
-    return nn.Conv2d(in_channels, out_channels, kernel, stride, padding=kernel // 2, bias=False)
+def convolution(in_channels: int, out_channels: int, kernel: int, stride: int = 1, bias: bool = False) -> nn.Conv2d:
+    """A convolution that keeps the map size at stride 1; without bias where batch normalization follows."""
+    return nn.Conv2d(in_channels, out_channels, kernel, stride, padding=kernel // 2, bias=bias)
 
 
 class ZeroPadShortcut(nn.Module):
@@ -45,12 +46,18 @@ def shortcut(in_channels: int, out_channels: int, stride: int, option: ShortcutO
 
 
 class BasicBlock(nn.Module):
-    """Two 3×3 convolutions (Fig. 5, left); without a shortcut, the same two layers of a plain net."""
+    """Two 3×3 convolutions (Fig. 5, left); without a shortcut, the same two layers of a plain net.
+
+    With β below 1 the shortcut dominates: x + β·F(x) (Balduzzi et al. 2017, arXiv:1702.08591, §3.2).
+    """
 
     expansion = 1
 
-    def __init__(self, in_channels: int, channels: int, stride: int = 1, option: ShortcutOption | None = "A") -> None:
+    def __init__(
+        self, in_channels: int, channels: int, stride: int = 1, option: ShortcutOption | None = "A", beta: float = 1.0
+    ) -> None:
         super().__init__()
+        self.beta = beta
         self.conv1 = convolution(in_channels, channels, kernel=3, stride=stride)
         self.bn1 = nn.BatchNorm2d(channels)
         self.conv2 = convolution(channels, channels, kernel=3)
@@ -62,17 +69,23 @@ class BasicBlock(nn.Module):
         out = F.relu(self.bn1(self.conv1(x)))
         out = self.bn2(self.conv2(out))
         if self.shortcut is not None:
-            out = out + self.shortcut(x)
+            out = torch.add(self.shortcut(x), out, alpha=self.beta)
         return F.relu(out)
 
 
 class Bottleneck(nn.Module):
-    """1×1, 3×3 and 1×1 convolutions (Fig. 5, right); the stride is in the first 1×1, as in the paper."""
+    """1×1, 3×3 and 1×1 convolutions (Fig. 5, right); the stride is in the first 1×1, as in the paper.
+
+    β is that of `BasicBlock`.
+    """
 
     expansion = 4
 
-    def __init__(self, in_channels: int, channels: int, stride: int = 1, option: ShortcutOption | None = "B") -> None:
+    def __init__(
+        self, in_channels: int, channels: int, stride: int = 1, option: ShortcutOption | None = "B", beta: float = 1.0
+    ) -> None:
         super().__init__()
+        self.beta = beta
         out_channels = channels * self.expansion
         self.conv1 = convolution(in_channels, channels, kernel=1, stride=stride)
         self.bn1 = nn.BatchNorm2d(channels)
@@ -88,7 +101,7 @@ class Bottleneck(nn.Module):
         out = F.relu(self.bn2(self.conv2(out)))
         out = self.bn3(self.conv3(out))
         if self.shortcut is not None:
-            out = out + self.shortcut(x)
+            out = torch.add(self.shortcut(x), out, alpha=self.beta)
         return F.relu(out)
 
 
@@ -96,10 +109,16 @@ Block = type[BasicBlock] | type[Bottleneck]
 
 
 def stage(
-    block: Block, in_channels: int, channels: int, blocks: int, stride: int, option: ShortcutOption | None
+    block: Block,
+    in_channels: int,
+    channels: int,
+    blocks: int,
+    stride: int,
+    option: ShortcutOption | None,
+    beta: float = 1.0,
 ) -> nn.Sequential:
     """A row of blocks at one map size; only the first changes the size."""
     make: Callable[..., nn.Module] = block
-    first = make(in_channels, channels, stride, option)
-    rest = (make(channels * block.expansion, channels, 1, option) for _ in range(blocks - 1))
+    first = make(in_channels, channels, stride, option, beta)
+    rest = (make(channels * block.expansion, channels, 1, option, beta) for _ in range(blocks - 1))
     return nn.Sequential(first, *rest)

@@ -14,18 +14,26 @@ class CifarNet(nn.Module):
         option: Shortcut option A, B or C; None builds the plain net of the same layers.
         width: Channels of the first stage (16 in the paper); the later stages have 2× and 4×.
         classes: Outputs of the classifier.
+        beta: β of the residual branches, x + β·F(x); 1 in the paper.
     """
 
     input_shape = (3, 32, 32)
 
-    def __init__(self, depth: int, option: ShortcutOption | None = "A", width: int = 16, classes: int = 10) -> None:
+    def __init__(
+        self,
+        depth: int,
+        option: ShortcutOption | None = "A",
+        width: int = 16,
+        classes: int = 10,
+        beta: float = 1.0,
+    ) -> None:
         super().__init__()
         blocks = (depth - 2) // 6
         self.conv1 = convolution(3, width, kernel=3)
         self.bn1 = nn.BatchNorm2d(width)
-        self.layer1 = stage(BasicBlock, width, width, blocks, 1, option)
-        self.layer2 = stage(BasicBlock, width, 2 * width, blocks, 2, option)
-        self.layer3 = stage(BasicBlock, 2 * width, 4 * width, blocks, 2, option)
+        self.layer1 = stage(BasicBlock, width, width, blocks, 1, option, beta)
+        self.layer2 = stage(BasicBlock, width, 2 * width, blocks, 2, option, beta)
+        self.layer3 = stage(BasicBlock, 2 * width, 4 * width, blocks, 2, option, beta)
         self.fc = nn.Linear(4 * width, classes)
 
     def forward(self, x: Tensor) -> Tensor:

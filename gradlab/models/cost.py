@@ -36,6 +36,15 @@ def is_projection(name: str, module: nn.Module) -> bool:
     return any(part.startswith(("shortcut", "downsample", "skip", "identity")) for part in name.split("."))
 
 
+def weighted_layers(model: nn.Module) -> list[str]:
+    """The layers that count towards a network's depth: convolutions and linear layers, no projections."""
+    return [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Conv2d | nn.Linear) and not is_projection(name, module)
+    ]
+
+
 def cost(model: nn.Module, input_shape: tuple[int, ...]) -> Cost:
     """Count a network's layers, parameters and multiply-adds, without computing or drawing anything.
 
@@ -43,15 +52,10 @@ def cost(model: nn.Module, input_shape: tuple[int, ...]) -> Cost:
         model: Any network that maps (1, *input_shape) to logits.
         input_shape: Shape of one input, without the batch.
     """
-    weighted = [
-        name
-        for name, module in model.named_modules()
-        if isinstance(module, nn.Conv2d | nn.Linear) and not is_projection(name, module)
-    ]
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         meta_copy(model)(torch.empty(1, *input_shape, device="meta"))
     return Cost(
-        layers=len(weighted),
+        layers=len(weighted_layers(model)),
         parameters=sum(p.numel() for p in model.parameters()),
         multiply_adds=counter.get_total_flops() // 2,
     )

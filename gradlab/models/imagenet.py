@@ -28,21 +28,29 @@ class ImageNetNet(nn.Module):
         option: Shortcut option A, B or C; None builds the plain net of the same layers.
         width: Channels of the first stage (64 in the paper).
         classes: Outputs of the classifier.
+        beta: β of the residual branches, x + β·F(x); 1 in the paper.
     """
 
     input_shape = (3, 224, 224)
 
-    def __init__(self, depth: int, option: ShortcutOption | None, width: int = 64, classes: int = 1000) -> None:
+    def __init__(
+        self,
+        depth: int,
+        option: ShortcutOption | None,
+        width: int = 64,
+        classes: int = 1000,
+        beta: float = 1.0,
+    ) -> None:
         super().__init__()
         block, counts = STAGES[depth]
         grown = width * block.expansion
         self.conv1 = nn.Conv2d(3, width, 7, stride=2, padding=3, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
         self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
-        self.layer1 = stage(block, width, width, counts[0], 1, option)
-        self.layer2 = stage(block, grown, 2 * width, counts[1], 2, option)
-        self.layer3 = stage(block, 2 * grown, 4 * width, counts[2], 2, option)
-        self.layer4 = stage(block, 4 * grown, 8 * width, counts[3], 2, option)
+        self.layer1 = stage(block, width, width, counts[0], 1, option, beta)
+        self.layer2 = stage(block, grown, 2 * width, counts[1], 2, option, beta)
+        self.layer3 = stage(block, 2 * grown, 4 * width, counts[2], 2, option, beta)
+        self.layer4 = stage(block, 4 * grown, 8 * width, counts[3], 2, option, beta)
         self.fc = nn.Linear(8 * grown, classes)
 
     def forward(self, x: Tensor) -> Tensor:

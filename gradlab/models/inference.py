@@ -16,7 +16,8 @@ def infer_architectures(state: Mapping[str, Tensor]) -> list[Architecture]:
     """The architectures of ours that have exactly this state dict's layers.
 
     A plain net and its option-A residual net have the same keys and shapes: both are returned, the
-    residual one first. The list is empty for a state dict that is none of ours.
+    residual one first. β of the residual branches is not in a state dict: it is given as 1, and whoever loads
+    one has to say. The list is empty for a state dict that is none of ours.
 
     Args:
         state: Parameters and buffers under our key names.
@@ -40,6 +41,9 @@ def infer_architectures(state: Mapping[str, Tensor]) -> list[Architecture]:
     if depth is None or stem.shape[-1] != (7 if imagenet else 3):
         return []
     width = stem.shape[0]
+    first = state.get("layer1.0.conv1.weight")
+    if first is not None and first.shape[1:2] == (2 * width,) and not imagenet:
+        return [Architecture("plain", depth, None, width, looks_linear=True)]
     option = _option(projected, counts, bottleneck)
     if option is None:
         return []

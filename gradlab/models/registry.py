@@ -1,8 +1,8 @@
 """The names of networks: what `resnet110-B` means, and which names there are."""
 
 import difflib
+import math
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, cast
 
@@ -14,13 +14,17 @@ from gradlab.models.cifar import CifarNet
 from gradlab.models.external import is_external, load_external
 from gradlab.models.imagenet import STAGES, ImageNetNet, paper_option
 from gradlab.models.initialization import he_initialize, materialize
+from gradlab.models.looks_linear import LooksLinearNet, looks_linear_initialize
 
 CIFAR_DEPTHS = {"plain": (20, 32, 44, 56, 110), "resnet": (20, 32, 44, 56, 110, 1202)}
 IMAGENET_DEPTHS = {"plain": (18, 34), "resnet": tuple(STAGES)}
+SHATTERED = ("plain20-ll", "plain56-ll", "resnet20-beta=0.1", "resnet56-beta=0.1")
+"""Variants of Balduzzi et al. 2017: looks-linear plain nets, and x + β·F(x); there is one of every depth."""
 
 _NAME = re.compile(
     r"(?P<imagenet>imagenet/)?(?P<family>resnet|plain)(?P<depth>\d+)"
-    r"(?:-(?P<option>[ABC]))?(?:-width=(?P<width>\d+))?"
+    r"(?:-(?P<option>[ABC]))?(?P<looks_linear>-ll)?(?:-width=(?P<width>\d+))?"
+    r"(?:-beta=(?P<beta>\d*\.?\d+(?:e-?\d+)?))?"
 )
 
 
@@ -34,6 +38,8 @@ class Architecture:
         option: Shortcut option; None for a plain net.
         width: Channels of the first stage.
         imagenet: Table 1's form rather than the CIFAR form of §4.2.
+        beta: β of the residual branches, x + β·F(x).
+        looks_linear: CReLU and mirrored orthogonal weights, in the place of ReLU and batch normalization.
     """
 
     family: Literal["resnet", "plain"]
@@ -41,6 +47,8 @@ class Architecture:
     option: ShortcutOption | None
     width: int
     imagenet: bool = False
+    beta: float = 1.0
+    looks_linear: bool = False
 
     @property
     def name(self) -> str:
@@ -49,21 +57,31 @@ class Architecture:
         default = paper_option(self.depth) if self.imagenet else "A"
         option = "" if self.option in (None, default) else f"-{self.option}"
         width = "" if self.width == (64 if self.imagenet else 16) else f"-width={self.width}"
-        return f"{prefix}{self.family}{self.depth}{option}{width}"
+        looks_linear = "-ll" if self.looks_linear else ""
+        beta = "" if self.beta == 1 else f"-beta={self.beta!r}"
+        return f"{prefix}{self.family}{self.depth}{option}{looks_linear}{width}{beta}"
+
+    @property
+    def initialization(self) -> str:
+        """How `create` draws the weights, in words."""
+        return "looks-linear initialization" if self.looks_linear else "He initialization"
 
     def create(self, classes: int | None = None, seed: int = 0) -> nn.Module:
-        """Build the network at its He initialization."""
-        make = ImageNetNet if self.imagenet else CifarNet
+        """Build the network at its initialization."""
         classes = classes or (1000 if self.imagenet else 10)
-        factory: Callable[[], nn.Module] = lambda: make(self.depth, self.option, self.width, classes)  # noqa: E731
-        return he_initialize(materialize(factory), seed)
+        if self.looks_linear:
+            net = materialize(lambda: LooksLinearNet(self.depth, self.width, classes))
+            return looks_linear_initialize(net, seed)
+        make = ImageNetNet if self.imagenet else CifarNet
+        net = materialize(lambda: make(self.depth, self.option, self.width, classes, self.beta))
+        return he_initialize(net, seed)
 
 
 def catalog() -> list[str]:
-    """The names of the papers' own networks, in the order of the papers' tables."""
+    """The names of the papers' own networks, in the order of the papers and their tables."""
     cifar = [f"{family}{depth}" for family, depths in CIFAR_DEPTHS.items() for depth in depths]
     imagenet = [f"imagenet/{family}{depth}" for family, depths in IMAGENET_DEPTHS.items() for depth in depths]
-    return cifar + imagenet
+    return cifar + imagenet + list(SHATTERED)
 
 
 def parse_name(name: str) -> Architecture:
@@ -97,7 +115,15 @@ def parse_name(name: str) -> Architecture:
         raise UsageError(f"{name}: the width is a number of channels, at least 1")
     if option == "A" and imagenet and depth >= 50 and width % 2:
         raise UsageError(f"{name}: zero-padding shortcuts need an even width")
-    return Architecture(family, depth, option, width, imagenet)
+    looks_linear = match["looks_linear"] is not None
+    if looks_linear and (imagenet or family == "resnet"):
+        raise UsageError(f"{name}: looks-linear networks are plain CIFAR nets, such as plain56-ll")
+    if family == "plain" and match["beta"]:
+        raise UsageError(f"{name}: a plain network has no residual branches, so no beta")
+    beta = float(match["beta"] or 1)
+    if not 0 < beta < math.inf:
+        raise UsageError(f"{name}: beta scales the residual branches, a number above 0")
+    return Architecture(family, depth, option, width, imagenet, beta, looks_linear)
 
 
 def create(name: str, classes: int | None = None, seed: int = 0) -> nn.Module:

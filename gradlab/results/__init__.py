@@ -1,7 +1,8 @@
 """Measurements as tidy frames with their records."""
 
+from gradlab.results.input_gradients import InputGradientsResult
 from gradlab.results.record import Stopwatch, make_record, versions
 from gradlab.results.responses import ResponsesResult
 from gradlab.results.result import Result
 
-__all__ = ["ResponsesResult", "Result", "Stopwatch", "make_record", "versions"]
+__all__ = ["InputGradientsResult", "ResponsesResult", "Result", "Stopwatch", "make_record", "versions"]

@@ -1,0 +1,73 @@
+"""The networks of a measurement: labels, facts for the record, and a forward pass whose errors name them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from gradlab.errors import GradlabError, UsageError
+from gradlab.normalization import Normalization
+
+BatchNormMode = Literal["eval", "batch"]
+Progress = Callable[[str, int, int], None]
+"""Called with a network's label, images done and images in all."""
+
+
+def network_facts(model: nn.Module, label: str) -> dict[str, Any]:
+    """What a record says of a network: where its weights come from, as far as that is known."""
+    network = getattr(model, "network", None)
+    if network is None:
+        return {"network": label, "name": label, "weights_label": "–", "recipe": None}
+    facts: dict[str, Any] = network.to_dict()
+    facts.pop("label")
+    return {"network": label, "weights_label": network.label.partition("@")[2], **facts}
+
+
+def is_trained(model: nn.Module) -> bool:
+    """Whether a network's weights were trained; a module that does not say is taken to be."""
+    network = getattr(model, "network", None)
+    return True if network is None else bool(network.trained)
+
+
+def has_batch_norm(model: nn.Module) -> bool:
+    """Whether there is batch normalization in a network."""
+    return any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules())
+
+
+def label_of(model: nn.Module) -> str:
+    """A network's name from `gl.build`, else its class."""
+    return str(getattr(model, "name", type(model).__name__))
+
+
+def unique_label(label: str, taken: Sequence[str]) -> str:
+    """The label, numbered where it is taken."""
+    return label if label not in taken else f"{label} ({sum(t.startswith(label) for t in taken) + 1})"
+
+
+def one_each(normalize: str | Sequence[str] | None, count: int) -> list[str | None]:
+    """A normalization for each network, from none, one or as many."""
+    if normalize is None or isinstance(normalize, str):
+        return [normalize] * count
+    specs = [Normalization(spec).spec for spec in normalize]
+    if len(specs) not in (1, count):
+        raise UsageError(f"give one normalization for all networks or one for each of the {count}; got {len(specs)}")
+    return [specs[0]] * count if len(specs) == 1 else [*specs]
+
+
+def forward(model: nn.Module, label: str, images: Tensor) -> Tensor:
+    """Run a network; an output that is no tensor becomes an empty one.
+
+    Raises:
+        GradlabError: When it cannot run on these images; it names the network.
+    """
+    try:
+        output = model(images.contiguous(memory_format=torch.channels_last))
+    except (RuntimeError, ValueError) as error:
+        if isinstance(error, GradlabError):
+            raise
+        reason = str(error).split("\n")[0]
+        raise GradlabError(f"{label} cannot run on images of shape {tuple(images.shape)}: {reason}") from error
+    return output if isinstance(output, Tensor) else torch.empty(0)

@@ -1,0 +1,82 @@
+"""Batch normalization whose statistics are constants in the derivative, its values untouched."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+
+class FrozenStatistics(TorchFunctionMode):
+    """A context whose batch normalizations can be differentiated with the batch's statistics as constants.
+
+    With y = γ (x − m) / √(v + ε) + β, where m and v are the mean and variance of the batch, that derivative is
+    dy/dx = γ / √(v + ε), the theorems' quantity in Balduzzi et al. 2017 (arXiv:1702.08591): examples do
+    not depend on each other. It is taken by backward passes made while `constant` is true; any other backward
+    pass through the same graph, and every value, is what it would be without this context.
+
+    Every call of `torch.nn.functional.batch_norm` is seen, whichever module makes it. A normalization of the
+    user's own that uses the batch's statistics by other means is not.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.constant = False
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """Call any function of torch; batch normalization by batch statistics gets its second derivative."""
+        kwargs = kwargs or {}
+        output = func(*args, **kwargs)
+        if func is not F.batch_norm:
+            return output
+        x, factor = _derivative(*args, **kwargs)
+        return output if factor is None else _TwoDerivatives.apply(x, output, factor, self)  # type: ignore[no-untyped-call]
+
+
+def _derivative(
+    input: Tensor,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> tuple[Tensor, Tensor | None]:
+    """The input of `F.batch_norm` and γ / √(v + ε) for each channel; None where no batch statistics are used."""
+    if not training:
+        return input, None
+    x = input.detach()
+    wide = x if x.dtype == torch.float64 else x.float()
+    factor = (wide.var([0, *range(2, x.ndim)], correction=0) + eps).rsqrt()
+    if weight is not None:
+        factor = factor * weight.detach()
+    return input, factor.to(x.dtype).view(-1, *[1] * (x.ndim - 2))
+
+
+class _TwoDerivatives(torch.autograd.Function):
+    """The identity of y, which passes the gradient on to y or, by a factor, past it to x."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, y: Tensor, factor: Tensor, mode: FrozenStatistics) -> Tensor:
+        """Return y itself, no copy: what follows may overwrite it, as in-place ReLU does."""
+        # Not by save_for_backward: activation checkpointing counts what is saved, and recomputes without us.
+        ctx.factor, ctx.mode = factor, mode
+        ctx.mark_dirty(y)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
+        """The gradient of x or that of y."""
+        (gradient,) = gradients
+        return (gradient * ctx.factor, None, None, None) if ctx.mode.constant else (None, gradient, None, None)

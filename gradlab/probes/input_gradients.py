@@ -1,0 +1,210 @@
+"""Gradients of a model's logits with respect to its input (Balduzzi et al. 2017, arXiv:1702.08591), while it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from gradlab.errors import GradlabError, UsageError
+from gradlab.models import weighted_layers
+from gradlab.probes.finder import is_normalization
+from gradlab.probes.frozen import FrozenStatistics
+from gradlab.probes.hooks import Hook, Probe, in_backward
+from gradlab.results import InputGradientsResult
+from gradlab.stats import cosines, relative_effective_rank, row_norm_variation
+
+NormGrad = Literal["frozen", "full"]
+
+STATISTICS = (
+    "relative_effective_rank",
+    "relative_effective_rank_raw",
+    "mean_cosine",
+    "mean_abs_cosine",
+    "row_norm_variation",
+)
+"""What is measured of every batch, by its name in tables."""
+
+
+@dataclass
+class _Pass:
+    """One forward pass: the input to differentiate by, and what the caller's surroundings were."""
+
+    source: Tensor
+    statistics: FrozenStatistics | None
+    caller_wants_graph: bool
+    contexts: ExitStack
+
+
+class InputGradients(Probe):
+    """Takes the gradient of the summed logits with respect to the input, for every example the model is run on.
+
+    The sum, and not a loss: the label-dependent signs of cross-entropy would hide how gradients correlate.
+    Each batch's gradients are reduced at once to effective rank, cosines and variation of norms.
+
+        with gl.batch_statistics(model), gl.InputGradients(model) as probe:
+            for images, _ in gl.batches("cifar10-sample", 100, model=model, images=500):
+                model(images)
+        probe.result()
+
+    Batch normalization works as it does in the model that is run: with running statistics in eval mode, with
+    the batch's in training mode and inside `gl.batch_statistics` (which changes no buffer). The model may be
+    run under `torch.no_grad` or `torch.inference_mode`, or trained: outputs, parameters' gradients, buffers
+    and random state are what they would be without the probe.
+
+    Args:
+        model: Any module that maps images (B, …) to a tensor of logits (B, …), the images its first argument.
+        norm_grad: The derivative of batch normalization by batch statistics. `frozen` takes the statistics as
+            constants, as the theorems do; gradient i is then that of example i's own logits. `full`
+            differentiates through them; examples are coupled, and gradient i is that of the sum of all examples'
+            logits. No difference in eval mode.
+        observe: Called with the gradients of each batch, of the input's shape and dtype, in place of the
+            statistics: `gradients.append` keeps them.
+
+    Raises:
+        UsageError: For another `norm_grad`.
+    """
+
+    def __init__(
+        self, model: nn.Module, *, norm_grad: NormGrad = "frozen", observe: Callable[[Tensor], object] | None = None
+    ) -> None:
+        super().__init__(model)
+        if norm_grad not in ("frozen", "full"):
+            raise UsageError(f"norm_grad is frozen or full, not {norm_grad!r}")
+        self.norm_grad = norm_grad
+        self.left_out = 0
+        self._samples: list[Tensor] = []
+        self._observe = observe or self._reduce
+        self._pass: _Pass | None = None
+
+    def _attach(self, stack: ExitStack) -> None:
+        stack.callback(self._leave)
+        stack.enter_context(self.model.register_forward_pre_hook(Hook(self._before)))
+        stack.enter_context(self.model.register_forward_hook(Hook(self._after), always_call=True))
+
+    def _before(self, module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
+        if in_backward():
+            return None
+        images = args[0] if args else None
+        if not isinstance(images, Tensor) or not images.is_floating_point() or images.ndim < 2:
+            given = f"{images.dtype} {tuple(images.shape)}" if isinstance(images, Tensor) else type(images).__name__
+            raise GradlabError(
+                f"input gradients need a batch of floating-point inputs as the model's first argument, not {given}"
+            )
+        caller_wants_graph = torch.is_grad_enabled()
+        contexts = ExitStack()
+        contexts.enter_context(torch.inference_mode(False))
+        contexts.enter_context(torch.enable_grad())
+        statistics = contexts.enter_context(FrozenStatistics()) if self.norm_grad == "frozen" else None
+        source = images if images.requires_grad else images.detach().clone().requires_grad_()
+        self._pass = _Pass(source, statistics, caller_wants_graph, contexts)
+        # A copy, since the model's first operation may be in place, and a leaf must not be overwritten.
+        return source.clone(), *args[1:]
+
+    def _after(self, module: nn.Module, args: Any, output: Any) -> Tensor | None:
+        if in_backward() or self._pass is None:
+            return None
+        run = self._pass
+        try:
+            # There is no output when the model raised: that error is on its way.
+            if output is not None:
+                self._observe(_gradients(output, run))
+        finally:
+            self._leave()
+        return output.detach() if isinstance(output, Tensor) and not run.caller_wants_graph else None
+
+    def _leave(self) -> None:
+        if self._pass is not None:
+            run, self._pass = self._pass, None
+            run.contexts.close()
+
+    def _reduce(self, gradients: Tensor) -> None:
+        rows = gradients.flatten(1)
+        usable = rows[rows.isfinite().all(1) & rows.any(1)]
+        self.left_out += len(rows) - len(usable)
+        if len(usable) > 1:
+            self._samples.append(gradient_statistics(usable))
+
+    @property
+    def samples(self) -> list[dict[str, float]]:
+        """The statistics of every batch so far, by name."""
+        return [dict(zip(STATISTICS, sample.tolist(), strict=True)) for sample in self._samples]
+
+    def result(self, network: str | None = None) -> InputGradientsResult:
+        """The measurement so far: a row a statistic, its mean and standard error over batches.
+
+        Args:
+            network: What to call the model; by default its name from `gl.build`, else its class.
+
+        Raises:
+            GradlabError: When no batch of at least two examples was seen.
+        """
+        if not self._samples:
+            raise GradlabError(
+                "the probe saw no batch of two examples or more with finite gradients: run the model inside the "
+                "`with` block, called as model(images)"
+            )
+        name = network or str(getattr(self.model, "name", type(self.model).__name__))
+        notes = [left_out_note(name, self.left_out)] if self.left_out else []
+        return InputGradientsResult.from_samples(
+            name,
+            [self.samples],
+            depth=len(weighted_layers(self.model)),
+            norm=normalization_kind(self.model),
+            bn="as run",
+            norm_grad=self.norm_grad,
+            notes=notes,
+        )
+
+
+def _gradients(output: Any, run: _Pass) -> Tensor:
+    count = len(run.source)
+    if not isinstance(output, Tensor) or not output.is_floating_point() or output.ndim < 1 or len(output) != count:
+        given = f"a tensor of shape {tuple(output.shape)}" if isinstance(output, Tensor) else type(output).__name__
+        raise GradlabError(f"input gradients need logits, a tensor with a row for each of {count} inputs, not {given}")
+    if not output.requires_grad:
+        raise GradlabError("the model's output does not depend on its input in a way that can be differentiated")
+    if run.statistics is not None:
+        run.statistics.constant = True
+    try:
+        (gradients,) = torch.autograd.grad(
+            output.sum(), run.source, retain_graph=run.caller_wants_graph, allow_unused=True
+        )
+    finally:
+        if run.statistics is not None:
+            run.statistics.constant = False
+    if gradients is None:
+        raise GradlabError("the model's output does not depend on its input")
+    return gradients.detach()  # type: ignore[no-any-return]
+
+
+def gradient_statistics(rows: Tensor) -> Tensor:
+    """The statistics of one batch's input gradients, in the order of `STATISTICS`.
+
+    Args:
+        rows: A gradient a row, shape (B, p), finite, none of them 0; B at least 2.
+
+    Returns:
+        Float64 of shape (5,), on the gradients' device.
+    """
+    pairs = cosines(rows)
+    ranks = (relative_effective_rank(rows, unit=unit) for unit in (True, False))
+    return torch.stack([*ranks, pairs.mean(), pairs.abs().mean(), row_norm_variation(rows)])
+
+
+def normalization_kind(model: nn.Module) -> str:
+    """How a model normalizes, in a word: `bn`, `none`, or the class of its first normalization in lower case."""
+    kinds = [type(module).__name__.lower() for module in model.modules() if is_normalization(module)]
+    if any(isinstance(module, _BatchNorm) for module in model.modules()):
+        return "bn"
+    return kinds[0] if kinds else "none"
+
+
+def left_out_note(network: str, count: int) -> str:
+    """The sentence on examples whose gradient cannot be measured."""
+    return f"{network}: {count} input gradients are 0, NaN or infinite, and left out"

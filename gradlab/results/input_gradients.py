@@ -1,0 +1,259 @@
+"""The result of measuring input gradients on images: columns, summary, and what it shows in words."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+import numpy as np
+import pandas as pd
+
+from gradlab.results.result import Result
+from gradlab.results.tables import Formats
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Sample = Mapping[str, float | Sequence[float]]
+"""One batch's statistics by name: a number, or a number for every lag."""
+
+HEADLINE = "relative_effective_rank"
+
+TITLES = {
+    HEADLINE: "rel. eff. rank",
+    "relative_effective_rank_raw": "raw",
+    "mean_cosine": "mean cosine",
+    "mean_abs_cosine": "mean |cosine|",
+    "row_norm_variation": "norm variation",
+    "segment_lag1": "segment lag 1",
+}
+"""The statistics of one number each, in the order of the table, and their titles."""
+
+_NAME = re.compile(r"(?P<prefix>.*?)(?P<family>plain|resnet)(?P<depth>\d+)(?P<suffix>.*)")
+
+
+class InputGradientsResult(Result):
+    """How the input gradients of networks correlate over images: a row a statistic and lag.
+
+    Columns: network, norm (`bn`, `none`, …), depth, statistic, lag (of `segment_acf`, missing elsewhere), value,
+    sem, theory (of networks that are linear as initialized), seeds, batches, bn (`batch`, `eval`), norm_grad.
+
+    `value` is the mean over seeds of the mean over batches. `sem` is the standard error over seeds; with one set
+    of weights, over its batches; missing where there is one of each.
+    """
+
+    name: ClassVar[str] = "input-gradients"
+    formats: ClassVar[Formats] = {"depth": "{:d}".format, "seeds": "{:d}".format}
+
+    @classmethod
+    def from_samples(
+        cls,
+        network: str,
+        samples: Sequence[Sequence[Sample]],
+        *,
+        depth: int,
+        norm: str,
+        bn: str,
+        norm_grad: str,
+        theory: Mapping[str, float] | None = None,
+        notes: Iterable[str] = (),
+        facts: Mapping[str, Any] | None = None,
+    ) -> Self:
+        """One network's result.
+
+        Args:
+            network: Its label.
+            samples: The statistics of every batch, for every seed; all with the same names.
+            depth: Weighted layers.
+            norm: Kind of normalization.
+            bn: Statistics of batch normalization.
+            norm_grad: Its derivative, `frozen` or `full`.
+            theory: Exact values by statistic, where there are any.
+            notes: Sentences on this measurement.
+            facts: What else the record says of the network.
+        """
+        rows = []
+        for statistic, example in samples[0][0].items():
+            value, sem = _mean_and_error([[sample[statistic] for sample in seed] for seed in samples])
+            lags: list[int | None] = [None] if isinstance(example, float) else list(range(len(example)))
+            for lag, one_value, one_sem in zip(lags, np.atleast_1d(value), np.atleast_1d(sem), strict=True):
+                rows.append(
+                    {
+                        "network": network,
+                        "norm": norm,
+                        "depth": depth,
+                        "statistic": statistic,
+                        "lag": lag,
+                        "value": one_value,
+                        "sem": one_sem,
+                        "theory": (theory or {}).get(statistic, float("nan")),
+                        "seeds": len(samples),
+                        "batches": len(samples[0]),
+                        "bn": bn,
+                        "norm_grad": norm_grad,
+                    }
+                )
+        frame = pd.DataFrame(rows).astype({"lag": "Int64"})
+        return cls(frame, {"networks": [{**(facts or {}), "network": network, "bn": bn}]}, list(notes))
+
+    @classmethod
+    def concat(cls, results: Iterable[Self]) -> Self:
+        """Several networks' results as one; the records' lists of networks are joined."""
+        parts = list(results)
+        return cls(
+            pd.concat([part.frame for part in parts], ignore_index=True),
+            {"networks": [network for part in parts for network in part.record["networks"]]},
+            [note for part in parts for note in part.notes],
+        )
+
+    @property
+    def networks(self) -> list[str]:
+        """The networks, in the order in which they were asked for."""
+        return list(dict.fromkeys(self.frame["network"]))
+
+    def value(self, network: str, statistic: str = HEADLINE) -> tuple[float, float]:
+        """Value and standard error of one statistic of one network; NaN where it was not measured."""
+        frame = self.frame
+        rows = frame[(frame["network"] == network) & (frame["statistic"] == statistic)]
+        return (math.nan, math.nan) if rows.empty else (float(rows["value"].iloc[0]), float(rows["sem"].iloc[0]))
+
+    def acf(self) -> pd.DataFrame:
+        """The autocorrelation along the segments: network, norm, depth, lag, acf, acf_sem, seeds."""
+        rows = self.frame[self.frame["statistic"] == "segment_acf"].reset_index(drop=True)
+        renamed = rows.rename(columns={"value": "acf", "sem": "acf_sem"})
+        return renamed[["network", "norm", "depth", "lag", "acf", "acf_sem", "seeds"]]
+
+    def summary(self) -> pd.DataFrame:
+        """A row a network: every statistic with its standard error."""
+        rows = []
+        for network in self.networks:
+            first = self.frame[self.frame["network"] == network].iloc[0]
+            label, _, weights = network.partition("@")
+            rows.append(
+                {
+                    "network": label,
+                    "weights": weights or "–",
+                    "depth": int(first["depth"]),
+                    "norm": first["norm"] if first["norm"] != "bn" else f"bn {first['bn']}, {first['norm_grad']}",
+                    **{title: _plus_minus(*self.value(network, name)) for name, title in TITLES.items()},
+                    "seeds": int(first["seeds"]),
+                }
+            )
+        return pd.DataFrame(rows)
+
+    def findings(self) -> list[str]:
+        """Plain against residual at every depth, each family against depth, and what is linear; computed."""
+        named = [(network, match) for network in self.networks if (match := _NAME.fullmatch(network))]
+        families: dict[tuple[str, ...], dict[int, str]] = {}
+        for network, match in named:
+            key = (match["family"], match["prefix"], match["suffix"])
+            families.setdefault(key, {})[int(match["depth"])] = network
+        return self._plain_against_residual(families) + self._by_depth(families) + self._linear()
+
+    def _plain_against_residual(self, families: Mapping[tuple[str, ...], Mapping[int, str]]) -> list[str]:
+        sentences = []
+        for (family, prefix, suffix), plain in families.items():
+            if family != "plain":
+                continue
+            for (other, other_prefix, other_suffix), residual in families.items():
+                comparable = (other, other_prefix) == ("resnet", prefix)
+                if not comparable or _without_branches(other_suffix) != _without_branches(suffix):
+                    continue
+                for depth in sorted(plain.keys() & residual.keys()):
+                    sentences.append(self._pair(plain[depth], residual[depth]))
+        return sentences
+
+    def _pair(self, plain: str, residual: str) -> str:
+        ranks, cosines = ([self.value(n, s) for n in (plain, residual)] for s in (HEADLINE, "mean_cosine"))
+        verdict = _compare(ranks[0], ranks[1], "nearer to noise than", "further from noise than", "as near to noise as")
+        return (
+            f"The input gradients of {plain} are {verdict} those of {residual}: relative effective rank "
+            f"{_plus_minus(*ranks[0])} against {_plus_minus(*ranks[1])}, mean cosine {_plus_minus(*cosines[0])} "
+            f"against {_plus_minus(*cosines[1])}."
+        )
+
+    def _by_depth(self, families: Mapping[tuple[str, ...], Mapping[int, str]]) -> list[str]:
+        sentences = []
+        for (family, prefix, suffix), by_depth in families.items():
+            if len(by_depth) < 2:
+                continue
+            shallow, deep = min(by_depth), max(by_depth)
+            ranks, cosines = (
+                [self.value(by_depth[depth], statistic) for depth in (deep, shallow)]
+                for statistic in (HEADLINE, "mean_cosine")
+            )
+            verdict = _compare(ranks[0], ranks[1], "rises", "falls", "does not change beyond its error")
+            sentences.append(
+                f"From {shallow} to {deep} layers the relative effective rank of {prefix}{family}N{suffix} {verdict}: "
+                f"{_plus_minus(*ranks[1])} to {_plus_minus(*ranks[0])}; mean cosine {_plus_minus(*cosines[1])} to "
+                f"{_plus_minus(*cosines[0])}."
+            )
+        return sentences
+
+    def _linear(self) -> list[str]:
+        linear = self.frame[(self.frame["statistic"] == "mean_cosine") & (self.frame["theory"] == 1)]
+        return [
+            f"{row.network} is a linear function as initialized: its input gradients are all equal (mean cosine "
+            f"{row.value:.6f})."
+            for row in linear.itertuples()
+        ]
+
+    def plot(self, ax: Axes | None = None, statistic: str = HEADLINE) -> Axes:
+        """Draw a statistic against depth.
+
+        Args:
+            ax: Where to draw; None makes a figure of relative effective rank and mean cosine.
+            statistic: One of the statistics of one number.
+
+        Returns:
+            The axes drawn on, the upper one of the figure.
+        """
+        from gradlab.plots import input_gradients_figure, plot_against_depth, theme
+
+        if ax is not None:
+            return plot_against_depth(self.frame, ax, statistic)
+        with theme():
+            import matplotlib.pyplot as plt
+
+            return input_gradients_figure(self.frame, plt.figure()).axes[0]
+
+    def figure(self) -> Figure:
+        """Relative effective rank above mean cosine, against depth."""
+        from matplotlib.figure import Figure
+
+        from gradlab.plots import input_gradients_figure
+
+        return input_gradients_figure(self.frame, Figure())
+
+
+def _mean_and_error(samples: list[list[Any]]) -> tuple[np.ndarray, np.ndarray]:
+    """Mean over seeds of the means over batches, and its standard error; see `InputGradientsResult`."""
+    by_seed = np.stack([np.mean(batches, axis=0) for batches in samples])
+    units = by_seed if len(by_seed) > 1 else np.asarray(samples[0])
+    with np.errstate(invalid="ignore"):
+        error = np.full_like(by_seed[0], np.nan)
+        if len(units) > 1:
+            error = units.std(axis=0, ddof=1) / math.sqrt(len(units))
+    return by_seed.mean(axis=0), error
+
+
+def _without_branches(suffix: str) -> str:
+    """A name's suffix without what only residual branches have: shortcut option and β."""
+    return re.sub(r"^-[ABC]|-beta=[^@]*", "", suffix)
+
+
+def _compare(one: tuple[float, float], other: tuple[float, float], more: str, less: str, equal: str) -> str:
+    """The words for a difference; two standard errors count as one, and where no error is known any does."""
+    difference, error = one[0] - other[0], math.hypot(one[1], other[1])
+    if abs(difference) <= 2 * error:
+        return equal
+    return more if difference > 0 else less
+
+
+def _plus_minus(value: float, sem: float) -> str:
+    if math.isnan(value):
+        return "–"
+    return f"{value:.3f}" if math.isnan(sem) else f"{value:.3f} ± {sem:.3f}"

@@ -1,0 +1,38 @@
+"""Autocorrelation of a vector along a line."""
+
+import torch
+from torch import Tensor
+
+CONSTANT = 1e-7
+"""Largest deviation from the mean, relative to the largest norm, of a signal that counts as constant."""
+
+
+def segment_autocorrelation(signal: Tensor, lags: int) -> tuple[Tensor, bool]:
+    """Autocorrelation of a vector-valued signal on an even grid: Σ⟨g_t − ḡ, g_{t+k} − ḡ⟩ / Σ‖g_t − ḡ‖².
+
+    ḡ is the mean of the whole signal. The numerator has M − k terms and the denominator M, the biased form
+    (divisor M at every lag). For p = 1 it is the autocorrelation of a scalar signal.
+
+    A signal whose deviations from its mean are at most `CONSTANT` times its largest norm is constant, as
+    that of a linear function is: it has autocorrelation 1 at every lag by definition, since anything else
+    would be the autocorrelation of rounding errors.
+
+    Args:
+        signal: g, shape (M, p), finite; M at least 2.
+        lags: Largest lag k, below M.
+
+    Returns:
+        The autocorrelation at lags 0 to `lags`, float64 of shape (lags + 1,), and whether the signal is constant.
+    """
+    g = signal.detach()
+    g = (g.cpu() if g.device.type == "mps" else g).double()
+    centred = g - g.mean(0)
+    if _largest_norm(centred) <= CONSTANT * _largest_norm(g):
+        return g.new_ones(lags + 1), True
+    products = centred @ centred.mT
+    sums = torch.stack([products.diagonal(k).sum() for k in range(lags + 1)])
+    return sums / sums[0], False
+
+
+def _largest_norm(rows: Tensor) -> float:
+    return float(torch.linalg.vector_norm(rows, dim=1).max())
