@@ -19,8 +19,11 @@ _LABELS = {
     "mean_cosine": "mean cosine",
     "mean_abs_cosine": "mean absolute cosine",
     "row_norm_variation": "variation of norms",
-    "segment_lag1": "autocorrelation at lag 1",
+    "segment_lag1": "segment ACF at lag 1",
 }
+
+_NOISE = {"relative_effective_rank": 1.0, "mean_cosine": 0.0, "segment_lag1": 0.0}
+"""The panels of the figure, and what Gaussian noise has there."""
 
 _NAME = re.compile(r"(?P<prefix>.*?)(?P<family>plain|resnet)\d+(?P<suffix>[^@]*)(?P<weights>.*)")
 
@@ -53,7 +56,7 @@ def plot_against_depth(frame: pd.DataFrame, ax: Axes, statistic: str) -> Axes:
 
 
 def input_gradients_figure(frame: pd.DataFrame, figure: Figure) -> Figure:
-    """Draw relative effective rank above mean cosine, against depth.
+    """Draw relative effective rank, mean cosine and, where it was measured, lag 1 of the segments against depth.
 
     Args:
         frame: An input-gradients frame.
@@ -64,19 +67,17 @@ def input_gradients_figure(frame: pd.DataFrame, figure: Figure) -> Figure:
     """
     styles = _styles(frame)
     columns = 2 if len(styles) > 1 and max(map(len, styles)) <= 26 else 1
+    panels = [name for name in _NOISE if name in set(frame["statistic"])]
     figure.set_layout_engine("constrained", h_pad=0.03, w_pad=0.02)
-    figure.set_size_inches(COLUMN_WIDTH, 3.4 + 0.13 * -(-len(styles) // columns))
-    upper, lower = figure.subplots(2, 1, sharex=True)
-    plot_against_depth(frame, upper, "relative_effective_rank")
-    upper.set_xlabel("")
-    upper.axhline(1, color="0.6", linewidth=0.7, zorder=0)
-    upper.annotate(
-        "Gaussian noise", (1, 1), (-1, 2), xycoords=("axes fraction", "data"), textcoords="offset points",
-        ha="right", fontsize=6, color="0.4",
-    )  # fmt: skip
-    upper.set_ylim(bottom=0)
-    plot_against_depth(frame, lower, "mean_cosine")
-    lower.axhline(0, color="0.6", linewidth=0.7, zorder=0)
+    figure.set_size_inches(COLUMN_WIDTH, 0.2 + 1.5 * len(panels) + 0.13 * -(-len(styles) // columns))
+    all_axes = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
+    for ax, statistic in zip(all_axes, panels, strict=True):
+        plot_against_depth(frame, ax, statistic)
+        ax.axhline(_NOISE[statistic], color="0.6", linewidth=0.7, zorder=0)
+        ax.set_ylim(bottom=min(-0.06, ax.get_ylim()[0]), top=max(1.06, ax.get_ylim()[1]))
+        ax.label_outer()
+    label: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points", "ha": "right"}
+    all_axes[0].annotate("Gaussian noise", (1, _NOISE[panels[0]]), (-1, 2), fontsize=6, color="0.4", **label)
     handles = [Line2D([], [], **style, label=family) for family, style in styles.items()]
     figure.legend(handles=handles, loc="outside upper center", ncols=columns)
     return figure

@@ -167,12 +167,14 @@ class InputGradientsResult(Result):
         return sentences
 
     def _pair(self, plain: str, residual: str) -> str:
-        ranks, cosines = ([self.value(n, s) for n in (plain, residual)] for s in (HEADLINE, "mean_cosine"))
+        statistics = (HEADLINE, "mean_cosine", "segment_lag1")
+        ranks, cosines, lags = ([self.value(network, s) for network in (plain, residual)] for s in statistics)
         verdict = _compare(ranks[0], ranks[1], "nearer to noise than", "further from noise than", "as near to noise as")
         return (
             f"The input gradients of {plain} are {verdict} those of {residual}: relative effective rank "
             f"{_plus_minus(*ranks[0])} against {_plus_minus(*ranks[1])}, mean cosine {_plus_minus(*cosines[0])} "
-            f"against {_plus_minus(*cosines[1])}."
+            f"against {_plus_minus(*cosines[1])}, autocorrelation between two images at lag 1 "
+            f"{_plus_minus(*lags[0])} against {_plus_minus(*lags[1])}."
         )
 
     def _by_depth(self, families: Mapping[tuple[str, ...], Mapping[int, str]]) -> list[str]:
@@ -205,7 +207,7 @@ class InputGradientsResult(Result):
         """Draw a statistic against depth.
 
         Args:
-            ax: Where to draw; None makes a figure of relative effective rank and mean cosine.
+            ax: Where to draw; None makes the whole figure.
             statistic: One of the statistics of one number.
 
         Returns:
@@ -221,7 +223,7 @@ class InputGradientsResult(Result):
             return input_gradients_figure(self.frame, plt.figure()).axes[0]
 
     def figure(self) -> Figure:
-        """Relative effective rank above mean cosine, against depth."""
+        """Relative effective rank, mean cosine and the segments' lag 1, against depth."""
         from matplotlib.figure import Figure
 
         from gradlab.plots import input_gradients_figure
