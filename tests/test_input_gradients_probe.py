@@ -363,6 +363,19 @@ def test_compiled_models_run_eagerly():
         assert_equal(probed(compiled, x), expected)
 
 
+def test_two_probes_at_once_do_not_see_each_other():
+    model, x = small(), images()
+    with gl.batch_statistics(model), torch.no_grad():
+        with gl.ResponseStd(model) as alone:
+            model(x)
+        expected = probed(model, x)
+        gradients = []
+        with gl.ResponseStd(model) as both, gl.InputGradients(model, observe=gradients.append):
+            model(x)
+    assert torch.equal(gradients[0], expected)
+    assert both.result().to_frame().equals(alone.result().to_frame())
+
+
 def test_copies_carry_no_hook_that_fires():
     model, x = small(), images()
     with torch.no_grad(), gl.InputGradients(model) as probe:

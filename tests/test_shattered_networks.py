@@ -89,8 +89,8 @@ def test_looks_linear_draws_hang_on_the_seed_alone():
 
 
 def test_looks_linear_learns():
-    model, x = create("plain20-ll-width=8"), images(32, torch.float32)
-    labels = torch.arange(32) % 10
+    model, x = create("plain20-ll-width=4"), images(16, torch.float32)
+    labels = torch.arange(16) % 10
     optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
     losses = []
     for _ in range(30):

@@ -137,7 +137,8 @@ class InputGradientsResult(Result):
                     "network": label,
                     "weights": weights or "–",
                     "depth": int(first["depth"]),
-                    "norm": first["norm"] if first["norm"] != "bn" else f"bn {first['bn']}, {first['norm_grad']}",
+                    "norm": f"bn {first['bn']}" if first["norm"] == "bn" else first["norm"],
+                    "derivative": first["norm_grad"] if first["bn"] not in ("eval", "none") else "–",
                     **{title: _plus_minus(*self.value(network, name)) for name, title in TITLES.items()},
                     "seeds": int(first["seeds"]),
                 }
@@ -248,9 +249,9 @@ def _without_branches(suffix: str) -> str:
 
 
 def _compare(one: tuple[float, float], other: tuple[float, float], more: str, less: str, equal: str) -> str:
-    """The words for a difference; two standard errors count as one, and where no error is known any does."""
+    """The words for a difference: more than three standard errors, or any where no error is known."""
     difference, error = one[0] - other[0], math.hypot(one[1], other[1])
-    if abs(difference) <= 2 * error:
+    if abs(difference) <= 3 * error:
         return equal
     return more if difference > 0 else less
 
