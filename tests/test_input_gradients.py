@@ -19,6 +19,7 @@ ONE_NUMBER = [
     "mean_abs_cosine",
     "row_norm_variation",
     "segment_lag1",
+    "segment_power",
 ]
 
 
@@ -56,6 +57,7 @@ def reference(model, images, points=12, lags=5):
         / noise(*rows.shape, unit=False),
         "mean_cosine": np.mean((unit @ unit.T)[~np.eye(len(unit), dtype=bool)]),
         "segment_acf": [(line[: points - k] * line[k:]).sum() / (line**2).sum() for k in range(lags + 1)],
+        "segment_power": (line**2).sum(),
     }
 
 
@@ -92,7 +94,9 @@ def test_columns_and_rows(result):
     assert frame["sem"].notna().all()
     assert frame["theory"].isna().all()
     acf = result.acf()
-    assert acf.columns.tolist() == ["network", "norm", "depth", "lag", "acf", "acf_sem", "seeds"]
+    contract = ["network", "norm", "depth", "lag", "acf", "acf_sem", "acf_pooled", "n_constant", "seeds"]
+    assert acf.columns.tolist() == contract
+    assert (acf["n_constant"] == 0).all()
     assert (acf.loc[acf["lag"] == 0, "acf"] == 1).all()
 
 
@@ -103,6 +107,19 @@ def test_mean_and_error_are_over_seeds(result):
         value, sem = result.value("plain8-width=4@init", statistic)
         assert value == pytest.approx(np.mean(values), rel=1e-12)
         assert sem == pytest.approx(abs(values[0] - values[1]) / 2, rel=1e-9)
+
+
+def test_pooled_autocorrelation_sums_numerators_and_denominators():
+    samples = [[{"segment_acf": [1.0, 0.5], "segment_power": 3.0}, {"segment_acf": [1.0, 0.1], "segment_power": 1.0}]]
+    samples.append([{"segment_acf": [1.0, 1.0], "segment_power": 0.0}] * 2)
+    how = {"depth": 8, "norm": "bn", "bn": "batch", "norm_grad": "frozen"}
+    acf = gl.InputGradientsResult.from_samples("mine", samples, **how).acf()
+    assert acf["acf_pooled"].tolist() == pytest.approx([1, (3 * 0.5 + 0.1) / 4])
+    assert acf["acf"].tolist() == pytest.approx([1, (0.3 + 1) / 2])
+    assert acf["acf_sem"].tolist() == pytest.approx([0, 0.35])
+    assert acf["n_constant"].tolist() == [2, 2]
+    constant = gl.InputGradientsResult.from_samples("mine", samples[1:], **how).acf()
+    assert constant["acf_pooled"].tolist() == [1, 1]
 
 
 def test_a_network_does_not_change_with_the_others_asked_for(result):

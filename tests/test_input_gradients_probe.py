@@ -1,6 +1,6 @@
 import copy
 import pickle
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 
 import pytest
 import torch
@@ -374,6 +374,24 @@ def test_two_probes_at_once_do_not_see_each_other():
             model(x)
     assert torch.equal(gradients[0], expected)
     assert both.result().to_frame().equals(alone.result().to_frame())
+
+
+@pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode, torch.enable_grad])
+def test_frozen_and_full_in_one_pass(context):
+    model, x = small(), images()
+    with gl.batch_statistics(model):
+        expected = [probed(model, x, norm_grad=norm_grad) for norm_grad in ("frozen", "full", "frozen")]
+        found = [[], [], []]
+        with context(), ExitStack() as probes:
+            for norm_grad, gradients in zip(("frozen", "full", "frozen"), found, strict=True):
+                probes.enter_context(gl.InputGradients(model, norm_grad=norm_grad, observe=gradients.append))
+            output = model(x)
+            assert output.requires_grad == (context is torch.enable_grad)
+            assert torch.is_grad_enabled() == (context is torch.enable_grad)
+            assert torch.is_inference_mode_enabled() == (context is torch.inference_mode)
+    for (gradient,), value in zip(found, expected, strict=True):
+        assert_equal(gradient, value)
+    assert not torch.overrides._get_current_function_mode_stack()
 
 
 def test_copies_carry_no_hook_that_fires():

@@ -109,7 +109,9 @@ def input_gradients(
         lags: Largest lag of the autocorrelation, in points.
         normalize: Normalization of the images, one for all networks or one each; by default what each
             network's weights were trained with, else the data set's own.
-        dtype: `float32` or `float64`, in which the networks run; statistics are in float64 either way.
+        dtype: `float32` or `float64`, in which the networks run; statistics are in float64 either way. Plain nets
+            with batch statistics amplify rounding: at 56 layers the gradients of float32 are off by a tenth, image
+            by image, and the statistics by less than 1 %.
         progress: Called after every batch.
 
     Raises:
@@ -219,12 +221,11 @@ def _samples(model: nn.Module, label: str, stream: Batches, settings: _Settings)
             raise GradlabError(f"{label}: the input gradients of a batch are 0, NaN or infinite; try dtype float64")
         if mode == "batch":
             _fix_statistics(clone, label, images)
-        acf = _segment(clone, label, images, settings)
-        yield {**probe.samples[0], "segment_lag1": acf[1], "segment_acf": acf}, probe.left_out
+        yield {**probe.samples[0], **_segment(clone, label, images, settings)}, probe.left_out
 
 
-def _segment(model: nn.Module, label: str, images: Tensor, settings: _Settings) -> list[float]:
-    """Autocorrelation of the input gradient between the first two images, at lags 0 to `lags`."""
+def _segment(model: nn.Module, label: str, images: Tensor, settings: _Settings) -> Sample:
+    """Autocorrelation of the input gradient along the segment between the first two images."""
     place = torch.linspace(0, 1, settings.points, dtype=images.dtype, device=images.device)
     line = torch.lerp(images[:1], images[1:2], place.view(-1, *[1] * (images.ndim - 1)))
     gradients: list[Tensor] = []
@@ -234,8 +235,9 @@ def _segment(model: nn.Module, label: str, images: Tensor, settings: _Settings) 
     signal = torch.cat(gradients).flatten(1)
     if not signal.isfinite().all():
         raise GradlabError(f"{label}: input gradients between two images are not finite; try dtype float64")
-    acf, _ = segment_autocorrelation(signal, settings.lags)
-    return acf.tolist()  # type: ignore[no-any-return]
+    autocorrelation, power = segment_autocorrelation(signal, settings.lags)
+    acf = autocorrelation.tolist()
+    return {"segment_lag1": acf[1], "segment_power": power, "segment_acf": acf}
 
 
 @torch.no_grad()
@@ -271,5 +273,6 @@ def _theory(model: nn.Module, stream: Batches) -> dict[str, float]:
         "mean_abs_cosine": 1.0,
         "row_norm_variation": 0.0,
         "segment_lag1": 1.0,
+        "segment_power": 0.0,
         "segment_acf": 1.0,
     }

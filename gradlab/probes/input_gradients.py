@@ -85,7 +85,8 @@ class InputGradients(Probe):
     def _attach(self, stack: ExitStack) -> None:
         stack.callback(self._leave)
         stack.enter_context(self.model.register_forward_pre_hook(Hook(self._before)))
-        stack.enter_context(self.model.register_forward_hook(Hook(self._after), always_call=True))
+        # In front of others, so that of two such probes the one that entered last leaves first.
+        stack.enter_context(self.model.register_forward_hook(Hook(self._after), prepend=True, always_call=True))
 
     def _before(self, module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
         if in_backward():

@@ -39,7 +39,9 @@ class InputGradientsResult(Result):
     """How the input gradients of networks correlate over images: a row a statistic and lag.
 
     Columns: network, norm (`bn`, `none`, …), depth, statistic, lag (of `segment_acf`, missing elsewhere), value,
-    sem, theory (of networks that are linear as initialized), seeds, batches, bn (`batch`, `eval`), norm_grad.
+    sem, theory (of networks that are linear as initialized), seeds, batches, bn (`batch`, `eval`), norm_grad, and
+    for `segment_acf` acf_pooled (numerators and denominators, `segment_power`, summed over all segments) and
+    n_constant (segments with a constant gradient).
 
     `value` is the mean over seeds of the mean over batches. `sem` is the standard error over seeds; with one set
     of weights, over its batches; missing where there is one of each.
@@ -76,6 +78,7 @@ class InputGradientsResult(Result):
             facts: What else the record says of the network.
         """
         rows = []
+        pooled, constant = _pooled([sample for seed in samples for sample in seed])
         for statistic, example in samples[0][0].items():
             value, sem = _mean_and_error([[sample[statistic] for sample in seed] for seed in samples])
             lags: list[int | None] = [None] if isinstance(example, float) else list(range(len(example)))
@@ -94,9 +97,11 @@ class InputGradientsResult(Result):
                         "batches": len(samples[0]),
                         "bn": bn,
                         "norm_grad": norm_grad,
+                        "acf_pooled": float("nan") if lag is None else pooled[lag],
+                        "n_constant": None if lag is None else constant,
                     }
                 )
-        frame = pd.DataFrame(rows).astype({"lag": "Int64"})
+        frame = pd.DataFrame(rows).astype({"lag": "Int64", "n_constant": "Int64"})
         return cls(frame, {"networks": [{**(facts or {}), "network": network, "bn": bn}]}, list(notes))
 
     @classmethod
@@ -121,10 +126,10 @@ class InputGradientsResult(Result):
         return (math.nan, math.nan) if rows.empty else (float(rows["value"].iloc[0]), float(rows["sem"].iloc[0]))
 
     def acf(self) -> pd.DataFrame:
-        """The autocorrelation along the segments: network, norm, depth, lag, acf, acf_sem, seeds."""
+        """The autocorrelation along the segments, with the columns of `shatter.csv`."""
         rows = self.frame[self.frame["statistic"] == "segment_acf"].reset_index(drop=True)
         renamed = rows.rename(columns={"value": "acf", "sem": "acf_sem"})
-        return renamed[["network", "norm", "depth", "lag", "acf", "acf_sem", "seeds"]]
+        return renamed[["network", "norm", "depth", "lag", "acf", "acf_sem", "acf_pooled", "n_constant", "seeds"]]
 
     def summary(self) -> pd.DataFrame:
         """A row a network: every statistic with its standard error."""
@@ -241,6 +246,16 @@ def _mean_and_error(samples: list[list[Any]]) -> tuple[np.ndarray, np.ndarray]:
         if len(units) > 1:
             error = units.std(axis=0, ddof=1) / math.sqrt(len(units))
     return by_seed.mean(axis=0), error
+
+
+def _pooled(samples: Sequence[Sample]) -> tuple[np.ndarray, int]:
+    """Autocorrelation with numerators and denominators summed over segments, and how many are constant."""
+    if "segment_acf" not in samples[0]:
+        return np.array([]), 0
+    acf, power = (np.array([sample[name] for sample in samples]) for name in ("segment_acf", "segment_power"))
+    constant = int((power == 0).sum())
+    # Where all are constant, all have autocorrelation 1.
+    return np.average(acf, axis=0, weights=power if power.any() else None), constant
 
 
 def _without_branches(suffix: str) -> str:

@@ -7,7 +7,7 @@ CONSTANT = 1e-7
 """Largest deviation from the mean, relative to the largest norm, of a signal that counts as constant."""
 
 
-def segment_autocorrelation(signal: Tensor, lags: int) -> tuple[Tensor, bool]:
+def segment_autocorrelation(signal: Tensor, lags: int) -> tuple[Tensor, float]:
     """Autocorrelation of a vector-valued signal on an even grid: Σ⟨g_t − ḡ, g_{t+k} − ḡ⟩ / Σ‖g_t − ḡ‖².
 
     ḡ is the mean of the whole signal. The numerator has M − k terms and the denominator M, the biased form
@@ -22,16 +22,17 @@ def segment_autocorrelation(signal: Tensor, lags: int) -> tuple[Tensor, bool]:
         lags: Largest lag k, below M.
 
     Returns:
-        The autocorrelation at lags 0 to `lags`, float64 of shape (lags + 1,), and whether the signal is constant.
+        The autocorrelation at lags 0 to `lags`, float64 of shape (lags + 1,), and its denominator, by which it
+        is weighted where several signals are pooled: 0 exactly when the signal is constant.
     """
     g = signal.detach()
     g = (g.cpu() if g.device.type == "mps" else g).double()
     centred = g - g.mean(0)
     if _largest_norm(centred) <= CONSTANT * _largest_norm(g):
-        return g.new_ones(lags + 1), True
+        return g.new_ones(lags + 1), 0.0
     products = centred @ centred.mT
     sums = torch.stack([products.diagonal(k).sum() for k in range(lags + 1)])
-    return sums / sums[0], False
+    return sums / sums[0], float(sums[0])
 
 
 def _largest_norm(rows: Tensor) -> float:
