@@ -266,6 +266,22 @@ def test_networks_that_fail_are_named():
         gl.input_gradients(type("Dead", (nn.Module,), {"forward": lambda self, x: x.sum((2, 3)) * 0})(), **SMALL)
 
 
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_cuda_gives_the_same():
+    frames = [
+        gl.input_gradients(NETWORKS, weights="init", **{**SMALL, "device": device}, dtype="float64").frame
+        for device in ("cpu", "cuda")
+    ]
+    pd.testing.assert_frame_equal(*frames, rtol=1e-6)
+
+
+def test_values_near_zero_have_no_sign():
+    samples = [[{"mean_cosine": -0.0001}]]
+    result = gl.InputGradientsResult.from_samples("mine", samples, depth=8, norm="bn", bn="batch", norm_grad="full")
+    assert result.summary()["mean cosine"].item() == "0.000"
+
+
 def frame_of(**ranks):
     samples = {
         name: [

@@ -139,7 +139,7 @@ def test_beta_does_not_change_the_weights():
         ("resnet56-beta=0.1", "resnet56-beta=0.1"),
         ("resnet56-beta=.10", "resnet56-beta=0.1"),
         ("resnet56-beta=1.0", "resnet56"),
-        ("resnet56-A-beta=2", "resnet56-beta=2.0"),
+        ("resnet56-A-beta=2", "resnet56-beta=2"),
         ("resnet56-B-width=8-beta=1e-3", "resnet56-B-width=8-beta=0.001"),
         ("imagenet/resnet50-beta=0.5", "imagenet/resnet50-beta=0.5"),
         ("plain56-ll", "plain56-ll"),

@@ -58,7 +58,7 @@ class Architecture:
         option = "" if self.option in (None, default) else f"-{self.option}"
         width = "" if self.width == (64 if self.imagenet else 16) else f"-width={self.width}"
         looks_linear = "-ll" if self.looks_linear else ""
-        beta = "" if self.beta == 1 else f"-beta={self.beta!r}"
+        beta = "" if self.beta == 1 else f"-beta={self.beta!r}".removesuffix(".0")
         return f"{prefix}{self.family}{self.depth}{option}{looks_linear}{width}{beta}"
 
     @property

@@ -274,4 +274,5 @@ def _compare(one: tuple[float, float], other: tuple[float, float], more: str, le
 def _plus_minus(value: float, sem: float) -> str:
     if math.isnan(value):
         return "–"
-    return f"{value:.3f}" if math.isnan(sem) else f"{value:.3f} ± {sem:.3f}"
+    number = f"{round(value, 3) + 0.0:.3f}"  # the sum turns −0 into 0
+    return number if math.isnan(sem) else f"{number} ± {sem:.3f}"
