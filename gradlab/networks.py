@@ -96,19 +96,21 @@ def build(spec: str, weights: str | None = None, *, seed: int = 0, device: str =
     else:
         source = _find(name, architecture, asked, spec)
         model = _loaded(name, architecture, source)
-    network = _describe(name, asked, model, source)
+    network = _describe(name, architecture, asked, model, source)
     model.name, model.network = network.label, network  # type: ignore[assignment]
     model.normalization = None if network.normalization is None else Normalization(network.normalization)  # type: ignore[assignment]
     return model.eval().to(device)
 
 
-def _describe(name: str, asked: str, model: nn.Module, source: _Source | None) -> Network:
+def _describe(
+    name: str, architecture: Architecture | None, asked: str, model: nn.Module, source: _Source | None
+) -> Network:
     initial = asked.startswith("init")
     if source is not None:
         recipe, normalization = source.recipe, source.normalization
     elif initial:
         recipe, normalization = (
-            "its own initialization" if is_external(name) else parse_name(name).initialization,
+            "its own initialization" if architecture is None else architecture.initialization,
             None,
         )
     else:
