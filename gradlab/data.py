@@ -115,17 +115,17 @@ class FolderImages:
 
     def read(self, start: int, stop: int, size: tuple[int, ...]) -> tuple[Tensor, Tensor | None]:
         """Images resized and cropped at the centre to `size`; the crop is 7/8 of the shorter side from 64 up."""
-        from torchvision.io import ImageReadMode, decode_image
+        from torchvision.datasets.folder import default_loader
         from torchvision.transforms import v2
 
         height, width = size[1:]
         shorter = round(max(height, width) / 0.875) if max(height, width) >= 64 else max(height, width)
-        transform = v2.Compose([v2.Resize(shorter, antialias=True), v2.CenterCrop((height, width))])
+        transform = v2.Compose([v2.PILToTensor(), v2.Resize(shorter, antialias=True), v2.CenterCrop((height, width))])
         pixels = []
         for path in self.paths[start:stop]:
             try:
-                pixels.append(transform(decode_image(path, mode=ImageReadMode.RGB)))
-            except RuntimeError as error:
+                pixels.append(transform(default_loader(str(path))))
+            except OSError as error:
                 raise GradlabError(f"{path} is not an image that can be read: {error}") from None
         labels = None if self.labels is None else torch.tensor(self.labels[start:stop])
         return torch.stack(pixels), labels

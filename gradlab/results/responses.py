@@ -39,14 +39,16 @@ class ResponsesResult(Result):
     }
 
     @classmethod
-    def from_rows(cls, network: str, rows: list[dict[str, Any]], notes: list[str], **facts: Any) -> Self:
+    def from_rows(
+        cls, network: str, rows: list[dict[str, Any]], notes: list[str], facts: dict[str, Any] | None = None
+    ) -> Self:
         """One network's result, ranked.
 
         Args:
             network: Name of the network.
             rows: A dict a layer, in order of execution.
             notes: Sentences on this measurement.
-            **facts: What the record says of the network.
+            facts: What the record says of the network.
         """
         frame = pd.DataFrame(rows)
         frame.insert(0, "network", network)
@@ -54,7 +56,7 @@ class ResponsesResult(Result):
         frame.insert(7, "rank", key.rank(ascending=False, method="first").astype("Int64"))
         first = [column for column in COLUMNS if column in frame]
         frame = frame[first + [column for column in frame if column not in first]]
-        return cls(frame, {"networks": [{"network": network, **facts}]}, notes)
+        return cls(frame, {"networks": [{"network": network, **(facts or {})}]}, notes)
 
     @classmethod
     def concat(cls, results: Iterable[Self]) -> Self:
