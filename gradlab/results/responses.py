@@ -29,6 +29,7 @@ class ResponsesResult(Result):
     """
 
     name: ClassVar[str] = "responses"
+    title: ClassVar[str | None] = "Standard deviation of layer responses"
     formats: ClassVar[Formats] = {
         "layers": "{:d}".format,
         "images": "{:,.0f}".format,
@@ -129,10 +130,12 @@ class ResponsesResult(Result):
             if not gap.notna().any() or gap.mean() < GAP_WORTH_TELLING:
                 continue
             where = frame.loc[gap.idxmax()]
-            cause = {
-                "eval": "its running statistics come from other inputs than these, such as padded random crops",
-                "batch": "its running statistics are not those of these batches",
-            }.get(str(self.facts(network).get("bn")), "its running statistics are not those of these inputs")
+            if not self.facts(network).get("trained", True):
+                cause = "they are still 0 and 1"
+            elif self.facts(network).get("bn") == "eval":
+                cause = "they come from other inputs than these, such as padded random crops"
+            else:
+                cause = "they are not those of these inputs"
             sentences.append(
                 f"{network}: the std predicted from running statistics is off by {gap.mean():.1%} on average and "
                 f"by {gap.max():.0%} at {where['layer']}: {cause}."
