@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 import gradlab as gl
-from gradlab.data import load_dataset
+from gradlab.datasets import load_dataset
 from gradlab.errors import GradlabError, UsageError
 from gradlab.normalization import Normalization, split_specs
 

@@ -49,7 +49,7 @@ def plot_responses(frame: pd.DataFrame, ax: Axes, *, order: str = "execution") -
     ax.set_ylabel(measured)
     ax.set_xlabel("layer, in order of execution" if order == "execution" else "layer, ranked by magnitude")
     ax.set_xlim(left=0)
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
     return ax
 
 
