@@ -9,7 +9,7 @@ import gradlab as gl
 from gradlab.errors import UsageError
 
 from . import options
-from .console import notes, one_of, output, progress_bar, split
+from .console import one_of, output, progress_bar, show, split
 
 Models = Annotated[
     list[str],
@@ -74,7 +74,7 @@ def responses(
     from gradlab.normalization import split_specs
     from gradlab.results.files import prepare_folder
     from gradlab.results.result import FIGURE_FORMATS
-    from gradlab.results.tables import TABLE_FORMATS, rich_table, text_table
+    from gradlab.results.tables import TABLE_FORMATS, rich_table
 
     formats = one_of("--format", split(format), FIGURE_FORMATS)
     tables = one_of("--table", split(table), TABLE_FORMATS)
@@ -105,17 +105,7 @@ def responses(
     if quiet:
         return
     console = output()
-    if tables:
-        for kind in tables:
-            typer.echo(text_table(result.summary(), result.formats, kind), nl=False)
-        console = notes()
-    else:
-        if layers_table:
-            for network in result.networks:
-                console.print(rich_table(result.layers(network), result.formats, title=network))
-        console.print(rich_table(result.summary(), result.formats, title="Standard deviation of layer responses"))
-    for line in result.findings():
-        console.print(f"• {line}", markup=False)
-    for line in result.notes:
-        console.print(f"! {line}", markup=False, style="yellow")
-    console.print(f"{out}/: {', '.join(path.name for path in paths)}", markup=False, style="dim")
+    if layers_table and not tables:
+        for network in result.networks:
+            console.print(rich_table(result.layers(network), result.formats, title=network))
+    show(result, paths, tables)

@@ -6,6 +6,7 @@ import hashlib
 import json
 import pickle
 import re
+import warnings
 import zipfile
 from collections.abc import Mapping
 from dataclasses import replace
@@ -90,7 +91,10 @@ def _read_torch(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     if start != b"PK" and start[:1] != b"\x80":
         raise GradlabError(f"{path} is no checkpoint: it is neither a torch file nor named .safetensors")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            # About pickle protocols that others write; what cannot be read is an error below.
+            warnings.simplefilter("ignore")
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         reason = " ".join(str(error).split("\n")[0].split())
         if "weights" in reason.lower() or "unsupported" in str(error).lower():

@@ -189,6 +189,8 @@ def test_networks_without_normalization_and_of_ones_own():
     assert set(result.frame["depth"]) == {1}
     assert result.findings() == []
     assert result.value("Mine") == result.value("Mine (2)")
+    assert sum("cifar10 is assumed" in note for note in result.notes) == 2
+    assert not gl.input_gradients(model, **SMALL, normalize="none").notes
 
 
 def test_one_seed_and_one_batch_say_that_there_is_no_error():

@@ -18,6 +18,7 @@ from gradlab.experiments.responses import runner
 from gradlab.experiments.subjects import (
     BatchNormMode,
     Progress,
+    assumptions,
     forward,
     has_batch_norm,
     is_trained,
@@ -134,7 +135,8 @@ def input_gradients(
             (model, batches(data, batch_size, model, device=where, images=images, normalize=normalization, seed=seed))
             for model in _with_weights(spec, weights, range(seed, seed + seeds))
         ]
-        results.append(_measured(variants, settings, [result.networks[0] for result in results], progress))
+        taken = [result.networks[0] for result in results]
+        results.append(_measured(variants, settings, taken, normalization, progress))
     result = InputGradientsResult.concat(results)
     options: dict[str, Any] = {
         "models": [spec if isinstance(spec, str) else type(spec).__name__ for spec in asked],
@@ -162,7 +164,11 @@ def _with_weights(spec: str | nn.Module, weights: str | None, seeds: Sequence[in
 
 
 def _measured(
-    variants: Sequence[tuple[nn.Module, Batches]], settings: _Settings, taken: list[str], progress: Progress | None
+    variants: Sequence[tuple[nn.Module, Batches]],
+    settings: _Settings,
+    taken: list[str],
+    normalize: str | None,
+    progress: Progress | None,
 ) -> InputGradientsResult:
     """One network's result over all its weights."""
     model, stream = variants[0]
@@ -179,7 +185,10 @@ def _measured(
             if progress is not None:
                 progress(label, done, total)
     mode = settings.batch_norm(model) if has_batch_norm(model) else "none"
-    notes = [left_out_note(label, left_out)] if left_out else []
+    normalization = None if stream.normalization is None else str(stream.normalization)
+    notes = assumptions(model, label, normalization, normalize)
+    if left_out:
+        notes.append(left_out_note(label, left_out))
     if mode == "eval" and not is_trained(model):
         notes.append(f"{label}: running statistics are still 0 and 1, so nothing is normalized; bn batch (--bn) does")
     if len(samples) * len(samples[0]) == 1:
@@ -188,7 +197,7 @@ def _measured(
         "digests": [getattr(getattr(variant, "network", None), "digest", None) for variant, _ in variants],
         "data": stream.dataset.name,
         "images": len(samples[0]) * stream.batch_size,
-        "normalization": None if stream.normalization is None else str(stream.normalization),
+        "normalization": normalization,
     }
     return InputGradientsResult.from_samples(
         label,

@@ -57,6 +57,24 @@ def one_each(normalize: str | Sequence[str] | None, count: int) -> list[str | No
     return [specs[0]] * count if len(specs) == 1 else [*specs]
 
 
+def assumptions(model: nn.Module, label: str, used: str | None, asked: str | None) -> list[str]:
+    """The sentence on a trained network whose images' normalization is a guess, if it is.
+
+    Args:
+        model: The network.
+        label: What to call it.
+        used: The normalization that its images get; None for data that needs none.
+        asked: The normalization that was asked for, if any.
+    """
+    guessed = asked is None and getattr(model, "normalization", None) is None
+    if not guessed or used is None or not is_trained(model):
+        return []
+    return [
+        f"{label}: nothing says how its images were normalized in training; {used} is assumed "
+        "(--normalize says otherwise)"
+    ]
+
+
 def forward(model: nn.Module, label: str, images: Tensor) -> Tensor:
     """Run a network; an output that is no tensor becomes an empty one.
 
@@ -64,7 +82,7 @@ def forward(model: nn.Module, label: str, images: Tensor) -> Tensor:
         GradlabError: When it cannot run on these images; it names the network.
     """
     try:
-        output = model(images.contiguous(memory_format=torch.channels_last))
+        output = model(images)
     except (RuntimeError, ValueError) as error:
         if isinstance(error, GradlabError):
             raise

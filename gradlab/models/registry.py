@@ -18,8 +18,6 @@ from gradlab.models.looks_linear import LooksLinearNet, looks_linear_initialize
 
 CIFAR_DEPTHS = {"plain": (20, 32, 44, 56, 110), "resnet": (20, 32, 44, 56, 110, 1202)}
 IMAGENET_DEPTHS = {"plain": (18, 34), "resnet": tuple(STAGES)}
-SHATTERED = ("plain20-ll", "plain56-ll", "resnet20-beta=0.1", "resnet56-beta=0.1")
-"""Variants of Balduzzi et al. 2017: looks-linear plain nets, and x + β·F(x); there is one of every depth."""
 
 _NAME = re.compile(
     r"(?P<imagenet>imagenet/)?(?P<family>resnet|plain)(?P<depth>\d+)"
@@ -78,10 +76,11 @@ class Architecture:
 
 
 def catalog() -> list[str]:
-    """The names of the papers' own networks, in the order of the papers and their tables."""
+    """The names of the papers' own networks, without variants, in the order of the papers and their tables."""
     cifar = [f"{family}{depth}" for family, depths in CIFAR_DEPTHS.items() for depth in depths]
     imagenet = [f"imagenet/{family}{depth}" for family, depths in IMAGENET_DEPTHS.items() for depth in depths]
-    return cifar + imagenet + list(SHATTERED)
+    looks_linear = [f"plain{depth}-ll" for depth in CIFAR_DEPTHS["plain"]]
+    return cifar + imagenet + looks_linear
 
 
 def parse_name(name: str) -> Architecture:

@@ -9,6 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 
 from gradlab.plots.theme import COLUMN_WIDTH, FAMILY_DASHES, depth_colors
 
@@ -48,6 +49,7 @@ def plot_responses(frame: pd.DataFrame, ax: Axes, *, order: str = "execution") -
     ax.set_ylabel(measured)
     ax.set_xlabel("layer, in order of execution" if order == "execution" else "layer, ranked by magnitude")
     ax.set_xlim(left=0)
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
     return ax
 
 
@@ -63,7 +65,8 @@ def responses_figure(frame: pd.DataFrame, figure: Figure) -> Figure:
     """
     networks = list(dict.fromkeys(frame["network"]))
     labels = _labels(networks)
-    columns = 2 if max(map(len, labels)) <= 26 and len(networks) > 1 else 1
+    longest = max(map(len, labels))
+    columns = 3 if longest <= 10 and len(networks) > 5 else 2 if longest <= 26 and len(networks) > 1 else 1
     legend_rows = -(-(len(networks) + 1) // columns)
     figure.set_layout_engine("constrained", h_pad=0.03, w_pad=0.02)
     figure.set_size_inches(COLUMN_WIDTH, 3.5 + 0.13 * legend_rows)

@@ -60,4 +60,4 @@ def depth_colors(keys: list[Any]) -> dict[Any, Any]:
     if len(keys) == 1:
         return {keys[0]: "#1f3b73"}
     cmap = mpl.colormaps["viridis"]
-    return {key: cmap(0.05 + 0.77 * place / (len(keys) - 1)) for place, key in enumerate(keys)}
+    return {key: cmap(0.05 + 0.75 * place / (len(keys) - 1)) for place, key in enumerate(keys)}

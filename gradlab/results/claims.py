@@ -19,7 +19,12 @@ import pandas as pd
 EQUAL = 0.01
 """Relative difference of medians below which two networks are called equal."""
 
-_NAME = re.compile(r"(?P<prefix>.*?)(?P<family>plain|resnet)(?P<depth>\d+)(?P<suffix>.*)")
+AT_INITIALIZATION = (
+    "With batch statistics every response has a std of 1 at initialization (γ = 1, β = 0), whatever the network: "
+    "the paper's claims are about trained networks."
+)
+
+_NAME = re.compile(r"(?P<prefix>.*?)(?P<family>plain|resnet)(?P<depth>\d+)(?:-[ABC])?(?P<suffix>.*)")
 
 
 def claims(frame: pd.DataFrame, column: str, facts: Sequence[dict[str, Any]]) -> list[str]:
@@ -37,10 +42,13 @@ def claims(frame: pd.DataFrame, column: str, facts: Sequence[dict[str, Any]]) ->
     """
     groups: dict[tuple[Any, ...], dict[tuple[str, int], str]] = defaultdict(dict)
     quartiles = {}
-    unknown, named = [], []
+    unknown, named, trivial = [], [], False
     for fact in facts:
         network = fact["network"]
         values = frame.loc[frame["network"] == network, column].dropna()
+        if fact.get("bn") == "batch" and not fact.get("trained", True) and (abs(values - 1) < EQUAL).all():
+            trivial = True
+            continue
         match = _NAME.fullmatch(str(fact.get("name", network)))
         if match is None or values.empty:
             continue
@@ -49,13 +57,7 @@ def claims(frame: pd.DataFrame, column: str, facts: Sequence[dict[str, Any]]) ->
             unknown.append(network)
             continue
         quartiles[network] = np.percentile(values, [25, 50, 75])
-        key = (
-            fact["recipe"],
-            fact.get("bn"),
-            fact.get("seed"),
-            match["prefix"],
-            match["suffix"].lstrip("-ABC"),
-        )
+        key = (fact["recipe"], fact.get("bn"), match["prefix"], match["suffix"])
         groups[key].setdefault((match["family"], int(match["depth"])), network)
     sentences = []
     for group in groups.values():
@@ -65,7 +67,7 @@ def claims(frame: pd.DataFrame, column: str, facts: Sequence[dict[str, Any]]) ->
         sentences.append(f"The networks are not compared: {why}, and responses differ between recipes.")
     elif len(groups) > 1 or (unknown and sentences):
         sentences.append("Networks of different or unknown recipes are not compared with each other.")
-    return sentences
+    return [AT_INITIALIZATION, *sentences] if trivial else sentences
 
 
 def _plain_against_residual(group: dict[tuple[str, int], str], quartiles: dict[str, np.ndarray]) -> list[str]:

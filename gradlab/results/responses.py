@@ -29,6 +29,7 @@ class ResponsesResult(Result):
     """
 
     name: ClassVar[str] = "responses"
+    title: ClassVar[str | None] = "Standard deviation of layer responses"
     formats: ClassVar[Formats] = {
         "layers": "{:d}".format,
         "images": "{:,.0f}".format,
@@ -39,14 +40,16 @@ class ResponsesResult(Result):
     }
 
     @classmethod
-    def from_rows(cls, network: str, rows: list[dict[str, Any]], notes: list[str], **facts: Any) -> Self:
+    def from_rows(
+        cls, network: str, rows: list[dict[str, Any]], notes: list[str], facts: dict[str, Any] | None = None
+    ) -> Self:
         """One network's result, ranked.
 
         Args:
             network: Name of the network.
             rows: A dict a layer, in order of execution.
             notes: Sentences on this measurement.
-            **facts: What the record says of the network.
+            facts: What the record says of the network.
         """
         frame = pd.DataFrame(rows)
         frame.insert(0, "network", network)
@@ -54,7 +57,7 @@ class ResponsesResult(Result):
         frame.insert(7, "rank", key.rank(ascending=False, method="first").astype("Int64"))
         first = [column for column in COLUMNS if column in frame]
         frame = frame[first + [column for column in frame if column not in first]]
-        return cls(frame, {"networks": [{"network": network, **facts}]}, notes)
+        return cls(frame, {"networks": [{"network": network, **(facts or {})}]}, notes)
 
     @classmethod
     def concat(cls, results: Iterable[Self]) -> Self:
@@ -127,10 +130,12 @@ class ResponsesResult(Result):
             if not gap.notna().any() or gap.mean() < GAP_WORTH_TELLING:
                 continue
             where = frame.loc[gap.idxmax()]
-            cause = {
-                "eval": "its running statistics come from other inputs than these, such as padded random crops",
-                "batch": "its running statistics are not those of these batches",
-            }.get(str(self.facts(network).get("bn")), "its running statistics are not those of these inputs")
+            if not self.facts(network).get("trained", True):
+                cause = "they are still 0 and 1"
+            elif self.facts(network).get("bn") == "eval":
+                cause = "they come from other inputs than these, such as padded random crops"
+            else:
+                cause = "they are not those of these inputs"
             sentences.append(
                 f"{network}: the std predicted from running statistics is off by {gap.mean():.1%} on average and "
                 f"by {gap.max():.0%} at {where['layer']}: {cause}."

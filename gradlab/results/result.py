@@ -14,7 +14,7 @@ import pandas as pd
 
 from gradlab.errors import GradlabError, UsageError
 from gradlab.results.files import write_all
-from gradlab.results.tables import TABLE_SUFFIXES, Formats, rich_table, text_table
+from gradlab.results.tables import TABLE_SUFFIXES, Formats, rich_table, sentences, text_table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -38,6 +38,7 @@ class Result:
     notes: list[str] = field(default_factory=list)
 
     name: ClassVar[str] = "result"
+    title: ClassVar[str | None] = None
     formats: ClassVar[Formats] = {}
 
     def to_frame(self) -> pd.DataFrame:
@@ -122,10 +123,9 @@ class Result:
 
     def __rich__(self) -> Group:
         from rich.console import Group
-        from rich.text import Text
 
-        lines = [Text(f"• {line}") for line in [*self.findings(), *self.notes]]
-        return Group(rich_table(self.summary(), self.formats), *lines)
+        table = rich_table(self.summary(), self.formats, title=self.title)
+        return Group(table, sentences(self.findings(), self.notes))
 
     def _repr_html_(self) -> str:
         import html

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 from rich import box
 from rich.table import Table
+from rich.text import Text
 
 Formats = Mapping[str, Callable[[Any], str]]
 """How to print the values of a column, by its title."""
@@ -35,6 +36,15 @@ def rich_table(frame: pd.DataFrame, formats: Formats, title: str | None = None) 
     for row in formatted(frame, formats).itertuples(index=False):
         table.add_row(*(re.sub(r"\[", r"\\[", cell) for cell in row))
     return table
+
+
+def sentences(findings: Sequence[str], notes: Sequence[str]) -> Table:
+    """What is seen and what is to be known, for the terminal: one item a sentence."""
+    grid = Table.grid(padding=(0, 1, 0, 0))
+    for mark, style, lines in (("•", "", findings), ("!", "yellow", notes)):
+        for line in lines:
+            grid.add_row(mark, Text(line), style=style)
+    return grid
 
 
 def text_table(frame: pd.DataFrame, formats: Formats, kind: str) -> str:

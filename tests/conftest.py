@@ -1,0 +1,41 @@
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).parent.parent
+CHECKPOINTS = Path(os.environ.get("GRADLAB_CHECKPOINTS", ROOT.parent / "shared" / "checkpoints"))
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture
+def checkpoint() -> Callable[[str], Path]:
+    """Trained weights of other projects, where they are at hand."""
+
+    def find(name: str) -> Path:
+        path = CHECKPOINTS / name
+        if not path.exists():
+            pytest.skip(f"{name} is not at hand")
+        return path
+
+    return find
+
+
+@pytest.fixture
+def gradlab_command(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Runs the installed command in an empty folder."""
+    command = shutil.which("gradlab", path=str(Path(sys.executable).parent)) or shutil.which("gradlab")
+    assert command, "the command is not installed"
+
+    def run(*args: str, env: dict[str, str] | None = None, **kwargs: object) -> subprocess.CompletedProcess[str]:
+        options = {"cwd": tmp_path, "capture_output": True, "text": True, "timeout": 300, **kwargs}
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", **(env or {})}
+        return subprocess.run([command, *args], env=environment, check=False, **options)
+
+    return run

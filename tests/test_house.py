@@ -1,0 +1,174 @@
+"""The house rules: which way imports run, what loads when, what is packaged, what the README says."""
+
+import ast
+import importlib.metadata
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "gradlab"
+
+# What each part may import of gradlab: only what lies below it.
+BELOW = {
+    "errors": set(),
+    "assets": set(),
+    "zoo": set(),
+    "stats": {"errors"},
+    "plots": {"errors"},
+    "models": {"errors"},
+    "results": {"errors", "stats", "plots"},
+    "normalization": {"errors", "assets"},
+    "datasets": {"errors", "assets"},
+    "data": {"errors", "datasets", "normalization"},
+    "checkpoints": {"errors", "models", "results"},
+    "hub": {"errors", "checkpoints"},
+    "networks": {"errors", "models", "normalization", "checkpoints", "hub", "zoo"},
+    "probes": {"errors", "models", "results", "stats"},
+}
+BELOW["experiments"] = {*BELOW}
+# Libraries that a part must not know.
+FOREIGN = {
+    "stats": {"matplotlib", "pandas", "torchvision"},
+    "models": {"matplotlib", "pandas", "scipy"},
+    "plots": {"torch", "torchvision"},
+}
+
+
+def imported(path: Path) -> set[str]:
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+            names |= {f"{node.module}.{alias.name}" for alias in node.names} | {node.module}
+    return names
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_imports_run_downward(path: Path) -> None:
+    part = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    if part == "__init__":
+        return
+    inner = {n.split(".")[1] for n in imported(path) if n.startswith("gradlab.") and n.count(".") >= 1}
+    assert inner - {part} <= BELOW[part], f"{part} imports {inner - {part} - BELOW[part]}"
+    assert not {n.split(".")[0] for n in imported(path)} & FOREIGN.get(part, set())
+    # The models know no hooks, files or plots of ours by any road.
+    assert "cli" not in {n.split(".")[0] for n in imported(path)}
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "cli").glob("*.py")), ids=lambda p: p.name)
+def test_the_command_line_only_parses_calls_and_prints(path: Path) -> None:
+    assert not {n.split(".")[0] for n in imported(path)} & {"torch", "matplotlib", "pandas", "numpy"}
+
+
+def test_files_are_short() -> None:
+    long = {
+        p.name: n
+        for p in [*PACKAGE.rglob("*.py"), *ROOT.glob("cli/*.py")]
+        if (n := len(p.read_text().splitlines())) > 320
+    }
+    assert not long
+
+
+@pytest.mark.parametrize("code", ["import gradlab", "import gradlab.cli", "import gradlab as gl; dir(gl)"])
+def test_nothing_heavy_is_loaded_before_it_is_used(code: str) -> None:
+    check = f"{code}; import sys; print(sorted({{'torch', 'matplotlib', 'pandas', 'numpy'}} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_help_loads_nothing_heavy() -> None:
+    code = (
+        "import sys; sys.argv = ['gradlab', '--help']\n"
+        "from gradlab.cli import app\n"
+        "try:\n    app()\nexcept SystemExit:\n    pass\n"
+        "print(sorted({'torch', 'matplotlib', 'pandas'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip().endswith("[]")
+
+
+def test_every_public_name_is_there() -> None:
+    import gradlab as gl
+
+    for name in gl.__all__:
+        assert getattr(gl, name) is not None
+        assert name in dir(gl)
+    assert gl.__version__ == importlib.metadata.version("gradlab-torch")
+
+
+def test_every_package_folder_is_listed() -> None:
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    folders = {".".join(init.parent.relative_to(ROOT).parts) for init in PACKAGE.rglob("__init__.py")} | {"gradlab.cli"}
+    assert set(settings["packages"]) == folders
+
+
+@pytest.mark.slow
+def test_the_wheel_installs_and_runs(tmp_path: Path) -> None:
+    """Built from a copy of the sources, installed apart from this checkout, run from an empty folder."""
+    source = tmp_path / "source"
+    source.mkdir()
+    for part in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / part, source)
+    for part in ("gradlab", "cli"):
+        shutil.copytree(ROOT / part, source / part)
+    build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path), str(source)]
+    subprocess.run(build, check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    names = zipfile.ZipFile(wheel).namelist()
+    assert {"gradlab/cli/__init__.py", "gradlab/__init__.pyi", "gradlab/assets/cifar10-sample.png"} <= set(names)
+    site = tmp_path / "site"
+    install = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--no-deps",
+        "--no-index",
+        "--target",
+        str(site),
+        str(wheel),
+    ]
+    subprocess.run(install, check=True, capture_output=True)
+    libraries = str(Path(importlib.metadata.distribution("torch").locate_file("")))
+    code = (
+        # -S leaves out .pth files, and so the editable install; the libraries come in as a plain folder.
+        f"import sys; sys.path[:0] = [{str(site)!r}, {libraries!r}]\n"
+        "import gradlab; assert gradlab.__file__.startswith(sys.path[0])\n"
+        "sys.argv = ['gradlab', 'responses', '--model', 'resnet8@init', '--images', '4']\n"
+        "from gradlab.cli import app; app()"
+    )
+    done = subprocess.run([sys.executable, "-S", "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "results" / "responses" / "responses.png").exists()
+
+
+README = (ROOT / "README.md").read_text()
+
+
+def test_the_readme_has_the_two_commands() -> None:
+    assert "pip install -e . && gradlab responses --model resnet110@init,plain110@init" in README
+    assert "pip install -e '.[test]' && pytest" in README
+
+
+@pytest.mark.parametrize("block", re.findall(r"```python\n(.*?)```", README, re.DOTALL))
+def test_python_in_the_readme_runs(block: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    import matplotlib as mpl
+
+    mpl.use("agg")
+    exec(compile(block, "README.md", "exec"), {})
+
+
+@pytest.mark.parametrize("option", sorted(set(re.findall(r"--[a-z][a-z-]+", README)) - {"--help"}))
+def test_options_in_the_readme_exist(option: str) -> None:
+    sources = "".join(path.read_text() for path in (ROOT / "cli").glob("*.py"))
+    assert option in sources or option.removeprefix("--").replace("-", "_") + ":" in sources
