@@ -25,8 +25,6 @@ class Commands(TyperGroup):
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command."""
-        # Networks of the user's own are looked up where the command is run, as `python -m` does.
-        sys.path.insert(0, os.getcwd())
         try:
             return super().invoke(ctx)
         except GradlabError as error:

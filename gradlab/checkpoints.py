@@ -22,7 +22,7 @@ from gradlab.errors import GradlabError, UsageError
 from gradlab.models import Architecture, infer_architectures
 from gradlab.results.files import write_atomically
 
-WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "module", "ema")
+WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "network", "module", "weights", "ema", "ema_state_dict")
 PREFIXES = ("module.", "_orig_mod.", "model.", "net.")
 RECORD_KEY = "gradlab"
 
@@ -69,8 +69,12 @@ def read_checkpoint(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]
         raise UsageError(f"{path} is a folder; give a checkpoint file")
     if not path.exists():
         raise UsageError(f"{path} does not exist")
+    if not path.is_file():
+        raise UsageError(f"{path} is no regular file")
     content = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
     state, record = content
+    if not all(isinstance(record.get(key), str | None) for key in ("network", "recipe", "normalization")):
+        raise GradlabError(f"{path} has a damaged record: network, recipe and normalization are texts")
     if not state:
         raise GradlabError(f"{path} holds no state dict: no tensors by name, nor under {', '.join(WRAPPERS)}")
     return _strip_prefixes(state), record
@@ -80,7 +84,8 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         with safe_open(path, framework="pt") as file:
             record = json.loads((file.metadata() or {}).get(RECORD_KEY, "{}"))
-            return {name: file.get_tensor(name) for name in file.keys()}, record  # noqa: SIM118
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            return state, record if isinstance(record, dict) else {}
     except (SafetensorError, OSError, json.JSONDecodeError) as error:
         raise GradlabError(f"{path} is damaged or no safetensors file: {error}") from None
 
@@ -97,6 +102,8 @@ def _read_torch(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         reason = " ".join(str(error).split("\n")[0].split())
+        if "TorchScript" in str(error):
+            raise GradlabError(f"{path} is a TorchScript archive: save the state_dict() of its module") from None
         if "weights" in reason.lower() or "unsupported" in str(error).lower():
             raise GradlabError(
                 f"{path} is refused: reading it needs pickle, which can run code ({_blamed(str(error))}); "
@@ -127,11 +134,13 @@ def _blamed(message: str) -> str:
 
 
 def _unwrap(content: object) -> dict[str, Tensor]:
-    while isinstance(content, Mapping):
-        tensors = {k: v for k, v in content.items() if isinstance(v, Tensor) and isinstance(k, str)}
-        if tensors:
-            return tensors
-        content = next((content[key] for key in WRAPPERS if key in content), None)
+    for _ in range(4):
+        if not isinstance(content, Mapping):
+            return {}
+        inner = next((content[key] for key in WRAPPERS if isinstance(content.get(key), Mapping)), None)
+        if inner is None:
+            return {k: v for k, v in content.items() if isinstance(v, Tensor) and isinstance(k, str)}
+        content = inner
     return {}
 
 
@@ -170,8 +179,14 @@ def check_architecture(asked: Architecture, state: Mapping[str, Tensor], path: s
         raise UsageError(f"{path} holds {names}, not {asked.name}")
 
 
-def load_weights(model: nn.Module, state: Mapping[str, Tensor], path: str | Path) -> None:
+def load_weights(model: nn.Module, state: Mapping[str, Tensor], path: str | Path, name: str) -> None:
     """Load a state dict, all of it; a missing `num_batches_tracked` is no fault.
+
+    Args:
+        model: The network to fill.
+        state: Parameters and buffers under its key names.
+        path: Where they come from, for errors.
+        name: What the network is called, for errors.
 
     Raises:
         UsageError: When keys or shapes differ; it names the first ones.
@@ -185,13 +200,14 @@ def load_weights(model: nn.Module, state: Mapping[str, Tensor], path: str | Path
         for k in own
         if k in given and own[k].shape != given[k].shape
     ]
+    if complex_ones := [k for k, value in given.items() if value.is_complex()]:
+        wrong.append(f"{_some(complex_ones)} is complex")
     faults = [
         *([f"it lacks {_some(missing)}"] if missing else []),
         *([f"it has {_some(extra)} too"] if extra else []),
         *([_some(wrong)] if wrong else []),
     ]
     if faults:
-        name = getattr(model, "name", type(model).__name__)
         raise UsageError(f"{path} does not fit {name}: {'; '.join(faults)}")
     model.load_state_dict(given, strict=False)
 

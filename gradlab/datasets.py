@@ -162,7 +162,7 @@ def _cifar(data: str) -> ArrayImages:
     array_file = folder / f"{name}.npz"
     if array_file.exists():
         found = _npz(data, array_file, "train" if train else "test")
-        return replace(found, default_normalization=name)
+        return replace(found, default_normalization=name, classes=10 if name == "cifar10" else 100)
     from torchvision import datasets
 
     kind: Any = datasets.CIFAR10 if name == "cifar10" else datasets.CIFAR100
@@ -184,40 +184,51 @@ def _cifar(data: str) -> ArrayImages:
 
 
 def _npz(name: str, path: Path, part: str) -> ArrayImages:
-    if not path.exists():
-        raise UsageError(f"{path} does not exist")
+    if not path.is_file():
+        raise UsageError(f"{path} does not exist" if not path.exists() else f"{path} is no regular file")
     try:
         with np.load(path, allow_pickle=False) as arrays:
             if f"x_{part}" not in arrays:
                 raise GradlabError(f"{path} has no array x_{part}; it has {', '.join(arrays) or 'none'}")
-            pixels = torch.from_numpy(arrays[f"x_{part}"])
-            labels = torch.from_numpy(arrays[f"y_{part}"]).long() if f"y_{part}" in arrays else None
-    except (OSError, ValueError, EOFError, TypeError) as error:
-        raise GradlabError(f"{path} is not a whole .npz file of numeric arrays: {error}") from None
-    except Exception as error:  # zipfile and zlib raise their own kinds for damaged archives
-        if isinstance(error, GradlabError):
-            raise
-        raise GradlabError(f"{path} is not a whole .npz file: {error}") from None
-    shape = tuple(pixels.shape)
-    if pixels.ndim != 4 or not {shape[1], shape[3]} & {1, 3}:
-        raise GradlabError(f"{path}: x_{part} has shape {shape}; expected images (N, H, W, 3) or (N, 3, H, W)")
-    if len(pixels) == 0:
-        raise GradlabError(f"{path}: x_{part} holds no images")
-    if pixels.dtype != torch.uint8 and not pixels.is_floating_point():
-        raise GradlabError(f"{path}: x_{part} is {pixels.dtype}; expected uint8 (0 to 255) or floats (0 to 1)")
-    if labels is not None and labels.shape != (len(pixels),):
-        raise GradlabError(f"{path}: y_{part} has shape {tuple(labels.shape)}; expected ({len(pixels)},)")
-    if shape[3] in (1, 3):
-        pixels = _channels_first(pixels)
-    classes = None if labels is None else int(labels.max()) + 1
-    return ArrayImages(name, pixels, labels, classes)
+            x = arrays[f"x_{part}"]
+            y = arrays.get(f"y_{part}")
+    except GradlabError:
+        raise
+    except Exception:  # zipfile, zlib and numpy raise kinds of their own for what they cannot read
+        raise GradlabError(f"{path} is not a whole .npz file of numeric arrays") from None
+    return ArrayImages(name, _pixels(x, f"{path}: x_{part}"), _labels(y, len(x), f"{path}: y_{part}"), None)
+
+
+def _pixels(x: np.ndarray, name: str) -> Tensor:
+    """Images as (N, C, H, W), uint8 or float32."""
+    if x.ndim != 4 or not {x.shape[1], x.shape[3]} & {1, 3}:
+        raise GradlabError(f"{name} has shape {x.shape}; expected images (N, H, W, 3) or (N, 3, H, W)")
+    if len(x) == 0:
+        raise GradlabError(f"{name} holds no images")
+    if x.dtype != np.uint8 and x.dtype.kind != "f":
+        raise GradlabError(f"{name} is {x.dtype}; expected uint8 (0 to 255) or floats (0 to 1)")
+    if x.dtype.kind == "f" and np.nanmax(np.abs(x), initial=0) > 1.001:
+        raise GradlabError(f"{name} goes beyond 0 to 1, the range of floats; store 0 to 255 as uint8")
+    pixels = torch.from_numpy(x if x.dtype == np.uint8 else x.astype(np.float32))
+    return _channels_first(pixels) if x.shape[3] in (1, 3) else pixels
+
+
+def _labels(y: np.ndarray | None, count: int, name: str) -> Tensor | None:
+    if y is None:
+        return None
+    y = y.reshape(-1) if y.shape == (count, 1) else y
+    if y.shape != (count,) or y.dtype.kind not in "iu" or y.min() < 0:
+        raise GradlabError(f"{name} is {y.dtype} of shape {y.shape}; expected ({count},) class numbers from 0")
+    return torch.from_numpy(y.astype(np.int64))
 
 
 def _image_folder(name: str, folder: Path) -> FolderImages:
     from torchvision.datasets.folder import IMG_EXTENSIONS
 
-    if not folder.is_dir():
-        raise UsageError(f"{folder} is not a folder")
+    if name == "imagefolder:" or not folder.is_dir():
+        raise UsageError(
+            f"{name}: {folder} is not a folder of images" if name != "imagefolder:" else f"{name} names no folder"
+        )
     paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in IMG_EXTENSIONS)
     if not paths:
         raise GradlabError(f"{folder} holds no images ({', '.join(IMG_EXTENSIONS)})")

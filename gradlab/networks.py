@@ -19,7 +19,7 @@ from gradlab.checkpoints import (
 )
 from gradlab.errors import GradlabError, UsageError
 from gradlab.models import Architecture, create, infer_architectures, parse_name
-from gradlab.models.external import is_external
+from gradlab.models.external import check_external, is_external, is_function
 from gradlab.normalization import Normalization
 from gradlab.zoo import zoo_path
 
@@ -59,6 +59,7 @@ class _Source:
 
     state: dict[str, Tensor]
     path: Path
+    network: str | None
     recipe: str | None
     normalization: str | None
     sha256: str
@@ -86,12 +87,18 @@ def build(spec: str, weights: str | None = None, *, seed: int = 0, device: str =
     asked = asked or weights or "trained"
     external = is_external(name)
     architecture = None if external else parse_name(name)
+    check_external(name)
     source: _Source | None = None
-    if asked.partition(":")[0] == "init":
-        seed = _seed(spec, asked, seed)
+    kind, _, choice = asked.partition(":")
+    if choice and (kind == "trained" or (kind == "hub" and not name.startswith("torchvision/"))):
+        raise UsageError(f"{spec}: {kind} takes no {choice!r} after it")
+    if kind == "init":
+        seed = _seed(spec, choice, seed)
         asked = f"init:{seed}"
         model = create(name, seed=seed)
-    elif asked.partition(":")[0] == "hub" and name.startswith("timm/"):
+    elif kind == "trained" and is_function(name):
+        model = create(name)
+    elif kind == "hub" and name.startswith("timm/"):
         model = _timm_pretrained(name)
     else:
         source = _find(name, architecture, asked, spec)
@@ -105,7 +112,8 @@ def build(spec: str, weights: str | None = None, *, seed: int = 0, device: str =
 def _describe(
     name: str, architecture: Architecture | None, asked: str, model: nn.Module, source: _Source | None
 ) -> Network:
-    initial = asked.startswith("init")
+    kind = asked.partition(":")[0]
+    initial = kind == "init"
     if source is not None:
         recipe, normalization = source.recipe, source.normalization
     elif initial:
@@ -113,9 +121,11 @@ def _describe(
             "its own initialization" if architecture is None else architecture.initialization,
             None,
         )
+    elif is_function(name):
+        recipe, normalization = None, None
     else:
         recipe, normalization = asked, _timm_normalization(model)
-    suffix = Path(asked).name if source is not None and asked.partition(":")[0] not in ("hub", "trained") else asked
+    suffix = Path(asked).name if source is not None and kind not in ("hub", "trained") else asked
     return Network(
         name=name,
         weights=asked,
@@ -128,13 +138,13 @@ def _describe(
     )
 
 
-def _seed(spec: str, asked: str, seed: int) -> int:
-    _, colon, text = asked.partition(":")
-    if not colon:
-        return seed
-    if not text.isdecimal():
+def _seed(spec: str, text: str, seed: int) -> int:
+    if text and not text.isdecimal():
         raise UsageError(f"{spec}: the seed in init:SEED is a whole number, not {text!r}")
-    return int(text)
+    seed = int(text) if text else seed
+    if not 0 <= seed < 2**63:
+        raise UsageError(f"{spec}: a seed is from 0 to 2^63 − 1, not {seed}")
+    return seed
 
 
 def _find(name: str, architecture: Architecture | None, asked: str, spec: str) -> _Source:
@@ -159,12 +169,13 @@ def _find(name: str, architecture: Architecture | None, asked: str, spec: str) -
 
 
 def _has_hub(name: str, architecture: Architecture | None) -> bool:
-    return is_external(name) or (architecture is not None and hub.published(architecture.name) is not None)
+    return (is_external(name) and not is_function(name)) or (
+        architecture is not None and hub.published(architecture.name) is not None
+    )
 
 
 def _hub_entry(name: str, architecture: Architecture | None, choice: str) -> hub.Published:
     if name.startswith("torchvision/"):
-        create(name)  # says what is wrong with an unknown name
         return hub.torchvision_weights(name.removeprefix("torchvision/"), choice or "DEFAULT")
     entry = hub.published(architecture.name) if architecture else None
     if entry is None:
@@ -180,13 +191,13 @@ def _read(path: Path, entry: hub.Published | None = None) -> _Source:
     entry = entry or hub.recognise(digest)
     recipe = entry.recipe if entry else record.get("recipe")
     normalization = entry.normalization if entry else record.get("normalization")
-    return _Source(state, path, recipe, normalization, digest)
+    return _Source(state, path, record.get("network"), recipe, normalization, digest)
 
 
 def _loaded(name: str, architecture: Architecture | None, source: _Source) -> nn.Module:
     if architecture is None:
         model = create(name)
-        load_weights(model, source.state, source.path)
+        load_weights(model, source.state, source.path, name)
         return model
     if architecture.imagenet and architecture.depth >= 50 and any(".downsample." in key for key in source.state):
         raise UsageError(
@@ -195,16 +206,18 @@ def _loaded(name: str, architecture: Architecture | None, source: _Source) -> nn
         )
     state = own_names(source.state)
     check_architecture(architecture, state, source.path)
+    # What keys and shapes cannot tell: a plain net from a residual one, or its β.
+    if source.network is not None and source.network != architecture.name:
+        raise UsageError(f"{source.path} holds {source.network}, as its record says, not {name}")
     head = state.get("fc.weight")
     model = architecture.create(classes=None if head is None else head.shape[0])
-    load_weights(model, state, source.path)
+    load_weights(model, state, source.path, name)
     return model
 
 
 def _timm_pretrained(name: str) -> nn.Module:
     import timm
 
-    create(name)  # says what is wrong with an unknown name
     try:
         model = cast(Any, timm.create_model(name.removeprefix("timm/"), pretrained=True))
     except Exception as error:  # the hub client raises kinds of its own

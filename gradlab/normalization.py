@@ -92,6 +92,7 @@ class Normalization:
 
 
 def _numbers(spec: str, text: str) -> tuple[Tensor, Tensor]:
+    text = text.replace(" ", "")
     mean_text, _, std_text = text.partition("/")
     try:
         if not _NUMBERS.fullmatch(text):
@@ -99,8 +100,8 @@ def _numbers(spec: str, text: str) -> tuple[Tensor, Tensor]:
         mean, std = (torch.tensor([float(n) for n in part.split(",")]) for part in (mean_text, std_text or "1"))
     except ValueError:
         raise UsageError(f"unknown normalization {spec!r}: give {GRAMMAR}") from None
-    if not std.all():
-        raise UsageError(f"normalization {spec!r} divides by a std of 0")
+    if not mean.isfinite().all() or not std.isfinite().all() or not (std > 0).all():
+        raise UsageError(f"normalization {spec!r} needs finite means and stds above 0")
     if len(mean) == len(std) == 1:
         return mean, std
     if len(mean) != len(std) and 1 not in (len(mean), len(std)):

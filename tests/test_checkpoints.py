@@ -180,6 +180,37 @@ def test_paths_that_lead_nowhere(tmp_path: Path) -> None:
         gl.save_checkpoint(create("resnet8"), tmp_path / "w.pth")
 
 
+def test_a_record_that_names_another_network(tmp_path: Path) -> None:
+    path = tmp_path / "mine.safetensors"
+    gl.save_checkpoint(create("plain8"), path, {"network": "plain8"})
+    with pytest.raises(UsageError, match="holds plain8, as its record says, not resnet8"):
+        gl.build(f"resnet8@{path}")
+    gl.save_checkpoint(create("plain8"), path, {"normalization": 5})
+    with pytest.raises(GradlabError, match="damaged record"):
+        gl.build(f"plain8@{path}")
+
+
+def test_odd_files_end(tmp_path: Path) -> None:
+    ring: dict[str, object] = {}
+    ring["model"] = ring
+    torch.save(ring, tmp_path / "ring.pth")
+    with pytest.raises(GradlabError, match="holds no state dict"):
+        gl.build(f"resnet8@{tmp_path / 'ring.pth'}")
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(UsageError, match="no regular file"):
+        gl.build(f"resnet8@{tmp_path / 'pipe'}")
+    state = create("resnet8").state_dict()
+    torch.save({"model": state, "epoch": torch.tensor(3)}, tmp_path / "wrapped.pt")
+    assert torch.equal(gl.build(f"resnet8@{tmp_path / 'wrapped.pt'}").conv1.weight, state["conv1.weight"])
+    torch.save({k: v.to(torch.complex64) for k, v in state.items()}, tmp_path / "complex.pt")
+    with pytest.raises(UsageError, match="is complex"):
+        gl.build(f"resnet8@{tmp_path / 'complex.pt'}")
+    state["fc.weight"] = torch.tensor(1.0)
+    torch.save(state, tmp_path / "scalar.pt")
+    with pytest.raises(UsageError, match="none of our networks"):
+        gl.build(f"resnet8@{tmp_path / 'scalar.pt'}")
+
+
 def test_digest_depends_on_every_value() -> None:
     a, b = create("resnet8"), create("resnet8")
     assert weights_digest(a) == weights_digest(b)

@@ -98,7 +98,7 @@ def test_mean_image_is_that_of_the_training_set() -> None:
     assert torch.allclose(-Normalization("mean-image")(zero)[0] * 255, mean, rtol=1e-6)
 
 
-@pytest.mark.parametrize("spec", ["imagnet", "", "1/0", "1,2/1,2,3", "0.5/x", "mean-image:256"])
+@pytest.mark.parametrize("spec", ["imagnet", "", "1/0", "1e400", "0.5/-1", "1,2/1,2,3", "0.5/x", "mean-image:256"])
 def test_normalizations_that_are_none(spec: str) -> None:
     with pytest.raises(UsageError, match="normalization"):
         Normalization(spec)
@@ -122,6 +122,14 @@ def test_npz(npz: Path) -> None:
     assert np.array_equal(x, expected.transpose(0, 3, 1, 2))
     assert y.tolist() == [0, 1, 2, 0, 1, 2, 0]
     assert len(load_dataset(f"{npz}:train")) == 5
+
+
+def test_floats_of_any_precision_become_single(tmp_path: Path) -> None:
+    np.savez(tmp_path / "f.npz", x_test=np.full((2, 3, 8, 8), 0.5), y_test=np.array([[1], [2]]))
+    x, y = next(iter(gl.batches(f"{tmp_path}/f.npz", 2, normalize="0.25/0.5")))
+    assert x.dtype == torch.float32
+    assert (x == 0.5).all()
+    assert y.tolist() == [1, 2]
 
 
 def test_cifar10_is_found_where_the_variable_says(npz: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -190,6 +198,8 @@ def test_an_empty_folder(tmp_path: Path) -> None:
         ({"x_test": np.zeros((3, 8, 8, 3), np.int32)}, "expected uint8"),
         ({"x_test": np.zeros((0, 8, 8, 3), np.uint8)}, "holds no images"),
         ({"x_test": np.zeros((3, 8, 8, 3), np.uint8), "y_test": np.zeros(2)}, r"expected \(3,\)"),
+        ({"x_test": np.full((3, 8, 8, 3), 200.0)}, "beyond 0 to 1"),
+        ({"x_test": np.zeros((3, 8, 8, 3), np.uint8), "y_test": np.array([0, -1, 2])}, "class numbers from 0"),
         ({"x_test": np.array([{}])}, "not a whole .npz file of numeric arrays"),
     ],
 )

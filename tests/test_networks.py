@@ -51,6 +51,12 @@ def test_what_build_says_of_a_network() -> None:
         ("imagenet/resnet50@hub", "torchvision/resnet50@hub has"),
         ("torchvision/resnet50@hub:V3", "has the weights IMAGENET1K_V1, IMAGENET1K_V2, DEFAULT, not V3"),
         ("torchvision/resnet51@hub", "no such model"),
+        ("torchvision/resnt18", "the nearest are torchvision/resnet18"),
+        ("resnet20@hub:foo", "hub takes no 'foo'"),
+        ("resnet20@init:99999999999999999999", "a seed is from 0"),
+        ("resnet60002@init", "10,000 layers"),
+        ("resnet２０@init", "unknown network"),
+        (":", "names no function"),
     ],
 )
 def test_weights_that_are_not_there(spec: str, message: str) -> None:
@@ -101,5 +107,7 @@ def test_a_function_of_the_users_own(tmp_path: Path, monkeypatch: pytest.MonkeyP
     model = gl.build("mynets:tiny@init")
     assert model.name == "mynets:tiny@init"
     assert model.network.recipe == "its own initialization"
+    returned = gl.build("mynets:tiny")
+    assert (returned.name, returned.network.trained) == ("mynets:tiny@trained", True)
     torch.save(model.state_dict(), tmp_path / "tiny.pt")
     assert torch.equal(gl.build(f"mynets:tiny@{tmp_path / 'tiny.pt'}")[0].weight, model[0].weight)

@@ -165,6 +165,43 @@ def test_rule_5_without_normalization_and_with_others() -> None:
     assert found == pytest.approx(expected, rel=1e-6)
 
 
+class BetweenLayerAndNorm(nn.Module):
+    """Something in place, or by keyword, between a convolution and a normalization."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.conv, self.norm, self.how = nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), how
+        self.relu = nn.ReLU(inplace=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = self.conv(x)
+        if self.how == "module":
+            out = self.relu(out)
+        elif self.how == "function":
+            out += 1
+        return self.norm(input=out) if self.how == "keyword" else self.norm(out)
+
+
+@pytest.mark.parametrize("context", [torch.no_grad, torch.enable_grad, torch.inference_mode])
+@pytest.mark.parametrize("how", ["nothing", "keyword", "module", "function"])
+def test_rule_5_the_input_of_the_normalization_is_the_output_itself(how: str, context: type) -> None:
+    if how == "function" and context is torch.inference_mode:
+        pytest.skip("inference tensors do not tell that they were changed")
+    model = randomized(BetweenLayerAndNorm(how))
+    with context(), gl.ResponseStd(model, "conv") as probe:
+        for batch in batches():
+            model(batch)
+    kept = []
+    followed = model.norm if how in ("nothing", "keyword") else model.conv
+    followed.register_forward_hook(lambda m, args, out: kept.append(out.detach().double().clone()))
+    for batch in batches():
+        model(batch)
+    expected = torch.cat(kept).std(correction=0).item()
+    result = probe.result()
+    assert result.to_frame()["std"][0] == pytest.approx(expected, rel=1e-6)
+    assert any("takes a measured layer's output" in note for note in result.notes) == (followed is model.conv)
+
+
 def test_rule_2_gradients_pass_through() -> None:
     model = create("torchvision/resnet18").train()
     model(images()).sum().backward()

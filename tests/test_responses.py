@@ -256,22 +256,52 @@ def test_claims_are_computed_and_not_canned() -> None:
 def test_networks_of_different_recipes_are_not_compared() -> None:
     frame = toy_frame(plain20=1.0, resnet20=0.5)
     (sentence,) = claims(frame, "std", toy_facts(plain20="a", resnet20="b"))
-    assert "not compared: they are of different recipes" in sentence
+    assert sentence == "Networks of different recipes or modes of batch normalization are not compared."
     (sentence,) = claims(frame, "std", toy_facts(plain20=None, resnet20=None, recipe=None))
-    assert "nothing says how plain20 and resnet20 was trained" in sentence
+    assert sentence.startswith("Nothing says how plain20 and resnet20 came about: not compared")
     facts = toy_facts(plain20="a", resnet20="a")
     facts[0]["bn"] = "batch"
     (sentence,) = claims(frame, "std", facts)
-    assert "not compared" in sentence
+    assert "are not compared" in sentence
 
 
-def test_same_recipe_compares_unknown_ones(tmp_path: object) -> None:
+def test_networks_near_chance_are_not_concluded_from() -> None:
+    facts = toy_facts(plain20="a", resnet20="a")
+    assert len(claims(toy_frame(plain20=1.0, resnet20=0.5), "std", facts)) == 1
+    facts[1]["near_chance"] = True
+    assert claims(toy_frame(plain20=1.0, resnet20=0.5), "std", facts) == []
+
+
+def test_shortcut_options_are_all_compared_with_the_plain_net_and_apart_by_depth() -> None:
+    medians = {"plain20": 1.0, "resnet20": 0.5, "resnet20-B": 0.6, "resnet56-B": 0.3, "resnet56": 0.4}
+    found = claims(toy_frame(**medians), "std", toy_facts(**dict.fromkeys(medians, "r")))
+    assert [s.split(" has ")[0] for s in found[:2]] == [
+        "At 20 layers the residual net (resnet20)",
+        "At 20 layers the residual net (resnet20-B)",
+    ]
+    assert "0.500" in found[2]
+    assert "0.400" in found[2]
+    assert "0.600" in found[3]
+    assert "0.300" in found[3]
+    assert len(found) == 4
+
+
+def test_same_recipe_vouches_for_unknown_ones(tmp_path: object) -> None:
     specs = []
     for name in ("plain8", "resnet8"):
         torch.save(create(name).state_dict(), f"{tmp_path}/{name}.pt")
         specs.append(f"{name}@{tmp_path}/{name}.pt")
-    assert "not compared" in gl.responses(specs, images=10).findings()[0]
-    assert gl.responses(specs, images=10, same_recipe=True).findings()[0].startswith("At 8 layers")
+    assert gl.responses(specs, no_data=True).findings()[0].startswith("Nothing says how plain8@plain8.pt")
+    assert gl.responses(specs, no_data=True, same_recipe=True).findings()[0].startswith("At 8 layers")
+
+
+def test_nothing_finite_is_no_prediction() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
+    with torch.no_grad():
+        model[0].weight.fill_(float("nan"))
+    result = gl.responses(model, images=4)
+    assert result.measured
+    assert result.summary()["mean std"].isna().all()
 
 
 def test_save_load_and_show(trained: dict[str, str], tmp_path: object) -> None:

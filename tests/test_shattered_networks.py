@@ -192,10 +192,14 @@ def test_weights_go_out_and_in(tmp_path):
             gl.build(f"{wrong}@{path}")
 
 
-def test_a_checkpoint_does_not_say_its_beta_so_the_name_does(tmp_path):
-    path = tmp_path / "net.safetensors"
+def test_only_a_record_says_beta_else_the_name_does(tmp_path):
     model = gl.build("resnet8-beta=0.1@init")
-    gl.save_checkpoint(model, path)
+    recorded = tmp_path / "net.safetensors"
+    gl.save_checkpoint(model, recorded)
+    with pytest.raises(UsageError, match=r"holds resnet8-beta=0.1, as its record says, not resnet8$"):
+        gl.build(f"resnet8@{recorded}")
+    path = tmp_path / "net.pt"
+    torch.save(model.state_dict(), path)
     assert [a.name for a in infer_architectures(model.state_dict())] == ["resnet8", "plain8"]
     x = images(dtype=torch.float32)
     again, other = gl.build(f"resnet8-beta=0.1@{path}"), gl.build(f"resnet8@{path}")

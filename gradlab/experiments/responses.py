@@ -8,10 +8,10 @@ from contextlib import nullcontext
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from gradlab.data import Batches, batches
-from gradlab.errors import UsageError
+from gradlab.errors import GradlabError, UsageError
 from gradlab.experiments.device import device_name, pick_device
 from gradlab.experiments.subjects import (
     BatchNormMode,
@@ -32,6 +32,9 @@ from gradlab.networks import build
 from gradlab.probes import ResponseStd, layer_kind, layer_stride, predicted_response_std
 from gradlab.probes.selection import Selection
 from gradlab.results import ResponsesResult, Stopwatch, make_record
+
+FOLDABLE = (CifarNet, ImageNetNet)
+"""Networks known to have nothing between a convolution and its batch normalization."""
 
 
 def responses(
@@ -132,21 +135,25 @@ def _measured(
     correct = loss = torch.zeros((), dtype=torch.float64, device=stream.device)
     comparable, done = False, 0
     statistics = batch_statistics(clone) if mode == "batch" else nullcontext()
-    with torch.inference_mode(), statistics, ResponseStd(clone, layers, exact=exact) as probe:
+    # Not inference mode: its tensors do not tell whether something changed them in place.
+    with torch.no_grad(), statistics, ResponseStd(clone, layers, exact=exact) as probe:
         for images, labels in stream:
             if mode == "eval":
                 images = images.contiguous(memory_format=torch.channels_last)
             logits = forward(clone, label, images)
             done += len(images)
-            comparable = labels is not None and logits.ndim == 2 and logits.shape[1] == stream.dataset.classes
+            comparable = labels is not None and _same_classes(logits, stream)
             if labels is not None and comparable:
                 correct = correct + (logits.argmax(1) == labels).sum()
                 loss = loss + nn.functional.cross_entropy(logits, labels, reduction="sum")
             if progress is not None:
                 progress(label, done, stream.count)
     result = probe.result(label)
-    _add_prediction(result, model, layers)
+    if isinstance(model, FOLDABLE) and mode == "eval":
+        # Folded batch normalization can no longer tell the probe.
+        result.frame["predicted_std"] = result.frame["layer"].map(predicted_response_std(model, layers))
     accuracy = correct.item() / stream.count if comparable else None
+    classes = logits.shape[1] if comparable else 0
     facts = network_facts(model, label) | {
         "bn": mode if has_batch_norm(model) else "none",
         "data": stream.dataset.name,
@@ -154,6 +161,7 @@ def _measured(
         "normalization": None if stream.normalization is None else str(stream.normalization),
         "accuracy": accuracy,
         "loss": loss.item() / stream.count if comparable else None,
+        "near_chance": accuracy is not None and is_trained(model) and near_chance(accuracy, classes, stream.count),
     }
     result.record["networks"] = [facts]
     result.notes += _warnings(model, label, facts, stream, normalize)
@@ -166,10 +174,16 @@ def runner(model: nn.Module, mode: BatchNormMode) -> nn.Module:
     What is ours has batch normalization folded away where only its value counts. Batch statistics stay in
     the contiguous layout: in channels_last torch sums them in float32 on the CPU, off by 2e-6.
     """
-    clone = copy.deepcopy(model).eval()
+    try:
+        clone = copy.deepcopy(model).eval()
+    except RuntimeError as error:
+        reason = str(error).split("\n")[0]
+        raise GradlabError(
+            f"{label_of(model)} cannot be copied ({reason}): measure it in your own loop, with gl.ResponseStd"
+        ) from error
     if mode == "batch":
         return clone.to(memory_format=torch.contiguous_format)
-    if isinstance(model, CifarNet | ImageNetNet):
+    if isinstance(model, FOLDABLE):
         clone = fold_batch_norm(clone)
     return clone.to(memory_format=torch.channels_last)
 
@@ -200,21 +214,19 @@ def _predicted(model: nn.Module, label: str, layers: Selection) -> ResponsesResu
     return ResponsesResult.from_rows(label, rows, notes, network_facts(model, label) | {"bn": "running"})
 
 
-def _add_prediction(result: ResponsesResult, model: nn.Module, layers: Selection) -> None:
-    """Fill in what folded batch normalization can no longer tell the probe."""
-    if result.frame["predicted_std"].isna().all() and has_batch_norm(model):
-        predicted = predicted_response_std(model, layers)
-        result.frame["predicted_std"] = result.frame["layer"].map(predicted)
+def _same_classes(logits: Tensor, stream: Batches) -> bool:
+    """Whether outputs and labels number the same classes; a file of arrays does not say how many it has."""
+    classes = stream.dataset.classes
+    return logits.ndim == 2 and (logits.shape[1] == classes if classes else bool(logits.shape[1] > 1))
 
 
 def _warnings(model: nn.Module, label: str, facts: dict[str, Any], stream: Batches, normalize: str | None) -> list[str]:
     notes = assumptions(model, label, facts["normalization"], normalize)
-    classes, accuracy = stream.dataset.classes, facts["accuracy"]
-    if classes and accuracy is not None and is_trained(model) and near_chance(accuracy, classes, stream.count):
+    if facts["near_chance"]:
         notes.append(
-            f"{label}: {accuracy:.1%} of the images are classified rightly, near chance ({1 / classes:.0%}): these "
-            "weights are probably not what their name says (a plain net under a residual name, or the reverse), or "
-            "the normalization is not theirs"
+            f"{label}: {facts['accuracy']:.1%} of the images are classified rightly, near chance: these weights are "
+            "probably not what their name says (a plain net under a residual name, or the reverse), or the "
+            "normalization is not theirs; nothing is concluded from them"
         )
     return notes
 

@@ -83,9 +83,11 @@ def forward(model: nn.Module, label: str, images: Tensor) -> Tensor:
     """
     try:
         output = model(images)
-    except (RuntimeError, ValueError) as error:
-        if isinstance(error, GradlabError):
-            raise
+    except GradlabError:
+        raise
+    except Exception as error:  # a network of the user's may raise anything
         reason = str(error).split("\n")[0]
-        raise GradlabError(f"{label} cannot run on images of shape {tuple(images.shape)}: {reason}") from error
+        raise GradlabError(
+            f"{label} cannot run on images of shape {tuple(images.shape)}: {reason or type(error).__name__}"
+        ) from error
     return output if isinstance(output, Tensor) else torch.empty(0)

@@ -2,6 +2,8 @@
 
 import difflib
 import importlib
+import os
+import sys
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -16,6 +18,29 @@ def is_external(name: str) -> bool:
     return name.startswith(("torchvision/", "timm/")) or ":" in name
 
 
+def is_function(name: str) -> bool:
+    """Whether a name is a function of the user's, `package.module:function`."""
+    return is_external(name) and not name.startswith(("torchvision/", "timm/"))
+
+
+def check_external(name: str) -> None:
+    """Hold the name of a torchvision or timm network against those there are; other names pass.
+
+    Raises:
+        UsageError: When there is no such network; it names the nearest.
+    """
+    if name.startswith("torchvision/"):
+        from torchvision import models
+
+        _require(name, models.list_models(module=models))
+    elif name.startswith("timm/"):
+        try:
+            import timm
+        except ModuleNotFoundError:
+            raise UsageError(f"{name} needs timm: pip install 'gradlab-torch[timm]'") from None
+        _require(name.split(".")[0], timm.list_models())
+
+
 def load_external(name: str, classes: int | None, seed: int) -> nn.Module:
     """Build a network of another package, its own initialization drawn from `seed`.
 
@@ -28,6 +53,7 @@ def load_external(name: str, classes: int | None, seed: int) -> nn.Module:
         UsageError: When there is no such package, module, function or network.
         GradlabError: When the function raises, or returns something that is no module.
     """
+    check_external(name)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         if name.startswith("torchvision/"):
@@ -40,7 +66,6 @@ def load_external(name: str, classes: int | None, seed: int) -> nn.Module:
 def _torchvision(name: str, classes: int | None) -> nn.Module:
     from torchvision import models
 
-    _require(f"torchvision/{name}", name, models.list_models())
     options = {} if classes is None else {"num_classes": classes}
     # GoogLeNet and Inception warn that their own slow initialization will change; the seed is what counts.
     if name in ("googlenet", "inception_v3"):
@@ -51,11 +76,8 @@ def _torchvision(name: str, classes: int | None) -> nn.Module:
 
 
 def _timm(name: str, classes: int | None) -> nn.Module:
-    try:
-        import timm
-    except ModuleNotFoundError:
-        raise UsageError(f"timm/{name} needs timm: pip install 'gradlab-torch[timm]'") from None
-    _require(f"timm/{name}", name.split(".")[0], timm.list_models())
+    import timm
+
     options: dict[str, Any] = {} if classes is None else {"num_classes": classes}
     model = cast(Any, timm.create_model(name, pretrained=False, **options))
     model.input_shape = tuple(model.pretrained_cfg.get("input_size") or (3, 224, 224))
@@ -64,27 +86,33 @@ def _timm(name: str, classes: int | None) -> nn.Module:
 
 def _function(name: str) -> nn.Module:
     module_name, _, function_name = name.partition(":")
+    if not module_name or not function_name:
+        raise UsageError(f"{name!r} names no function: give package.module:function")
+    # Behind everything installed, so that a file lying about cannot stand in for a library.
+    sys.path.append(os.getcwd())
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         raise UsageError(f"{name}: there is no module {error.name!r} to import") from None
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise GradlabError(f"{name}: importing {module_name} raised {type(error).__name__}: {error}") from error
+    finally:
+        sys.path.remove(os.getcwd())
     function: Callable[[], object] | None = getattr(module, function_name, None)
     if not callable(function):
         raise UsageError(f"{name}: {module_name} has no function {function_name!r}")
     try:
         model = function()
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise GradlabError(f"{name}() raised {type(error).__name__}: {error}") from error
     if not isinstance(model, nn.Module):
         raise GradlabError(f"{name}() returned {type(model).__name__}, not a torch.nn.Module")
     return model
 
 
-def _require(asked: str, name: str, known: list[str]) -> None:
+def _require(asked: str, known: list[str]) -> None:
+    package, _, name = asked.partition("/")
     if name not in known:
         near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-        package = asked.partition("/")[0]
         hint = f"; the nearest are {', '.join(f'{package}/{other}' for other in near)}" if near else ""
         raise UsageError(f"unknown network {asked!r}: {package} has no such model{hint}")

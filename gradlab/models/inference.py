@@ -33,7 +33,14 @@ def infer_architectures(state: Mapping[str, Tensor]) -> list[Architecture]:
             if match[3].startswith("shortcut."):
                 projected.add((stage, block))
     stem = state.get("conv1.weight")
-    if stem is None or stem.ndim != 4 or sorted(stages) not in ([1, 2, 3], [1, 2, 3, 4]):
+    head = state.get("fc.weight")
+    if (
+        stem is None
+        or stem.ndim != 4
+        or head is None
+        or head.ndim != 2
+        or sorted(stages) not in ([1, 2, 3], [1, 2, 3, 4])
+    ):
         return []
     counts = tuple(len(stages[stage]) for stage in sorted(stages))
     imagenet = len(counts) == 4

@@ -17,11 +17,14 @@ from gradlab.models.initialization import he_initialize, materialize
 from gradlab.models.looks_linear import LooksLinearNet, looks_linear_initialize
 
 CIFAR_DEPTHS = {"plain": (20, 32, 44, 56, 110), "resnet": (20, 32, 44, 56, 110, 1202)}
+DEEPEST = 10_000
+"""A bound that only slips of the finger exceed."""
+
 IMAGENET_DEPTHS = {"plain": (18, 34), "resnet": tuple(STAGES)}
 
 _NAME = re.compile(
-    r"(?P<imagenet>imagenet/)?(?P<family>resnet|plain)(?P<depth>\d+)"
-    r"(?:-(?P<option>[ABC]))?(?P<looks_linear>-ll)?(?:-width=(?P<width>\d+))?"
+    r"(?P<imagenet>imagenet/)?(?P<family>resnet|plain)(?P<depth>[1-9][0-9]*)"
+    r"(?:-(?P<option>[ABC]))?(?P<looks_linear>-ll)?(?:-width=(?P<width>[0-9]+))?"
     r"(?:-beta=(?P<beta>\d*\.?\d+(?:e-?\d+)?))?"
 )
 
@@ -109,6 +112,8 @@ def parse_name(name: str) -> Architecture:
     if family == "resnet":
         default = paper_option(depth) if imagenet else "A"
         option = cast(ShortcutOption, match["option"] or default)
+    if depth > DEEPEST:
+        raise UsageError(f"{name}: networks go to {DEEPEST:,} layers here")
     width = int(match["width"] or (64 if imagenet else 16))
     if width < 1:
         raise UsageError(f"{name}: the width is a number of channels, at least 1")

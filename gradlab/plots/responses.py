@@ -30,7 +30,7 @@ def plot_responses(frame: pd.DataFrame, ax: Axes, *, order: str = "execution") -
     Returns:
         The axes drawn on.
     """
-    value = "std" if frame["std"].notna().any() else "predicted_std"
+    value = "std" if (frame["count"] + frame["non_finite"]).any() else "predicted_std"
     for network, style in _styles(list(dict.fromkeys(frame["network"]))).items():
         rows = frame[frame["network"] == network]
         if order == "magnitude":
@@ -67,7 +67,7 @@ def responses_figure(frame: pd.DataFrame, figure: Figure) -> Figure:
     labels = _labels(networks)
     longest = max(map(len, labels))
     columns = 3 if longest <= 10 and len(networks) > 5 else 2 if longest <= 26 and len(networks) > 1 else 1
-    legend_rows = -(-(len(networks) + 1) // columns)
+    legend_rows = -(-(len(networks) + 1) // columns) + bool(_common_weights(networks))
     figure.set_layout_engine("constrained", h_pad=0.03, w_pad=0.02)
     figure.set_size_inches(COLUMN_WIDTH, 3.5 + 0.13 * legend_rows)
     upper, lower = figure.subplots(2, 1)
@@ -79,14 +79,21 @@ def responses_figure(frame: pd.DataFrame, figure: Figure) -> Figure:
     ]
     if (frame["stride"] > 1).any():
         handles.append(Line2D([], [], color="0.35", label="downsampling", **_RING))
-    figure.legend(handles=handles, loc="outside upper center", ncols=columns)
+    common = _common_weights(networks)
+    title = f"weights: {common}" if common else None
+    figure.legend(handles=handles, loc="outside upper center", ncols=columns, title=title)
     return figure
 
 
 def _labels(networks: list[str]) -> list[str]:
-    """The networks' names, with their weights only where the names alone would not tell them apart."""
-    names = [network.partition("@")[0] for network in networks]
-    return names if len(set(names)) == len(names) else networks
+    """The networks' names, without the weights where all have the same: the title says them then."""
+    return [network.partition("@")[0] for network in networks] if _common_weights(networks) else networks
+
+
+def _common_weights(networks: list[str]) -> str | None:
+    """The weights that all networks have, if they are the same by name and there are several networks."""
+    weights = {network.partition("@")[2] for network in networks}
+    return weights.pop() if len(weights) == 1 else None
 
 
 def _styles(networks: list[str]) -> dict[str, dict[str, Any]]:

@@ -27,6 +27,7 @@ _STYLE: Any = {
     "grid.color": "0.9",
     "grid.linewidth": 0.5,
     "legend.fontsize": 6.5,
+    "legend.title_fontsize": 6.5,
     "legend.frameon": False,
     "legend.handlelength": 2.4,
     "lines.linewidth": 1.1,

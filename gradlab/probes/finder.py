@@ -5,7 +5,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable
 from contextlib import ExitStack
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -66,7 +66,8 @@ class ResponseFinder:
         self.unseen: dict[Site, int] = {}
         self._calls: dict[str, int] = {}
         self._running = False
-        self._pending: dict[int, tuple[weakref.ref[Tensor], Site]] = {}
+        self.outside: set[str] = set()
+        self._pending: dict[int, tuple[weakref.ref[Tensor], int | None, Site]] = {}
         self._inside: Site | None = None
 
     def attach(self, stack: ExitStack) -> None:
@@ -77,14 +78,20 @@ class ResponseFinder:
         for name, module in self.layers.items():
             enter(module.register_forward_hook(Hook(self._after_layer(name))))
         for name, module in self.model.named_modules():
-            if not is_normalization(module) or name in self.layers:
-                continue
-            inner = list(module.children())
-            if inner:
-                enter(module.register_forward_pre_hook(Hook(self._before_fused_norm(name))))
-                for child in inner:
-                    enter(child.register_forward_pre_hook(Hook(self._inside_norm)))
-            enter(module.register_forward_hook(Hook(self._after_norm(name, fused=bool(inner)))))
+            if name not in self.layers and is_normalization(module):
+                self._attach_norm(name, module, stack)
+            elif getattr(module, "inplace", False) is True:
+                enter(module.register_forward_pre_hook(Hook(self._before_in_place)))
+
+    def _attach_norm(self, name: str, module: nn.Module, stack: ExitStack) -> None:
+        inner = list(module.children())
+        if inner:
+            before = Hook(self._before_fused_norm(name))
+            stack.enter_context(module.register_forward_pre_hook(before, with_kwargs=True))
+            for child in inner:
+                stack.enter_context(child.register_forward_pre_hook(Hook(self._inside_norm)))
+        after = Hook(self._after_norm(name, fused=bool(inner)))
+        stack.enter_context(module.register_forward_hook(after, with_kwargs=True))
 
     def _start(self, module: nn.Module, args: Any) -> None:
         if not in_backward():
@@ -98,7 +105,7 @@ class ResponseFinder:
             self._forget_pending()
 
     def _forget_pending(self) -> None:
-        for _, site in self._pending.values():
+        for *_, site in self._pending.values():
             if site in self.norms:
                 self.unseen[site] = self.unseen.get(site, 0) + 1
         self._pending.clear()
@@ -111,28 +118,30 @@ class ResponseFinder:
             # A submodule called on its own, outside the root's forward, is always its first call.
             call = self._calls.get(name, 0) + 1 if self._running else 1
             self._calls[name] = call
+            if not self._running:
+                self.outside.add(name)
             site = Site(name, call)
             tensor = _tensor(name, output)
-            self._pending[id(tensor)] = weakref.ref(tensor), site
+            self._pending[id(tensor)] = weakref.ref(tensor), _version(tensor), site
             if site not in self.norms:
                 self.observe(site, tensor)
 
         return hook
 
-    def _after_norm(self, name: str, fused: bool) -> Callable[[nn.Module, Any, Any], None]:
-        def hook(module: nn.Module, args: Any, output: Any) -> None:
+    def _after_norm(self, name: str, fused: bool) -> Callable[[nn.Module, Any, Any, Any], None]:
+        def hook(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
             if fused:
                 site, self._inside = self._inside, None
             else:
-                site = self._claim(name, args)
+                site = self._claim(name, args, kwargs)
             if site is not None:
                 self.observe(site, output)
 
         return hook
 
-    def _before_fused_norm(self, name: str) -> Callable[[nn.Module, Any], None]:
-        def hook(module: nn.Module, args: Any) -> None:
-            self._inside = self._claim(name, args)
+    def _before_fused_norm(self, name: str) -> Callable[[nn.Module, Any, Any], None]:
+        def hook(module: nn.Module, args: Any, kwargs: Any) -> None:
+            self._inside = self._claim(name, args, kwargs)
 
         return hook
 
@@ -141,12 +150,18 @@ class ResponseFinder:
             site, self._inside = self._inside, None
             self.observe(site, args[0])
 
-    def _claim(self, name: str, args: Any) -> Site | None:
+    def _before_in_place(self, module: nn.Module, args: Any) -> None:
+        # The same tensor comes out with other values: it is the layer's output no longer.
+        if args:
+            self._pending.pop(id(args[0]), None)
+
+    def _claim(self, name: str, args: Any, kwargs: Any) -> Site | None:
         """The site whose output is this normalization's input, if there is one."""
-        if not args or in_backward():
+        source = cast(Tensor, args[0] if args else next(iter(kwargs.values()), None))
+        if id(source) not in self._pending or in_backward():
             return None
-        reference, site = self._pending.pop(id(args[0]), _NO_SITE)
-        if reference is None or site is None or reference() is not args[0]:
+        reference, version, site = self._pending.pop(id(source))
+        if reference() is not source or version != _version(source):
             return None
         if site not in self.norms:
             self.discard(site)
@@ -154,7 +169,9 @@ class ResponseFinder:
         return site
 
 
-_NO_SITE: tuple[None, None] = (None, None)
+def _version(tensor: Tensor) -> int | None:
+    """How often a tensor was changed in place; inference tensors do not tell."""
+    return None if tensor.is_inference() else tensor._version
 
 
 def _tensor(name: str, output: Any) -> Tensor:

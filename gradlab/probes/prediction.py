@@ -34,7 +34,7 @@ def predicted_response_std(
         model: Any `torch.nn.Module`; it is neither run nor changed.
         layers: As in `ResponseStd`.
         input_shape: Shape of one input without the batch; by default the model's own `input_shape`, which
-            `gl.build` sets, else (3, 224, 224).
+            `gl.build` sets, else (3, 224, 224) or (3, 32, 32), whichever it takes.
 
     Returns:
         Predicted std by layer name, in order of execution; NaN where no batch normalization follows.
@@ -43,21 +43,34 @@ def predicted_response_std(
         GradlabError: When the model cannot be run without values.
     """
     model = unwrap(model)
-    shape: tuple[int, ...] = getattr(model, "input_shape", (3, 224, 224)) if input_shape is None else input_shape
+    shape = input_shape or getattr(model, "input_shape", None)
+    # Where nothing says which, the two sizes that image networks are made for.
+    for size in (shape,) if shape else ((3, 224, 224), (3, 32, 32)):
+        try:
+            order, norms = _trace(model, layers, size)
+            break
+        except GradlabError:
+            raise
+        except Exception as error:  # a network of the user's may raise anything
+            failure = error
+    else:
+        raise GradlabError(
+            f"{type(model).__name__} cannot be traced without values on inputs of shape {tuple(size)}: {failure}; "
+            "input_shape says what it takes"
+        ) from failure
+    return {
+        layer: batch_norm_std(model.get_submodule(norms[layer])) if layer in norms else float("nan") for layer in order
+    }
+
+
+def _trace(model: nn.Module, layers: Selection, shape: tuple[int, ...]) -> tuple[list[str], dict[str, str]]:
+    """The layers in order of execution, and the normalization that follows each, by name."""
     clone = meta_copy(model)
     order: dict[str, None] = {}
     finder = ResponseFinder(
         clone, select_layers(clone, layers), lambda site, _: order.setdefault(site.layer), lambda _: None
     )
-    try:
-        with ExitStack() as stack, torch.no_grad():
-            finder.attach(stack)
-            clone(torch.empty(1, *shape, device="meta"))
-    except (RuntimeError, NotImplementedError) as error:
-        raise GradlabError(
-            f"{type(model).__name__} cannot be traced on inputs of shape {shape} without values: {error}"
-        ) from error
-    norms = {site.layer: norm for site, norm in finder.norms.items() if site.call == 1}
-    return {
-        layer: batch_norm_std(model.get_submodule(norms[layer])) if layer in norms else float("nan") for layer in order
-    }
+    with ExitStack() as stack, torch.no_grad():
+        finder.attach(stack)
+        clone(torch.empty(1, *shape, device="meta"))
+    return list(order), {site.layer: norm for site, norm in finder.norms.items() if site.call == 1}

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
 from gradlab.errors import GradlabError
-from gradlab.probes.finder import ResponseFinder, Site
+from gradlab.probes.finder import ResponseFinder, Site, is_normalization
 from gradlab.probes.hooks import Probe
 from gradlab.probes.prediction import batch_norm_std
 from gradlab.probes.selection import Selection, layer_kind, layer_stride, select_layers
@@ -143,6 +143,16 @@ class ResponseStd(Probe):
 
     def _notes(self, sites: list[Site], table: list[list[float]]) -> list[str]:
         notes = []
+        if outside := sorted(self._finder.outside):
+            notes.append(
+                f"{', '.join(outside[:3])}{', …' if len(outside) > 3 else ''}: called outside the model's own forward, "
+                "where the calls of a layer cannot be told apart"
+            )
+        if not self._finder.norms and any(is_normalization(module) for module in self.model.modules()):
+            notes.append(
+                "no normalization module takes a measured layer's output as it is: the responses are the layers' own "
+                "outputs"
+            )
         for site, (count, mean, std, non_finite) in zip(sites, table, strict=True):
             if non_finite:
                 notes.append(

@@ -8,9 +8,9 @@ tends to modify the signal less."
 from __future__ import annotations
 
 import re
-from collections import defaultdict
-from collections.abc import Sequence
-from itertools import pairwise
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from dataclasses import dataclass
+from itertools import groupby, pairwise
 from typing import Any
 
 import numpy as np
@@ -24,71 +24,110 @@ AT_INITIALIZATION = (
     "the paper's claims are about trained networks."
 )
 
-_NAME = re.compile(r"(?P<prefix>.*?)(?P<family>plain|resnet)(?P<depth>\d+)(?:-[ABC])?(?P<suffix>.*)")
+_NAME = re.compile(r"(?P<prefix>.*?)(?P<family>plain|resnet)(?P<depth>\d+)(?:-(?P<option>[ABC]))?(?P<suffix>.*)")
+
+
+@dataclass(frozen=True)
+class _Network:
+    """A network that can be compared with others of its kind and recipe."""
+
+    name: str
+    family: str
+    depth: int
+    kind: tuple[str, str]
+    option: str
+    recipe: Hashable
+    quartiles: tuple[float, float, float]
+
+    @property
+    def median(self) -> float:
+        return self.quartiles[1]
+
+    def __str__(self) -> str:
+        low, median, high = self.quartiles
+        return f"{median:.3f} (quartiles {low:.3f} to {high:.3f})"
 
 
 def claims(frame: pd.DataFrame, column: str, facts: Sequence[dict[str, Any]]) -> list[str]:
     """What the measurement says of the paper's two claims, in sentences with medians and quartiles.
 
-    Only networks of one recipe, measured with batch normalization in one mode, are compared.
+    Only networks of one recipe, measured with batch normalization in one mode, are compared; those near
+    chance are not, since they are probably not what they are called.
 
     Args:
         frame: A responses frame.
         column: `std`, or `predicted_std`.
-        facts: For each network of the frame: network, name, recipe and bn; a recipe of None is unknown.
+        facts: For each network of the frame: network, name, recipe (None where unknown), bn and near_chance.
 
     Returns:
         Sentences; none when there is nothing to compare.
     """
-    groups: dict[tuple[Any, ...], dict[tuple[str, int], str]] = defaultdict(dict)
-    quartiles = {}
-    unknown, named, trivial = [], [], False
+    sentences, unknown, networks = [], [], []
     for fact in facts:
-        network = fact["network"]
-        values = frame.loc[frame["network"] == network, column].dropna()
+        values = frame.loc[frame["network"] == fact["network"], column].dropna()
+        match = _NAME.fullmatch(str(fact.get("name", fact["network"])))
         if fact.get("bn") == "batch" and not fact.get("trained", True) and (abs(values - 1) < EQUAL).all():
-            trivial = True
+            sentences = [AT_INITIALIZATION]
+        elif match is None or values.empty or fact.get("near_chance"):
             continue
-        match = _NAME.fullmatch(str(fact.get("name", network)))
-        if match is None or values.empty:
-            continue
-        named.append(network)
-        if fact.get("recipe") is None:
-            unknown.append(network)
-            continue
-        quartiles[network] = np.percentile(values, [25, 50, 75])
-        key = (fact["recipe"], fact.get("bn"), match["prefix"], match["suffix"])
-        groups[key].setdefault((match["family"], int(match["depth"])), network)
-    sentences = []
-    for group in groups.values():
-        sentences += _plain_against_residual(group, quartiles) + _by_depth(group, quartiles)
-    if not sentences and len(named) > 1:
-        why = "they are of different recipes" if not unknown else f"nothing says how {_list(unknown)} was trained"
-        sentences.append(f"The networks are not compared: {why}, and responses differ between recipes.")
-    elif len(groups) > 1 or (unknown and sentences):
-        sentences.append("Networks of different or unknown recipes are not compared with each other.")
-    return [AT_INITIALIZATION, *sentences] if trivial else sentences
+        elif fact.get("recipe") is None:
+            unknown.append(fact["network"])
+        else:
+            networks.append(_network(fact, match, values))
+    compared = []
+    for group in _groups(networks, lambda n: (n.kind, n.recipe)):
+        compared += _plain_against_residual(group)
+        for option in _groups([n for n in group if n.family == "resnet"], lambda n: n.option):
+            compared += _by_depth(option)
+    recipes = {network.recipe for network in networks}
+    if unknown and len(unknown) + len(networks) > 1:
+        compared.append(
+            f"Nothing says how {_list(unknown)} came about: not compared, since responses differ by recipe."
+        )
+    if len(recipes) > 1:
+        compared.append("Networks of different recipes or modes of batch normalization are not compared.")
+    return sentences + compared
 
 
-def _plain_against_residual(group: dict[tuple[str, int], str], quartiles: dict[str, np.ndarray]) -> list[str]:
+def _network(fact: dict[str, Any], match: re.Match[str], values: pd.Series) -> _Network:
+    low, median, high = np.percentile(values, [25, 50, 75])
+    return _Network(
+        name=fact["network"],
+        family=match["family"],
+        depth=int(match["depth"]),
+        kind=(match["prefix"], match["suffix"]),
+        option=match["option"] or "",
+        recipe=(fact["recipe"], fact.get("bn")),
+        quartiles=(low, median, high),
+    )
+
+
+def _groups(networks: Iterable[_Network], key: Callable[[_Network], Hashable]) -> list[list[_Network]]:
+    """The networks that share a key, in their own order."""
+    ordered = sorted(networks, key=lambda network: repr(key(network)))
+    return [list(group) for _, group in groupby(ordered, key)]
+
+
+def _plain_against_residual(group: list[_Network]) -> list[str]:
+    pairs = [(p, r) for p in group for r in group if (p.family, r.family) == ("plain", "resnet") and p.depth == r.depth]
     sentences = []
-    for depth in sorted(depth for family, depth in group if family == "plain" and ("resnet", depth) in group):
-        plain, residual = group["plain", depth], group["resnet", depth]
-        ratio = quartiles[residual][1] / quartiles[plain][1]
-        verdict = _verdict(ratio, "smaller responses than", "larger responses than", "as large responses as")
+    for plain, residual in sorted(pairs, key=lambda pair: pair[0].depth):
+        ratio = residual.median / plain.median
+        verdict = "as large responses as" if abs(ratio - 1) <= EQUAL else ("smaller" if ratio < 1 else "larger")
+        verdict += "" if "as large" in verdict else " responses than"
+        alone = sum(r.depth == residual.depth for _, r in pairs) == 1
         sentences.append(
-            f"At {depth} layers the residual net has {verdict} the plain net: median std "
-            f"{_spread(quartiles[residual])} against {_spread(quartiles[plain])}, a ratio of {ratio:.2f}."
+            f"At {plain.depth} layers the residual net {'' if alone else f'({residual.name}) '}has {verdict} the plain "
+            f"net: median std {residual} against {plain}, a ratio of {ratio:.2f}."
         )
     return sentences
 
 
-def _by_depth(group: dict[tuple[str, int], str], quartiles: dict[str, np.ndarray]) -> list[str]:
-    depths = sorted(depth for family, depth in group if family == "resnet")
-    if len(depths) < 2:
+def _by_depth(networks: list[_Network]) -> list[str]:
+    ordered = sorted(networks, key=lambda network: network.depth)
+    if len({network.depth for network in ordered}) < 2:
         return []
-    medians = [quartiles[group["resnet", depth]] for depth in depths]
-    ratios = [after[1] / before[1] for before, after in pairwise(medians)]
+    ratios = [after.median / before.median for before, after in pairwise(ordered) if after.depth > before.depth]
     if all(ratio < 1 - EQUAL for ratio in ratios):
         verdict = "Deeper residual nets have smaller responses"
     elif all(ratio > 1 + EQUAL for ratio in ratios):
@@ -97,19 +136,8 @@ def _by_depth(group: dict[tuple[str, int], str], quartiles: dict[str, np.ndarray
         verdict = "Residual nets of all depths have equal responses"
     else:
         verdict = "Responses of residual nets do not change with depth in one direction"
-    series = ", ".join(f"{_spread(median)} at {depth}" for depth, median in zip(depths, medians, strict=True))
+    series = ", ".join(f"{network} at {network.depth}" for network in ordered)
     return [f"{verdict}: median std {series} layers."]
-
-
-def _verdict(ratio: float, smaller: str, larger: str, equal: str) -> str:
-    if abs(ratio - 1) <= EQUAL:
-        return equal
-    return smaller if ratio < 1 else larger
-
-
-def _spread(quartiles: np.ndarray) -> str:
-    low, median, high = quartiles
-    return f"{median:.3f} (quartiles {low:.3f} to {high:.3f})"
 
 
 def _list(names: list[str]) -> str:

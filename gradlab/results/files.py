@@ -1,7 +1,8 @@
 """Files that are whole or not there: written beside, then renamed."""
 
+import glob
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from gradlab.errors import GradlabError
@@ -31,11 +32,11 @@ def write_atomically(path: str | Path, content: bytes) -> None:
 
 
 def write_all(folder: str | Path, contents: Mapping[str, bytes]) -> list[Path]:
-    """Write several files, all beside first, then renamed: a kill leaves old files or new, no half.
+    """Write several files, all beside first, then renamed in turn: a kill leaves each as it was or whole and new.
 
     Args:
         folder: Where; made when it is not there.
-        contents: Bytes by file name.
+        contents: Bytes by file name; what vouches for the others comes last.
 
     Returns:
         The paths written.
@@ -44,6 +45,7 @@ def write_all(folder: str | Path, contents: Mapping[str, bytes]) -> list[Path]:
         GradlabError: When a file cannot be written; what was there before is untouched.
     """
     folder = prepare_folder(folder)
+    _sweep(folder, contents)
     parts = {folder / name: folder / f".{name}.{os.getpid()}.part" for name in contents}
     try:
         for path, part in parts.items():
@@ -59,3 +61,24 @@ def write_all(folder: str | Path, contents: Mapping[str, bytes]) -> list[Path]:
         for part in parts.values():
             part.unlink(missing_ok=True)
     return list(parts)
+
+
+def _sweep(folder: Path, names: Iterable[str]) -> None:
+    """Remove what a killed run left beside these files."""
+    for name in names:
+        for part in folder.glob(f".{glob.escape(name)}.*.part"):
+            pid = part.name.split(".")[-2]
+            if not pid.isdecimal() or not _alive(int(pid)):
+                part.unlink(missing_ok=True)
+
+
+def _alive(pid: int) -> bool:
+    if os.name != "posix":
+        return True
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True

@@ -21,6 +21,11 @@ GAP_WORTH_TELLING = 0.005
 """Mean relative gap between predicted and measured std above which the output speaks of it."""
 
 
+def was_measured(frame: pd.DataFrame) -> bool:
+    """Whether any value was seen, finite or not; if none was, the frame holds a prediction."""
+    return bool((frame["count"] + frame["non_finite"]).any())
+
+
 class ResponsesResult(Result):
     """Layer-response std of one network or several: a row a layer, in order of execution.
 
@@ -53,7 +58,7 @@ class ResponsesResult(Result):
         """
         frame = pd.DataFrame(rows)
         frame.insert(0, "network", network)
-        key = frame["std"] if frame["std"].notna().any() else frame["predicted_std"]
+        key = frame["std"] if was_measured(frame) else frame["predicted_std"]
         frame.insert(7, "rank", key.rank(ascending=False, method="first").astype("Int64"))
         first = [column for column in COLUMNS if column in frame]
         frame = frame[first + [column for column in frame if column not in first]]
@@ -77,7 +82,7 @@ class ResponsesResult(Result):
     @property
     def measured(self) -> bool:
         """Whether any std was measured; if not, the predicted std is all there is."""
-        return bool(self.frame["std"].notna().any())
+        return was_measured(self.frame)
 
     def facts(self, network: str) -> dict[str, Any]:
         """What the record says of one network: weights, recipe, accuracy, mode of batch normalization."""
@@ -127,7 +132,7 @@ class ResponsesResult(Result):
         for network in self.networks:
             frame = self.frame[self.frame["network"] == network]
             gap = (frame["predicted_std"] / frame["std"] - 1).abs()
-            if not gap.notna().any() or gap.mean() < GAP_WORTH_TELLING:
+            if not gap.notna().any() or gap.mean() < GAP_WORTH_TELLING or self.facts(network).get("near_chance"):
                 continue
             where = frame.loc[gap.idxmax()]
             if not self.facts(network).get("trained", True):
