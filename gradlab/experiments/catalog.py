@@ -8,6 +8,7 @@ import pandas as pd
 
 from gradlab import hub
 from gradlab.errors import UsageError
+from gradlab.experiments.subjects import Progress
 from gradlab.models import catalog, cost, create
 from gradlab.results.tables import Formats
 from gradlab.zoo import zoo_names
@@ -15,11 +16,12 @@ from gradlab.zoo import zoo_names
 FORMATS: Formats = {"parameters": "{:,d}".format, "multiply-adds": "{:,d}".format}
 
 
-def list_networks(pattern: str | None = None) -> tuple[pd.DataFrame, Formats]:
+def list_networks(pattern: str | None = None, progress: Progress | None = None) -> tuple[pd.DataFrame, Formats]:
     """A row a network: name, weighted layers, parameters, multiply-adds, and the weights there are.
 
     Args:
         pattern: A glob; None lists the papers' own networks.
+        progress: Called after every network.
 
     Returns:
         The frame, and how to print its columns.
@@ -31,7 +33,7 @@ def list_networks(pattern: str | None = None) -> tuple[pd.DataFrame, Formats]:
     if not names:
         raise UsageError(f"no network matches {pattern!r}; `gradlab models` lists the papers' own")
     rows = []
-    for name in names:
+    for done, name in enumerate(names, 1):
         model = create(name)
         counted = cost(model, model.input_shape)  # type: ignore[arg-type]
         rows.append(
@@ -43,6 +45,8 @@ def list_networks(pattern: str | None = None) -> tuple[pd.DataFrame, Formats]:
                 "weights": ", ".join(_weights(name)),
             }
         )
+        if progress is not None:
+            progress("networks", done, len(names))
     return pd.DataFrame(rows), FORMATS
 
 

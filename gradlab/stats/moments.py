@@ -27,7 +27,7 @@ _PENDING_ROWS = 8192
 """Rows that `FastMoments` lets wait before it joins them: 64 KiB, so that small batches cost few operations."""
 
 _CHUNK = 1 << 20
-"""Elements converted to float64 at a time by `centred_moments`."""
+"""Elements copied at a time, where a copy is needed."""
 
 
 @dataclass
@@ -220,8 +220,13 @@ def _row_sums(rows: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
             return rows.sum(1), norms, None
         # Something is not finite, or its square is not in float32: the rare case may cost what it costs.
         rows = rows.double()
-    finite = rows.nan_to_num(0.0, 0.0, 0.0)
-    return finite.sum(1), torch.linalg.vector_norm(finite, dim=1), (finite != rows).sum(1)
+    parts = []
+    # In parts, so that the copies stay small beside the tensor.
+    for part in rows.split(max(1, _CHUNK // rows.shape[1])):
+        finite = part.nan_to_num(0.0, 0.0, 0.0)
+        parts.append((finite.sum(1), torch.linalg.vector_norm(finite, dim=1), (finite != part).sum(1)))
+    sums, norms, lost = (torch.cat(values) for values in zip(*parts, strict=True))
+    return sums, norms, lost
 
 
 def _memory_rows(x: Tensor) -> Tensor:
