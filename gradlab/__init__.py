@@ -3,8 +3,10 @@
 Networks: `build` makes any network by name, with its weights; `models` holds the papers' own.
 Data: `batches` gives a named data set, normalized as a network wants it; `Normalization` says how.
 Probes: `ResponseStd` measures while your own code runs the model; `predicted_response_std` needs no data.
-Experiments: `responses` does what the command of the same name does.
-Results: `ResponsesResult` holds a tidy frame and its record; it saves, loads and plots itself.
+Experiments: `responses` and `shatter` do what the commands of the same names do; `shattering` measures a
+function of your own.
+Results: `ResponsesResult` and `ShatterResult` hold tidy frames and their record; they save, load and plot
+themselves.
 Statistics: `stats` holds the mathematics, tensors in, numbers out.
 
 Nothing is imported before it is used.

@@ -2,13 +2,13 @@ from . import models, plots, stats
 from .checkpoints import read_checkpoint, save_checkpoint
 from .data import batches
 from .errors import GradlabError, UsageError
-from .experiments import responses
+from .experiments import responses, shatter, shattering
 from .models import batch_statistics
 from .networks import build
 from .normalization import Normalization
 from .plots import theme
 from .probes import ResponseStd, predicted_response_std
-from .results import ResponsesResult, Result
+from .results import ResponsesResult, Result, ShatterResult
 
 __all__ = [
     "GradlabError",
@@ -16,6 +16,7 @@ __all__ = [
     "ResponseStd",
     "ResponsesResult",
     "Result",
+    "ShatterResult",
     "UsageError",
     "batch_statistics",
     "batches",
@@ -26,6 +27,8 @@ __all__ = [
     "read_checkpoint",
     "responses",
     "save_checkpoint",
+    "shatter",
+    "shattering",
     "stats",
     "theme",
 ]

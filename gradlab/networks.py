@@ -18,7 +18,7 @@ from gradlab.checkpoints import (
     weights_digest,
 )
 from gradlab.errors import GradlabError, UsageError
-from gradlab.models import Architecture, create, infer_architectures, parse_name
+from gradlab.models import Architecture, create, infer_architectures, is_mlp, parse_name
 from gradlab.models.external import is_external
 from gradlab.normalization import Normalization
 from gradlab.zoo import zoo_path
@@ -84,8 +84,7 @@ def build(spec: str, weights: str | None = None, *, seed: int = 0, device: str =
     """
     name, _, asked = spec.partition("@")
     asked = asked or weights or "trained"
-    external = is_external(name)
-    architecture = None if external else parse_name(name)
+    architecture = None if is_external(name) or is_mlp(name) else parse_name(name)
     source: _Source | None = None
     if asked.partition(":")[0] == "init":
         seed = _seed(spec, asked, seed)

@@ -1,5 +1,7 @@
 """One measurement a file: builds networks, runs data past probes, returns a result."""
 
 from gradlab.experiments.responses import responses
+from gradlab.experiments.shatter import shatter
+from gradlab.experiments.shattering import shattering
 
-__all__ = ["responses"]
+__all__ = ["responses", "shatter", "shattering"]

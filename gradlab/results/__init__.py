@@ -3,5 +3,6 @@
 from gradlab.results.record import Stopwatch, make_record, versions
 from gradlab.results.responses import ResponsesResult
 from gradlab.results.result import Result
+from gradlab.results.shatter import ShatterResult
 
-__all__ = ["ResponsesResult", "Result", "Stopwatch", "make_record", "versions"]
+__all__ = ["ResponsesResult", "Result", "ShatterResult", "Stopwatch", "make_record", "versions"]
