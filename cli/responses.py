@@ -9,7 +9,8 @@ import gradlab as gl
 from gradlab.errors import UsageError
 
 from . import options
-from .console import notes, one_of, output, progress_bar, split
+from .console import one_of, progress_bar, split
+from .report import report
 
 Models = Annotated[
     list[str],
@@ -74,7 +75,7 @@ def responses(
     from gradlab.normalization import split_specs
     from gradlab.results.files import prepare_folder
     from gradlab.results.result import FIGURE_FORMATS
-    from gradlab.results.tables import TABLE_FORMATS, rich_table, text_table
+    from gradlab.results.tables import TABLE_FORMATS, rich_table
 
     formats = one_of("--format", split(format), FIGURE_FORMATS)
     tables = one_of("--table", split(table), TABLE_FORMATS)
@@ -101,21 +102,6 @@ def responses(
             same_recipe=same_recipe,
             progress=progress,
         )
-    paths = result.save(out, formats, tables)
-    if quiet:
-        return
-    console = output()
-    if tables:
-        for kind in tables:
-            typer.echo(text_table(result.summary(), result.formats, kind), nl=False)
-        console = notes()
-    else:
-        if layers_table:
-            for network in result.networks:
-                console.print(rich_table(result.layers(network), result.formats, title=network))
-        console.print(rich_table(result.summary(), result.formats, title="Standard deviation of layer responses"))
-    for line in result.findings():
-        console.print(f"• {line}", markup=False)
-    for line in result.notes:
-        console.print(f"! {line}", markup=False, style="yellow")
-    console.print(f"{out}/: {', '.join(path.name for path in paths)}", markup=False, style="dim")
+    shown = result.networks if layers_table else []
+    details = [rich_table(result.layers(network), result.formats, title=network) for network in shown]
+    report(result, "Standard deviation of layer responses", out, formats, tables, quiet, details)

@@ -9,7 +9,8 @@ import gradlab as gl
 from gradlab.errors import UsageError
 
 from . import options
-from .console import notes, one_of, output, progress_bar, split
+from .console import one_of, progress_bar, split
+from .report import report
 
 Depths = Annotated[
     list[str], typer.Option(help="ReLU layers, or residual blocks; comma-separated or repeated.", metavar="LIST")
@@ -82,7 +83,7 @@ def shatter(
     from gradlab.results.files import prepare_folder
     from gradlab.results.result import FIGURE_FORMATS
     from gradlab.results.shatter import FIGURES
-    from gradlab.results.tables import TABLE_FORMATS, rich_table, text_table
+    from gradlab.results.tables import TABLE_FORMATS
 
     formats = one_of("--format", split(format), FIGURE_FORMATS)
     tables = one_of("--table", split(table), TABLE_FORMATS)
@@ -105,21 +106,7 @@ def shatter(
             progress=progress,
         )
     result.figures = figures
-    paths = result.save(out, formats, tables)
-    if quiet:
-        return
-    console = output()
-    if tables:
-        for kind in tables:
-            typer.echo(text_table(result.summary(), result.formats, kind), nl=False)
-        console = notes()
-    else:
-        console.print(rich_table(result.summary(), result.formats, title="Autocorrelation of gradients"))
-    for line in result.findings():
-        console.print(f"• {line}", markup=False)
-    for line in result.notes:
-        console.print(f"! {line}", markup=False, style="yellow")
-    console.print(f"{out}/: {', '.join(path.name for path in paths)}", markup=False, style="dim")
+    report(result, "Autocorrelation of gradients", out, formats, tables, quiet)
 
 
 def _whole_numbers(option: str, texts: list[str]) -> list[int]:

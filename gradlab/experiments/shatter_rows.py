@@ -16,6 +16,9 @@ from gradlab.models import Family
 FIT_FROM = 8
 """Fits of a decay start at this layer or at an eighth of the depth, whichever is deeper."""
 
+INFINITE_UP_TO = 1 / 4
+"""Depth, in widths, up to which infinite width is held against a measurement; it is off by about depth / width."""
+
 Row = dict[str, Any]
 
 
@@ -123,7 +126,7 @@ def acf_theory(family: Family, depth: int, settings: Settings, lags: int) -> Ten
     """Exact E[ACF] at infinite width where there is one: nets without norm or only centred, and looks-linear ones."""
     if family.kind == "ll":
         return torch.ones(lags + 1, dtype=torch.float64)
-    if family.kind == "resnet" or family.norm not in ("none", "center") or settings.norm_grad == "full":
+    if not _has_kernel(family, depth, settings):
         return None
     return stats.expected_autocorrelation(_kernel(family, depth, settings.x), lags)
 
@@ -146,6 +149,12 @@ def asymptote(family: Family, depth: Tensor) -> Tensor:
     return quoted if normalized else torch.full_like(quoted, math.nan)
 
 
+def _has_kernel(family: Family, depth: int, settings: Settings) -> bool:
+    """Whether `_kernel` describes these nets: not with batch normalization, of which there is no limit on a line."""
+    frozen = family.norm == "none" or (family.norm == "center" and settings.norm_grad == "frozen")
+    return family.kind == "ff" and frozen and depth <= INFINITE_UP_TO * settings.width
+
+
 def _kernel(family: Family, depth: int, x: Tensor) -> Tensor:
     return stats.feedforward_gradient_kernel(x, depth, "center" if family.norm == "center" else "none", family.bias)
 
@@ -153,7 +162,7 @@ def _kernel(family: Family, depth: int, x: Tensor) -> Tensor:
 def _pair_theory(family: Family, depth: int, settings: Settings) -> float:
     if family.kind == "ll":
         return 1.0
-    if family.kind == "resnet" or family.norm not in ("none", "center") or settings.norm_grad == "full":
+    if not _has_kernel(family, depth, settings):
         return math.nan
     kernel = _kernel(family, depth, settings.x)
     first, second = settings.pair

@@ -87,7 +87,7 @@ def forward_mode(
     streams = [WeightStream(family, width, seed, init, dtype) for seed in seeds]
 
     def batch(tensors: list[Tensor]) -> Tensor:
-        return torch.stack(tensors).to(device)
+        return (torch.stack(tensors) if len(tensors) > 1 else tensors[0][None]).to(device)
 
     x = x.to(device, dtype)
     points = len(x)
@@ -107,7 +107,7 @@ def forward_mode(
         active, passing, scale, hidden = _hidden(family, z, points, normalize=residual or depth > 1)
         if residual or depth < last:
             weight = batch([s.layer() for s in streams])
-            z = torch.baddbmm(z, weight, hidden, alpha=family.beta) if residual else weight @ hidden
+            z = z.baddbmm_(weight, hidden, alpha=family.beta) if residual else weight @ hidden
         if depth % _RESCALE_EVERY == 0:
             exponent = exponent + _rescale(z, points, homogeneous=family.norm in ("none", "center"))
         if residual and depth in depths:
@@ -117,19 +117,22 @@ def forward_mode(
 
 def _hidden(family: Family, z: Tensor, points: int, normalize: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """What is active, what the gradient passes, the norm's slope, and states and tangents after norm and ReLU."""
-    state, tangent = z[..., :points], z[..., points:]
+    hidden = z.unflatten(-1, (2, points))  # (S, N, 2, M): states and tangents
     scale = torch.ones_like(z[..., :1])
     if normalize and family.norm in ("center", "bn"):
-        state = state - state.mean(-1, keepdim=True)
+        mean = hidden[..., 0, :].mean(-1, keepdim=True)
+        hidden = hidden - torch.stack([mean, torch.zeros_like(mean)], -2)
     if normalize and family.norm in ("rms", "bn"):
-        scale = (state.square().mean(-1, keepdim=True) + EPS).rsqrt()
-        state, tangent = state * scale, tangent * scale
+        norm = torch.linalg.vector_norm(hidden[..., 0, :], dim=-1, keepdim=True)
+        scale = (norm.square() / points + EPS).rsqrt()
+        hidden = hidden * scale[..., None]
+    state = hidden[..., 0, :]
     # Numbers and not booleans: what is made of them runs many times faster on a CPU.
-    active = passing = torch.gt(state, 0, out=torch.empty_like(state))
+    active = passing = torch.gt(state, 0, out=state.new_empty(state.shape))
     if family.kind == "ll":
-        negative = torch.lt(state, 0, out=torch.empty_like(state))
+        negative = torch.lt(state, 0, out=state.new_empty(state.shape))
         active, passing = torch.cat([active, negative], -2), active + negative
-    return active, passing, scale, torch.cat([state * passing, tangent * passing], -1)
+    return active, passing, scale, (hidden * passing.unsqueeze(-2)).flatten(-2)
 
 
 def _gradient(readout: Tensor, rows: Tensor, exponent: Tensor, tangents_only: bool = False) -> Tensor:

@@ -42,7 +42,7 @@ class WeightStream:
             return _orthogonal(values)
         if self.init == "orthogonal":
             return _orthogonal(values) * math.sqrt(2.0)
-        return values * math.sqrt((2.0 if self.init == "he" else 1.0) / self.width)
+        return values.mul_(math.sqrt((2.0 if self.init == "he" else 1.0) / self.width))
 
     def _normal(self, *shape: int) -> Tensor:
         return torch.randn(*shape, generator=self._generator).to(self.dtype)
