@@ -68,7 +68,7 @@ def shatter(
     asked = sorted({depths} if isinstance(depths, int) else set(depths))
     parsed = [parse_family(text) for text in ([families] if isinstance(families, str) else dict.fromkeys(families))]
     _check(asked, parsed, seeds, lags, width, points, interval, norm_grad, init, dtype)
-    where = pick_device(device)
+    where = _device(device)
     settings = Settings(
         x=torch.linspace(*interval, points, dtype=torch.float64),
         seeds=list(range(seed, seed + seeds)),
@@ -129,6 +129,16 @@ def _runs(family: Family, depths: list[int], settings: Settings, progress: Progr
         report = None if progress is None else lambda done, label=label: progress(label, done, len(settings.seeds))
         runs.append(run_family(resolved, group, settings, report))
     return runs
+
+
+def _device(name: str) -> torch.device:
+    """As `pick_device`, but never mps, which has no float64."""
+    device = pick_device(name)
+    if device.type != "mps":
+        return device
+    if name != "auto":
+        raise UsageError("the statistics are float64, which mps does not have: use cpu")
+    return torch.device("cpu")
 
 
 def _check(

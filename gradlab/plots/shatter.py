@@ -69,13 +69,12 @@ def acf_figure(frame: pd.DataFrame, noise: Mapping[str, Sequence[float]], figure
     for ax, network in zip(axes.flat, networks, strict=False):
         part = frame[frame["network"] == network]
         plot_acf(part, ax, noise)
-        for line, depth in zip(ax.lines, sorted(set(part["depth"])), strict=False):
-            line.set_color(colors[depth])
         ax.set_title(panel_title(part))
     for ax in list(axes.flat)[len(networks) :]:
         ax.set_visible(False)
-    for ax in axes[-1]:
+    for ax in list(axes.flat)[: len(networks)][-columns:]:
         ax.set_xlabel("lag")
+        ax.tick_params(labelbottom=True)
     for ax in axes[:, 0]:
         ax.set_ylabel("autocorrelation")
     handles = [Line2D([], [], color=color, label=f"depth {depth}") for depth, color in colors.items()]

@@ -19,8 +19,9 @@ def correlation_figure(layers: pd.DataFrame, summary: pd.DataFrame, figure: Figu
     """Draw correlation at the fixed pair of inputs against depth, on log axes, beside the laws.
 
     Feedforward nets to the left, others to the right. Lines with bands of two standard errors: by counting
-    paths. Points with error bars: by sampling, where that tells the correlation from 0. Thin: the exact laws of
-    independent coin flips; dotted: 1/(β√L), as the paper quotes it.
+    paths. Points with error bars: by sampling, where that tells the correlation from 0. Crosses: the exact theory
+    of infinite width. Both may be negative; their magnitude is drawn. Thin: the exact laws of independent coin
+    flips; dotted: 1/(β√L), as the paper quotes it.
 
     Args:
         layers: A shatter result's frame of layers.
@@ -37,17 +38,18 @@ def correlation_figure(layers: pd.DataFrame, summary: pd.DataFrame, figure: Figu
     sides = [[run for run in runs if run[0][0].startswith("ff") == plain] for plain in (True, False)]
     for ax, side, title in zip(axes, sides, ("feedforward", "residual, looks linear"), strict=True):
         _plot_correlation(ax, side, summary)
-        ax.set(title=title, xlabel="depth", xscale="log", yscale="log", ylabel="correlation of gradients")
+        ax.set(title=title, xlabel="depth", xscale="log", yscale="log", ylabel="|correlation| of gradients")
         ax.set_ylim(top=2)
         if title != "feedforward":
             ax.set_ylim(bottom=max(LEAST_CORRELATION, ax.get_ylim()[0]))
     handles = [
         Line2D([], [], color="0.3", label="counting paths"),
         Line2D([], [], color="0.3", marker="o", linestyle="", label="sampled"),
+        Line2D([], [], color="0.3", marker="x", markersize=5, linestyle="", label="infinite width"),
         Line2D([], [], color="0.3", linewidth=0.6, label="exact law of coin flips"),
         Line2D([], [], color="0.3", linewidth=0.8, linestyle=(0, (1, 1)), label="1/(β√L)"),
     ]
-    figure.legend(handles=handles, loc="outside upper center", ncols=4)
+    figure.legend(handles=handles, loc="outside upper center", ncols=5)
     return figure
 
 
@@ -65,8 +67,10 @@ def _plot_correlation(ax: Axes, runs: list[tuple[tuple[str, str], pd.DataFrame]]
         ax.plot(rows["layer"], rows["asymptote"], color=color, linewidth=0.8, linestyle=(0, (1, 1)))
         chosen = (summary["network"] == network) & (summary["norm"] == norm)
         sampled = summary[chosen & (summary["statistic"] == "pair_correlation")]
-        sampled = sampled[sampled["value"] > 2 * sampled["sem"].fillna(0)]
-        ax.errorbar(sampled["depth"], sampled["value"], 2 * sampled["sem"], color=color, fmt="o", elinewidth=0.7)
+        if network.startswith("ff"):
+            ax.plot(sampled["depth"], sampled["theory"].abs(), "x", color=color, markersize=5)
+        sampled = sampled[sampled["value"].abs() > 2 * sampled["sem"].fillna(0)]
+        ax.errorbar(sampled["depth"], sampled["value"].abs(), 2 * sampled["sem"], color=color, fmt="o", elinewidth=0.7)
     if runs:
         ax.legend(loc="lower left")
 

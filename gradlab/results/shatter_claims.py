@@ -72,7 +72,10 @@ def _decay(row: pd.Series) -> str:
             f"{measured}; the exact law for batch normalization has p = {row['theory']:.3f} there, and for great depth "
             "-0.734, since it centres: the -1/2 that is usually quoted is for normalization without centring."
         )
-    return f"{measured}; the exact law without centring has p = {row['theory']:.3f} there, and for great depth -1/2."
+    return (
+        f"{measured}; the law of coin flips without centring has p = {row['theory']:.3f} there, and for great depth "
+        "-1/2, but uncentred inputs grow alike with depth, and so do the neurons active at them."
+    )
 
 
 def _unnormalized(summary: pd.DataFrame) -> list[str]:
