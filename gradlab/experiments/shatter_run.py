@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Literal
 
@@ -85,11 +86,15 @@ def run_family(
         GradlabError: When a gradient is not finite.
     """
     together = len(settings.seeds) if settings.device.type == "cuda" else 1
+    groups = [settings.seeds[start : start + together] for start in range(0, len(settings.seeds), together)]
     parts = []
-    for start in range(0, len(settings.seeds), together):
-        parts.append(_run_seeds(family, depths, settings, settings.seeds[start : start + together]))
-        if progress is not None:
-            progress(min(start + together, len(settings.seeds)))
+    # A seed's products are small: a core each is faster than all cores on one, and never waits for a busy core.
+    workers = torch.get_num_threads() if settings.device.type == "cpu" else 1
+    with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        for part in pool.map(lambda group: _run_seeds(family, depths, settings, group), groups):
+            parts.append(part)
+            if progress is not None:
+                progress(min(len(parts) * together, len(settings.seeds)))
     run = FamilyRun(
         family,
         {depth: torch.cat([part.gradients[depth] for part in parts]) for depth in depths},
