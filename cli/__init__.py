@@ -7,6 +7,7 @@ import typer
 from .console import Commands
 from .models import models
 from .responses import responses
+from .shatter import shatter
 
 app = typer.Typer(
     name="gradlab",
@@ -41,4 +42,5 @@ def main(
 
 
 app.command()(responses)
+app.command()(shatter)
 app.command()(models)

@@ -5,17 +5,13 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import typer
 from rich.console import Console
 from typer.core import TyperGroup
 
 from gradlab.errors import GradlabError, UsageError
-
-if TYPE_CHECKING:
-    from gradlab.results import Result
 
 PROGRESS_AFTER_SECONDS = 2.0
 
@@ -62,21 +58,6 @@ def one_of(option: str, given: list[str], choices: tuple[str, ...]) -> list[str]
         if item not in choices:
             raise UsageError(f"{option} takes {', '.join(choices)}, not {item!r}")
     return list(dict.fromkeys(given))
-
-
-def show(result: "Result", paths: list[Path], tables: list[str]) -> None:
-    """Print a result and what was written; with tables asked for, they alone go to stdout."""
-    from gradlab.results.tables import sentences, text_table
-
-    console = output()
-    if tables:
-        for kind in tables:
-            typer.echo(text_table(result.summary(), result.formats, kind), nl=False)
-        console = notes()
-        console.print(sentences(result.findings(), result.notes))
-    else:
-        console.print(result)
-    console.print(f"{paths[0].parent}/: {', '.join(path.name for path in paths)}", markup=False, style="dim")
 
 
 @contextmanager

@@ -9,7 +9,8 @@ import gradlab as gl
 from gradlab.errors import UsageError
 
 from . import options
-from .console import one_of, output, progress_bar, show, split
+from .console import one_of, progress_bar, split
+from .report import report
 
 Models = Annotated[
     list[str],
@@ -101,11 +102,6 @@ def responses(
             same_recipe=same_recipe,
             progress=progress,
         )
-    paths = result.save(out, formats, tables)
-    if quiet:
-        return
-    console = output()
-    if layers_table and not tables:
-        for network in result.networks:
-            console.print(rich_table(result.layers(network), result.formats, title=network))
-    show(result, paths, tables)
+    shown = result.networks if layers_table else []
+    details = [rich_table(result.layers(network), result.formats, title=network) for network in shown]
+    report(result, out, formats, tables, quiet, details)

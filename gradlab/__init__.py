@@ -4,9 +4,10 @@ Networks: `build` makes any network by name, with its weights; `models` holds th
 Data: `batches` gives a named data set, normalized as a network wants it; `Normalization` says how.
 Probes: `ResponseStd` and `InputGradients` measure while your own code runs the model; `predicted_response_std`
 needs no data.
-Experiments: `responses` does what the command of the same name does, `input_gradients` what `shatter` does on images.
-Results: `ResponsesResult` and `InputGradientsResult` hold a tidy frame and its record; they save, load and plot
-themselves.
+Experiments: `responses` and `shatter` do what the commands of the same names do, `input_gradients` what `shatter`
+does on images; `shattering` measures a function of your own.
+Results: `ResponsesResult`, `ShatterResult` and `InputGradientsResult` hold tidy frames and their record; they save,
+load and plot themselves.
 Statistics: `stats` holds the mathematics, tensors in, numbers out.
 
 Nothing is imported before it is used.

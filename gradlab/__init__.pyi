@@ -2,13 +2,13 @@ from . import models, plots, stats
 from .checkpoints import read_checkpoint, save_checkpoint
 from .data import batches
 from .errors import GradlabError, UsageError
-from .experiments import input_gradients, responses
+from .experiments import input_gradients, responses, shatter, shattering
 from .models import batch_statistics
 from .networks import build
 from .normalization import Normalization
 from .plots import theme
 from .probes import InputGradients, ResponseStd, predicted_response_std
-from .results import InputGradientsResult, ResponsesResult, Result
+from .results import InputGradientsResult, ResponsesResult, Result, ShatterResult
 
 __all__ = [
     "GradlabError",
@@ -18,6 +18,7 @@ __all__ = [
     "ResponseStd",
     "ResponsesResult",
     "Result",
+    "ShatterResult",
     "UsageError",
     "batch_statistics",
     "batches",
@@ -29,6 +30,8 @@ __all__ = [
     "read_checkpoint",
     "responses",
     "save_checkpoint",
+    "shatter",
+    "shattering",
     "stats",
     "theme",
 ]

@@ -18,7 +18,7 @@ from gradlab.checkpoints import (
     weights_digest,
 )
 from gradlab.errors import GradlabError, UsageError
-from gradlab.models import Architecture, create, infer_architectures, parse_name
+from gradlab.models import Architecture, create, infer_architectures, is_mlp, parse_name
 from gradlab.models.external import check_external, is_external, is_function
 from gradlab.normalization import Normalization
 from gradlab.zoo import zoo_path
@@ -85,8 +85,7 @@ def build(spec: str, weights: str | None = None, *, seed: int = 0, device: str =
     """
     name, _, asked = spec.partition("@")
     asked = asked or weights or "trained"
-    external = is_external(name)
-    architecture = None if external else parse_name(name)
+    architecture = None if is_external(name) or is_mlp(name) else parse_name(name)
     check_external(name)
     source: _Source | None = None
     kind, _, choice = asked.partition(":")

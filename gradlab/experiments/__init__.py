@@ -2,5 +2,7 @@
 
 from gradlab.experiments.input_gradients import input_gradients
 from gradlab.experiments.responses import responses
+from gradlab.experiments.shatter import shatter
+from gradlab.experiments.shattering import shattering
 
-__all__ = ["input_gradients", "responses"]
+__all__ = ["input_gradients", "responses", "shatter", "shattering"]

@@ -4,19 +4,31 @@ from gradlab.models.batch_norm import batch_statistics, fold_batch_norm
 from gradlab.models.cost import Cost, cost, is_projection, weighted_layers
 from gradlab.models.inference import infer_architectures
 from gradlab.models.meta import meta_copy
+from gradlab.models.mlp import MLP, create_mlp
+from gradlab.models.mlp_family import Family, MLPArchitecture, is_mlp, parse_family, parse_mlp
+from gradlab.models.mlp_gradients import forward_mode, full_gradient
 from gradlab.models.registry import Architecture, catalog, create, parse_name
 
 __all__ = [
+    "MLP",
     "Architecture",
     "Cost",
+    "Family",
+    "MLPArchitecture",
     "batch_statistics",
     "catalog",
     "cost",
     "create",
+    "create_mlp",
     "fold_batch_norm",
+    "forward_mode",
+    "full_gradient",
     "infer_architectures",
+    "is_mlp",
     "is_projection",
     "meta_copy",
+    "parse_family",
+    "parse_mlp",
     "parse_name",
     "weighted_layers",
 ]

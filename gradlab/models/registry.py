@@ -15,6 +15,8 @@ from gradlab.models.external import is_external, load_external
 from gradlab.models.imagenet import STAGES, ImageNetNet, paper_option
 from gradlab.models.initialization import he_initialize, materialize
 from gradlab.models.looks_linear import LooksLinearNet, looks_linear_initialize
+from gradlab.models.mlp import create_mlp
+from gradlab.models.mlp_family import is_mlp, parse_mlp
 
 CIFAR_DEPTHS = {"plain": (20, 32, 44, 56, 110), "resnet": (20, 32, 44, 56, 110, 1202)}
 DEEPEST = 10_000
@@ -143,6 +145,8 @@ def create(name: str, classes: int | None = None, seed: int = 0) -> nn.Module:
     """
     if is_external(name):
         return load_external(name, classes, seed)
+    if is_mlp(name):
+        return create_mlp(parse_mlp(name), seed)
     return parse_name(name).create(classes, seed)
 
 

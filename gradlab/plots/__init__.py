@@ -2,6 +2,19 @@
 
 from gradlab.plots.input_gradients import input_gradients_figure, plot_against_depth
 from gradlab.plots.responses import plot_responses, responses_figure
+from gradlab.plots.shatter import acf_figure, plot_acf, signals_figure
+from gradlab.plots.shatter_depth import coactivation_figure, correlation_figure
 from gradlab.plots.theme import theme
 
-__all__ = ["input_gradients_figure", "plot_against_depth", "plot_responses", "responses_figure", "theme"]
+__all__ = [
+    "acf_figure",
+    "coactivation_figure",
+    "correlation_figure",
+    "input_gradients_figure",
+    "plot_acf",
+    "plot_against_depth",
+    "plot_responses",
+    "responses_figure",
+    "signals_figure",
+    "theme",
+]

@@ -8,6 +8,9 @@ import matplotlib as mpl
 COLUMN_WIDTH = 85 / 25.4
 """Width of one column of a paper, in inches (85 mm)."""
 
+PAGE_WIDTH = 178 / 25.4
+"""Width of both columns, in inches (178 mm)."""
+
 FAMILY_DASHES: dict[str, Any] = {"plain": (0, (3.2, 1.6)), "residual": "-"}
 """Plain nets are dashed, residual nets solid, in every figure."""
 

@@ -4,5 +4,14 @@ from gradlab.results.input_gradients import InputGradientsResult
 from gradlab.results.record import Stopwatch, make_record, versions
 from gradlab.results.responses import ResponsesResult
 from gradlab.results.result import Result
+from gradlab.results.shatter import ShatterResult
 
-__all__ = ["InputGradientsResult", "ResponsesResult", "Result", "Stopwatch", "make_record", "versions"]
+__all__ = [
+    "InputGradientsResult",
+    "ResponsesResult",
+    "Result",
+    "ShatterResult",
+    "Stopwatch",
+    "make_record",
+    "versions",
+]

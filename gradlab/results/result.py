@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
@@ -39,6 +39,7 @@ class Result:
 
     name: ClassVar[str] = "result"
     title: ClassVar[str | None] = None
+    table: ClassVar[str] = "summary"
     formats: ClassVar[Formats] = {}
 
     def to_frame(self) -> pd.DataFrame:
@@ -56,6 +57,14 @@ class Result:
     def figure(self) -> Figure:
         """The figure at the width of a column, on no screen."""
         raise UsageError(f"a {self.name} result has no figure of its own")
+
+    def _figures(self) -> Mapping[str, Figure]:
+        """The figures that `save` writes, by file name without suffix."""
+        return {self.name: self.figure()}
+
+    def _more_files(self) -> dict[str, bytes]:
+        """What `save` writes beside frame, record, figures and tables, by file name."""
+        return {}
 
     def save(
         self, folder: str | Path, formats: Sequence[str] = ("png", "pdf"), tables: Sequence[str] = ()
@@ -78,10 +87,11 @@ class Result:
         contents = {
             f"{self.name}.csv": self.frame.to_csv(index=False).encode(),
             f"{self.name}.json": self._json().encode(),
+            **self._more_files(),
         }
         for kind in tables:
             text = text_table(self.summary(), self.formats, kind)
-            contents[f"{self.name}-summary.{TABLE_SUFFIXES[kind]}"] = text.encode()
+            contents[f"{self.name}-{self.table}.{TABLE_SUFFIXES[kind]}"] = text.encode()
         if formats:
             contents.update(self._drawn(formats))
         return write_all(folder, contents)
@@ -114,11 +124,11 @@ class Result:
         # No date inside: the same command twice gives the same bytes.
         undated: dict[str, dict[str, Any]] = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}
         with theme():
-            figure = self.figure()
-            for kind in formats:
-                buffer = io.BytesIO()
-                figure.savefig(buffer, format=kind, metadata=undated.get(kind))
-                contents[f"{self.name}.{kind}"] = buffer.getvalue()
+            for name, figure in self._figures().items():
+                for kind in formats:
+                    buffer = io.BytesIO()
+                    figure.savefig(buffer, format=kind, metadata=undated.get(kind))
+                    contents[f"{name}.{kind}"] = buffer.getvalue()
         return contents
 
     def __rich__(self) -> Group:

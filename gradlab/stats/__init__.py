@@ -1,5 +1,26 @@
 """Tensors in, numbers out."""
 
+from gradlab.stats.arc_cosine import (
+    feedforward_gradient_correlation,
+    kappa0,
+    kappa0_slope,
+    kappa1,
+    kernel_derivatives,
+    residual_correlation,
+)
+from gradlab.stats.autocorrelation import autocorrelation, half_life, is_constant, pooled_autocorrelation
+from gradlab.stats.coactivation import Activation, activation_statistics, mean_activation
+from gradlab.stats.coin_flip import (
+    CENTRED_EXPONENT,
+    feedforward_law,
+    normalized_residual_law,
+    normalized_residual_variance,
+    paper_asymptote,
+    residual_law,
+    residual_variance,
+)
+from gradlab.stats.correlation import gradient_correlation, gradient_covariance
+from gradlab.stats.decay import log_rate, power_exponent
 from gradlab.stats.effective_rank import (
     cosines,
     effective_rank,
@@ -8,6 +29,9 @@ from gradlab.stats.effective_rank import (
     row_norm_variation,
     unit_rows,
 )
+from gradlab.stats.expected_acf import expected_autocorrelation
+from gradlab.stats.gradient_kernel import feedforward_gradient_kernel
+from gradlab.stats.jackknife import jackknife, standard_error
 from gradlab.stats.moments import (
     WELL_CONDITIONED,
     Accumulator,
@@ -17,23 +41,69 @@ from gradlab.stats.moments import (
     centred_moments,
     fast_moments,
 )
+from gradlab.stats.noise import brown_noise, brown_noise_acf, brown_noise_pooled_acf, white_noise, white_noise_acf
 from gradlab.stats.normalized import normalized_response_std
+from gradlab.stats.path_counting import (
+    coactive_fractions,
+    layer_slope,
+    log_path_correlation,
+    log_path_counts,
+    path_correlation,
+)
 from gradlab.stats.segment import segment_autocorrelation
 
 __all__ = [
+    "CENTRED_EXPONENT",
     "WELL_CONDITIONED",
     "Accumulator",
+    "Activation",
     "CentredMoments",
     "FastMoments",
     "Moments",
+    "activation_statistics",
+    "autocorrelation",
+    "brown_noise",
+    "brown_noise_acf",
+    "brown_noise_pooled_acf",
     "centred_moments",
+    "coactive_fractions",
     "cosines",
     "effective_rank",
+    "expected_autocorrelation",
     "fast_moments",
+    "feedforward_gradient_correlation",
+    "feedforward_gradient_kernel",
+    "feedforward_law",
+    "gradient_correlation",
+    "gradient_covariance",
+    "half_life",
+    "is_constant",
+    "jackknife",
+    "kappa0",
+    "kappa0_slope",
+    "kappa1",
+    "kernel_derivatives",
+    "layer_slope",
+    "log_path_correlation",
+    "log_path_counts",
+    "log_rate",
+    "mean_activation",
     "noise_effective_rank",
+    "normalized_residual_law",
+    "normalized_residual_variance",
     "normalized_response_std",
+    "paper_asymptote",
+    "path_correlation",
+    "pooled_autocorrelation",
+    "power_exponent",
     "relative_effective_rank",
+    "residual_correlation",
+    "residual_law",
+    "residual_variance",
     "row_norm_variation",
     "segment_autocorrelation",
+    "standard_error",
     "unit_rows",
+    "white_noise",
+    "white_noise_acf",
 ]

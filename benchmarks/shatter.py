@@ -1,0 +1,104 @@
+"""What `gradlab shatter` costs: its numeric core against its arithmetic and against a loop over points.
+
+    python benchmarks/shatter.py [--depth 128] [--rounds 7] [--family resnet] [--device cuda]
+
+Every figure is a ratio within one process, of one seed's pass over all layers. `arithmetic` is the products of
+weights with states and tangents alone, 2·N²·2M operations a layer, at the rate that this machine multiplies
+such matrices; `weights` is drawing them. `module, point by point` is what notebooks do: a forward and a backward
+pass for every input, the statistics of normalization frozen; a few points are timed and counted up. With cuda,
+also the ratio of one CPU core's time to that of all seeds in one batch.
+"""
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+
+import torch
+
+from gradlab.models import MLPArchitecture, create_mlp, forward_mode, parse_family
+from gradlab.models.mlp_weights import WeightStream
+
+WIDTH, POINTS, SEEDS = 200, 256, 20
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--depth", type=int, default=128)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--family", default="resnet")
+    parser.add_argument("--device", default="cpu")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    family, depth = parse_family(args.family).at(args.depth), args.depth
+
+    variants = {
+        "arithmetic": lambda: multiply(depth),
+        "weights": lambda: draw(family, depth),
+        "forward-mode pass": lambda: run(family, depth, [0]),
+        "module, point by point": lambda: point_by_point(family, depth, points=4),
+    }
+    times = {name: [] for name in variants}
+    for round_ in range(args.rounds + 1):
+        for name, function in variants.items():
+            seconds = timed(function)
+            if round_:
+                times[name].append(seconds)
+    times["module, point by point"] = [seconds * POINTS / 4 for seconds in times["module, point by point"]]
+
+    operations = depth * 2 * WIDTH**2 * 2 * POINTS
+    rate = operations / statistics.median(times["arithmetic"]) / 1e9
+    print(f"{family.name}, depth {depth}, one seed, one thread; {rate:.0f} GFLOP/s in products of this shape")
+    for name in variants:
+        ratios = [a / b for a, b in zip(times[name], times["arithmetic"], strict=True)]
+        low, median, high = statistics.quantiles(ratios, n=4)
+        print(
+            f"{name:24s} {statistics.median(times[name]):8.3f} s  {median:8.2f} × arithmetic ({low:.2f} to {high:.2f})"
+        )
+    loop = [a / b for a, b in zip(times["module, point by point"], times["forward-mode pass"], strict=True)]
+    print(f"the pass is {statistics.median(loop):.0f} times as fast as the module point by point")
+    if args.device.startswith("cuda"):
+        one_core = statistics.median(times["forward-mode pass"]) * SEEDS
+        batched = min(timed(lambda: run(family, depth, range(SEEDS), args.device)) for _ in range(3))
+        print(
+            f"{SEEDS} seeds: one CPU core {one_core:.2f} s, {args.device} {batched:.2f} s, "
+            f"{one_core / batched:.1f} times as fast"
+        )
+
+
+def timed(function: Callable[[], None]) -> float:
+    start = time.perf_counter()
+    function()
+    return time.perf_counter() - start
+
+
+@torch.inference_mode()
+def multiply(depth: int) -> None:
+    weight, rows = torch.randn(WIDTH, WIDTH) / WIDTH**0.5, torch.randn(WIDTH, 2 * POINTS)
+    out = torch.empty_like(rows)
+    for _ in range(depth):
+        torch.mm(weight, rows, out=out)
+
+
+def draw(family, depth: int) -> None:
+    stream = WeightStream(family, WIDTH, 0)
+    for _ in range(depth):
+        stream.layer()
+
+
+def run(family, depth: int, seeds, device: str = "cpu") -> None:
+    x = torch.linspace(-2, 2, POINTS)
+    for layer in forward_mode(family, x, list(seeds), [depth], width=WIDTH, device=device):
+        if layer.readout is not None:
+            layer.readout.gradient.cpu()
+
+
+def point_by_point(family, depth: int, points: int) -> None:
+    model = create_mlp(MLPArchitecture(family, depth, WIDTH)).eval()
+    for value in torch.linspace(-2, 2, points):
+        point = value.reshape(1, 1).requires_grad_()
+        torch.autograd.grad(model(point).sum(), point)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,188 @@
+"""From gradients and activations to the rows of the frames: statistics, their errors, and theory beside."""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gradlab import stats
+from gradlab.experiments.shatter_run import FamilyRun, Settings
+from gradlab.models import Family
+
+FIT_FROM = 8
+"""Fits of a decay start at this layer or at an eighth of the depth, whichever is deeper."""
+
+INFINITE_UP_TO = 1 / 4
+"""Depth, in widths, up to which infinite width is held against a measurement; it is off by about depth / width."""
+
+Row = dict[str, Any]
+
+
+def acf_rows(gradients: Tensor, lags: int, theory: Tensor | None, **key: Any) -> list[Row]:
+    """A row a lag.
+
+    Args:
+        gradients: (S, M).
+        lags: The largest lag.
+        theory: (lags + 1,), or None where there is none.
+        **key: First columns: network, norm, depth.
+    """
+    acf = stats.autocorrelation(gradients, lags)
+    error = stats.standard_error(acf)
+    pooled = stats.pooled_autocorrelation(gradients, lags)
+    constant = int(stats.is_constant(gradients).sum())
+    return [
+        {
+            **key,
+            "lag": lag,
+            "acf": acf[:, lag].mean().item(),
+            "acf_sem": error[lag].item(),
+            "acf_pooled": pooled[lag].item(),
+            "n_constant": constant,
+            "seeds": len(gradients),
+            "theory": math.nan if theory is None else theory[lag].item(),
+        }
+        for lag in range(lags + 1)
+    ]
+
+
+def signal_rows(gradients: Tensor, theory: Tensor | None, **key: Any) -> list[Row]:
+    """Rows of what is read off the signals alone: lag-1 autocorrelation and half-life."""
+    lag1 = stats.autocorrelation(gradients, 1)[:, 1]
+    half, half_error = stats.jackknife(lambda acf: stats.half_life(acf.mean(0)), stats.autocorrelation(gradients))
+    expected = math.nan if theory is None or len(theory) < 2 else theory[1].item()
+    return [
+        _row(key, "lag1", lag1.mean(), stats.standard_error(lag1), expected, len(gradients)),
+        _row(key, "half_life", half, half_error, math.nan, len(gradients)),
+    ]
+
+
+def summary_rows(run: FamilyRun, settings: Settings, theory: Tensor | None, **key: Any) -> list[Row]:
+    """A row a statistic of one family at the depth that the key names."""
+    depth = key["depth"]
+    gradients, seeds = run.gradients[depth], len(settings.seeds)
+    row = partial(_row, key, seeds=seeds)
+    rows = signal_rows(gradients, theory, **key)
+    for name, values in _activation(run, depth)._asdict().items():
+        chance = {"activation": 0.5, "coactivation": 0.25}.get(name, 0.0)
+        rows.append(row(name, values.mean(), stats.standard_error(values), chance))
+    first, second = settings.pair
+    sampled, sampled_error = stats.jackknife(
+        lambda g: stats.gradient_correlation(g)[0, 1], gradients[:, [first, second]]
+    )
+    rows.append(row("pair_correlation", sampled, sampled_error, _pair_theory(run.family, depth, settings)))
+    paths, paths_error = stats.jackknife(stats.path_correlation, run.end_log_paths[depth])
+    rows.append(row("path_correlation", paths, paths_error, law(run.family, torch.tensor([depth]))[0]))
+    return rows
+
+
+def layer_rows(run: FamilyRun, **key: Any) -> list[Row]:
+    """A row a layer: fractions active, and the correlation by path counting through the layers so far."""
+    log_paths = run.log_paths.transpose(0, 1)
+    correlation, error = stats.jackknife(stats.path_correlation, log_paths)
+    layers = torch.arange(1, len(run.log_paths) + 1)
+    laws, quoted = law(run.family, layers), asymptote(run.family, layers)
+    return [
+        {
+            **key,
+            "layer": layer,
+            **{name: values[layer - 1].mean().item() for name, values in run.layers._asdict().items()},
+            "path_correlation": correlation[layer - 1].item(),
+            "path_sem": error[layer - 1].item(),
+            "law": laws[layer - 1].item(),
+            "asymptote": quoted[layer - 1].item(),
+            "seeds": run.log_paths.shape[1],
+        }
+        for layer in layers.tolist()
+    ]
+
+
+def decay_rows(run: FamilyRun, **key: Any) -> list[Row]:
+    """How correlation falls with depth: a power in normalized residual nets, a factor a layer in others.
+
+    Counted are the paths of an average pair of inputs, layer by layer, since the laws speak of pairs at which
+    neurons are active independently, and a fixed pair on a line stays related in a residual net.
+    """
+    depth = len(run.log_paths)
+    first = max(FIT_FROM, depth // 8)
+    # Without normalization inputs grow alike with depth, and coin flips are no model of their neurons.
+    unlike_coins = run.family.kind == "ll" or run.family.norm == "none"
+    if depth < 2 * first or unlike_coins:
+        return []
+    log_paths = run.mean_log_paths.transpose(0, 1)
+    power = run.family.kind == "resnet" and run.family.norm in ("bn", "rms")
+    name, fit = ("decay_exponent", stats.power_exponent) if power else ("decay_log_factor", stats.log_rate)
+    value, error = stats.jackknife(lambda paths: fit(stats.log_path_correlation(paths), first), log_paths)
+    expected = fit(law(run.family, torch.arange(1, depth + 1)).log(), first)
+    row = _row(key, name, value, error, expected, run.log_paths.shape[1])
+    return [row | {"from_layer": first}]
+
+
+def acf_theory(family: Family, depth: int, settings: Settings, lags: int) -> Tensor | None:
+    """Exact E[ACF] at infinite width where there is one: nets without norm or only centred, and looks-linear ones."""
+    if family.kind == "ll":
+        return torch.ones(lags + 1, dtype=torch.float64)
+    if not _has_kernel(family, depth, settings):
+        return None
+    return stats.expected_autocorrelation(_kernel(family, depth, settings.x), lags)
+
+
+def law(family: Family, depth: Tensor) -> Tensor:
+    """The law of independent coin flips that applies to a family: see `gradlab.stats.coin_flip`."""
+    if family.kind == "ll":
+        return torch.ones(depth.shape, dtype=torch.float64)
+    if family.kind == "ff":
+        return stats.feedforward_law(depth)
+    if family.norm in ("bn", "rms"):
+        return stats.normalized_residual_law(depth, family.beta, centred=family.norm == "bn")
+    return stats.residual_law(depth, family.beta)
+
+
+def asymptote(family: Family, depth: Tensor) -> Tensor:
+    """1/(β√L), as the paper quotes it for residual nets with normalization; NaN for others."""
+    normalized = family.kind == "resnet" and family.norm in ("bn", "rms")
+    quoted = stats.paper_asymptote(depth, family.beta)
+    return quoted if normalized else torch.full_like(quoted, math.nan)
+
+
+def _has_kernel(family: Family, depth: int, settings: Settings) -> bool:
+    """Whether `_kernel` describes these nets: not with batch normalization, of which there is no limit on a line."""
+    frozen = family.norm == "none" or (family.norm == "center" and settings.norm_grad == "frozen")
+    return family.kind == "ff" and frozen and depth <= INFINITE_UP_TO * settings.width
+
+
+def _kernel(family: Family, depth: int, x: Tensor) -> Tensor:
+    return stats.feedforward_gradient_kernel(x, depth, "center" if family.norm == "center" else "none", family.bias)
+
+
+def _pair_theory(family: Family, depth: int, settings: Settings) -> float:
+    if family.kind == "ll":
+        return 1.0
+    if not _has_kernel(family, depth, settings):
+        return math.nan
+    kernel = _kernel(family, depth, settings.x)
+    first, second = settings.pair
+    return (kernel[first, second] / (kernel[first, first] * kernel[second, second]).sqrt()).item()
+
+
+def _activation(run: FamilyRun, depth: int) -> stats.Activation:
+    """Averages over the layers of the net of this depth, (S,)."""
+    if not run.ends:
+        return stats.Activation(*(values[:depth].mean(0) for values in run.layers))
+    before = [stats.Activation(*(values[layer] for values in run.layers)) for layer in range(depth - 1)]
+    return stats.mean_activation([*before, run.ends[depth]])
+
+
+def _row(key: Row, statistic: str, value: Tensor, sem: Tensor, theory: Tensor | float, seeds: int) -> Row:
+    return {
+        **key,
+        "statistic": statistic,
+        "value": float(value),
+        "sem": float(sem),
+        "theory": float(theory),
+        "seeds": seeds,
+    }

@@ -1,0 +1,158 @@
+"""One family of random nets on a line of inputs: gradients at every depth, and what is active on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from gradlab.errors import GradlabError
+from gradlab.models import Family, forward_mode, full_gradient
+from gradlab.models.mlp_family import Init
+from gradlab.stats import Activation, activation_statistics, coactive_fractions, layer_slope, log_path_counts
+
+NormGrad = Literal["frozen", "full"]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What all families of one measurement share.
+
+    Attributes:
+        x: (M,), float64, the inputs.
+        seeds: Of the nets.
+        width: Neurons a layer.
+        norm_grad: `frozen`: df(x_i)/dx_i with the statistics of normalization held fixed, the theorems' quantity;
+            `full`: the gradient of the sum of outputs, through the statistics as well.
+        init: Initialization of the hidden weights.
+        dtype: Of the networks' arithmetic.
+        device: Where to compute.
+    """
+
+    x: Tensor
+    seeds: Sequence[int]
+    width: int
+    norm_grad: NormGrad
+    init: Init
+    dtype: torch.dtype
+    device: torch.device
+
+    @property
+    def pair(self) -> tuple[int, int]:
+        """Places of the two inputs a quarter from either end: x ≈ −1 and 1 on the paper's grid."""
+        quarter = len(self.x) // 4
+        return quarter, len(self.x) - 1 - quarter
+
+
+@dataclass(frozen=True)
+class FamilyRun:
+    """What was measured of one family with one norm; float64 on the CPU.
+
+    Attributes:
+        family: Its norm resolved.
+        gradients: (S, M) by depth.
+        layers: Fractions of each layer, (L, S).
+        ends: Fractions of the last ReLU layer of each net, (S,) by depth; empty for residual nets.
+        log_paths: Paths active at the pair through the layers so far, (L, S, 3); see `gradlab.stats.log_path_counts`.
+        mean_log_paths: The same for an average pair of inputs, layer by layer: from the fractions in `layers`.
+        end_log_paths: The same to the end of each net, (S, 3) by depth.
+    """
+
+    family: Family
+    gradients: dict[int, Tensor]
+    layers: Activation
+    ends: dict[int, Activation]
+    log_paths: Tensor
+    mean_log_paths: Tensor
+    end_log_paths: dict[int, Tensor]
+
+
+def run_family(
+    family: Family, depths: Sequence[int], settings: Settings, progress: Callable[[int], None] | None = None
+) -> FamilyRun:
+    """Measure nets of one family at several depths, seed by seed; on an accelerator all seeds at once.
+
+    Args:
+        family: Its norm resolved.
+        depths: Where to read gradients off.
+        settings: What all families share.
+        progress: Called with the number of seeds that are done.
+
+    Raises:
+        GradlabError: When a gradient is not finite.
+    """
+    together = len(settings.seeds) if settings.device.type == "cuda" else 1
+    groups = [settings.seeds[start : start + together] for start in range(0, len(settings.seeds), together)]
+    parts = []
+    # A seed's products are small: a core each is faster than all cores on one, and never waits for a busy core.
+    workers = torch.get_num_threads() if settings.device.type == "cpu" else 1
+    with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        for part in pool.map(lambda group: _run_seeds(family, depths, settings, group), groups):
+            parts.append(part)
+            if progress is not None:
+                progress(min(len(parts) * together, len(settings.seeds)))
+    run = FamilyRun(
+        family,
+        {depth: torch.cat([part.gradients[depth] for part in parts]) for depth in depths},
+        _joined([part.layers for part in parts]),
+        {depth: _joined([part.ends[depth] for part in parts]) for depth in parts[0].ends},
+        torch.cat([part.log_paths for part in parts], 1),
+        torch.cat([part.mean_log_paths for part in parts], 1),
+        {depth: torch.cat([part.end_log_paths[depth] for part in parts]) for depth in depths},
+    )
+    _require_finite(run, settings)
+    return run
+
+
+def _run_seeds(family: Family, depths: Sequence[int], settings: Settings, seeds: Sequence[int]) -> FamilyRun:
+    layers, fractions, slopes = [], [], []
+    gradients, ends, end_fractions = {}, {}, {}
+    options = {
+        "width": settings.width,
+        "init": settings.init,
+        "dtype": settings.dtype,
+        "device": settings.device,
+    }
+    for layer in forward_mode(family, settings.x, seeds, depths, **options):  # type: ignore[arg-type]
+        layers.append(activation_statistics(layer.active))
+        fractions.append(coactive_fractions(layer.passing, settings.pair))
+        slopes.append(layer_slope(layer.scale))
+        end = layer.readout
+        if end is not None:
+            gradients[layer.depth] = end.gradient.cpu()
+        if end is not None and end.active is not None and end.passing is not None:
+            ends[layer.depth] = activation_statistics(end.active)
+            end_fractions[layer.depth] = coactive_fractions(end.passing, settings.pair)
+    if settings.norm_grad == "full" and family.norm != "none":
+        for depth in depths:
+            rows = [full_gradient(family, settings.x, seed, depth, **options) for seed in seeds]  # type: ignore[arg-type]
+            gradients[depth] = torch.stack(rows).cpu()
+    activation = Activation(*(torch.stack(values).cpu() for values in zip(*layers, strict=True)))
+    beta = family.beta if family.kind == "resnet" else None
+    log_paths = log_path_counts(torch.stack(fractions), torch.stack(slopes), residual=beta)
+    average = torch.stack([activation.activation, activation.activation, activation.coactivation], -1)
+    mean_log_paths = log_path_counts(average, torch.stack(slopes).cpu(), residual=beta)
+    end_log_paths = {depth: log_paths[depth - 1].cpu() for depth in depths}
+    for depth, last in end_fractions.items():
+        # The last ReLU of a net has no norm before it, unlike the same layer of a deeper net.
+        before = log_paths[depth - 2] if depth > 1 else 0
+        end_log_paths[depth] = (before + (2 * last).log()).cpu()
+    return FamilyRun(family, gradients, activation, ends, log_paths.cpu(), mean_log_paths, end_log_paths)
+
+
+def _joined(parts: list[Activation]) -> Activation:
+    return Activation(*(torch.cat(values, -1).cpu() for values in zip(*parts, strict=True)))
+
+
+def _require_finite(run: FamilyRun, settings: Settings) -> None:
+    for depth, gradients in run.gradients.items():
+        if not gradients.isfinite().all():
+            seed, place = (int(i) for i in (~gradients.isfinite()).nonzero()[0])
+            raise GradlabError(
+                f"{run.family.name} at depth {depth}: the gradient of seed {settings.seeds[seed]} at "
+                f"x = {settings.x[place]:.4g} is not finite; --dtype float64 reaches further"
+            )

@@ -1,0 +1,88 @@
+"""The fully connected nets of "The Shattered Gradients Problem" as modules: trainable, probed like any other."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gradlab.models.batch_scaling import BatchCentering, BatchRMSNorm
+from gradlab.models.initialization import materialize
+from gradlab.models.mlp_family import Family, Init, MLPArchitecture
+from gradlab.models.mlp_weights import WeightStream
+
+
+class MLP(nn.Module):
+    """A net with scalar inputs and outputs; see `Family` for its equations.
+
+    Args:
+        family: What it is made of, its norm resolved.
+        depth: ReLU layers, or residual blocks.
+        width: Neurons a layer.
+    """
+
+    input_shape = (1,)
+
+    def __init__(self, family: Family, depth: int, width: int = 200) -> None:
+        super().__init__()
+        residual = family.kind == "resnet"
+        self.family = family
+        self.stem = nn.Linear(1, width, bias=family.bias)
+        blocks = depth if residual else depth - 1
+        # The first ReLU of a net without shortcuts has no norm before it.
+        norms = [family.norm or "none" if residual or block else "none" for block in range(blocks)]
+        self.body = nn.Sequential(*(Block(family, width, norm) for norm in norms))
+        self.head = nn.Linear(2 * width if family.kind == "ll" else width, 1, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, 1) to (B, 1)."""
+        z = self.body(self.stem(x))  # (B, N)
+        return self.head(z if self.family.kind == "resnet" else activation(self.family, z))  # type: ignore[no-any-return]
+
+
+class Block(nn.Module):
+    """Norm, ReLU, linear layer; with a shortcut around them in a residual net."""
+
+    def __init__(self, family: Family, width: int, norm: str) -> None:
+        super().__init__()
+        self.family = family
+        self.norm = _NORMS[norm](width)
+        self.linear = nn.Linear(2 * width if family.kind == "ll" else width, width, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, N) to (B, N)."""
+        out: Tensor = self.linear(activation(self.family, self.norm(x)))
+        return x + self.family.beta * out if self.family.kind == "resnet" else out
+
+
+_NORMS = {"none": nn.Identity, "center": BatchCentering, "rms": BatchRMSNorm, "bn": nn.BatchNorm1d}
+
+
+def activation(family: Family, z: Tensor) -> Tensor:
+    """ReLU, or in a looks-linear net the concatenated ReLU (Shang et al. 2016): (B, N) to (B, N) or (B, 2N)."""
+    return F.relu(torch.cat([z, -z], -1)) if family.kind == "ll" else F.relu(z)
+
+
+@torch.no_grad()
+def create_mlp(
+    architecture: MLPArchitecture, seed: int = 0, init: Init = "he", dtype: torch.dtype = torch.float32
+) -> MLP:
+    """Build a net as initialized; see `WeightStream`."""
+    family = architecture.family.at(architecture.depth)
+    model = materialize(lambda: MLP(family, architecture.depth, architecture.width)).to(dtype)
+    assert isinstance(model, MLP)
+    weights = WeightStream(family, architecture.width, seed, init, dtype)
+    model.stem.weight.copy_(weights.stem[:, None])
+    if family.bias:
+        model.stem.bias.copy_(weights.bias)
+    model.head.weight.copy_(_mirrored(family, weights.readout[None]))
+    for block in model.body:
+        assert isinstance(block, Block)
+        block.linear.weight.copy_(_mirrored(family, weights.layer()))
+        if isinstance(block.norm, nn.modules.batchnorm._BatchNorm):
+            block.norm.reset_parameters()
+    return model
+
+
+def _mirrored(family: Family, weight: Tensor) -> Tensor:
+    return torch.cat([weight, -weight], -1) if family.kind == "ll" else weight

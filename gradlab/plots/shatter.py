@@ -1,0 +1,150 @@
+"""Autocorrelation and gradient signals along a line of inputs: Balduzzi et al. 2017, Fig. 1 and 2."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from gradlab.plots.theme import FAMILY_DASHES, PAGE_WIDTH, depth_colors
+
+NOISE_STYLES: dict[str, dict[str, Any]] = {
+    "brown": {"color": "#7a4a1e", "linestyle": (0, (1, 1)), "linewidth": 0.9},
+    "white": {"color": "0.55", "linestyle": (0, (1, 1)), "linewidth": 0.9},
+}
+
+
+def dashes(network: str) -> Any:
+    """Feedforward nets are dashed, residual and looks-linear nets solid."""
+    return FAMILY_DASHES["plain" if network.startswith("ff") else "residual"]
+
+
+def plot_acf(frame: pd.DataFrame, ax: Axes, noise: Mapping[str, Sequence[float]] | None = None) -> Axes:
+    """Draw the autocorrelation of one network against lag: a line a depth, a band of two standard errors.
+
+    Args:
+        frame: Rows of a shatter frame, of one network.
+        ax: Where to draw.
+        noise: Expected autocorrelations of `brown` and `white` noise, drawn beside.
+
+    Returns:
+        The axes drawn on.
+    """
+    network = frame["network"].iloc[0]
+    for depth, color in depth_colors(sorted(set(frame["depth"]))).items():
+        rows = frame[frame["depth"] == depth]
+        ax.plot(rows["lag"], rows["acf"], color=color, linestyle=dashes(network), label=f"{depth}")
+        low, high = rows["acf"] - 2 * rows["acf_sem"], rows["acf"] + 2 * rows["acf_sem"]
+        ax.fill_between(rows["lag"], low, high, color=color, alpha=0.2, linewidth=0)
+    for kind, values in (noise or {}).items():
+        ax.plot(range(len(values)), values, zorder=1.5, **NOISE_STYLES[kind])
+    ax.set_xlim(0, frame["lag"].max())
+    ax.set_ylim(-0.25, 1.04)
+    return ax
+
+
+def acf_figure(frame: pd.DataFrame, noise: Mapping[str, Sequence[float]], figure: Figure) -> Figure:
+    """Draw the autocorrelation of every network, a panel each.
+
+    Args:
+        frame: A shatter frame.
+        noise: Expected autocorrelations of `brown` and `white` noise.
+        figure: An empty figure; it gets the width of a page.
+
+    Returns:
+        The same figure.
+    """
+    networks = list(dict.fromkeys(frame["network"]))
+    columns = min(4, len(networks))
+    rows = -(-len(networks) // columns)
+    figure.set_layout_engine("constrained", h_pad=0.03, w_pad=0.03)
+    figure.set_size_inches(PAGE_WIDTH * max(columns, 2) / 4, 0.35 + 1.55 * rows)
+    axes = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
+    colors = depth_colors(sorted(set(frame["depth"])))
+    for ax, network in zip(axes.flat, networks, strict=False):
+        part = frame[frame["network"] == network]
+        plot_acf(part, ax, noise)
+        ax.set_title(panel_title(part))
+    for ax in list(axes.flat)[len(networks) :]:
+        ax.set_visible(False)
+    for ax in list(axes.flat)[: len(networks)][-columns:]:
+        ax.set_xlabel("lag")
+        ax.tick_params(labelbottom=True)
+    for ax in axes[:, 0]:
+        ax.set_ylabel("autocorrelation")
+    handles = [Line2D([], [], color=color, label=f"depth {depth}") for depth, color in colors.items()]
+    handles += [Line2D([], [], label=f"{kind} noise", **NOISE_STYLES[kind]) for kind in noise]
+    figure.legend(handles=handles, loc="outside upper center", ncols=len(handles) if columns > 2 else 2)
+    return figure
+
+
+def panel_title(frame: pd.DataFrame) -> str:
+    """The network, with its norms where they are not in its name."""
+    network = frame["network"].iloc[0]
+    norms = [norm for norm in dict.fromkeys(frame["norm"]) if norm and f"norm={norm}" not in network]
+    return f"{network} ({', '.join(norms)})" if norms and network.startswith("ff") else str(network)
+
+
+def signals_figure(gradients: Mapping[tuple[str, int], np.ndarray], x: np.ndarray, figure: Figure) -> Figure:
+    """Draw gradient signals above and their covariance over seeds below (Fig. 1).
+
+    Shown are the shallowest and the deepest feedforward net, the deepest residual net, and brown and white noise
+    of as many runs; of other families the deepest.
+
+    Args:
+        gradients: (S, M) by network and depth.
+        x: (M,), the inputs.
+        figure: An empty figure; it gets the width of a page.
+
+    Returns:
+        The same figure.
+    """
+    signals = _chosen(gradients) | _noise(*next(iter(gradients.values())).shape)
+    figure.set_layout_engine("constrained", h_pad=0.03, w_pad=0.03)
+    figure.set_size_inches(PAGE_WIDTH, 2.75)
+    upper, lower = figure.subplots(2, len(signals), height_ratios=(1, 1.25), squeeze=False)
+    for title, signal, above, below in zip(signals, signals.values(), upper, lower, strict=True):
+        above.plot(x, signal[0] / np.abs(signal[0]).max(), color="#1f3b73", linewidth=0.7)
+        above.set(title=title, ylim=(-1.1, 1.1), xlim=(x[0], x[-1]), yticks=[-1, 0, 1])
+        below.imshow(_correlation(signal), cmap="RdBu_r", vmin=-1, vmax=1, extent=(x[0], x[-1], x[-1], x[0]))
+        below.set(
+            xlabel="input", xticks=[x[0], 0.5 * (x[0] + x[-1]), x[-1]], yticks=[x[0], 0.5 * (x[0] + x[-1]), x[-1]]
+        )
+        below.grid(False)
+    for row in (upper, lower):
+        for ax in row[1:]:
+            ax.set_yticklabels([])
+    upper[0].set_ylabel("gradient / largest")
+    lower[0].set_ylabel("input")
+    mappable = lower[0].images[0]
+    figure.colorbar(mappable, ax=list(lower), shrink=0.9, aspect=15, label="covariance, normalized")
+    return figure
+
+
+def _chosen(gradients: Mapping[tuple[str, int], np.ndarray]) -> dict[str, np.ndarray]:
+    keys = []
+    for network in dict.fromkeys(network for network, _ in gradients):
+        depths = sorted(depth for other, depth in gradients if other == network)
+        ends = {depths[0], depths[-1]} if network.startswith("ff") else {depths[-1]}
+        keys += [(network, depth) for depth in sorted(ends)]
+    # What the paper shows comes first; five columns beside the noise are what a page holds legibly.
+    keys.sort(key=lambda key: (not key[0].startswith("ff"), key[0] == "ll"))
+    return {f"{network}\ndepth {depth}": gradients[network, depth] for network, depth in keys[:4]}
+
+
+def _noise(runs: int, points: int) -> dict[str, np.ndarray]:
+    white = np.random.default_rng(0).standard_normal((runs, points))
+    return {"brown noise\n": white.cumsum(1), "white noise\n": white}
+
+
+def _correlation(signals: np.ndarray) -> np.ndarray:
+    """Second moments over seeds, each seed's signal to unit energy first, scaled to a diagonal of 1."""
+    unit = signals / np.sqrt((signals**2).sum(1, keepdims=True))
+    covariance = unit.T @ unit
+    std = np.sqrt(covariance.diagonal())
+    return np.asarray(covariance / np.maximum(np.outer(std, std), np.finfo(float).tiny))

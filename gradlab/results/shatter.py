@@ -1,0 +1,164 @@
+"""The result of a shatter measurement: autocorrelations, statistics by depth, layers, and the gradients themselves."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+import numpy as np
+import pandas as pd
+
+from gradlab.errors import GradlabError, UsageError
+from gradlab.results.result import Result
+from gradlab.results.shatter_claims import claims, nearest_noise
+from gradlab.results.tables import Formats
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+FIGURES = ("acf", "signals", "correlation", "coactivation")
+
+
+@dataclass
+class ShatterResult(Result):
+    """Correlation of gradients along a line of inputs, by family and depth.
+
+    Attributes:
+        frame: A row a network, depth and lag: network, norm, depth, lag, acf, acf_sem, acf_pooled, n_constant,
+            seeds, theory.
+        summary_frame: A row a network, depth and statistic: network, norm, depth, statistic, value, sem, theory,
+            seeds, from_layer.
+        layers_frame: A row a hidden layer of the deepest net: activation, coactivation, always_on, always_off,
+            path_correlation with its error, and the law beside it.
+        gradients: (S, M) by network and depth.
+        x: (M,), the inputs.
+        figures: Which figures `save` draws, of `FIGURES`.
+    """
+
+    summary_frame: pd.DataFrame = field(default_factory=pd.DataFrame)
+    layers_frame: pd.DataFrame = field(default_factory=pd.DataFrame)
+    gradients: dict[tuple[str, int], np.ndarray] = field(default_factory=dict)
+    x: np.ndarray = field(default_factory=lambda: np.empty(0))
+    figures: Sequence[str] = ("acf",)
+
+    name: ClassVar[str] = "shatter"
+    table: ClassVar[str] = "table"
+    formats: ClassVar[Formats] = {
+        "depth": "{:d}".format,
+        "lag-1 ACF": "{:.3f}".format,
+        "±": "{:.3f}".format,
+        "theory": "{:.3f}".format,
+        "half-life": lambda lags: "never" if lags == float("inf") else f"{lags:.1f}",
+        "co-activation": "{:.3f}".format,
+    }
+
+    def summary(self) -> pd.DataFrame:
+        """A row a network and depth: lag-1 autocorrelation, half-life in lags, co-activation, nearest noise."""
+        rows = []
+        for (network, norm, depth), part in self.summary_frame.groupby(["network", "norm", "depth"], sort=False):
+            values = part.set_index("statistic")
+            acf = self.frame.query("network == @network and depth == @depth")
+            rows.append(
+                {
+                    "family": network,
+                    "norm": norm,
+                    "depth": depth,
+                    "lag-1 ACF": values["value"].get("lag1"),
+                    "±": values["sem"].get("lag1"),
+                    "theory": values["theory"].get("lag1"),
+                    "half-life": values["value"].get("half_life"),
+                    "co-activation": values["value"].get("coactivation", np.nan),
+                    "nearest to": nearest_noise(acf, self.record["noise"]),
+                }
+            )
+        return pd.DataFrame(rows)
+
+    def findings(self) -> list[str]:
+        """What is seen, in sentences with numbers, held against the laws; computed, not canned."""
+        return claims(self.summary_frame)
+
+    def plot(self, ax: Axes | None = None, network: str | None = None) -> Axes:
+        """Draw the autocorrelation against lag of one network, one line a depth.
+
+        Args:
+            ax: Where to draw; None makes a figure.
+            network: Which; None takes the first.
+        """
+        import matplotlib.pyplot as plt
+
+        from gradlab.plots import plot_acf, theme
+
+        with theme():
+            ax = ax or plt.figure().subplots()
+            chosen = network or self.frame["network"].iloc[0]
+            return plot_acf(self.frame[self.frame["network"] == chosen], ax, self.record["noise"])
+
+    def figure(self, which: str = "acf") -> Figure:
+        """One of the figures.
+
+        Args:
+            which: `acf`, `signals` (the paper's Fig. 1), `correlation` (against depth) or `coactivation`.
+
+        Raises:
+            UsageError: For another name, or a figure for which nothing was measured.
+        """
+        from matplotlib.figure import Figure
+
+        from gradlab.plots import acf_figure, coactivation_figure, correlation_figure, signals_figure
+
+        if which not in FIGURES:
+            raise UsageError(f"there are the figures {', '.join(FIGURES)}, not {which!r}")
+        if which == "acf":
+            return acf_figure(self.frame, self.record["noise"], Figure())
+        if which == "signals":
+            return signals_figure(self.gradients, self.x, Figure())
+        if self.layers_frame.empty:
+            raise UsageError(f"the figure {which!r} shows layers, and a function of your own has none that are known")
+        if which == "correlation":
+            return correlation_figure(self.layers_frame, self.summary_frame, Figure())
+        return coactivation_figure(self.layers_frame, Figure())
+
+    def _figures(self) -> Mapping[str, Figure]:
+        return {self.name if which == "acf" else f"{self.name}-{which}": self.figure(which) for which in self.figures}
+
+    def _more_files(self) -> dict[str, bytes]:
+        """The other frames, and `gradients.npz`: x, and an array (S, M) a network and depth."""
+        arrays: dict[str, Any] = {f"{network}-depth={depth}": g for (network, depth), g in self.gradients.items()}
+        buffer = io.BytesIO()
+        np.savez_compressed(buffer, x=self.x, **arrays)
+        return {
+            "shatter-summary.csv": self.summary_frame.to_csv(index=False).encode(),
+            "shatter-layers.csv": self.layers_frame.to_csv(index=False).encode(),
+            "gradients.npz": buffer.getvalue(),
+        }
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Self:
+        """Read back what `save` wrote.
+
+        Raises:
+            GradlabError: When the folder holds no such result.
+        """
+        result, folder = super().load(folder), Path(folder)
+        try:
+            result.summary_frame = pd.read_csv(folder / "shatter-summary.csv", keep_default_na=False, na_values=[""])
+            result.layers_frame = _read_layers(folder / "shatter-layers.csv")
+            with np.load(folder / "gradients.npz") as arrays:
+                result.x = arrays["x"]
+                for key in arrays.files[1:]:
+                    network, _, depth = key.rpartition("-depth=")
+                    result.gradients[network, int(depth)] = arrays[key]
+        except (OSError, ValueError, KeyError) as error:
+            raise GradlabError(f"{folder} holds no whole shatter result: {error}") from None
+        return result
+
+
+def _read_layers(path: Path) -> pd.DataFrame:
+    try:
+        return pd.read_csv(path, keep_default_na=False, na_values=[""])
+    except pd.errors.EmptyDataError:
+        return pd.DataFrame()

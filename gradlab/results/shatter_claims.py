@@ -1,0 +1,102 @@
+"""What a shatter measurement shows, held against the laws of Balduzzi et al. 2017."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+
+
+def nearest_noise(acf: pd.DataFrame, noise: Mapping[str, Sequence[float]]) -> str:
+    """Where an autocorrelation lies between brown and white noise, in words.
+
+    The place is the least-squares weight of brown noise in a mixture of both expected autocorrelations, over
+    lags 1 to 20.
+
+    Args:
+        acf: Rows of one network and depth: lag and acf.
+        noise: Expected autocorrelations of `brown` and `white` noise from lag 0 on.
+    """
+    rows = acf[(acf["lag"] >= 1) & (acf["lag"] <= 20)]
+    if rows.empty:
+        return "–"
+    if (acf["n_constant"] == acf["seeds"]).all():
+        return "constant"
+    lags = rows["lag"].to_numpy()
+    brown, white = (np.asarray(noise[kind])[lags] for kind in ("brown", "white"))
+    weight = float(np.dot(rows["acf"] - white, brown - white) / np.dot(brown - white, brown - white))
+    places = ((0.1, "white"), (0.4, "nearer white"), (0.6, "between"), (0.9, "nearer brown"), (1.1, "brown"))
+    return next((word for limit, word in places if weight < limit), "smoother than brown")
+
+
+def claims(summary: pd.DataFrame) -> list[str]:
+    """Sentences with numbers: who shatters, how fast, and what the law says.
+
+    Args:
+        summary: A shatter summary frame.
+    """
+    fits = summary[summary["statistic"].isin(("decay_exponent", "decay_log_factor"))]
+    decays = [_decay(row) for _, row in fits.iterrows()]
+    return _residual_against_feedforward(summary) + decays + _unnormalized(summary)
+
+
+def _residual_against_feedforward(summary: pd.DataFrame) -> list[str]:
+    lag1 = summary[summary["statistic"] == "lag1"]
+    sentences = []
+    for depth in sorted(set(lag1["depth"])):
+        rows = lag1[lag1["depth"] == depth].set_index("network")
+        if "ff" not in rows.index or len(rows) < 2:
+            continue
+        others = ", ".join(f"{network} {_value(row)}" for network, row in rows.iterrows() if network != "ff")
+        sentences.append(
+            f"At depth {depth} gradients of neighbouring inputs have a lag-1 autocorrelation of "
+            f"{_value(rows.loc['ff'])} in ff ({rows.loc['ff', 'norm']}); {others}."
+        )
+    return sentences
+
+
+def _decay(row: pd.Series) -> str:
+    where = (
+        f"{row['network']} ({row['norm']}): over layers {int(row['from_layer'])} to {row['depth']}, counting co-active "
+        "paths, gradient correlation falls"
+    )
+    if row["statistic"] == "decay_log_factor":
+        value, theory = math.exp(row["value"]), math.exp(row["theory"])
+        error = value * row["sem"]
+        return f"{where} by a factor {_plus_minus(value, error)} a layer; the law of coin flips gives {theory:.3f}."
+    measured = f"{where} as L^p with p = {_plus_minus(row['value'], row['sem'])}"
+    if row["norm"] == "bn":
+        return (
+            f"{measured}; the exact law for batch normalization has p = {row['theory']:.3f} there, and for great depth "
+            "-0.734, since it centres: the -1/2 that is usually quoted is for normalization without centring."
+        )
+    return (
+        f"{measured}; the law of coin flips without centring has p = {row['theory']:.3f} there, and for great depth "
+        "-1/2, but uncentred inputs grow alike with depth, and so do the neurons active at them."
+    )
+
+
+def _unnormalized(summary: pd.DataFrame) -> list[str]:
+    rows = summary[(summary["statistic"] == "lag1") & (summary["norm"] == "none")]
+    sentences = []
+    for network, part in rows[rows["network"].str.startswith("ff")].groupby("network", sort=False):
+        deepest = part.loc[part["depth"].idxmax()]
+        reason = (
+            "without bias and norm it is a single step at 0, at any depth"
+            if "bias=0" in str(network)
+            else "a feedforward net without normalization does not shatter as one with it does"
+        )
+        sentences.append(
+            f"{network}: lag-1 autocorrelation is still {_value(deepest)} at depth {deepest['depth']}: {reason}."
+        )
+    return sentences
+
+
+def _value(row: pd.Series) -> str:
+    return _plus_minus(row["value"], row["sem"])
+
+
+def _plus_minus(value: float, error: float) -> str:
+    return f"{value:.3f}" if math.isnan(error) else f"{value:.3f} ± {error:.3f}"

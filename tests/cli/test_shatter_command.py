@@ -1,0 +1,50 @@
+"""`gradlab shatter` as a user types it."""
+
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+from gradlab.cli import app
+
+SMALL = ["--seeds", "2", "--width", "20", "--points", "32", "--lags", "4", "--format", "png", "--device", "cpu"]
+
+
+def run(*args):
+    return CliRunner().invoke(app, ["shatter", *map(str, args)])
+
+
+def test_writes_what_it_says(tmp_path):
+    result = run("--depths", "2,3", "--depths", 5, "--families", "ff,resnet", *SMALL, "--out", tmp_path)
+    assert result.exit_code == 0, result.output
+    assert "lag-1 ACF" in result.output
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {
+        "shatter.csv", "shatter.json", "shatter.png", "shatter-summary.csv", "shatter-layers.csv", "gradients.npz"
+    }  # fmt: skip
+    frame = pd.read_csv(tmp_path / "shatter.csv")
+    assert list(dict.fromkeys(frame["depth"])) == [2, 3, 5]
+
+
+def test_a_printed_table_leaves_the_summary_alone(tmp_path):
+    result = run("--depths", 2, *SMALL, "--table", "csv", "--out", tmp_path)
+    assert result.exit_code == 0, result.output
+    assert "statistic" in (tmp_path / "shatter-summary.csv").read_text().splitlines()[0]
+    assert (tmp_path / "shatter-table.csv").exists()
+
+
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [
+        (["--depths", "0"], "at least 1"),
+        (["--depths", "x"], "whole numbers"),
+        (["--depths", "2", "--lags", "99"], "lags 0 to 31"),
+        (["--depths", "2", "--range", "2"], "FROM:TO"),
+        (["--depths", "2", "--families", "vgg"], "unknown family"),
+        (["--depths", "2", "--figure", "pie"], "--figure takes"),
+    ],
+)
+def test_requests_that_cannot_be_meant(tmp_path, args, says):
+    result = run(*SMALL, *args, "--out", tmp_path)
+    assert result.exit_code == 2
+    assert says in result.output
+    assert "Traceback" not in result.output
