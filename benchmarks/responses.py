@@ -2,11 +2,12 @@
 
     python benchmarks/responses.py [--device cuda] [--rounds 40] [--depth 56] [--batch 128]
 
-Each round times every variant once, in turn, so that a drift of the machine's speed cancels in the ratio to
-the bare forward pass of the same round. Printed: the median ratio, and the quartiles.
+Each variant is timed between two bare forward passes, in turn, so that a drift of the machine's speed cancels
+in the ratio to their mean. Printed: the median ratio over the rounds, and the quartiles.
 """
 
 import argparse
+import resource
 import statistics
 import time
 from contextlib import AbstractContextManager, nullcontext
@@ -17,7 +18,6 @@ from torch import nn
 
 import gradlab as gl
 from gradlab.experiments.responses import runner
-from gradlab.stats import fast_moments
 
 Variant = tuple[AbstractContextManager[Any], nn.Module, torch.Tensor]
 
@@ -36,19 +36,21 @@ def main() -> None:
         model.train()(torch.randn(args.batch, 3, 32, 32, device=args.device))
     model.eval()
     images = torch.randn(args.batch, 3, 32, 32, device=args.device)
-    variants = make_variants(model, images)
+    extra = extra_memory(model, images)
+    bare: Variant = (nullcontext(), model, images)
+    variants = {"bare forward": bare, **make_variants(model, images)}
     ratios = {name: [] for name in variants}
     with torch.inference_mode():
         for round_ in range(args.rounds + 3):
-            seconds = {name: timed(variant) for name, variant in variants.items()}
-            if round_ >= 3:
-                for name in variants:
-                    ratios[name].append(seconds[name] / seconds["bare forward"])
+            for name, variant in variants.items():
+                before, seconds, after = timed(bare), timed(variant), timed(bare)
+                if round_ >= 3:
+                    ratios[name].append(2 * seconds / (before + after))
     print(f"ResNet-{args.depth}, batch {args.batch}, {args.device}, {torch.get_num_threads()} threads")
     for name, values in ratios.items():
         low, median, high = statistics.quantiles(values, n=4)
         print(f"{name:42s} {median:6.3f}   ({low:.3f} to {high:.3f})")
-    print(f"extra peak memory of the probe: {extra_memory(model, images):.2f} MiB")
+    print(f"extra peak memory of the probe: {extra:.2f} MiB")
     if args.device.startswith("cuda"):
         no_synchronization(model, images)
 
@@ -57,8 +59,6 @@ def make_variants(model: nn.Module, images: torch.Tensor) -> dict[str, Variant]:
     """What is timed, by name: what is switched on around the forward pass, the model, and its input."""
     folded = runner(model, "eval")
     return {
-        "bare forward": (nullcontext(), model, images),
-        "bare forward, again": (nullcontext(), model, images),
         "ResponseStd on every BN output": (gl.ResponseStd(model), model, images),
         "naive out.std().item() hooks": (NaiveHooks(model), model, images),
         "the command's own loop": (
@@ -102,23 +102,17 @@ def timed(variant: Variant) -> float:
 
 @torch.inference_mode()
 def extra_memory(model: nn.Module, images: torch.Tensor) -> float:
-    """Peak memory with the probe beyond that of the bare forward pass, in MiB.
-
-    On the CPU as the profiler counts allocations during the statistics of the largest response.
-    """
-    if images.is_cuda:
-        peaks = []
-        for probed in (False, True):
+    """Peak memory of forward passes with the probe beyond that of bare ones, in MiB."""
+    peaks = []
+    for context in (nullcontext(), gl.ResponseStd(model)):
+        if images.is_cuda:
             torch.cuda.reset_peak_memory_stats()
-            with gl.ResponseStd(model) if probed else nullcontext():
+        with context:
+            for _ in range(3):
                 model(images)
-            peaks.append(torch.cuda.max_memory_allocated())
-        return (peaks[1] - peaks[0]) / 2**20
-    response = torch.randn(images.shape[0], 16, 32, 32)
-    with torch.profiler.profile(profile_memory=True) as profile:
-        fast_moments(response)
-    allocated = sum(max(0, event.self_cpu_memory_usage) for event in profile.events())
-    return allocated / 2**20
+        resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        peaks.append(torch.cuda.max_memory_allocated() if images.is_cuda else resident)
+    return (peaks[1] - peaks[0]) / 2**20
 
 
 def no_synchronization(model: nn.Module, images: torch.Tensor) -> None:

@@ -29,6 +29,15 @@ Normalize = Annotated[
         metavar="SPEC",
     ),
 ]
+BatchNorm = Annotated[
+    str | None,
+    typer.Option(
+        "--bn",
+        help="eval: normalize with running statistics (default for trained weights). batch: with those of each "
+        "batch (default for init).",
+        metavar="MODE",
+    ),
+]
 Out = Annotated[Path, typer.Option(help="Folder for the files.", metavar="DIR")]
 Format = Annotated[list[str], typer.Option(help="Figure formats: png, pdf, svg.", metavar="LIST")]
 TableFormat = Annotated[

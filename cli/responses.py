@@ -16,15 +16,6 @@ Models = Annotated[
     list[str],
     typer.Option("--model", "-m", help="Networks, NAME[@WEIGHTS]; comma-separated or repeated.", metavar="LIST"),
 ]
-BatchNorm = Annotated[
-    str | None,
-    typer.Option(
-        "--bn",
-        help="eval: normalize with running statistics (default for trained weights). batch: with those of each "
-        "batch (default for init).",
-        metavar="MODE",
-    ),
-]
 Layers = Annotated[
     str | None,
     typer.Option(
@@ -47,7 +38,7 @@ def responses(
     weights: options.Weights = None,
     data: options.Data = "cifar10-sample",
     images: options.Images = None,
-    bn: BatchNorm = None,
+    bn: options.BatchNorm = None,
     layers: Layers = None,
     normalize: options.Normalize = None,
     no_data: NoData = False,

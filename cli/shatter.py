@@ -13,13 +13,17 @@ from .console import one_of, progress_bar, split
 from .report import report
 
 Depths = Annotated[
-    list[str], typer.Option(help="ReLU layers, or residual blocks; comma-separated or repeated.", metavar="LIST")
+    list[str] | None,
+    typer.Option(
+        help="ReLU layers, or residual blocks; comma-separated or repeated. Default: 8,32,128.", metavar="LIST"
+    ),
 ]
 Families = Annotated[
-    list[str],
+    list[str] | None,
     typer.Option(
         help="ff, resnet and ll (looks linear), with settings: ff-norm=none|center|rms|bn, resnet-norm=…, "
-        "resnet-beta=0.1, ff-norm=none-bias=0. Plain ff means center up to depth 50 and bn above.",
+        "resnet-beta=0.1, ff-norm=none-bias=0. Plain ff means center up to depth 50 and bn above. "
+        "Default: ff,resnet,resnet-beta=0.1,ll.",
         metavar="LIST",
     ),
 ]
@@ -33,7 +37,14 @@ NormGrad = Annotated[
 Width = Annotated[int, typer.Option(help="Neurons a layer.", metavar="N")]
 Points = Annotated[int, typer.Option(help="Inputs on the line, evenly spaced.", metavar="N")]
 Range = Annotated[str, typer.Option("--range", help="First and last input, as -2:2.", metavar="FROM:TO")]
-Seeds = Annotated[int, typer.Option(help="Networks of each family and depth.", metavar="N")]
+Seeds = Annotated[
+    int | None,
+    typer.Option(help="Networks of each family and depth. Default: 20; 4 of each --model at init.", metavar="N"),
+]
+Models = Annotated[
+    list[str] | None,
+    typer.Option("--model", "-m", help="Image networks, NAME[@WEIGHTS]; comma-separated or repeated.", metavar="LIST"),
+]
 Seed = Annotated[int, typer.Option(help="Seed of the first network; the others follow it.", metavar="N")]
 Lags = Annotated[int, typer.Option(help="The largest lag.", metavar="N")]
 Init = Annotated[str, typer.Option(help="Hidden weights: he, glorot, orthogonal.", metavar="INIT")]
@@ -49,17 +60,24 @@ Figures = Annotated[
 
 
 def shatter(
-    depths: Depths = ["8,32,128"],  # noqa: B006
-    families: Families = ["ff,resnet,resnet-beta=0.1,ll"],  # noqa: B006
+    depths: Depths = None,
+    families: Families = None,
+    model: Models = None,
     norm_grad: NormGrad = "frozen",
     figure: Figures = ["acf"],  # noqa: B006
-    seeds: Seeds = 20,
+    seeds: Seeds = None,
     lags: Lags = 20,
     width: Width = 200,
     points: Points = 256,
     range_: Range = "-2:2",
     init: Init = "he",
     dtype: Dtype = "float32",
+    weights: options.Weights = None,
+    data: options.Data = "cifar10-sample",
+    images: options.Images = 200,
+    bn: options.BatchNorm = None,
+    normalize: options.Normalize = None,
+    batch_size: options.BatchSize = 100,
     table: options.TableFormat = None,
     device: options.Device = "auto",
     seed: Seed = 0,
@@ -79,7 +97,14 @@ def shatter(
         gradlab shatter --depths 8,32,128
 
         gradlab shatter --depths 1,24,50 --families ff,resnet --figure signals
+
+    With --model, the input gradients of image networks: of the summed logits, for each image. Their effective rank
+    relative to Gaussian noise, cosines, and the autocorrelation between two images, against depth. Of the options
+    above these take norm-grad, seeds, lags, points and dtype.
+
+        gradlab shatter --model plain20,resnet20,plain56,resnet56 --weights init
     """
+    from gradlab.normalization import split_specs
     from gradlab.results.files import prepare_folder
     from gradlab.results.result import FIGURE_FORMATS
     from gradlab.results.shatter import FIGURES
@@ -88,24 +113,48 @@ def shatter(
     formats = one_of("--format", split(format), FIGURE_FORMATS)
     tables = one_of("--table", split(table), TABLE_FORMATS)
     figures = one_of("--figure", split(figure), FIGURES)
+    models = split(model)
+    if models and (depths or families or figures != ["acf"]):
+        raise UsageError("--model measures image networks, which have no --depths, --families or --figure")
+    if bn is not None:
+        one_of("--bn", [bn], ("eval", "batch"))
     prepare_folder(out)
     with progress_bar(quiet) as progress:
-        result = gl.shatter(
-            _whole_numbers("--depths", split(depths)),
-            split(families),
-            seeds=seeds,
-            lags=lags,
-            width=width,
-            points=points,
-            interval=_interval(range_),
-            norm_grad=cast(Literal["frozen", "full"], norm_grad),
-            init=cast(Literal["he", "glorot", "orthogonal"], init),
-            dtype=dtype,
-            device=device,
-            seed=seed,
-            progress=progress,
-        )
-    result.figures = figures
+        if models:
+            result: gl.Result = gl.input_gradients(
+                models,
+                data,
+                weights=weights,
+                images=images,
+                batch_size=batch_size,
+                device=device,
+                seed=seed,
+                seeds=4 if seeds is None else seeds,
+                bn=cast(Literal["eval", "batch"] | None, bn),
+                norm_grad=cast(Literal["frozen", "full"], norm_grad),
+                points=points,
+                lags=lags,
+                normalize=split_specs(normalize) if normalize else None,
+                dtype=cast(Literal["float32", "float64"], dtype),
+                progress=progress,
+            )
+        else:
+            result = measured = gl.shatter(
+                _whole_numbers("--depths", split(depths) or ["8", "32", "128"]),
+                split(families) or ["ff", "resnet", "resnet-beta=0.1", "ll"],
+                seeds=20 if seeds is None else seeds,
+                lags=lags,
+                width=width,
+                points=points,
+                interval=_interval(range_),
+                norm_grad=cast(Literal["frozen", "full"], norm_grad),
+                init=cast(Literal["he", "glorot", "orthogonal"], init),
+                dtype=dtype,
+                device=device,
+                seed=seed,
+                progress=progress,
+            )
+            measured.figures = figures
     report(result, out, formats, tables, quiet)
 
 

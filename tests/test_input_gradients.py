@@ -133,7 +133,7 @@ def test_the_same_call_gives_the_same_bytes(result, tmp_path):
     for number, one in enumerate((result, again)):
         one.save(tmp_path / str(number), ("pdf", "svg"))
     for kind in ("csv", "pdf", "svg"):
-        files = [(tmp_path / str(number) / f"input-gradients.{kind}").read_bytes() for number in (0, 1)]
+        files = [(tmp_path / str(number) / f"shatter.{kind}").read_bytes() for number in (0, 1)]
         assert files[0] == files[1]
 
 
@@ -208,13 +208,15 @@ def test_a_last_batch_that_is_not_full_is_left_out(result):
 
 def test_save_and_load(result, tmp_path):
     paths = result.save(tmp_path, ("png",), ("csv", "latex", "markdown"))
-    assert {path.name for path in paths} == {f"input-gradients.{kind}" for kind in ("csv", "json", "png")} | {
-        f"input-gradients-summary.{kind}" for kind in ("csv", "tex", "md")
+    assert {path.name for path in paths} == {
+        *(f"shatter.{kind}" for kind in ("csv", "json", "png")),
+        "shatter-summary.csv",
+        *(f"shatter-table.{kind}" for kind in ("csv", "tex", "md")),
     }
     again = gl.InputGradientsResult.load(tmp_path)
     assert again.findings() == result.findings()
     pd.testing.assert_frame_equal(again.summary(), result.summary())
-    record = json.loads((tmp_path / "input-gradients.json").read_text())
+    record = json.loads((tmp_path / "shatter.json").read_text())
     assert record["measurement"] == "input-gradients"
     assert record["options"]["norm_grad"] == "frozen"
     assert record["networks"][0]["images"] == 8

@@ -47,8 +47,17 @@ class InputGradientsResult(Result):
     of weights, over its batches; missing where there is one of each.
     """
 
-    name: ClassVar[str] = "input-gradients"
+    name: ClassVar[str] = "shatter"
+    title: ClassVar[str | None] = "Correlation of input gradients"
+    table: ClassVar[str] = "table"
     formats: ClassVar[Formats] = {"depth": "{:d}".format, "seeds": "{:d}".format}
+
+    @classmethod
+    def _frame_file(cls) -> str:
+        return "shatter-summary.csv"
+
+    def _more_files(self) -> dict[str, bytes]:
+        return {"shatter.csv": self.acf().to_csv(index=False).encode()}
 
     @classmethod
     def from_samples(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import math
@@ -84,16 +85,15 @@ class Result:
         Raises:
             GradlabError: When a file cannot be written.
         """
-        contents = {
-            f"{self.name}.csv": self.frame.to_csv(index=False).encode(),
-            f"{self.name}.json": self._json().encode(),
-            **self._more_files(),
-        }
+        contents = {self._frame_file(): self.frame.to_csv(index=False).encode(), **self._more_files()}
         for kind in tables:
             text = text_table(self.summary(), self.formats, kind)
             contents[f"{self.name}-{self.table}.{TABLE_SUFFIXES[kind]}"] = text.encode()
         if formats:
             contents.update(self._drawn(formats))
+        # The record comes last and vouches for the rest: `load` refuses files of different runs.
+        digests = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
+        contents[f"{self.name}.json"] = self._json(digests).encode()
         return write_all(folder, contents)
 
     @classmethod
@@ -101,20 +101,27 @@ class Result:
         """Read back what `save` wrote.
 
         Raises:
-            GradlabError: When the folder holds no such result.
+            GradlabError: When the folder holds no such result, or files of different runs.
         """
-        folder = Path(folder)
+        path = Path(folder) / cls._frame_file()
         try:
-            frame = pd.read_csv(folder / f"{cls.name}.csv")
-            record = json.loads((folder / f"{cls.name}.json").read_text())
+            content = path.read_bytes()
+            record = json.loads((Path(folder) / f"{cls.name}.json").read_text())
+            frame = pd.read_csv(io.BytesIO(content), keep_default_na=False, na_values=[""])
         except (OSError, ValueError) as error:
             raise GradlabError(f"{folder} holds no whole {cls.name} result: {error}") from None
+        if record.pop("sha256", {}).get(path.name) != hashlib.sha256(content).hexdigest():
+            raise GradlabError(f"{path} is not the file that {cls.name}.json describes: measure again")
         notes = record.pop("notes", [])
         record.pop("findings", None)
         return cls(frame, record, notes)
 
-    def _json(self) -> str:
-        content = {**self.record, "notes": self.notes, "findings": self.findings()}
+    @classmethod
+    def _frame_file(cls) -> str:
+        return f"{cls.name}.csv"
+
+    def _json(self, digests: Mapping[str, str]) -> str:
+        content = {**self.record, "notes": self.notes, "findings": self.findings(), "sha256": dict(digests)}
         return json.dumps(_plain(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
     def _drawn(self, formats: Sequence[str]) -> dict[str, bytes]:

@@ -46,6 +46,7 @@ class ShatterResult(Result):
     figures: Sequence[str] = ("acf",)
 
     name: ClassVar[str] = "shatter"
+    title: ClassVar[str | None] = "Autocorrelation of gradients"
     table: ClassVar[str] = "table"
     formats: ClassVar[Formats] = {
         "depth": "{:d}".format,

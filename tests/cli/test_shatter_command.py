@@ -48,3 +48,48 @@ def test_requests_that_cannot_be_meant(tmp_path, args, says):
     assert result.exit_code == 2
     assert says in result.output
     assert "Traceback" not in result.output
+
+
+def test_image_networks(gradlab_command, tmp_path):
+    done = gradlab_command(
+        "shatter",
+        "--model",
+        "plain8,resnet8",
+        "--weights",
+        "init",
+        "--images",
+        "8",
+        "--batch-size",
+        "4",
+        "--seeds",
+        "2",
+        "--points",
+        "16",
+        "--lags",
+        "4",
+        "--out",
+        "out",
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Correlation of input gradients" in done.stdout
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert names == {"shatter.csv", "shatter-summary.csv", "shatter.json", "shatter.png", "shatter.pdf"}
+    header = (tmp_path / "out" / "shatter.csv").read_text().splitlines()[0]
+    assert header.startswith("network,norm,depth,lag,acf,acf_sem,acf_pooled,n_constant,seeds")
+    header = (tmp_path / "out" / "shatter-summary.csv").read_text().splitlines()[0]
+    assert header.startswith("network,norm,depth,statistic,")
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["--model", "plain8@init", "--depths", "8"], "have no --depths"),
+        (["--model", "plain8@init", "--bn", "train"], "--bn takes eval, batch"),
+        (["--model", "plain8@init", "--images", "3", "--batch-size", "4"], "do not fill a batch"),
+    ],
+)
+def test_image_networks_bad_input(gradlab_command, args, message):
+    done = gradlab_command("shatter", *args)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert done.stderr.strip().count("\n") == 0
