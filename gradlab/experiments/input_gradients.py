@@ -112,7 +112,7 @@ def input_gradients(
             network's weights were trained with, else the data set's own.
         dtype: `float32` or `float64`, in which the networks run; statistics are in float64 either way. Plain nets
             with batch statistics amplify rounding: at 56 layers the gradients of float32 are off by a tenth, image
-            by image, and the statistics by less than 1 %.
+            by image, and the statistics by 1 to 2 %.
         progress: Called after every batch.
 
     Raises:

@@ -117,22 +117,24 @@ def forward_mode(
 
 def _hidden(family: Family, z: Tensor, points: int, normalize: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """What is active, what the gradient passes, the norm's slope, and states and tangents after norm and ReLU."""
-    hidden = z.unflatten(-1, (2, points))  # (S, N, 2, M): states and tangents
+    state, tangent = z[..., :points], z[..., points:]
     scale = torch.ones_like(z[..., :1])
     if normalize and family.norm in ("center", "bn"):
-        mean = hidden[..., 0, :].mean(-1, keepdim=True)
-        hidden = hidden - torch.stack([mean, torch.zeros_like(mean)], -2)
+        state = state - state.mean(-1, keepdim=True)
     if normalize and family.norm in ("rms", "bn"):
-        norm = torch.linalg.vector_norm(hidden[..., 0, :], dim=-1, keepdim=True)
+        norm = torch.linalg.vector_norm(state, dim=-1, keepdim=True)
         scale = (norm.square() / points + EPS).rsqrt()
-        hidden = hidden * scale[..., None]
-    state = hidden[..., 0, :]
     # Numbers and not booleans: what is made of them runs many times faster on a CPU.
     active = passing = torch.gt(state, 0, out=state.new_empty(state.shape))
     if family.kind == "ll":
         negative = torch.lt(state, 0, out=state.new_empty(state.shape))
         active, passing = torch.cat([active, negative], -2), active + negative
-    return active, passing, scale, (hidden * passing.unsqueeze(-2)).flatten(-2)
+    # Scale and ReLU in one: a positive scale changes no sign.
+    slope = passing * scale
+    hidden = torch.empty_like(z)
+    torch.mul(state, slope, out=hidden[..., :points])
+    torch.mul(tangent, slope, out=hidden[..., points:])
+    return active, passing, scale, hidden
 
 
 def _gradient(readout: Tensor, rows: Tensor, exponent: Tensor, tangents_only: bool = False) -> Tensor:
