@@ -167,6 +167,8 @@ class FastMoments:
         self._channels = 1
         self._elements = 0
         self._rows = 0
+        self._block: Tensor | None = None
+        self._start = 0
         self._pending: list[tuple[Tensor, Tensor, Tensor | None]] = []
         self._total: Moments | None = None
 
@@ -182,11 +184,11 @@ class FastMoments:
         else:
             self._channels = x.shape[self.channel_dim]
             rows = _channel_rows(x, self.channel_dim)
+        if self._pending and self._rows + len(rows) > _PENDING_ROWS:
+            self._join()
+        self._pending.append(_row_sums(rows, self._room(rows)))
         self._elements += x.numel()
         self._rows += len(rows)
-        self._pending.append(_row_sums(rows))
-        if self._rows >= _PENDING_ROWS:
-            self._join()
 
     def moments(self) -> Moments:
         """The moments of all tensors so far; there must have been one."""
@@ -194,6 +196,20 @@ class FastMoments:
             self._join()
         assert self._total is not None
         return self._total
+
+    def _room(self, rows: Tensor) -> Tensor:
+        """A place for the sums and norms of these rows, (2, R), in a block that is allocated once.
+
+        Small tensors that outlive a forward pass would lie between its large ones and break up the heap.
+        """
+        block = self._block
+        if block is None or block.dtype != rows.dtype or self._start + len(rows) > block.shape[1]:
+            with torch.inference_mode(False):
+                block = torch.empty(2, max(_PENDING_ROWS, len(rows)), dtype=rows.dtype, device=rows.device)
+            # What is pending holds on to the old block.
+            self._block, self._start = block, 0
+        start, self._start = self._start, self._start + len(rows)
+        return block[:, start : self._start]
 
     def _join(self) -> None:
         sums, norms, lost = zip(*self._pending, strict=True)
@@ -206,18 +222,25 @@ class FastMoments:
         mean = total / count.clamp(min=1)
         part = Moments(count, mean, (squares - total * mean).clamp(min=0), non_finite)
         self._total = part if self._total is None else self._total.merge(part)
-        self._pending, self._elements, self._rows = [], 0, 0
+        self._pending, self._elements, self._rows, self._start = [], 0, 0, 0
 
     def _by_channel(self, rows: Tensor) -> Tensor:
         return rows.sum() if self.channel_dim is None else rows.view(-1, self._channels).sum(0)
 
 
-def _row_sums(rows: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Sum and norm of each row's finite values, and how many are not; None where that is known to be none."""
+def _row_sums(rows: Tensor, out: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Sum and norm of each row's finite values, and how many are not; None where that is known to be none.
+
+    Args:
+        rows: Shape (R, w).
+        out: (2, R), for sums and norms on the CPU.
+    """
     if rows.device.type == "cpu":
-        norms = torch.linalg.vector_norm(rows, dim=1)
+        sums, norms = out
+        torch.sum(rows, 1, out=sums)
+        torch.linalg.vector_norm(rows, dim=1, out=norms)
         if math.isfinite(norms.sum().item()):
-            return rows.sum(1), norms, None
+            return sums, norms, None
         # Something is not finite, or its square is not in float32: the rare case may cost what it costs.
         rows = rows.double()
     parts = []
