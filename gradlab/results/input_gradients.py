@@ -113,21 +113,6 @@ class InputGradientsResult(Result):
         frame = pd.DataFrame(rows).astype({"lag": "Int64", "n_constant": "Int64"})
         return cls(frame, {"networks": [{**(facts or {}), "network": network, "bn": bn}]}, list(notes))
 
-    @classmethod
-    def concat(cls, results: Iterable[Self]) -> Self:
-        """Several networks' results as one; the records' lists of networks are joined."""
-        parts = list(results)
-        return cls(
-            pd.concat([part.frame for part in parts], ignore_index=True),
-            {"networks": [network for part in parts for network in part.record["networks"]]},
-            [note for part in parts for note in part.notes],
-        )
-
-    @property
-    def networks(self) -> list[str]:
-        """The networks, in the order in which they were asked for."""
-        return list(dict.fromkeys(self.frame["network"]))
-
     def value(self, network: str, statistic: str = HEADLINE) -> tuple[float, float]:
         """Value and standard error of one statistic of one network; NaN where it was not measured."""
         frame = self.frame

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import pandas as pd
@@ -63,21 +62,6 @@ class ResponsesResult(Result):
         first = [column for column in COLUMNS if column in frame]
         frame = frame[first + [column for column in frame if column not in first]]
         return cls(frame, {"networks": [{"network": network, **(facts or {})}]}, notes)
-
-    @classmethod
-    def concat(cls, results: Iterable[Self]) -> Self:
-        """Several networks' results as one; the records' lists of networks are joined."""
-        parts = list(results)
-        return cls(
-            pd.concat([part.frame for part in parts], ignore_index=True),
-            {"networks": [network for part in parts for network in part.record["networks"]]},
-            [note for part in parts for note in part.notes],
-        )
-
-    @property
-    def networks(self) -> list[str]:
-        """The networks, in the order in which they were asked for."""
-        return list(dict.fromkeys(self.frame["network"]))
 
     @property
     def measured(self) -> bool:

@@ -6,7 +6,7 @@ import hashlib
 import io
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
@@ -46,6 +46,21 @@ class Result:
     def to_frame(self) -> pd.DataFrame:
         """A copy of the tidy frame."""
         return self.frame.copy()
+
+    @classmethod
+    def concat(cls, results: Iterable[Self]) -> Self:
+        """Several networks' results as one; the records' lists of networks are joined."""
+        parts = list(results)
+        return cls(
+            pd.concat([part.frame for part in parts], ignore_index=True),
+            {"networks": [network for part in parts for network in part.record["networks"]]},
+            [note for part in parts for note in part.notes],
+        )
+
+    @property
+    def networks(self) -> list[str]:
+        """The networks, in the order in which they were asked for."""
+        return list(dict.fromkeys(self.frame["network"]))
 
     def summary(self) -> pd.DataFrame:
         """The table that a reader sees first."""
