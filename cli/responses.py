@@ -10,7 +10,7 @@ from gradlab.errors import UsageError
 
 from . import options
 from .console import one_of, progress_bar, split
-from .report import report
+from .report import file_kinds, report
 
 Models = Annotated[
     list[str],
@@ -65,11 +65,9 @@ def responses(
     """
     from gradlab.normalization import split_specs
     from gradlab.results.files import prepare_folder
-    from gradlab.results.result import FIGURE_FORMATS
-    from gradlab.results.tables import TABLE_FORMATS, rich_table
+    from gradlab.results.tables import rich_table
 
-    formats = one_of("--format", split(format), FIGURE_FORMATS)
-    tables = one_of("--table", split(table), TABLE_FORMATS)
+    formats, tables = file_kinds(format, table)
     models = split(model)
     if not models:
         raise UsageError("--model names no network")

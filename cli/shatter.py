@@ -10,7 +10,7 @@ from gradlab.errors import UsageError
 
 from . import options
 from .console import one_of, progress_bar, split
-from .report import report
+from .report import file_kinds, report
 
 Depths = Annotated[
     list[str] | None,
@@ -106,12 +106,9 @@ def shatter(
     """
     from gradlab.normalization import split_specs
     from gradlab.results.files import prepare_folder
-    from gradlab.results.result import FIGURE_FORMATS
     from gradlab.results.shatter import FIGURES
-    from gradlab.results.tables import TABLE_FORMATS
 
-    formats = one_of("--format", split(format), FIGURE_FORMATS)
-    tables = one_of("--table", split(table), TABLE_FORMATS)
+    formats, tables = file_kinds(format, table)
     figures = one_of("--figure", split(figure), FIGURES)
     models = split(model)
     if models and (depths or families or figures != ["acf"]):

@@ -29,7 +29,8 @@ from gradlab.models import batch_statistics, fold_batch_norm
 from gradlab.models.cifar import CifarNet
 from gradlab.models.imagenet import ImageNetNet
 from gradlab.networks import build
-from gradlab.probes import ResponseStd, layer_kind, layer_stride, predicted_response_std
+from gradlab.probes import ResponseStd, predicted_response_std
+from gradlab.probes.responses import response_row
 from gradlab.probes.selection import Selection
 from gradlab.results import ResponsesResult, Stopwatch, make_record
 
@@ -191,20 +192,8 @@ def runner(model: nn.Module, mode: BatchNormMode) -> nn.Module:
 def _predicted(model: nn.Module, label: str, layers: Selection) -> ResponsesResult:
     predicted = predicted_response_std(model, layers)
     rows = [
-        {
-            "layer": layer,
-            "index": index,
-            "kind": layer_kind(module),
-            "std": float("nan"),
-            "mean": float("nan"),
-            "count": 0,
-            "predicted_std": std,
-            "call": 1,
-            "stride": layer_stride(module),
-            "non_finite": 0,
-        }
+        response_row(layer, index, model.get_submodule(layer), std)
         for index, (layer, std) in enumerate(predicted.items(), 1)
-        for module in [model.get_submodule(layer)]
     ]
     notes = []
     if not is_trained(model):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from contextlib import ExitStack
+from typing import Any
 
 import pandas as pd
 import torch
@@ -85,21 +87,9 @@ class ResponseStd(Probe):
         table = self._table([self._accumulators[site].moments() for site in sites])
         rows = []
         for index, (site, (count, mean, std, non_finite)) in enumerate(zip(sites, table, strict=True), 1):
-            module = self.layers[site.layer]
-            rows.append(
-                {
-                    "layer": site.layer,
-                    "index": index,
-                    "kind": layer_kind(module),
-                    "std": std,
-                    "mean": mean,
-                    "count": int(count),
-                    "predicted_std": self._predicted(site),
-                    "call": site.call,
-                    "stride": layer_stride(module),
-                    "non_finite": int(non_finite),
-                }
-            )
+            measured: dict[str, Any] = {"std": std, "mean": mean, "count": int(count), "non_finite": int(non_finite)}
+            module, predicted = self.layers[site.layer], self._predicted(site)
+            rows.append(response_row(site.layer, index, module, predicted, call=site.call, **measured))
         name = network or getattr(self.model, "name", type(self.model).__name__)
         return ResponsesResult.from_rows(str(name), rows, notes=self._notes(sites, table))
 
@@ -167,3 +157,30 @@ class ResponseStd(Probe):
             if unseen := self._finder.unseen.get(site):
                 notes.append(f"{site.layer}: {unseen} calls were not normalized as the others were, and not measured")
         return notes
+
+
+def response_row(
+    layer: str,
+    index: int,
+    module: nn.Module,
+    predicted_std: float,
+    *,
+    std: float = math.nan,
+    mean: float = math.nan,
+    count: int = 0,
+    call: int = 1,
+    non_finite: int = 0,
+) -> dict[str, Any]:
+    """One layer's row of a responses frame; without the measured values, that of a prediction alone."""
+    return {
+        "layer": layer,
+        "index": index,
+        "kind": layer_kind(module),
+        "std": std,
+        "mean": mean,
+        "count": count,
+        "predicted_std": predicted_std,
+        "call": call,
+        "stride": layer_stride(module),
+        "non_finite": non_finite,
+    }

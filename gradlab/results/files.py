@@ -77,8 +77,7 @@ def _alive(pid: int) -> bool:
         return True
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True
+    except OSError as error:
+        # A process of another user's is alive, too.
+        return not isinstance(error, ProcessLookupError)
     return True

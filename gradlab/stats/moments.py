@@ -168,7 +168,6 @@ class FastMoments:
         self._elements = 0
         self._rows = 0
         self._block: Tensor | None = None
-        self._start = 0
         self._pending: list[tuple[Tensor, Tensor, Tensor | None]] = []
         self._total: Moments | None = None
 
@@ -202,14 +201,12 @@ class FastMoments:
 
         Small tensors that outlive a forward pass would lie between its large ones and break up the heap.
         """
-        block = self._block
-        if block is None or block.dtype != rows.dtype or self._start + len(rows) > block.shape[1]:
-            with torch.inference_mode(False):
-                block = torch.empty(2, max(_PENDING_ROWS, len(rows)), dtype=rows.dtype, device=rows.device)
+        stop = self._rows + len(rows)
+        if self._block is None or self._block.dtype != rows.dtype or stop > self._block.shape[1]:
             # What is pending holds on to the old block.
-            self._block, self._start = block, 0
-        start, self._start = self._start, self._start + len(rows)
-        return block[:, start : self._start]
+            with torch.inference_mode(False):
+                self._block = torch.empty(2, max(_PENDING_ROWS, stop), dtype=rows.dtype, device=rows.device)
+        return self._block[:, self._rows : stop]
 
     def _join(self) -> None:
         sums, norms, lost = zip(*self._pending, strict=True)
@@ -222,7 +219,7 @@ class FastMoments:
         mean = total / count.clamp(min=1)
         part = Moments(count, mean, (squares - total * mean).clamp(min=0), non_finite)
         self._total = part if self._total is None else self._total.merge(part)
-        self._pending, self._elements, self._rows, self._start = [], 0, 0, 0
+        self._pending, self._elements, self._rows = [], 0, 0
 
     def _by_channel(self, rows: Tensor) -> Tensor:
         return rows.sum() if self.channel_dim is None else rows.view(-1, self._channels).sum(0)
