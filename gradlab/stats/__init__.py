@@ -30,7 +30,14 @@ from gradlab.stats.effective_rank import (
     unit_rows,
 )
 from gradlab.stats.expected_acf import expected_autocorrelation
+from gradlab.stats.gradient_growth import (
+    batch_norm_relu_growth,
+    he_growth,
+    residual_gradient_moments,
+    tap_coverage,
+)
 from gradlab.stats.gradient_kernel import feedforward_gradient_kernel
+from gradlab.stats.growth_fit import growth_a_layer
 from gradlab.stats.jackknife import jackknife, standard_error
 from gradlab.stats.moments import (
     WELL_CONDITIONED,
@@ -50,6 +57,7 @@ from gradlab.stats.path_counting import (
     log_path_counts,
     path_correlation,
 )
+from gradlab.stats.rectified_residual import rectified_residual_gradient_moments
 from gradlab.stats.segment import segment_autocorrelation
 
 __all__ = [
@@ -62,6 +70,7 @@ __all__ = [
     "Moments",
     "activation_statistics",
     "autocorrelation",
+    "batch_norm_relu_growth",
     "brown_noise",
     "brown_noise_acf",
     "brown_noise_pooled_acf",
@@ -76,7 +85,9 @@ __all__ = [
     "feedforward_law",
     "gradient_correlation",
     "gradient_covariance",
+    "growth_a_layer",
     "half_life",
+    "he_growth",
     "is_constant",
     "jackknife",
     "kappa0",
@@ -96,13 +107,16 @@ __all__ = [
     "path_correlation",
     "pooled_autocorrelation",
     "power_exponent",
+    "rectified_residual_gradient_moments",
     "relative_effective_rank",
     "residual_correlation",
+    "residual_gradient_moments",
     "residual_law",
     "residual_variance",
     "row_norm_variation",
     "segment_autocorrelation",
     "standard_error",
+    "tap_coverage",
     "unit_rows",
     "white_noise",
     "white_noise_acf",

@@ -1,0 +1,46 @@
+"""Growth a layer, fitted to norms across depth."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from gradlab.stats.jackknife import standard_error
+
+
+def growth_a_layer(log_norms: Tensor, index: Tensor, shape: Tensor) -> tuple[Tensor, Tensor]:
+    """Logarithm of the factor by which norms grow a layer towards the input, with its standard error.
+
+    Least squares with one slope for all layers and an intercept for each shape: where layers change their shape
+    norms jump for reasons that are not growth. A shape of one layer tells nothing.
+
+    Args:
+        log_norms: (S, L), a row a seed.
+        index: (L,), places of the layers.
+        shape: (L,), whole numbers, equal for layers of one shape.
+
+    Returns:
+        The mean over seeds and its standard error over seeds; of one seed the slope's own, which takes deviations
+        of the layers from the line as independent. NaN where no fit or no error can be had.
+    """
+    y, x = log_norms.double(), index.double()
+    x = _centred(x[None], shape)[0]
+    y = _centred(y, shape)
+    spread = x.square().sum()
+    if spread == 0:
+        return torch.full((2,), torch.nan, dtype=torch.float64).unbind()  # type: ignore[return-value]
+    slopes = (y @ x) / spread
+    if len(slopes) > 1:
+        return -slopes.mean(), standard_error(slopes)
+    free = len(x) - len(shape.unique()) - 1
+    residuals = (y[0] - slopes[0] * x).square().sum()
+    return -slopes[0], (residuals / free / spread).sqrt() if free > 0 else torch.full_like(spread, torch.nan)
+
+
+def _centred(values: Tensor, shape: Tensor) -> Tensor:
+    """Each row less its mean over the layers of one shape."""
+    centred = values.clone()
+    for one in shape.unique():
+        layers = shape == one
+        centred[:, layers] -= values[:, layers].mean(1, keepdim=True)
+    return centred

@@ -1,0 +1,89 @@
+"""Gradients along the residual net of He et al. 2015, whose ReLU stands after the addition."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from gradlab.stats.gradient_growth import batch_norm_relu_growth
+
+CELLS_PER_STEP = 20
+"""Cells of the grid for one standard deviation of a branch: the moments are then good to some 1e-3."""
+
+
+def rectified_residual_gradient_moments(blocks: int, coverages: Sequence[float] = (1.0,), beta: float = 1.0) -> Tensor:
+    """Second moments of the gradient at the branches' outputs, x_l = relu(x_{l−1} + β·y_l), at initialization.
+
+    The recursion of variances of De and Smith 2020 (arXiv:2002.10444) for the original ReLU after the addition,
+    which they leave out. Over the batch y_l = BN(W₂ relu(BN(W₁ x_{l−1}))) is standard normal and, the weights being
+    independent, x_l is a random walk reflected at 0. Its distribution over x follows on a grid, and v_l is its
+    variance. Of the gradient, let E_l(x) be the mean square at the units whose x_l is x. A reflected unit passes none
+    of it, and the branch gives back the same to all units:
+
+        A_l(x) = E[1{x + βy > 0}·E_l(x + βy)],    G_l = E[A_l(x_{l−1})]
+        E_{l−1}(x) = A_l(x) + G_l·β²·π/(π − 1)/v_{l−1}
+
+    since the branch's two normalizations divide by 2v_{l−1} and 1 − 1/π. G_l is the second moment at the
+    output of branch l, to which that of the gradient of its weights is proportional: with the factor 1/2 for W₂ and
+    π/(π − 1)/2 for W₁. It grows as a power of depth, nearly L^2.7 for long stages. Zero padding enters by ρ as in
+    `batch_norm_relu_growth`: π/(π − ρ), and E[x²] − ρE[x]² for v.
+
+    Where a new stage begins, half as many units join at x = 0, and a quarter of the positions keep their shortcut
+    (option A); the branch gives each input half as much.
+
+    Args:
+        blocks: Blocks a stage.
+        coverages: ρ of every stage, as many as there are stages; each has twice the channels and half the map size
+            of the one before.
+        beta: Weight of the residual branches.
+
+    Returns:
+        (stages·blocks,), float64: G relative to that of the last block.
+    """
+    total = len(coverages) * blocks
+    width = min(beta, 1.0) / CELLS_PER_STEP
+    cells = int(6 * math.sqrt(1 + total * beta**2) / width)
+    places, stem = _grid(cells, width, 1.0)
+    _, step = _grid(cells, width, beta)
+    atom = torch.zeros_like(places)
+    atom[0] = 1.0
+    # A share of the units and their distribution; units that joined together stay alike.
+    units = [(1.0, stem[0])]
+    inputs, variances = [], []
+    for block in range(total):
+        coverage = coverages[block // blocks]
+        variances.append(sum(share * _variance(places, p, coverage) for share, p in units))
+        if _begins_stage(block, blocks):
+            units = [*((share / 2, p) for share, p in units), (0.5, atom)]
+        inputs.append(units)
+        units = [(share, p @ step) for share, p in units]
+    energy = torch.ones_like(places)
+    moments: list[Tensor] = []
+    for block in reversed(range(total)):
+        passed = step[:, 1:] @ energy[1:]
+        moments.append(torch.stack([share * (p @ passed) for share, p in inputs[block]]).sum())
+        growth = batch_norm_relu_growth(coverages[block // blocks])
+        branch = beta**2 * growth / variances[block] * moments[-1]
+        energy = passed / 4 + branch / 2 if _begins_stage(block, blocks) else passed + branch
+    result = torch.stack(moments[::-1])
+    return result / result[-1]
+
+
+def _begins_stage(block: int, blocks: int) -> bool:
+    return block > 0 and block % blocks == 0
+
+
+def _grid(cells: int, width: float, scale: float) -> tuple[Tensor, Tensor]:
+    """Places of the cells, the first for 0 itself, and the chance to go from each to each by one reflected step."""
+    edges = torch.arange(cells + 1, dtype=torch.float64) * width
+    places = torch.cat([edges[:1], edges[1:] - width / 2])
+    below = torch.special.ndtr((edges[None, :] - places[:, None]) / scale)
+    below[:, -1] = 1.0
+    return places, torch.cat([below[:, :1], below.diff(dim=1)], 1)
+
+
+def _variance(places: Tensor, p: Tensor, coverage: float) -> Tensor:
+    return p @ places.square() - coverage * (p @ places).square()
