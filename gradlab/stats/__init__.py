@@ -51,6 +51,7 @@ from gradlab.stats.path_counting import (
     path_correlation,
 )
 from gradlab.stats.segment import segment_autocorrelation
+from gradlab.stats.sum_of_squares import sum_of_squares
 
 __all__ = [
     "CENTRED_EXPONENT",
@@ -103,6 +104,7 @@ __all__ = [
     "row_norm_variation",
     "segment_autocorrelation",
     "standard_error",
+    "sum_of_squares",
     "unit_rows",
     "white_noise",
     "white_noise_acf",
