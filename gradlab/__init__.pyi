@@ -7,14 +7,24 @@ from .models import batch_statistics
 from .networks import build
 from .normalization import Normalization
 from .plots import theme
-from .probes import InputGradients, ResponseStd, predicted_response_std
-from .results import InputGradientsResult, ResponsesResult, Result, ShatterResult
+from .probes import (
+    InputGradients,
+    ParameterGradients,
+    ResponseGradients,
+    ResponseStd,
+    log_spaced,
+    predicted_response_std,
+)
+from .results import GradientsResult, InputGradientsResult, ResponsesResult, Result, ShatterResult
 
 __all__ = [
+    "GradientsResult",
     "GradlabError",
     "InputGradients",
     "InputGradientsResult",
     "Normalization",
+    "ParameterGradients",
+    "ResponseGradients",
     "ResponseStd",
     "ResponsesResult",
     "Result",
@@ -24,6 +34,7 @@ __all__ = [
     "batches",
     "build",
     "input_gradients",
+    "log_spaced",
     "models",
     "plots",
     "predicted_response_std",

@@ -2,17 +2,27 @@
 
 from gradlab.probes.hooks import Probe
 from gradlab.probes.input_gradients import InputGradients, NormGrad
+from gradlab.probes.parameter_gradients import ParameterGradients
 from gradlab.probes.prediction import predicted_response_std
+from gradlab.probes.response_gradients import ResponseGradients
 from gradlab.probes.responses import ResponseStd
-from gradlab.probes.selection import layer_kind, layer_stride, select_layers
+from gradlab.probes.schedule import Schedule, StepProbe, log_spaced
+from gradlab.probes.selection import find_blocks, layer_kind, layer_stride, select_layers, select_weight_layers
 
 __all__ = [
     "InputGradients",
     "NormGrad",
+    "ParameterGradients",
     "Probe",
+    "ResponseGradients",
     "ResponseStd",
+    "Schedule",
+    "StepProbe",
+    "find_blocks",
     "layer_kind",
     "layer_stride",
+    "log_spaced",
     "predicted_response_std",
     "select_layers",
+    "select_weight_layers",
 ]

@@ -121,7 +121,7 @@ class ResponseFinder:
             if not self._running:
                 self.outside.add(name)
             site = Site(name, call)
-            tensor = _tensor(name, output)
+            tensor = output_tensor(name, output)
             self._pending[id(tensor)] = weakref.ref(tensor), _version(tensor), site
             if site not in self.norms:
                 self.observe(site, tensor)
@@ -174,7 +174,8 @@ def _version(tensor: Tensor) -> int | None:
     return None if tensor.is_inference() else tensor._version
 
 
-def _tensor(name: str, output: Any) -> Tensor:
+def output_tensor(name: str, output: Any) -> Tensor:
+    """What a layer returns, or the first part of it, which must be a floating-point tensor."""
     if isinstance(output, tuple | list) and output:
         output = output[0]
     if not isinstance(output, torch.Tensor) or not output.is_floating_point():

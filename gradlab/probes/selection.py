@@ -66,3 +66,43 @@ def layer_kind(module: nn.Module) -> str:
 def layer_stride(module: nn.Module) -> int:
     """The stride of a convolution's first dimension; 1 for anything else."""
     return int(module.stride[0]) if isinstance(module, _ConvNd) else 1
+
+
+def select_weight_layers(model: nn.Module, layers: Selection = None) -> dict[str, nn.Module]:
+    """Choose the layers whose gradients are measured: as `select_layers`, but for another default.
+
+    Args:
+        model: Any module.
+        layers: None selects the layers that count towards a network's depth, convolutions and linear layers but
+            the projections of shortcuts; every module with parameters of its own where there are none.
+
+    Raises:
+        UsageError: When nothing is selected, or the model has no parameters.
+    """
+    if next(model.parameters(), None) is None:
+        raise UsageError(f"{type(model).__name__} has no parameters: there is no gradient to measure")
+    if layers is not None:
+        return select_layers(model, layers)
+    modules: dict[str, nn.Module] = dict(model.named_modules())
+    weighted: dict[str, nn.Module] = {
+        name: module
+        for name, module in modules.items()
+        if isinstance(module, _ConvNd | nn.Linear) and not is_projection(name, module)
+    }
+    return weighted or {n: m for n, m in modules.items() if next(m.parameters(recurse=False), None) is not None}
+
+
+def find_blocks(model: nn.Module) -> dict[str, nn.Module]:
+    """The building blocks of a network, by name: what a row of residual blocks consists of.
+
+    A block is an element of an `nn.Sequential` or `nn.ModuleList` in which at least two convolutions or linear
+    layers lie, and no smaller such element.
+    """
+    elements = {
+        f"{name}.{child}".removeprefix("."): module
+        for name, row in model.named_modules()
+        if isinstance(row, nn.Sequential | nn.ModuleList)
+        for child, module in row.named_children()
+        if sum(isinstance(m, _ConvNd | nn.Linear) for m in module.modules()) >= 2
+    }
+    return {n: m for n, m in elements.items() if not any(other.startswith(f"{n}.") for other in elements)}

@@ -1,5 +1,6 @@
 """Measurements as tidy frames with their records."""
 
+from gradlab.results.gradients import GradientsResult
 from gradlab.results.input_gradients import InputGradientsResult
 from gradlab.results.record import Stopwatch, make_record, versions
 from gradlab.results.responses import ResponsesResult
@@ -7,6 +8,7 @@ from gradlab.results.result import Result
 from gradlab.results.shatter import ShatterResult
 
 __all__ = [
+    "GradientsResult",
     "InputGradientsResult",
     "ResponsesResult",
     "Result",

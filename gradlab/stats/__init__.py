@@ -59,6 +59,7 @@ from gradlab.stats.path_counting import (
 )
 from gradlab.stats.rectified_residual import rectified_residual_gradient_moments
 from gradlab.stats.segment import segment_autocorrelation
+from gradlab.stats.sum_of_squares import sum_of_squares
 
 __all__ = [
     "CENTRED_EXPONENT",
@@ -116,6 +117,7 @@ __all__ = [
     "row_norm_variation",
     "segment_autocorrelation",
     "standard_error",
+    "sum_of_squares",
     "tap_coverage",
     "unit_rows",
     "white_noise",

@@ -20,7 +20,7 @@ WELL_CONDITIONED = 10.0
 _ROW = 1024
 """Length of a row summed in float32: short enough for its rounding, long enough to be as fast as memory."""
 
-_FEW = 1 << 17
+FEW = 1 << 17
 """Below so many elements rounding does not average out over rows, and float64 costs next to nothing."""
 
 _PENDING_ROWS = 8192
@@ -174,12 +174,12 @@ class FastMoments:
     def update(self, x: Tensor) -> None:
         """Take in a real tensor of any floating dtype; nothing of it is kept."""
         x = x.detach()
-        if x.numel() < _FEW and x.device.type != "mps":
+        if x.numel() < FEW and x.device.type != "mps":
             x = x.double()
         elif x.dtype in (torch.float16, torch.bfloat16):
             x = x.float()
         if self.channel_dim is None:
-            rows = _memory_rows(x)
+            rows = memory_rows(x)
         else:
             self._channels = x.shape[self.channel_dim]
             rows = _channel_rows(x, self.channel_dim)
@@ -249,7 +249,7 @@ def _row_sums(rows: Tensor, out: Tensor) -> tuple[Tensor, Tensor, Tensor | None]
     return sums, norms, lost
 
 
-def _memory_rows(x: Tensor) -> Tensor:
+def memory_rows(x: Tensor) -> Tensor:
     """All values as rows of `_ROW` where their number allows, in memory order: a view if x allows one."""
     if not x.is_contiguous() and x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last):
         x = x.permute(0, 2, 3, 1)
