@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from .console import Commands
+from .gradients import gradients
 from .models import models
 from .responses import responses
 from .shatter import shatter
@@ -42,5 +43,6 @@ def main(
 
 
 app.command()(responses)
+app.command()(gradients)
 app.command()(shatter)
 app.command()(models)

@@ -5,6 +5,10 @@ from typing import Annotated
 
 import typer
 
+Models = Annotated[
+    list[str],
+    typer.Option("--model", "-m", help="Networks, NAME[@WEIGHTS]; comma-separated or repeated.", metavar="LIST"),
+]
 Weights = Annotated[
     str | None,
     typer.Option(help="Weights of networks that name none: init, init:SEED, trained, hub.", metavar="WEIGHTS"),
@@ -38,6 +42,7 @@ BatchNorm = Annotated[
         metavar="MODE",
     ),
 ]
+LayersTable = Annotated[bool, typer.Option("--layers-table", help="Print a row a layer as well.")]
 Out = Annotated[Path, typer.Option(help="Folder for the files.", metavar="DIR")]
 Format = Annotated[list[str], typer.Option(help="Figure formats: png, pdf, svg.", metavar="LIST")]
 TableFormat = Annotated[

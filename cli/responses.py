@@ -12,10 +12,6 @@ from . import options
 from .console import one_of, progress_bar, split
 from .report import file_kinds, report
 
-Models = Annotated[
-    list[str],
-    typer.Option("--model", "-m", help="Networks, NAME[@WEIGHTS]; comma-separated or repeated.", metavar="LIST"),
-]
 Layers = Annotated[
     str | None,
     typer.Option(
@@ -23,7 +19,6 @@ Layers = Annotated[
         metavar="GLOB",
     ),
 ]
-LayersTable = Annotated[bool, typer.Option("--layers-table", help="Print a row a layer as well.")]
 Exact = Annotated[bool, typer.Option("--exact", help="Centred float64 statistics: slower, right for any mean.")]
 NoData = Annotated[
     bool, typer.Option("--no-data", help="Predict from batch-normalization parameters; no image is read.")
@@ -34,7 +29,7 @@ SameRecipe = Annotated[
 
 
 def responses(
-    model: Models,
+    model: options.Models,
     weights: options.Weights = None,
     data: options.Data = "cifar10-sample",
     images: options.Images = None,
@@ -44,7 +39,7 @@ def responses(
     no_data: NoData = False,
     exact: Exact = False,
     same_recipe: SameRecipe = False,
-    layers_table: LayersTable = False,
+    layers_table: options.LayersTable = False,
     table: options.TableFormat = None,
     batch_size: options.BatchSize = 100,
     device: options.Device = "auto",

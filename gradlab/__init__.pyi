@@ -2,7 +2,7 @@ from . import models, plots, stats
 from .checkpoints import read_checkpoint, save_checkpoint
 from .data import batches
 from .errors import GradlabError, UsageError
-from .experiments import input_gradients, responses, shatter, shattering
+from .experiments import gradients, input_gradients, responses, shatter, shattering
 from .models import batch_statistics
 from .networks import build
 from .normalization import Normalization
@@ -33,6 +33,7 @@ __all__ = [
     "batch_statistics",
     "batches",
     "build",
+    "gradients",
     "input_gradients",
     "log_spaced",
     "models",

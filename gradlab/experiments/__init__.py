@@ -1,8 +1,9 @@
 """One measurement a file: builds networks, runs data past probes, returns a result."""
 
+from gradlab.experiments.gradients import gradients
 from gradlab.experiments.input_gradients import input_gradients
 from gradlab.experiments.responses import responses
 from gradlab.experiments.shatter import shatter
 from gradlab.experiments.shattering import shattering
 
-__all__ = ["input_gradients", "responses", "shatter", "shattering"]
+__all__ = ["gradients", "input_gradients", "responses", "shatter", "shattering"]

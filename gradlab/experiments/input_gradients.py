@@ -22,14 +22,14 @@ from gradlab.experiments.subjects import (
     forward,
     has_batch_norm,
     is_trained,
-    label_of,
+    label_of_all,
     network_facts,
     one_each,
     unique_label,
+    with_weights,
 )
 from gradlab.models import batch_statistics, weighted_layers
 from gradlab.models.looks_linear import LooksLinearNet
-from gradlab.networks import build
 from gradlab.probes import InputGradients, NormGrad
 from gradlab.probes.input_gradients import left_out_note, normalization_kind
 from gradlab.results import InputGradientsResult, Stopwatch, make_record
@@ -133,7 +133,7 @@ def input_gradients(
     for spec, normalization in zip(asked, one_each(normalize, len(asked)), strict=True):
         variants = [
             (model, batches(data, batch_size, model, device=where, images=images, normalize=normalization, seed=seed))
-            for model in _with_weights(spec, weights, range(seed, seed + seeds))
+            for model in with_weights(spec, weights, range(seed, seed + seeds))
         ]
         taken = [result.networks[0] for result in results]
         results.append(_measured(variants, settings, taken, normalization, progress))
@@ -155,14 +155,6 @@ def input_gradients(
     return result
 
 
-def _with_weights(spec: str | nn.Module, weights: str | None, seeds: Sequence[int]) -> list[nn.Module]:
-    """The network with its weights; with those of every seed where it is asked for as initialized."""
-    if not isinstance(spec, str):
-        return [spec]
-    several = (spec.partition("@")[2] or weights) == "init"
-    return [build(spec, weights, seed=seed) for seed in (seeds if several else seeds[:1])]
-
-
 def _measured(
     variants: Sequence[tuple[nn.Module, Batches]],
     settings: _Settings,
@@ -172,8 +164,7 @@ def _measured(
 ) -> InputGradientsResult:
     """One network's result over all its weights."""
     model, stream = variants[0]
-    label = label_of(model) if len(variants) == 1 else f"{model.network.name}@init"  # type: ignore[union-attr]
-    label = unique_label(label, taken)
+    label = unique_label(label_of_all([variant for variant, _ in variants]), taken)
     samples: list[list[Sample]] = []
     total, done, left_out = stream.count * len(variants), 0, 0
     for variant, images in variants:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from contextlib import nullcontext
 from typing import Any
@@ -11,12 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from gradlab.data import Batches, batches
-from gradlab.errors import GradlabError, UsageError
+from gradlab.errors import UsageError
 from gradlab.experiments.device import device_name, pick_device
 from gradlab.experiments.subjects import (
     BatchNormMode,
     Progress,
     assumptions,
+    copy_of,
     forward,
     has_batch_norm,
     is_trained,
@@ -175,13 +175,7 @@ def runner(model: nn.Module, mode: BatchNormMode) -> nn.Module:
     What is ours has batch normalization folded away where only its value counts. Batch statistics stay in
     the contiguous layout: in channels_last torch sums them in float32 on the CPU, off by 2e-6.
     """
-    try:
-        clone = copy.deepcopy(model).eval()
-    except RuntimeError as error:
-        reason = str(error).split("\n")[0]
-        raise GradlabError(
-            f"{label_of(model)} cannot be copied ({reason}): measure it in your own loop, with gl.ResponseStd"
-        ) from error
+    clone = copy_of(model)
     if mode == "batch":
         return clone.to(memory_format=torch.contiguous_format)
     if isinstance(model, FOLDABLE):

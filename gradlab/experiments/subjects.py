@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from gradlab.errors import GradlabError, UsageError
+from gradlab.networks import build
 from gradlab.normalization import Normalization
 
 BatchNormMode = Literal["eval", "batch"]
@@ -40,6 +42,36 @@ def has_batch_norm(model: nn.Module) -> bool:
 def label_of(model: nn.Module) -> str:
     """A network's name from `gl.build`, else its class."""
     return str(getattr(model, "name", type(model).__name__))
+
+
+def label_of_all(variants: Sequence[nn.Module]) -> str:
+    """The name of one network with several weights: those of every seed, as `with_weights` gives them."""
+    model = variants[0]
+    return label_of(model) if len(variants) == 1 else f"{model.network.name}@init"  # type: ignore[union-attr]
+
+
+def with_weights(spec: str | nn.Module, weights: str | None, seeds: Sequence[int]) -> list[nn.Module]:
+    """The network with its weights; with those of every seed where it is asked for as initialized."""
+    if not isinstance(spec, str):
+        return [spec]
+    several = (spec.partition("@")[2] or weights) == "init"
+    return [build(spec, weights, seed=seed) for seed in (seeds if several else seeds[:1])]
+
+
+def copy_of(model: nn.Module) -> nn.Module:
+    """A copy to run, in eval mode; the model itself stays as it is.
+
+    Raises:
+        GradlabError: When it cannot be copied.
+    """
+    try:
+        return copy.deepcopy(model).eval()
+    except RuntimeError as error:
+        reason = str(error).split("\n")[0]
+        raise GradlabError(
+            f"{label_of(model)} cannot be copied ({reason}): measure it in your own loop, with a probe such as "
+            "gl.ResponseStd"
+        ) from error
 
 
 def unique_label(label: str, taken: Sequence[str]) -> str:

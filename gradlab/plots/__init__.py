@@ -1,5 +1,6 @@
 """A frame in, matplotlib axes out."""
 
+from gradlab.plots.gradients import gradients_figure, plot_gradients, plot_ratios
 from gradlab.plots.input_gradients import input_gradients_figure, plot_against_depth
 from gradlab.plots.responses import plot_responses, responses_figure
 from gradlab.plots.shatter import acf_figure, plot_acf, signals_figure
@@ -10,9 +11,12 @@ __all__ = [
     "acf_figure",
     "coactivation_figure",
     "correlation_figure",
+    "gradients_figure",
     "input_gradients_figure",
     "plot_acf",
     "plot_against_depth",
+    "plot_gradients",
+    "plot_ratios",
     "plot_responses",
     "responses_figure",
     "signals_figure",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 import pandas as pd
@@ -11,7 +10,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from gradlab.plots.theme import COLUMN_WIDTH, FAMILY_DASHES, depth_colors
+from gradlab.plots.networks import common_weights, legend_columns, network_labels, network_styles
+from gradlab.plots.theme import COLUMN_WIDTH
 
 _RING: dict[str, Any] = {"marker": "o", "linestyle": "", "markerfacecolor": "white", "markeredgewidth": 0.9}
 
@@ -31,7 +31,7 @@ def plot_responses(frame: pd.DataFrame, ax: Axes, *, order: str = "execution") -
         The axes drawn on.
     """
     value = "std" if (frame["count"] + frame["non_finite"]).any() else "predicted_std"
-    for network, style in _styles(list(dict.fromkeys(frame["network"]))).items():
+    for network, style in network_styles(list(dict.fromkeys(frame["network"]))).items():
         rows = frame[frame["network"] == network]
         if order == "magnitude":
             ranked = rows[value].dropna().sort_values(ascending=False)
@@ -64,10 +64,9 @@ def responses_figure(frame: pd.DataFrame, figure: Figure) -> Figure:
         The same figure.
     """
     networks = list(dict.fromkeys(frame["network"]))
-    labels = _labels(networks)
-    longest = max(map(len, labels))
-    columns = 3 if longest <= 10 and len(networks) > 5 else 2 if longest <= 26 and len(networks) > 1 else 1
-    legend_rows = -(-(len(networks) + 1) // columns) + bool(_common_weights(networks))
+    labels = network_labels(networks)
+    columns = legend_columns(labels)
+    legend_rows = -(-(len(networks) + 1) // columns) + bool(common_weights(networks))
     figure.set_layout_engine("constrained", h_pad=0.03, w_pad=0.02)
     figure.set_size_inches(COLUMN_WIDTH, 3.5 + 0.13 * legend_rows)
     upper, lower = figure.subplots(2, 1)
@@ -75,43 +74,11 @@ def responses_figure(frame: pd.DataFrame, figure: Figure) -> Figure:
     plot_responses(frame, lower, order="magnitude")
     handles = [
         Line2D([], [], **{**style, "label": label})
-        for style, label in zip(_styles(networks).values(), labels, strict=True)
+        for style, label in zip(network_styles(networks).values(), labels, strict=True)
     ]
     if (frame["stride"] > 1).any():
         handles.append(Line2D([], [], color="0.35", label="downsampling", **_RING))
-    common = _common_weights(networks)
+    common = common_weights(networks)
     title = f"weights: {common}" if common else None
     figure.legend(handles=handles, loc="outside upper center", ncols=columns, title=title)
     return figure
-
-
-def _labels(networks: list[str]) -> list[str]:
-    """The networks' names, without the weights where all have the same: the title says them then."""
-    return [network.partition("@")[0] for network in networks] if _common_weights(networks) else networks
-
-
-def _common_weights(networks: list[str]) -> str | None:
-    """The weights that all networks have, if they are the same by name and there are several networks."""
-    weights = {network.partition("@")[2] for network in networks}
-    return weights.pop() if len(weights) == 1 else None
-
-
-def _styles(networks: list[str]) -> dict[str, dict[str, Any]]:
-    """One colour a depth, shared by a plain net and its residual counterpart; the dash tells the family."""
-    keys = {network: re.sub(r"plain|resnet", "", network.partition("@")[0]) for network in networks}
-    if len(set(zip(keys.values(), ("plain" in n for n in networks), strict=True))) < len(networks):
-        keys = {network: network.replace("plain", "resnet") for network in networks}
-    ordered = sorted(dict.fromkeys(keys.values()), key=_by_depth)
-    colors = depth_colors(ordered)
-    return {
-        network: {
-            "color": colors[key],
-            "linestyle": FAMILY_DASHES["plain" if "plain" in network.partition("@")[0] else "residual"],
-        }
-        for network, key in keys.items()
-    }
-
-
-def _by_depth(key: str) -> tuple[int, str]:
-    depth = re.search(r"\d+", key)
-    return (int(depth[0]) if depth else 0), key

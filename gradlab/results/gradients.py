@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import pandas as pd
 
 from gradlab.errors import GradlabError
+from gradlab.results.gradient_claims import claims
+from gradlab.results.gradient_summary import body_of, summary_row
 from gradlab.results.result import Result
+from gradlab.results.tables import Formats
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 COLUMNS = [
     "network",
@@ -53,7 +60,15 @@ class GradientsResult(Result):
     """
 
     name: ClassVar[str] = "gradients"
-    title: ClassVar[str | None] = "Gradients"
+    title: ClassVar[str | None] = "Gradients, layer by layer"
+    formats: ClassVar[Formats] = {
+        "depth": "{:d}".format,
+        "first / last": "{:.3g}".format,
+        "×/÷": "{:.2f}".format,
+        **dict.fromkeys(("growth a layer", "±", "theory"), "{:.3f}".format),
+        **dict.fromkeys(("float32 off by", "float32_error"), "{:.1e}".format),
+        **dict.fromkeys(("weight_norm", "grad_norm", "grad_rms", "relative", "response_grad_rms"), "{:.4g}".format),
+    }
 
     @classmethod
     def from_rows(
@@ -115,6 +130,78 @@ class GradientsResult(Result):
     def totals(self, network: str | None = None) -> pd.DataFrame:
         """The rows of all measured parameters together, which `ExampleGradients` gives."""
         return self._rows(self.frame["kind"] == TOTAL, network)
+
+    def facts(self, network: str) -> dict[str, Any]:
+        """What the record says of one network."""
+        facts = (entry for entry in self.record.get("networks", []) if entry["network"] == network)
+        return next(facts, {"network": network})
+
+    @property
+    def value(self) -> str:
+        """The column that table and figure are about: by the option `mode`, or what was measured."""
+        responses = self.record.get("options", {}).get("mode") == "responses"
+        return "response_grad_rms" if responses or not self.frame["grad_norm"].notna().any() else "grad_norm"
+
+    def body(self, network: str) -> pd.DataFrame:
+        """The layers of one network that are compared across depth, at the last step; see `summary`."""
+        layers = self.layers(network)
+        layers = layers[layers["step"] == layers["step"].max()]
+        missing = {name: float("nan") for name in ("theory",) if name not in layers}
+        return body_of(layers.assign(**missing))
+
+    def summary(self) -> pd.DataFrame:
+        """A row a network: first-to-last ratio and growth a layer of the gradient, each with its error, and theory.
+
+        Taken over 3×3 convolutions, or else over the commonest kind of layer, and over seeds; see `summary_row`.
+        """
+        summary = self._summed_up()
+        optional = ("claim", "dtype", "theory", "float32 off by", "×/÷", "±")
+        return summary.drop(columns=[name for name in optional if summary[name].isna().all()])
+
+    def _summed_up(self) -> pd.DataFrame:
+        """The summary with the columns that have no values here."""
+        return pd.DataFrame(
+            [summary_row(self.body(network), self.value, self.facts(network)) for network in self.networks]
+        )
+
+    def layers_table(self, network: str) -> pd.DataFrame:
+        """One network's rows, with the columns a reader wants."""
+        columns = ["seed", "index", "layer", "kind", "weight_norm", "grad_norm", "relative", "response_grad_rms"]
+        layers = self.layers(network)
+        return layers[columns + [name for name in ("float32_error", "absent") if name in layers]]
+
+    def findings(self) -> list[str]:
+        """Plain against residual nets, and each network against the claim of the literature on it; computed."""
+        return claims(self._summed_up())
+
+    def plot(self, ax: Axes | None = None) -> Axes:
+        """Draw norms against depth.
+
+        Args:
+            ax: Draw only the upper panel here; None makes the whole figure.
+
+        Returns:
+            The axes of the upper panel.
+        """
+        from gradlab.plots import gradients_figure, plot_gradients, theme
+
+        if ax is not None:
+            return plot_gradients(self._drawn_rows(), ax, self.value)
+        with theme():
+            import matplotlib.pyplot as plt
+
+            return gradients_figure(self._drawn_rows(), self._summed_up(), plt.figure(), self.value).axes[0]
+
+    def figure(self) -> Figure:
+        """Norms against depth, and first-to-last ratios against the depth of the networks."""
+        from matplotlib.figure import Figure
+
+        from gradlab.plots import gradients_figure
+
+        return gradients_figure(self._drawn_rows(), self._summed_up(), Figure(), self.value)
+
+    def _drawn_rows(self) -> pd.DataFrame:
+        return pd.concat([self.body(network) for network in self.networks], ignore_index=True)
 
     def _rows(self, chosen: pd.Series, network: str | None) -> pd.DataFrame:
         if network is not None:

@@ -1,0 +1,140 @@
+"""Gradient norms against depth, and how much they grow from the last layer to the first."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
+
+from gradlab.plots.networks import common_weights, legend_columns, network_labels, network_styles
+from gradlab.plots.theme import COLUMN_WIDTH
+
+LABELS = {
+    "grad_norm": "norm of the weight's gradient",
+    "response_grad_rms": "RMS of the response's gradient",
+}
+"""What a figure can show, by column."""
+
+_THEORY: dict[str, Any] = {"color": "black", "linestyle": (0, (1, 1.2)), "linewidth": 0.8}
+_MARKERS = {"plain": "s", "residual": "o"}
+
+
+def plot_gradients(frame: pd.DataFrame, ax: Axes, value: str = "grad_norm") -> Axes:
+    """Draw norms against depth on a logarithmic axis, a line a network, with theory where there is any.
+
+    Over seeds the line is the geometric mean, the band its standard error. Theory gives ratios between layers of one
+    shape: it is drawn through the mean of each run of them.
+
+    Args:
+        frame: Layers of a gradients frame, those of the body.
+        ax: Where to draw.
+        value: A column of `LABELS`.
+
+    Returns:
+        The axes drawn on.
+    """
+    for network, style in network_styles(list(dict.fromkeys(frame["network"]))).items():
+        rows = frame[(frame["network"] == network) & (frame[value] > 0) & np.isfinite(frame[value])]
+        logs = np.log(rows[value].astype(float)).groupby([rows["index"], rows["call"]])
+        index = logs.mean().index.get_level_values(0).astype(float)
+        mean, error = logs.mean().to_numpy(), (logs.std() / np.sqrt(logs.count())).fillna(0).to_numpy()
+        ax.plot(index, np.exp(mean), **style)
+        ax.fill_between(
+            index, np.exp(mean - error), np.exp(mean + error), color=style["color"], alpha=0.25, linewidth=0
+        )
+        _plot_theory(rows, ax, value)
+    ax.set_yscale("log")
+    ax.set_ylabel(LABELS[value])
+    ax.set_xlabel("layer, in order of execution")
+    ax.set_xlim(left=0)
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
+    return ax
+
+
+def _plot_theory(rows: pd.DataFrame, ax: Axes, value: str) -> None:
+    """The predicted ratios of one network, through the geometric mean of each run of layers of one shape."""
+    known = rows[rows["theory"].notna()]
+    runs = (known["numel"] != known["numel"].shift()).cumsum()
+    for _, run in known.groupby(runs):
+        layers = run.groupby("index")[[value, "theory"]].agg(lambda column: np.log(column.astype(float)).mean())
+        if len(layers) > 1:
+            shift = (layers[value] - layers["theory"]).mean()
+            ax.plot(layers.index.astype(float), np.exp(layers["theory"] + shift), zorder=4, **_THEORY)
+
+
+def plot_ratios(summary: pd.DataFrame, ax: Axes) -> Axes:
+    """Draw the first layer's norm over the last one's against depth, plain beside residual nets.
+
+    Args:
+        summary: A gradients summary: network, depth, first / last and its error as a factor.
+        ax: Where to draw; bars are of two standard errors.
+
+    Returns:
+        The axes drawn on.
+    """
+    rows = summary[summary["first / last"].notna()]
+    families = [_family(network) for network in rows["network"]]
+    for family in dict.fromkeys(families):
+        line = rows[[other == family for other in families]].sort_values("depth")
+        ratio = line["first / last"].to_numpy(dtype=float)
+        factor = line["×/÷"].fillna(1).to_numpy(dtype=float) ** 2
+        kind = "plain" if "plain" in family else "residual"
+        style = next(iter(network_styles([family]).values()))
+        bars = np.stack([ratio - ratio / factor, ratio * factor - ratio])
+        ax.errorbar(line["depth"], ratio, bars, elinewidth=0.7, capsize=1.5, marker=_MARKERS[kind], **style)
+    depths = sorted(set(rows["depth"]))
+    ax.axhline(1, color="0.6", linewidth=0.7, zorder=0)
+    ax.set_yscale("log")
+    ax.xaxis.set_major_locator(FixedLocator(depths))
+    ax.xaxis.set_minor_locator(NullLocator())
+    ax.margins(x=0.12)
+    ax.set_xlabel("depth (weighted layers)")
+    ax.set_ylabel("first layer's / last layer's")
+    return ax
+
+
+def gradients_figure(frame: pd.DataFrame, summary: pd.DataFrame, figure: Figure, value: str = "grad_norm") -> Figure:
+    """Draw norms against depth above and, for several networks, first-to-last ratios against their depth below.
+
+    Args:
+        frame: Layers of a gradients frame, those of the body.
+        summary: Its summary.
+        figure: An empty figure; it gets the width of a column.
+        value: A column of `LABELS`.
+
+    Returns:
+        The same figure.
+    """
+    networks = list(dict.fromkeys(frame["network"]))
+    labels = network_labels(networks)
+    columns = legend_columns(labels)
+    theory = bool(frame["theory"].notna().any())
+    panels = 2 if len(networks) > 1 else 1
+    common = common_weights(networks)
+    legend_rows = -(-(len(networks) + theory) // columns) + bool(common)
+    figure.set_layout_engine("constrained", h_pad=0.03, w_pad=0.02)
+    figure.set_size_inches(COLUMN_WIDTH, 0.1 + (2.2, 3.7)[panels - 1] + 0.13 * legend_rows)
+    upper, *lower = figure.subplots(panels, 1, squeeze=False, height_ratios=(1.3, 1)[:panels])[:, 0]
+    plot_gradients(frame, upper, value)
+    for ax in lower:
+        plot_ratios(summary, ax)
+    handles = [
+        Line2D([], [], **{**style, "label": label})
+        for style, label in zip(network_styles(networks).values(), labels, strict=True)
+    ]
+    if theory:
+        handles.append(Line2D([], [], label="theory, infinite width", **_THEORY))
+    title = f"weights: {common}" if common else None
+    figure.legend(handles=handles, loc="outside upper center", ncols=columns, title=title)
+    return figure
+
+
+def _family(network: str) -> str:
+    """A network's name without its depth."""
+    return re.sub(r"(plain|resnet|mlp)\d+", r"\1", network)

@@ -1,0 +1,89 @@
+"""A gradients frame summed up: a row a network, with the first-to-last ratio and the growth a layer."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from gradlab.stats import growth_a_layer, standard_error
+
+
+def body_of(layers: pd.DataFrame) -> pd.DataFrame:
+    """The layers of one network that are compared across depth.
+
+    3×3 convolutions where there are any, else the commonest kind of convolution; in nets without convolutions the
+    linear layers of the commonest shape.
+
+    Args:
+        layers: Rows of one network's layers.
+    """
+    kinds = layers["kind"].astype(str)
+    convolutions = kinds.str.contains("conv")
+    if (kinds == "conv3x3").any():
+        return layers[kinds == "conv3x3"]
+    if convolutions.any():
+        return layers[kinds == kinds[convolutions].mode()[0]]
+    sizes = layers["numel"].fillna(0)
+    return layers[sizes == sizes.mode().iloc[-1]]
+
+
+def summary_row(body: pd.DataFrame, value: str, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """One network's row.
+
+    Means are over seeds, of logarithms. `first / last` has its standard error as a factor; `growth a layer` is that
+    of the second moment towards the input, with one slope for all layers and a level for each of their shapes.
+
+    Args:
+        body: Its layers that are compared, with the column theory.
+        value: The column that is summed up.
+        facts: What the record says of it.
+    """
+    network = str(facts["network"])
+    seeds = body["seed"].nunique(dropna=False)
+    logs, index, shape = _by_seed(body, value)
+    ratio, ratio_error = _mean(logs[:, 0] - logs[:, -1]) if logs.shape[1] > 1 else (math.nan, math.nan)
+    growth, error = (term.item() for term in growth_a_layer(logs, index, shape))
+    known = body[body["theory"].notna()]
+    theory = growth_a_layer(*_by_seed(known, "theory"))[0].item() if len(known) else math.nan
+    errors = body["float32_error"] if "float32_error" in body else pd.Series(dtype=float)
+    return {
+        "network": facts.get("name", network),
+        "weights": _weights(network, facts),
+        "BN": facts.get("bn", "–"),
+        "depth": facts.get("depth", len(body)),
+        "first / last": math.exp(ratio),
+        "×/÷": math.exp(ratio_error),
+        "growth a layer": math.exp(2 * growth),
+        "±": 2 * error * math.exp(2 * growth),
+        "theory": math.exp(2 * theory),
+        "claim": facts.get("claim"),
+        "seeds": seeds,
+        "dtype": "/".join(dict.fromkeys(body["dtype"])) if "dtype" in body else None,
+        "float32 off by": errors.max() if len(errors) else math.nan,
+    }
+
+
+def _by_seed(body: pd.DataFrame, value: str) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Logarithms (S, L) of the layers that every seed has, their places (L,) and shapes (L,)."""
+    values = body[value].astype(float)
+    whole = body.assign(log=np.log(values.where(np.isfinite(values) & (values > 0))), seed=body["seed"].fillna(-1))
+    table = whole.pivot_table(index="seed", columns=["index", "call"], values="log", dropna=False)
+    table = table.dropna(axis=1, how="any")
+    places = table.columns.get_level_values(0).astype(int)
+    first = whole.drop_duplicates("index").set_index("index")
+    shapes = pd.factorize((first["kind"].astype(str) + first["numel"].astype(str)).loc[places])[0]
+    return torch.tensor(table.to_numpy()), torch.tensor(list(places)), torch.tensor(shapes)
+
+
+def _mean(samples: torch.Tensor) -> tuple[float, float]:
+    return samples.mean().item(), standard_error(samples).item()
+
+
+def _weights(network: str, facts: Mapping[str, Any]) -> str:
+    """The weights in words: `init` for those of several seeds."""
+    return network.partition("@")[2] or str(facts.get("weights_label", "–"))
