@@ -13,9 +13,10 @@ from gradlab.models.external import is_external
 from gradlab.results.gradient_claims import CLAIMS, Claim
 from gradlab.stats import (
     batch_norm_relu_growth,
+    he_growth,
     rectified_residual_gradient_moments,
-    residual_gradient_moments,
     tap_coverage,
+    taps_inside,
 )
 
 
@@ -33,67 +34,73 @@ class Prediction:
 
 
 def predicted_gradients(
-    model: nn.Module, bn: BatchNormMode, size: int, *, responses: bool = False
+    model: nn.Module, bn: BatchNormMode, size: int, *, responses: bool, summed: bool
 ) -> Prediction | None:
     """The prediction for a network of ours as initialized, or None where no claim applies.
 
-    Claims are on CIFAR networks with identity shortcuts, and on fully connected nets with batch normalization or
-    without any normalization.
+    There are claims on CIFAR networks with identity shortcuts, and on fully connected nets without shortcuts.
+    What is said of nets without normalization is said of responses, and what is said of residual nets not of a
+    sum of outputs: its gradient is equal for all images, and shortcuts hand on what normalization would take out.
 
     Args:
         model: From `gl.build`.
         bn: Statistics of its batch normalization; as initialized the running ones are 0 and 1, which is none.
         size: Of its input images along a side.
-        responses: Of the responses' gradients, not the weights': zero padding lets these fall without normalization.
+        responses: Of the responses' gradients, not the weights'.
+        summed: Whether the loss is the sum of the outputs.
     """
     network = getattr(model, "network", None)
     if network is None or is_trained(model) or is_external(network.name):
         return None
     if is_mlp(network.name):
-        return _fully_connected(network.name, bn)
+        return _fully_connected(network.name, bn, responses)
     architecture = parse_name(network.name)
-    if architecture.imagenet or architecture.looks_linear or architecture.option not in (None, "A"):
+    if architecture.imagenet or architecture.looks_linear or architecture.option not in (None, "A") or size < 4:
         return None
-    if bn == "eval":
-        plain = architecture.family == "plain" and not responses
-        return Prediction(CLAIMS["he"], dict.fromkeys(_convolutions(architecture), 1.0)) if plain else None
-    return _convolutional(architecture, size)
-
-
-def _convolutional(architecture: Architecture, size: int) -> Prediction:
-    blocks = (architecture.depth - 2) // 6
-    coverages = [tap_coverage(max(size // 2**stage, 1)) for stage in range(3)]
-    growth = [batch_norm_relu_growth(coverage) for coverage in coverages for _ in range(blocks)]
-    names = _convolutions(architecture)
     if architecture.family == "plain":
-        steps = [factor for factor in growth for _ in range(2)]
-        return Prediction(CLAIMS["batch norm"], _norms(names, _from_the_end(steps)))
-    moments = rectified_residual_gradient_moments(blocks, coverages, architecture.beta).tolist()
-    both = [value for g, moment in zip(growth, moments, strict=True) for value in (g * moment, moment)]
-    return Prediction(CLAIMS["residual"], _norms(names, both))
+        return _plain(architecture, size, bn) if responses or bn == "batch" else None
+    return None if summed or bn == "eval" else _residual(architecture, size)
 
 
-def _fully_connected(name: str, bn: BatchNormMode) -> Prediction | None:
+def _plain(architecture: Architecture, size: int, bn: BatchNormMode) -> Prediction:
+    steps = []
+    for stage in range(3):
+        inside = float(taps_inside(size // 2**stage).mean())
+        factor = batch_norm_relu_growth(tap_coverage(size // 2**stage)) if bn == "batch" else he_growth(inside, 2.0)
+        steps += [factor] * (2 * _blocks(architecture))
+    claim = CLAIMS["batch norm" if bn == "batch" else "he"]
+    return Prediction(claim, _norms(_convolutions(architecture), _from_the_end(steps)))
+
+
+def _residual(architecture: Architecture, size: int) -> Prediction:
+    blocks = _blocks(architecture)
+    coverages = [tap_coverage(size // 2**stage) for stage in range(3)]
+    outputs = rectified_residual_gradient_moments(blocks, coverages, architecture.beta).tolist()
+    moments = []
+    for block, output in enumerate(outputs):
+        # The branch's first layer lies one batch normalization and ReLU before its second.
+        moments += [batch_norm_relu_growth(coverages[block // blocks]) * output, output]
+    return Prediction(CLAIMS["residual"], _norms(_convolutions(architecture), moments))
+
+
+def _fully_connected(name: str, bn: BatchNormMode, responses: bool) -> Prediction | None:
     architecture = parse_mlp(name)
     family = architecture.family.at(architecture.depth)
-    norm = "none" if family.norm == "bn" and bn == "eval" else family.norm
-    if family.kind == "resnet" and norm == "bn":
-        moments = residual_gradient_moments(architecture.depth, family.beta).tolist()
-        return Prediction(CLAIMS["residual"], _norms(_linears(architecture.depth), moments))
-    if family.kind == "ff" and norm in ("bn", "none"):
-        factor, claim = (batch_norm_relu_growth(), "batch norm") if norm == "bn" else (1.0, "he")
-        names = _linears(architecture.depth - 1)
-        return Prediction(CLAIMS[claim], _norms(names, _from_the_end([factor] * len(names))))
-    return None
+    names = [f"body.{block}.linear" for block in range(architecture.depth - 1)]
+    if family.kind != "ff" or family.norm not in ("bn", "none"):
+        return None
+    if family.norm == "bn" and bn == "batch":
+        return Prediction(CLAIMS["batch norm"], _norms(names, _from_the_end([batch_norm_relu_growth()] * len(names))))
+    return Prediction(CLAIMS["he"], dict.fromkeys(names, 1.0)) if responses else None
+
+
+def _blocks(architecture: Architecture) -> int:
+    return (architecture.depth - 2) // 6
 
 
 def _convolutions(architecture: Architecture) -> list[str]:
-    blocks = (architecture.depth - 2) // 6
-    return [f"layer{stage}.{block}.conv{k}" for stage in (1, 2, 3) for block in range(blocks) for k in (1, 2)]
-
-
-def _linears(blocks: int) -> list[str]:
-    return [f"body.{block}.linear" for block in range(blocks)]
+    blocks = range(_blocks(architecture))
+    return [f"layer{stage}.{block}.conv{k}" for stage in (1, 2, 3) for block in blocks for k in (1, 2)]
 
 
 def _from_the_end(factors: list[float]) -> list[float]:

@@ -178,7 +178,7 @@ def _network(
     result = GradientsResult.concat(parts)
     result.notes = list(dict.fromkeys([*result.notes, *_float32_notes(label, result.frame, settings.dtype)]))
     result.frame["seed"] = result.frame["seed"].astype("Int64")
-    prediction = predicted_gradients(model, first.bn, stream_size(stream), responses=settings.mode == "responses")
+    prediction = predicted_gradients(model, first.bn, _size(stream), responses=settings.mode == "responses")
     predicted = {} if prediction is None else prediction.norms
     result.frame["theory"] = result.frame["layer"].map(predicted).where(~result.frame["block"]).astype(float)
     facts = _facts(passes, result, digests) | {"claim": None if prediction is None else prediction.claim.key}
@@ -261,7 +261,7 @@ def _own_seed(model: nn.Module) -> int | None:
     return int(seed) if kind == "init" else None
 
 
-def stream_size(stream: Batches) -> int:
+def _size(stream: Batches) -> int:
     """Positions of an image along a side; 1 for inputs that are no images."""
     images, _ = next(iter(stream))
     return int(images.shape[-1]) if images.ndim == 4 else 1

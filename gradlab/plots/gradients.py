@@ -59,13 +59,14 @@ def plot_gradients(frame: pd.DataFrame, ax: Axes, value: str = "grad_norm") -> A
 
 def _plot_theory(rows: pd.DataFrame, ax: Axes, value: str) -> None:
     """The predicted ratios of one network, through the geometric mean of each run of layers of one shape."""
-    known = rows[rows["theory"].notna()]
-    runs = (known["numel"] != known["numel"].shift()).cumsum()
-    for _, run in known.groupby(runs):
-        layers = run.groupby("index")[[value, "theory"]].agg(lambda column: np.log(column.astype(float)).mean())
-        if len(layers) > 1:
-            shift = (layers[value] - layers["theory"]).mean()
-            ax.plot(layers.index.astype(float), np.exp(layers["theory"] + shift), zorder=4, **_THEORY)
+    known = rows[rows["theory"].notna()].assign(
+        value=np.log(rows[value].astype(float)), theory=np.log(rows["theory"].astype(float))
+    )
+    layers = known.groupby(["index", "numel"])[["value", "theory"]].mean().reset_index()
+    for _, run in layers.groupby((layers["numel"] != layers["numel"].shift()).cumsum()):
+        if len(run) > 1:
+            shift = (run["value"] - run["theory"]).mean()
+            ax.plot(run["index"].astype(float), np.exp(run["theory"] + shift), zorder=4, **_THEORY)
 
 
 def plot_ratios(summary: pd.DataFrame, ax: Axes) -> Axes:

@@ -35,6 +35,7 @@ from gradlab.stats.gradient_growth import (
     he_growth,
     residual_gradient_moments,
     tap_coverage,
+    taps_inside,
 )
 from gradlab.stats.gradient_kernel import feedforward_gradient_kernel
 from gradlab.stats.growth_fit import growth_a_layer
@@ -119,6 +120,7 @@ __all__ = [
     "standard_error",
     "sum_of_squares",
     "tap_coverage",
+    "taps_inside",
     "unit_rows",
     "white_noise",
     "white_noise_acf",

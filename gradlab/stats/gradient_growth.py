@@ -17,10 +17,11 @@ def he_growth(fan_out: float, weight_variance: float) -> float:
     """Growth a layer of the gradient's second moment in a ReLU net without normalization: n̂·Var[w]/2.
 
     He et al. 2015b (arXiv:1502.01852), Eq. 13. It is 1 for n̂·Var[w] = 2 (Eq. 14), and with weights of variance
-    2/n it is n̂/n: 1 where a layer has as many outputs as inputs.
+    2/n it is n̂/n: 1 where a layer has as many outputs as inputs. It is about the gradient of a response, example by
+    example; that of a weight sums over examples and positions, which line up more from layer to layer.
 
     Args:
-        fan_out: n̂ = k²·d, connections that leave one input.
+        fan_out: n̂ = k²·d, connections that leave one input; with zero padding those inside, on average over a map.
         weight_variance: Var[w].
     """
     return fan_out * weight_variance / 2
@@ -45,15 +46,29 @@ def batch_norm_relu_growth(coverage: float = 1.0) -> float:
 
 
 def tap_coverage(size: int, kernel: int = 3, dimensions: int = 2) -> float:
-    """ρ = Σ q_t²/Σ q_t of a zero-padded convolution of stride 1 that keeps the map's size.
+    """ρ = Σ q_t²/Σ q_t over the shares of positions at which each tap lies inside the map; see `taps_inside`."""
+    inside = taps_inside(size, kernel, dimensions)
+    return float(inside.square().sum() / inside.sum())
+
+
+def taps_inside(size: int, kernel: int = 3, dimensions: int = 2) -> Tensor:
+    """q_t: share of positions at which each tap of a zero-padded convolution lies inside its map.
 
     Args:
-        size: Positions of the map along each dimension.
+        size: Positions of the map along each dimension; the convolution, of stride 1, keeps it.
         kernel: Taps along each dimension, an odd number.
         dimensions: Of the map.
+
+    Returns:
+        (kernel^dimensions,), float64.
     """
-    inside = torch.tensor([max(size - abs(t), 0) / size for t in range(-(kernel // 2), kernel // 2 + 1)])
-    return float(inside.square().sum() / inside.sum()) ** dimensions
+    line = torch.tensor(
+        [max(size - abs(t), 0) / size for t in range(-(kernel // 2), kernel // 2 + 1)], dtype=torch.float64
+    )
+    shares = torch.ones(1, dtype=torch.float64)
+    for _ in range(dimensions):
+        shares = torch.outer(shares, line).flatten()
+    return shares
 
 
 def residual_gradient_moments(blocks: int, beta: float = 1.0) -> Tensor:
