@@ -29,8 +29,24 @@ from gradlab.stats.effective_rank import (
     row_norm_variation,
     unit_rows,
 )
+from gradlab.stats.example_gradients import (
+    ExampleContributions,
+    ExampleSums,
+    OuterGradients,
+    RowGradients,
+    convolution_gradients,
+    normalization_gradients,
+    positions_sum,
+)
 from gradlab.stats.expected_acf import expected_autocorrelation
 from gradlab.stats.gradient_kernel import feedforward_gradient_kernel
+from gradlab.stats.gradient_noise import (
+    gradient_diversity,
+    gradient_variance,
+    mean_cosine,
+    simple_noise_scale,
+    true_gradient_square,
+)
 from gradlab.stats.jackknife import jackknife, standard_error
 from gradlab.stats.moments import (
     WELL_CONDITIONED,
@@ -51,7 +67,7 @@ from gradlab.stats.path_counting import (
     path_correlation,
 )
 from gradlab.stats.segment import segment_autocorrelation
-from gradlab.stats.sum_of_squares import sum_of_squares
+from gradlab.stats.sum_of_squares import sum_of_squares, sums_of_squares
 
 __all__ = [
     "CENTRED_EXPONENT",
@@ -59,8 +75,12 @@ __all__ = [
     "Accumulator",
     "Activation",
     "CentredMoments",
+    "ExampleContributions",
+    "ExampleSums",
     "FastMoments",
     "Moments",
+    "OuterGradients",
+    "RowGradients",
     "activation_statistics",
     "autocorrelation",
     "brown_noise",
@@ -68,6 +88,7 @@ __all__ = [
     "brown_noise_pooled_acf",
     "centred_moments",
     "coactive_fractions",
+    "convolution_gradients",
     "cosines",
     "effective_rank",
     "expected_autocorrelation",
@@ -77,6 +98,8 @@ __all__ = [
     "feedforward_law",
     "gradient_correlation",
     "gradient_covariance",
+    "gradient_diversity",
+    "gradient_variance",
     "half_life",
     "is_constant",
     "jackknife",
@@ -89,13 +112,16 @@ __all__ = [
     "log_path_counts",
     "log_rate",
     "mean_activation",
+    "mean_cosine",
     "noise_effective_rank",
+    "normalization_gradients",
     "normalized_residual_law",
     "normalized_residual_variance",
     "normalized_response_std",
     "paper_asymptote",
     "path_correlation",
     "pooled_autocorrelation",
+    "positions_sum",
     "power_exponent",
     "relative_effective_rank",
     "residual_correlation",
@@ -103,8 +129,11 @@ __all__ = [
     "residual_variance",
     "row_norm_variation",
     "segment_autocorrelation",
+    "simple_noise_scale",
     "standard_error",
     "sum_of_squares",
+    "sums_of_squares",
+    "true_gradient_square",
     "unit_rows",
     "white_noise",
     "white_noise_acf",
