@@ -8,6 +8,7 @@ from .networks import build
 from .normalization import Normalization
 from .plots import theme
 from .probes import (
+    ExampleGradients,
     InputGradients,
     ParameterGradients,
     ResponseGradients,
@@ -18,6 +19,7 @@ from .probes import (
 from .results import GradientsResult, InputGradientsResult, ResponsesResult, Result, ShatterResult
 
 __all__ = [
+    "ExampleGradients",
     "GradientsResult",
     "GradlabError",
     "InputGradients",

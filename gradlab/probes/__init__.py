@@ -1,5 +1,6 @@
 """Hooks that stream statistics off any module."""
 
+from gradlab.probes.example_gradients import ExampleGradients
 from gradlab.probes.hooks import Probe
 from gradlab.probes.input_gradients import InputGradients, NormGrad
 from gradlab.probes.parameter_gradients import ParameterGradients
@@ -10,6 +11,7 @@ from gradlab.probes.schedule import Schedule, StepProbe, log_spaced
 from gradlab.probes.selection import find_blocks, layer_kind, layer_stride, select_layers, select_weight_layers
 
 __all__ = [
+    "ExampleGradients",
     "InputGradients",
     "NormGrad",
     "ParameterGradients",

@@ -29,6 +29,15 @@ from gradlab.stats.effective_rank import (
     row_norm_variation,
     unit_rows,
 )
+from gradlab.stats.example_gradients import (
+    ExampleContributions,
+    ExampleSums,
+    OuterGradients,
+    RowGradients,
+    convolution_gradients,
+    normalization_gradients,
+    positions_sum,
+)
 from gradlab.stats.expected_acf import expected_autocorrelation
 from gradlab.stats.gradient_growth import (
     batch_norm_relu_growth,
@@ -38,6 +47,13 @@ from gradlab.stats.gradient_growth import (
     taps_inside,
 )
 from gradlab.stats.gradient_kernel import feedforward_gradient_kernel
+from gradlab.stats.gradient_noise import (
+    gradient_diversity,
+    gradient_variance,
+    mean_cosine,
+    simple_noise_scale,
+    true_gradient_square,
+)
 from gradlab.stats.growth_fit import growth_a_layer
 from gradlab.stats.jackknife import jackknife, standard_error
 from gradlab.stats.moments import (
@@ -60,7 +76,7 @@ from gradlab.stats.path_counting import (
 )
 from gradlab.stats.rectified_residual import rectified_residual_gradient_moments
 from gradlab.stats.segment import segment_autocorrelation
-from gradlab.stats.sum_of_squares import sum_of_squares
+from gradlab.stats.sum_of_squares import sum_of_squares, sums_of_squares
 
 __all__ = [
     "CENTRED_EXPONENT",
@@ -68,8 +84,12 @@ __all__ = [
     "Accumulator",
     "Activation",
     "CentredMoments",
+    "ExampleContributions",
+    "ExampleSums",
     "FastMoments",
     "Moments",
+    "OuterGradients",
+    "RowGradients",
     "activation_statistics",
     "autocorrelation",
     "batch_norm_relu_growth",
@@ -78,6 +98,7 @@ __all__ = [
     "brown_noise_pooled_acf",
     "centred_moments",
     "coactive_fractions",
+    "convolution_gradients",
     "cosines",
     "effective_rank",
     "expected_autocorrelation",
@@ -87,6 +108,8 @@ __all__ = [
     "feedforward_law",
     "gradient_correlation",
     "gradient_covariance",
+    "gradient_diversity",
+    "gradient_variance",
     "growth_a_layer",
     "half_life",
     "he_growth",
@@ -101,13 +124,16 @@ __all__ = [
     "log_path_counts",
     "log_rate",
     "mean_activation",
+    "mean_cosine",
     "noise_effective_rank",
+    "normalization_gradients",
     "normalized_residual_law",
     "normalized_residual_variance",
     "normalized_response_std",
     "paper_asymptote",
     "path_correlation",
     "pooled_autocorrelation",
+    "positions_sum",
     "power_exponent",
     "rectified_residual_gradient_moments",
     "relative_effective_rank",
@@ -117,10 +143,13 @@ __all__ = [
     "residual_variance",
     "row_norm_variation",
     "segment_autocorrelation",
+    "simple_noise_scale",
     "standard_error",
     "sum_of_squares",
+    "sums_of_squares",
     "tap_coverage",
     "taps_inside",
+    "true_gradient_square",
     "unit_rows",
     "white_noise",
     "white_noise_acf",

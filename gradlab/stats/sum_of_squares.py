@@ -1,9 +1,13 @@
-"""The sum of squares of a tensor, at the speed of memory."""
+"""Sums of squares at the speed of memory."""
+
+import math
 
 import torch
 from torch import Tensor
 
 from gradlab.stats.moments import FEW, memory_rows
+
+_ROW = 1024
 
 
 def sum_of_squares(x: Tensor) -> Tensor:
@@ -18,12 +22,29 @@ def sum_of_squares(x: Tensor) -> Tensor:
     Returns:
         Float64 (float32 on mps) of shape (); NaN or infinite where an element is.
     """
-    x = x.detach()
-    if x.device.type == "mps":
-        return x.float().square().sum()
-    if x.numel() < FEW:
-        x = x.double()
-    elif x.dtype in (torch.float16, torch.bfloat16):
-        x = x.float()
+    x = _at_least_single(x.detach())
     rows: Tensor = torch.linalg.vector_norm(memory_rows(x), dim=1)
-    return rows.double().square().sum()
+    return (rows if x.device.type == "mps" else rows.double()).square().sum()
+
+
+def sums_of_squares(rows: Tensor) -> Tensor:
+    """Σ x² over each row, as `sum_of_squares` takes it.
+
+    Args:
+        rows: Shape (n, p), of any floating dtype.
+
+    Returns:
+        Float64 (float32 on mps) of shape (n,).
+    """
+    rows = _at_least_single(rows.detach())
+    length = math.gcd(rows.shape[1], _ROW)
+    if length < _ROW // 16 and rows.device.type != "mps":
+        rows, length = rows.double(), rows.shape[1]
+    parts: Tensor = torch.linalg.vector_norm(rows.reshape(len(rows), -1, max(1, length)), dim=2)
+    return (parts if rows.device.type == "mps" else parts.double()).square().sum(1)
+
+
+def _at_least_single(x: Tensor) -> Tensor:
+    if x.numel() < FEW and x.device.type != "mps":
+        return x.double()
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x

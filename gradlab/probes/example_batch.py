@@ -1,0 +1,73 @@
+"""What `ExampleGradients` holds between a forward pass and its backward pass."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gradlab.errors import GradlabError
+from gradlab.probes.example_rows import MeasuredBatch
+from gradlab.stats import ExampleContributions, ExampleSums, RowGradients
+
+
+@dataclass
+class OpenBatch:
+    """One forward pass: how many examples, how often each parameter is used, and what has come back for it."""
+
+    examples: int
+    uses: dict[int, int] = field(default_factory=dict)
+    partial: dict[int, Tensor] = field(default_factory=dict)
+    sums: dict[int, ExampleSums] = field(default_factory=dict)
+
+    def add(self, parameter: int, contribution: ExampleContributions) -> None:
+        """Take in one use of a parameter; gradients of several uses have to be added before they are reduced."""
+        self.uses[parameter] -= 1
+        if not self.uses[parameter] and parameter not in self.partial:
+            self.sums[parameter] = contribution.sums()
+            return
+        rows = contribution.rows()
+        self.partial[parameter] = self.partial[parameter] + rows if parameter in self.partial else rows
+        if not self.uses[parameter]:
+            self._close(parameter)
+
+    def measured(self, scale: Tensor | float) -> MeasuredBatch:
+        """All that has come back, and no more will.
+
+        Args:
+            scale: What the loss was multiplied by.
+        """
+        for parameter in [*self.partial]:
+            self._close(parameter)
+        numbers = sorted(self.sums)
+        sums = [self.sums[number] for number in numbers]
+        return MeasuredBatch(
+            parameters=numbers,
+            norms=torch.stack([s.norms for s in sums]) / scale,
+            sum_norms=torch.stack([s.sum_norm for s in sums]) / scale,
+            direction_norms=torch.stack([s.direction_norm for s in sums]),
+        )
+
+    def _close(self, parameter: int) -> None:
+        self.sums[parameter] = RowGradients.of(self.partial.pop(parameter)).sums()
+
+
+@dataclass
+class Call:
+    """What a module was called with, until its gradient comes."""
+
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+
+    def __post_init__(self) -> None:
+        self.versions = [tensor._version for tensor in self._tensors()]
+
+    def _tensors(self) -> list[Tensor]:
+        return [value for value in (*self.args, *self.kwargs.values()) if isinstance(value, Tensor)]
+
+    def check_unchanged(self, name: str) -> None:
+        """Autograd itself finds this out only where it saved the input."""
+        if self.versions != [tensor._version for tensor in self._tensors()]:
+            raise GradlabError(f"the input of {name} was changed in place after the layer had read it")
