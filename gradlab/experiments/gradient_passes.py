@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -15,9 +15,11 @@ from gradlab.data import Batches
 from gradlab.errors import GradlabError, UsageError
 from gradlab.experiments.subjects import BatchNormMode, copy_of, forward
 from gradlab.models import batch_statistics
-from gradlab.probes import ParameterGradients, ResponseGradients
+from gradlab.probes import ExampleGradients, ParameterGradients, ResponseGradients
+from gradlab.probes.parameter_gradients import l2_norms
 from gradlab.probes.selection import Selection
 from gradlab.results import GradientsResult
+from gradlab.results.gradients import TOTAL
 
 Dtype = Literal["float32", "float64"]
 LossName = Literal["cross-entropy", "sum"]
@@ -79,35 +81,55 @@ def measure(part: Pass, dtype: torch.dtype, count: Callable[[int], None] | None 
     if not any(parameter.requires_grad for parameter in model.parameters()) and any(model.parameters()):
         raise GradlabError(f"{part.label}: every parameter is frozen (requires_grad is off): there is no gradient")
     model.zero_grad()
-    done, correct, losses = 0, 0, 0.0
-    classes = 0
+    done, correct, classes = 0, 0, 0
+    losses: list[Tensor] = []
     statistics = batch_statistics(model) if part.bn == "batch" else nullcontext()
-    with (
-        statistics,
-        ParameterGradients(model, part.layers) as of_weights,
-        ResponseGradients(model, part.layers) as of_responses,
-    ):
+    probes: list[ParameterGradients | ResponseGradients | ExampleGradients] = [
+        ParameterGradients(model, part.layers),
+        ResponseGradients(model, part.layers),
+    ]
+    if part.per_example:
+        probes.append(ExampleGradients(model, part.layers, reduction="sum"))
+    with statistics, ExitStack() as stack:
+        for probe in probes:
+            stack.enter_context(probe)
         for images, labels in part.batches(dtype):
             output = forward(model, part.label, images)
-            each = losses_of_examples(part, output, labels)
-            # A mean over all images, or over the batch whose statistics were used.
-            loss = each.sum() / (len(images) if part.bn == "batch" else part.images)
-            _backward(loss, part.label)
+            losses.append(losses_of_examples(part, output, labels))
+            _backward(losses[-1].mean() if part.bn == "batch" else losses[-1].sum(), part.label)
+            losses[-1] = losses[-1].detach()
             done += len(images)
-            losses += each.sum().item()
             if labels is not None and part.loss == "cross-entropy":
                 correct, classes = correct + int((output.argmax(1) == labels).sum()), output.shape[1]
             if part.bn == "batch" or done == part.images:
-                of_weights.step()
-                of_responses.step()
+                for probe in probes:
+                    probe.step()
+                total = _norm(model)
                 model.zero_grad()
             if count is not None:
                 count(done)
-    result = GradientsResult.join([probe.result(part.label) for probe in (of_weights, of_responses)])
-    result.frame = averaged(result.frame)
-    facts = {"loss": losses / done, "accuracy": correct / done if classes else None, "classes": classes}
+    result = GradientsResult.join([probe.result(part.label) for probe in probes])
+    result.frame.loc[result.frame["kind"] == TOTAL, "grad_norm"] = total
+    # Over the images of the whole measurement, where they were summed up one by one.
+    result.frame = averaged(result.frame, 1 if part.bn == "batch" else part.images)
+    each = torch.cat(losses).double().cpu()
+    if isinstance(probes[-1], ExampleGradients):
+        result.examples = _with_losses(probes[-1].examples(), each, part.label)
+    facts = {"loss": each.mean().item(), "accuracy": correct / done if classes else None, "classes": classes}
     result.record["networks"] = [{"network": part.label, **facts}]
     return result
+
+
+def _norm(model: nn.Module) -> float:
+    """L2 norm of the gradient of all parameters."""
+    gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+    return float(l2_norms(gradients).norm()) if gradients else 0.0
+
+
+def _with_losses(examples: pd.DataFrame, losses: Tensor, label: str) -> pd.DataFrame:
+    """A row an image and layer: network, seed (to be filled in), example, loss, layer, norm."""
+    examples = examples.assign(network=label, seed=None, loss=losses.numpy()[examples["example"]])
+    return examples[["network", "seed", "example", "loss", "layer", "norm"]]
 
 
 def losses_of_examples(part: Pass, output: Tensor, labels: Tensor | None) -> Tensor:
@@ -137,10 +159,15 @@ def _backward(loss: Tensor, label: str) -> None:
     loss.backward()  # type: ignore[no-untyped-call]
 
 
-def averaged(frame: pd.DataFrame) -> pd.DataFrame:
-    """A row a layer from a row a layer and batch: means of norms and RMS values, with the number of batches."""
+def averaged(frame: pd.DataFrame, images: int) -> pd.DataFrame:
+    """A row a layer from a row a layer and batch: means of norms and RMS values, with the number of batches.
+
+    Args:
+        frame: A gradients frame, a step a batch.
+        images: What the losses' sums are to be divided by.
+    """
     key = ["network", "block", "layer", "call"]
     frame = frame.assign(batches=frame.groupby(key, sort=False)["step"].transform("nunique"))
-    means = {name: frame.groupby(key, sort=False)[name].transform("mean") for name in AVERAGED}
+    means = {name: frame.groupby(key, sort=False)[name].transform("mean") / images for name in AVERAGED}
     frame = frame.assign(**means, non_finite=frame.groupby(key, sort=False)["non_finite"].transform("any"))
     return frame[frame["step"] == frame["step"].min()].reset_index(drop=True)

@@ -7,13 +7,13 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import pandas as pd
-import torch
 from torch import nn
 
-from gradlab.data import Batches, batches
+from gradlab.data import batches
 from gradlab.errors import UsageError
 from gradlab.experiments.device import device_name, pick_device
-from gradlab.experiments.gradient_passes import Dtype, LossName, Pass, measure
+from gradlab.experiments.float32 import float32_notes, measure_soundly
+from gradlab.experiments.gradient_passes import Dtype, LossName, Pass
 from gradlab.experiments.gradient_theory import predicted_gradients
 from gradlab.experiments.responses import near_chance
 from gradlab.experiments.subjects import (
@@ -31,12 +31,6 @@ from gradlab.experiments.subjects import (
 from gradlab.models import weighted_layers
 from gradlab.probes.selection import Selection
 from gradlab.results import GradientsResult, Stopwatch, make_record
-
-FLOAT32_BOUND = 5e-3
-"""Relative error of a layer's norm from which float32 is not trusted."""
-
-FLOAT32_IMAGES = 16
-"""Images on which float32 is held against float64."""
 
 
 @dataclass(frozen=True)
@@ -172,16 +166,17 @@ def _network(
     for place, part in enumerate(passes):
         done = sum(earlier.images for earlier in passes[:place])
         count = None if progress is None else (lambda n, done=done: progress(label, done + n, total))
-        parts.append(_seed(part, settings.dtype, count))
-        parts[-1].frame["seed"] = seed + place if len(passes) > 1 else _own_seed(part.model)
+        parts.append(measure_soundly(part, settings.dtype, count))
+        own = seed + place if len(passes) > 1 else _own_seed(part.model)
+        parts[-1].frame["seed"] = own
+        if parts[-1].examples is not None:
+            parts[-1].examples["seed"] = own
         digests.append(getattr(getattr(part.model, "network", None), "digest", None))
     result = GradientsResult.concat(parts)
-    result.notes = list(dict.fromkeys([*result.notes, *_float32_notes(label, result.frame, settings.dtype)]))
+    result.notes = list(dict.fromkeys([*result.notes, *float32_notes(label, result.frame, settings.dtype)]))
     result.frame["seed"] = result.frame["seed"].astype("Int64")
-    prediction = predicted_gradients(model, first.bn, _size(stream), responses=settings.mode == "responses")
-    predicted = {} if prediction is None else prediction.norms
-    result.frame["theory"] = result.frame["layer"].map(predicted).where(~result.frame["block"]).astype(float)
-    facts = _facts(passes, result, digests) | {"claim": None if prediction is None else prediction.claim.key}
+    claim = _add_theory(result.frame, first, settings)
+    facts = _facts(passes, result, digests) | {"claim": claim}
     result.record = {"networks": [facts]}
     result.notes += assumptions(model, label, facts["normalization"], normalize)
     if facts["near_chance"]:
@@ -194,47 +189,19 @@ def _network(
     return result
 
 
-def _seed(part: Pass, dtype: Dtype | None, count: Any) -> GradientsResult:
-    """One set of weights, in float32 where that carries it."""
-    if dtype == "float64":
-        return _marked(measure(part, torch.float64, count), "float64", None)
-    errors = _float32_errors(part)
-    worst = max((error for error in errors.values() if error == error), default=0.0)
-    if dtype is None and worst > FLOAT32_BOUND:
-        return _marked(measure(part, torch.float64, count), "float64", errors)
-    return _marked(measure(part, torch.float32, count), "float32", errors)
-
-
-def _marked(result: GradientsResult, dtype: str, errors: dict[str, float] | None) -> GradientsResult:
-    result.frame["dtype"] = dtype
-    result.frame["float32_error"] = result.frame["layer"].map(errors or {}).where(~result.frame["block"]).astype(float)
-    return result
-
-
-def _float32_errors(part: Pass) -> dict[str, float]:
-    """Relative error of float32 norms of every layer, on a few images that float64 is tried on too."""
-    few = part.on_few(FLOAT32_IMAGES)
-    single, double = (
-        measure(few, dtype).layers().groupby("layer")["grad_norm"].mean() for dtype in (torch.float32, torch.float64)
+def _add_theory(frame: pd.DataFrame, part: Pass, settings: _Settings) -> str | None:
+    """Fill in the column theory; give the key of the claim that it is of."""
+    images, _ = next(iter(part.stream))
+    prediction = predicted_gradients(
+        part.model,
+        part.bn,
+        int(images.shape[-1]),
+        responses=settings.mode == "responses",
+        summed=settings.loss == "sum",
     )
-    return dict((single / double - 1).abs().where(double > 0, 0.0).where(double.notna()))
-
-
-def _float32_notes(label: str, frame: pd.DataFrame, dtype: Dtype | None) -> list[str]:
-    """What is to be known of float32, in words."""
-    worst = frame.loc[frame["float32_error"].idxmax()] if frame["float32_error"].notna().any() else None
-    if worst is None or worst["float32_error"] <= FLOAT32_BOUND:
-        return []
-    seeds = frame.loc[frame["float32_error"] > FLOAT32_BOUND, "seed"].nunique(dropna=False)
-    found = (
-        f"{label}: float32 norms are off by up to {worst['float32_error']:.2g} of their value ({worst['layer']}, on "
-        f"{FLOAT32_IMAGES} images)"
-    )
-    if dtype == "float32":
-        return [f"{found}, as float32_error marks: --dtype float64 measures them right"]
-    of = frame["seed"].nunique(dropna=False)
-    which = "measured" if of == 1 else f"{seeds} of {of} seeds measured"
-    return [f"{found}: {which} in float64"]
+    norms = {} if prediction is None else prediction.norms
+    frame["theory"] = frame["layer"].map(norms).where(~frame["block"]).astype(float)
+    return None if prediction is None else prediction.claim.key
 
 
 def _facts(passes: Sequence[Pass], result: GradientsResult, digests: list[str | None]) -> dict[str, Any]:
@@ -259,9 +226,3 @@ def _own_seed(model: nn.Module) -> int | None:
     """The seed of initial weights; None of others."""
     kind, _, seed = getattr(getattr(model, "network", None), "weights", "").partition(":")
     return int(seed) if kind == "init" else None
-
-
-def _size(stream: Batches) -> int:
-    """Positions of an image along a side; 1 for inputs that are no images."""
-    images, _ = next(iter(stream))
-    return int(images.shape[-1]) if images.ndim == 4 else 1

@@ -68,6 +68,19 @@ def summary_row(body: pd.DataFrame, value: str, facts: Mapping[str, Any]) -> dic
     }
 
 
+def examples_row(totals: pd.DataFrame) -> dict[str, float]:
+    """What the gradients of single examples tell together, of all parameters: means over seeds, NaN without any.
+
+    Args:
+        totals: One network's rows of all parameters.
+    """
+    titles = {"example_norm": "example norm", "noise_scale": "noise scale", "diversity": "diversity"}
+    return {
+        title: float(totals[name].astype(float).mean()) if name in totals else math.nan
+        for name, title in titles.items()
+    }
+
+
 def _by_seed(body: pd.DataFrame, value: str) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Logarithms (S, L) of the layers that every seed has, their places (L,) and shapes (L,)."""
     values = body[value].astype(float)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import pandas as pd
 
 from gradlab.errors import GradlabError
 from gradlab.results.gradient_claims import claims
-from gradlab.results.gradient_summary import body_of, summary_row
+from gradlab.results.gradient_summary import body_of, examples_row, summary_row
 from gradlab.results.result import Result
 from gradlab.results.tables import Formats
 
@@ -41,6 +42,8 @@ COLUMNS = [
 TOTAL = "total"
 """Layer and kind of the row that stands for all measured parameters together."""
 
+EXAMPLES_FILE = "gradients-examples.csv"
+
 _INTEGERS = ("seed", "index", "numel", "response_numel", "step", "call")
 _KEY = ("network", "seed", "step", "block", "layer", "call")
 
@@ -57,7 +60,17 @@ class GradientsResult(Result):
 
     Norms are L2. What was not measured is missing. `ExampleGradients` adds examples, example_norm, variance,
     noise_scale, diversity and mean_cosine, and a row whose layer and kind are `total`, without an index.
+
+    `gl.gradients` adds batches (over which norms are averaged), dtype, float32_error (relative error that float32
+    norms were found to have on a few images) and theory (predicted norm at initialization, up to one factor for all
+    layers of one shape), and keeps single examples in `examples`.
+
+    Attributes:
+        examples: A row an example and layer: network, seed, example, loss, layer (`total` for all parameters), norm;
+            None where they were not measured.
     """
+
+    examples: pd.DataFrame | None = None
 
     name: ClassVar[str] = "gradients"
     title: ClassVar[str | None] = "Gradients, layer by layer"
@@ -65,6 +78,7 @@ class GradientsResult(Result):
         "depth": "{:d}".format,
         "first / last": "{:.3g}".format,
         "×/÷": "{:.2f}".format,
+        **dict.fromkeys(("example norm", "noise scale", "diversity"), "{:.4g}".format),
         **dict.fromkeys(("growth a layer", "±", "theory"), "{:.3f}".format),
         **dict.fromkeys(("float32 off by", "float32_error"), "{:.1e}".format),
         **dict.fromkeys(("weight_norm", "grad_norm", "grad_rms", "relative", "response_grad_rms"), "{:.4g}".format),
@@ -97,6 +111,30 @@ class GradientsResult(Result):
             frame[column] = frame[column].eq(True)
         frame = frame.astype(dict.fromkeys(_INTEGERS, "Int64") | {"absent": object})
         return cls(frame, {"networks": [{"network": network, **(facts or {})}]}, list(notes))
+
+    @classmethod
+    def concat(cls, results: Iterable[Self]) -> Self:
+        """Several networks' results as one, with their examples."""
+        parts = list(results)
+        joined = super().concat(parts)
+        examples = [part.examples for part in parts if part.examples is not None]
+        joined.examples = pd.concat(examples, ignore_index=True) if examples else None
+        return joined
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Self:
+        """Read back what `save` wrote.
+
+        Raises:
+            GradlabError: When the folder holds no such result, or files of different runs.
+        """
+        result = super().load(folder)
+        if result.record.get("options", {}).get("per_example"):
+            result.examples = pd.read_csv(Path(folder) / EXAMPLES_FILE)
+        return result
+
+    def _more_files(self) -> dict[str, bytes]:
+        return {} if self.examples is None else {EXAMPLES_FILE: self.examples.to_csv(index=False).encode()}
 
     @classmethod
     def join(cls, results: Iterable[Self]) -> Self:
@@ -155,13 +193,16 @@ class GradientsResult(Result):
         Taken over 3×3 convolutions, or else over the commonest kind of layer, and over seeds; see `summary_row`.
         """
         summary = self._summed_up()
-        optional = ("claim", "dtype", "theory", "float32 off by", "×/÷", "±")
-        return summary.drop(columns=[name for name in optional if summary[name].isna().all()])
+        always = ("network", "weights", "BN", "depth", "first / last", "growth a layer", "seeds")
+        return summary[[name for name in summary if name in always or summary[name].notna().any()]]
 
     def _summed_up(self) -> pd.DataFrame:
         """The summary with the columns that have no values here."""
         return pd.DataFrame(
-            [summary_row(self.body(network), self.value, self.facts(network)) for network in self.networks]
+            [
+                summary_row(self.body(network), self.value, self.facts(network)) | examples_row(self.totals(network))
+                for network in self.networks
+            ]
         )
 
     def layers_table(self, network: str) -> pd.DataFrame:

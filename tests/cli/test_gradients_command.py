@@ -1,0 +1,59 @@
+"""`gradlab gradients` as a user types it."""
+
+import json
+
+import pandas as pd
+import pytest
+
+CONTRACT = [
+    "network", "seed", "layer", "index", "kind", "numel", "weight_norm", "grad_norm", "grad_rms", "relative",
+    "response_grad_rms",
+]  # fmt: skip
+SMALL = ["--images", "4", "--batch-size", "4", "--seeds", "2"]
+
+
+def test_writes_what_it_says(gradlab_command, tmp_path):
+    done = gradlab_command("gradients", "--model", "plain8,resnet8", "--weights", "init", *SMALL)
+    assert done.returncode == 0, done.stderr
+    assert "At 8 layers (init) the gradient" in done.stdout
+    assert "Yang et al. 2019" in done.stdout
+    assert "De and Smith 2020" in done.stdout
+    folder = tmp_path / "results" / "gradients"
+    assert {path.name for path in folder.iterdir()} == {f"gradients.{kind}" for kind in ("csv", "json", "png", "pdf")}
+    frame = pd.read_csv(folder / "gradients.csv")
+    assert list(frame)[: len(CONTRACT)] == CONTRACT
+    assert frame["seed"].drop_duplicates().tolist() == [0, 1]
+    record = json.loads((folder / "gradients.json").read_text())
+    assert record["command"].startswith("gradlab gradients --model plain8,resnet8")
+    assert record["options"]["seeds"] == 2
+
+
+def test_responses_and_single_images(gradlab_command, tmp_path):
+    done = gradlab_command(
+        "gradients", "--model", "plain8@init", *SMALL, "--mode", "responses", "--per-example", "--table", "csv",
+        "--layers-table", "--out", "out",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "noise scale" in done.stdout
+    examples = pd.read_csv(tmp_path / "out" / "gradients-examples.csv")
+    assert list(examples) == ["network", "seed", "example", "loss", "layer", "norm"]
+    assert len(examples) == 2 * 4 * 9
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["--model", ","], "names no network"),
+        (["--model", "plain8@init", "--bn", "train"], "--bn takes eval, batch"),
+        (["--model", "plain8@init", "--loss", "hinge"], "--loss takes cross-entropy, sum"),
+        (["--model", "plain8@init", "--mode", "weights"], "--mode takes parameters, responses"),
+        (["--model", "plain8@init", "--dtype", "bfloat16"], "--dtype takes float32, float64"),
+        (["--model", "plain8@init", "--data", "noise"], "--loss sum"),
+        (["--model", "plain8@init", "--per-example", "--bn", "batch"], "couple the examples"),
+    ],
+)
+def test_bad_input_is_one_line(gradlab_command, args, message):
+    done = gradlab_command("gradients", *SMALL, *args)
+    assert done.returncode == 2, done.stderr
+    assert message in done.stderr
+    assert done.stderr.strip().count("\n") == 0

@@ -1,0 +1,307 @@
+"""The experiment: its numbers against a float64 brute force, its modes, its honesty about float32, its words."""
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+import gradlab as gl
+from gradlab.errors import GradlabError, UsageError
+from gradlab.experiments.gradient_theory import predicted_gradients
+from gradlab.models import batch_statistics
+from gradlab.results import GradientsResult
+from gradlab.results.gradient_claims import claims
+from gradlab.results.gradient_summary import body_of, summary_row
+
+SMALL = {"images": 8, "batch_size": 4, "seeds": 2}
+
+
+def by_hand(model, images, bn, data="cifar10-sample", batch_size=4, loss="cross-entropy"):
+    """Norms of the weights' gradients and RMS of a response's, in float64: of the whole mean, or batch by batch."""
+    model = model.double()
+    found = [(x.double(), y) for x, y in gl.batches(data, images if bn == "eval" else batch_size, model, images=images)]
+    weights = {n.removesuffix(".weight"): p for n, p in model.named_parameters() if p.ndim > 1 and "shortcut" not in n}
+    norms = []
+    for x, y in found:
+        model.zero_grad()
+        if bn == "batch":
+            with batch_statistics(model):
+                output = model(x)
+        else:
+            output = model(x)
+        (F.cross_entropy(output, y) if loss == "cross-entropy" else output.sum(1).mean()).backward()
+        norms.append({name: p.grad.norm().item() for name, p in weights.items()})
+    return pd.DataFrame(norms).mean()
+
+
+@pytest.mark.parametrize("bn", ["eval", "batch"])
+@pytest.mark.parametrize("name", ["plain8@init", "resnet14-B@init:3"])
+def test_norms_against_a_float64_brute_force(name, bn):
+    result = gl.gradients(name, images=8, batch_size=4, seeds=1, bn=bn, dtype="float64")
+    expected = by_hand(gl.build(name), 8, bn)
+    measured = result.layers().set_index("layer")["grad_norm"].astype(float)
+    assert set(measured.index) == set(expected.index)
+    np.testing.assert_allclose(measured, expected[measured.index], rtol=1e-9)
+
+
+def test_running_statistics_give_the_gradient_of_the_mean_whatever_the_batches():
+    whole, parts = (
+        gl.gradients("plain8@init", images=7, batch_size=n, bn="eval", seeds=1, dtype="float64") for n in (7, 3)
+    )
+    columns = ["grad_norm", "grad_rms", "relative", "response_grad_rms", "response_grad_norm"]
+    np.testing.assert_allclose(parts.frame[columns].astype(float), whole.frame[columns].astype(float), rtol=1e-10)
+    assert parts.record["networks"][0]["images"] == 7
+
+
+def test_batches_with_statistics_of_their_own_are_whole():
+    result = gl.gradients("plain8@init", images=7, batch_size=3, seeds=1)
+    assert result.record["networks"][0]["images"] == 6
+    assert (result.frame["batches"] == 2).all()
+    assert any("the last 1 images fill no batch" in note for note in result.notes)
+
+
+def test_the_sum_of_outputs_needs_no_labels():
+    result = gl.gradients("mlp4@init", "noise", images=8, batch_size=8, seeds=1, loss="sum", dtype="float64")
+    expected = by_hand(gl.build("mlp4@init"), 8, "batch", data="noise", batch_size=8, loss="sum")
+    measured = result.layers().set_index("layer")["grad_norm"].astype(float)
+    np.testing.assert_allclose(measured, expected[measured.index], rtol=1e-9)
+
+
+@pytest.mark.parametrize("depth", [8, 14])
+def test_a_plain_and_a_residual_net_of_one_seed_have_equal_weights(depth):
+    result = gl.gradients([f"plain{depth}@init", f"resnet{depth}@init"], **SMALL)
+    plain, residual = (result.layers(f"{kind}{depth}@init") for kind in ("plain", "resnet"))
+    pd.testing.assert_series_equal(plain["weight_norm"], residual["weight_norm"], check_exact=True)
+    digests = [network["digests"] for network in result.record["networks"]]
+    assert digests[0] == digests[1]
+    assert len(set(digests[0])) == 2
+
+
+def test_a_convolution_before_batch_normalization_is_scale_invariant():
+    """⟨∂L/∂W, W⟩ = 0 with batch statistics: twice the weight halves the gradient."""
+    model = gl.build("resnet8@init")
+    before = gl.gradients(model, bn="batch", dtype="float64", images=8, batch_size=8).layers().set_index("layer")
+    with torch.no_grad():
+        for name, module in model.named_modules():
+            if isinstance(module, nn.Conv2d):
+                module.weight.mul_(1024.0 if name == "layer2.0.conv1" else 256.0)
+                model.get_submodule(name.replace("conv", "bn")).eps = 0.0
+    reference = gl.build("resnet8@init")
+    for module in reference.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.eps = 0.0
+    first, after = (
+        gl.gradients(m, bn="batch", dtype="float64", images=8, batch_size=8).layers().set_index("layer")["grad_norm"]
+        for m in (reference, model)
+    )
+    ratio = (first / after).astype(float).drop("fc")
+    assert ratio["layer2.0.conv1"] == pytest.approx(1024, rel=1e-9)
+    np.testing.assert_allclose(ratio.drop("layer2.0.conv1"), 256, rtol=1e-9)
+    assert before["grad_norm"].notna().all()
+
+
+def test_float32_is_replaced_where_it_is_off_and_marked_where_it_was_asked_for():
+    automatic = gl.gradients("plain44@init", images=8, batch_size=8, seeds=1)
+    assert set(automatic.frame["dtype"]) == {"float64"}
+    assert automatic.frame["float32_error"].max() > 5e-3
+    assert any("float32 norms are off by up to" in n and "measured in float64" in n for n in automatic.notes)
+    marked = gl.gradients("plain44@init", images=8, batch_size=8, seeds=1, dtype="float32")
+    assert set(marked.frame["dtype"]) == {"float32"}
+    assert any("--dtype float64 measures them right" in note for note in marked.notes)
+    assert set(gl.gradients("resnet8@init", images=4, batch_size=4, seeds=1).frame["dtype"]) == {"float32"}
+
+
+def test_float32_error_is_the_difference_of_both():
+    norms = [
+        gl.gradients("plain20@init", images=16, batch_size=16, seeds=1, dtype=dtype).layers()
+        for dtype in ("float32", "float64")
+    ]
+    expected = (norms[0]["grad_norm"] / norms[1]["grad_norm"] - 1).abs().astype(float)
+    np.testing.assert_allclose(norms[0]["float32_error"], expected, rtol=1e-3, atol=1e-9)
+
+
+def test_gradients_of_single_images():
+    result = gl.gradients("resnet8@init", images=6, batch_size=4, seeds=1, per_example=True, dtype="float64")
+    assert result.record["networks"][0]["bn"] == "eval"
+    model = gl.build("resnet8@init").double()
+    for place, (x, y) in enumerate(gl.batches("cifar10-sample", 1, model, images=6)):
+        model.zero_grad()
+        loss = F.cross_entropy(model(x.double()), y)
+        loss.backward()
+        total = math.sqrt(sum(p.grad.square().sum().item() for p in model.parameters()))
+        rows = result.examples[result.examples["example"] == place].set_index("layer")
+        assert rows.loc["total", "norm"] == pytest.approx(total, rel=1e-9)
+        assert rows.loc["layer2.0.conv1", "norm"] == pytest.approx(
+            model.layer2[0].conv1.weight.grad.norm().item(), rel=1e-9
+        )
+        assert rows["loss"].iloc[0] == pytest.approx(loss.item(), rel=1e-9)
+    expected = by_hand(gl.build("resnet8@init"), 6, "eval")
+    measured = result.layers().set_index("layer")["grad_norm"].astype(float)
+    np.testing.assert_allclose(measured, expected[measured.index], rtol=1e-9)
+    assert result.summary()["noise scale"].notna().all()
+
+
+class Certain(nn.Module):
+    """Logits so far apart that float32 has no loss."""
+
+    def __init__(self):
+        super().__init__()
+        self.fc = nn.Linear(3 * 32 * 32, 10)
+        nn.init.zeros_(self.fc.weight)
+        with torch.no_grad():
+            self.fc.bias.copy_(torch.tensor([14.0] + [0.0] * 9))
+
+    def forward(self, x):
+        return self.fc(x.flatten(1))
+
+
+def test_images_classified_with_certainty_are_measured_in_float64():
+    result = gl.gradients(Certain(), images=40, per_example=True)
+    assert any("have a loss below 1e-05" in note and "measured in float64" in note for note in result.notes)
+    assert set(result.frame["dtype"]) == {"float64"}
+
+
+def test_frozen_and_unreached_layers_are_named():
+    model = gl.build("resnet8@init")
+    model.layer1[0].conv1.weight.requires_grad_(False)
+    result = gl.gradients(model, **SMALL, bn="batch")
+    assert any(note.startswith("layer1.0.conv1: frozen") for note in result.notes)
+    assert result.layers().set_index("layer").loc["layer1.0.conv1", "absent"] == "frozen"
+    assert result.summary()["growth a layer"].notna().all()
+
+
+def test_non_finite_gradients_are_named_by_layer():
+    model = gl.build("plain8@init")
+    with torch.no_grad():
+        model.fc.weight[0, 0] = float("nan")
+    result = gl.gradients(model, **SMALL)
+    assert any("conv1" in note and "holds NaN or infinite values" in note for note in result.notes)
+    assert result.summary()["first / last"].isna().all()
+    assert result.figure() is not None
+
+
+@pytest.mark.parametrize(
+    ("models", "options", "error", "message"),
+    [
+        ([], {}, UsageError, "at least one network"),
+        ("plain8@init", {"data": "noise"}, UsageError, "noise has no labels.*--loss sum"),
+        ("plain8@init", {"per_example": True, "bn": "batch"}, UsageError, "couple the examples"),
+        ("plain8@init", {"images": 3, "batch_size": 4}, UsageError, "do not fill a batch"),
+        ("plain8@init", {"loss": "hinge"}, UsageError, "cross-entropy or sum"),
+        ("plain8@init", {"layers": "nothing*"}, UsageError, "no layer of CifarNet matches"),
+        (nn.Flatten(), {}, UsageError, "Flatten has no parameters"),
+        (nn.Sequential(nn.Flatten(), nn.Linear(3072, 2)), {}, UsageError, "do not fit the labels"),
+        (nn.Sequential(nn.Flatten(), nn.Linear(3072, 10)).requires_grad_(False), {}, GradlabError, "is frozen"),
+    ],
+)
+def test_requests_that_cannot_be_meant(models, options, error, message):
+    with pytest.raises(error, match=message):
+        gl.gradients(models, **{**SMALL, "seeds": 1, **options})
+
+
+def toy_body(log_norms, numels, theory=math.nan):
+    rows = [
+        {
+            "seed": seed,
+            "layer": f"l{i}",
+            "index": i,
+            "call": 1,
+            "kind": "conv3x3",
+            "numel": n,
+            "theory": theory,
+            "grad_norm": math.exp(v),
+        }
+        for seed, norms in enumerate(log_norms)
+        for i, (v, n) in enumerate(zip(norms, numels, strict=True), 1)
+    ]
+    return pd.DataFrame(rows)
+
+
+def test_the_summary_is_over_logarithms():
+    row = summary_row(toy_body([[3, 2, 1], [5, 3, 1]], [9, 9, 9]), "grad_norm", {"network": "toy@init"})
+    assert row["first / last"] == pytest.approx(math.exp(3))
+    assert row["×/÷"] == pytest.approx(math.exp(1))
+    assert row["growth a layer"] == pytest.approx(math.exp(3))
+    assert row["±"] == pytest.approx(2 * 0.5 * math.exp(3))
+    assert math.isnan(row["theory"])
+
+
+def test_the_body_is_of_3x3_convolutions():
+    layers = pd.DataFrame({"kind": ["conv7x7", "conv1x1", "conv3x3", "conv1x1", "linear"], "numel": 1})
+    assert body_of(layers).index.tolist() == [2]
+    assert body_of(layers.drop(2)).index.tolist() == [1, 3]
+    linear = pd.DataFrame({"kind": "linear", "numel": [10, 100, 100, 10, 100]})
+    assert body_of(linear).index.tolist() == [1, 2, 4]
+
+
+def test_theory_where_it_holds():
+    def claim(name, bn="batch", responses=False, summed=False):
+        found = predicted_gradients(gl.build(name), bn, 32, responses=responses, summed=summed)
+        return None if found is None else found.claim.key
+
+    assert claim("plain20@init") == "batch norm"
+    assert claim("resnet20@init") == claim("resnet20-beta=0.1@init") == "residual"
+    assert claim("mlp9-norm=bn@init") == "batch norm"
+    assert claim("mlp9-norm=none@init", responses=True) == claim("plain20@init", "eval", responses=True) == "he"
+    none = ["resnet20-B@init", "plain20-ll@init", "imagenet/resnet18@init", "mlp9-norm=rms@init", "resmlp9@init"]
+    assert {claim(name) for name in none} == {None}
+    assert (
+        claim("plain20@init", "eval") is claim("resnet20@init", "eval") is claim("resnet20@init", summed=True) is None
+    )
+
+
+def test_predicted_ratios_of_one_shape():
+    plain = predicted_gradients(gl.build("plain8@init"), "batch", 32, responses=False, summed=False).norms
+    growth = gl.stats.batch_norm_relu_growth(gl.stats.tap_coverage(32))
+    assert (plain["layer1.0.conv1"] / plain["layer1.0.conv2"]) ** 2 == pytest.approx(growth)
+    residual = predicted_gradients(gl.build("resnet14@init"), "batch", 32, responses=False, summed=False).norms
+    assert (residual["layer1.0.conv1"] / residual["layer1.0.conv2"]) ** 2 == pytest.approx(growth)
+
+
+def test_claims_are_computed():
+    row = {"network": "plain20", "weights": "init", "BN": "batch", "depth": 20, "first / last": 10.0, "×/÷": 1.1}
+    row |= {"growth a layer": 1.4, "±": 0.01, "theory": 1.41, "claim": "batch norm"}
+    other = row | {"network": "resnet20", "first / last": 2.0, "claim": "residual", "theory": 1.2}
+    found = claims(pd.DataFrame([row, other]))
+    assert "10 (×/÷ 1.10) times" in found[0]
+    assert "5 times as much" in found[0]
+    assert "plain20 1.400 ± 0.010, in theory 1.410 (agrees" in found[1]
+    assert "20 standard errors off" in found[2]
+    assert len(claims(pd.DataFrame([row, other | {"BN": "eval"}]))) == 2
+
+
+@pytest.mark.parametrize("mode", ["parameters", "responses"])
+def test_save_load_and_draw(tmp_path, mode):
+    result = gl.gradients(["plain8@init", "resnet8@init"], images=4, batch_size=4, seeds=2, mode=mode)
+    paths = result.save(tmp_path / "a", ("png",), ("markdown",))
+    assert {path.name for path in paths} == {
+        "gradients.csv", "gradients.json", "gradients.png", "gradients-summary.md"
+    }  # fmt: skip
+    loaded = GradientsResult.load(tmp_path / "a")
+    assert loaded.value == result.value
+    assert loaded.findings() == result.findings()
+    assert result.figure().axes[0].get_ylabel() == (
+        "RMS of the response's gradient" if mode == "responses" else "norm of the weight's gradient"
+    )
+    gl.gradients(["plain8@init", "resnet8@init"], images=4, batch_size=4, seeds=2, mode=mode).save(
+        tmp_path / "b", ("png",)
+    )
+    for name in ("gradients.csv", "gradients.png"):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("network", "file"), [("resnet20", "resnet20-12fca82f.th"), ("resnet56", "resnet56-4bfd9763.th")]
+)
+@pytest.mark.slow
+def test_real_checkpoints(network, file, checkpoint):
+    """First 128 bundled images, mean cross-entropy, running statistics."""
+    spec = f"{network}@{checkpoint(file)}"
+    expected = by_hand(gl.build(spec), 128, "eval")
+    for dtype, rtol in (("float64", 1e-9), ("float32", 5e-3)):
+        measured = gl.gradients(spec, dtype=dtype).layers().set_index("layer")["grad_norm"].astype(float)
+        np.testing.assert_allclose(measured, expected[measured.index], rtol=rtol)
