@@ -5,8 +5,8 @@ Data: `batches` gives a named data set, normalized as a network wants it; `Norma
 Probes: `ResponseStd` and `InputGradients` measure while your own code runs the model, `ParameterGradients` and
 `ResponseGradients` while it trains, at every step or on a schedule (`log_spaced`); `predicted_response_std` needs
 no data.
-Experiments: `responses`, `gradients` and `shatter` do what the commands of the same names do, `input_gradients` what `shatter`
-does on images; `shattering` measures a function of your own.
+Experiments: `responses`, `gradients` and `shatter` do what the commands of the same names do, `input_gradients` what
+`shatter` does on images; `shattering` measures a function of your own.
 Results: `ResponsesResult`, `ShatterResult`, `InputGradientsResult` and `GradientsResult` hold tidy frames and their
 record; they save, load and plot themselves.
 Statistics: `stats` holds the mathematics, tensors in, numbers out.
