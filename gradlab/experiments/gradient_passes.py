@@ -78,7 +78,8 @@ def measure(part: Pass, dtype: torch.dtype, count: Callable[[int], None] | None 
         GradlabError: When the network cannot run, or there is no gradient.
     """
     model = copy_of(part.model).to(part.stream.device, dtype)
-    if not any(parameter.requires_grad for parameter in model.parameters()) and any(model.parameters()):
+    parameters = list(model.parameters())
+    if parameters and not any(parameter.requires_grad for parameter in parameters):
         raise GradlabError(f"{part.label}: every parameter is frozen (requires_grad is off): there is no gradient")
     model.zero_grad()
     done, correct, classes = 0, 0, 0
