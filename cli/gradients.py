@@ -80,9 +80,9 @@ def gradients(
 
     Shown are the norm of each weight's gradient, the first 3×3 layer's over the last one's, and the growth a
     layer of the second moment, beside what the literature says of initial weights: He et al. 2015 (1502.01852):
-    constant without normalization (mlp50-norm=none, or plain nets with --bn eval). Yang et al. 2019 (1902.08129): by
-    π/(π − 1) with batch normalization (plain nets, mlp50-norm=bn). De and Smith 2020 (2002.10444): a power of depth
-    with shortcuts (residual nets).
+    constant without normalization (mlp50-norm=none, or plain nets with --bn eval, in --mode responses). Yang et al.
+    2019 (1902.08129): by π/(π − 1) with batch normalization (plain nets, mlp50-norm=bn). De and Smith 2020
+    (2002.10444): a power of depth with shortcuts (residual nets).
 
     With --bn batch a gradient belongs to one batch, and norms are averaged over full batches; with --bn eval it is
     that of the mean loss over all images. Writes gradients.csv (a row a seed and layer), gradients.json (how it was
@@ -90,7 +90,7 @@ def gradients(
 
         gradlab gradients --model plain20,plain56,resnet20,resnet56 --weights init
 
-        gradlab gradients --model mlp40-norm=bn-width=1000@init --data noise --loss sum --images 200 --batch-size 200
+        gradlab gradients --model mlp50-norm=none@init --data noise --loss sum --mode responses
     """
     from gradlab.normalization import split_specs
     from gradlab.results.files import prepare_folder

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from gradlab.errors import UsageError
 from gradlab.experiments.gradient_passes import Dtype, Pass, measure
 from gradlab.results import GradientsResult
 
@@ -31,7 +32,14 @@ def measure_soundly(part: Pass, dtype: Dtype | None, count: Callable[[int], None
         part: What to measure.
         dtype: None decides by `FLOAT32_BOUND` and `CERTAIN`; `float32` marks what lies beyond; `float64` tries nothing.
         count: As of `measure`.
+
+    Raises:
+        UsageError: For float64 on a device that has none.
     """
+    if part.stream.device.type == "mps":
+        if dtype == "float64":
+            raise UsageError("mps has no float64: --device cpu measures in it")
+        return _marked(measure(part, torch.float32, count), "float32", {})
     if dtype == "float64":
         return _marked(measure(part, torch.float64, count), "float64", {})
     errors = _float32_errors(part)

@@ -40,10 +40,6 @@ class Pass:
     layers: Selection
     per_example: bool
 
-    def __post_init__(self) -> None:
-        if self.bn == "batch" and self.stream.count < self.stream.batch_size:
-            raise UsageError(f"{self.stream.count} images do not fill a batch of {self.stream.batch_size}")
-
     @property
     def images(self) -> int:
         """How many are measured: with batch statistics only those that fill batches."""

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import pandas as pd
 from torch import nn
 
-from gradlab.data import batches
+from gradlab.data import Batches, batches
 from gradlab.errors import UsageError
 from gradlab.experiments.device import device_name, pick_device
 from gradlab.experiments.float32 import float32_notes, measure_soundly
@@ -94,7 +94,7 @@ def gradients(
         data: A named data set (see `gl.batches`).
         weights: Where a model names none.
         images: Only the first so many; None takes all.
-        batch_size: Images a batch.
+        batch_size: Images a batch; all of them where there are fewer.
         device: `auto`, `cpu`, `cuda`, `cuda:1`.
         seed: First seed of initial weights, and the seed of noise data.
         seeds: Initial weights to measure of a network given as `NAME@init`; all others are measured once. A plain
@@ -133,7 +133,7 @@ def gradients(
             for model in variants
         ]
         passes = [
-            Pass(model, label, stream, settings.batch_norm(model), loss, layers, per_example)
+            Pass(model, label, _filled(stream), settings.batch_norm(model), loss, layers, per_example)
             for model, stream in zip(variants, streams, strict=True)
         ]
         results.append(_network(passes, settings, seed, normalization, progress))
@@ -154,6 +154,11 @@ def gradients(
         "gradients", options=options, device=device_name(where), stopwatch=stopwatch, **result.record
     )
     return result
+
+
+def _filled(stream: Batches) -> Batches:
+    """The same images in batches of which there is at least one full one."""
+    return replace(stream, batch_size=min(stream.batch_size, stream.count))
 
 
 def _network(

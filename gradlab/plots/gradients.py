@@ -63,7 +63,7 @@ def _plot_theory(rows: pd.DataFrame, ax: Axes, value: str) -> None:
         value=np.log(rows[value].astype(float)), theory=np.log(rows["theory"].astype(float))
     )
     layers = known.groupby(["index", "numel"])[["value", "theory"]].mean().reset_index()
-    for _, run in layers.groupby((layers["numel"] != layers["numel"].shift()).cumsum()):
+    for _, run in layers.groupby(layers["numel"].ne(layers["numel"].shift(fill_value=-1)).cumsum()):
         if len(run) > 1:
             shift = (run["value"] - run["theory"]).mean()
             ax.plot(run["index"].astype(float), np.exp(run["theory"] + shift), zorder=4, **_THEORY)

@@ -61,11 +61,10 @@ def _plain_against_residual(rows: Sequence[dict[str, Any]]) -> list[str]:
         for residual in rows:
             if not _counterparts(plain, residual):
                 continue
-            times = plain["first / last"] / residual["first / last"]
             sentences.append(
-                f"At {plain['depth']} layers ({plain['weights']}) the gradient at the first of the layers of the body "
-                f"is {_ratio(plain)} times that at the last in the plain net and {_ratio(residual)} times in the "
-                f"residual net ({residual['network']}): {times:.3g} times as much."
+                f"At {plain['depth']} layers ({plain['weights']}) the plain net's gradient is {_ratio(plain)} times as "
+                f"large at its first layer as at its last, that of the residual net ({residual['network']}) "
+                f"{_ratio(residual)} times."
             )
     return sentences
 
@@ -89,7 +88,7 @@ def _against_theory(rows: Sequence[dict[str, Any]]) -> list[str]:
         measured = "; ".join(_measured(row) for row in group)
         sentences.append(
             f"{claim.words[0].upper()}{claim.words[1:]} ({claim.source}). The gradient's second moment grows a layer "
-            f"towards the input by: {measured}."
+            f"towards the input by: {measured}. Theory is of infinite width, away from the loss."
         )
     return sentences
 

@@ -15,7 +15,7 @@ SMALL = ["--images", "4", "--batch-size", "4", "--seeds", "2"]
 def test_writes_what_it_says(gradlab_command, tmp_path):
     done = gradlab_command("gradients", "--model", "plain8,resnet8", "--weights", "init", *SMALL)
     assert done.returncode == 0, done.stderr
-    assert "At 8 layers (init) the gradient" in done.stdout
+    assert "At 8 layers (init) the plain net's gradient" in done.stdout
     assert "Yang et al. 2019" in done.stdout
     assert "De and Smith 2020" in done.stdout
     folder = tmp_path / "results" / "gradients"

@@ -58,6 +58,7 @@ def test_running_statistics_give_the_gradient_of_the_mean_whatever_the_batches()
 
 
 def test_batches_with_statistics_of_their_own_are_whole():
+    assert (gl.gradients("plain8@init", images=2, batch_size=3, seeds=1).frame["batches"] == 1).all()
     result = gl.gradients("plain8@init", images=7, batch_size=3, seeds=1)
     assert result.record["networks"][0]["images"] == 6
     assert (result.frame["batches"] == 2).all()
@@ -187,7 +188,6 @@ def test_non_finite_gradients_are_named_by_layer():
         ([], {}, UsageError, "at least one network"),
         ("plain8@init", {"data": "noise"}, UsageError, "noise has no labels.*--loss sum"),
         ("plain8@init", {"per_example": True, "bn": "batch"}, UsageError, "couple the examples"),
-        ("plain8@init", {"images": 3, "batch_size": 4}, UsageError, "do not fill a batch"),
         ("plain8@init", {"loss": "hinge"}, UsageError, "cross-entropy or sum"),
         ("plain8@init", {"layers": "nothing*"}, UsageError, "no layer of CifarNet matches"),
         (nn.Flatten(), {}, UsageError, "Flatten has no parameters"),
@@ -264,8 +264,8 @@ def test_claims_are_computed():
     row |= {"growth a layer": 1.4, "±": 0.01, "theory": 1.41, "claim": "batch norm"}
     other = row | {"network": "resnet20", "first / last": 2.0, "claim": "residual", "theory": 1.2}
     found = claims(pd.DataFrame([row, other]))
-    assert "10 (×/÷ 1.10) times" in found[0]
-    assert "5 times as much" in found[0]
+    assert "is 10 (×/÷ 1.10) times as large at its first layer as at its last" in found[0]
+    assert "(resnet20) 2 (×/÷ 1.10) times" in found[0]
     assert "plain20 1.400 ± 0.010, in theory 1.410 (agrees" in found[1]
     assert "20 standard errors off" in found[2]
     assert len(claims(pd.DataFrame([row, other | {"BN": "eval"}]))) == 2
@@ -292,7 +292,12 @@ def test_save_load_and_draw(tmp_path, mode):
 
 
 @pytest.mark.parametrize(
-    ("network", "file"), [("resnet20", "resnet20-12fca82f.th"), ("resnet56", "resnet56-4bfd9763.th")]
+    ("network", "file"),
+    [
+        ("resnet20", "resnet20-12fca82f.th"),
+        ("resnet56", "resnet56-4bfd9763.th"),
+        ("plain20", "caffe-plain20.pth"),
+    ],
 )
 @pytest.mark.slow
 def test_real_checkpoints(network, file, checkpoint):
