@@ -24,6 +24,7 @@ class Batches:
         normalization: Applied to every batch; None for data that needs none.
         device: Where the batches go.
         input_shape: Shape of one image, for data that has no size of its own.
+        dtype: Of the images and of the arithmetic of their normalization; None is float32 for images stored as bytes.
     """
 
     dataset: Dataset
@@ -32,6 +33,7 @@ class Batches:
     normalization: Normalization | None
     device: torch.device
     input_shape: tuple[int, ...]
+    dtype: torch.dtype | None = None
 
     def __len__(self) -> int:
         return -(-self.count // self.batch_size)
@@ -42,7 +44,9 @@ class Batches:
             images, labels = self.dataset.read(start, stop, self.input_shape)
             images = images.to(self.device, non_blocking=True)
             if self.normalization is not None:
-                images = self.normalization(images)
+                images = self.normalization(images, self.dtype)
+            elif self.dtype is not None:
+                images = images.to(self.dtype)
             yield images, None if labels is None else labels.to(self.device, non_blocking=True)
 
 

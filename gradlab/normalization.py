@@ -50,23 +50,26 @@ class Normalization:
     def __str__(self) -> str:
         return self.spec
 
-    def __call__(self, images: Tensor) -> Tensor:
+    def __call__(self, images: Tensor, dtype: torch.dtype | None = None) -> Tensor:
         """Normalize images.
 
         Args:
             images: (B, C, H, W): uint8 from 0 to 255, or floating point from 0 to 1.
+            dtype: Of the arithmetic; None is float32 for uint8, and floating-point images keep their own.
 
         Returns:
-            float32 (floating-point images keep their dtype), on the same device.
+            Of that dtype, on the same device.
 
         Raises:
             GradlabError: When the mean does not fit the images' shape.
         """
         _, full_range = self._parts()
         if images.dtype == torch.uint8:
-            x = images.float() if full_range else images.float() / 255
+            x = images.to(dtype or torch.float32)
+            x = x if full_range else x / 255
         else:
-            x = images * 255 if full_range else images
+            x = images.to(dtype or images.dtype)
+            x = x * 255 if full_range else x
         mean, std = (value.to(x) for value in self._statistics())
         if mean.numel() > 1 and (mean.shape[0] != x.shape[1] or mean.shape[1:] not in ((1, 1), x.shape[2:])):
             raise GradlabError(
@@ -78,7 +81,7 @@ class Normalization:
         return self.spec.removesuffix(":255"), self.spec.endswith(":255")
 
     def _statistics(self) -> tuple[Tensor, Tensor]:
-        """Mean and std, each of shape (1,), (C, 1, 1) or (C, H, W), on the scale of the spec."""
+        """Mean and std, each of shape (1,), (C, 1, 1) or (C, H, W), float64, on the scale of the spec."""
         name, full_range = self._parts()
         scale = 255.0 if full_range else 1.0
         if name == "none":
@@ -86,7 +89,7 @@ class Normalization:
         if name == "mean-image":
             return _mean_image() * (scale / 255), torch.ones(1)
         if name in CHANNEL_STATISTICS:
-            mean, std = (torch.tensor(values) * scale for values in CHANNEL_STATISTICS[name])
+            mean, std = (torch.tensor(values, dtype=torch.float64) * scale for values in CHANNEL_STATISTICS[name])
             return mean[:, None, None], std[:, None, None]
         return _numbers(self.spec, name)
 
@@ -97,7 +100,10 @@ def _numbers(spec: str, text: str) -> tuple[Tensor, Tensor]:
     try:
         if not _NUMBERS.fullmatch(text):
             raise ValueError
-        mean, std = (torch.tensor([float(n) for n in part.split(",")]) for part in (mean_text, std_text or "1"))
+        mean, std = (
+            torch.tensor([float(n) for n in part.split(",")], dtype=torch.float64)
+            for part in (mean_text, std_text or "1")
+        )
     except ValueError:
         raise UsageError(f"unknown normalization {spec!r}: give {GRAMMAR}") from None
     if not mean.isfinite().all() or not std.isfinite().all() or not (std > 0).all():
@@ -112,9 +118,9 @@ def _numbers(spec: str, text: str) -> tuple[Tensor, Tensor]:
 
 @cache
 def _mean_image() -> Tensor:
-    """The mean of CIFAR-10's 50,000 training images on the 0 to 255 scale, (3, 32, 32)."""
+    """The mean of CIFAR-10's 50,000 training images on the 0 to 255 scale, (3, 32, 32), float64."""
     with (files("gradlab.assets") / "cifar10-mean.npz").open("rb") as file, np.load(file) as arrays:
-        return torch.from_numpy(arrays["sum"].astype(np.float64) / int(arrays["count"])).float()
+        return torch.from_numpy(arrays["sum"].astype(np.float64) / int(arrays["count"]))
 
 
 def split_specs(texts: list[str]) -> list[str]:

@@ -1,6 +1,7 @@
 """Data sets and normalization."""
 
 import json
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 
@@ -214,3 +215,17 @@ def test_a_truncated_npz(npz: Path) -> None:
     npz.write_bytes(npz.read_bytes()[:300])
     with pytest.raises(GradlabError, match=r"not a whole \.npz file"):
         load_dataset(str(npz))
+
+
+@pytest.mark.parametrize("spec", ["imagenet", "cifar10:255", "mean-image", "0.3,0.4,0.5/0.2"])
+def test_normalization_in_float64(spec: str) -> None:
+    """In float64 throughout: float32 of it is what float32 gives, to its own precision."""
+    stream = gl.batches("cifar10-sample", 4, images=4, normalize=spec)
+    single, double = next(iter(stream))[0], next(iter(replace(stream, dtype=torch.float64)))[0]
+    assert double.dtype == torch.float64
+    torch.testing.assert_close(double.float(), single, rtol=2e-6, atol=2e-6)
+    if spec == "imagenet":
+        pixels, _ = stream.dataset.read(0, 4, (3, 32, 32))
+        mean, std = ([[[v]] for v in values] for values in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
+        expected = (pixels.numpy() / 255 - np.array(mean)) / np.array(std)
+        np.testing.assert_allclose(double.numpy(), expected, rtol=1e-14, atol=1e-14)

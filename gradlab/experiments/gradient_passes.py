@@ -54,11 +54,11 @@ class Pass:
     def batches(self, dtype: torch.dtype) -> Iterator[tuple[Tensor, Tensor | None]]:
         """Images and labels, batch by batch."""
         done = 0
-        for images, labels in self.stream:
+        for images, labels in replace(self.stream, dtype=dtype):
             done += len(images)
             if done > self.images:
                 return
-            yield images.to(dtype), labels
+            yield images, labels
 
 
 def measure(part: Pass, dtype: torch.dtype, count: Callable[[int], None] | None = None) -> GradientsResult:

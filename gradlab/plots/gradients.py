@@ -49,7 +49,8 @@ def plot_gradients(frame: pd.DataFrame, ax: Axes, value: str = "grad_norm") -> A
             index, np.exp(mean - error), np.exp(mean + error), color=style["color"], alpha=0.25, linewidth=0
         )
         _plot_theory(rows, ax, value)
-    ax.set_yscale("log")
+    if (frame[value] > 0).any() and np.isfinite(frame.loc[frame[value] > 0, value]).any():
+        ax.set_yscale("log")
     ax.set_ylabel(LABELS[value])
     ax.set_xlabel("layer, in order of execution")
     ax.set_xlim(left=0)
