@@ -8,6 +8,7 @@ from .console import Commands
 from .models import models
 from .responses import responses
 from .shatter import shatter
+from .train import train
 
 app = typer.Typer(
     name="gradlab",
@@ -43,4 +44,5 @@ def main(
 
 app.command()(responses)
 app.command()(shatter)
+app.command()(train)
 app.command()(models)
