@@ -9,6 +9,7 @@ from .models import models
 from .responses import responses
 from .shatter import shatter
 from .train import train
+from .zoo import zoo
 
 app = typer.Typer(
     name="gradlab",
@@ -46,3 +47,4 @@ app.command()(responses)
 app.command()(shatter)
 app.command()(train)
 app.command()(models)
+app.command()(zoo)

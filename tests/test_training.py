@@ -8,14 +8,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import nn
 
 import gradlab as gl
-from gradlab.training import PRESETS, Arithmetic, RunFolder
+from gradlab.training import PRESETS
 from gradlab.training.augmentation import EpochPlan, crop_and_flip
 
 

@@ -140,10 +140,7 @@ class Trainer:
         try:
             with StopRequest() as stop:
                 while self.step < self.steps:
-                    with nullcontext() if recorder is None else recorder.at(self.step):
-                        self._forward_backward()
-                    self.optimizer.step()
-                    self.step += 1
+                    self.advance(recorder)
                     images_since += self.recipe.batch_size
                     tested = self.step % test_every == 0 or self.step == self.steps
                     if self._filled == LOOK_EVERY or tested:
@@ -163,6 +160,15 @@ class Trainer:
         finally:
             table.close()
         return row
+
+    def advance(self, recorder: Recorder | None = None) -> None:
+        """Do one optimizer step."""
+        if self._filled == LOOK_EVERY:
+            self._filled = 0
+        with nullcontext() if recorder is None else recorder.at(self.step):
+            self._forward_backward()
+        self.optimizer.step()
+        self.step += 1
 
     def restore(self, content: dict[str, Any]) -> None:
         """Go on from a checkpoint's content, as if never stopped."""
