@@ -9,6 +9,8 @@ from .gradients import gradients
 from .models import models
 from .responses import responses
 from .shatter import shatter
+from .train import train
+from .zoo import zoo
 
 app = typer.Typer(
     name="gradlab",
@@ -45,4 +47,6 @@ def main(
 app.command()(responses)
 app.command()(gradients)
 app.command()(shatter)
+app.command()(train)
 app.command()(models)
+app.command()(zoo)

@@ -2,7 +2,7 @@ from . import models, plots, stats
 from .checkpoints import read_checkpoint, save_checkpoint
 from .data import batches
 from .errors import GradlabError, UsageError
-from .experiments import gradients, input_gradients, responses, shatter, shattering
+from .experiments import gradients, input_gradients, responses, shatter, shattering, train
 from .models import batch_statistics
 from .networks import build
 from .normalization import Normalization
@@ -16,7 +16,15 @@ from .probes import (
     log_spaced,
     predicted_response_std,
 )
-from .results import GradientsResult, InputGradientsResult, ResponsesResult, Result, ShatterResult
+from .results import (
+    GradientsResult,
+    InputGradientsResult,
+    ResponsesResult,
+    Result,
+    ShatterResult,
+    TrainingResult,
+)
+from .training import Recipe
 
 __all__ = [
     "ExampleGradients",
@@ -26,11 +34,13 @@ __all__ = [
     "InputGradientsResult",
     "Normalization",
     "ParameterGradients",
+    "Recipe",
     "ResponseGradients",
     "ResponseStd",
     "ResponsesResult",
     "Result",
     "ShatterResult",
+    "TrainingResult",
     "UsageError",
     "batch_statistics",
     "batches",
@@ -48,6 +58,7 @@ __all__ = [
     "shattering",
     "stats",
     "theme",
+    "train",
 ]
 
 __version__: str

@@ -41,11 +41,16 @@ def save_checkpoint(model: nn.Module, path: str | Path, record: Mapping[str, Any
     path = Path(path)
     if path.suffix != ".safetensors":
         raise UsageError(f"{path}: gradlab writes weights as safetensors, so the name must end in .safetensors")
+    write_atomically(path, encode_checkpoint(model, record))
+
+
+def encode_checkpoint(model: nn.Module, record: Mapping[str, Any] | None = None) -> bytes:
+    """The bytes that `save_checkpoint` writes."""
     network = getattr(model, "network", None)
     known = {} if network is None else {"network": network.name, "normalization": network.normalization}
     tensors = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
     metadata = {RECORD_KEY: json.dumps({**known, **(record or {})}, sort_keys=True)}
-    write_atomically(path, safetensors.torch.save(tensors, metadata))
+    return safetensors.torch.save(tensors, metadata)
 
 
 def read_checkpoint(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

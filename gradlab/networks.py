@@ -18,7 +18,7 @@ from gradlab.checkpoints import (
     weights_digest,
 )
 from gradlab.errors import GradlabError, UsageError
-from gradlab.models import Architecture, create, infer_architectures, is_mlp, parse_name
+from gradlab.models import Architecture, create, infer_architectures, is_mlp, parse_mlp, parse_name
 from gradlab.models.external import check_external, is_external, is_function
 from gradlab.normalization import Normalization
 from gradlab.zoo import zoo_path
@@ -106,6 +106,21 @@ def build(spec: str, weights: str | None = None, *, seed: int = 0, device: str =
     model.name, model.network = network.label, network  # type: ignore[assignment]
     model.normalization = None if network.normalization is None else Normalization(network.normalization)  # type: ignore[assignment]
     return model.eval().to(device)
+
+
+def network_name(spec: str) -> str:
+    """The canonical name of a network that is asked for without weights.
+
+    Raises:
+        UsageError: For an unknown network, and where weights are asked for.
+    """
+    name, _, weights = spec.partition("@")
+    if weights:
+        raise UsageError(f"{spec}: a training begins at the network's initialization; give {name} and a seed")
+    check_external(name)
+    if is_external(name):
+        return name
+    return parse_mlp(name).name if is_mlp(name) else parse_name(name).name
 
 
 def _describe(

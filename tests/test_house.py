@@ -32,6 +32,7 @@ BELOW = {
     "networks": {"errors", "models", "normalization", "checkpoints", "hub", "zoo"},
     "probes": {"errors", "models", "results", "stats"},
 }
+BELOW["training"] = {"errors", "models", "results", "normalization", "datasets", "checkpoints", "probes"}
 BELOW["experiments"] = {*BELOW}
 # Libraries that a part must not know.
 FOREIGN = {

@@ -5,5 +5,6 @@ from gradlab.experiments.input_gradients import input_gradients
 from gradlab.experiments.responses import responses
 from gradlab.experiments.shatter import shatter
 from gradlab.experiments.shattering import shattering
+from gradlab.experiments.train import train
 
-__all__ = ["gradients", "input_gradients", "responses", "shatter", "shattering"]
+__all__ = ["gradients", "input_gradients", "responses", "shatter", "shattering", "train"]

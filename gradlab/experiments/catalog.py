@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+from typing import Any
 
 import pandas as pd
 
@@ -11,13 +12,13 @@ from gradlab.errors import UsageError
 from gradlab.experiments.subjects import Progress
 from gradlab.models import catalog, cost, create
 from gradlab.results.tables import Formats
-from gradlab.zoo import zoo_names
+from gradlab.zoo import zoo_names, zoo_record
 
-FORMATS: Formats = {"parameters": "{:,d}".format, "multiply-adds": "{:,d}".format}
+FORMATS: Formats = {"parameters": "{:,d}".format, "multiply-adds": "{:,d}".format, "test error": "{:.2%}".format}
 
 
 def list_networks(pattern: str | None = None, progress: Progress | None = None) -> tuple[pd.DataFrame, Formats]:
-    """A row a network: name, weighted layers, parameters, multiply-adds, and the weights there are.
+    """A row a network: name, weighted layers, parameters, multiply-adds, the weights there are, the zoo's test error.
 
     Args:
         pattern: A glob; None lists the papers' own networks.
@@ -32,7 +33,8 @@ def list_networks(pattern: str | None = None, progress: Progress | None = None) 
     names = fnmatch.filter(_all_names(pattern), pattern or "*")
     if not names:
         raise UsageError(f"no network matches {pattern!r}; `gradlab models` lists the papers' own")
-    rows = []
+    rows: list[dict[str, Any]] = []
+    reached = zoo_record()
     for done, name in enumerate(names, 1):
         model = create(name)
         counted = cost(model, model.input_shape)  # type: ignore[arg-type]
@@ -43,6 +45,7 @@ def list_networks(pattern: str | None = None, progress: Progress | None = None) 
                 "parameters": counted.parameters,
                 "multiply-adds": counted.multiply_adds,
                 "weights": ", ".join(_weights(name)),
+                **({"test error": reached[name]["errors"]["cifar10"]} if name in reached else {}),
             }
         )
         if progress is not None:

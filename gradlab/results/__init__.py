@@ -6,6 +6,7 @@ from gradlab.results.record import Stopwatch, make_record, versions
 from gradlab.results.responses import ResponsesResult
 from gradlab.results.result import Result
 from gradlab.results.shatter import ShatterResult
+from gradlab.results.training import TrainingResult
 
 __all__ = [
     "GradientsResult",
@@ -14,6 +15,7 @@ __all__ = [
     "Result",
     "ShatterResult",
     "Stopwatch",
+    "TrainingResult",
     "make_record",
     "versions",
 ]

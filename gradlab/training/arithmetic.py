@@ -1,0 +1,63 @@
+"""What a training computes in: float32, or bfloat16 where the device gains by it."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from gradlab.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Arithmetic:
+    """float32, or bfloat16 under autocast with channels last; parameters are float32 in both.
+
+    Attributes:
+        device: Where it computes.
+        bf16: Whether in bfloat16.
+    """
+
+    device: torch.device
+    bf16: bool
+
+    @classmethod
+    def choose(cls, amp: str, device: torch.device) -> Arithmetic:
+        """What `auto`, `bf16` or `off` means on a device.
+
+        Raises:
+            UsageError: For `bf16` on a device without autocast.
+        """
+        if amp == "bf16" and device.type not in ("cpu", "cuda"):
+            raise UsageError(f"bf16 is for cpu and cuda, not {device.type}: use --amp off")
+        return cls(device, amp == "bf16" or (amp == "auto" and _gains(device)))
+
+    def __str__(self) -> str:
+        return "bf16" if self.bf16 else "float32"
+
+    def autocast(self) -> AbstractContextManager[object]:
+        """The context to run the forward pass in."""
+        return torch.autocast(self.device.type, torch.bfloat16) if self.bf16 else nullcontext()
+
+    def layout(self, images: Tensor) -> Tensor:
+        """Images (B, C, H, W) in the memory layout that the device is fast in."""
+        return images.contiguous(memory_format=torch.channels_last) if self.bf16 else images
+
+    def prepare(self, model: nn.Module) -> nn.Module:
+        """A model on the device, in that layout."""
+        model = model.to(self.device)
+        return model.to(memory_format=torch.channels_last) if self.bf16 else model  # type: ignore[call-overload,no-any-return]
+
+
+def _gains(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    # Without these instructions bfloat16 is emulated, and slower than float32.
+    return device.type == "cpu" and _cpu_has_bf16()
+
+
+def _cpu_has_bf16() -> bool:
+    checks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return any(bool(getattr(torch.cpu, check, lambda: False)()) for check in checks)

@@ -1,0 +1,118 @@
+"""Labelled images on the device: what is trained on and what is tested on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from gradlab.datasets import ArrayImages, load_dataset
+from gradlab.errors import UsageError
+from gradlab.normalization import Normalization
+from gradlab.training.augmentation import EpochPlan, crop_and_flip
+
+_PARTS = {"cifar10": ("cifar10-train", "cifar10"), "cifar100": ("cifar100-train", "cifar100")}
+
+
+@dataclass
+class LabelledImages:
+    """Images and labels on one device, as stored.
+
+    Attributes:
+        pixels: (N, C, H, W), uint8 or float32.
+        labels: (N,) int64.
+        normalization: Applied to every batch.
+    """
+
+    pixels: Tensor
+    labels: Tensor
+    normalization: Normalization
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    def training_batch(self, plan: EpochPlan, place: slice, padding: int) -> tuple[Tensor, Tensor]:
+        """The images and labels of one step.
+
+        Args:
+            plan: Of the epoch, on the same device.
+            place: Which of the plan's images.
+            padding: Zeros around an image.
+        """
+        chosen = plan.order[place]
+        images = crop_and_flip(
+            self.normalization(self.pixels[chosen]), padding, plan.offsets[place], plan.mirrored[place]
+        )
+        return images, self.labels[chosen]
+
+    def batches(self, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """All images in their order, unchanged but normalized."""
+        for start in range(0, len(self), size):
+            yield self.normalization(self.pixels[start : start + size]), self.labels[start : start + size]
+
+
+@dataclass
+class Split:
+    """What a network is trained and tested on.
+
+    Attributes:
+        train: Seen in training.
+        test: Never seen in training: the test images, or those held out for choosing.
+        classes: Number of classes.
+        held_out: Whether `test` was held out of the training images.
+    """
+
+    train: LabelledImages
+    test: LabelledImages
+    classes: int
+    held_out: bool
+
+    def to(self, device: torch.device) -> Split:
+        """All images on a device, as stored."""
+        for part in (self.train, self.test):
+            part.pixels, part.labels = part.pixels.to(device), part.labels.to(device)
+        return self
+
+
+def load_split(data: str, normalization: str, validation: int = 0) -> Split:
+    """Find training and test images by name.
+
+    Args:
+        data: `cifar10`, `cifar100`, or `PATH.npz` with `x_train`, `y_train`, `x_test` and `y_test`.
+        normalization: Of all images.
+        validation: So many training images, the last, are held out in the test images' place.
+
+    Raises:
+        UsageError: For other data, labels that do not match, or more held out than there are.
+        GradlabError: When the data is not there or cannot be read.
+    """
+    if data not in _PARTS and not data.endswith(".npz"):
+        raise UsageError(
+            f"cannot train on {data!r}: give cifar10, cifar100 or PATH.npz (x_train, y_train, x_test, y_test)"
+        )
+    train_name, test_name = _PARTS.get(data, (f"{data}:train", data))
+    train, labels = _labelled(train_name)
+    if validation >= len(train):
+        raise UsageError(f"{validation:,} of {len(train):,} training images cannot be held out")
+    if validation:
+        test, test_labels = train[-validation:], labels[-validation:]
+        train, labels = train[:-validation], labels[:-validation]
+    else:
+        test, test_labels = _labelled(test_name)
+    if test.shape[1:] != train.shape[1:]:
+        raise UsageError(f"{data}: test images are {tuple(test.shape[1:])}, training images {tuple(train.shape[1:])}")
+    classes = int(labels.max()) + 1
+    if int(test_labels.max()) >= classes:
+        raise UsageError(f"{data}: test images have class {int(test_labels.max())}, training images {classes} classes")
+    how = Normalization(normalization)
+    how(train[:1])
+    return Split(LabelledImages(train, labels, how), LabelledImages(test, test_labels, how), classes, validation > 0)
+
+
+def _labelled(name: str) -> tuple[Tensor, Tensor]:
+    dataset = load_dataset(name)
+    if not isinstance(dataset, ArrayImages) or dataset.labels is None:
+        raise UsageError(f"{name} has no labels to train on")
+    return dataset.pixels, dataset.labels

@@ -1,0 +1,154 @@
+"""How a network is trained, as plain values: the paper's recipe, a fast one, and any field changed."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
+
+from gradlab.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Stochastic gradient descent on shifted and mirrored images; the defaults are He et al. 2015, §4.2.
+
+    Attributes:
+        preset: The recipe's name.
+        epochs: Passes over the training images; None where `iterations` says how long.
+        iterations: Optimizer steps; None where `epochs` says how long.
+        batch_size: Images a step. What an epoch leaves over is left out, other images each epoch.
+        learning_rate: The largest.
+        schedule: `steps` divides the learning rate by 10 at half and at three quarters of the training (32k and
+            48k of 64k iterations); `one-cycle` raises it linearly over the first quarter and lowers it linearly
+            to 0 (Smith and Topin 2017, arXiv:1708.07120).
+        warm_up_rate: With `steps` and networks of at least `warm_up_depth` layers, the learning rate until the
+            training error, over 100 steps, is below 80 %.
+        warm_up_depth: The depth from which there is a warm-up.
+        momentum: Of SGD.
+        nesterov: Whether it is Nesterov's.
+        weight_decay: On every parameter.
+        label_smoothing: Of the cross-entropy.
+        padding: Zeros around the normalized image, from which a crop of its own size is drawn.
+        flip: Whether half of the images are mirrored.
+        normalization: Of the images (see `gl.Normalization`).
+        validation: Training images, the last ones, that are held out and stand in the test images' place: 5,000
+            is the paper's 45k/5k split for choosing.
+        amp: `bf16` computes convolutions in bfloat16 and in channels_last, `off` in float32; `auto` is `bf16`
+            where the device gains by it.
+    """
+
+    preset: str = "he2015"
+    epochs: int | None = None
+    iterations: int | None = 64_000
+    batch_size: int = 128
+    learning_rate: float = 0.1
+    schedule: Literal["steps", "one-cycle"] = "steps"
+    warm_up_rate: float = 0.01
+    warm_up_depth: int = 110
+    momentum: float = 0.9
+    nesterov: bool = False
+    weight_decay: float = 1e-4
+    label_smoothing: float = 0.0
+    padding: int = 4
+    flip: bool = True
+    normalization: str = "mean-image"
+    validation: int = 0
+    amp: Literal["auto", "bf16", "off"] = "off"
+
+    def __post_init__(self) -> None:
+        if (self.epochs is None) == (self.iterations is None):
+            raise UsageError("a training is as long as its epochs or its iterations say: give one of the two")
+        least = {"epochs": 1, "iterations": 1, "batch_size": 2, "padding": 0, "validation": 0, "warm_up_depth": 0}
+        for name, value in least.items():
+            given = getattr(self, name)
+            if given is not None and given < value:
+                raise UsageError(f"{name.replace('_', ' ')} must be at least {value}; got {given}")
+        if not 0 < self.learning_rate < float("inf") or not 0 < self.warm_up_rate < float("inf"):
+            raise UsageError(f"a learning rate is a number above 0; got {self.learning_rate}")
+        for name in ("momentum", "label_smoothing"):
+            if not 0 <= getattr(self, name) < 1:
+                raise UsageError(f"{name.replace('_', ' ')} is from 0 to below 1; got {getattr(self, name)}")
+        if self.weight_decay < 0:
+            raise UsageError(f"weight decay is at least 0; got {self.weight_decay}")
+        for name, choices in (("schedule", ("steps", "one-cycle")), ("amp", ("auto", "bf16", "off"))):
+            if getattr(self, name) not in choices:
+                raise UsageError(f"{name} is {' or '.join(choices)}, not {getattr(self, name)!r}")
+
+    def steps(self, images: int) -> int:
+        """Optimizer steps of the whole training on so many images."""
+        return self.iterations or (self.epochs or 0) * self.epoch_steps(images)
+
+    def epoch_steps(self, images: int) -> int:
+        """Optimizer steps of one pass over so many images.
+
+        Raises:
+            UsageError: When there are fewer images than a batch has.
+        """
+        if images < self.batch_size:
+            raise UsageError(f"{images:,} training images make no batch of {self.batch_size}")
+        return images // self.batch_size
+
+    def learning_rate_at(self, step: int, steps: int) -> float:
+        """The learning rate of one step, warm-up aside.
+
+        Args:
+            step: From 0.
+            steps: Of the whole training.
+        """
+        if self.schedule == "steps":
+            return self.learning_rate * 0.1 ** bisect_right((steps // 2, steps * 3 // 4), step)
+        place, peak = (step + 0.5) / steps, 0.25
+        return self.learning_rate * (place / peak if place < peak else (1 - place) / (1 - peak))
+
+    def changed(self, **fields: Any) -> Recipe:
+        """The recipe with the fields that are not None; `epochs` and `iterations` replace each other.
+
+        Raises:
+            UsageError: For a value that cannot be.
+        """
+        given = {name: value for name, value in fields.items() if value is not None}
+        if "epochs" in given and "iterations" in given:
+            raise UsageError("give epochs or iterations, not both")
+        if "epochs" in given:
+            return replace(self, iterations=None, **given)
+        if "iterations" in given:
+            return replace(self, epochs=None, **given)
+        return replace(self, **given)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain values, for a record."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        length = f"{self.epochs} epochs" if self.epochs else f"{self.iterations:,} iterations"
+        return f"{self.preset}, {length}, batch {self.batch_size}, learning rate {self.learning_rate:g}"
+
+
+PRESETS = {
+    "he2015": Recipe(),
+    "fast": Recipe(
+        "fast",
+        epochs=30,
+        iterations=None,
+        batch_size=256,
+        learning_rate=0.2,
+        schedule="one-cycle",
+        nesterov=True,
+        weight_decay=5e-4,
+        normalization="cifar10",
+        amp="auto",
+    ),
+}
+"""`he2015`: the paper's recipe, 164 epochs. `fast`: 30 epochs, a one-cycle schedule and larger batches."""
+
+
+def preset(name: str) -> Recipe:
+    """The recipe of that name.
+
+    Raises:
+        UsageError: When there is none.
+    """
+    if name not in PRESETS:
+        raise UsageError(f"no preset {name!r}: there is {', '.join(PRESETS)}")
+    return PRESETS[name]

@@ -1,0 +1,253 @@
+"""The training loop: resumable to the bit, without a wait for the device between two looks at it."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gradlab.errors import GradlabError
+from gradlab.training.arithmetic import Arithmetic
+from gradlab.training.augmentation import EpochPlan
+from gradlab.training.evaluation import evaluate
+from gradlab.training.images import Split
+from gradlab.training.interruption import Interrupted, StopRequest
+from gradlab.training.recipe import Recipe
+from gradlab.training.run_folder import METRICS, GrowingTable, RunFolder
+
+METRICS_COLUMNS = ("step", "epoch", "learning_rate", "train_loss", "train_error", "test_loss", "test_error")
+LOOK_EVERY = 100
+"""Steps between two looks at the training loss, each a wait for the device."""
+
+
+class Recorder(Protocol):
+    """What watches the network at some steps."""
+
+    def at(self, step: int) -> AbstractContextManager[object]:
+        """A context around the forward and backward pass of a step, before the optimizer's."""
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint keeps of it."""
+
+
+@dataclass(frozen=True)
+class Status:
+    """Where a training is.
+
+    Attributes:
+        step: Optimizer steps done.
+        steps: Of the whole training.
+        images_per_second: Since the last status.
+        metrics: The newest row of `metrics.csv`.
+    """
+
+    step: int
+    steps: int
+    images_per_second: float
+    metrics: dict[str, float]
+
+
+class Trainer:
+    """A network with its optimizer, somewhere in its training.
+
+    Args:
+        model: As initialized; it is trained in place.
+        recipe: How to train it.
+        split: The images, on the device.
+        arithmetic: What to compute in.
+        seed: Of the order of images and their crops; the global generators are seeded with it, too.
+        depth: Weighted layers, which decide on the warm-up.
+        compiled: Whether to compile the model.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        recipe: Recipe,
+        split: Split,
+        arithmetic: Arithmetic,
+        *,
+        seed: int = 0,
+        depth: int = 0,
+        compiled: bool = False,
+    ) -> None:
+        self.recipe, self.arithmetic, self.seed = recipe, arithmetic, seed
+        self.split = split.to(arithmetic.device)
+        self.model = arithmetic.prepare(model).train()
+        self.network = torch.compile(self.model) if compiled else self.model
+        self.optimizer = torch.optim.SGD(
+            self.model.parameters(),
+            lr=recipe.learning_rate,
+            momentum=recipe.momentum,
+            nesterov=recipe.nesterov,
+            weight_decay=recipe.weight_decay,
+        )
+        self.steps = recipe.steps(len(split.train))
+        self.epoch_steps = recipe.epoch_steps(len(split.train))
+        self.step = 0
+        self.warming_up = recipe.schedule == "steps" and depth >= recipe.warm_up_depth
+        # Loss and share of errors of the steps since the last look.
+        self._window = torch.zeros(LOOK_EVERY, 2, device=arithmetic.device)
+        self._filled = 0
+        self._plan: tuple[int, EpochPlan] | None = None
+        torch.manual_seed(seed)
+
+    @property
+    def learning_rate(self) -> float:
+        """Of the next step."""
+        return self.recipe.warm_up_rate if self.warming_up else self.recipe.learning_rate_at(self.step, self.steps)
+
+    def run(
+        self,
+        folder: RunFolder,
+        *,
+        config: dict[str, Any],
+        checkpoint_every: int = 500,
+        test_every: int | None = None,
+        recorder: Recorder | None = None,
+        lengths: dict[str, int] | None = None,
+        observe: Callable[[Status], None] | None = None,
+    ) -> dict[str, float]:
+        """Train to the end, or until asked to stop.
+
+        Args:
+            folder: Entered; gets the checkpoint and `metrics.csv`.
+            config: What the checkpoint says of the run.
+            checkpoint_every: Steps between checkpoints.
+            test_every: Steps between two tests; None is an epoch.
+            recorder: Watches the network at some steps.
+            lengths: Bytes of the tables at the checkpoint that was restored.
+            observe: Told where the training is.
+
+        Returns:
+            The last row of `metrics.csv`.
+
+        Raises:
+            GradlabError: When the loss is no number any more; the last good checkpoint is kept.
+            Interrupted: After SIGINT or SIGTERM, the checkpoint written.
+        """
+        table = GrowingTable(folder.path / METRICS, METRICS_COLUMNS, (lengths or {}).get(METRICS, 0))
+        test_every = test_every or self.epoch_steps
+        row: dict[str, float] = {}
+        started, images_since = time.perf_counter(), 0
+        try:
+            with StopRequest() as stop:
+                while self.step < self.steps:
+                    self.advance(recorder)
+                    images_since += self.recipe.batch_size
+                    tested = self.step % test_every == 0 or self.step == self.steps
+                    if self._filled == LOOK_EVERY or tested:
+                        row = self._look(tested)
+                        table.append([row])
+                        if observe is not None:
+                            rate = images_since / (time.perf_counter() - started)
+                            observe(Status(self.step, self.steps, rate, row))
+                        started, images_since = time.perf_counter(), 0
+                    if self.step % checkpoint_every == 0 or self.step == self.steps or stop.signal is not None:
+                        folder.save_checkpoint(self._content(config, {METRICS: table.length}, recorder))
+                    if stop.signal is not None and self.step < self.steps:
+                        raise Interrupted(
+                            f"stopped at step {self.step:,} of {self.steps:,}; the same command goes on from there",
+                            stop.signal,
+                        )
+        finally:
+            table.close()
+        return row
+
+    def advance(self, recorder: Recorder | None = None) -> None:
+        """Do one optimizer step."""
+        if self._filled == LOOK_EVERY:
+            self._filled = 0
+        with nullcontext() if recorder is None else recorder.at(self.step):
+            self._forward_backward()
+        self.optimizer.step()
+        self.step += 1
+
+    def restore(self, content: dict[str, Any]) -> None:
+        """Go on from a checkpoint's content, as if never stopped."""
+        self.model.load_state_dict(content["model"])
+        self.optimizer.load_state_dict(content["optimizer"])
+        self.step, self.warming_up = content["step"], content["warming_up"]
+        window = content["window"]
+        self._filled = len(window)
+        self._window[: self._filled] = window.to(self._window)
+        torch.set_rng_state(content["random"]["cpu"])
+        if self.arithmetic.device.type == "cuda" and "cuda" in content["random"]:
+            torch.cuda.set_rng_state(content["random"]["cuda"], self.arithmetic.device)
+
+    def _forward_backward(self) -> None:
+        epoch, place = divmod(self.step, self.epoch_steps)
+        plan = self._epoch_plan(epoch)
+        size = self.recipe.batch_size
+        chosen = slice(place * size, (place + 1) * size)
+        images, labels = self.split.train.training_batch(plan, chosen, self.recipe.padding)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.learning_rate
+        with self.arithmetic.autocast():
+            logits = self.network(self.arithmetic.layout(images))
+        loss = F.cross_entropy(logits.float(), labels, label_smoothing=self.recipe.label_smoothing)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self._window[self._filled] = torch.stack((loss.detach(), (logits.argmax(1) != labels).float().mean()))
+        self._filled += 1
+
+    def _epoch_plan(self, epoch: int) -> EpochPlan:
+        if self._plan is None or self._plan[0] != epoch:
+            drawn = EpochPlan.draw(self.seed, epoch, len(self.split.train), self.recipe.padding, self.recipe.flip)
+            self._plan = epoch, drawn.to(self.arithmetic.device)
+        return self._plan[1]
+
+    def _look(self, tested: bool) -> dict[str, float]:
+        """The row of the steps since the last look, with a test if it is due."""
+        window = self._finite_window()
+        rate = self.optimizer.param_groups[0]["lr"]
+        loss, error = window.double().mean(0).tolist()
+        row = {
+            "step": self.step,
+            "epoch": self.step / self.epoch_steps,
+            "learning_rate": rate,
+            "train_loss": loss,
+            "train_error": error,
+        }
+        if self.warming_up and error < 0.8:
+            self.warming_up = False
+        self._filled = 0
+        if tested:
+            row["test_loss"], row["test_error"] = evaluate(self.model, self.split.test, self.arithmetic)
+        return row
+
+    def _finite_window(self) -> Tensor:
+        window = self._window[: self._filled].cpu()
+        if not (finite := window[:, 0].isfinite()).all():
+            step = self.step - self._filled + int((~finite).nonzero()[0])
+            raise GradlabError(
+                f"the training diverged: the loss of step {step:,} is {float(window[~finite][0, 0])}; the last good "
+                "checkpoint is kept; a lower learning rate may help"
+            )
+        return window
+
+    def _content(self, config: dict[str, Any], lengths: dict[str, int], recorder: Recorder | None) -> dict[str, Any]:
+        window = self._finite_window()
+        if not math.isfinite(sum(float(p.detach().sum()) for p in self.model.parameters())):
+            raise GradlabError(f"the training diverged: weights are no numbers after step {self.step - 1:,}")
+        random = {"cpu": torch.get_rng_state()}
+        if self.arithmetic.device.type == "cuda":
+            random["cuda"] = torch.cuda.get_rng_state(self.arithmetic.device)
+        return {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "step": self.step,
+            "warming_up": self.warming_up,
+            "window": window.clone(),
+            "random": random,
+            "lengths": {**lengths, **({} if recorder is None else recorder.state())},
+            "config": config,
+            "gradlab": {key: config[key] for key in ("network", "normalization", "recipe")},
+        }
