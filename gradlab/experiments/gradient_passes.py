@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import pandas as pd
 import torch
@@ -23,6 +23,7 @@ from gradlab.results.gradients import TOTAL
 
 Dtype = Literal["float32", "float64"]
 LossName = Literal["cross-entropy", "sum"]
+Probe = ParameterGradients | ResponseGradients | ExampleGradients
 
 AVERAGED = ("grad_norm", "grad_rms", "relative", "response_grad_rms", "response_grad_norm")
 """Columns that are averaged over batches with statistics of their own."""
@@ -77,50 +78,66 @@ def measure(part: Pass, dtype: torch.dtype, count: Callable[[int], None] | None 
     parameters = list(model.parameters())
     if parameters and not any(parameter.requires_grad for parameter in parameters):
         raise GradlabError(f"{part.label}: every parameter is frozen (requires_grad is off): there is no gradient")
-    model.zero_grad()
+    probes: list[Probe] = [ParameterGradients(model, part.layers), ResponseGradients(model, part.layers)]
+    if part.per_example:
+        probes.append(ExampleGradients(model, part.layers, reduction="sum"))
+    losses, facts = _run(part, model, probes, dtype, count)
+    result = GradientsResult.join([probe.result(part.label) for probe in probes])
+    if part.per_example:
+        _fill_total(result, parameters if part.layers is None else None)
+    # Over the images of the whole measurement, where their gradients were summed up.
+    result.frame = averaged(result.frame, 1 if part.bn == "batch" else part.images)
+    if isinstance(probes[-1], ExampleGradients):
+        result.examples = _with_losses(probes[-1].examples(), losses, part.label)
+    result.record["networks"] = [{"network": part.label, **facts}]
+    return result
+
+
+def _run(
+    part: Pass, model: nn.Module, probes: Sequence[Probe], dtype: torch.dtype, count: Callable[[int], None] | None
+) -> tuple[Tensor, dict[str, Any]]:
+    """Run the network and its loss's backward pass over all batches; the loss of every image, loss and accuracy.
+
+    The gradients of the last step stay with the parameters.
+    """
     done, correct, classes = 0, 0, 0
     losses: list[Tensor] = []
     statistics = batch_statistics(model) if part.bn == "batch" else nullcontext()
-    probes: list[ParameterGradients | ResponseGradients | ExampleGradients] = [
-        ParameterGradients(model, part.layers),
-        ResponseGradients(model, part.layers),
-    ]
-    if part.per_example:
-        probes.append(ExampleGradients(model, part.layers, reduction="sum"))
     with statistics, ExitStack() as stack:
         for probe in probes:
             stack.enter_context(probe)
         for images, labels in part.batches(dtype):
+            if part.bn == "batch" or not done:
+                model.zero_grad()
             output = forward(model, part.label, images)
-            losses.append(losses_of_examples(part, output, labels))
-            _backward(losses[-1].mean() if part.bn == "batch" else losses[-1].sum(), part.label)
-            losses[-1] = losses[-1].detach()
+            each = losses_of_examples(part, output, labels)
+            _backward(each.mean() if part.bn == "batch" else each.sum(), part.label)
+            losses.append(each.detach().double())
             done += len(images)
             if labels is not None and part.loss == "cross-entropy":
                 correct, classes = correct + int((output.argmax(1) == labels).sum()), output.shape[1]
             if part.bn == "batch" or done == part.images:
                 for probe in probes:
                     probe.step()
-                total = _norm(model)
-                model.zero_grad()
             if count is not None:
                 count(done)
-    result = GradientsResult.join([probe.result(part.label) for probe in probes])
+    all_losses = torch.cat(losses).cpu()
+    accuracy = correct / done if classes else None
+    return all_losses, {"loss": all_losses.mean().item(), "accuracy": accuracy, "classes": classes}
+
+
+def _fill_total(result: GradientsResult, parameters: Sequence[nn.Parameter] | None) -> None:
+    """Give the row of all parameters the norm of their gradient over all batches.
+
+    Args:
+        result: Of one step.
+        parameters: With their gradients; None stands for the weights of the layers measured.
+    """
+    if parameters is None:
+        total = result.layers()["grad_norm"].astype(float).pow(2).sum() ** 0.5
+    else:
+        total = l2_norms([p.grad for p in parameters if p.grad is not None]).norm().item()
     result.frame.loc[result.frame["kind"] == TOTAL, "grad_norm"] = total
-    # Over the images of the whole measurement, where they were summed up one by one.
-    result.frame = averaged(result.frame, 1 if part.bn == "batch" else part.images)
-    each = torch.cat(losses).double().cpu()
-    if isinstance(probes[-1], ExampleGradients):
-        result.examples = _with_losses(probes[-1].examples(), each, part.label)
-    facts = {"loss": each.mean().item(), "accuracy": correct / done if classes else None, "classes": classes}
-    result.record["networks"] = [{"network": part.label, **facts}]
-    return result
-
-
-def _norm(model: nn.Module) -> float:
-    """L2 norm of the gradient of all parameters."""
-    gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
-    return float(l2_norms(gradients).norm()) if gradients else 0.0
 
 
 def _with_losses(examples: pd.DataFrame, losses: Tensor, label: str) -> pd.DataFrame:
