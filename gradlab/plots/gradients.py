@@ -75,21 +75,24 @@ def plot_ratios(summary: pd.DataFrame, ax: Axes) -> Axes:
 
     Args:
         summary: A gradients summary: network, depth, first / last and its error as a factor.
-        ax: Where to draw; bars are of two standard errors.
+        ax: Where to draw; bars are of two standard errors. Initial weights are filled, trained ones open.
 
     Returns:
         The axes drawn on.
     """
     rows = summary[summary["first / last"].notna()]
-    families = [_family(network) for network in rows["network"]]
-    for family in dict.fromkeys(families):
-        line = rows[[other == family for other in families]].sort_values("depth")
+    initial = rows["weights"].astype(str).str.startswith("init")
+    for (family, at_init), line in rows.groupby([rows["network"].map(_family), initial], sort=False):
+        line = line.sort_values("depth")
         ratio = line["first / last"].to_numpy(dtype=float)
         factor = line["×/÷"].fillna(1).to_numpy(dtype=float) ** 2
-        kind = "plain" if "plain" in family else "residual"
         style = next(iter(network_styles([family]).values()))
+        marker = {"marker": _MARKERS["plain" if "plain" in family else "residual"]}
+        if not at_init:
+            # Filled at initialization, open once trained; those are of any recipes, and no series.
+            marker |= {"markerfacecolor": "white", "linestyle": ""}
         bars = np.stack([ratio - ratio / factor, ratio * factor - ratio])
-        ax.errorbar(line["depth"], ratio, bars, elinewidth=0.7, capsize=1.5, marker=_MARKERS[kind], **style)
+        ax.errorbar(line["depth"], ratio, bars, elinewidth=0.7, capsize=1.5, **style | marker)
     depths = sorted(set(rows["depth"]))
     ax.axhline(1, color="0.6", linewidth=0.7, zorder=0)
     ax.set_yscale("log")
