@@ -31,6 +31,7 @@ BELOW = {
     "hub": {"errors", "checkpoints"},
     "networks": {"errors", "models", "normalization", "checkpoints", "hub", "zoo"},
     "probes": {"errors", "models", "results", "stats"},
+    "callbacks": {"errors", "probes", "results"},
 }
 BELOW["experiments"] = {*BELOW}
 # Libraries that a part must not know.

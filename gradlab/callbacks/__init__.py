@@ -1,0 +1,1 @@
+"""Probes in other libraries' training loops: `lightning` and `transformers`, each an optional extra."""
