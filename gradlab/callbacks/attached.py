@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from torch import nn
 
-from gradlab.errors import GradlabError
+from gradlab.errors import GradlabError, UsageError
 from gradlab.probes import StepProbe
 from gradlab.results import GradientsResult
 
@@ -43,12 +43,12 @@ class AttachedProbe:
             scaler: That of mixed precision, if there is one.
 
         Raises:
-            GradlabError: When `make` returns no such probe.
+            UsageError: When `make` returns no such probe.
         """
         self.detach()
         probe = self.make(model)
         if not isinstance(probe, StepProbe):
-            raise GradlabError(f"a callback needs a probe of gradients with a step(), not {type(probe).__name__}")
+            raise UsageError(f"a callback needs a probe of gradients with a step(), not {type(probe).__name__}")
         probe.steps, probe.scaler = steps, probe.scaler or scaler
         self.probe = probe
         self.probe.__enter__()
