@@ -381,3 +381,19 @@ def test_mixed_precision_and_a_scaler() -> None:
     found = probe.examples().query("layer == 'total'")["norm"]
     expected = probed(model, x).examples().query("layer == 'total'")["norm"]
     assert found.tolist() == pytest.approx(expected.tolist(), rel=0.1)
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("kind", [gl.ParameterGradients, gl.ResponseGradients, gl.ExampleGradients])
+def test_no_synchronization_on_cuda(kind: type) -> None:
+    model, x, labels = trained(create("resnet20")).cuda(), images().cuda(), torch.arange(3).cuda()
+    with kind(model) as probe:
+        for mode in ("default", "error"):
+            torch.cuda.set_sync_debug_mode(mode)
+            try:
+                F.cross_entropy(model(x), labels).backward()
+                probe.step()
+            finally:
+                torch.cuda.set_sync_debug_mode("default")
+    assert probe.result().frame["step"].unique().tolist() == [0, 1]
