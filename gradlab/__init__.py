@@ -2,9 +2,9 @@
 
 Networks: `build` makes any network by name, with its weights; `models` holds the papers' own.
 Data: `batches` gives a named data set, normalized as a network wants it; `Normalization` says how.
-Probes: `ResponseStd` and `InputGradients` measure while your own code runs the model, `ParameterGradients` and
-`ResponseGradients` while it trains, at every step or on a schedule (`log_spaced`); `predicted_response_std` needs
-no data.
+Probes: `ResponseStd` and `InputGradients` measure while your own code runs the model; `ParameterGradients`,
+`ResponseGradients` and `ExampleGradients` while it trains, at every step or on a schedule (`log_spaced`), and in
+other libraries' loops by `callbacks`; `predicted_response_std` needs no data.
 Experiments: `responses`, `gradients` and `shatter` do what the commands of the same names do, `input_gradients` what
 `shatter` does on images; `shattering` measures a function of your own.
 Results: `ResponsesResult`, `ShatterResult`, `InputGradientsResult` and `GradientsResult` hold tidy frames and their

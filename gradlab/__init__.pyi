@@ -1,4 +1,4 @@
-from . import models, plots, stats
+from . import callbacks, models, plots, stats
 from .checkpoints import read_checkpoint, save_checkpoint
 from .data import batches
 from .errors import GradlabError, UsageError
@@ -45,6 +45,7 @@ __all__ = [
     "batch_statistics",
     "batches",
     "build",
+    "callbacks",
     "gradients",
     "input_gradients",
     "log_spaced",

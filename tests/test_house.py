@@ -31,6 +31,7 @@ BELOW = {
     "hub": {"errors", "checkpoints"},
     "networks": {"errors", "models", "normalization", "checkpoints", "hub", "zoo"},
     "probes": {"errors", "models", "results", "stats"},
+    "callbacks": {"errors", "probes", "results"},
 }
 BELOW["training"] = {"errors", "models", "results", "normalization", "datasets", "checkpoints", "probes"}
 BELOW["experiments"] = {*BELOW}

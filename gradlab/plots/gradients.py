@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
+from matplotlib.ticker import FixedLocator, LogFormatter, MaxNLocator, NullLocator
 
 from gradlab.plots.networks import common_weights, legend_columns, network_labels, network_styles
 from gradlab.plots.theme import COLUMN_WIDTH
@@ -50,7 +50,7 @@ def plot_gradients(frame: pd.DataFrame, ax: Axes, value: str = "grad_norm") -> A
         )
         _plot_theory(rows, ax, value)
     if (frame[value] > 0).any() and np.isfinite(frame.loc[frame[value] > 0, value]).any():
-        ax.set_yscale("log")
+        _log_axis(ax)
     ax.set_ylabel(LABELS[value])
     ax.set_xlabel("layer, in order of execution")
     ax.set_xlim(left=0)
@@ -95,7 +95,7 @@ def plot_ratios(summary: pd.DataFrame, ax: Axes) -> Axes:
         ax.errorbar(line["depth"], ratio, bars, elinewidth=0.7, capsize=1.5, **style | marker)
     depths = sorted(set(rows["depth"]))
     ax.axhline(1, color="0.6", linewidth=0.7, zorder=0)
-    ax.set_yscale("log")
+    _log_axis(ax)
     ax.xaxis.set_major_locator(FixedLocator(depths))
     ax.xaxis.set_minor_locator(NullLocator())
     ax.margins(x=0.12)
@@ -138,6 +138,15 @@ def gradients_figure(frame: pd.DataFrame, summary: pd.DataFrame, figure: Figure,
     title = f"weights: {common}" if common else None
     figure.legend(handles=handles, loc="outside upper center", ncols=columns, title=title)
     return figure
+
+
+def _log_axis(ax: Axes) -> None:
+    """A logarithmic axis, its ticks written out where it spans less than two decades."""
+    ax.set_yscale("log")
+    low, high = ax.get_ylim()
+    if high / low < 100:
+        ax.yaxis.set_major_formatter(LogFormatter())
+        ax.yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(1, 0.4)))
 
 
 def _family(network: str) -> str:

@@ -254,13 +254,19 @@ class GradientsResult(Result):
 
 def _joined(frame: pd.DataFrame, other: pd.DataFrame) -> pd.DataFrame:
     """The rows of both, those with one key as one; the order is the first frame's, then the other's."""
-    left, right = (part.set_index(list(_KEY)) for part in (frame, other))
-    order = [*left.index, *(key for key in right.index if key not in left.index)]
+    left, right = (part.set_axis(_keys(part), axis=0) for part in (frame, other))
+    order = [*left.index, *right.index.difference(left.index, sort=False)]
     both = left.combine_first(right).loc[order]
+    # What is missing here is not unknown: there is nothing non-finite, and the first one's gradient is there.
     both["non_finite"] = left["non_finite"].reindex(order, fill_value=False) | right["non_finite"].reindex(
         order, fill_value=False
     )
     shared = left.index.intersection(right.index)
     both.loc[shared, "absent"] = left.loc[shared, "absent"]
     columns = [*frame.columns, *(column for column in other.columns if column not in frame.columns)]
-    return both.reset_index()[columns].astype(frame.dtypes)
+    return both.reset_index(drop=True)[columns].astype(frame.dtypes)
+
+
+def _keys(frame: pd.DataFrame) -> list[str]:
+    """One text a row: a missing seed would not be equal to itself."""
+    return [str(row) for row in frame[list(_KEY)].itertuples(index=False, name=None)]

@@ -1,0 +1,199 @@
+"""What measuring gradients costs: paired ratios against the bare training step, in one process.
+
+    pip install backpack-for-pytorch
+    python benchmarks/gradients.py [--device cuda] [--rounds 20] [--depth 56] [--batch 128] [--example-batch 32]
+
+Each variant is timed between two bare steps, in turn, so that a drift of the machine's speed cancels in the ratio
+to their mean. Printed: the median ratio over the rounds, and the quartiles. A bare step is the forward pass, the
+backward pass and an SGD step. For gradients of single examples the model is in eval mode, and two other ways to them
+are timed, too. Peak memory is measured in a process for each way (`--memory` is that process).
+"""
+
+import argparse
+import copy
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.func import functional_call, grad, vmap
+
+import gradlab as gl
+
+Variant = tuple[AbstractContextManager[Any], Callable[[], object]]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--depth", type=int, default=56)
+    parser.add_argument("--batch", type=int, default=128)
+    parser.add_argument("--example-batch", type=int, default=32)
+    parser.add_argument("--memory", choices=["bare", "probe"], help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.memory:
+        print(peak_memory(Training(args, args.example_batch), args.memory == "probe"))
+        return
+
+    print(f"ResNet-{args.depth}, {args.device}, {torch.get_num_threads()} threads")
+    training = Training(args, args.batch)
+    training.model.train()
+    print(f"batch {args.batch}, train mode")
+    compare(training.bare_variant, training.loop_variants(), args.rounds)
+    training = Training(args, args.example_batch)
+    print(f"batch {args.example_batch}, eval mode, gradients of single examples")
+    compare(training.bare_variant, training.example_variants(), args.rounds)
+    extra = memory_of("probe") - memory_of("bare")
+    activations = training.saved_bytes()
+    print(
+        f"extra peak memory of ExampleGradients: {extra / 2**20:.0f} MiB, {extra / activations:.2f} × the activations"
+    )
+    if args.device.startswith("cuda"):
+        no_synchronization(training)
+
+
+class Training:
+    """A network, a batch, and what one training step of it may be."""
+
+    def __init__(self, args: argparse.Namespace, batch: int) -> None:
+        self.model = gl.build(f"resnet{args.depth}@init", device=args.device)
+        generator = torch.Generator().manual_seed(0)
+        self.images = torch.randn(batch, 3, 32, 32, generator=generator).to(args.device)
+        self.labels = torch.randint(10, (batch,), generator=generator).to(args.device)
+        # Running statistics of real magnitude: at their initial values eval-mode gradients grow without bound.
+        with torch.no_grad():
+            self.model.train()(self.images)
+        self.model.eval()
+        self.optimizer = torch.optim.SGD(self.model.parameters(), lr=1e-6)
+        self.bare_variant: Variant = nullcontext(), self.step
+
+    def step(self, before_optimizer: Callable[[], object] = lambda: None) -> None:
+        self.optimizer.zero_grad()
+        F.cross_entropy(self.model(self.images), self.labels).backward()
+        before_optimizer()
+        self.optimizer.step()
+
+    def loop_variants(self) -> dict[str, Variant]:
+        parameters, responses = gl.ParameterGradients(self.model), gl.ResponseGradients(self.model)
+        return {
+            "ParameterGradients every step": (parameters, lambda: self.step(parameters.step)),
+            "ResponseGradients every step": (responses, lambda: self.step(responses.step)),
+        }
+
+    def example_variants(self) -> dict[str, Variant]:
+        probe = gl.ExampleGradients(self.model)
+        variants: dict[str, Variant] = {
+            "ExampleGradients": (probe, lambda: self.step(probe.step)),
+            "vmap(grad)": (nullcontext(), self.vmap_of_grad),
+        }
+        try:
+            variants["BackPACK BatchL2Grad"] = self.backpack()
+        except ImportError:
+            print("BackPACK is not installed: pip install backpack-for-pytorch")
+        return variants
+
+    def vmap_of_grad(self) -> list[Tensor]:
+        parameters = {name: parameter.detach() for name, parameter in self.model.named_parameters()}
+
+        def loss(parameters: dict[str, Tensor], image: Tensor, label: Tensor) -> Tensor:
+            return F.cross_entropy(functional_call(self.model, parameters, (image[None],)), label[None])
+
+        gradients = vmap(grad(loss), in_dims=(None, 0, 0))(parameters, self.images, self.labels)
+        return [gradient.flatten(1).norm(dim=1) for gradient in gradients.values()]
+
+    def backpack(self) -> Variant:
+        from backpack import backpack, extend
+        from backpack.extensions import BatchL2Grad
+
+        model, loss = extend(copy.deepcopy(self.model)), extend(nn.CrossEntropyLoss())
+
+        def step() -> None:
+            model.zero_grad()
+            loss(model(self.images), self.labels).backward()
+
+        return backpack(BatchL2Grad()), step
+
+    def saved_bytes(self) -> int:
+        """What autograd keeps between the forward and the backward pass, without the parameters."""
+        kept: dict[int, int] = {}
+
+        def pack(tensor: Tensor) -> Tensor:
+            storage = tensor.untyped_storage()
+            kept[storage.data_ptr()] = storage.nbytes()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            loss = F.cross_entropy(self.model(self.images), self.labels)
+        own = {parameter.untyped_storage().data_ptr() for parameter in self.model.parameters()}
+        loss.backward()
+        return sum(size for pointer, size in kept.items() if pointer not in own)
+
+
+def compare(bare: Variant, variants: dict[str, Variant], rounds: int) -> None:
+    """Print the ratio of each variant's time to the mean of the bare steps before and after."""
+    ratios: dict[str, list[float]] = {name: [] for name in ("bare step", *variants)}
+    for round_ in range(rounds + 2):
+        for name, variant in {"bare step": bare, **variants}.items():
+            before, seconds, after = timed(bare), timed(variant), timed(bare)
+            if round_ >= 2:
+                ratios[name].append(2 * seconds / (before + after))
+    for name, values in ratios.items():
+        low, median, high = statistics.quantiles(values, n=4)
+        print(f"  {name:34s} {median:6.3f}   ({low:.3f} to {high:.3f})", flush=True)
+
+
+def timed(variant: Variant) -> float:
+    """Seconds of one step, the device's work included; attaching hooks is not: it is done once."""
+    context, step = variant
+    with context:
+        synchronize()
+        start = time.perf_counter()
+        step()
+        synchronize()
+        return time.perf_counter() - start
+
+
+def synchronize() -> None:
+    if torch.cuda.is_initialized():
+        torch.cuda.synchronize()
+
+
+def peak_memory(training: Training, probed: bool) -> int:
+    """Bytes at the peak of some steps."""
+    probe = gl.ExampleGradients(training.model)
+    with probe if probed else nullcontext():
+        for _ in range(3):
+            training.step(probe.step if probed else lambda: None)
+    if training.images.is_cuda:
+        return torch.cuda.max_memory_allocated()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def memory_of(way: str) -> int:
+    """The same in a process of its own, whose peak nothing else has raised."""
+    done = subprocess.run([sys.executable, *sys.argv, "--memory", way], capture_output=True, text=True, check=True)
+    return int(done.stdout)
+
+
+def no_synchronization(training: Training) -> None:
+    """Run the probes where any host synchronization is an error."""
+    for kind in (gl.ParameterGradients, gl.ResponseGradients, gl.ExampleGradients):
+        with kind(training.model) as probe:
+            torch.cuda.set_sync_debug_mode("error")
+            try:
+                training.step(probe.step)
+            finally:
+                torch.cuda.set_sync_debug_mode("default")
+    print("no host synchronization in the probed steps")
+
+
+if __name__ == "__main__":
+    main()

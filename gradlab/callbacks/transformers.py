@@ -1,0 +1,70 @@
+"""A probe of gradients as a callback of Hugging Face's Trainer; needs `pip install gradlab-torch[transformers]`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gradlab.callbacks.attached import AttachedProbe, MakeProbe
+from gradlab.errors import GradlabError
+from gradlab.probes import ParameterGradients
+from gradlab.results import GradientsResult
+
+try:
+    from transformers import TrainerCallback
+except ModuleNotFoundError as error:
+    raise GradlabError("transformers is not installed: pip install 'gradlab-torch[transformers]'") from error
+
+
+class ProbeCallback(TrainerCallback):
+    """Measures gradients while `transformers.Trainer.train` trains.
+
+        gradients = ProbeCallback(lambda model: gl.ParameterGradients(model, every=100))
+        transformers.Trainer(model, arguments, train_dataset=data, callbacks=[gradients]).train()
+        gradients.result().to_frame()
+
+    The Trainer calls between clipping and the optimizer's step: parameters' gradients are those after clipping, which
+    the result says; `max_grad_norm=0` switches clipping off. The scale of mixed precision is divided out. When
+    training ends in an exception the Trainer tells nobody, and `close` takes the probe off.
+
+    Args:
+        make: Called with the model when training starts; returns the probe.
+    """
+
+    def __init__(self, make: MakeProbe) -> None:
+        self._attached = AttachedProbe(make)
+        self._clipped_at = 0.0
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Attach the probe."""
+        self._clipped_at = args.max_grad_norm or 0.0
+        scaler = getattr(kwargs.get("optimizer"), "scaler", None)
+        self._attached.attach(kwargs["model"], state.global_step, scaler)
+
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Measure, where the schedule says so."""
+        self._attached.step()
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Take the probe off."""
+        self.close()
+
+    def close(self) -> None:
+        """Take the probe off; nothing happens when it is off."""
+        self._attached.detach()
+
+    def result(self, network: str | None = None) -> GradientsResult:
+        """The measurement so far.
+
+        Args:
+            network: What to call the model.
+
+        Raises:
+            GradlabError: Before training has started, or when nothing was measured.
+        """
+        result = self._attached.result(network)
+        if self._clipped_at and isinstance(self._attached.probe, ParameterGradients):
+            result.notes.append(
+                f"parameters' gradients are those after the Trainer has clipped their total norm to "
+                f"max_grad_norm={self._clipped_at:g}; max_grad_norm=0 switches that off"
+            )
+        return result

@@ -1,0 +1,92 @@
+"""The Lightning callback, with the real library."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import gradlab as gl
+from gradlab.errors import GradlabError
+
+lightning = pytest.importorskip("lightning.pytorch")
+
+
+class Module(lightning.LightningModule):
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.network = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
+        self.seen: list[float] = []
+
+    def training_step(self, batch: tuple[Tensor, Tensor], index: int) -> Tensor:
+        if index == getattr(self, "fails_at", None):
+            raise ZeroDivisionError
+        return F.cross_entropy(self.network(batch[0]), batch[1])
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        self.seen.append(self.network[0].weight.grad.double().norm().item())
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+def fit(module: Module, *callbacks: object, **options: object) -> None:
+    generator = torch.Generator().manual_seed(1)
+    data = torch.utils.data.TensorDataset(
+        torch.randn(20, 4, generator=generator), torch.randint(3, (20,), generator=generator)
+    )
+    trainer = lightning.Trainer(
+        accelerator="cpu",
+        max_epochs=1,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        callbacks=[*callbacks],
+        **options,
+    )
+    trainer.fit(module, torch.utils.data.DataLoader(data, batch_size=4))
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_gradients_of_a_fit() -> None:
+    from gradlab.callbacks.lightning import ProbeCallback
+
+    parameters = ProbeCallback(lambda module: gl.ParameterGradients(module, every=2))
+    responses = ProbeCallback(lambda module: gl.ResponseGradients(module.network, every=2))
+    examples = ProbeCallback(lambda module: gl.ExampleGradients(module.network, every=2))
+    with pytest.raises(GradlabError, match="training has not started"):
+        parameters.result()
+    module = Module()
+    fit(module, parameters, responses, examples, gradient_clip_val=1e-3)
+    frame = parameters.result("mine").layers("mine")
+    assert frame["step"].tolist() == [0, 0, 2, 2, 4, 4]
+    first = frame[frame["layer"] == "network.0"]
+    # Lightning's own hook stands where the callback's does, before clipping.
+    assert first["grad_norm"].tolist() == pytest.approx(module.seen[::2], rel=1e-6)
+    assert responses.result().frame["response_grad_norm"].notna().all()
+    assert responses.result().notes == []
+    single = examples.result().layers().query("layer == '0'")["grad_norm"]
+    assert single.tolist() == pytest.approx(module.seen[::2], rel=1e-5)
+    assert all(not m._forward_hooks and not m._forward_pre_hooks for m in module.modules())
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_the_probe_leaves_when_training_fails() -> None:
+    from gradlab.callbacks.lightning import ProbeCallback
+
+    module = Module()
+    module.fails_at = 2
+    callback = ProbeCallback(gl.ResponseGradients)
+    with pytest.raises(ZeroDivisionError):
+        fit(module, callback)
+    assert all(not m._forward_hooks and not m._forward_pre_hooks for m in module.modules())
+    assert callback.result().frame["step"].unique().tolist() == [0, 1]
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_another_probe_is_refused() -> None:
+    from gradlab.callbacks.lightning import ProbeCallback
+
+    with pytest.raises(GradlabError, match="not ResponseStd"):
+        fit(Module(), ProbeCallback(gl.ResponseStd))

@@ -1,0 +1,399 @@
+"""ExampleGradients: against a loop over single examples in float64, and its statistics against explicit gradients."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils.parametrizations import weight_norm
+from torch.utils.checkpoint import checkpoint
+
+import gradlab as gl
+from gradlab.errors import GradlabError, UsageError
+from gradlab.models import create
+from gradlab.stats import (
+    RowGradients,
+    gradient_diversity,
+    gradient_variance,
+    mean_cosine,
+    simple_noise_scale,
+    sums_of_squares,
+    true_gradient_square,
+)
+
+
+def images(n: int = 3, size: int = 32, channels: int = 3) -> Tensor:
+    return torch.randn(n, channels, size, size, generator=torch.Generator().manual_seed(0))
+
+
+def trained(model: nn.Module, size: int = 32) -> nn.Module:
+    """Running statistics of the images' own size, and scales and shifts that are not 1 and 0."""
+    generator = torch.Generator().manual_seed(5)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim == 1:
+                parameter.add_(0.3 * torch.randn(parameter.shape, generator=generator))
+        model.train()(images(4, size))
+    return model.eval()
+
+
+def loss_of(output: Tensor, reduction: str = "mean") -> Tensor:
+    """Cross-entropy with label i mod classes for example i; any output is taken as logits."""
+    logits = output.flatten(1)
+    return F.cross_entropy(logits, torch.arange(len(logits)) % logits.shape[1], reduction=reduction)
+
+
+def by_loop(model: nn.Module, x: Tensor) -> dict[str, list[Tensor]]:
+    """Each parameter's gradient of the loss of each example, one backward pass an example."""
+    found: dict[str, list[Tensor]] = {}
+    for i in range(len(x)):
+        logits = model(x[i : i + 1]).flatten(1)
+        loss = F.cross_entropy(logits, torch.tensor([i % logits.shape[1]]))
+        parameters = dict(model.named_parameters())
+        gradients = torch.autograd.grad(loss, [*parameters.values()], allow_unused=True)
+        for name, gradient in zip(parameters, gradients, strict=True):
+            value = torch.zeros_like(parameters[name]) if gradient is None else gradient
+            found.setdefault(name, []).append(value.flatten())
+    return found
+
+
+def probed(model: nn.Module, x: Tensor, layers: object = None, reduction: str = "mean") -> gl.ExampleGradients:
+    with gl.ExampleGradients(model, layers, reduction=reduction) as probe:
+        loss_of(model(x), reduction).backward()
+        probe.step()
+    return probe
+
+
+def check_norms(model: nn.Module, x: Tensor, reduction: str = "mean", tolerance: float = 1e-9) -> gl.ExampleGradients:
+    probe = probed(model, x, reduction=reduction)
+    frame = probe.examples()
+    expected = by_loop(model, x)
+    total = sum((torch.stack(gradients).square().sum(1) for gradients in expected.values()), torch.zeros(len(x)))
+    norms = {layer: group["norm"].to_numpy() for layer, group in frame.groupby("layer", sort=False)}
+    np.testing.assert_allclose(norms.pop("total"), total.sqrt(), rtol=tolerance)
+    for layer, found in norms.items():
+        gradients = expected[f"{layer}.weight"]
+        np.testing.assert_allclose(found, torch.stack(gradients).norm(dim=1), rtol=tolerance, err_msg=layer)
+    return probe
+
+
+class Tokens(nn.Module):
+    """Linear layers on (B, T, D): long enough for rows, short enough for Gram matrices; layer normalization."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.position = nn.Linear(12, 40), nn.Parameter(torch.randn(8, 40))
+        self.norm, self.wide, self.narrow = nn.LayerNorm(40), nn.Linear(40, 64), nn.Linear(64, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.embed(x.reshape(len(x), 8, 12)) + self.position
+        return self.narrow(torch.tanh(self.wide(self.norm(x)))).mean(1)
+
+
+class Awkward(nn.Module):
+    """What the exact rules do not serve, or serve with care: padding, groups, strides, weight normalization."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.same = nn.Conv2d(3, 4, 3, padding="same", bias=True)
+        self.circular = nn.Conv2d(4, 4, 3, padding=1, padding_mode="circular")
+        self.grouped = nn.Conv2d(4, 8, (3, 1), stride=(2, 1), padding=(1, 0), dilation=(2, 1), groups=2)
+        self.group_norm = nn.GroupNorm(2, 8)
+        self.up = nn.ConvTranspose2d(8, 4, 2, stride=2)
+        self.prelu = nn.PReLU(4)
+        self.depthwise = nn.Conv2d(4, 4, 3, groups=4)
+        self.head = weight_norm(nn.Linear(4, 5))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.tanh(self.group_norm(self.grouped(self.circular(self.same(x)))))
+        x = self.depthwise(self.prelu(self.up(x)))
+        return self.head(x.mean((2, 3)))
+
+
+class Shared(nn.Module):
+    """A module called three times, and a weight that two modules share."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 3, 3, padding=1)
+        self.one, self.two = nn.Linear(3, 3), nn.Linear(3, 3)
+        self.two.weight = self.one.weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        for _ in range(3):
+            x = torch.tanh(self.conv(x))
+        return self.two(torch.tanh(self.one(x.mean((2, 3)))))
+
+
+class Attention(nn.Module):
+    """Attention, whose projection is a module that is never called."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        layer = nn.TransformerEncoderLayer(12, 2, 16, dropout=0.0, batch_first=True)
+        self.encoder, self.head = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False), nn.Linear(12, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.encoder(x.reshape(len(x), 8, 12)).mean(1))
+
+
+MLP = nn.Sequential(nn.Flatten(), nn.Linear(96, 20), nn.ReLU(inplace=True), nn.Linear(20, 10, bias=False))
+
+
+@pytest.mark.parametrize("name", ["resnet20", "resnet8-B", "plain20"])
+def test_norms_of_our_networks(name: str) -> None:
+    check_norms(trained(create(name)).double(), images().double())
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_norms_of_an_mlp(reduction: str) -> None:
+    check_norms(MLP.double(), torch.randn(5, 96).double(), reduction)
+
+
+def test_norms_of_torchvision_resnet18() -> None:
+    """In-place ReLU and `out += identity`."""
+    check_norms(trained(create("torchvision/resnet18")).double(), images().double())
+
+
+def test_norms_in_float32() -> None:
+    check_norms(trained(create("resnet20")), images(), tolerance=1e-4)
+
+
+def test_linear_layers_on_sequences() -> None:
+    check_norms(Tokens().double(), torch.randn(5, 96).double())
+
+
+@pytest.mark.parametrize("make", [Awkward, Shared, Attention])
+def test_total_of_awkward_networks(make: type[nn.Module]) -> None:
+    model = make().double().eval()
+    x = torch.randn(4, 96).double() if make is Attention else images(4, 8).double()
+    frame = probed(model, x).examples()
+    expected = torch.cat([torch.stack(gradients) for gradients in by_loop(model, x).values()], 1).norm(dim=1)
+    np.testing.assert_allclose(frame.loc[frame["layer"] == "total", "norm"], expected, rtol=1e-9)
+
+
+def test_statistics_of_the_batch() -> None:
+    """Against explicit gradients; the norm of the loss's gradient is what autograd gives."""
+    model, x = trained(create("resnet8")).double(), images(6).double()
+    result = probed(model, x).result()
+    assert result.notes == []
+    rows = {name: torch.stack(gradients) for name, gradients in by_loop(model, x).items()}
+    total = result.totals().iloc[0]
+    assert total["numel"] == sum(parameter.numel() for parameter in model.parameters())
+    for row, g in [
+        *((row, rows[f"{row['layer']}.weight"]) for _, row in result.layers().iterrows()),
+        (total, torch.cat([*rows.values()], 1)),
+    ]:
+        n, mean = len(g), g.mean(0)
+        variance = np.trace(np.atleast_2d(np.cov(g.T))) if g.shape[1] < 2000 else (g.var(0, correction=1)).sum().item()
+        assert row["variance"] == pytest.approx(variance, rel=1e-9)
+        assert row["grad_norm"] == pytest.approx(mean.norm().item(), rel=1e-9)
+        square = mean.square().sum().item() - variance / n
+        assert row["gradient_square"] == pytest.approx(square, rel=1e-6)
+        assert row["noise_scale"] == (
+            pytest.approx(variance / square, rel=1e-6) if square > 0 else pytest.approx(np.nan, nan_ok=True)
+        )
+        assert row["diversity"] == pytest.approx((g.square().sum() / g.sum(0).square().sum()).item(), rel=1e-9)
+        if row["kind"] != "total":
+            unit = F.normalize(g, dim=1)
+            cosine = ((unit @ unit.T).sum().item() - n) / (n * (n - 1))
+            assert row["mean_cosine"] == pytest.approx(cosine, rel=1e-6)
+        assert row["examples"] == n
+        assert row["example_norm"] == pytest.approx(g.norm(dim=1).mean().item(), rel=1e-9)
+
+
+def test_statistics_in_closed_form() -> None:
+    orthogonal = torch.ones(4, dtype=torch.float64)
+    mean = torch.tensor(0.5, dtype=torch.float64)  # of four orthogonal unit vectors
+    assert gradient_variance(orthogonal, mean).item() == pytest.approx(1.0)
+    assert true_gradient_square(orthogonal, mean).item() == pytest.approx(0.0)
+    assert gradient_diversity(orthogonal, mean).item() == pytest.approx(1.0)
+    assert mean_cosine(orthogonal, 4 * mean).item() == pytest.approx(0.0)
+    equal = torch.full((5,), 3.0, dtype=torch.float64)
+    assert gradient_variance(equal, equal[0]).item() == 0.0
+    assert gradient_diversity(equal, equal[0]).item() == pytest.approx(1 / 5)
+    assert mean_cosine(equal, torch.tensor(5.0)).item() == pytest.approx(1.0)
+    # Two gradients and one of 0: the cosine is of the two alone.
+    assert mean_cosine(torch.tensor([1.0, 2.0, 0.0]), torch.tensor(2.0)).item() == pytest.approx(1.0)
+    assert mean_cosine(torch.tensor([1.0, 0.0]), torch.tensor(1.0)).isnan()
+    assert simple_noise_scale(torch.tensor(6.0), torch.tensor(2.0)).item() == 3.0
+    assert simple_noise_scale(torch.tensor(6.0), torch.tensor(-2.0)).isnan()
+
+
+def test_the_noise_scale_is_unbiased_in_its_parts() -> None:
+    """g = G + noise: over many batches of 4 the parts average to |G|² = 9 and tr Σ = 50 · 0.25."""
+    generator = torch.Generator().manual_seed(0)
+    g = 0.5 * torch.randn(20000, 4, 50, generator=generator, dtype=torch.float64)
+    g[..., 0] += 3
+    norms, mean = g.norm(dim=2), g.mean(1).norm(dim=1)
+    assert gradient_variance(norms, mean).mean().item() == pytest.approx(12.5, rel=0.01)
+    assert true_gradient_square(norms, mean).mean().item() == pytest.approx(9.0, rel=0.01)
+
+
+def test_rows_are_made_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gradlab.stats.example_gradients._VALUES", 25)
+    rows = torch.randn(7, 10, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    rows[3] = 0
+    gradients = RowGradients.of(rows)
+    assert [len(part) for part in gradients.chunks()] == [2, 2, 2, 1]
+    sums = gradients.sums()
+    np.testing.assert_allclose(sums.norms, rows.norm(dim=1), rtol=1e-12)
+    assert sums.sum_norm.item() == pytest.approx(rows.sum(0).norm().item())
+    assert sums.direction_norm.item() == pytest.approx(F.normalize(rows, dim=1).sum(0).norm().item())
+    assert torch.equal(gradients.rows(), rows)
+
+
+@pytest.mark.parametrize("shape", [(2, 5), (3, 1 << 17), (3, 100003)])
+def test_sums_of_squares_by_row(shape: tuple[int, int]) -> None:
+    rows = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    np.testing.assert_allclose(sums_of_squares(rows), (rows.double().numpy() ** 2).sum(1), rtol=1e-6)
+
+
+def test_a_choice_of_layers() -> None:
+    model, x = trained(create("resnet8")).double(), images().double()
+    frame = probed(model, x, "layer2.*").examples()
+    assert list(frame["layer"].unique()) == ["layer2.0.conv1", "layer2.0.conv2", "total"]
+    rows = by_loop(model, x)
+    expected = torch.cat([torch.stack(rows[f"layer2.0.conv{i}.weight"]) for i in (1, 2)], 1).norm(dim=1)
+    np.testing.assert_allclose(frame.loc[frame["layer"] == "total", "norm"], expected, rtol=1e-9)
+
+
+def test_batch_statistics_are_refused() -> None:
+    model = create("resnet8").train()
+    with pytest.raises(GradlabError, match=r"bn1 normalizes with the statistics of the batch.*model.eval\(\)"):
+        probed(model, images())
+    with gl.batch_statistics(model.eval()), pytest.raises(GradlabError, match="couple the examples"):
+        probed(model, images())
+    assert all(not module._forward_hooks and not module._forward_pre_hooks for module in model.modules())
+    assert all(not parameter._post_accumulate_grad_hooks for parameter in model.parameters())
+
+
+def test_frozen_and_unreached_layers() -> None:
+    model = trained(create("resnet8")).double()
+    model.layer1.requires_grad_(False)
+    model.fc.requires_grad_(False)
+    x = images().double()
+    probe = probed(model, x)
+    frame = probe.result().frame.set_index("layer")
+    assert frame["absent"].dropna().to_dict() == {
+        "layer1.0.conv1": "frozen",
+        "layer1.0.conv2": "frozen",
+        "fc": "frozen",
+    }
+    trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    assert frame["numel"]["total"] == trainable
+    assert probe.result().notes[0].startswith("layer1.0.conv1, layer1.0.conv2, fc: frozen")
+
+
+def test_several_batches_and_steps() -> None:
+    model, parts = trained(create("resnet8")).double(), images(6).double().split(3)
+    with gl.ExampleGradients(model, "fc", every=2) as probe:
+        for _ in range(3):
+            for part in parts:
+                loss_of(model(part)).backward()
+                with torch.no_grad():
+                    model(part)
+            probe.step()
+    frame = probe.examples()
+    assert frame["step"].unique().tolist() == [0, 2]
+    one = frame[(frame["step"] == 2) & (frame["layer"] == "fc")]
+    assert one["example"].tolist() == [*range(6)]
+    single = [probed(model, part, "fc") for part in parts]
+    expected = [norm for p in single for norm in p.examples().query("layer == 'fc'")["norm"]]
+    assert one["norm"].tolist() == pytest.approx(expected)
+    results = [p.result().frame.iloc[0] for p in single]
+    found = probe.result().frame.iloc[0]
+    assert found["variance"] == pytest.approx(np.mean([r["variance"] for r in results]))
+    assert found["noise_scale"] == pytest.approx(
+        np.mean([r["variance"] for r in results]) / np.mean([r["gradient_square"] for r in results])
+    )
+
+
+class Checkpointed(nn.Module):
+    def __init__(self, reentrant: bool | None) -> None:
+        super().__init__()
+        self.reentrant = reentrant
+        self.stem, self.block = nn.Conv2d(3, 4, 3), nn.Sequential(nn.Conv2d(4, 4, 3), nn.ReLU(inplace=True))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        x = self.block(x) if self.reentrant is None else checkpoint(self.block, x, use_reentrant=self.reentrant)
+        return x.mean((2, 3))
+
+
+def test_activation_checkpointing() -> None:
+    model = Checkpointed(None).double()
+    expected = probed(model, images().double()).examples()
+    model.reentrant = False
+    assert probed(model, images().double()).examples().equals(expected)
+    model.reentrant = True
+    with pytest.raises(GradlabError, match=r"block\.0\.weight.*use_reentrant=False"):
+        probed(model, images().double())
+
+
+def test_what_cannot_be_measured_is_refused() -> None:
+    with pytest.raises(UsageError, match="reduction is mean or sum"):
+        gl.ExampleGradients(MLP, reduction="none")
+    with pytest.raises(GradlabError, match="no example's gradient"):
+        gl.ExampleGradients(MLP).result()
+    model = nn.Sequential(nn.Linear(3, 2))
+    with gl.ExampleGradients(model):
+        loss = loss_of(model(torch.randn(4, 3)))
+        loss.backward(retain_graph=True)
+        with pytest.raises(GradlabError, match="two backward passes through one forward pass"):
+            loss.backward()
+
+    class Folded(nn.Sequential):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x.reshape(-1, 3)).reshape(len(x), -1)
+
+    with pytest.raises(GradlabError, match=r"0 gives a tensor of shape \(8, 2\) where the model was given 4 examples"):
+        probed(Folded(nn.Linear(3, 2)), torch.randn(4, 6))
+    attention = nn.TransformerEncoderLayer(12, 2, 16, dropout=0.0)
+    with pytest.raises(GradlabError, match="self_attn has its examples in the second dimension"):
+        probed(attention, torch.randn(3, 3, 12))
+
+
+def test_a_single_example_has_no_variance() -> None:
+    result = probed(MLP.double(), torch.randn(1, 96).double()).result()
+    assert result.totals()[["variance", "noise_scale"]].isna().all(axis=None)
+    assert "a single example has no variance" in result.notes[0]
+
+
+def test_non_finite_examples_are_named() -> None:
+    x = torch.randn(3, 96).double()
+    x[1] = math.inf
+    result = probed(MLP.double(), x).result()
+    assert result.frame["non_finite"].all()
+    assert "holds NaN or infinite values" in result.notes[0]
+
+
+def test_mixed_precision_and_a_scaler() -> None:
+    model, x = trained(create("resnet8")), images()
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**8)
+    with gl.ExampleGradients(model, scaler=scaler) as probe:
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            loss = loss_of(model(x))
+        scaler.scale(loss).backward()
+        probe.step()
+    found = probe.examples().query("layer == 'total'")["norm"]
+    expected = probed(model, x).examples().query("layer == 'total'")["norm"]
+    assert found.tolist() == pytest.approx(expected.tolist(), rel=0.1)
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("kind", [gl.ParameterGradients, gl.ResponseGradients, gl.ExampleGradients])
+def test_no_synchronization_on_cuda(kind: type) -> None:
+    model, x, labels = trained(create("resnet20")).cuda(), images().cuda(), torch.arange(3).cuda()
+    with kind(model) as probe:
+        for mode in ("default", "error"):
+            torch.cuda.set_sync_debug_mode(mode)
+            try:
+                F.cross_entropy(model(x), labels).backward()
+                probe.step()
+            finally:
+                torch.cuda.set_sync_debug_mode("default")
+    assert probe.result().frame["step"].unique().tolist() == [0, 1]
