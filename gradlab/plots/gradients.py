@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FixedLocator, LogFormatter, MaxNLocator, NullLocator
+from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 
 from gradlab.plots.networks import common_weights, legend_columns, network_labels, network_styles
 from gradlab.plots.theme import COLUMN_WIDTH
@@ -141,12 +141,15 @@ def gradients_figure(frame: pd.DataFrame, summary: pd.DataFrame, figure: Figure,
 
 
 def _log_axis(ax: Axes) -> None:
-    """A logarithmic axis, its ticks written out where it spans less than two decades."""
+    """A logarithmic axis of a decade at least, its ticks written out where it spans less than two."""
     ax.set_yscale("log")
     low, high = ax.get_ylim()
+    if high / low < 10:
+        middle = (low * high) ** 0.5
+        ax.set_ylim(middle / 10**0.5, middle * 10**0.5)
     if high / low < 100:
-        ax.yaxis.set_major_formatter(LogFormatter())
-        ax.yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(1, 0.4)))
+        ax.yaxis.set_major_formatter("{x:g}")
+        ax.yaxis.set_minor_formatter(lambda value, _: f"{value:g}" if f"{value:e}"[0] in "25" else "")
 
 
 def _family(network: str) -> str:
