@@ -88,9 +88,7 @@ def draw(family, depth: int) -> None:
 
 def run(family, depth: int, seeds, device: str = "cpu") -> None:
     x = torch.linspace(-2, 2, POINTS)
-    for layer in forward_mode(family, x, list(seeds), [depth], width=WIDTH, device=device):
-        if layer.readout is not None:
-            layer.readout.gradient.cpu()
+    forward_mode(family, x, list(seeds), [depth], width=WIDTH, device=device).gradients[depth].cpu()
 
 
 def point_by_point(family, depth: int, points: int) -> None:
