@@ -31,6 +31,7 @@ class Settings:
         init: Initialization of the hidden weights.
         dtype: Of the networks' arithmetic.
         device: Where to compute.
+        workers: Seeds measured at a time on a CPU, a thread each.
     """
 
     x: Tensor
@@ -40,6 +41,7 @@ class Settings:
     init: Init
     dtype: torch.dtype
     device: torch.device
+    workers: int = 1
 
     @property
     def pair(self) -> tuple[int, int]:
@@ -88,8 +90,7 @@ def run_family(
     together = len(settings.seeds) if settings.device.type == "cuda" else 1
     groups = [settings.seeds[start : start + together] for start in range(0, len(settings.seeds), together)]
     parts = []
-    # A seed's products are small: a core each is faster than all cores on one, and never waits for a busy core.
-    workers = torch.get_num_threads() if settings.device.type == "cpu" else 1
+    workers = settings.workers if settings.device.type == "cpu" else 1
     with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
         for part in pool.map(lambda group: _run_seeds(family, depths, settings, group), groups):
             parts.append(part)
