@@ -25,7 +25,6 @@ __all__ = [
     "fold_batch_norm",
     "forward_mode",
     "full_gradient",
-
     "infer_architectures",
     "is_mlp",
     "is_projection",

@@ -35,9 +35,7 @@ def normalized_residual_variance(depth: Tensor, beta: float = 1.0) -> Tensor:
     return 1 + beta**2 * depth.double()
 
 
-def normalized_residual_law(
-    depth: Tensor, beta: float = 1.0, *, centred: bool = False, stem: float = 1.0
-) -> Tensor:
+def normalized_residual_law(depth: Tensor, beta: float = 1.0, *, centred: bool = False, stem: float = 1.0) -> Tensor:
     """Correlation in residual nets with normalization, the exact product over blocks.
 
     Block l multiplies the gradients' second moment by 1 + β²s², and their co-moment by 1 + β²s²/2, where 1/s²

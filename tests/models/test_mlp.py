@@ -203,3 +203,15 @@ def test_modules_train_and_are_probed(name):
     with gl.ResponseStd(model.eval(), layers="*linear*") as probe:
         model(x)
     assert len(probe.result().frame) == (4 if name.startswith("res") else 3)
+
+
+def test_the_list_of_networks_has_them():
+    from gradlab.experiments.catalog import list_networks
+
+    frame, _ = list_networks("*mlp*")
+    rows = frame.set_index("network")
+    assert list(rows.index) == ["mlp50", "mlp50-ll", "resmlp50", "resmlp50-beta=0.1"]
+    # A stem with biases, 49 or 50 matrices of 200 by 200 (by 400 with CReLU), a head without biases.
+    assert rows.loc["mlp50", "parameters"] == 400 + 49 * 200**2 + 200
+    assert rows.loc["mlp50-ll", "parameters"] == 400 + 49 * 200 * 400 + 400
+    assert rows.loc["resmlp50", "layers"] == 52
