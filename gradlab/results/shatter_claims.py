@@ -74,7 +74,7 @@ def _decay(row: pd.Series, summary: pd.DataFrame) -> str:
     if row["norm"] == "bn":
         return (
             f"{measured} for batch normalization has p = {row['theory']:.3f} over the same layers ({coins}), and "
-            "-0.734 at great depth, since it centres: the -1/2 that is usually quoted is for normalization without centring."
+            "-0.734 at great depth, since it centres: the usual -1/2 is for normalization without centring."
         )
     return (
         f"{measured} without centring has p = {row['theory']:.3f} over the same layers, and -1/2 at great depth, but "
