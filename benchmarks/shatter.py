@@ -5,9 +5,10 @@
 Every figure is a ratio within one process, of one seed's pass over all layers, statistics of activation included.
 `arithmetic` is the products of weights with states and tangents alone, 2·N²·2M operations a layer, at the rate that
 this machine multiplies such matrices, in float64 for looks-linear nets, as they need; `weights` is drawing them. Take
-the ratios on a machine that does nothing else: memory shared with others slows the pass more than the products. `module, point by point` is what notebooks do: a forward and a backward
-pass for every input, the statistics of normalization frozen; a few points are timed and counted up. With cuda,
-also the ratio of one CPU core's time to that of all seeds in one batch.
+the ratios on a machine that does nothing else: memory shared with others slows the pass more than the products.
+`module, point by point` is what notebooks do: a forward and a backward pass for every input, the statistics of
+normalization frozen; a few points are timed and counted up. With cuda, also the ratio of one CPU core's time to that
+of all seeds in one batch.
 """
 
 import argparse
