@@ -59,4 +59,5 @@ class WeightStream:
     def _orthogonal(self) -> Tensor:
         q, r = torch.linalg.qr(torch.randn(self.width, self.width, generator=self._generator).double())
         # The signs make the distribution uniform (Mezzadri 2007, "How to generate random matrices", §5).
-        return (q * r.diagonal().sgn()).to(self.dtype)
+        signed: Tensor = q * r.diagonal().sgn()
+        return signed.to(self.dtype)
