@@ -2,11 +2,13 @@
 
     python benchmarks/shatter.py [--depth 128] [--rounds 7] [--family resnet] [--device cuda]
 
-Every figure is a ratio within one process, of one seed's pass over all layers. `arithmetic` is the products of
-weights with states and tangents alone, 2·N²·2M operations a layer, at the rate that this machine multiplies
-such matrices; `weights` is drawing them. `module, point by point` is what notebooks do: a forward and a backward
-pass for every input, the statistics of normalization frozen; a few points are timed and counted up. With cuda,
-also the ratio of one CPU core's time to that of all seeds in one batch.
+Every figure is a ratio within one process, of one seed's pass over all layers, statistics of activation included.
+`arithmetic` is the products of weights with states and tangents alone, 2·N²·2M operations a layer, at the rate that
+this machine multiplies such matrices, in float64 for looks-linear nets, as they need; `weights` is drawing them. Take
+the ratios on a machine that does nothing else: memory shared with others slows the pass more than the products.
+`module, point by point` is what notebooks do: a forward and a backward pass for every input, the statistics of
+normalization frozen; a few points are timed and counted up. With cuda, also the ratio of one CPU core's time to that
+of all seeds in one batch.
 """
 
 import argparse
@@ -33,7 +35,7 @@ def main() -> None:
     family, depth = parse_family(args.family).at(args.depth), args.depth
 
     variants = {
-        "arithmetic": lambda: multiply(depth),
+        "arithmetic": lambda: multiply(depth, torch.float64 if family.kind == "ll" else torch.float32),
         "weights": lambda: draw(family, depth),
         "forward-mode pass": lambda: run(family, depth, [0]),
         "module, point by point": lambda: point_by_point(family, depth, points=4),
@@ -73,8 +75,9 @@ def timed(function: Callable[[], None]) -> float:
 
 
 @torch.inference_mode()
-def multiply(depth: int) -> None:
-    weight, rows = torch.randn(WIDTH, WIDTH) / WIDTH**0.5, torch.randn(WIDTH, 2 * POINTS)
+def multiply(depth: int, dtype: torch.dtype) -> None:
+    weight = torch.randn(WIDTH, WIDTH, dtype=dtype) / WIDTH**0.5
+    rows = torch.randn(WIDTH, 2 * POINTS, dtype=dtype)
     out = torch.empty_like(rows)
     for _ in range(depth):
         torch.mm(weight, rows, out=out)
@@ -88,9 +91,7 @@ def draw(family, depth: int) -> None:
 
 def run(family, depth: int, seeds, device: str = "cpu") -> None:
     x = torch.linspace(-2, 2, POINTS)
-    for layer in forward_mode(family, x, list(seeds), [depth], width=WIDTH, device=device):
-        if layer.readout is not None:
-            layer.readout.gradient.cpu()
+    forward_mode(family, x, list(seeds), [depth], width=WIDTH, device=device).gradients[depth].cpu()
 
 
 def point_by_point(family, depth: int, points: int) -> None:

@@ -14,6 +14,9 @@ from gradlab.models import catalog, cost, create
 from gradlab.results.tables import Formats
 from gradlab.zoo import zoo_names, zoo_record
 
+FULLY_CONNECTED = ("mlp50", "mlp50-ll", "resmlp50", "resmlp50-beta=0.1")
+"""Those of the shattered gradients paper, at one of its depths; there is every depth."""
+
 FORMATS: Formats = {"parameters": "{:,d}".format, "multiply-adds": "{:,d}".format, "test error": "{:.2%}".format}
 
 
@@ -64,7 +67,7 @@ def _all_names(pattern: str | None) -> list[str]:
         except ModuleNotFoundError:
             raise UsageError("timm is not installed: pip install 'gradlab-torch[timm]'") from None
         return [f"timm/{name}" for name in timm.list_models()]
-    return catalog()
+    return [*catalog(), *FULLY_CONNECTED]
 
 
 def _weights(name: str) -> list[str]:

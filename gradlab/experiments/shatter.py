@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, get_args
 
 import pandas as pd
@@ -42,7 +43,7 @@ def shatter(
 
     Beside it stand correlation at a fixed pair of inputs, sampled and by counting co-active paths, activation
     and co-activation, and exact theory where there is any. A family's numbers depend on no other family, nor on
-    the other depths or seeds.
+    the other depths or seeds, and on a CPU the same call gives the same bytes on any number of threads.
 
     Args:
         depths: ReLU layers, or residual blocks.
@@ -69,19 +70,38 @@ def shatter(
     parsed = [parse_family(text) for text in ([families] if isinstance(families, str) else dict.fromkeys(families))]
     _check(asked, parsed, seeds, lags, width, points, interval, norm_grad, init, dtype)
     where = _device(device)
-    settings = Settings(
-        x=torch.linspace(*interval, points, dtype=torch.float64),
-        seeds=list(range(seed, seed + seeds)),
-        width=width,
-        norm_grad=norm_grad,
-        init=init,
-        dtype=getattr(torch, dtype),
-        device=where,
-    )
+    with one_thread() as threads:
+        settings = Settings(
+            x=torch.linspace(*interval, points, dtype=torch.float64),
+            seeds=list(range(seed, seed + seeds)),
+            width=width,
+            norm_grad=norm_grad,
+            init=init,
+            dtype=getattr(torch, dtype),
+            device=where,
+            workers=threads,
+        )
+        result = _measured(parsed, asked, settings, lags, progress)
+        noise = noise_acfs(points, lags)
+    first, second = settings.pair
+    facts = {
+        "networks": [family.name for family in parsed],
+        "seeds": settings.seeds,
+        "pair": [settings.x[first].item(), settings.x[second].item()],
+        "noise": noise,
+    }
+    result.record = make_record("shatter", options=options, device=device_name(where), stopwatch=stopwatch, **facts)
+    return result
+
+
+def _measured(
+    families: list[Family], depths: list[int], settings: Settings, lags: int, progress: Progress | None
+) -> ShatterResult:
+    """All families' rows, without the record."""
     frames: dict[str, list[Row]] = {"acf": [], "summary": [], "layers": []}
     gradients = {}
-    for family in parsed:
-        for run in _runs(family, asked, settings, progress):
+    for family in families:
+        for run in _runs(family, depths, settings, progress):
             key = {"network": family.name, "norm": run.family.norm}
             for depth, signals in run.gradients.items():
                 theory = acf_theory(run.family, depth, settings, lags)
@@ -89,25 +109,33 @@ def shatter(
                 frames["summary"] += summary_rows(run, settings, theory, **key, depth=depth)
                 gradients[family.name, depth] = signals.numpy()
             deepest = max(run.gradients)
-            frames["summary"] += decay_rows(run, **key, depth=deepest)
-            frames["layers"] += layer_rows(run, **key, depth=deepest)
-    first, second = settings.pair
-    result = ShatterResult(
+            frames["summary"] += decay_rows(run, settings, **key, depth=deepest)
+            frames["layers"] += layer_rows(run, settings, **key, depth=deepest)
+    return ShatterResult(
         pd.DataFrame(frames["acf"]),
-        notes=_notes(parsed, asked, settings),
+        notes=_notes(families, depths, settings),
         summary_frame=pd.DataFrame(frames["summary"]),
         layers_frame=pd.DataFrame(frames["layers"]),
         gradients=gradients,
         x=settings.x.numpy(),
     )
-    facts = {
-        "networks": [family.name for family in parsed],
-        "seeds": settings.seeds,
-        "pair": [settings.x[first].item(), settings.x[second].item()],
-        "noise": noise_acfs(points, lags),
-    }
-    result.record = make_record("shatter", options=options, device=device_name(where), stopwatch=stopwatch, **facts)
-    return result
+
+
+@contextmanager
+def one_thread() -> Iterator[int]:
+    """Let every operation run on one thread: sums then come out the same to the last digit however many there are.
+
+    Products of this size gain little from several; a seed each does.
+
+    Yields:
+        How many threads there are.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield threads
+    finally:
+        torch.set_num_threads(threads)
 
 
 def noise_acfs(points: int, lags: int) -> dict[str, list[float]]:

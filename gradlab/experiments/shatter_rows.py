@@ -76,16 +76,16 @@ def summary_rows(run: FamilyRun, settings: Settings, theory: Tensor | None, **ke
     )
     rows.append(row("pair_correlation", sampled, sampled_error, _pair_theory(run.family, depth, settings)))
     paths, paths_error = stats.jackknife(stats.path_correlation, run.end_log_paths[depth])
-    rows.append(row("path_correlation", paths, paths_error, law(run.family, torch.tensor([depth]))[0]))
+    rows.append(row("path_correlation", paths, paths_error, law(run.family, torch.tensor([depth]), settings.x)[0]))
     return rows
 
 
-def layer_rows(run: FamilyRun, **key: Any) -> list[Row]:
+def layer_rows(run: FamilyRun, settings: Settings, **key: Any) -> list[Row]:
     """A row a layer: fractions active, and the correlation by path counting through the layers so far."""
     log_paths = run.log_paths.transpose(0, 1)
     correlation, error = stats.jackknife(stats.path_correlation, log_paths)
     layers = torch.arange(1, len(run.log_paths) + 1)
-    laws, quoted = law(run.family, layers), asymptote(run.family, layers)
+    laws, quoted = law(run.family, layers, settings.x), asymptote(run.family, layers)
     return [
         {
             **key,
@@ -101,7 +101,7 @@ def layer_rows(run: FamilyRun, **key: Any) -> list[Row]:
     ]
 
 
-def decay_rows(run: FamilyRun, **key: Any) -> list[Row]:
+def decay_rows(run: FamilyRun, settings: Settings, **key: Any) -> list[Row]:
     """How correlation falls with depth: a power in normalized residual nets, a factor a layer in others.
 
     Counted are the paths of an average pair of inputs, layer by layer, since the laws speak of pairs at which
@@ -117,7 +117,7 @@ def decay_rows(run: FamilyRun, **key: Any) -> list[Row]:
     power = run.family.kind == "resnet" and run.family.norm in ("bn", "rms")
     name, fit = ("decay_exponent", stats.power_exponent) if power else ("decay_log_factor", stats.log_rate)
     value, error = stats.jackknife(lambda paths: fit(stats.log_path_correlation(paths), first), log_paths)
-    expected = fit(law(run.family, torch.arange(1, depth + 1)).log(), first)
+    expected = fit(law(run.family, torch.arange(1, depth + 1), settings.x).log(), first)
     row = _row(key, name, value, error, expected, run.log_paths.shape[1])
     return [row | {"from_layer": first}]
 
@@ -131,14 +131,22 @@ def acf_theory(family: Family, depth: int, settings: Settings, lags: int) -> Ten
     return stats.expected_autocorrelation(_kernel(family, depth, settings.x), lags)
 
 
-def law(family: Family, depth: Tensor) -> Tensor:
-    """The law of independent coin flips that applies to a family: see `gradlab.stats.coin_flip`."""
+def law(family: Family, depth: Tensor, x: Tensor) -> Tensor:
+    """The law of independent coin flips that applies to a family: see `gradlab.stats.coin_flip`.
+
+    A residual net starts with the variance that its stem Vx + b, V, b ~ N(0, 1), has over the line: 4/3 on the
+    paper's, not 1. While β²L is small beside it, that decides how fast correlation falls.
+    """
     if family.kind == "ll":
         return torch.ones(depth.shape, dtype=torch.float64)
     if family.kind == "ff":
         return stats.feedforward_law(depth)
-    if family.norm in ("bn", "rms"):
-        return stats.normalized_residual_law(depth, family.beta, centred=family.norm == "bn")
+    if family.norm == "bn":
+        stem = x.var(correction=0).item()
+        return stats.normalized_residual_law(depth, family.beta, centred=True, stem=stem)
+    if family.norm == "rms":
+        stem = x.square().mean().item() + family.bias
+        return stats.normalized_residual_law(depth, family.beta, stem=stem)
     return stats.residual_law(depth, family.beta)
 
 

@@ -31,6 +31,7 @@ class Settings:
         init: Initialization of the hidden weights.
         dtype: Of the networks' arithmetic.
         device: Where to compute.
+        workers: Seeds measured at a time on a CPU, a thread each.
     """
 
     x: Tensor
@@ -40,6 +41,7 @@ class Settings:
     init: Init
     dtype: torch.dtype
     device: torch.device
+    workers: int = 1
 
     @property
     def pair(self) -> tuple[int, int]:
@@ -88,8 +90,7 @@ def run_family(
     together = len(settings.seeds) if settings.device.type == "cuda" else 1
     groups = [settings.seeds[start : start + together] for start in range(0, len(settings.seeds), together)]
     parts = []
-    # A seed's products are small: a core each is faster than all cores on one, and never waits for a busy core.
-    workers = torch.get_num_threads() if settings.device.type == "cpu" else 1
+    workers = settings.workers if settings.device.type == "cpu" else 1
     with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
         for part in pool.map(lambda group: _run_seeds(family, depths, settings, group), groups):
             parts.append(part)
@@ -109,39 +110,38 @@ def run_family(
 
 
 def _run_seeds(family: Family, depths: Sequence[int], settings: Settings, seeds: Sequence[int]) -> FamilyRun:
-    layers, fractions, slopes = [], [], []
-    gradients, ends, end_fractions = {}, {}, {}
     options = {
         "width": settings.width,
         "init": settings.init,
         "dtype": settings.dtype,
         "device": settings.device,
     }
-    for layer in forward_mode(family, settings.x, seeds, depths, **options):  # type: ignore[arg-type]
-        layers.append(activation_statistics(layer.active))
-        fractions.append(coactive_fractions(layer.passing, settings.pair))
-        slopes.append(layer_slope(layer.scale))
-        end = layer.readout
-        if end is not None:
-            gradients[layer.depth] = end.gradient.cpu()
-        if end is not None and end.active is not None and end.passing is not None:
-            ends[layer.depth] = activation_statistics(end.active)
-            end_fractions[layer.depth] = coactive_fractions(end.passing, settings.pair)
+    run = forward_mode(family, settings.x, seeds, depths, pair=settings.pair, **options)  # type: ignore[arg-type]
+    gradients = {depth: gradient.cpu() for depth, gradient in run.gradients.items()}
     if settings.norm_grad == "full" and family.norm != "none":
         for depth in depths:
             rows = [full_gradient(family, settings.x, seed, depth, **options) for seed in seeds]  # type: ignore[arg-type]
             gradients[depth] = torch.stack(rows).cpu()
-    activation = Activation(*(torch.stack(values).cpu() for values in zip(*layers, strict=True)))
+    points = len(settings.x)
+    activation = Activation(*(values.cpu() for values in activation_statistics(run.active, points)))
+    slopes = layer_slope(run.scale).cpu()
     beta = family.beta if family.kind == "resnet" else None
-    log_paths = log_path_counts(torch.stack(fractions), torch.stack(slopes), residual=beta)
+    log_paths = log_path_counts(coactive_fractions(run.passing).cpu(), slopes, residual=beta)
     average = torch.stack([activation.activation, activation.activation, activation.coactivation], -1)
-    mean_log_paths = log_path_counts(average, torch.stack(slopes).cpu(), residual=beta)
-    end_log_paths = {depth: log_paths[depth - 1].cpu() for depth in depths}
-    for depth, last in end_fractions.items():
+    end_log_paths = {depth: log_paths[depth - 1] for depth in depths}
+    for depth, passing in run.end_passing.items():
         # The last ReLU of a net has no norm before it, unlike the same layer of a deeper net.
         before = log_paths[depth - 2] if depth > 1 else 0
-        end_log_paths[depth] = (before + (2 * last).log()).cpu()
-    return FamilyRun(family, gradients, activation, ends, log_paths.cpu(), mean_log_paths, end_log_paths)
+        end_log_paths[depth] = before + (2 * coactive_fractions(passing).cpu()).log()
+    return FamilyRun(
+        family,
+        gradients,
+        activation,
+        {depth: activation_statistics(active, points) for depth, active in run.end_active.items()},
+        log_paths,
+        log_path_counts(average, slopes, residual=beta),
+        end_log_paths,
+    )
 
 
 def _joined(parts: list[Activation]) -> Activation:

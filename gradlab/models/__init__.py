@@ -6,7 +6,8 @@ from gradlab.models.inference import infer_architectures
 from gradlab.models.meta import meta_copy
 from gradlab.models.mlp import MLP, create_mlp
 from gradlab.models.mlp_family import Family, MLPArchitecture, is_mlp, parse_family, parse_mlp
-from gradlab.models.mlp_gradients import forward_mode, full_gradient
+from gradlab.models.mlp_full_gradient import full_gradient
+from gradlab.models.mlp_gradients import ForwardPass, forward_mode
 from gradlab.models.registry import Architecture, catalog, create, parse_name
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "Architecture",
     "Cost",
     "Family",
+    "ForwardPass",
     "MLPArchitecture",
     "batch_statistics",
     "catalog",

@@ -1,16 +1,14 @@
-"""Input gradients of fully connected nets: one forward-mode pass for all depths, or a reverse pass for each."""
+"""Input gradients of fully connected nets in one forward-mode pass, with what is active on the way."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from gradlab.models.batch_norm import batch_statistics
-from gradlab.models.mlp import create_mlp
-from gradlab.models.mlp_family import Family, Init, MLPArchitecture
+from gradlab.models.mlp_family import Family, Init
 from gradlab.models.mlp_weights import WeightStream
 
 EPS = 1e-5
@@ -21,37 +19,25 @@ _RESCALE_EVERY = 16
 
 
 @dataclass(frozen=True)
-class Readout:
-    """The net that ends after so many layers; shapes are of S seeds, N neurons, M inputs.
+class ForwardPass:
+    """What one pass reads off; shapes are of L layers, S seeds, N neurons, M inputs, and a pair of inputs.
 
     Attributes:
-        gradient: df(x_i)/dx_i, statistics of normalization frozen: (S, M), float64.
-        active: Neurons active in the last ReLU, of 0 and 1, (S, N, M); None in a residual net, whose readout is linear.
-        passing: Neurons through which the gradient passes; as `active` but in a looks-linear net.
+        gradients: df(x_i)/dx_i, statistics of normalization frozen, by depth: (S, M), float64.
+        active: At how many inputs a neuron is active: (L, S, N); (L, S, 2N) in a looks-linear net.
+        passing: Whether the gradient passes a neuron at the pair, of 0 and 1: (L, S, N, 2).
+        scale: Derivative of each neuron's frozen normalization: (L, S, N, 1).
+        end_active: As `active`, of the last ReLU of the net of each depth, which has no norm before it: (S, N).
+            Empty for residual nets, whose readout is linear.
+        end_passing: As `passing`, of the same ReLU: (S, N, 2).
     """
 
-    gradient: Tensor
-    active: Tensor | None
-    passing: Tensor | None
-
-
-@dataclass(frozen=True)
-class Layer:
-    """One hidden layer on the way.
-
-    Attributes:
-        depth: Its 1-based place.
-        active: Neurons active, of 0 and 1, (S, N, M); (S, 2N, M) in a looks-linear net.
-        passing: Neurons through which the gradient passes, (S, N, M).
-        scale: Derivative of each neuron's frozen normalization, (S, N, 1).
-        readout: The net that ends here, if it was asked for.
-    """
-
-    depth: int
+    gradients: dict[int, Tensor]
     active: Tensor
     passing: Tensor
     scale: Tensor
-    readout: Readout | None
+    end_active: dict[int, Tensor]
+    end_passing: dict[int, Tensor]
 
 
 @torch.inference_mode()
@@ -61,21 +47,24 @@ def forward_mode(
     seeds: Sequence[int],
     depths: Sequence[int],
     *,
+    pair: tuple[int, int] = (0, -1),
     width: int = 200,
     init: Init = "he",
     dtype: torch.dtype = torch.float32,
     device: torch.device | str = "cpu",
-) -> Iterator[Layer]:
+) -> ForwardPass:
     """Run states and tangents through random nets together, and read off the gradient at every depth asked for.
 
-    Weights are drawn layer by layer and discarded, so memory does not grow with depth. The same numbers as
-    those of `create_mlp`: a seed's do not depend on the other seeds, nor on the other depths.
+    Weights are drawn layer by layer and discarded, and two layers' states are kept, so that memory hardly grows
+    with depth. The same numbers as those of `create_mlp`: a seed's do not depend on the other seeds, nor on the
+    other depths.
 
     Args:
         family: What the nets are made of, its norm resolved.
         x: (M,), the inputs; batch statistics are over all of them.
         seeds: One net each; on an accelerator all in one product.
         depths: Where to read off.
+        pair: Places of the two inputs at which to tell what the gradient passes.
         width: Neurons a layer.
         init: As in `WeightStream`.
         dtype: Of the arithmetic.
@@ -90,101 +79,99 @@ def forward_mode(
         return (torch.stack(tensors) if len(tensors) > 1 else tensors[0][None]).to(device)
 
     x = x.to(device, dtype)
-    points = len(x)
     stem = batch([s.stem for s in streams])[..., None]
     bias = batch([s.bias for s in streams])[..., None]
     readout = batch([s.readout for s in streams])[:, None]
-    # Columns: states at all inputs, then their tangents.
-    z = torch.cat([stem * x + bias, stem.expand(-1, -1, points)], -1)
-    exponent = torch.zeros(len(seeds), 1, 1, dtype=torch.int32, device=z.device)
-    residual = family.kind == "resnet"
-    last = max(depths)
+    z = _Rows(torch.cat([stem * x + bias, stem.expand(-1, -1, len(x))], -1))
+    hidden = _Rows(torch.empty_like(z.both))
+    exponent = torch.zeros(len(seeds), 1, 1, dtype=torch.int32, device=x.device)
+    places = torch.tensor([place % len(x) for place in pair], device=x.device)
+    residual, last = family.kind == "resnet", max(depths)
+    neurons = 2 * width if family.kind == "ll" else width
+    # One block each: small tensors kept from every layer would break up the heap.
+    run = ForwardPass(
+        {}, x.new_empty(last, len(seeds), neurons), x.new_empty(last, len(seeds), width, 2),
+        x.new_ones(last, len(seeds), width, 1), {}, {}
+    )  # fmt: skip
     for depth in range(1, last + 1):
-        at_end = None
         if not residual and depth in depths:
-            active, passing, _, hidden = _hidden(family, z, points, normalize=False)
-            at_end = Readout(_gradient(readout, hidden, exponent), active, passing)
-        active, passing, scale, hidden = _hidden(family, z, points, normalize=residual or depth > 1)
+            active, passing = _activate(family, z, hidden, None)
+            run.gradients[depth] = _gradient(readout, hidden.tangent, exponent)
+            run.end_active[depth], run.end_passing[depth] = active.sum(-1), passing.index_select(-1, places)
+        scale = run.scale[depth - 1] if residual or depth > 1 else None
+        active, passing = _activate(family, z, hidden, scale)
+        torch.sum(active, -1, out=run.active[depth - 1])
+        torch.index_select(passing, -1, places, out=run.passing[depth - 1])
         if residual or depth < last:
             weight = batch([s.layer() for s in streams])
-            z = z.baddbmm_(weight, hidden, alpha=family.beta) if residual else weight @ hidden
+            if scale is not None and family.norm in ("rms", "bn"):
+                # A positive scale changes no sign, and there are fewer weights than states and tangents.
+                weight *= scale.mT
+            z.both.baddbmm_(weight, hidden.both, beta=float(residual), alpha=family.beta)
         if depth % _RESCALE_EVERY == 0:
-            exponent = exponent + _rescale(z, points, homogeneous=family.norm in ("none", "center"))
+            exponent = exponent + _rescale(family, z)
         if residual and depth in depths:
-            at_end = Readout(_gradient(readout, z[..., points:], exponent, tangents_only=True), None, None)
-        yield Layer(depth, active, passing, scale, at_end)
+            run.gradients[depth] = _gradient(readout, z.tangent, exponent)
+    return run
 
 
-def _hidden(family: Family, z: Tensor, points: int, normalize: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """What is active, what the gradient passes, the norm's slope, and states and tangents after norm and ReLU."""
-    state, tangent = z[..., :points], z[..., points:]
-    scale = torch.ones_like(z[..., :1])
-    if normalize and family.norm in ("center", "bn"):
-        state = state - state.mean(-1, keepdim=True)
-    if normalize and family.norm in ("rms", "bn"):
+class _Rows:
+    """States at all inputs and their tangents in one memory, (S, N, 2M)."""
+
+    def __init__(self, both: Tensor) -> None:
+        self.both = both
+        self.state, self.tangent = both.chunk(2, -1)
+
+
+def _activate(family: Family, z: _Rows, hidden: _Rows, scale: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Write states and tangents after centring and ReLU into `hidden`, yet to be scaled.
+
+    Args:
+        family: What the net is made of.
+        z: Before the norm.
+        hidden: After the ReLU.
+        scale: Where to write the scale, (S, N, 1), ones; None where there is no norm.
+
+    Returns:
+        What is active and what the gradient passes, of 0 and 1.
+    """
+    state = z.state
+    if scale is not None and family.norm in ("center", "bn"):
+        state = torch.sub(state, state.mean(-1, keepdim=True), out=hidden.state)
+    if scale is not None and family.norm in ("rms", "bn"):
         norm = torch.linalg.vector_norm(state, dim=-1, keepdim=True)
-        scale = (norm.square() / points + EPS).rsqrt()
+        torch.mul(norm, norm, out=scale).div_(state.shape[-1]).add_(EPS).rsqrt_()
     # Numbers and not booleans: what is made of them runs many times faster on a CPU.
-    active = passing = torch.gt(state, 0, out=state.new_empty(state.shape))
     if family.kind == "ll":
-        negative = torch.lt(state, 0, out=state.new_empty(state.shape))
-        active, passing = torch.cat([active, negative], -2), active + negative
-    # Scale and ReLU in one: a positive scale changes no sign.
-    slope = passing * scale
-    hidden = torch.empty_like(z)
-    torch.mul(state, slope, out=hidden[..., :points])
-    torch.mul(tangent, slope, out=hidden[..., points:])
-    return active, passing, scale, hidden
+        active = torch.cat([state, -state], -2).relu_().sign_()
+        passing = torch.add(*active.chunk(2, -2))
+        torch.mul(state, passing, out=hidden.state)
+    else:
+        active = passing = torch.clamp(state, min=0, out=hidden.state).sign()
+    torch.mul(z.tangent, passing, out=hidden.tangent)
+    return active, passing
 
 
-def _gradient(readout: Tensor, rows: Tensor, exponent: Tensor, tangents_only: bool = False) -> Tensor:
-    tangents = rows if tangents_only else rows[..., rows.shape[-1] // 2 :]
+def _gradient(readout: Tensor, tangents: Tensor, exponent: Tensor) -> Tensor:
     return torch.ldexp((readout @ tangents).double(), exponent).squeeze(1)
 
 
-def _rescale(z: Tensor, points: int, homogeneous: bool) -> Tensor:
+def _rescale(family: Family, z: _Rows) -> Tensor:
     """Divide by a power of two in place, which is exact; return the tangents' exponents, (S, 1, 1)."""
-    if homogeneous:
-        _divide(z[..., :points])
-    return _divide(z[..., points:])
+    if family.norm in ("none", "center"):
+        divide_by_power_of_two(z.state)
+    return divide_by_power_of_two(z.tangent)
 
 
-def _divide(part: Tensor) -> Tensor:
-    largest = part.abs().amax((-2, -1), keepdim=True)
-    exponent = torch.frexp(largest).exponent
-    part.copy_(torch.ldexp(part, -exponent))
-    return exponent
-
-
-def full_gradient(
-    family: Family,
-    x: Tensor,
-    seed: int,
-    depth: int,
-    *,
-    width: int = 200,
-    init: Init = "he",
-    dtype: torch.dtype = torch.float32,
-    device: torch.device | str = "cpu",
-) -> Tensor:
-    """Gradient of the sum of all outputs, through the statistics of normalization as well, in reverse mode.
+def divide_by_power_of_two(part: Tensor) -> Tensor:
+    """Bring the largest magnitude of a matrix to between 1/2 and 1, in place and exactly.
 
     Args:
-        family: What the net is made of, its norm resolved.
-        x: (M,), the inputs.
-        seed: Of the weights.
-        depth: ReLU layers, or residual blocks.
-        width: Neurons a layer.
-        init: As in `WeightStream`.
-        dtype: Of the arithmetic.
-        device: Where to compute.
+        part: (..., N, M).
 
     Returns:
-        (M,), float64.
+        The exponents, (..., 1, 1).
     """
-    model = create_mlp(MLPArchitecture(family, depth, width), seed, init, dtype).to(device).eval()
-    inputs = x.to(device, dtype)[:, None].requires_grad_()
-    with batch_statistics(model):
-        outputs = model.requires_grad_(False)(inputs)
-    (gradient,) = torch.autograd.grad(outputs.sum(), inputs)
-    return gradient.squeeze(1).double()
+    exponent = torch.frexp(part.abs().amax((-2, -1), keepdim=True)).exponent
+    part *= torch.ldexp(torch.ones_like(part[..., :1, :1]), -exponent)
+    return exponent

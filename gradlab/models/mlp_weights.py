@@ -13,7 +13,8 @@ from gradlab.models.mlp_family import Family, Init
 class WeightStream:
     """Draws a network's weights in order of depth: nets of one seed share their first layers, whatever their depth.
 
-    Values are drawn in float32 on the CPU and then converted, so that every dtype and device has the same.
+    Values are drawn in float32 on the CPU, orthogonalized in float64 and then converted, so that every dtype and
+    device has the same.
 
     Args:
         family: What the weights are for.
@@ -35,21 +36,28 @@ class WeightStream:
         self.bias = bias * gain if family.bias else torch.zeros_like(bias)
         self.readout = readout / math.sqrt(width)
 
+    @property
+    def state(self) -> Tensor:
+        """Where the stream stands; set it to draw the same layers again."""
+        return self._generator.get_state()
+
+    @state.setter
+    def state(self, state: Tensor) -> None:
+        self._generator.set_state(state)
+
     def layer(self) -> Tensor:
         """The next W, or W′ of a looks-linear net: (N, N)."""
-        values = self._normal(self.width, self.width)
         if self.family.kind == "ll":
-            return _orthogonal(values)
+            return self._orthogonal()
         if self.init == "orthogonal":
-            return _orthogonal(values) * math.sqrt(2.0)
-        return values.mul_(math.sqrt((2.0 if self.init == "he" else 1.0) / self.width))
+            return self._orthogonal() * math.sqrt(2.0)
+        return self._normal(self.width, self.width, std=math.sqrt((2.0 if self.init == "he" else 1.0) / self.width))
 
-    def _normal(self, *shape: int) -> Tensor:
-        return torch.randn(*shape, generator=self._generator).to(self.dtype)
+    def _normal(self, *shape: int, std: float = 1.0) -> Tensor:
+        return torch.empty(shape).normal_(0.0, std, generator=self._generator).to(self.dtype)
 
-
-def _orthogonal(values: Tensor) -> Tensor:
-    q, r = torch.linalg.qr(values)
-    # The signs make the distribution uniform (Mezzadri 2007, "How to generate random matrices", §5).
-    signed: Tensor = q * r.diagonal().sgn()
-    return signed
+    def _orthogonal(self) -> Tensor:
+        q, r = torch.linalg.qr(torch.randn(self.width, self.width, generator=self._generator).double())
+        # The signs make the distribution uniform (Mezzadri 2007, "How to generate random matrices", §5).
+        signed: Tensor = q * r.diagonal().sgn()
+        return signed.to(self.dtype)

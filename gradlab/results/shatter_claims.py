@@ -38,7 +38,7 @@ def claims(summary: pd.DataFrame) -> list[str]:
         summary: A shatter summary frame.
     """
     fits = summary[summary["statistic"].isin(("decay_exponent", "decay_log_factor"))]
-    decays = [_decay(row) for _, row in fits.iterrows()]
+    decays = [_decay(row, summary) for _, row in fits.iterrows()]
     return _residual_against_feedforward(summary) + decays + _unnormalized(summary)
 
 
@@ -57,24 +57,28 @@ def _residual_against_feedforward(summary: pd.DataFrame) -> list[str]:
     return sentences
 
 
-def _decay(row: pd.Series) -> str:
+def _decay(row: pd.Series, summary: pd.DataFrame) -> str:
+    """A fit beside the same fit to the law over the same layers, and what tells the net from the law's coins."""
+    same = (summary["network"] == row["network"]) & (summary["depth"] == row["depth"])
+    (coactive,) = summary.loc[same & (summary["statistic"] == "coactivation"), "value"]
     where = (
         f"{row['network']} ({row['norm']}): over layers {int(row['from_layer'])} to {row['depth']}, counting co-active "
         "paths, gradient correlation falls"
     )
+    coins = f"neurons are active at {coactive:.3f} of pairs, coins at 0.250"
     if row["statistic"] == "decay_log_factor":
         value, theory = math.exp(row["value"]), math.exp(row["theory"])
         error = value * row["sem"]
-        return f"{where} by a factor {_plus_minus(value, error)} a layer; the law of coin flips gives {theory:.3f}."
-    measured = f"{where} as L^p with p = {_plus_minus(row['value'], row['sem'])}"
+        return f"{where} by a factor {_plus_minus(value, error)} a layer; coin flips give {theory:.3f} ({coins})."
+    measured = f"{where} as L^p with p = {_plus_minus(row['value'], row['sem'])}; the exact law of coin flips"
     if row["norm"] == "bn":
         return (
-            f"{measured}; the exact law for batch normalization has p = {row['theory']:.3f} there, and for great depth "
-            "-0.734, since it centres: the -1/2 that is usually quoted is for normalization without centring."
+            f"{measured} for batch normalization has p = {row['theory']:.3f} over the same layers ({coins}), and "
+            "-0.734 at great depth, since it centres: the usual -1/2 is for normalization without centring."
         )
     return (
-        f"{measured}; the law of coin flips without centring has p = {row['theory']:.3f} there, and for great depth "
-        "-1/2, but uncentred inputs grow alike with depth, and so do the neurons active at them."
+        f"{measured} without centring has p = {row['theory']:.3f} over the same layers, and -1/2 at great depth, but "
+        f"uncentred inputs grow alike with depth, and so do the neurons active at them ({coins})."
     )
 
 

@@ -25,17 +25,17 @@ class Activation(NamedTuple):
     always_off: Tensor
 
 
-def activation_statistics(active: Tensor) -> Activation:
+def activation_statistics(count: Tensor, inputs: int) -> Activation:
     """Activation and co-activation of a layer (Balduzzi et al. 2017, §3.2).
 
     With c of M inputs active, c(c − 1) of the M(M − 1) ordered pairs are active at both, so that no pair has to
     be formed.
 
     Args:
-        active: (..., N, M), of 0 and 1: neurons by inputs; M is at least 2.
+        count: (..., N), at how many of the inputs each neuron is active.
+        inputs: M, at least 2.
     """
-    inputs = active.shape[-1]
-    count = active.sum(-1).double()
+    count = count.double()
     return Activation(
         activation=count.mean(-1) / inputs,
         coactivation=(count * (count - 1)).mean(-1) / (inputs * (inputs - 1)),

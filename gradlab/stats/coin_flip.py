@@ -35,28 +35,29 @@ def normalized_residual_variance(depth: Tensor, beta: float = 1.0) -> Tensor:
     return 1 + beta**2 * depth.double()
 
 
-def normalized_residual_law(depth: Tensor, beta: float = 1.0, *, centred: bool = False) -> Tensor:
+def normalized_residual_law(depth: Tensor, beta: float = 1.0, *, centred: bool = False, stem: float = 1.0) -> Tensor:
     """Correlation in residual nets with normalization, the exact product over blocks.
 
     Block l multiplies the gradients' second moment by 1 + β²s², and their co-moment by 1 + β²s²/2, where 1/s²
-    is the variance that normalization divides by. If it does not centre (RMS), 1/s² = 1 + β²l and the product
-    is Γ(L+a+½)Γ(a+1)/(Γ(a+½)Γ(L+a+1)) with a = 1/β², for which the paper quotes its asymptote 1/(β√L)
-    (Theorem 3); that exceeds 1 where L < 1/β². If it centres, only the share 1 − 1/π of a ReLU's output
-    variance is variance about the mean, 1/s² = 1 + β²(1 − 1/π)l, and correlation falls as L^−0.7335.
+    is the variance that normalization divides by, v at the first block. If it does not centre (RMS),
+    1/s² = v + β²l and the product is Γ(L+a+½)Γ(a+1)/(Γ(a+½)Γ(L+a+1)) with a = 1/β² for v = 1, for which the
+    paper quotes its asymptote 1/(β√L) (Theorem 3); that exceeds 1 where L < 1/β². If it centres, only the share
+    1 − 1/π of a ReLU's output variance is variance about the mean, 1/s² = v + β²(1 − 1/π)l, and correlation
+    falls as L^−0.7335 in the end, for β²L far above v.
 
     Args:
         depth: Residual blocks, any shape.
         beta: Weight of the residual branch, above 0.
         centred: Whether the normalization subtracts the mean.
+        stem: v, the variance over the inputs of what enters the first block, or the mean square if not centred.
 
     Returns:
         Of depth's shape, float64.
     """
     share = 1 - 1 / math.pi if centred else 1.0
-    start = torch.tensor(1 / (share * beta**2), dtype=torch.float64)
-    step = 1 / share
+    start = torch.tensor(stem / (share * beta**2), dtype=torch.float64)
     depth = depth.double()
-    upper, lower = start + step / 2, start + step
+    upper, lower = start + 0.5 / share, start + 1 / share
     return (_log_rising(upper, depth) - _log_rising(lower, depth)).exp()
 
 

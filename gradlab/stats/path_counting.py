@@ -12,18 +12,17 @@ import torch
 from torch import Tensor
 
 
-def coactive_fractions(active: Tensor, pair: tuple[int, int]) -> Tensor:
+def coactive_fractions(active: Tensor) -> Tensor:
     """Fraction of neurons active at both inputs of a pair.
 
     Args:
-        active: (..., N, M), of 0 and 1.
-        pair: The places (i, j) of two inputs.
+        active: (..., N, 2), of 0 and 1: at the inputs i and j.
 
     Returns:
         (..., 3), float64: at (i, i), (j, j) and (i, j).
     """
-    first, second = active[..., pair[0]], active[..., pair[1]]
-    return torch.stack([first, second, first * second], -1).double().mean(-2)
+    first, second = active.double().unbind(-1)
+    return torch.stack([first, second, first * second], -1).mean(-2)
 
 
 def layer_slope(scale: Tensor) -> Tensor:

@@ -25,8 +25,7 @@ FAMILIES = [*NORMED, "ff-norm=none", "ff-norm=none-bias=0", "resnet-norm=none", 
 def gradients(text, depths, seeds=(0,), x=X, **options):
     options = {"width": 40, "dtype": torch.float64, **options}
     family = parse_family(text).at(max(depths))
-    layers = forward_mode(family, x, seeds, depths, **options)
-    return {layer.depth: layer.readout.gradient for layer in layers if layer.readout}
+    return forward_mode(family, x, seeds, depths, **options).gradients
 
 
 @torch.no_grad()
@@ -73,11 +72,29 @@ def test_full_gradients_equal_central_differences(text):
             assert got[place].item() == pytest.approx(difference.item(), rel=1e-4, abs=1e-4)
 
 
+@pytest.mark.parametrize("text", [*NORMED, "ll"])
+def test_full_gradients_equal_those_of_the_module_beyond_a_segment(text):
+    family = parse_family(text).at(37)
+    model = create_mlp(MLPArchitecture(family, 37, 20), seed=2, dtype=torch.float64).eval()
+    inputs = X[:, None].clone().requires_grad_()
+    with batch_statistics(model):
+        (expected,) = torch.autograd.grad(model(inputs).sum(), inputs)
+    got = full_gradient(family, X, 2, 37, width=20, dtype=torch.float64)
+    assert torch.allclose(got, expected.squeeze(1), rtol=1e-6, atol=1e-8 * expected.abs().max().item())
+
+
+@pytest.mark.parametrize("text", ["ff-norm=center", "ff-norm=bn", "resnet-norm=center", "resnet"])
+def test_full_gradients_of_very_deep_nets_stay_finite(text):
+    g = full_gradient(parse_family(text).at(400), X, 0, 400, width=20)
+    assert g.isfinite().all()
+    assert g.abs().max() > 0
+
+
 def test_full_gradients_are_blind_to_shifts_and_scales_before_a_norm():
     """With batch normalization right behind the first layer, Σ g = Σ x g = 0, but for ε."""
     # So wide a range that ε is nothing beside the variance, and next to nothing of the shortcut around the norm.
     x = 1e6 * X
-    g = full_gradient(parse_family("resnet-beta=1e12"), x, 0, 1, width=1000, dtype=torch.float64)
+    g = full_gradient(parse_family("resnet-beta=1e12").at(1), x, 0, 1, width=1000, dtype=torch.float64)
     assert abs(g.sum()) < 1e-4 * g.abs().sum()
     assert abs((x * g).sum()) < 1e-4 * (x * g).abs().sum()
 
@@ -186,3 +203,15 @@ def test_modules_train_and_are_probed(name):
     with gl.ResponseStd(model.eval(), layers="*linear*") as probe:
         model(x)
     assert len(probe.result().frame) == (4 if name.startswith("res") else 3)
+
+
+def test_the_list_of_networks_has_them():
+    from gradlab.experiments.catalog import list_networks
+
+    frame, _ = list_networks("*mlp*")
+    rows = frame.set_index("network")
+    assert list(rows.index) == ["mlp50", "mlp50-ll", "resmlp50", "resmlp50-beta=0.1"]
+    # A stem with biases, 49 or 50 matrices of 200 by 200 (by 400 with CReLU), a head without biases.
+    assert rows.loc["mlp50", "parameters"] == 400 + 49 * 200**2 + 200
+    assert rows.loc["mlp50-ll", "parameters"] == 400 + 49 * 200 * 400 + 400
+    assert rows.loc["resmlp50", "layers"] == 52

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gradlab.stats import (
@@ -29,15 +29,19 @@ def loop(signal, lag):
     )
 
 
+# A busy machine is no failure.
+unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 signals = st.lists(st.integers(-1000, 1000), min_size=4, max_size=40).filter(lambda values: len(set(values)) > 1)
 
 
+@unhurried
 @given(signals)
 def test_equals_a_plain_loop(values):
     acf = autocorrelation(torch.tensor(values))
     assert acf.tolist() == pytest.approx([loop(values, lag) for lag in range(len(values))], abs=1e-12)
 
 
+@unhurried
 @given(signals, st.floats(0.01, 100), st.booleans(), st.floats(-10, 10))
 def test_is_invariant_to_affine_maps_and_reversal(values, scale, flipped, shift):
     signal = torch.tensor(values, dtype=torch.float64)
@@ -45,6 +49,7 @@ def test_is_invariant_to_affine_maps_and_reversal(values, scale, flipped, shift)
     assert torch.allclose(autocorrelation(mapped), autocorrelation(signal), atol=1e-8)
 
 
+@unhurried
 @given(signals)
 def test_sums_to_minus_one_half_over_all_lags(values):
     assert autocorrelation(torch.tensor(values))[1:].sum().item() == pytest.approx(-0.5, abs=1e-10)

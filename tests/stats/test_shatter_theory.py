@@ -170,7 +170,7 @@ def test_counting_paths_through_coin_flips_gives_the_laws(depth, beta):
     """Mean over masks, at a width of 8: the laws hold at any width."""
     generator = torch.Generator().manual_seed(depth)
     masks = (torch.rand(40_000, depth, 8, 2, generator=generator) < 0.5).double()
-    fractions = stats.coactive_fractions(masks, (0, 1)).transpose(0, 1)
+    fractions = stats.coactive_fractions(masks).transpose(0, 1)
     log_paths = stats.log_path_counts(fractions, torch.ones(depth, 40_000), residual=beta)[-1]
     moments = log_paths.exp().mean(0)
     expected = (stats.feedforward_law if beta is None else lambda d: stats.residual_law(d, beta))(torch.tensor(depth))
@@ -188,7 +188,7 @@ def test_path_correlation_reaches_far_below_sampling():
 def test_coactivation_against_all_pairs():
     active = (torch.rand(3, 5, 8, generator=torch.Generator().manual_seed(0)) < 0.6).float()
     active[:, 0], active[:, 1] = 0, 1
-    got = stats.activation_statistics(active)
+    got = stats.activation_statistics(active.sum(-1), 8)
     pairs = [(i, j) for i in range(8) for j in range(8) if i != j]
     expected = torch.stack([(active[..., i] * active[..., j]).mean(-1) for i, j in pairs]).double().mean(0)
     assert torch.allclose(got.coactivation, expected)
