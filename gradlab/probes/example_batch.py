@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,24 +10,42 @@ import torch
 from torch import Tensor
 
 from gradlab.errors import GradlabError
-from gradlab.probes.example_rows import MeasuredBatch
+from gradlab.probes.example_rows import REST, MeasuredBatch
 from gradlab.stats import ExampleContributions, ExampleSums, RowGradients
+
+_SMALL = 4096
+"""Values of a parameter up to which the gradients of all examples may wait for others'."""
 
 
 @dataclass
 class OpenBatch:
-    """One forward pass: how many examples, how often each parameter is used, and what has come back for it."""
+    """One forward pass, and what has come back of it.
+
+    Attributes:
+        examples: How many there are.
+        with_rows: The parameters that the result has rows of; of others only the total counts.
+        uses: How many uses of each parameter have still to come back.
+        partial: The sum of the gradients of those uses that have, where there are several.
+        rest: The gradients of small parameters without rows, reduced together.
+        sums: The reduced gradients of the others.
+    """
 
     examples: int
+    with_rows: Container[int]
     uses: dict[int, int] = field(default_factory=dict)
     partial: dict[int, Tensor] = field(default_factory=dict)
+    rest: list[Tensor] = field(default_factory=list)
     sums: dict[int, ExampleSums] = field(default_factory=dict)
 
     def add(self, parameter: int, contribution: ExampleContributions) -> None:
         """Take in one use of a parameter; gradients of several uses have to be added before they are reduced."""
         self.uses[parameter] -= 1
         if not self.uses[parameter] and parameter not in self.partial:
-            self.sums[parameter] = contribution.sums()
+            small = isinstance(contribution, RowGradients) and contribution.numel <= _SMALL
+            if small and parameter not in self.with_rows:
+                self.rest.append(contribution.rows())
+            else:
+                self.sums[parameter] = contribution.sums()
             return
         rows = contribution.rows()
         self.partial[parameter] = self.partial[parameter] + rows if parameter in self.partial else rows
@@ -41,6 +60,8 @@ class OpenBatch:
         """
         for parameter in [*self.partial]:
             self._close(parameter)
+        if self.rest:
+            self.sums[REST] = RowGradients.of(torch.cat(self.rest, 1)).sums()
         numbers = sorted(self.sums)
         sums = [self.sums[number] for number in numbers]
         return MeasuredBatch(

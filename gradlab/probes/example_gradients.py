@@ -82,6 +82,7 @@ class ExampleGradients(StepProbe):
         self._layers = {
             name: Layer(layer_kind(self.layers[name]), [number[w] for w in ws]) for name, ws in weights.items()
         }
+        self._with_rows = {number for layer in self._layers.values() for number in layer.parameters}
         self._owners = {
             name: {key: number[p] for key, p in parameters.items() if p in number}
             for name, parameters in owned_parameters(self.model)
@@ -117,7 +118,7 @@ class ExampleGradients(StepProbe):
         tensors = [value for value in (*args, *kwargs.values()) if isinstance(value, Tensor) and value.ndim]
         if not tensors:
             raise GradlabError(f"{type(module).__name__} was called without a tensor: how many examples cannot be told")
-        self._batches.append(OpenBatch(len(tensors[0])))
+        self._batches.append(OpenBatch(len(tensors[0]), self._with_rows))
 
     def _refuse_coupling(self, name: str) -> Callable[[nn.Module, Any], None]:
         def hook(module: nn.Module, args: Any) -> None:
@@ -171,7 +172,7 @@ class ExampleGradients(StepProbe):
 
     @torch.no_grad()
     def _measure(self) -> None:
-        batches = [batch for batch in self._batches if batch.sums or batch.partial]
+        batches = [batch for batch in self._batches if batch.sums or batch.partial or batch.rest]
         self._batches.clear()
         accumulated, self._accumulated = self._accumulated, set()
         self._check_all_seen(accumulated.difference(*(batch.uses for batch in batches)))

@@ -20,6 +20,9 @@ from gradlab.stats import (
     true_gradient_square,
 )
 
+REST = -1
+"""The number that stands for all parameters that only the total counts."""
+
 
 @dataclass
 class Layer:
@@ -28,13 +31,18 @@ class Layer:
     kind: str
     parameters: list[int]
 
+    @property
+    def measured(self) -> list[int]:
+        """The numbers under which they are measured."""
+        return [*self.parameters, REST] if self.kind == TOTAL else self.parameters
+
 
 @dataclass
 class MeasuredBatch:
     """The gradients of one batch's examples as the loss weighs them, reduced.
 
     Attributes:
-        parameters: The numbers of the P parameters that have a gradient.
+        parameters: The numbers of the P parameters that have a gradient, `REST` for several together.
         norms: Of each example's, shape (P, B).
         sum_norms: Of their sum, shape (P,).
         direction_norms: Of the sum of their directions, shape (P,).
@@ -111,7 +119,7 @@ def _row(step: MeasuredStep, name: str, layer: Layer, numels: Sequence[int], red
     numel = sum(numels[number] for number in layer.parameters)
     weight_norm = step.weights[layer.parameters].norm().item()
     row = {"layer": name, "kind": layer.kind, "step": step.step, "numel": numel, "weight_norm": weight_norm}
-    found = [part for batch in step.batches if (part := batch.of(layer.parameters, reduction)) is not None]
+    found = [part for batch in step.batches if (part := batch.of(layer.measured, reduction)) is not None]
     if not found:
         frozen = all(step.frozen[number] for number in layer.parameters)
         return {**row, "examples": 0, "absent": "frozen" if frozen else "not reached"}
@@ -146,7 +154,7 @@ def example_frame(steps: Sequence[MeasuredStep], layers: Mapping[str, Layer], re
     for step in steps:
         trainable = [number for number, frozen in enumerate(step.frozen) if not frozen]
         for name, layer in {**layers, TOTAL: Layer(TOTAL, trainable)}.items():
-            found = [part[0] for batch in step.batches if (part := batch.of(layer.parameters, reduction)) is not None]
+            found = [part[0] for batch in step.batches if (part := batch.of(layer.measured, reduction)) is not None]
             if found:
                 norms = torch.cat(found).numpy()
                 frames.append(

@@ -167,7 +167,8 @@ def normalization_gradients(
 ) -> tuple[RowGradients, RowGradients]:
     """The gradients of γ and β of a batch normalization by running statistics.
 
-    dL/dγ = Σ g (x − mean) / √(var + ε) and dL/dβ = Σ g, over positions.
+    dL/dγ = Σ g (x − mean) / √(var + ε) and dL/dβ = Σ g, over positions: one normalization's backward pass, with the
+    channels of each example as channels of their own.
 
     Args:
         x: Input, shape (B, C, *).
@@ -176,9 +177,20 @@ def normalization_gradients(
         var: Running variance, shape (C,).
         eps: ε.
     """
-    shift = positions_sum(gradient)
-    scale = (positions_sum(gradient * x) - mean * shift) * (var + eps).rsqrt()
-    return RowGradients.of(scale), RowGradients.of(shift)
+    examples, channels = x.shape[:2]
+    _, scale, shift = torch.ops.aten.native_batch_norm_backward(
+        gradient.reshape(1, examples * channels, -1),
+        x.reshape(1, examples * channels, -1),
+        None,
+        mean.to(x.dtype).repeat(examples),
+        var.to(x.dtype).repeat(examples),
+        None,
+        None,
+        False,
+        eps,
+        [False, True, True],
+    )
+    return RowGradients.of(scale.view(examples, channels)), RowGradients.of(shift.view(examples, channels))
 
 
 def positions_sum(gradient: Tensor) -> Tensor:
