@@ -74,6 +74,8 @@ _LATEX = {
     "^": r"\textasciicircum{}",
     "–": "--",
     "×": r"$\times$",
+    "÷": r"$\div$",
+    "±": r"$\pm$",
     **{character: f"\\{character}" for character in "&%$#_{}"},
 }
 

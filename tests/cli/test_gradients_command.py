@@ -43,10 +43,7 @@ def test_responses_and_single_images(gradlab_command, tmp_path):
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (["--model", ","], "names no network"),
         (["--model", "plain8@init", "--bn", "train"], "--bn takes eval, batch"),
-        (["--model", "plain8@init", "--loss", "hinge"], "--loss takes cross-entropy, sum"),
-        (["--model", "plain8@init", "--mode", "weights"], "--mode takes parameters, responses"),
         (["--model", "plain8@init", "--dtype", "bfloat16"], "--dtype takes float32, float64"),
         (["--model", "plain8@init", "--data", "noise"], "--loss sum"),
         (["--model", "plain8@init", "--per-example", "--bn", "batch"], "couple the examples"),
