@@ -34,6 +34,7 @@ BELOW = {
 }
 BELOW["training"] = {"errors", "models", "results", "normalization", "datasets", "checkpoints", "probes"}
 BELOW["experiments"] = {*BELOW}
+BELOW["reporting"] = {"errors", "results"}
 # Libraries that a part must not know.
 FOREIGN = {
     "stats": {"matplotlib", "pandas", "torchvision"},
