@@ -17,7 +17,7 @@ from markupsafe import Markup
 from gradlab.errors import UsageError
 from gradlab.reporting.svg import inline_svg, width_mm
 from gradlab.reporting.table import Table, make_table
-from gradlab.results.files import write_atomically
+from gradlab.results.files import prepare_folder, write_atomically
 from gradlab.results.finding import rule_of
 from gradlab.results.kinds import load_results
 from gradlab.results.record import versions
@@ -72,9 +72,13 @@ def report(
         Its path.
 
     Raises:
-        UsageError: When there are no results, or a folder holds none.
+        UsageError: When there are no results, a folder holds none, or `out` is a folder.
         GradlabError: When a result is damaged, or the file cannot be written.
     """
+    out = Path(out)
+    if out.is_dir():
+        raise UsageError(f"{out} is a folder: name the HTML file, as {out / 'report.html'}")
+    prepare_folder(out.parent)
     loaded: list[tuple[str, Result]] = []
     for given in results:
         if isinstance(given, Result):
@@ -85,7 +89,7 @@ def report(
         raise UsageError("a report needs at least one result: give the folders that gradlab's commands wrote")
     sections = [_section(place, source, result) for place, (source, result) in enumerate(loaded, 1)]
     write_atomically(out, _page(title, sections).encode())
-    return Path(out)
+    return out
 
 
 def _page(title: str, sections: Sequence[Section]) -> str:

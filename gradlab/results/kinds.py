@@ -59,6 +59,6 @@ def _measurement(path: Path) -> str | None:
     except (OSError, ValueError) as error:
         raise GradlabError(f"{path} is damaged: {error}") from None
     measurement = record.get("measurement") if isinstance(record, dict) else None
-    if measurement not in KINDS:
-        raise GradlabError(f"{path} is no record of gradlab: its measurement is {measurement!r}")
-    return str(measurement)
+    if not isinstance(measurement, str) or measurement not in KINDS:
+        raise GradlabError(f"{path} is no record of a measurement known here: its measurement is {measurement!r}")
+    return measurement
