@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -20,7 +19,7 @@ from gradlab.reporting.table import Table, make_table
 from gradlab.results.files import prepare_folder, write_atomically
 from gradlab.results.finding import rule_of
 from gradlab.results.kinds import load_results
-from gradlab.results.record import versions
+from gradlab.results.record import json_text, versions
 from gradlab.results.result import Result
 
 MOST_ROWS = 500
@@ -132,7 +131,7 @@ def _section(place: int, source: str, result: Result) -> Section:
         summary=make_table(result.summary(), result.formats, "Summary"),
         rows=rows,
         row_count=len(result.frame),
-        record=json.dumps(result.record, indent=2, ensure_ascii=False, default=str),
+        record=json_text(result.record),
     )
 
 

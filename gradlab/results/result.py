@@ -5,8 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
@@ -14,18 +13,15 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import pandas as pd
 
 from gradlab.errors import GradlabError, UsageError
+from gradlab.results.drawing import drawn
 from gradlab.results.files import write_all
 from gradlab.results.finding import rule_of
+from gradlab.results.record import json_text
 from gradlab.results.tables import TABLE_SUFFIXES, Formats, formatted, rich_table, sentences, text_table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from rich.console import Group
-
-FIGURE_FORMATS = ("png", "pdf", "svg")
-
-_SCREEN_DPI = 150
-"""Of images inside figures for the screen."""
 
 
 @dataclass
@@ -119,7 +115,7 @@ class Result:
             text = text_table(self.summary(), self.formats, kind)
             contents[f"{self.name}-{self.table}.{TABLE_SUFFIXES[kind]}"] = text.encode()
         if formats:
-            contents.update(_drawn(self._figures, formats))
+            contents.update(drawn(self._figures, formats))
         # The record comes last and vouches for the rest: `load` refuses files of different runs.
         digests = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
         contents[f"{self.name}.json"] = self._json(digests).encode()
@@ -152,12 +148,12 @@ class Result:
     def _json(self, digests: Mapping[str, str]) -> str:
         made = {"measurement": self.measurement or self.name, **self.record}
         content = {**made, "notes": self.notes, "findings": self.findings(), "sha256": dict(digests)}
-        return json.dumps(_plain(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+        return json_text(content)
 
     def svg(self) -> dict[str, str]:
         """Every figure that the measurement allows as SVG text, by its name."""
-        drawn = _drawn(self._all_figures, ("svg",), dpi=_SCREEN_DPI)
-        return {name.removesuffix(".svg"): content.decode() for name, content in drawn.items()}
+        files = drawn(self._all_figures, ("svg",))
+        return {name.removesuffix(".svg"): content.decode() for name, content in files.items()}
 
     def __rich__(self) -> Group:
         from rich.console import Group
@@ -174,32 +170,3 @@ class Result:
         )
         title = f"<p><strong>{escape(self.title)}</strong></p>" if self.title else ""
         return f"{title}{table}<ul>{lines}</ul>" if lines else f"{title}{table}"
-
-
-def _drawn(
-    figures: Callable[[], Mapping[str, Figure]], formats: Sequence[str], dpi: float | None = None
-) -> dict[str, bytes]:
-    """Figures, made and drawn in the theme, as files by name; `dpi` is that of images inside, the theme's if None."""
-    from gradlab.plots import theme
-
-    contents = {}
-    # No date inside: the same command twice gives the same bytes.
-    undated: dict[str, dict[str, Any]] = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}
-    with theme():
-        for name, figure in figures().items():
-            for kind in formats:
-                buffer = io.BytesIO()
-                figure.savefig(buffer, format=kind, metadata=undated.get(kind), dpi=dpi)
-                contents[f"{name}.{kind}"] = buffer.getvalue()
-    return contents
-
-
-def _plain(value: Any) -> Any:
-    """The same content with what JSON cannot hold as null or text."""
-    if isinstance(value, dict):
-        return {str(k): _plain(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(v) for v in value]
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    return value if value is None or isinstance(value, bool | int | str) else str(value)
