@@ -116,6 +116,40 @@ def test_findings_are_sentences_with_rules() -> None:
     assert (rule_of(finding), rule_of("a plain sentence")) == ("0.3 < 0.5", "")
 
 
+def test_every_finding_stands_with_its_rule_and_the_numbers_that_met_it() -> None:
+    sample = {"relative_effective_rank": 0.5, "mean_cosine": 0.1, "segment_lag1": 0.3}
+    about = {"depth": 8, "norm": "bn", "bn": "batch", "norm_grad": "frozen"}
+    nets = {"plain8@init": 0.4, "resnet8@init": 0.5, "resnet20@init": 0.5}
+    images = gl.InputGradientsResult.concat(
+        gl.InputGradientsResult.from_samples(
+            name, [[{**sample, "relative_effective_rank": rank + error}] for error in (-0.01, 0.01)], **about
+        )
+        for name, rank in nets.items()
+    )
+    assert [rule_of(finding).partition("the difference, ")[2] for finding in images.findings()] == [
+        "0.100, is beyond three standard errors, 0.042.",  # √2 · 0.01 each, three times
+        "0.000, is within three standard errors, 0.042.",
+    ]
+    recipe = {"recipe": "one", "bn": "eval"}
+    one, other = responses_of("plain8", [2.0, 2.0]), responses_of("resnet8", [1.0, 1.0])
+    for result in (one, other):
+        result.record["networks"][0] |= recipe
+    (finding,) = gl.ResponsesResult.concat([one, other]).findings()
+    assert rule_of(finding).endswith(
+        "Ratio of median stds, residual to plain, at equal depth and recipe: 0.500 < 0.99."
+    )
+    lines = gl.shatter([16], ["ff", "resnet", "ff-norm=none"], seeds=2, width=16, points=32, lags=3)
+    assert len(lines.findings()) == 4
+    assert all(rule_of(finding).endswith(".") for finding in lines.findings())
+
+
+def test_a_notebook_shows_formatted_numbers_and_no_markup_of_names() -> None:
+    html = responses_of(SCRIPT, [0.25])._repr_html_()
+    assert "<script" not in html
+    assert "&lt;script&gt;" in html
+    assert "<td>0.2500</td>" in html
+
+
 def test_a_finding_without_a_rule_and_none_at_all_are_shown(tmp_path: Path) -> None:
     class Plain(gl.Result):
         title = "Plain"
