@@ -225,6 +225,18 @@ def test_several_results_in_one_folder_are_all_reported(tmp_path: Path) -> None:
     assert [type(result).__name__ for _, result in load_results(tmp_path)] == ["ResponsesResult", "ShatterResult"]
 
 
+def test_runs_are_reported_without_a_figure(tmp_path: Path) -> None:
+    run = tmp_path / "runs" / "resnet8"
+    run.mkdir(parents=True)
+    (run / "record.json").write_text('{"measurement": "training", "network": "resnet8", "notes": ["Half way."]}')
+    columns = "step,epoch,learning_rate,train_loss,train_error,test_loss,test_error"
+    (run / "metrics.csv").write_text(f"{columns}\n1,0.5,0.1,2.3,0.9,,\n2,1.0,0.1,2.1,0.8,2.2,0.85\n")
+    text = gl.report([tmp_path / "runs"], tmp_path / "r.html").read_text()
+    assert "85.00%" in text
+    assert "Half way." in text
+    assert "<svg" not in text
+
+
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 

@@ -32,9 +32,7 @@ def arrays(path: Path, *, size: int = 32, train_classes: int = 10, test_classes:
 
 def test_images_of_another_size(tmp_path: Path) -> None:
     data = arrays(tmp_path / "small.npz", size=28)
-    with pytest.raises(
-        gl.UsageError, match=r"resnet8 takes .*\(3, 32, 32\), .* these are \(3, 28, 28\)"
-    ):
+    with pytest.raises(gl.UsageError, match=r"resnet8 takes .*\(3, 32, 32\), .* these are \(3, 28, 28\)"):
         gl.train("resnet8", data, recipe=RECIPE.changed(normalization="cifar10"), out=tmp_path / "run")
 
 

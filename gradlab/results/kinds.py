@@ -10,12 +10,14 @@ from gradlab.results.input_gradients import InputGradientsResult
 from gradlab.results.responses import ResponsesResult
 from gradlab.results.result import Result
 from gradlab.results.shatter import ShatterResult
+from gradlab.results.training import TrainingResult
 
 KINDS: dict[str, type[Result]] = {
     "responses": ResponsesResult,
     "shatter": ShatterResult,
     "shattering": ShatterResult,
     "input-gradients": InputGradientsResult,
+    "training": TrainingResult,
 }
 """The class that loads a result, by the `measurement` of its record: a new kind is one line here."""
 
@@ -40,14 +42,15 @@ def load_results(folder: str | Path) -> list[tuple[Path, Result]]:
     for inner in sorted(path for path in folder.iterdir() if path.is_dir()) if not results else []:
         results += _saved_in(inner)
     if not results:
-        records = ", ".join(f"{name}.json" for name in dict.fromkeys(kind.name for kind in KINDS.values()))
+        records = ", ".join(dict.fromkeys(kind.record_file() for kind in KINDS.values()))
         raise UsageError(f"{folder} holds no result of gradlab: there is none of {records} in it or one folder below")
     return results
 
 
 def _saved_in(folder: Path) -> list[tuple[Path, Result]]:
-    measured = {name: _measurement(folder / f"{name}.json") for name in {kind.name for kind in KINDS.values()}}
-    return [(folder, kind.load(folder)) for measurement, kind in KINDS.items() if measured[kind.name] == measurement]
+    measured = {name: _measurement(folder / name) for name in {kind.record_file() for kind in KINDS.values()}}
+    kinds = [kind for measurement, kind in KINDS.items() if measured[kind.record_file()] == measurement]
+    return [(folder, kind.load(folder)) for kind in kinds]
 
 
 def _measurement(path: Path) -> str | None:

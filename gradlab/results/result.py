@@ -118,7 +118,7 @@ class Result:
             contents.update(drawn(self._figures, formats))
         # The record comes last and vouches for the rest: `load` refuses files of different runs.
         digests = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
-        contents[f"{self.name}.json"] = self._json(digests).encode()
+        contents[self.record_file()] = self._json(digests).encode()
         return write_all(folder, contents)
 
     @classmethod
@@ -131,15 +131,20 @@ class Result:
         path = Path(folder) / cls._frame_file()
         try:
             content = path.read_bytes()
-            record = json.loads((Path(folder) / f"{cls.name}.json").read_text())
+            record = json.loads((Path(folder) / cls.record_file()).read_text())
             frame = pd.read_csv(io.BytesIO(content), keep_default_na=False, na_values=[""])
         except (OSError, ValueError) as error:
             raise GradlabError(f"{folder} holds no whole {cls.name} result: {error}") from None
         if record.pop("sha256", {}).get(path.name) != hashlib.sha256(content).hexdigest():
-            raise GradlabError(f"{path} is not the file that {cls.name}.json describes: measure again")
+            raise GradlabError(f"{path} is not the file that {cls.record_file()} describes: measure again")
         notes = record.pop("notes", [])
         record.pop("findings", None)
         return cls(frame, record, notes)
+
+    @classmethod
+    def record_file(cls) -> str:
+        """Name of the file that holds the record, in the folder of a result."""
+        return f"{cls.name}.json"
 
     @classmethod
     def _frame_file(cls) -> str:
