@@ -10,7 +10,10 @@ import gradlab as gl
 from . import options
 from .console import output
 
-Results = Annotated[list[Path], typer.Argument(help="Folders that gradlab's commands wrote, or one above several.")]
+Results = Annotated[
+    list[Path],
+    typer.Argument(help="Folders that gradlab's commands wrote, or one above several.", metavar="RESULTS"),
+]
 Page = Annotated[Path, typer.Option("--out", "-o", help="The HTML file.", metavar="FILE")]
 Title = Annotated[str, typer.Option(help="Title of the page.", metavar="TEXT")]
 
