@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from .console import Commands
+from .html_report import html_report
 from .models import models
 from .responses import responses
 from .shatter import shatter
@@ -48,3 +49,4 @@ app.command()(shatter)
 app.command()(train)
 app.command()(models)
 app.command()(zoo)
+app.command("report")(html_report)

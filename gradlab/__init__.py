@@ -7,7 +7,7 @@ needs no data.
 Experiments: `responses` and `shatter` do what the commands of the same names do, `input_gradients` what `shatter`
 does on images; `shattering` measures a function of your own.
 Results: `ResponsesResult`, `ShatterResult` and `InputGradientsResult` hold tidy frames and their record; they save,
-load and plot themselves.
+load and plot themselves; `report` makes one HTML page of several.
 Statistics: `stats` holds the mathematics, tensors in, numbers out.
 
 Nothing is imported before it is used.

@@ -8,6 +8,7 @@ from .networks import build
 from .normalization import Normalization
 from .plots import theme
 from .probes import InputGradients, ResponseStd, predicted_response_std
+from .reporting import report
 from .results import InputGradientsResult, ResponsesResult, Result, ShatterResult, TrainingResult
 from .training import Recipe
 
@@ -31,6 +32,7 @@ __all__ = [
     "plots",
     "predicted_response_std",
     "read_checkpoint",
+    "report",
     "responses",
     "save_checkpoint",
     "shatter",

@@ -1,6 +1,8 @@
 """Measurements as tidy frames with their records."""
 
+from gradlab.results.finding import Finding
 from gradlab.results.input_gradients import InputGradientsResult
+from gradlab.results.kinds import KINDS, load_results
 from gradlab.results.record import Stopwatch, make_record, versions
 from gradlab.results.responses import ResponsesResult
 from gradlab.results.result import Result
@@ -8,12 +10,15 @@ from gradlab.results.shatter import ShatterResult
 from gradlab.results.training import TrainingResult
 
 __all__ = [
+    "KINDS",
+    "Finding",
     "InputGradientsResult",
     "ResponsesResult",
     "Result",
     "ShatterResult",
     "Stopwatch",
     "TrainingResult",
+    "load_results",
     "make_record",
     "versions",
 ]
