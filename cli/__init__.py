@@ -6,6 +6,7 @@ import typer
 
 from .console import Commands
 from .gradients import gradients
+from .html_report import html_report
 from .models import models
 from .responses import responses
 from .shatter import shatter
@@ -50,3 +51,4 @@ app.command()(shatter)
 app.command()(train)
 app.command()(models)
 app.command()(zoo)
+app.command("report")(html_report)

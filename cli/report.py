@@ -15,7 +15,7 @@ from .console import notes, one_of, output, split
 
 def file_kinds(format: list[str], table: list[str] | None) -> tuple[list[str], list[str]]:
     """The figure formats and the kinds of table that were asked for, held against those there are."""
-    from gradlab.results.result import FIGURE_FORMATS
+    from gradlab.results.drawing import FIGURE_FORMATS
     from gradlab.results.tables import TABLE_FORMATS
 
     return one_of("--format", split(format), FIGURE_FORMATS), one_of("--table", split(table), TABLE_FORMATS)

@@ -8,7 +8,7 @@ other libraries' loops by `callbacks`; `predicted_response_std` needs no data.
 Experiments: `responses`, `gradients` and `shatter` do what the commands of the same names do, `input_gradients` what
 `shatter` does on images; `shattering` measures a function of your own.
 Results: `ResponsesResult`, `ShatterResult`, `InputGradientsResult` and `GradientsResult` hold tidy frames and their
-record; they save, load and plot themselves.
+record; they save, load and plot themselves; `report` makes one HTML page of several.
 Statistics: `stats` holds the mathematics, tensors in, numbers out.
 
 Nothing is imported before it is used.

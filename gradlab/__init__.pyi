@@ -16,6 +16,7 @@ from .probes import (
     log_spaced,
     predicted_response_std,
 )
+from .reporting import report
 from .results import (
     GradientsResult,
     InputGradientsResult,
@@ -53,6 +54,7 @@ __all__ = [
     "plots",
     "predicted_response_std",
     "read_checkpoint",
+    "report",
     "responses",
     "save_checkpoint",
     "shatter",

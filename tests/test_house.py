@@ -35,6 +35,7 @@ BELOW = {
 }
 BELOW["training"] = {"errors", "models", "results", "normalization", "datasets", "checkpoints", "probes"}
 BELOW["experiments"] = {*BELOW}
+BELOW["reporting"] = {"errors", "results"}
 # Libraries that a part must not know.
 FOREIGN = {
     "stats": {"matplotlib", "pandas", "torchvision"},
@@ -125,7 +126,8 @@ def test_the_wheel_installs_and_runs(tmp_path: Path) -> None:
     subprocess.run(build, check=True, capture_output=True)
     (wheel,) = tmp_path.glob("*.whl")
     names = zipfile.ZipFile(wheel).namelist()
-    assert {"gradlab/cli/__init__.py", "gradlab/__init__.pyi", "gradlab/assets/cifar10-sample.png"} <= set(names)
+    data = {f"gradlab/reporting/{name}" for name in ("page.html", "style.css", "sort.js")}
+    assert {"gradlab/cli/__init__.py", "gradlab/__init__.pyi", "gradlab/assets/cifar10-sample.png"} | data <= set(names)
     site = tmp_path / "site"
     install = [
         sys.executable,

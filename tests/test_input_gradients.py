@@ -9,6 +9,7 @@ from torch import nn
 
 import gradlab as gl
 from gradlab.errors import GradlabError, UsageError
+from gradlab.plots.theme import FAMILY_COLORS
 
 SMALL = {"images": 8, "batch_size": 4, "seeds": 2, "points": 12, "lags": 5, "device": "cpu"}
 NETWORKS = ["plain8-width=4", "resnet8-width=4"]
@@ -327,7 +328,8 @@ def test_figure_has_a_line_a_family_dashed_for_plain():
     assert list(lines) == ["plain@init", "resnet@init", "resnet-beta=0.1@init"]
     assert lines["plain@init"].is_dashed()
     assert not lines["resnet@init"].is_dashed()
-    assert lines["plain@init"].get_color() == lines["resnet@init"].get_color()
+    assert lines["plain@init"].get_color() == FAMILY_COLORS["plain"]
+    assert lines["resnet@init"].get_color() == FAMILY_COLORS["residual"]
     assert lines["resnet-beta=0.1@init"].get_color() != lines["resnet@init"].get_color()
 
 

@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 
 from gradlab.plots.networks import common_weights, legend_columns, network_labels, network_styles
-from gradlab.plots.theme import COLUMN_WIDTH
+from gradlab.plots.theme import COLUMN_WIDTH, FAMILY_DASHES, family_colors
 
 LABELS = {
     "grad_norm": "norm of the weight's gradient",
@@ -82,17 +82,19 @@ def plot_ratios(summary: pd.DataFrame, ax: Axes) -> Axes:
     """
     rows = summary[summary["first / last"].notna()]
     initial = rows["weights"].astype(str).str.startswith("init")
+    families = list(dict.fromkeys(rows["network"].map(_family)))
+    colors = dict(zip(families, family_colors(families), strict=True))
     for (family, at_init), line in rows.groupby([rows["network"].map(_family), initial], sort=False):
         line = line.sort_values("depth")
         ratio = line["first / last"].to_numpy(dtype=float)
         factor = line["×/÷"].fillna(1).to_numpy(dtype=float) ** 2
-        style = next(iter(network_styles([family]).values()))
-        marker = {"marker": _MARKERS["plain" if "plain" in family else "residual"]}
+        kind = "plain" if "plain" in family else "residual"
+        style = {"color": colors[family], "linestyle": FAMILY_DASHES[kind], "marker": _MARKERS[kind]}
         if not at_init:
-            # Filled at initialization, open once trained; those are of any recipes, and no series.
-            marker |= {"markerfacecolor": "white", "linestyle": ""}
+            # Open once trained; those are of any recipes, and no series.
+            style |= {"markerfacecolor": "white", "linestyle": ""}
         bars = np.stack([ratio - ratio / factor, ratio * factor - ratio])
-        ax.errorbar(line["depth"], ratio, bars, elinewidth=0.7, capsize=1.5, **style | marker)
+        ax.errorbar(line["depth"], ratio, bars, elinewidth=0.7, capsize=1.5, **style)
     depths = sorted(set(rows["depth"]))
     ax.axhline(1, color="0.6", linewidth=0.7, zorder=0)
     _log_axis(ax)

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, NullLocator
 
-from gradlab.plots.theme import COLUMN_WIDTH, FAMILY_DASHES, depth_colors
+from gradlab.plots.theme import COLUMN_WIDTH, FAMILY_DASHES, family_colors
 
 _LABELS = {
     "relative_effective_rank": "relative effective rank",
@@ -90,15 +90,13 @@ def _family(network: str) -> str:
 
 
 def _styles(frame: pd.DataFrame) -> dict[str, dict[str, Any]]:
-    """A colour for each kind of weights and suffix, shared by plain and residual; the dash tells those apart."""
+    """Colour, dash and marker of each family."""
     families = list(dict.fromkeys(map(_family, frame["network"])))
-    keys = {family: re.sub(r"plain|resnet", "", family) for family in families}
-    colors = depth_colors(list(dict.fromkeys(keys.values())))
     return {
         family: {
-            "color": colors[key],
+            "color": color,
             "linestyle": FAMILY_DASHES["plain" if "plain" in family else "residual"],
             "marker": "s" if "plain" in family else "o",
         }
-        for family, key in keys.items()
+        for family, color in zip(families, family_colors(families), strict=True)
     }

@@ -111,7 +111,8 @@ def signals_figure(gradients: Mapping[tuple[str, int], np.ndarray], x: np.ndarra
     for title, signal, above, below in zip(signals, signals.values(), upper, lower, strict=True):
         above.plot(x, signal[0] / np.abs(signal[0]).max(), color="#1f3b73", linewidth=0.7)
         above.set(title=title, ylim=(-1.1, 1.1), xlim=(x[0], x[-1]), yticks=[-1, 0, 1])
-        below.imshow(_correlation(signal), cmap="RdBu_r", vmin=-1, vmax=1, extent=(x[0], x[-1], x[-1], x[0]))
+        extent = (x[0], x[-1], x[-1], x[0])
+        below.imshow(_correlation(signal), cmap="RdBu_r", vmin=-1, vmax=1, extent=extent, interpolation="none")
         below.set(
             xlabel="input", xticks=[x[0], 0.5 * (x[0] + x[-1]), x[-1]], yticks=[x[0], 0.5 * (x[0] + x[-1]), x[-1]]
         )

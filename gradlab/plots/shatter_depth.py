@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from gradlab.plots.shatter import dashes
-from gradlab.plots.theme import COLUMN_WIDTH, PAGE_WIDTH, depth_colors
+from gradlab.plots.theme import COLUMN_WIDTH, PAGE_WIDTH, family_colors
 
 LEAST_CORRELATION = 1e-6
 """Lower end of the residual nets' correlation axis."""
@@ -54,9 +54,8 @@ def correlation_figure(layers: pd.DataFrame, summary: pd.DataFrame, figure: Figu
 
 
 def _plot_correlation(ax: Axes, runs: list[tuple[tuple[str, str], pd.DataFrame]], summary: pd.DataFrame) -> None:
-    colors = depth_colors([key for key, _ in runs]) if runs else {}
-    for (network, norm), rows in runs:
-        color = colors[network, norm]
+    colors = family_colors([network for (network, _), _ in runs])
+    for ((network, norm), rows), color in zip(runs, colors, strict=True):
         label = network if f"norm={norm}" in network or not network.startswith("ff") else f"{network} ({norm})"
         ax.plot(rows["layer"], rows["path_correlation"], color=color, linestyle=dashes(network), label=label)
         low = (rows["path_correlation"] - 2 * rows["path_sem"]).clip(lower=rows["path_correlation"] / 10)
@@ -89,9 +88,9 @@ def coactivation_figure(layers: pd.DataFrame, figure: Figure) -> Figure:
     figure.set_size_inches(COLUMN_WIDTH, 4.2)
     axes = figure.subplots(3, 1, sharex=True)
     runs = list(layers.groupby(["network", "norm"], sort=False))
-    colors = depth_colors([key for key, _ in runs])
-    for (network, norm), rows in runs:
-        style = {"color": colors[network, norm], "linestyle": dashes(network)}
+    colors = family_colors([network for (network, _), _ in runs])
+    for ((network, norm), rows), color in zip(runs, colors, strict=True):
+        style = {"color": color, "linestyle": dashes(network)}
         label = network if not network.startswith("ff") or f"norm={norm}" in network else f"{network} ({norm})"
         axes[0].plot(rows["layer"], rows["activation"], label=label, **style)
         axes[1].plot(rows["layer"], rows["coactivation"], **style)
@@ -99,7 +98,7 @@ def coactivation_figure(layers: pd.DataFrame, figure: Figure) -> Figure:
     axes[1].axhline(0.25, color="0.5", linewidth=0.6, linestyle=(0, (1, 1)))
     axes[1].annotate("coin flips", (1, 0.25), xytext=(2, -7), textcoords="offset points", fontsize=6, color="0.4")
     axes[0].set(ylabel="active", ylim=(0.3, 0.7))
-    axes[1].set(ylabel="active at both inputs", ylim=(0.2, 0.52))
+    axes[1].set(ylabel="active at both", ylim=(0.2, 0.52))
     axes[2].set(ylabel="always on or off", xlabel="layer", xscale="log")
     axes[2].set_ylim(bottom=-0.02, top=max(0.2, np.nanmax(layers["always_on"] + layers["always_off"]) * 1.1))
     figure.legend(loc="outside upper center", ncols=2)

@@ -1,9 +1,12 @@
 """One look for every figure: fit for print at the width of a column, readable in grey."""
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
 import matplotlib as mpl
+from cycler import cycler
+from matplotlib.colors import to_hex, to_rgb
 
 COLUMN_WIDTH = 85 / 25.4
 """Width of one column of a paper, in inches (85 mm)."""
@@ -14,11 +17,14 @@ PAGE_WIDTH = 178 / 25.4
 FAMILY_DASHES: dict[str, Any] = {"plain": (0, (3.2, 1.6)), "residual": "-"}
 """Plain nets are dashed, residual nets solid, in every figure."""
 
+FAMILY_COLORS = {"residual": "#1f3b73", "plain": "#bb5566", "looks-linear": "#ddaa33"}
+"""Where depth is not the colour, the family is: dark, middle and light, so that grey tells them apart as well."""
+
 _STYLE: Any = {
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans"],
-    "font.size": 7,
-    "axes.labelsize": 7,
+    "font.size": 8,
+    "axes.labelsize": 8,
     "axes.titlesize": 7.5,
     "axes.titlelocation": "left",
     "axes.linewidth": 0.6,
@@ -27,21 +33,27 @@ _STYLE: Any = {
     "axes.grid": True,
     "axes.grid.axis": "y",
     "axes.axisbelow": True,
+    "axes.prop_cycle": cycler(linestyle=["-", FAMILY_DASHES["plain"], (0, (1, 1))])
+    * cycler(color=list(FAMILY_COLORS.values())),
     "grid.color": "0.9",
     "grid.linewidth": 0.5,
     "legend.fontsize": 6.5,
     "legend.title_fontsize": 6.5,
     "legend.frameon": False,
-    "legend.handlelength": 2.4,
+    "legend.handlelength": 2.1,
+    "legend.handletextpad": 0.6,
+    "legend.columnspacing": 1.0,
     "lines.linewidth": 1.1,
     "lines.markersize": 3.2,
-    "xtick.labelsize": 6.5,
-    "ytick.labelsize": 6.5,
+    "xtick.labelsize": 7,
+    "ytick.labelsize": 7,
     "xtick.major.width": 0.6,
     "ytick.major.width": 0.6,
     "xtick.major.size": 2.5,
     "ytick.major.size": 2.5,
     "figure.dpi": 150,
+    "figure.figsize": (COLUMN_WIDTH, 2.4),
+    "figure.constrained_layout.use": True,
     "savefig.dpi": 400,
     "pdf.fonttype": 42,
     "ps.fonttype": 42,
@@ -51,10 +63,14 @@ _STYLE: Any = {
 
 
 def theme() -> AbstractContextManager[None]:
-    """A context in which matplotlib draws as gradlab does.
+    """A context in which matplotlib draws as gradlab does: 85 mm wide, labels of 8 pt, TrueType fonts in PDFs.
 
-    with gl.theme():
-        fig, ax = plt.subplots()
+    Nine lines in turn are told apart, in grey too. Make the figure inside, and save it there.
+
+        with gl.theme():
+            fig, ax = plt.subplots()
+            ax.plot(x, y)
+            fig.savefig("mine.pdf")
     """
     return mpl.rc_context(_STYLE)
 
@@ -65,3 +81,26 @@ def depth_colors(keys: list[Any]) -> dict[Any, Any]:
         return {keys[0]: "#1f3b73"}
     cmap = mpl.colormaps["viridis"]
     return {key: cmap(0.05 + 0.75 * place / (len(keys) - 1)) for place, key in enumerate(keys)}
+
+
+def family_colors(families: Sequence[str]) -> list[str]:
+    """The colour of each family, by its name: plain (and `ff`), residual or looks-linear.
+
+    Families of one kind, as `resnet` and `resnet-beta=0.1`, get lighter in turn.
+    """
+    kinds = [_kind(family) for family in families]
+    return [
+        _lighter(FAMILY_COLORS[kind], kinds[:place].count(kind) / kinds.count(kind)) for place, kind in enumerate(kinds)
+    ]
+
+
+def _kind(family: str) -> str:
+    if family == "ll" or "-ll" in family:
+        return "looks-linear"
+    return "plain" if family.startswith("ff") or "plain" in family else "residual"
+
+
+def _lighter(color: str, share: float) -> str:
+    """Mixed with white, at most three quarters of it."""
+    red, green, blue = (1 - (1 - part) * (1 - 0.75 * share) for part in to_rgb(color))
+    return to_hex((red, green, blue))

@@ -1,7 +1,9 @@
 """Measurements as tidy frames with their records."""
 
+from gradlab.results.finding import Finding
 from gradlab.results.gradients import GradientsResult
 from gradlab.results.input_gradients import InputGradientsResult
+from gradlab.results.kinds import KINDS, load_results
 from gradlab.results.record import Stopwatch, make_record, versions
 from gradlab.results.responses import ResponsesResult
 from gradlab.results.result import Result
@@ -9,6 +11,8 @@ from gradlab.results.shatter import ShatterResult
 from gradlab.results.training import TrainingResult
 
 __all__ = [
+    "KINDS",
+    "Finding",
     "GradientsResult",
     "InputGradientsResult",
     "ResponsesResult",
@@ -16,6 +20,7 @@ __all__ = [
     "ShatterResult",
     "Stopwatch",
     "TrainingResult",
+    "load_results",
     "make_record",
     "versions",
 ]

@@ -16,12 +16,22 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from gradlab.results.finding import Finding
+
 EQUAL = 0.01
 """Relative difference of medians below which two networks are called equal."""
 
-AT_INITIALIZATION = (
+AT_INITIALIZATION = Finding(
     "With batch statistics every response has a std of 1 at initialization (γ = 1, β = 0), whatever the network: "
-    "the paper's claims are about trained networks."
+    "the paper's claims are about trained networks.",
+    f"Weights as initialized, batch statistics, and |std − 1| < {EQUAL} in every layer.",
+)
+
+_SMALLER_THAN_PLAIN = "He et al. 2015, §4.2: “ResNets have generally smaller responses than their plain counterparts.”"
+_SMALLER_WITH_DEPTH = "He et al. 2015, §4.2: “the deeper ResNet has smaller magnitudes of responses.”"
+_COMPARABLE = (
+    "Compared are networks of one known recipe and one mode of batch normalization, as He et al. 2015, §4.2, do; "
+    "responses differ by recipe."
 )
 
 _NAME = re.compile(r"(?P<prefix>.*?)(?P<family>plain|resnet)(?P<depth>\d+)(?:-(?P<option>[ABC]))?(?P<suffix>.*)")
@@ -48,7 +58,7 @@ class _Network:
         return f"{median:.3f} (quartiles {low:.3f} to {high:.3f})"
 
 
-def claims(frame: pd.DataFrame, column: str, facts: Sequence[dict[str, Any]]) -> list[str]:
+def claims(frame: pd.DataFrame, column: str, facts: Sequence[dict[str, Any]]) -> list[Finding]:
     """What the measurement says of the paper's two claims, in sentences with medians and quartiles.
 
     Only networks of one recipe, measured with batch normalization in one mode, are compared; those near
@@ -60,9 +70,10 @@ def claims(frame: pd.DataFrame, column: str, facts: Sequence[dict[str, Any]]) ->
         facts: For each network of the frame: network, name, recipe (None where unknown), bn and near_chance.
 
     Returns:
-        Sentences; none when there is nothing to compare.
+        Sentences with their rules; none when there is nothing to compare.
     """
-    sentences, unknown, networks = [], [], []
+    sentences: list[Finding] = []
+    unknown, networks = [], []
     for fact in facts:
         values = frame.loc[frame["network"] == fact["network"], column].dropna()
         match = _NAME.fullmatch(str(fact.get("name", fact["network"])))
@@ -74,18 +85,18 @@ def claims(frame: pd.DataFrame, column: str, facts: Sequence[dict[str, Any]]) ->
             unknown.append(fact["network"])
         else:
             networks.append(_network(fact, match, values))
-    compared = []
+    compared: list[Finding] = []
     for group in _groups(networks, lambda n: (n.kind, n.recipe)):
         compared += _plain_against_residual(group)
         for option in _groups([n for n in group if n.family == "resnet"], lambda n: n.option):
             compared += _by_depth(option)
     recipes = {network.recipe for network in networks}
     if unknown and len(unknown) + len(networks) > 1:
-        compared.append(
-            f"Nothing says how {_list(unknown)} came about: not compared, since responses differ by recipe."
-        )
+        sentence = f"Nothing says how {_list(unknown)} came about: not compared, since responses differ by recipe."
+        compared.append(Finding(sentence, _COMPARABLE))
     if len(recipes) > 1:
-        compared.append("Networks of different recipes or modes of batch normalization are not compared.")
+        sentence = "Networks of different recipes or modes of batch normalization are not compared."
+        compared.append(Finding(sentence, _COMPARABLE))
     return sentences + compared
 
 
@@ -108,7 +119,7 @@ def _groups(networks: Iterable[_Network], key: Callable[[_Network], Hashable]) -
     return [list(group) for _, group in groupby(ordered, key)]
 
 
-def _plain_against_residual(group: list[_Network]) -> list[str]:
+def _plain_against_residual(group: list[_Network]) -> list[Finding]:
     pairs = [(p, r) for p in group for r in group if (p.family, r.family) == ("plain", "resnet") and p.depth == r.depth]
     sentences = []
     for plain, residual in sorted(pairs, key=lambda pair: pair[0].depth):
@@ -116,14 +127,16 @@ def _plain_against_residual(group: list[_Network]) -> list[str]:
         verdict = "as large responses as" if abs(ratio - 1) <= EQUAL else ("smaller" if ratio < 1 else "larger")
         verdict += "" if "as large" in verdict else " responses than"
         alone = sum(r.depth == residual.depth for _, r in pairs) == 1
-        sentences.append(
+        sentence = (
             f"At {plain.depth} layers the residual net {'' if alone else f'({residual.name}) '}has {verdict} the plain "
             f"net: median std {residual} against {plain}, a ratio of {ratio:.2f}."
         )
+        rule = f"Ratio of median stds, residual to plain, at equal depth and recipe: {_beside_one(ratio)}."
+        sentences.append(Finding(sentence, f"{_SMALLER_THAN_PLAIN} {rule}"))
     return sentences
 
 
-def _by_depth(networks: list[_Network]) -> list[str]:
+def _by_depth(networks: list[_Network]) -> list[Finding]:
     ordered = sorted(networks, key=lambda network: network.depth)
     if len({network.depth for network in ordered}) < 2:
         return []
@@ -137,7 +150,16 @@ def _by_depth(networks: list[_Network]) -> list[str]:
     else:
         verdict = "Responses of residual nets do not change with depth in one direction"
     series = ", ".join(f"{network} at {network.depth}" for network in ordered)
-    return [f"{verdict}: median std {series} layers."]
+    steps = ", ".join(map(_beside_one, ratios))
+    rule = f"Ratio of median stds, each depth to the one before, of one recipe: {steps}."
+    return [Finding(f"{verdict}: median std {series} layers.", f"{_SMALLER_WITH_DEPTH} {rule}")]
+
+
+def _beside_one(ratio: float) -> str:
+    """Where a ratio lies: below, above, or within `EQUAL` of 1."""
+    if abs(ratio - 1) <= EQUAL:
+        return f"|{ratio:.3f} − 1| ≤ {EQUAL}"
+    return f"{ratio:.3f} < {1 - EQUAL:.2f}" if ratio < 1 else f"{ratio:.3f} > {1 + EQUAL:.2f}"
 
 
 def _list(names: list[str]) -> str:

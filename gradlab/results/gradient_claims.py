@@ -10,6 +10,8 @@ from typing import Any
 
 import pandas as pd
 
+from gradlab.results.finding import Finding
+
 WITHIN = 3.0
 """Standard errors within which a measurement is said to agree with theory."""
 
@@ -45,7 +47,7 @@ CLAIMS = {
 """The claims by their key."""
 
 
-def claims(summary: pd.DataFrame) -> list[str]:
+def claims(summary: pd.DataFrame) -> list[Finding]:
     """Plain against residual nets at every depth, and each network against the claim on it.
 
     Args:
@@ -55,17 +57,19 @@ def claims(summary: pd.DataFrame) -> list[str]:
     return _plain_against_residual(rows) + _against_theory(rows)
 
 
-def _plain_against_residual(rows: Sequence[dict[str, Any]]) -> list[str]:
+def _plain_against_residual(rows: Sequence[dict[str, Any]]) -> list[Finding]:
     sentences = []
     for plain in rows:
         for residual in rows:
             if not _counterparts(plain, residual):
                 continue
-            sentences.append(
+            sentence = (
                 f"At {plain['depth']} layers ({plain['weights']}) the plain net's gradient is {_ratio(plain)} times as "
                 f"large at its first layer as at its last, that of the residual net ({residual['network']}) "
                 f"{_ratio(residual)} times."
             )
+            rule = "A plain and a residual net of one depth, both as initialized or both trained, measured alike."
+            sentences.append(Finding(sentence, rule))
     return sentences
 
 
@@ -78,7 +82,7 @@ def _counterparts(plain: dict[str, Any], residual: dict[str, Any]) -> bool:
     return alike and known and initial[0] == initial[1] and "plain" in names[0] and "resnet" in names[1]
 
 
-def _against_theory(rows: Sequence[dict[str, Any]]) -> list[str]:
+def _against_theory(rows: Sequence[dict[str, Any]]) -> list[Finding]:
     """A sentence a claim, with every network that it is on."""
     known = [row for row in rows if row["claim"] in CLAIMS and not math.isnan(row["growth a layer"])]
     known.sort(key=lambda row: list(CLAIMS).index(row["claim"]))
@@ -86,10 +90,14 @@ def _against_theory(rows: Sequence[dict[str, Any]]) -> list[str]:
     for key, group in groupby(known, key=lambda row: str(row["claim"])):
         claim = CLAIMS[key]
         measured = "; ".join(_measured(row) for row in group)
-        sentences.append(
+        sentence = (
             f"{claim.words[0].upper()}{claim.words[1:]} ({claim.source}). The gradient's second moment grows a layer "
             f"towards the input by: {measured}. Theory is of infinite width, away from the loss."
         )
+        rule = (
+            f"{claim.source}, of networks as initialized: measured and theory agree within {WITHIN:g} standard errors."
+        )
+        sentences.append(Finding(sentence, rule))
     return sentences
 
 

@@ -74,6 +74,12 @@ class GradientsResult(Result):
 
     name: ClassVar[str] = "gradients"
     title: ClassVar[str | None] = "Gradients, layer by layer"
+    captions: ClassVar[Mapping[str, str]] = {
+        "gradients": "Size of the loss's gradient in each layer, in order of execution: over seeds the geometric mean "
+        "with its standard error; dotted, theory at initialization in the limit of infinite width (He et al. 2015b; "
+        "Yang et al. 2019; De and Smith 2020). Below, the first layer's over the last one's against depth, with bars "
+        "of two standard errors: squares are plain nets, circles residual, open ones trained.",
+    }
     formats: ClassVar[Formats] = {
         "depth": "{:d}".format,
         "first / last": "{:.3g}".format,
@@ -213,7 +219,7 @@ class GradientsResult(Result):
 
     def findings(self) -> list[str]:
         """Plain against residual nets, and each network against the claim of the literature on it; computed."""
-        return claims(self._summed_up())
+        return [*claims(self._summed_up())]
 
     def plot(self, ax: Axes | None = None) -> Axes:
         """Draw norms against depth.

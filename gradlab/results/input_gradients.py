@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import numpy as np
 import pandas as pd
 
+from gradlab.results.finding import Finding
 from gradlab.results.result import Result
 from gradlab.results.tables import Formats
 
@@ -50,6 +51,12 @@ class InputGradientsResult(Result):
     name: ClassVar[str] = "shatter"
     title: ClassVar[str | None] = "Correlation of input gradients"
     table: ClassVar[str] = "table"
+    measurement: ClassVar[str] = "input-gradients"
+    captions: ClassVar[Mapping[str, str]] = {
+        "shatter": "How the gradients of the summed logits with respect to each image correlate, against depth: "
+        "effective rank relative to Gaussian noise, mean cosine between images, and autocorrelation along the segment "
+        "between two images. Bars: two standard errors (after Balduzzi et al. 2017).",
+    }
     formats: ClassVar[Formats] = {"depth": "{:d}".format, "seeds": "{:d}".format}
 
     @classmethod
@@ -151,9 +158,9 @@ class InputGradientsResult(Result):
         for network, match in named:
             key = (match["family"], match["prefix"], match["suffix"])
             families.setdefault(key, {})[int(match["depth"])] = network
-        return self._plain_against_residual(families) + self._by_depth(families) + self._linear()
+        return [*self._plain_against_residual(families), *self._by_depth(families), *self._linear()]
 
-    def _plain_against_residual(self, families: Mapping[tuple[str, ...], Mapping[int, str]]) -> list[str]:
+    def _plain_against_residual(self, families: Mapping[tuple[str, ...], Mapping[int, str]]) -> list[Finding]:
         sentences = []
         for (family, prefix, suffix), plain in families.items():
             if family != "plain":
@@ -166,19 +173,20 @@ class InputGradientsResult(Result):
                     sentences.append(self._pair(plain[depth], residual[depth]))
         return sentences
 
-    def _pair(self, plain: str, residual: str) -> str:
+    def _pair(self, plain: str, residual: str) -> Finding:
         statistics = (HEADLINE, "mean_cosine", "segment_lag1")
         ranks, cosines, lags = ([self.value(network, s) for network in (plain, residual)] for s in statistics)
         verdict = _compare(ranks[0], ranks[1], "nearer to noise than", "further from noise than", "as near to noise as")
-        return (
+        return Finding(
             f"The input gradients of {plain} are {verdict} those of {residual}: relative effective rank "
             f"{_plus_minus(*ranks[0])} against {_plus_minus(*ranks[1])}, mean cosine {_plus_minus(*cosines[0])} "
             f"against {_plus_minus(*cosines[1])}, autocorrelation between two images at lag 1 "
-            f"{_plus_minus(*lags[0])} against {_plus_minus(*lags[1])}."
+            f"{_plus_minus(*lags[0])} against {_plus_minus(*lags[1])}.",
+            _rule("plain to residual", *ranks),
         )
 
-    def _by_depth(self, families: Mapping[tuple[str, ...], Mapping[int, str]]) -> list[str]:
-        sentences = []
+    def _by_depth(self, families: Mapping[tuple[str, ...], Mapping[int, str]]) -> list[Finding]:
+        findings = []
         for (family, prefix, suffix), by_depth in families.items():
             if len(by_depth) < 2:
                 continue
@@ -188,18 +196,22 @@ class InputGradientsResult(Result):
                 for statistic in (HEADLINE, "mean_cosine")
             )
             verdict = _compare(ranks[0], ranks[1], "rises", "falls", "does not change beyond its error")
-            sentences.append(
+            sentence = (
                 f"From {shallow} to {deep} layers the relative effective rank of {prefix}{family}N{suffix} {verdict}: "
                 f"{_plus_minus(*ranks[1])} to {_plus_minus(*ranks[0])}; mean cosine {_plus_minus(*cosines[1])} to "
                 f"{_plus_minus(*cosines[0])}."
             )
-        return sentences
+            findings.append(Finding(sentence, _rule("deepest to shallowest", *ranks)))
+        return findings
 
-    def _linear(self) -> list[str]:
+    def _linear(self) -> list[Finding]:
         linear = self.frame[(self.frame["statistic"] == "mean_cosine") & (self.frame["theory"] == 1)]
         return [
-            f"{row.network} is a linear function as initialized: its input gradients are all equal (mean cosine "
-            f"{row.value:.6f})."
+            Finding(
+                f"{row.network} is a linear function as initialized: its input gradients are all equal (mean cosine "
+                f"{row.value:.6f}).",
+                "Looks-linear weights as initialized (Balduzzi et al. 2017, §5): the exact mean cosine is 1.",
+            )
             for row in linear.itertuples()
         ]
 
@@ -263,6 +275,17 @@ def _compare(one: tuple[float, float], other: tuple[float, float], more: str, le
     if abs(difference) <= 3 * error:
         return equal
     return more if difference > 0 else less
+
+
+def _rule(between: str, one: tuple[float, float], other: tuple[float, float]) -> str:
+    """The condition in `_compare`, with the numbers that met it."""
+    what = f"Relative effective rank (Balduzzi et al. 2017, §1), {between}: the difference"
+    difference, error = one[0] - other[0], math.hypot(one[1], other[1])
+    size = f"{abs(difference):.3f}"
+    if math.isnan(error):
+        return f"{what}, {size}; no error is known, so any difference counts."
+    place = "within" if abs(difference) <= 3 * error else "beyond"
+    return f"{what}, {size}, is {place} three standard errors, {3 * error:.3f}."
 
 
 def _plus_minus(value: float, sem: float) -> str:

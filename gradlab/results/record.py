@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import datetime
+import json
+import math
 import platform
 import shlex
 import sys
@@ -51,6 +53,11 @@ def make_record(
     }
 
 
+def json_text(content: Mapping[str, Any]) -> str:
+    """A record as JSON; what JSON cannot hold is null or text."""
+    return json.dumps(_plain(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
 def versions() -> dict[str, str | None]:
     """Versions of gradlab, torch, torchvision, CUDA and Python, and the platform."""
     torch: Any = sys.modules.get("torch")
@@ -89,3 +96,13 @@ def _peak_memory_mib() -> float | None:
         return None
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return round(peak / (2**20 if sys.platform == "darwin" else 2**10), 1)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(v) for v in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value if value is None or isinstance(value, bool | int | str) else str(value)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import pandas as pd
 
 from gradlab.results.claims import claims
+from gradlab.results.finding import Finding
 from gradlab.results.result import Result
 from gradlab.results.tables import Formats
 
@@ -34,6 +36,10 @@ class ResponsesResult(Result):
 
     name: ClassVar[str] = "responses"
     title: ClassVar[str | None] = "Standard deviation of layer responses"
+    captions: ClassVar[Mapping[str, str]] = {
+        "responses": "Standard deviation of each layer's response, its output after normalization and before any other "
+        "nonlinearity or addition: above in order of execution, below ranked (He et al. 2015, §4.2, Fig. 7).",
+    }
     formats: ClassVar[Formats] = {
         "layers": "{:d}".format,
         "images": "{:,.0f}".format,
@@ -109,10 +115,10 @@ class ResponsesResult(Result):
         """The paper's two claims, and how far the prediction is off; computed, not canned."""
         column = "std" if self.measured else "predicted_std"
         facts = [self.facts(network) for network in self.networks]
-        return claims(self.frame, column, facts) + self._gaps()
+        return [*claims(self.frame, column, facts), *self._gaps()]
 
-    def _gaps(self) -> list[str]:
-        sentences = []
+    def _gaps(self) -> list[Finding]:
+        findings = []
         for network in self.networks:
             frame = self.frame[self.frame["network"] == network]
             gap = (frame["predicted_std"] / frame["std"] - 1).abs()
@@ -125,11 +131,13 @@ class ResponsesResult(Result):
                 cause = "they come from other inputs than these, such as padded random crops"
             else:
                 cause = "they are not those of these inputs"
-            sentences.append(
+            sentence = (
                 f"{network}: the std predicted from running statistics is off by {gap.mean():.1%} on average and "
                 f"by {gap.max():.0%} at {where['layer']}: {cause}."
             )
-        return sentences
+            rule = f"Mean of |predicted / measured − 1| over layers: {gap.mean():.4f} ≥ {GAP_WORTH_TELLING}."
+            findings.append(Finding(sentence, rule))
+        return findings
 
     def plot(self, ax: Axes | None = None) -> Axes:
         """Draw the responses, in order of execution above and by magnitude below (Fig. 7).

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,14 +13,15 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import pandas as pd
 
 from gradlab.errors import GradlabError, UsageError
+from gradlab.results.drawing import drawn
 from gradlab.results.files import write_all
-from gradlab.results.tables import TABLE_SUFFIXES, Formats, rich_table, sentences, text_table
+from gradlab.results.finding import rule_of
+from gradlab.results.record import json_text
+from gradlab.results.tables import TABLE_SUFFIXES, Formats, formatted, rich_table, sentences, text_table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from rich.console import Group
-
-FIGURE_FORMATS = ("png", "pdf", "svg")
 
 
 @dataclass
@@ -32,6 +32,10 @@ class Result:
         frame: One observation a row.
         record: How it was made, as plain values.
         notes: What the reader should know of this very measurement, a sentence each.
+
+    A subclass sets `name` (of its files), `title`, `table` (what its text tables are called), `formats` (of the
+    summary's values), `captions` (what each figure shows, by its name) and, where it is not `name`, `measurement`
+    (what its record says it is).
     """
 
     frame: pd.DataFrame
@@ -42,6 +46,8 @@ class Result:
     title: ClassVar[str | None] = None
     table: ClassVar[str] = "summary"
     formats: ClassVar[Formats] = {}
+    captions: ClassVar[Mapping[str, str]] = {}
+    measurement: ClassVar[str] = ""
 
     def to_frame(self) -> pd.DataFrame:
         """A copy of the tidy frame."""
@@ -67,7 +73,7 @@ class Result:
         return self.to_frame()
 
     def findings(self) -> list[str]:
-        """What the measurement shows, in sentences with numbers, computed."""
+        """What the measurement shows, in sentences with numbers, computed; a `Finding` knows its rule as well."""
         return []
 
     def figure(self) -> Figure:
@@ -77,6 +83,10 @@ class Result:
     def _figures(self) -> Mapping[str, Figure]:
         """The figures that `save` writes, by file name without suffix."""
         return {self.name: self.figure()}
+
+    def _all_figures(self) -> Mapping[str, Figure]:
+        """Every figure that the measurement allows, by file name without suffix."""
+        return self._figures()
 
     def _more_files(self) -> dict[str, bytes]:
         """What `save` writes beside frame, record, figures and tables, by file name."""
@@ -105,10 +115,10 @@ class Result:
             text = text_table(self.summary(), self.formats, kind)
             contents[f"{self.name}-{self.table}.{TABLE_SUFFIXES[kind]}"] = text.encode()
         if formats:
-            contents.update(self._drawn(formats))
+            contents.update(drawn(self._figures, formats))
         # The record comes last and vouches for the rest: `load` refuses files of different runs.
         digests = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
-        contents[f"{self.name}.json"] = self._json(digests).encode()
+        contents[self.record_file()] = self._json(digests).encode()
         return write_all(folder, contents)
 
     @classmethod
@@ -121,37 +131,34 @@ class Result:
         path = Path(folder) / cls._frame_file()
         try:
             content = path.read_bytes()
-            record = json.loads((Path(folder) / f"{cls.name}.json").read_text())
+            record = json.loads((Path(folder) / cls.record_file()).read_text())
             frame = pd.read_csv(io.BytesIO(content), keep_default_na=False, na_values=[""])
         except (OSError, ValueError) as error:
             raise GradlabError(f"{folder} holds no whole {cls.name} result: {error}") from None
         if record.pop("sha256", {}).get(path.name) != hashlib.sha256(content).hexdigest():
-            raise GradlabError(f"{path} is not the file that {cls.name}.json describes: measure again")
+            raise GradlabError(f"{path} is not the file that {cls.record_file()} describes: measure again")
         notes = record.pop("notes", [])
         record.pop("findings", None)
         return cls(frame, record, notes)
+
+    @classmethod
+    def record_file(cls) -> str:
+        """Name of the file that holds the record, in the folder of a result."""
+        return f"{cls.name}.json"
 
     @classmethod
     def _frame_file(cls) -> str:
         return f"{cls.name}.csv"
 
     def _json(self, digests: Mapping[str, str]) -> str:
-        content = {**self.record, "notes": self.notes, "findings": self.findings(), "sha256": dict(digests)}
-        return json.dumps(_plain(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+        made = {"measurement": self.measurement or self.name, **self.record}
+        content = {**made, "notes": self.notes, "findings": self.findings(), "sha256": dict(digests)}
+        return json_text(content)
 
-    def _drawn(self, formats: Sequence[str]) -> dict[str, bytes]:
-        from gradlab.plots import theme
-
-        contents = {}
-        # No date inside: the same command twice gives the same bytes.
-        undated: dict[str, dict[str, Any]] = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}
-        with theme():
-            for name, figure in self._figures().items():
-                for kind in formats:
-                    buffer = io.BytesIO()
-                    figure.savefig(buffer, format=kind, metadata=undated.get(kind))
-                    contents[f"{name}.{kind}"] = buffer.getvalue()
-        return contents
+    def svg(self) -> dict[str, str]:
+        """Every figure that the measurement allows as SVG text, by its name."""
+        files = drawn(self._all_figures, ("svg",))
+        return {name.removesuffix(".svg"): content.decode() for name, content in files.items()}
 
     def __rich__(self) -> Group:
         from rich.console import Group
@@ -160,19 +167,11 @@ class Result:
         return Group(table, sentences(self.findings(), self.notes))
 
     def _repr_html_(self) -> str:
-        import html
+        from html import escape
 
-        lines = "".join(f"<li>{html.escape(line)}</li>" for line in [*self.findings(), *self.notes])
-        table = self.summary().to_html(index=False, border=0, float_format="{:.4g}".format, na_rep="–")
-        return f"{table}<ul>{lines}</ul>" if lines else str(table)
-
-
-def _plain(value: Any) -> Any:
-    """The same content with what JSON cannot hold as null or text."""
-    if isinstance(value, dict):
-        return {str(k): _plain(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(v) for v in value]
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    return value if value is None or isinstance(value, bool | int | str) else str(value)
+        table = formatted(self.summary(), self.formats).to_html(index=False, border=0)
+        lines = "".join(
+            f'<li title="{escape(rule_of(line))}">{escape(line)}</li>' for line in [*self.findings(), *self.notes]
+        )
+        title = f"<p><strong>{escape(self.title)}</strong></p>" if self.title else ""
+        return f"{title}{table}<ul>{lines}</ul>" if lines else f"{title}{table}"

@@ -48,6 +48,16 @@ class ShatterResult(Result):
     name: ClassVar[str] = "shatter"
     title: ClassVar[str | None] = "Autocorrelation of gradients"
     table: ClassVar[str] = "table"
+    captions: ClassVar[Mapping[str, str]] = {
+        "shatter-acf": "Autocorrelation of the gradient along a line of inputs, with bands of two standard errors over "
+        "seeds, beside brown and white noise of as many points (Balduzzi et al. 2017, Fig. 2).",
+        "shatter-signals": "Above: the gradient along the line, of one seed, divided by its largest magnitude. Below: "
+        "its covariance over seeds, scaled to a diagonal of 1 (Balduzzi et al. 2017, Fig. 1).",
+        "shatter-correlation": "Correlation of the gradients at a pair of inputs against depth, by counting co-active "
+        "paths and by sampling, beside the exact laws (Balduzzi et al. 2017, Theorems 1 to 3).",
+        "shatter-coactivation": "Of each layer of the deepest nets: neurons active at an input, active at both of a "
+        "pair, and those that never switch (Balduzzi et al. 2017, §3.2).",
+    }
     formats: ClassVar[Formats] = {
         "depth": "{:d}".format,
         "lag-1 ACF": "{:.3f}".format,
@@ -80,7 +90,7 @@ class ShatterResult(Result):
 
     def findings(self) -> list[str]:
         """What is seen, in sentences with numbers, held against the laws; computed, not canned."""
-        return claims(self.summary_frame)
+        return [*claims(self.summary_frame)]
 
     def plot(self, ax: Axes | None = None, network: str | None = None) -> Axes:
         """Draw the autocorrelation against lag of one network, one line a depth.
@@ -125,6 +135,10 @@ class ShatterResult(Result):
 
     def _figures(self) -> Mapping[str, Figure]:
         return {self.name if which == "acf" else f"{self.name}-{which}": self.figure(which) for which in self.figures}
+
+    def _all_figures(self) -> Mapping[str, Figure]:
+        drawable = FIGURES if len(self.layers_frame) else FIGURES[:2]
+        return {f"{self.name}-{which}": self.figure(which) for which in drawable}
 
     def _more_files(self) -> dict[str, bytes]:
         """The other frames, and `gradients.npz`: x, and an array (S, M) a network and depth."""

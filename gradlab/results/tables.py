@@ -14,17 +14,24 @@ from rich.text import Text
 Formats = Mapping[str, Callable[[Any], str]]
 """How to print the values of a column, by its title."""
 
+MISSING = "–"
+"""What stands in the place of a missing value."""
+
 TABLE_FORMATS = ("csv", "latex", "markdown")
 TABLE_SUFFIXES = {"csv": "csv", "latex": "tex", "markdown": "md"}
 
 
 def formatted(frame: pd.DataFrame, formats: Formats) -> pd.DataFrame:
-    """The frame as text, each column by its own format; missing values are a dash."""
+    """The frame as text, each column by its own format, else floats in four digits; missing values are a dash."""
     columns = {
-        title: ["–" if pd.isna(value) else formats.get(title, str)(value) for value in frame[title]]
+        title: [MISSING if pd.isna(value) else formats.get(title, _text)(value) for value in frame[title]]
         for title in frame.columns
     }
     return pd.DataFrame(columns, dtype=object)
+
+
+def _text(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def rich_table(frame: pd.DataFrame, formats: Formats, title: str | None = None) -> Table:

@@ -1,0 +1,74 @@
+"""A frame as a table that can be sorted in a page."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from numbers import Real
+from typing import Any
+
+import pandas as pd
+
+from gradlab.results.tables import MISSING, Formats, formatted
+
+_NUMBER = re.compile(r"(?P<value>[-−+]?(\d[\d,]*\.?\d*|\.\d+)(e[-−+]?\d+)?)(\s*±\s*[\d.,e−+-]+)?\s*%?", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A cell's text, and its place among the numbers of its column: empty where it is missing or no number."""
+
+    text: str
+    key: str = ""
+
+    @property
+    def missing(self) -> bool:
+        """Whether there is no value."""
+        return self.text == MISSING
+
+
+@dataclass(frozen=True)
+class Table:
+    """A caption, a title and whether it is numeric for each column, and rows of cells."""
+
+    caption: str
+    columns: list[tuple[str, bool]]
+    rows: list[tuple[Cell, ...]]
+
+
+def make_table(frame: pd.DataFrame, formats: Formats, caption: str) -> Table:
+    """A frame as a table; a column is numeric when all that is in it reads as a number.
+
+    Args:
+        frame: What to show.
+        formats: How to print the values of a column.
+        caption: What it is.
+    """
+    text = formatted(frame, formats)
+    columns, cells = [], []
+    for title in frame.columns:
+        keys = [number(value) for value in frame[title]]
+        shown = list(text[title])
+        numeric = any(key is not None for key in keys) and all(
+            key is not None or cell == MISSING for key, cell in zip(keys, shown, strict=True)
+        )
+        columns.append((str(title), numeric))
+        cells.append([_cell(cell, key if numeric else None) for cell, key in zip(shown, keys, strict=True)])
+    return Table(caption, columns, list(zip(*cells, strict=True)))
+
+
+def number(value: Any) -> float | None:
+    """A value as a number: `1,234`, `−0.5`, `0.31 ± 0.02` and `12 %` are numbers, too; None for what is none."""
+    if isinstance(value, Real) and not isinstance(value, bool):
+        return None if math.isnan(value) else float(value)
+    match = _NUMBER.fullmatch(value.strip()) if isinstance(value, str) else None
+    return None if match is None else float(match["value"].replace(",", "").replace("−", "-"))
+
+
+def _cell(text: str, key: float | None) -> Cell:
+    if key is None:
+        return Cell(text)
+    # What stands before a digit of a number is a minus, not a hyphen.
+    shown = re.sub(r"(?<![\w.])-(?=[\d.])|(?<=e)-(?=\d)", "−", text)
+    return Cell(shown, "Infinity" if key == math.inf else "-Infinity" if key == -math.inf else repr(key))

@@ -1,0 +1,69 @@
+"""The kinds of result there are, by what their records say was measured; and all results of a folder."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from gradlab.errors import GradlabError, UsageError
+from gradlab.results.gradients import GradientsResult
+from gradlab.results.input_gradients import InputGradientsResult
+from gradlab.results.responses import ResponsesResult
+from gradlab.results.result import Result
+from gradlab.results.shatter import ShatterResult
+from gradlab.results.training import TrainingResult
+
+KINDS: dict[str, type[Result]] = {
+    "responses": ResponsesResult,
+    "shatter": ShatterResult,
+    "shattering": ShatterResult,
+    "input-gradients": InputGradientsResult,
+    "gradients": GradientsResult,
+    "training": TrainingResult,
+}
+"""The class that loads a result, by the `measurement` of its record: a new kind is one line here."""
+
+
+def load_results(folder: str | Path) -> list[tuple[Path, Result]]:
+    """Every result that was saved in a folder; where it holds none, those of the folders in it.
+
+    Args:
+        folder: What `Result.save`, or `--out` of a command, wrote to, or the folder above several of those.
+
+    Returns:
+        At least one folder and result, ordered by folder.
+
+    Raises:
+        UsageError: When there is no such folder, or it holds no result.
+        GradlabError: When the files of a result are damaged or of different runs.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise UsageError(f"{folder} is no folder: give one that a gradlab command or result.save(...) wrote")
+    results = _saved_in(folder)
+    for inner in sorted(path for path in folder.iterdir() if path.is_dir()) if not results else []:
+        results += _saved_in(inner)
+    if not results:
+        records = ", ".join(dict.fromkeys(kind.record_file() for kind in KINDS.values()))
+        raise UsageError(f"{folder} holds no result of gradlab: there is none of {records} in it or one folder below")
+    return results
+
+
+def _saved_in(folder: Path) -> list[tuple[Path, Result]]:
+    measured = {name: _measurement(folder / name) for name in {kind.record_file() for kind in KINDS.values()}}
+    kinds = [kind for measurement, kind in KINDS.items() if measured[kind.record_file()] == measurement]
+    return [(folder, kind.load(folder)) for kind in kinds]
+
+
+def _measurement(path: Path) -> str | None:
+    """What a record says was measured; None where there is no record."""
+    if not path.is_file():
+        return None
+    try:
+        record = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise GradlabError(f"{path} is damaged: {error}") from None
+    measurement = record.get("measurement") if isinstance(record, dict) else None
+    if not isinstance(measurement, str) or measurement not in KINDS:
+        raise GradlabError(f"{path} is no record of a measurement known here: its measurement is {measurement!r}")
+    return measurement
