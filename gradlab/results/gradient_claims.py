@@ -94,9 +94,7 @@ def _against_theory(rows: Sequence[dict[str, Any]]) -> list[Finding]:
             f"{claim.words[0].upper()}{claim.words[1:]} ({claim.source}). The gradient's second moment grows a layer "
             f"towards the input by: {measured}. Theory is of infinite width, away from the loss."
         )
-        rule = (
-            f"{claim.source}, of networks as initialized: measured and theory agree within {WITHIN:g} standard errors."
-        )
+        rule = f"{claim.source}, of networks as initialized; a measurement agrees within {WITHIN:g} standard errors."
         sentences.append(Finding(sentence, rule))
     return sentences
 
