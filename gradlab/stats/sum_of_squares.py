@@ -36,12 +36,14 @@ def sums_of_squares(rows: Tensor) -> Tensor:
     Returns:
         Float64 (float32 on mps) of shape (n,).
     """
-    rows = _at_least_single(rows.detach())
-    length = math.gcd(rows.shape[1], _ROW)
-    if length < _ROW // 16 and rows.device.type != "mps":
+    rows = rows.detach()
+    if rows.dtype in (torch.float16, torch.bfloat16):
+        rows = rows.float()
+    length, wide = math.gcd(rows.shape[1], _ROW), rows.device.type != "mps"
+    if length < _ROW // 16 and wide:
         rows, length = rows.double(), rows.shape[1]
     parts: Tensor = torch.linalg.vector_norm(rows.reshape(len(rows), -1, max(1, length)), dim=2)
-    return (parts if rows.device.type == "mps" else parts.double()).square().sum(1)
+    return (parts.double() if wide else parts).square().sum(1)
 
 
 def _at_least_single(x: Tensor) -> Tensor:
