@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from .console import Commands
+from .figures import figures
 from .html_report import html_report
 from .models import models
 from .responses import responses
@@ -47,6 +48,7 @@ def main(
 app.command()(responses)
 app.command()(shatter)
 app.command()(train)
+app.command()(figures)
 app.command()(models)
 app.command()(zoo)
 app.command("report")(html_report)

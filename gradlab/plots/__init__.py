@@ -1,5 +1,6 @@
 """A frame in, matplotlib axes out."""
 
+from gradlab.plots.architectures import architectures_figure
 from gradlab.plots.input_gradients import input_gradients_figure, plot_against_depth
 from gradlab.plots.responses import plot_responses, responses_figure
 from gradlab.plots.shatter import acf_figure, plot_acf, signals_figure
@@ -10,6 +11,7 @@ __all__ = [
     "COLUMN_WIDTH",
     "PAGE_WIDTH",
     "acf_figure",
+    "architectures_figure",
     "coactivation_figure",
     "correlation_figure",
     "input_gradients_figure",

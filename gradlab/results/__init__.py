@@ -1,5 +1,6 @@
 """Measurements as tidy frames with their records."""
 
+from gradlab.results.architectures import ArchitecturesResult
 from gradlab.results.finding import Finding
 from gradlab.results.input_gradients import InputGradientsResult
 from gradlab.results.kinds import KINDS, load_results
@@ -11,6 +12,7 @@ from gradlab.results.training import TrainingResult
 
 __all__ = [
     "KINDS",
+    "ArchitecturesResult",
     "Finding",
     "InputGradientsResult",
     "ResponsesResult",

@@ -1,0 +1,144 @@
+"""The figures of "The Shattered Gradients Problem" (Balduzzi et al. 2017), and the theory beside them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from gradlab.experiments import input_gradients, shatter
+from gradlab.gallery.recipe import Recipe
+from gradlab.results import InputGradientsResult, ShatterResult
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+PAPER = "Balduzzi et al. 2017, The Shattered Gradients Problem, arXiv:1702.08591"
+
+FIG_1 = (("ff", 1), ("ff", 24), ("resnet", 50))
+"""The networks of Fig. 1."""
+
+_TOY_NETS = {"seeds": 2, "width": 20, "points": 32, "lags": 4}
+
+
+def _signals(result: ShatterResult) -> Figure:
+    """Fig. 1 of those networks that the paper shows, and of whatever else was measured where none of them was."""
+    shown = {key: result.gradients[key] for key in FIG_1 if key in result.gradients}
+    return ShatterResult(result.frame, gradients=shown or result.gradients, x=result.x).figure("signals")
+
+
+def _gradients(result: ShatterResult) -> pd.DataFrame:
+    """A row an input and a column a network, depth and seed, to five digits."""
+    columns = {
+        f"{network} depth {depth} seed {seed}": signal
+        for (network, depth), signals in result.gradients.items()
+        if (network, depth) in FIG_1
+        for seed, signal in enumerate(signals)
+    }
+    return pd.DataFrame({"x": result.x, **columns}).map("{:.5g}".format)
+
+
+def _correlation(result: ShatterResult) -> pd.DataFrame:
+    """The statistics by depth, among them the correlation of the pair, sampled and by counting paths."""
+    return result.summary_frame
+
+
+def _statistics(result: InputGradientsResult) -> pd.DataFrame:
+    """The statistics of one number each."""
+    return result.frame[result.frame["lag"].isna()].drop(columns=["lag", "acf_pooled", "n_constant"])
+
+
+RECIPES = (
+    Recipe(
+        name="balduzzi2017-fig1",
+        paper=PAPER,
+        figure="Fig. 1",
+        title="Gradients as signals",
+        claim="The gradient of a shallow feedforward net looks like brown noise, that of a deep one like white noise; "
+        "that of a residual net is in between.",
+        command=("shatter", "--figure", "signals"),
+        experiment=shatter,
+        options=lambda: {"depths": (1, 24, 50), "families": ("ff", "resnet")},
+        toy={"depths": (1, 2), **_TOY_NETS},
+        draw=_signals,
+        table=_gradients,
+        differs=(
+            "The covariance is over 20 networks, each scaled to unit energy, and is shown as a correlation.",
+            "The figure that the command draws shows the feedforward net at its greatest depth instead of 24 layers.",
+        ),
+    ),
+    Recipe(
+        name="balduzzi2017-fig2",
+        paper=PAPER,
+        figure="Fig. 2",
+        title="Autocorrelation of gradients",
+        claim="With depth the autocorrelation of the gradients of feedforward nets falls to that of white noise; that "
+        "of residual nets with batch normalization falls much more slowly, and with β = 0.1 hardly.",
+        command=("shatter",),
+        experiment=shatter,
+        options=lambda: {"depths": (2, 4, 10, 24, 50), "families": ("ff", "resnet", "resnet-beta=0.1", "ll")},
+        toy={"depths": (2, 3), **_TOY_NETS},
+        draw=lambda result: result.figure("acf"),
+        differs=(
+            "Feedforward nets subtract the mean of every neuron over the inputs: without it they do not shatter.",
+            "Looks-linear nets are drawn as well.",
+        ),
+    ),
+    Recipe(
+        name="balduzzi2017-coactivation",
+        paper=PAPER,
+        figure="§3, the figure of activations and co-activations",
+        title="Activation and co-activation across layers",
+        claim="With batch normalization neurons are active for half of the inputs and co-active for a quarter of the "
+        "pairs, as coin flips; without it co-activation tends to one half and neurons to being always on or off.",
+        command=("shatter", "--figure", "coactivation"),
+        experiment=shatter,
+        options=lambda: {"depths": (50,), "families": ("ff-norm=none", "ff-norm=bn", "resnet", "resnet-beta=0.1")},
+        toy={"depths": (9,), **_TOY_NETS},
+        draw=lambda result: result.figure("coactivation"),
+        table=lambda result: result.layers_frame,
+        differs=("Nets have 200 neurons a layer and one input, as in Fig. 1 and 2.",),
+    ),
+    Recipe(
+        name="balduzzi2017-effective-rank",
+        paper=PAPER,
+        figure="the figure of relative effective rank",
+        title="Effective rank of input gradients on images",
+        claim="The effective rank of the gradients of deep nets without skip connections tends to that of noise; "
+        "skip connections and looks-linear initialization keep it low.",
+        command=("shatter",),
+        experiment=input_gradients,
+        options=lambda: {
+            "models": tuple(
+                f"{family}{depth}{suffix}"
+                for family, suffix in (("plain", ""), ("resnet", ""), ("resnet", "-beta=0.1"), ("plain", "-ll"))
+                for depth in (8, 20, 32, 56)
+            ),
+            "weights": "init",
+        },
+        toy={"models": ("plain8", "resnet8"), "images": 8, "batch_size": 4, "points": 8, "lags": 2, "seeds": 2},
+        table=_statistics,
+        differs=(
+            "Convolutional nets of He et al. 2015 on 200 images of CIFAR-10, in batches of 100, four seeds.",
+            "Rows are scaled to unit length first; raw rows, which a few large gradients rule, are in the table.",
+        ),
+    ),
+    Recipe(
+        name="theory-correlation",
+        paper="gradlab, after Balduzzi et al. 2017, §3",
+        figure="ours",
+        title="Correlation of gradients against depth, beside exact theory",
+        claim="Correlation falls as 2^−L in feedforward nets that centre, polynomially in those without normalization, "
+        "and as Γ(L+a+½)Γ(a+1)/(Γ(a+½)Γ(L+a+1)), a = 1/β², in normalized residual nets.",
+        command=("shatter", "--figure", "correlation"),
+        experiment=shatter,
+        options=lambda: {
+            "depths": (1, 2, 4, 8, 16, 32, 64, 128),
+            "families": ("ff-norm=none", "ff-norm=center", "resnet", "resnet-beta=0.1", "ll"),
+        },
+        toy={"depths": (1, 2), **_TOY_NETS},
+        draw=lambda result: result.figure("correlation"),
+        table=_correlation,
+        differs=("The paper has no such figure: it states the laws as theorems, and 1/(β√L) as their asymptote.",),
+    ),
+)

@@ -1,0 +1,65 @@
+"""From a recipe to its four files: figure as PNG and PDF, rows as CSV, record as JSON."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from gradlab.experiments.subjects import Progress
+from gradlab.gallery.recipe import Recipe
+from gradlab.results import Result
+from gradlab.results.drawing import drawn
+from gradlab.results.files import write_all
+from gradlab.results.record import json_text
+
+
+def render(
+    recipe: Recipe,
+    folder: str | Path,
+    *,
+    device: str = "auto",
+    toy: bool = False,
+    formats: Sequence[str] = ("png", "pdf"),
+    progress: Progress | None = None,
+) -> tuple[Result, list[Path]]:
+    """Measure and draw one figure of the gallery.
+
+    Args:
+        recipe: Which.
+        folder: For `NAME.csv`, `NAME.json` and the figure in each format; all are written, or none.
+        device: `auto`, `cpu`, `cuda`, `cuda:1`.
+        toy: As small as a test wants it; the record says so.
+        formats: Of the figure.
+        progress: Called while the work goes on.
+
+    Returns:
+        What was measured, and the files.
+
+    Raises:
+        NotAtHand: When something that the figure needs is not here.
+        GradlabError: When something cannot be read, run or written.
+    """
+    options = recipe.small() if toy else dict(recipe.options())
+    result = recipe.experiment(**options, device=device, progress=progress)
+    contents = {f"{recipe.name}.csv": recipe.table(result).to_csv(index=False).encode()}
+    contents |= drawn(lambda: {recipe.name: recipe.draw(result)}, formats)
+    digests = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
+    record = _facts(recipe, toy) | {**result.record, "notes": result.notes, "findings": result.findings()}
+    record |= {"command": recipe.command_line(options), "sha256": digests}
+    contents[f"{recipe.name}.json"] = json_text(record).encode()
+    return result, write_all(folder, contents)
+
+
+def _facts(recipe: Recipe, toy: bool) -> dict[str, Any]:
+    """What the record says of the figure, before how it was measured."""
+    return {
+        "name": recipe.name,
+        "paper": recipe.paper,
+        "figure": recipe.figure,
+        "title": recipe.title,
+        "claim": recipe.claim,
+        "differs": list(recipe.differs),
+        "toy": toy,
+    }
