@@ -21,6 +21,9 @@ PAPER_MULTIPLY_ADDS = {
 }
 """FLOPs as printed in Table 1 and Fig. 3, which count a multiplication with its addition as one."""
 
+STAGES = {f"layer{number}": f"conv{number + 1}_x" for number in range(1, 5)}
+"""What Table 1 calls the stages."""
+
 
 def architectures(
     pattern: str = "imagenet/*", *, device: str = "none", progress: Progress | None = None
@@ -43,11 +46,11 @@ def architectures(
     for done, name in enumerate(models, 1):
         model = create(name)
         counted = cost(model, model.input_shape)  # type: ignore[arg-type]
-        for stage, multiply_adds in multiply_adds_by_part(model, model.input_shape).items():  # type: ignore[arg-type]
+        for part, multiply_adds in multiply_adds_by_part(model, model.input_shape).items():  # type: ignore[arg-type]
             rows.append(
                 {
                     "network": name,
-                    "stage": stage,
+                    "stage": STAGES.get(part, part),
                     "multiply_adds": multiply_adds,
                     "layers": counted.layers,
                     "parameters": counted.parameters,

@@ -14,6 +14,9 @@ from gradlab.results.drawing import drawn
 from gradlab.results.files import write_all
 from gradlab.results.record import json_text
 
+PNG_DPI = 250
+"""Sharp on a page of the web; the PDF is for print."""
+
 
 def render(
     recipe: Recipe,
@@ -44,7 +47,7 @@ def render(
     options = recipe.small() if toy else dict(recipe.options())
     result = recipe.experiment(**options, device=device, progress=progress)
     contents = {f"{recipe.name}.csv": recipe.table(result).to_csv(index=False).encode()}
-    contents |= drawn(lambda: {recipe.name: recipe.draw(result)}, formats)
+    contents |= drawn(lambda: {recipe.name: recipe.draw(result)}, formats, PNG_DPI)
     digests = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
     record = _facts(recipe, toy) | {**result.record, "notes": result.notes, "findings": result.findings()}
     record |= {"command": recipe.command_line(options), "sha256": digests}

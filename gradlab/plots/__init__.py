@@ -6,6 +6,8 @@ from gradlab.plots.responses import plot_responses, responses_figure
 from gradlab.plots.shatter import acf_figure, plot_acf, signals_figure
 from gradlab.plots.shatter_depth import coactivation_figure, correlation_figure
 from gradlab.plots.theme import COLUMN_WIDTH, PAGE_WIDTH, theme
+from gradlab.plots.shatter_theory import theory_figure
+from gradlab.plots.theme import theme
 
 __all__ = [
     "COLUMN_WIDTH",
@@ -21,4 +23,5 @@ __all__ = [
     "responses_figure",
     "signals_figure",
     "theme",
+    "theory_figure",
 ]

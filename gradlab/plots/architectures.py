@@ -22,6 +22,7 @@ def architectures_figure(frame: pd.DataFrame, figure: Figure) -> Figure:
     Returns:
         The same figure.
     """
+    frame = frame.assign(network=frame["network"].str.rpartition("/")[2])
     networks = list(dict.fromkeys(frame["network"]))
     stages = list(dict.fromkeys(frame["stage"]))
     figure.set_layout_engine("constrained", h_pad=0.03, w_pad=0.03)
