@@ -39,8 +39,11 @@ def _gradients(result: ShatterResult) -> pd.DataFrame:
 
 
 def _correlation(result: ShatterResult) -> pd.DataFrame:
-    """The statistics by depth, among them the correlation of the pair, sampled and by counting paths."""
-    return result.summary_frame
+    """The statistics by depth, and the correlation of an average pair through the layers so far, as one more."""
+    layers = result.layers_frame.assign(depth=result.layers_frame["layer"], statistic="mean_path_correlation")
+    names = {"mean_path_correlation": "value", "mean_path_sem": "sem", "law": "theory"}
+    columns = ["network", "norm", "depth", "statistic", "value", "sem", "theory", "seeds"]
+    return pd.concat([result.summary_frame, layers.rename(columns=names)])[columns]
 
 
 def _statistics(result: InputGradientsResult) -> pd.DataFrame:
@@ -152,8 +155,9 @@ RECIPES = (
         differs=(
             "The paper has no such figure: it states the laws as theorems.",
             "Exact theory to the left is the infinite-width limit of nets without normalization and of nets that "
-            "centre; for batch normalization on a line there is none. Nets are 512 wide, so that the limit holds "
-            "at 128 layers, but those that centre leave it as one input comes to dominate.",
+            "centre; for batch normalization on a line there is none. Nets are 512 wide, so that the limit holds at "
+            "128 layers.",
+            "To the right the law is that of independent coin flips; neurons of the first layers are not independent.",
         ),
     ),
 )
