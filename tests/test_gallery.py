@@ -120,6 +120,17 @@ def test_bundled_weights_come_first(monkeypatch: pytest.MonkeyPatch) -> None:
     assert recipe.options() == {"models": ("plain20@trained", "resnet20@trained")}
 
 
+def test_the_page_gives_weights_with_their_errors(tmp_path: Path) -> None:
+    (recipe,) = find_recipes(["he2015-fig7"])
+    render(recipe, tmp_path, toy=True, device="cpu", formats=())
+    path = tmp_path / "he2015-fig7.json"
+    record = json.loads(path.read_text())
+    assert "test_error" not in record["networks"][0]
+    record["networks"][0] |= {"weights_label": "hub", "recipe": "someone", "test_error": 8.27, "accuracy": 0.9}
+    path.write_text(json.dumps(record))
+    assert "| resnet8 | hub | someone | 8.27 | 10.00 | 8 of cifar10-sample |" in readme(tmp_path)
+
+
 def test_multiply_adds_of_stages() -> None:
     frame = architectures("imagenet/resnet18").frame.set_index("stage")
     assert list(frame.index) == ["conv1", "conv2_x", "conv3_x", "conv4_x", "conv5_x", "fc"]

@@ -81,13 +81,17 @@ def _networks(record: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _weights(record: dict[str, Any]) -> str:
-    """A row a network: whose weights they are, and their error on the images measured."""
-    rows = ["| network | weights | made by | error (%) | images |", "|---|---|---|--:|--:|"]
+    """A row a network: whose weights they are, their error on all test images, and on the images measured."""
+    rows = [
+        "| network | weights | made by | test error (%) | error here (%) | images |",
+        "|---|---|---|--:|--:|--:|",
+    ]
     for network in _networks(record):
-        accuracy = network.get("accuracy")
-        error = "–" if accuracy is None else f"{100 * (1 - accuracy):.2f}"
+        accuracy, known = network.get("accuracy"), network.get("test_error")
+        here = "–" if accuracy is None else f"{100 * (1 - accuracy):.2f}"
+        error = "–" if known is None else f"{known:.2f}"
         rows.append(
             f"| {network['name']} | {network['weights_label']} | {network['recipe'] or '–'} | {error} "
-            f"| {network['images']:,} of {network['data']} |"
+            f"| {here} | {network['images']:,} of {network['data']} |"
         )
     return "\n".join(rows)

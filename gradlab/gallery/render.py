@@ -7,12 +7,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from gradlab import hub
 from gradlab.experiments.subjects import Progress
 from gradlab.gallery.recipe import Recipe
 from gradlab.results import Result
 from gradlab.results.drawing import drawn
 from gradlab.results.files import write_all
 from gradlab.results.record import json_text
+from gradlab.zoo import zoo_record
 
 PNG_DPI = 250
 """Sharp on a page of the web; the PDF is for print."""
@@ -51,8 +53,19 @@ def render(
     digests = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
     record = _facts(recipe, toy) | {**result.record, "notes": result.notes, "findings": result.findings()}
     record |= {"command": recipe.command_line(options), "sha256": digests}
+    record["networks"] = [_with_test_error(network) for network in record["networks"]]
     contents[f"{recipe.name}.json"] = json_text(record).encode()
     return result, write_all(folder, contents)
+
+
+def _with_test_error(network: Any) -> Any:
+    """What the record says of a network, with the percent of CIFAR-10's test images that its weights get wrong."""
+    weights = network.get("weights") if isinstance(network, dict) else None
+    if weights == "trained":
+        share = zoo_record().get(network["name"], {}).get("errors", {}).get("cifar10")
+        return {**network, "test_error": None if share is None else 100 * share}
+    published = hub.published(network["name"]) if weights == "hub" else None
+    return network if published is None else {**network, "test_error": published.test_error}
 
 
 def _facts(recipe: Recipe, toy: bool) -> dict[str, Any]:
