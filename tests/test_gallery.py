@@ -65,7 +65,7 @@ def test_the_command_measures_what_the_recipe_does(
     assert len(calls) == 1, result.output
     args, kwargs = calls[0]
     if recipe.experiment is architectures:
-        assert args[0] == signature.parameters["pattern"].default
+        assert args[0] == options["pattern"]
         return
     bound = signature.bind(*args, **kwargs).arguments
     expected = {name: parameter.default for name, parameter in signature.parameters.items()} | options

@@ -25,14 +25,11 @@ STAGES = {f"layer{number}": f"conv{number + 1}_x" for number in range(1, 5)}
 """What Table 1 calls the stages."""
 
 
-def architectures(
-    pattern: str = "imagenet/*", *, device: str = "none", progress: Progress | None = None
-) -> ArchitecturesResult:
+def architectures(pattern: str = "imagenet/*", *, progress: Progress | None = None) -> ArchitecturesResult:
     """Multiply-adds of every stage of the papers' networks, for one image; no value is computed or drawn.
 
     Args:
         pattern: A glob over the names that `gradlab models` lists.
-        device: Taken as by other experiments, and not needed: structure is counted without one.
         progress: Called after every network.
 
     Raises:

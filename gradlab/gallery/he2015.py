@@ -39,11 +39,12 @@ RECIPES = (
         title="Architectures for ImageNet and their multiply-adds",
         claim="ResNet-152 has 11.3 billion multiply-adds, fewer than VGG-16 and VGG-19; a plain and a residual net of "
         "equal depth cost the same.",
-        command=("models", "imagenet/*"),
+        command=("models",),
         experiment=architectures,
-        options=dict,
+        options=lambda: {"pattern": "imagenet/*"},
         toy={"pattern": "imagenet/*18"},
         differs=("Projections of shortcuts are counted; the paper's plain and residual 34-layer nets have none.",),
+        arguments=("pattern",),
     ),
     Recipe(
         name="he2015-fig7",

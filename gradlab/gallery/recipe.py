@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import shlex
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -48,6 +49,7 @@ class Recipe:
         draw: From the result to the figure.
         table: From the result to the rows of the CSV.
         differs: What is not as in the paper, a sentence each.
+        arguments: Options that the command takes as arguments, without a name.
     """
 
     name: str
@@ -61,7 +63,8 @@ class Recipe:
     toy: Options
     draw: Callable[[Any], Figure] = _figure
     table: Callable[[Any], pd.DataFrame] = _frame
-    differs: Sequence[str] = field(default=())
+    differs: Sequence[str] = ()
+    arguments: Sequence[str] = ()
 
     def missing(self) -> str | None:
         """Why the figure cannot be built here; None when it can."""
@@ -79,7 +82,17 @@ class Recipe:
         """The command that measures with these options: `gradlab shatter --depths 2,4 …`."""
         words = ["gradlab", *self.command]
         for name, value in options.items():
-            listed = value if isinstance(value, list | tuple) else [value]
+            listed = list(map(str, value if isinstance(value, list | tuple) else [value]))
             option = "--model" if name == "models" else f"--{name.replace('_', '-')}"
-            words += [option, ",".join(map(str, listed))]
+            words += listed if name in self.arguments else [option, ",".join(listed)]
         return shlex.join(words)
+
+    def measure(self, options: Options, **running: Any) -> Result:
+        """Run the experiment.
+
+        Args:
+            options: What to measure.
+            **running: How: device and progress; an experiment that computes nothing takes neither.
+        """
+        accepted = inspect.signature(self.experiment).parameters
+        return self.experiment(**options, **{name: value for name, value in running.items() if name in accepted})

@@ -47,7 +47,7 @@ def render(
         GradlabError: When something cannot be read, run or written.
     """
     options = recipe.small() if toy else dict(recipe.options())
-    result = recipe.experiment(**options, device=device, progress=progress)
+    result = recipe.measure(options, device=device, progress=progress)
     contents = {f"{recipe.name}.csv": recipe.table(result).to_csv(index=False).encode()}
     contents |= drawn(lambda: {recipe.name: recipe.draw(result)}, formats, PNG_DPI)
     digests = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
