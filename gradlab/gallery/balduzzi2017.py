@@ -158,7 +158,9 @@ RECIPES = (
             "Exact theory to the left is the infinite-width limit of nets without normalization and of nets that "
             "centre; for batch normalization on a line there is none. Nets are 512 wide, so that the limit holds at "
             "128 layers.",
-            "To the right the law is that of independent coin flips; neurons of the first layers are not independent.",
+            "To the right the law is that of independent coin flips; neurons of the first layers are not independent. "
+            "In residual nets it starts with the variance of the first layer on this line, and counts that batch "
+            "normalization centres.",
         ),
     ),
 )
