@@ -5,9 +5,8 @@ from gradlab.plots.input_gradients import input_gradients_figure, plot_against_d
 from gradlab.plots.responses import plot_responses, responses_figure
 from gradlab.plots.shatter import acf_figure, plot_acf, signals_figure
 from gradlab.plots.shatter_depth import coactivation_figure, correlation_figure
-from gradlab.plots.theme import COLUMN_WIDTH, PAGE_WIDTH, theme
 from gradlab.plots.shatter_theory import theory_figure
-from gradlab.plots.theme import theme
+from gradlab.plots.theme import COLUMN_WIDTH, PAGE_WIDTH, theme
 
 __all__ = [
     "COLUMN_WIDTH",

@@ -9,7 +9,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import ScalarFormatter
 
 from gradlab.plots.shatter import dashes
-from gradlab.plots.theme import PAGE_WIDTH, depth_colors
+from gradlab.plots.theme import PAGE_WIDTH, family_colors
 
 LEAST_CORRELATION = 1e-5
 """Lower end of the axis of correlation; feedforward nets go on to 1e-38."""
@@ -33,7 +33,8 @@ def theory_figure(layers: pd.DataFrame, summary: pd.DataFrame, figure: Figure) -
     figure.set_layout_engine("constrained", h_pad=0.03, w_pad=0.06)
     figure.set_size_inches(PAGE_WIDTH, 2.6)
     left, right = figure.subplots(1, 2)
-    colors = depth_colors(list(dict.fromkeys(summary["network"])))
+    families = list(dict.fromkeys(summary["network"]))
+    colors = dict(zip(families, family_colors(families), strict=True))
     _plot_lag1(left, summary[summary["statistic"] == "lag1"], colors)
     _plot_paths(right, layers, colors)
     for ax in (left, right):
@@ -50,7 +51,7 @@ def theory_figure(layers: pd.DataFrame, summary: pd.DataFrame, figure: Figure) -
     return figure
 
 
-def _plot_lag1(ax: Axes, summary: pd.DataFrame, colors: dict[str, object]) -> None:
+def _plot_lag1(ax: Axes, summary: pd.DataFrame, colors: dict[str, str]) -> None:
     for network, rows in summary.groupby("network", sort=False):
         color = colors[str(network)]
         ax.errorbar(rows["depth"], rows["value"], 2 * rows["sem"], color=color, fmt="o", elinewidth=0.8)
@@ -62,7 +63,7 @@ def _plot_lag1(ax: Axes, summary: pd.DataFrame, colors: dict[str, object]) -> No
     ax.set(title="lag-1 autocorrelation, infinite width", ylabel="autocorrelation at lag 1", ylim=(-0.12, 1.06))
 
 
-def _plot_paths(ax: Axes, layers: pd.DataFrame, colors: dict[str, object]) -> None:
+def _plot_paths(ax: Axes, layers: pd.DataFrame, colors: dict[str, str]) -> None:
     # Without normalization inputs grow alike with depth: no law of coin flips speaks of those.
     for network, rows in layers[layers["norm"].isin(["bn", "rms"])].groupby("network", sort=False):
         ax.plot(

@@ -58,6 +58,8 @@ class ShatterResult(Result):
         "paths and by sampling, beside the exact laws (Balduzzi et al. 2017, Theorems 1 to 3).",
         "shatter-coactivation": "Of each layer of the deepest nets: neurons active at an input, active at both of a "
         "pair, and those that never switch (Balduzzi et al. 2017, §3.2).",
+        "shatter-theory": "Left: autocorrelation at lag 1 against depth, beside that of infinite width. Right: "
+        "correlation of an average pair of inputs by counting co-active paths, beside the law of coin flips.",
     }
     formats: ClassVar[Formats] = {
         "depth": "{:d}".format,
