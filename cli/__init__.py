@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from .console import Commands
+from .figures import figures
 from .gradients import gradients
 from .html_report import html_report
 from .models import models
@@ -49,6 +50,7 @@ app.command()(responses)
 app.command()(gradients)
 app.command()(shatter)
 app.command()(train)
+app.command()(figures)
 app.command()(models)
 app.command()(zoo)
 app.command("report")(html_report)

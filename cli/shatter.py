@@ -53,7 +53,7 @@ Figures = Annotated[
     list[str],
     typer.Option(
         help="acf; signals (gradients and their covariance, Fig. 1); correlation (against depth, beside the laws); "
-        "coactivation (a layer each).",
+        "coactivation (a layer each); theory (against depth, beside exact theory).",
         metavar="LIST",
     ),
 ]

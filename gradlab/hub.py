@@ -113,13 +113,18 @@ def torchvision_weights(name: str, choice: str) -> Published:
     )
 
 
+def cache_folder() -> Path:
+    """Where torch's hub keeps what it downloaded."""
+    return Path(torch.hub.get_dir()) / "checkpoints"
+
+
 def fetch(entry: Published) -> Path:
     """The file in torch's hub cache, downloaded when it is not there; its digest is checked either way.
 
     Raises:
         GradlabError: Without network, or when the file is not the published one.
     """
-    folder = Path(torch.hub.get_dir()) / "checkpoints"
+    folder = cache_folder()
     path = folder / entry.file
     if not path.exists():
         if entry.url is None:

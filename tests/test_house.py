@@ -36,6 +36,7 @@ BELOW = {
 BELOW["training"] = {"errors", "models", "results", "normalization", "datasets", "checkpoints", "probes"}
 BELOW["experiments"] = {*BELOW}
 BELOW["reporting"] = {"errors", "results"}
+BELOW["gallery"] = {*BELOW}
 # Libraries that a part must not know.
 FOREIGN = {
     "stats": {"matplotlib", "pandas", "torchvision"},

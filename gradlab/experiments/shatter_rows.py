@@ -81,9 +81,13 @@ def summary_rows(run: FamilyRun, settings: Settings, theory: Tensor | None, **ke
 
 
 def layer_rows(run: FamilyRun, settings: Settings, **key: Any) -> list[Row]:
-    """A row a layer: fractions active, and the correlation by path counting through the layers so far."""
+    """A row a layer: fractions active, and the correlation by path counting through the layers so far.
+
+    It is that of the fixed pair of inputs, and that of an average pair, of which the law speaks.
+    """
     log_paths = run.log_paths.transpose(0, 1)
     correlation, error = stats.jackknife(stats.path_correlation, log_paths)
+    mean, mean_error = stats.jackknife(stats.path_correlation, run.mean_log_paths.transpose(0, 1))
     layers = torch.arange(1, len(run.log_paths) + 1)
     laws, quoted = law(run.family, layers, settings.x), asymptote(run.family, layers)
     return [
@@ -93,6 +97,8 @@ def layer_rows(run: FamilyRun, settings: Settings, **key: Any) -> list[Row]:
             **{name: values[layer - 1].mean().item() for name, values in run.layers._asdict().items()},
             "path_correlation": correlation[layer - 1].item(),
             "path_sem": error[layer - 1].item(),
+            "mean_path_correlation": mean[layer - 1].item(),
+            "mean_path_sem": mean_error[layer - 1].item(),
             "law": laws[layer - 1].item(),
             "asymptote": quoted[layer - 1].item(),
             "seeds": run.log_paths.shape[1],

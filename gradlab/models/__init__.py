@@ -1,7 +1,7 @@
 """Networks of the papers, built from small blocks, and their names."""
 
 from gradlab.models.batch_norm import batch_statistics, fold_batch_norm
-from gradlab.models.cost import Cost, cost, is_projection, weighted_layers
+from gradlab.models.cost import Cost, cost, is_projection, multiply_adds_by_part, weighted_layers
 from gradlab.models.inference import infer_architectures
 from gradlab.models.meta import meta_copy
 from gradlab.models.mlp import MLP, create_mlp
@@ -29,6 +29,7 @@ __all__ = [
     "is_mlp",
     "is_projection",
     "meta_copy",
+    "multiply_adds_by_part",
     "parse_family",
     "parse_mlp",
     "parse_name",

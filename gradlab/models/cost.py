@@ -52,10 +52,28 @@ def cost(model: nn.Module, input_shape: tuple[int, ...]) -> Cost:
         model: Any network that maps (1, *input_shape) to logits.
         input_shape: Shape of one input, without the batch.
     """
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        meta_copy(model)(torch.empty(1, *input_shape, device="meta"))
     return Cost(
         layers=len(weighted_layers(model)),
         parameters=sum(p.numel() for p in model.parameters()),
-        multiply_adds=counter.get_total_flops() // 2,
+        multiply_adds=_flops(model, input_shape)["Global"] // 2,
     )
+
+
+def multiply_adds_by_part(model: nn.Module, input_shape: tuple[int, ...]) -> dict[str, int]:
+    """The multiply-adds of every direct child of a network that has any, in order.
+
+    Args:
+        model: As in `cost`.
+        input_shape: Shape of one input, without the batch.
+    """
+    flops = _flops(model, input_shape)
+    parts = {name: flops.get(f"{type(model).__name__}.{name}", 0) // 2 for name, _ in model.named_children()}
+    return {name: count for name, count in parts.items() if count}
+
+
+def _flops(model: nn.Module, input_shape: tuple[int, ...]) -> dict[str, int]:
+    """Floating-point operations of every module by qualified name, and of all as `Global`."""
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        meta_copy(model)(torch.empty(1, *input_shape, device="meta"))
+    counts = {name: sum(operations.values()) for name, operations in counter.get_flop_counts().items()}
+    return {"Global": 0, **counts}

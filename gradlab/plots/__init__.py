@@ -1,16 +1,19 @@
 """A frame in, matplotlib axes out."""
 
+from gradlab.plots.architectures import architectures_figure
 from gradlab.plots.gradients import gradients_figure, plot_gradients, plot_ratios
 from gradlab.plots.input_gradients import input_gradients_figure, plot_against_depth
 from gradlab.plots.responses import plot_responses, responses_figure
 from gradlab.plots.shatter import acf_figure, plot_acf, signals_figure
 from gradlab.plots.shatter_depth import coactivation_figure, correlation_figure
+from gradlab.plots.shatter_theory import theory_figure
 from gradlab.plots.theme import COLUMN_WIDTH, PAGE_WIDTH, theme
 
 __all__ = [
     "COLUMN_WIDTH",
     "PAGE_WIDTH",
     "acf_figure",
+    "architectures_figure",
     "coactivation_figure",
     "correlation_figure",
     "gradients_figure",
@@ -23,4 +26,5 @@ __all__ = [
     "responses_figure",
     "signals_figure",
     "theme",
+    "theory_figure",
 ]

@@ -1,5 +1,6 @@
 """Measurements as tidy frames with their records."""
 
+from gradlab.results.architectures import ArchitecturesResult
 from gradlab.results.finding import Finding
 from gradlab.results.gradients import GradientsResult
 from gradlab.results.input_gradients import InputGradientsResult
@@ -12,6 +13,7 @@ from gradlab.results.training import TrainingResult
 
 __all__ = [
     "KINDS",
+    "ArchitecturesResult",
     "Finding",
     "GradientsResult",
     "InputGradientsResult",

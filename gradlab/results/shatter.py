@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-FIGURES = ("acf", "signals", "correlation", "coactivation")
+FIGURES = ("acf", "signals", "correlation", "coactivation", "theory")
 
 
 @dataclass
@@ -33,7 +33,8 @@ class ShatterResult(Result):
         summary_frame: A row a network, depth and statistic: network, norm, depth, statistic, value, sem, theory,
             seeds, from_layer.
         layers_frame: A row a hidden layer of the deepest net: activation, coactivation, always_on, always_off,
-            path_correlation with its error, and the law beside it.
+            path_correlation of the fixed pair and
+            mean_path_correlation of an average one with their errors, and the law beside them.
         gradients: (S, M) by network and depth.
         x: (M,), the inputs.
         figures: Which figures `save` draws, of `FIGURES`.
@@ -57,6 +58,8 @@ class ShatterResult(Result):
         "paths and by sampling, beside the exact laws (Balduzzi et al. 2017, Theorems 1 to 3).",
         "shatter-coactivation": "Of each layer of the deepest nets: neurons active at an input, active at both of a "
         "pair, and those that never switch (Balduzzi et al. 2017, §3.2).",
+        "shatter-theory": "Left: autocorrelation at lag 1 against depth, beside that of infinite width. Right: "
+        "correlation of an average pair of inputs by counting co-active paths, beside the law of coin flips.",
     }
     formats: ClassVar[Formats] = {
         "depth": "{:d}".format,
@@ -112,14 +115,15 @@ class ShatterResult(Result):
         """One of the figures.
 
         Args:
-            which: `acf`, `signals` (the paper's Fig. 1), `correlation` (against depth) or `coactivation`.
+            which: `acf`, `signals` (the paper's Fig. 1), `correlation` (of a fixed pair, against depth),
+                `coactivation` or `theory` (against depth, beside exact theory).
 
         Raises:
             UsageError: For another name, or a figure for which nothing was measured.
         """
         from matplotlib.figure import Figure
 
-        from gradlab.plots import acf_figure, coactivation_figure, correlation_figure, signals_figure
+        from gradlab.plots import acf_figure, coactivation_figure, correlation_figure, signals_figure, theory_figure
 
         if which not in FIGURES:
             raise UsageError(f"there are the figures {', '.join(FIGURES)}, not {which!r}")
@@ -131,6 +135,8 @@ class ShatterResult(Result):
             raise UsageError(f"the figure {which!r} shows layers, and a function of your own has none that are known")
         if which == "correlation":
             return correlation_figure(self.layers_frame, self.summary_frame, Figure())
+        if which == "theory":
+            return theory_figure(self.layers_frame, self.summary_frame, Figure())
         return coactivation_figure(self.layers_frame, Figure())
 
     def _figures(self) -> Mapping[str, Figure]:

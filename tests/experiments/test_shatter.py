@@ -221,3 +221,21 @@ def test_inputs_without_that_many_lags(x, lags):
 def test_figures_of_layers_need_layers():
     with pytest.raises(UsageError, match="layers"):
         gl.shattering(torch.sin, LINE).figure("coactivation")
+
+
+def test_the_path_correlation_of_an_average_pair_is_the_product_over_layers():
+    layers = gl.shatter(6, "ff-norm=bn", **{**SMALL, "seeds": 1}).layers_frame
+    np.testing.assert_allclose(
+        layers["mean_path_correlation"], (layers["coactivation"] / layers["activation"]).cumprod(), rtol=1e-9
+    )
+
+
+def test_the_theory_figure_draws_each_network_beside_its_theory(small):
+    left, right = small.figure("theory").axes
+    drawn = [line.get_label() for line in small.figure("theory").legends[0].legend_handles]
+    assert drawn == ["ff", "resnet", "ll", "exact theory"]
+    black = [line for line in right.lines if line.get_color() == "black"]
+    assert len(black) == 1, "only normalized nets have a law of coin flips"
+    rows = small.layers_frame[small.layers_frame["network"] == "resnet"]
+    np.testing.assert_array_equal(black[0].get_ydata(), rows["law"])
+    assert left.get_ylabel() == "autocorrelation at lag 1"

@@ -1,0 +1,87 @@
+"""`gradlab figures`: the figures of the papers, rebuilt."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from gradlab.errors import GradlabError, UsageError
+
+from . import options
+from .console import notes, output, progress_bar, split
+from .report import file_kinds
+
+Names = Annotated[
+    list[str] | None,
+    typer.Argument(help="Figures by name; --list lists them.", metavar="[NAME]...", show_default=False),
+]
+List = Annotated[bool, typer.Option("--list", help="List the figures, and what keeps one from being built here.")]
+All = Annotated[bool, typer.Option("--all", help="Build all that the data at hand allows; says what is skipped.")]
+
+
+def figures(
+    names: Names = None,
+    list_: List = False,
+    all_: All = False,
+    device: options.Device = "auto",
+    out: options.Out = Path("figures"),
+    format: options.Format = ["png,pdf"],  # noqa: B006
+    quiet: options.Quiet = False,
+) -> None:
+    """Rebuild the figures of the papers: each from its recipe, with its rows and its record.
+
+    Writes NAME.png, NAME.pdf, NAME.csv (the rows that are drawn) and NAME.json (claim, command, how it was made)
+    for each figure, and README.md, which shows them all.
+
+        gradlab figures --list
+
+        gradlab figures balduzzi2017-fig2
+    """
+    from gradlab.gallery import RECIPES, find_recipes, readme, render
+    from gradlab.results.files import prepare_folder, write_atomically
+
+    formats, _ = file_kinds(format, None)
+    asked = find_recipes(split(names))
+    if list_ + all_ + bool(asked) != 1:
+        raise UsageError("name figures, or give --list or --all")
+    if list_:
+        _print_list()
+        return
+    prepare_folder(out)
+    built = False
+    for recipe in RECIPES if all_ else asked:
+        missing = recipe.missing()
+        if missing and all_:
+            notes().print(f"skipped {recipe.name}: {missing}", markup=False)
+            continue
+        with progress_bar(quiet) as progress:
+            result, paths = render(recipe, out, device=device, formats=formats, progress=progress)
+        built = True
+        if not quiet:
+            _print_built(recipe.title, result.findings(), out, paths)
+    if not built:
+        raise GradlabError("no figure could be built with what is at hand")
+    write_atomically(out / "README.md", readme(out).encode())
+
+
+def _print_list() -> None:
+    from rich import box
+    from rich.table import Table
+
+    from gradlab.gallery import RECIPES
+
+    table = Table("name", "shows", "paper", box=box.SIMPLE_HEAD, pad_edge=False)
+    for recipe in RECIPES:
+        missing = recipe.missing()
+        shows = recipe.title if missing is None else f"{recipe.title}\n[yellow]not here: {missing}"
+        table.add_row(recipe.name, shows, f"{recipe.paper.partition(',')[0]}: {recipe.figure}")
+    output().print(table)
+
+
+def _print_built(title: str, findings: list[str], out: Path, paths: list[Path]) -> None:
+    from gradlab.results.tables import sentences
+
+    console = output()
+    console.print(title, style="bold", markup=False)
+    console.print(sentences(findings, []))
+    console.print(f"{out}/: {', '.join(path.name for path in paths)}\n", markup=False, style="dim")

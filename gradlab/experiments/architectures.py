@@ -1,0 +1,63 @@
+"""What networks of a paper are made of, stage by stage, beside what the paper prints (He et al. 2015, Table 1)."""
+
+from __future__ import annotations
+
+import fnmatch
+
+import pandas as pd
+
+from gradlab.errors import UsageError
+from gradlab.experiments.subjects import Progress
+from gradlab.models import catalog, cost, create, multiply_adds_by_part
+from gradlab.results import ArchitecturesResult, Stopwatch, make_record
+
+PAPER_MULTIPLY_ADDS = {
+    "imagenet/resnet18": 1.8e9,
+    "imagenet/plain34": 3.6e9,
+    "imagenet/resnet34": 3.6e9,
+    "imagenet/resnet50": 3.8e9,
+    "imagenet/resnet101": 7.6e9,
+    "imagenet/resnet152": 11.3e9,
+}
+"""FLOPs as printed in Table 1 and Fig. 3, which count a multiplication with its addition as one."""
+
+STAGES = {f"layer{number}": f"conv{number + 1}_x" for number in range(1, 5)}
+"""What Table 1 calls the stages."""
+
+
+def architectures(pattern: str = "imagenet/*", *, progress: Progress | None = None) -> ArchitecturesResult:
+    """Multiply-adds of every stage of the papers' networks, for one image; no value is computed or drawn.
+
+    Args:
+        pattern: A glob over the names that `gradlab models` lists.
+        progress: Called after every network.
+
+    Raises:
+        UsageError: When nothing matches.
+    """
+    stopwatch = Stopwatch()
+    models = fnmatch.filter(catalog(), pattern)
+    if not models:
+        raise UsageError(f"no network matches {pattern!r}; `gradlab models` lists them")
+    rows, networks = [], []
+    for done, name in enumerate(models, 1):
+        model = create(name)
+        counted = cost(model, model.input_shape)  # type: ignore[arg-type]
+        for part, multiply_adds in multiply_adds_by_part(model, model.input_shape).items():  # type: ignore[arg-type]
+            rows.append(
+                {
+                    "network": name,
+                    "stage": STAGES.get(part, part),
+                    "multiply_adds": multiply_adds,
+                    "layers": counted.layers,
+                    "parameters": counted.parameters,
+                    "paper_multiply_adds": PAPER_MULTIPLY_ADDS.get(name),
+                }
+            )
+        networks.append({"network": name, "weights_label": "none"})
+        if progress is not None:
+            progress("networks", done, len(models))
+    record = make_record(
+        "architectures", options={"pattern": pattern}, device="none", stopwatch=stopwatch, networks=networks
+    )
+    return ArchitecturesResult(pd.DataFrame(rows).astype({"paper_multiply_adds": float}), record)

@@ -1,0 +1,166 @@
+"""The figures of "The Shattered Gradients Problem" (Balduzzi et al. 2017), and the theory beside them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from gradlab.experiments import input_gradients, shatter
+from gradlab.gallery.recipe import Recipe
+from gradlab.results import InputGradientsResult, ShatterResult
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+PAPER = "Balduzzi et al. 2017, The Shattered Gradients Problem, arXiv:1702.08591"
+
+FIG_1 = (("ff", 1), ("ff", 24), ("resnet", 50))
+"""The networks of Fig. 1."""
+
+_TOY_NETS = {"seeds": 2, "width": 20, "points": 32, "lags": 4}
+
+
+def _signals(result: ShatterResult) -> Figure:
+    """Fig. 1 of those networks that the paper shows, and of whatever else was measured where none of them was."""
+    shown = {key: result.gradients[key] for key in FIG_1 if key in result.gradients}
+    return ShatterResult(result.frame, gradients=shown or result.gradients, x=result.x).figure("signals")
+
+
+def _gradients(result: ShatterResult) -> pd.DataFrame:
+    """A row an input and a column a network, depth and seed, to five digits."""
+    columns = {
+        f"{network} depth {depth} seed {seed}": signal
+        for (network, depth), signals in result.gradients.items()
+        if (network, depth) in FIG_1
+        for seed, signal in enumerate(signals)
+    }
+    return pd.DataFrame({"x": result.x, **columns}).map("{:.5g}".format)
+
+
+def _correlation(result: ShatterResult) -> pd.DataFrame:
+    """The statistics by depth, and the correlation of an average pair through the layers so far, as one more."""
+    layers = result.layers_frame.assign(depth=result.layers_frame["layer"], statistic="mean_path_correlation")
+    names = {"mean_path_correlation": "value", "mean_path_sem": "sem", "law": "theory"}
+    columns = ["network", "norm", "depth", "statistic", "value", "sem", "theory", "seeds"]
+    return pd.concat([result.summary_frame, layers.rename(columns=names)])[columns]
+
+
+def _statistics(result: InputGradientsResult) -> pd.DataFrame:
+    """The statistics of one number each."""
+    return result.frame[result.frame["lag"].isna()].drop(columns=["lag", "acf_pooled", "n_constant"])
+
+
+RECIPES = (
+    Recipe(
+        name="balduzzi2017-fig1",
+        paper=PAPER,
+        figure="Fig. 1",
+        title="Gradients as signals",
+        claim="The gradient of a shallow feedforward net looks like brown noise, that of a deep one like white noise; "
+        "that of a residual net is in between.",
+        command=("shatter", "--figure", "signals"),
+        experiment=shatter,
+        options=lambda: {"depths": (1, 24, 50), "families": ("ff", "resnet")},
+        toy={"depths": (1, 2), **_TOY_NETS},
+        draw=_signals,
+        table=_gradients,
+        differs=(
+            "The covariance is over 20 networks, each scaled to unit energy, and is shown as a correlation.",
+            "The figure that the command draws shows the feedforward net at its greatest depth instead of 24 layers.",
+        ),
+    ),
+    Recipe(
+        name="balduzzi2017-fig2",
+        paper=PAPER,
+        figure="Fig. 2",
+        title="Autocorrelation of gradients",
+        claim="With depth the autocorrelation of the gradients of feedforward nets falls to that of white noise; that "
+        "of residual nets with batch normalization falls much more slowly, and with β = 0.1 hardly.",
+        command=("shatter",),
+        experiment=shatter,
+        options=lambda: {"depths": (2, 4, 10, 24, 50), "families": ("ff", "resnet", "resnet-beta=0.1", "ll")},
+        toy={"depths": (2, 3), **_TOY_NETS},
+        draw=lambda result: result.figure("acf"),
+        differs=(
+            "Feedforward nets subtract the mean of every neuron over the inputs: without it they do not shatter.",
+            "Looks-linear nets are drawn as well.",
+        ),
+    ),
+    Recipe(
+        name="balduzzi2017-coactivation",
+        paper=PAPER,
+        figure="§3, the figure of activations and co-activations",
+        title="Activation and co-activation across layers",
+        claim="With batch normalization neurons are active for half of the inputs and co-active for a quarter of the "
+        "pairs, as coin flips; without it co-activation tends to one half and neurons to being always on or off.",
+        command=("shatter", "--figure", "coactivation"),
+        experiment=shatter,
+        options=lambda: {"depths": (50,), "families": ("ff-norm=none", "ff-norm=bn", "resnet", "resnet-beta=0.1")},
+        toy={"depths": (9,), **_TOY_NETS},
+        draw=lambda result: result.figure("coactivation"),
+        table=lambda result: result.layers_frame,
+        differs=("Nets have 200 neurons a layer and one input, as in Fig. 1 and 2.",),
+    ),
+    Recipe(
+        name="balduzzi2017-effective-rank",
+        paper=PAPER,
+        figure="the figure of relative effective rank",
+        title="Effective rank of input gradients on images",
+        claim="Convolutional nets shatter, too: nets with skip connections are far more resistant to it than those "
+        "without, and looks-linear initialization prevents it.",
+        command=("shatter",),
+        experiment=input_gradients,
+        options=lambda: {
+            "models": tuple(
+                f"{family}{depth}{suffix}"
+                for family, suffix in (("plain", ""), ("resnet", ""), ("resnet", "-beta=0.1"), ("plain", "-ll"))
+                for depth in (8, 20, 56)
+            ),
+            "weights": "init",
+            "points": 64,
+        },
+        toy={
+            "models": ("plain8@init", "resnet8@init"),
+            "images": 8,
+            "batch_size": 4,
+            "points": 8,
+            "lags": 2,
+            "seeds": 2,
+        },
+        table=_statistics,
+        differs=(
+            "Convolutional nets of He et al. 2015 on 200 images of CIFAR-10, in batches of 100, four seeds each.",
+            "Rows are scaled to unit length first; raw rows, which a few large gradients rule, are in the table.",
+            "Segments have 64 points; with more the autocorrelation at lag 1 is higher.",
+        ),
+    ),
+    Recipe(
+        name="theory-correlation",
+        paper="gradlab, after Balduzzi et al. 2017, §3",
+        figure="ours",
+        title="Correlation of gradients against depth, beside exact theory",
+        claim="The correlation of the gradients at two inputs falls as 2^−L in feedforward nets whose neurons are "
+        "active like coin flips, and in normalized residual nets as Γ(L+a+½)Γ(a+1)/(Γ(a+½)Γ(L+a+1)) with "
+        "a = 1/β², of which the paper quotes the asymptote 1/(β√L).",
+        command=("shatter", "--figure", "theory"),
+        experiment=shatter,
+        options=lambda: {
+            "depths": (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128),
+            "families": ("ff-norm=none", "ff-norm=center", "ff-norm=bn", "resnet", "resnet-beta=0.1"),
+            "width": 512,
+        },
+        toy={"depths": (1, 2), **_TOY_NETS},
+        draw=lambda result: result.figure("theory"),
+        table=_correlation,
+        differs=(
+            "The paper has no such figure: it states the laws as theorems.",
+            "Exact theory to the left is the infinite-width limit of nets without normalization and of nets that "
+            "centre; for batch normalization on a line there is none. Nets are 512 wide, so that the limit holds at "
+            "128 layers.",
+            "To the right the law is that of independent coin flips; neurons of the first layers are not independent. "
+            "In residual nets it starts with the variance of the first layer on this line, and counts that batch "
+            "normalization centres.",
+        ),
+    ),
+)

@@ -1,0 +1,37 @@
+"""What mkdocs takes from elsewhere: `--help` of every command, the gallery with its pictures, the notebooks."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+from mkdocs.structure.files import File, Files
+from typer.testing import CliRunner
+
+from gradlab.cli import app
+
+ROOT = Path(__file__).parent.parent
+HELP = re.compile(r"^<!-- help: ([a-z]+) -->$", re.MULTILINE)
+
+
+def on_files(files: Files, config: Any) -> Files:
+    """Add the gallery: its page, and the pictures beside it."""
+    for path in sorted((ROOT / "figures").iterdir()):
+        if path.name == "README.md":
+            files.append(File.generated(config, "gallery.md", content=path.read_text()))
+        else:
+            files.append(File.generated(config, path.name, abs_src_path=str(path)))
+    return files
+
+
+def on_page_markdown(markdown: str, **_: Any) -> str:
+    """Put `gradlab COMMAND --help` where a page asks for it."""
+    return HELP.sub(lambda match: f"```text\n{help_of(match[1])}\n```", markdown)
+
+
+def help_of(command: str) -> str:
+    """What `gradlab COMMAND --help` prints, 100 columns wide."""
+    environment = {"COLUMNS": "100", "TERM": "dumb", "NO_COLOR": "1", "TERMINAL_WIDTH": "100"}
+    done = CliRunner().invoke(app, [command, "--help"], env=environment, prog_name="gradlab")
+    if done.exit_code:
+        raise ValueError(f"gradlab {command} --help fails: {done.output}")
+    return done.output.strip("\n")

@@ -1,0 +1,91 @@
+"""The documentation: its commands run, at toy size, its Python runs, and every page is in the menu."""
+
+import re
+import shlex
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+import pytest
+from typer.core import TyperGroup
+from typer.main import get_command
+from typer.testing import CliRunner
+
+from gradlab import gallery
+from gradlab.cli import app
+
+ROOT = Path(__file__).parent.parent
+PAGES = sorted((ROOT / "docs").glob("*.md"))
+EVERY = [ROOT / "README.md", *PAGES]
+
+TOY_IMAGES = ["--images", "4", "--data", "cifar10-sample"]
+TOY = {
+    "responses": [*TOY_IMAGES, "--format", "png"],
+    "shatter --model": [*TOY_IMAGES, "--batch-size", "2", "--points", "4", "--lags", "1", "--seeds", "1"],
+    "shatter": ["--seeds", "2", "--width", "10", "--points", "32", "--lags", "4", "--format", "png"],
+    "gradients": [*TOY_IMAGES, "--batch-size", "4", "--seeds", "1", "--format", "png"],
+    "train": ["--data", "toy.npz", "--iterations", "1", "--batch-size", "2", "--normalize", "cifar10"],
+    "models": [],
+    "zoo": [],
+    "figures": ["--format", "svg"],
+}
+"""What makes a command small; given after its own options, the later one counts."""
+
+WEIGHTS = re.compile(r"@[^,\s]+")
+LENGTH = re.compile(r"--(epochs|iterations) \S+|--verify")
+
+
+def blocks(path: Path, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", path.read_text(), re.DOTALL | re.MULTILINE)
+
+
+def commands() -> list[str]:
+    """Every gradlab command in a block of the pages, once."""
+    lines = [line for path in EVERY for block in blocks(path, "bash") for line in block.splitlines()]
+    parts = [part.partition("#")[0].strip() for line in lines for part in line.split("&&")]
+    return list(dict.fromkeys(part for part in parts if part.startswith("gradlab ")))
+
+
+@pytest.mark.parametrize("command", commands())
+def test_commands_run(command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At toy size, and with initial weights in place of downloads and files; what has no toy size is parsed."""
+    monkeypatch.chdir(tmp_path)
+    images, labels = np.zeros((8, 32, 32, 3), np.uint8), np.arange(8)
+    np.savez("toy.npz", x_train=images, y_train=labels, x_test=images, y_test=labels)
+    # The gallery is measured at toy size, too, and by its first recipe where all are asked for.
+    monkeypatch.setattr(gallery, "RECIPES", gallery.RECIPES[:1])
+    full = gallery.render
+    monkeypatch.setattr(gallery, "render", lambda recipe, out, **options: full(recipe, out, **options, toy=True))
+    words = shlex.split(LENGTH.sub("", WEIGHTS.sub("@init", command)))[1:]
+    if words[0] not in TOY:
+        group = get_command(app)
+        assert isinstance(group, TyperGroup)
+        group.commands[words[0]].make_context(words[0], words[1:])
+        return
+    key = f"{words[0]} --model" if f"{words[0]} --model" in TOY and "--model" in words else words[0]
+    words += TOY[key]
+    result = CliRunner().invoke(app, ["models", "resnet20"] if words == ["models"] else words, catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+
+
+@pytest.mark.parametrize(
+    "block", [pytest.param(block, id=path.stem) for path in PAGES for block in blocks(path, "python")]
+)
+def test_python_runs(block: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    mpl.use("agg")
+    exec(compile(block, "docs", "exec"), {})
+
+
+def test_every_page_is_in_the_menu_and_every_command_has_its_help() -> None:
+    menu = (ROOT / "mkdocs.yml").read_text()
+    assert all(f": {path.name}\n" in menu for path in PAGES)
+    asked = set(re.findall(r"<!-- help: ([a-z]+) -->", (ROOT / "docs" / "commands.md").read_text()))
+    assert asked == set(get_command(app).commands)
+
+
+@pytest.mark.parametrize("path", EVERY, ids=lambda path: path.name)
+def test_links_between_files_lead_somewhere(path: Path) -> None:
+    generated = {"gallery.md"}
+    for link in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", path.read_text()):
+        assert link in generated or (path.parent / link).exists(), link

@@ -1,0 +1,172 @@
+"""The gallery: every recipe at toy size, commands that measure what their recipes do, and the figures as committed."""
+
+import hashlib
+import inspect
+import json
+import shlex
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+import gradlab as gl
+from gradlab.cli import app
+from gradlab.errors import GradlabError
+from gradlab.experiments.architectures import architectures
+from gradlab.gallery import RECIPES, NotAtHand, Recipe, find_recipes, readme, render
+
+FIGURES = Path(__file__).parent.parent / "figures"
+by_name = pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.name)
+
+
+@by_name
+def test_every_recipe_at_toy_size(recipe: Recipe, tmp_path: Path) -> None:
+    _, paths = render(recipe, tmp_path, toy=True, device="cpu")
+    assert {path.name for path in paths} == {f"{recipe.name}.{kind}" for kind in ("csv", "png", "pdf", "json")}
+    assert len(pd.read_csv(tmp_path / f"{recipe.name}.csv")) > 0
+    record = json.loads((tmp_path / f"{recipe.name}.json").read_text())
+    assert record["toy"]
+    assert record["claim"] == recipe.claim
+    page = readme(tmp_path)
+    assert f"![{recipe.title}]({recipe.name}.png)" in page
+    assert "at toy size" in page
+
+
+class Called(GradlabError):
+    """The command got as far as the experiment."""
+
+
+@by_name
+def test_the_command_measures_what_the_recipe_does(
+    recipe: Recipe, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    try:
+        options = dict(recipe.options())
+    except NotAtHand:
+        options = recipe.small()
+    calls = []
+
+    def spy(*args: object, **kwargs: object) -> None:
+        calls.append((args, kwargs))
+        raise Called("called")
+
+    signature = inspect.signature(recipe.experiment)
+    if recipe.experiment is architectures:
+        monkeypatch.setattr("gradlab.experiments.catalog.list_networks", spy)
+    else:
+        monkeypatch.setattr(gl, recipe.experiment.__name__, spy)
+    words = shlex.split(recipe.command_line(options))
+    assert words[0] == "gradlab"
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(app, words[1:])
+    assert len(calls) == 1, result.output
+    args, kwargs = calls[0]
+    if recipe.experiment is architectures:
+        assert args[0] == options["pattern"]
+        return
+    bound = signature.bind(*args, **kwargs).arguments
+    expected = {name: parameter.default for name, parameter in signature.parameters.items()} | options
+    for name in bound.keys() - {"progress"}:
+        got, wanted = bound[name], expected[name]
+        assert (list(got) if isinstance(got, list | tuple) else got) == (
+            list(wanted) if isinstance(wanted, list | tuple) else wanted
+        ), name
+
+
+def test_names_and_their_mistakes() -> None:
+    assert [recipe.name for recipe in find_recipes(["he2015-fig7", "he2015-table1", "he2015-fig7"])] == [
+        "he2015-fig7",
+        "he2015-table1",
+    ]
+    with pytest.raises(gl.UsageError, match="did you mean balduzzi2017-fig2"):
+        find_recipes(["balduzi2017-fig2"])
+
+
+def test_the_command(gradlab_command: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path) -> None:
+    done = gradlab_command("figures", "he2015-table1", "--out", "f", "--format", "svg")
+    assert done.returncode == 0, done.stderr
+    assert "The counts are those of the paper within" in done.stdout
+    names = {path.name for path in (tmp_path / "f").iterdir()}
+    assert names == {"he2015-table1.svg", "he2015-table1.csv", "he2015-table1.json", "README.md"}
+
+
+def test_the_list_has_every_figure() -> None:
+    listed = CliRunner().invoke(app, ["figures", "--list"]).output
+    assert all(recipe.name in listed for recipe in RECIPES)
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        ([], "name figures"),
+        (["--all", "--list"], "name figures"),
+        (["he2015-fig77"], "did you mean he2015-fig7?"),
+        (["he2015-fig7", "--format", "gif"], "--format takes"),
+    ],
+)
+def test_bad_input_is_one_line(args: list[str], message: str) -> None:
+    failed = CliRunner().invoke(app, ["figures", *args])
+    assert failed.exit_code == 2
+    assert message in failed.output
+    assert failed.output.count("\n") == 1
+
+
+def test_what_is_not_at_hand_is_named_and_skipped(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setattr("gradlab.gallery.he2015.zoo_names", list)
+    (recipe,) = find_recipes(["he2015-fig7"])
+    assert "no trained weights are here" in str(recipe.missing())
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("gradlab.gallery.RECIPES", (recipe,))
+    result = CliRunner().invoke(app, ["figures", "--all"])
+    assert result.exit_code == 1
+    assert "skipped he2015-fig7" in result.output
+
+
+def test_bundled_weights_come_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gradlab.gallery.he2015.zoo_names", lambda: ["plain20", "resnet1202", "resnet20"])
+    (recipe,) = find_recipes(["he2015-fig7"])
+    assert recipe.options() == {"models": ("plain20@trained", "resnet20@trained")}
+
+
+def test_the_page_gives_weights_with_their_errors(tmp_path: Path) -> None:
+    (recipe,) = find_recipes(["he2015-fig7"])
+    render(recipe, tmp_path, toy=True, device="cpu", formats=())
+    path = tmp_path / "he2015-fig7.json"
+    record = json.loads(path.read_text())
+    assert "test_error" not in record["networks"][0]
+    record["networks"][0] |= {"weights_label": "hub", "recipe": "someone", "test_error": 8.27, "accuracy": 0.9}
+    path.write_text(json.dumps(record))
+    assert "| resnet8 | hub | someone | 8.27 | 10.00 | 8 of cifar10-sample |" in readme(tmp_path)
+
+
+def test_multiply_adds_of_stages() -> None:
+    frame = architectures("imagenet/resnet18").frame.set_index("stage")
+    assert list(frame.index) == ["conv1", "conv2_x", "conv3_x", "conv4_x", "conv5_x", "fc"]
+    assert frame["multiply_adds"]["conv1"] == 7 * 7 * 3 * 64 * 112 * 112
+    assert frame["multiply_adds"]["conv2_x"] == 4 * 3 * 3 * 64 * 64 * 56 * 56
+    assert frame["multiply_adds"]["fc"] == 512 * 1000
+
+
+def records() -> list[Path]:
+    return sorted(FIGURES.glob("*.json"))
+
+
+@pytest.mark.parametrize("path", records(), ids=lambda path: path.stem)
+def test_committed_figures_are_whole(path: Path) -> None:
+    record = json.loads(path.read_text())
+    assert not record["toy"]
+    assert path.stem in {recipe.name for recipe in RECIPES}
+    assert len(record["sha256"]) == 3
+    for name, digest in record["sha256"].items():
+        assert hashlib.sha256((FIGURES / name).read_bytes()).hexdigest() == digest, (
+            f"{name}: gradlab figures {path.stem}"
+        )
+
+
+def test_the_committed_page_is_that_of_the_records() -> None:
+    assert (FIGURES / "README.md").read_text() == readme(FIGURES), "gradlab figures he2015-table1 writes it anew"
+    assert sum(path.stat().st_size for path in FIGURES.iterdir()) < 4e6
