@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 from gradlab.errors import GradlabError, UsageError
+from gradlab.results.architectures import ArchitecturesResult
 from gradlab.results.gradients import GradientsResult
 from gradlab.results.input_gradients import InputGradientsResult
 from gradlab.results.responses import ResponsesResult
@@ -20,6 +21,7 @@ KINDS: dict[str, type[Result]] = {
     "input-gradients": InputGradientsResult,
     "gradients": GradientsResult,
     "training": TrainingResult,
+    "architectures": ArchitecturesResult,
 }
 """The class that loads a result, by the `measurement` of its record: a new kind is one line here."""
 
