@@ -5,6 +5,8 @@ from typing import Annotated
 import typer
 
 from .console import Commands
+from .degradation import degradation
+from .dynamics import dynamics
 from .gradients import gradients
 from .html_report import html_report
 from .models import models
@@ -49,6 +51,8 @@ app.command()(responses)
 app.command()(gradients)
 app.command()(shatter)
 app.command()(train)
+app.command()(dynamics)
+app.command()(degradation)
 app.command()(models)
 app.command()(zoo)
 app.command("report")(html_report)

@@ -1,5 +1,6 @@
 """Measurements as tidy frames with their records."""
 
+from gradlab.results.dynamics import DynamicsResult
 from gradlab.results.finding import Finding
 from gradlab.results.gradients import GradientsResult
 from gradlab.results.input_gradients import InputGradientsResult
@@ -8,10 +9,12 @@ from gradlab.results.record import Stopwatch, make_record, versions
 from gradlab.results.responses import ResponsesResult
 from gradlab.results.result import Result
 from gradlab.results.shatter import ShatterResult
-from gradlab.results.training import TrainingResult
+from gradlab.results.training import DegradationResult, TrainingResult
 
 __all__ = [
     "KINDS",
+    "DegradationResult",
+    "DynamicsResult",
     "Finding",
     "GradientsResult",
     "InputGradientsResult",
