@@ -6,6 +6,7 @@ import signal
 import sys
 import warnings
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -70,7 +71,7 @@ def test_what_is_recorded_is_what_a_loop_by_hand_sees(whole: Path, noise: str) -
     stds: list[float] = []
     for module in model.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
-            module.register_forward_hook(lambda module, args, output: stds.append(float(output.detach().std(correction=0))))
+            module.register_forward_hook(lambda _, args, output: stds.append(output.detach().std(correction=0).item()))
     logits = model(crop_and_flip(images, 4, plan.offsets[:32], plan.mirrored[:32]))
     F.cross_entropy(logits, labels).backward()
 
@@ -137,7 +138,7 @@ def test_log_spaced_steps() -> None:
     due = Recording(("gradients",), "log").schedule()
     steps = [step for step in range(10_001) if due(step)]
     assert steps[:10] == list(range(10))
-    tail = [b / a for a, b in zip(steps, steps[1:], strict=False) if a > 200]
+    tail = [b / a for a, b in pairwise(steps) if a > 200]
     assert tail == pytest.approx([10**0.05] * len(tail), rel=0.01)
 
 
@@ -152,10 +153,10 @@ def test_tensorboard_gets_what_the_tables_get(noise: str, tmp_path: Path) -> Non
     options = {"recipe": RECIPE.changed(iterations=4), "out": tmp_path, "device": "cpu"}
     gl.train("resnet8", noise, record="gradients", every=2, log="tensorboard", **options)  # type: ignore[arg-type]
     events = accumulator.EventAccumulator(str(tmp_path), size_guidance={"scalars": 0}).Reload()
-    expected = [float(row["value"]) for row in rows(tmp_path) if (row["layer"], row["statistic"]) == ("fc", "grad_norm")]
+    of_fc = [row for row in rows(tmp_path) if (row["layer"], row["statistic"]) == ("fc", "grad_norm")]
     seen = events.Scalars("grad_norm/fc")
     assert [event.step for event in seen] == [0, 2]
-    assert [event.value for event in seen] == pytest.approx(expected, rel=1e-6)
+    assert [event.value for event in seen] == pytest.approx([float(row["value"]) for row in of_fc], rel=1e-6)
     assert events.Scalars("error/test")[0].step == 4
 
 
