@@ -30,7 +30,7 @@ def training_view(quiet: bool, batch_size: int) -> Iterator[dict[str, Any]]:
     if quiet:
         yield {}
     elif console.is_terminal and not console.is_dumb_terminal:
-        view = LiveView(batch_size)
+        view = LiveView(console, batch_size)
         with Live(get_renderable=view.render, console=console, refresh_per_second=4):
             yield {"observe": view.observe, "progress": view.progress}
     else:
@@ -65,11 +65,12 @@ class LiveView:
     """Progress, throughput, loss and error, and every layer's gradient norm, on a few lines that renew themselves.
 
     Args:
+        console: Where it is shown; also gets a line that stays for every network but the last.
         batch_size: Images a step.
     """
 
-    def __init__(self, batch_size: int) -> None:
-        self.batch_size = batch_size
+    def __init__(self, console: Console, batch_size: int) -> None:
+        self.console, self.batch_size = console, batch_size
         self.network: str | None = None
         self.task: TaskID | None = None
         self.bar = Progress(
@@ -92,6 +93,9 @@ class LiveView:
         if network != self.network or self.task is None:
             if self.task is not None:
                 self.bar.remove_task(self.task)
+                errors = {"training": self.row.get("train_error"), "test": self.test.get("test_error")}
+                said = ", ".join(f"{name} error {share:.2%}" for name, share in errors.items() if share is not None)
+                self.console.print(f"{self.network}: {said}")
             self.network = network
             self.task = self.bar.add_task(network, total=total, completed=done, rate="")
             self._begin()

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from gradlab.errors import GradlabError, UsageError
+from gradlab.experiments.subjects import Progress
 from gradlab.experiments.train import train
 from gradlab.networks import network_name
 from gradlab.results import DegradationResult, Stopwatch, TrainingResult, make_record
@@ -26,6 +27,7 @@ def degradation(
     runs: str | Path = "runs",
     seed: int = 0,
     train_missing: bool = True,
+    progress: Progress | None = None,
     **training: Any,
 ) -> DegradationResult:
     """Training and test error of plain and residual nets across depth (He et al. 2015, §4.2, Fig. 6, Table 6).
@@ -42,7 +44,9 @@ def degradation(
         seed: Of every network.
         train_missing: Train what is not complete. Otherwise the runs that are there are read, finished or not,
             whatever their recipe.
-        **training: What else `train` takes: device, compiled, record, every, log, observe, progress, ….
+        progress: Called at every step with the network's name and which of how many it is, steps done and steps in
+            all.
+        **training: What else `train` takes: device, compiled, record, every, log, observe, ….
 
     Raises:
         UsageError: For a request that cannot be meant, or a run's folder that holds another one.
@@ -56,14 +60,15 @@ def degradation(
     names = {(family, depth): network_name(_member(family, depth)) for family in families for depth in depths}
     asked = {"data": data, "recipe": recipe.to_dict(), "seed": seed}
     done: dict[str, TrainingResult] = {}
-    for (_, _), name in sorted(names.items(), key=lambda item: item[0][1]):
+    for place, ((_, _), name) in enumerate(sorted(names.items(), key=lambda item: item[0][1]), 1):
         folder = Path(runs) / name
         if not train_missing:
             if (folder / "record.json").exists():
                 done[name] = TrainingResult.load(folder)
             continue
+        told = None if progress is None else _labelled(progress, f"{name} ({place} of {len(names)})")
         finished = _finished(folder, asked)
-        done[name] = finished or train(name, data, recipe=recipe, out=folder, seed=seed, **training)
+        done[name] = finished or train(name, data, recipe=recipe, out=folder, seed=seed, progress=told, **training)
     results = [done[name] for name in names.values() if name in done]
     if not any(len(result.frame) for result in results):
         raise GradlabError(f"{runs} holds no run of {', '.join(names.values())}")
@@ -84,6 +89,10 @@ def degradation(
 def _member(family: str, depth: int) -> str:
     """The network of a family and depth: `resnet-B` and 56 give `resnet56-B`."""
     return re.sub(r"^[a-zA-Z_]+", rf"\g<0>{depth}", family)
+
+
+def _labelled(progress: Progress, label: str) -> Progress:
+    return lambda _, done, total: progress(label, done, total)
 
 
 def _finished(folder: Path, asked: dict[str, Any]) -> TrainingResult | None:

@@ -184,4 +184,5 @@ def read_run_record(folder: Path) -> dict[str, Any]:
 def _facts(record: dict[str, Any]) -> dict[str, Any]:
     options = record["options"]
     facts = {"network": record["network"], **{key: record[key] for key in _FACTS if key in record}}
-    return {**facts, "data": options["data"], "seed": options["seed"], "batch_size": options["recipe"]["batch_size"]}
+    facts |= {"data": options["data"], "seed": options["seed"], "batch_size": options["recipe"]["batch_size"]}
+    return facts | {key: options[key] for key in ("record", "every") if key in options}

@@ -78,7 +78,8 @@ def test_the_grid_trains_what_is_missing_and_reads_the_rest(tmp_path: Path, monk
             trained.append(network)
 
     result = gl.degradation([8], **asked, **options, progress=progress)
-    assert result.networks == trained == ["plain8", "resnet8"]
+    assert result.networks == ["plain8", "resnet8"]
+    assert trained == ["plain8 (1 of 2)", "resnet8 (2 of 2)"]
     trained.clear()
     result = gl.degradation([8], **asked, **options, progress=progress)
     assert trained == []

@@ -113,13 +113,13 @@ def test_the_strip_shows_gradients_on_a_log_scale() -> None:
 
 @pytest.mark.parametrize("width", [80, 120])
 def test_the_live_view_fits_its_terminal(width: int) -> None:
-    view = LiveView(batch_size=128)
+    console = Console(file=io.StringIO(), width=width, force_terminal=True, color_system=None)
+    view = LiveView(console, batch_size=128)
     for step in range(12_000, 12_010):
         view.progress("resnet110", step, 64_000)
     rows = [{"step": 1, "layer": f"l{i}", "statistic": "grad_norm", "value": 1.0 + i} for i in range(110)]
     row = {"step": 1, "epoch": 31.4, "learning_rate": 0.1, "train_loss": 1.5, "train_error": 0.5}
     view.observe(Status(12_010, 64_000, 1.0, {**row, "test_loss": 1.0, "test_error": 0.25}, rows))
-    console = Console(file=io.StringIO(), width=width, force_terminal=True, color_system=None)
     console.print(view.render())
     text = console.file.getvalue()  # type: ignore[attr-defined]
     lines = text.splitlines()
