@@ -11,7 +11,7 @@ from . import options
 from .console import one_of, split
 from .report import file_kinds, report
 
-Runs = Annotated[list[Path], typer.Argument(help="Folders of runs, finished or not.", metavar="RUN…")]
+Runs = Annotated[list[Path], typer.Argument(help="Folders of runs, finished or not.", metavar="RUN")]
 Statistic = Annotated[
     list[str] | None,
     typer.Option(

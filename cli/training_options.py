@@ -97,7 +97,7 @@ class TrainingOptions:
             "log": self.log,
         }
 
-    def recipe(self) -> gl.Recipe:
+    def recipe(self) -> "gl.Recipe":
         """The preset with the fields that were given."""
         from gradlab.training import preset
 
