@@ -7,11 +7,22 @@ from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
+from gradlab.results.finding import Finding
+
 _NAME = re.compile(r"(?P<family>plain|resnet)(?P<depth>\d+)(?P<suffix>.*)")
+_DEGRADATION = (
+    "He et al. 2015, §1 and §4.2: a deeper plain net has the higher training error, a deeper residual net the lower. "
+    "Deepest against shallowest of one family and recipe; different from two standard errors on, the images of the "
+    "last epoch taken as independent."
+)
+_PAIR = (
+    "He et al. 2015, §4.2: residual nets train better than plain nets of equal depth. Of one recipe; different from "
+    "two standard errors on, the images of the last epoch taken as independent."
+)
 _FAMILY = {"plain": "plain", "resnet": "residual"}
 
 
-def claims(runs: Sequence[Mapping[str, Any]]) -> list[str]:
+def claims(runs: Sequence[Mapping[str, Any]]) -> list[Finding]:
     """What the training errors of the last epoch say, in sentences with numbers.
 
     Runs of one recipe and data are compared: within a family the deepest with the shallowest, and at each depth
@@ -28,11 +39,12 @@ def claims(runs: Sequence[Mapping[str, Any]]) -> list[str]:
     for _, family in _groups(nets, lambda net: (str(net["key"]), net["suffix"], net["family"])):
         depths = sorted(family, key=lambda net: net["depth"])
         if len(depths) > 1:
-            sentences.append(_across_depth(depths))
+            sentences.append(Finding(_across_depth(depths), f"{_DEGRADATION} {_numbers(depths[0], depths[-1])}"))
     for _, pair in _groups(nets, lambda net: (str(net["key"]), net["suffix"], net["depth"])):
         by_family = {net["family"]: net for net in pair}
         if len(by_family) == 2:
-            sentences.append(_against_plain(by_family["plain"], by_family["resnet"]))
+            nets_of_depth = by_family["plain"], by_family["resnet"]
+            sentences.append(Finding(_against_plain(*nets_of_depth), f"{_PAIR} {_numbers(*nets_of_depth)}"))
     return sentences
 
 
@@ -56,11 +68,22 @@ def _against_plain(plain: Mapping[str, Any], residual: Mapping[str, Any]) -> str
     )
 
 
+def _numbers(a: Mapping[str, Any], b: Mapping[str, Any]) -> str:
+    return (
+        f"Here {abs(a['error'] - b['error']) / _deviation(a, b):.1f} standard errors of {_percent(_deviation(a, b))}."
+    )
+
+
+def _deviation(a: Mapping[str, Any], b: Mapping[str, Any]) -> float:
+    """The standard error of the difference; above 0, so that errors of 0 can be compared."""
+    variance = sum(max(net["error"] * (1 - net["error"]), 1 / net["images"]) / net["images"] for net in (a, b))
+    return float(variance**0.5)
+
+
 def _sign(a: Mapping[str, Any], b: Mapping[str, Any]) -> int:
     """1 where a's error is the larger beyond chance, -1 where b's is, 0 between."""
     difference = a["error"] - b["error"]
-    variance = sum(net["error"] * (1 - net["error"]) / net["images"] for net in (a, b))
-    return 0 if difference**2 <= 4 * variance else 1 if difference > 0 else -1
+    return 0 if abs(difference) <= 2 * _deviation(a, b) else 1 if difference > 0 else -1
 
 
 def _percent(share: float) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Self
@@ -11,10 +11,11 @@ import numpy as np
 import pandas as pd
 
 from gradlab.errors import GradlabError, UsageError
+from gradlab.results.finding import Finding
 from gradlab.results.growing import read_growing
 from gradlab.results.result import Result
 from gradlab.results.tables import Formats
-from gradlab.results.training import TrainingResult
+from gradlab.results.training import TrainingResult, refuse_run_folder
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -27,6 +28,10 @@ over the weight's own."""
 DRAWN = ("grad_norm", "response_std")
 """What the figure shows by default, where it was recorded."""
 
+_RULE = (
+    "Told, without a verdict, of gradient norms and response stds wherever all layers' are above 0 at the first and "
+    "the last recorded step: the largest over the smallest of the layers, and their median."
+)
 _COLUMNS = ("step", "layer", "statistic", "value")
 _ERRORS = "dynamics-errors.csv"
 
@@ -53,6 +58,13 @@ class DynamicsResult(Result):
         **dict.fromkeys(("smallest", "median", "largest"), "{:.3g}".format),
     }
 
+    captions: ClassVar[Mapping[str, str]] = {
+        "dynamics": (
+            "Each layer (upward, in order of execution) at each recorded step in colour, with one scale for all "
+            "networks, over the errors in percent: training dashed, test bold."
+        )
+    }
+
     @classmethod
     def load(cls, folder: str | Path) -> Self:
         """Read a run's folder, finished or not, also while it trains; or what `save` wrote.
@@ -61,7 +73,7 @@ class DynamicsResult(Result):
             GradlabError: When it holds neither, or nothing was recorded.
         """
         folder = Path(folder)
-        if not (folder / "record.json").exists() and (folder / f"{cls.name}.json").exists():
+        if (folder / cls.record_file()).exists():
             result = super().load(folder)
             try:
                 result.errors = pd.read_csv(folder / _ERRORS)
@@ -124,7 +136,7 @@ class DynamicsResult(Result):
             )
         return pd.DataFrame(rows)
 
-    def findings(self) -> list[str]:
+    def findings(self) -> list[Finding]:
         """How far layers differ at the first and the last recorded step, by network; computed, not canned."""
         sentences = []
         for (network, statistic), part in self.frame.groupby(["network", "statistic"], sort=False):
@@ -135,11 +147,12 @@ class DynamicsResult(Result):
             what = "gradient norms" if statistic == "grad_norm" else "response stds"
             medians = [end["value"].median() for end in ends]
             places = ends[1].set_index("layer")["value"]
-            sentences.append(
+            sentence = (
                 f"{network}: {what} of the layers differ by a factor {first:.3g} at step {ends[0]['step'].iloc[0]:,} "
                 f"and {last:.3g} at step {ends[1]['step'].iloc[0]:,} (smallest in {places.idxmin()}, largest in "
                 f"{places.idxmax()}); their median goes from {medians[0]:.3g} to {medians[1]:.3g}."
             )
+            sentences.append(Finding(sentence, _RULE))
         return sentences
 
     def plot(self, ax: Axes | None = None, network: str | None = None, statistic: str = "grad_norm") -> Axes:
@@ -192,8 +205,7 @@ class DynamicsResult(Result):
             UsageError: For a run's folder.
             GradlabError: When a file cannot be written.
         """
-        if (Path(folder) / "record.json").exists():
-            raise UsageError(f"{folder} is a run's folder, whose dynamics.csv would be overwritten: give another")
+        refuse_run_folder(folder)
         return super().save(folder, formats, tables)
 
     def _recorded(self) -> list[str]:

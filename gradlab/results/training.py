@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 import pandas as pd
 
-from gradlab.errors import GradlabError
+from gradlab.errors import GradlabError, UsageError
 from gradlab.results.degradation_claims import claims
 from gradlab.results.growing import read_growing
 from gradlab.results.result import Result
@@ -27,6 +28,12 @@ PAPER_TEST_ERROR = {"resnet20": 8.75, "resnet32": 7.51, "resnet44": 7.17, "resne
 _FACTS = ("recipe", "steps", "complete", "arithmetic", "initial_weights", "digest", "device", "versions")
 
 
+_CAPTION = (
+    "Training error (dashed; over each epoch's batches, as they were trained on) and test error (bold) against "
+    "optimizer steps."
+)
+
+
 class TrainingResult(Result):
     """Loss and error of one run or several, finished or not.
 
@@ -42,6 +49,13 @@ class TrainingResult(Result):
         **dict.fromkeys(("train error (%)", "test error (%)", "best (%)", "paper (%)"), "{:.2f}".format),
     }
 
+    captions: ClassVar[Mapping[str, str]] = {"training": _CAPTION}
+
+    @classmethod
+    def record_file(cls) -> str:
+        """`record.json`, which a run itself writes, too."""
+        return "record.json"
+
     @classmethod
     def load(cls, folder: str | Path) -> Self:
         """Read a run's folder, finished or not, also while it trains; or what `save` wrote.
@@ -50,7 +64,7 @@ class TrainingResult(Result):
             GradlabError: When it holds neither.
         """
         folder = Path(folder)
-        if not (folder / "record.json").exists() and (folder / f"{cls.name}.json").exists():
+        if (folder / cls._frame_file()).exists():
             return super().load(folder)
         record = read_run_record(folder)
         try:
@@ -89,6 +103,18 @@ class TrainingResult(Result):
         facts = (entry for entry in self.record.get("networks", []) if entry["network"] == network)
         return next(facts, {"network": network})
 
+    def save(
+        self, folder: str | Path, formats: Sequence[str] = ("png", "pdf"), tables: Sequence[str] = ()
+    ) -> list[Path]:
+        """Write it as any result, but into no run's folder.
+
+        Raises:
+            UsageError: For a run's folder.
+            GradlabError: When a file cannot be written.
+        """
+        refuse_run_folder(folder)
+        return super().save(folder, formats, tables)
+
     def findings(self) -> list[str]:
         """Whether deeper nets have the higher training error, by family; computed, not canned."""
         rows = []
@@ -122,6 +148,9 @@ class TrainingResult(Result):
 
         return errors_figure(self.curves(), Figure())
 
+    def _figures(self) -> Mapping[str, Figure]:
+        return {} if self.frame.empty else {self.name: self.figure()}
+
     def curves(self) -> pd.DataFrame:
         """Errors epoch by epoch: network, epoch, step (the last of the epoch), steps, train_error, test_error.
 
@@ -143,6 +172,12 @@ class DegradationResult(TrainingResult):
 
     name: ClassVar[str] = "degradation"
     title: ClassVar[str | None] = "Error of plain and residual nets"
+    captions: ClassVar[Mapping[str, str]] = {"degradation": f"{_CAPTION} After He et al. 2015, Fig. 6."}
+
+    @classmethod
+    def record_file(cls) -> str:
+        """`degradation.json`."""
+        return "degradation.json"
 
 
 def by_epoch(frame: pd.DataFrame) -> pd.DataFrame:
@@ -164,6 +199,16 @@ def by_epoch(frame: pd.DataFrame) -> pd.DataFrame:
     )  # fmt: skip
     epochs["train_error"] = epochs.pop("wrong") / epochs["steps"]
     return epochs[["epoch", "step", "steps", "train_error", "test_error"]].reset_index(drop=True)
+
+
+def refuse_run_folder(folder: str | Path) -> None:
+    """Make sure that a folder is no run's, before a result is written there.
+
+    Raises:
+        UsageError: When it is one.
+    """
+    if (Path(folder) / "metrics.csv").exists():
+        raise UsageError(f"{folder} is a run's folder, whose own files would be overwritten: give another")
 
 
 def read_run_record(folder: Path) -> dict[str, Any]:

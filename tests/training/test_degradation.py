@@ -88,9 +88,15 @@ def test_the_grid_trains_what_is_missing_and_reads_the_rest(tmp_path: Path, monk
     with pytest.raises(gl.UsageError, match="holds another run"):
         gl.degradation([8], **{**asked, "recipe": RECIPE.changed(iterations=5)}, **options)
     before = {path: path.read_bytes() for path in (tmp_path / "runs" / "plain8").iterdir()}
-    names = {path.name for path in result.save(tmp_path / "runs" / "plain8", ["svg"])}
-    assert names == {"degradation.csv", "degradation.json", "degradation.svg"}
-    assert all(path.read_bytes() == content for path, content in before.items())
+    with pytest.raises(gl.UsageError, match="is a run's folder"):
+        result.save(tmp_path / "runs" / "plain8", ["svg"])
+    assert before == {path: path.read_bytes() for path in (tmp_path / "runs" / "plain8").iterdir()}
+    assert {path.name for path in result.save(tmp_path / "out", ["svg"])} == {
+        f"degradation.{kind}" for kind in ("csv", "json", "svg")
+    }
+    assert gl.DegradationResult.load(tmp_path / "out").summary().equals(result.summary())
+    gl.TrainingResult.load(tmp_path / "runs" / "plain8").save(tmp_path / "one", [])
+    assert gl.TrainingResult.load(tmp_path / "one").networks == ["plain8"]
     read = gl.degradation([8, 14], runs=tmp_path / "runs", train_missing=False)
     assert read.networks == ["plain8", "resnet8"]
     with pytest.raises(gl.GradlabError, match="holds no run of plain20, resnet20"):
