@@ -136,9 +136,9 @@ class DynamicsResult(Result):
             )
         return pd.DataFrame(rows)
 
-    def findings(self) -> list[Finding]:
+    def findings(self) -> list[str]:
         """How far layers differ at the first and the last recorded step, by network; computed, not canned."""
-        sentences = []
+        sentences: list[str] = []
         for (network, statistic), part in self.frame.groupby(["network", "statistic"], sort=False):
             ends = [_finite(part[part["step"] == step]) for step in (part["step"].min(), part["step"].max())]
             if statistic not in DRAWN or any(end.empty or end["value"].min() <= 0 for end in ends):

@@ -125,7 +125,7 @@ class TrainingResult(Result):
                 images = int(last["steps"] * facts["batch_size"])
                 key = (facts["recipe"], facts["data"])
                 rows.append({"network": network, "error": last["train_error"], "images": images, "key": key})
-        return claims(rows)
+        return [*claims(rows)]
 
     def plot(self, ax: Axes | None = None) -> Axes:
         """Draw training error dashed and test error bold against optimizer steps.
