@@ -148,6 +148,7 @@ def train(
                     progress=None if progress is None else partial(progress, name),
                     **watching,
                 )
+            before = facts
         # Also where a run was killed between its last checkpoint and this.
         if not before.get("complete"):
             facts |= {"complete": True, "wall_seconds": round(earlier + stopwatch.seconds, 3)}
