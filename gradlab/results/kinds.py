@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 
 from gradlab.errors import GradlabError, UsageError
-from gradlab.results.gradients import GradientsResult
 from gradlab.results.dynamics import DynamicsResult
+from gradlab.results.gradients import GradientsResult
 from gradlab.results.input_gradients import InputGradientsResult
 from gradlab.results.responses import ResponsesResult
 from gradlab.results.result import Result
