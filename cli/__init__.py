@@ -5,6 +5,8 @@ from typing import Annotated
 import typer
 
 from .console import Commands
+from .degradation import degradation
+from .dynamics import dynamics
 from .figures import figures
 from .gradients import gradients
 from .html_report import html_report
@@ -51,6 +53,8 @@ app.command()(gradients)
 app.command()(shatter)
 app.command()(train)
 app.command()(figures)
+app.command()(dynamics)
+app.command()(degradation)
 app.command()(models)
 app.command()(zoo)
 app.command("report")(html_report)

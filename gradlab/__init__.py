@@ -6,9 +6,11 @@ Probes: `ResponseStd` and `InputGradients` measure while your own code runs the 
 `ResponseGradients` and `ExampleGradients` while it trains, at every step or on a schedule (`log_spaced`), and in
 other libraries' loops by `callbacks`; `predicted_response_std` needs no data.
 Experiments: `responses`, `gradients` and `shatter` do what the commands of the same names do, `input_gradients` what
-`shatter` does on images; `shattering` measures a function of your own.
-Results: `ResponsesResult`, `ShatterResult`, `InputGradientsResult` and `GradientsResult` hold tidy frames and their
-record; they save, load and plot themselves; `report` makes one HTML page of several.
+`shatter` does on images; `shattering` measures a function of your own. `train` trains by a `Recipe`, `dynamics`
+joins what runs recorded of their layers, `degradation` trains plain and residual nets across depth.
+Results: `ResponsesResult`, `ShatterResult`, `InputGradientsResult`, `GradientsResult`, `TrainingResult`,
+`DynamicsResult` and `DegradationResult` hold tidy frames and their record; they save, load and plot themselves;
+`report` makes one HTML page of several.
 Statistics: `stats` holds the mathematics, tensors in, numbers out.
 
 Nothing is imported before it is used.

@@ -2,7 +2,7 @@ from . import callbacks, models, plots, stats
 from .checkpoints import read_checkpoint, save_checkpoint
 from .data import batches
 from .errors import GradlabError, UsageError
-from .experiments import gradients, input_gradients, responses, shatter, shattering, train
+from .experiments import degradation, dynamics, gradients, input_gradients, responses, shatter, shattering, train
 from .models import batch_statistics
 from .networks import build
 from .normalization import Normalization
@@ -18,6 +18,8 @@ from .probes import (
 )
 from .reporting import report
 from .results import (
+    DegradationResult,
+    DynamicsResult,
     GradientsResult,
     InputGradientsResult,
     ResponsesResult,
@@ -28,6 +30,8 @@ from .results import (
 from .training import Recipe
 
 __all__ = [
+    "DegradationResult",
+    "DynamicsResult",
     "ExampleGradients",
     "GradientsResult",
     "GradlabError",
@@ -47,6 +51,8 @@ __all__ = [
     "batches",
     "build",
     "callbacks",
+    "degradation",
+    "dynamics",
     "gradients",
     "input_gradients",
     "log_spaced",

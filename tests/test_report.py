@@ -225,16 +225,19 @@ def test_several_results_in_one_folder_are_all_reported(tmp_path: Path) -> None:
     assert [type(result).__name__ for _, result in load_results(tmp_path)] == ["ResponsesResult", "ShatterResult"]
 
 
-def test_runs_are_reported_without_a_figure(tmp_path: Path) -> None:
+def test_runs_are_reported(tmp_path: Path) -> None:
     run = tmp_path / "runs" / "resnet8"
     run.mkdir(parents=True)
-    (run / "record.json").write_text('{"measurement": "training", "network": "resnet8", "notes": ["Half way."]}')
+    made = {"measurement": "training", "network": "resnet8", "notes": ["Half way."], "steps": 4}
+    options = {"data": "cifar10", "seed": 0, "recipe": {"batch_size": 128}}
+    (run / "record.json").write_text(json.dumps({**made, "options": options}))
     columns = "step,epoch,learning_rate,train_loss,train_error,test_loss,test_error"
     (run / "metrics.csv").write_text(f"{columns}\n1,0.5,0.1,2.3,0.9,,\n2,1.0,0.1,2.1,0.8,2.2,0.85\n")
     text = gl.report([tmp_path / "runs"], tmp_path / "r.html").read_text()
-    assert "85.00%" in text
+    assert "85.00" in text
     assert "Half way." in text
-    assert "<svg" not in text
+    assert "resnet8: not finished; 2 of 4 steps are in the table" in text
+    assert text.count("<svg") == 1
 
 
 Run = Callable[..., subprocess.CompletedProcess[str]]

@@ -102,7 +102,7 @@ def test_killed_at_any_moment_a_run_ends_with_the_same_bits(
     gradlab_command: Callable[..., subprocess.CompletedProcess[str]], toy: Path, tmp_path: Path
 ) -> None:
     options = ["train", "--model", "resnet8", "--data", str(toy), "--iterations", "40", "--batch-size", "32"]
-    options += ["--checkpoint-every", "3", "--device", "cpu"]
+    options += ["--checkpoint-every", "3", "--device", "cpu", "--record", "responses,gradients", "--every", "4"]
     assert gradlab_command(*options, "--out", "whole").returncode == 0
     command = str(Path(sys.executable).parent / "gradlab")
     run = tmp_path / "killed"
@@ -119,7 +119,8 @@ def test_killed_at_any_moment_a_run_ends_with_the_same_bits(
     assert gradlab_command(*options, "--out", "killed").returncode == 0
     whole, killed = (torch.load(tmp_path / name / "checkpoint.pt", weights_only=True) for name in ("whole", "killed"))
     assert all(torch.equal(whole["model"][name], killed["model"][name]) for name in whole["model"])
-    assert (tmp_path / "whole" / "metrics.csv").read_bytes() == (run / "metrics.csv").read_bytes()
+    for table in ("metrics.csv", "dynamics.csv"):
+        assert (tmp_path / "whole" / table).read_bytes() == (run / table).read_bytes()
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -1,5 +1,7 @@
 """One measurement a file: builds networks, runs data past probes, returns a result."""
 
+from gradlab.experiments.degradation import degradation
+from gradlab.experiments.dynamics import dynamics
 from gradlab.experiments.gradients import gradients
 from gradlab.experiments.input_gradients import input_gradients
 from gradlab.experiments.responses import responses
@@ -7,4 +9,13 @@ from gradlab.experiments.shatter import shatter
 from gradlab.experiments.shattering import shattering
 from gradlab.experiments.train import train
 
-__all__ = ["gradients", "input_gradients", "responses", "shatter", "shattering", "train"]
+__all__ = [
+    "degradation",
+    "dynamics",
+    "gradients",
+    "input_gradients",
+    "responses",
+    "shatter",
+    "shattering",
+    "train",
+]

@@ -2,29 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from torch import nn
 
 from gradlab.checkpoints import weights_digest
 from gradlab.errors import UsageError
 from gradlab.experiments.device import device_name, pick_device
+from gradlab.experiments.subjects import Progress
 from gradlab.models import create, weighted_layers
 from gradlab.networks import network_name
 from gradlab.results import Stopwatch, TrainingResult, make_record
 from gradlab.training import (
     Arithmetic,
+    DynamicsRecorder,
     Recipe,
+    Recording,
     RunFolder,
     Status,
+    TensorBoard,
     Trainer,
     load_split,
     preset,
     read_training_checkpoint,
+    require_tensorboard,
 )
 from gradlab.training.images import Split
+from gradlab.training.run_folder import DYNAMICS
 
 _MADE_ANYWHERE = ("torch", "device", "arithmetic", "compiled")
 """What may differ in a run that goes on, and is said."""
@@ -42,7 +50,11 @@ def train(
     resume: str | Path | None = None,
     checkpoint_every: int = 500,
     test_every: int | None = None,
+    record: Sequence[str] | str = (),
+    every: int | Literal["log"] = 100,
+    log: Literal["tensorboard"] | None = None,
     observe: Callable[[Status], None] | None = None,
+    progress: Progress | None = None,
 ) -> TrainingResult:
     """Train a network from its initialization, or go on where a run of the same folder stopped.
 
@@ -59,7 +71,12 @@ def train(
         resume: A run's folder or its `checkpoint.pt` to go on from, even where device, torch or recipe differ.
         checkpoint_every: Steps between checkpoints.
         test_every: Steps between two tests; None is an epoch.
+        record: Of `responses` and `gradients`, what `dynamics.csv` gets of every layer; the training is the same
+            with or without.
+        every: Steps between two records, or `log`: ever fewer, evenly spaced on a log axis.
+        log: `tensorboard` writes metrics and what is recorded for it, too.
         observe: Told where the training is, at every row of `metrics.csv`.
+        progress: Called with the network's name, steps done and steps in all, at every step.
 
     Returns:
         Loss and error along the training, with its record.
@@ -71,6 +88,11 @@ def train(
         Interrupted: After Ctrl-C or SIGTERM, the checkpoint written.
     """
     recipe = preset(recipe) if isinstance(recipe, str) else recipe
+    recording = Recording((record,) if isinstance(record, str) else tuple(record), every)
+    if log == "tensorboard":
+        require_tensorboard()
+    elif log is not None:
+        raise UsageError(f"log is tensorboard, not {log!r}")
     name = network_name(model)
     split = load_split(data, recipe.normalization, recipe.validation)
     network = create(name, classes=split.classes, seed=seed)
@@ -82,7 +104,8 @@ def train(
     )
     stopwatch = Stopwatch()
     options = {"data": data, "recipe": recipe.to_dict(), "seed": seed, "compiled": compiled}
-    record = make_record(
+    options |= {"record": list(recording.what), "every": every}
+    facts = make_record(
         "training",
         options=options,
         device=device_name(arithmetic.device),
@@ -94,12 +117,12 @@ def train(
         initial_weights=initial,
     )
     config = {
-        **{key: record[key] for key in ("network", "normalization", "recipe", "arithmetic", "device")},
+        **{key: facts[key] for key in ("network", "normalization", "recipe", "arithmetic", "device")},
         "data": data,
         "seed": seed,
         "compiled": compiled,
         "fields": recipe.to_dict(),
-        "torch": record["versions"]["torch"],
+        "torch": facts["versions"]["torch"],
     }
     with RunFolder(out or Path("runs") / name.replace("/", "-")) as folder:
         content = read_training_checkpoint(_checkpoint_file(resume)) if resume else folder.checkpoint()
@@ -111,21 +134,52 @@ def train(
         if content is not None:
             resumed = [*resumed, {"step": trainer.step, "changes": changes}]
         earlier = float(before.get("wall_seconds", 0.0))
-        record = {**record, "resumed": resumed, "steps": trainer.steps, "complete": False, "notes": changes}
-        done = trainer.step == trainer.steps
-        if not done:
-            folder.write_record(record)
-            trainer.run(
-                folder,
-                config=config,
-                checkpoint_every=checkpoint_every,
-                test_every=test_every,
-                lengths=content["lengths"] if content is not None and resume is None else None,
-                observe=observe,
-            )
-            record |= {"complete": True, "wall_seconds": round(earlier + stopwatch.seconds, 3)}
-            folder.write_record({**record, "digest": weights_digest(network)})
+        facts = {**facts, "resumed": resumed, "steps": trainer.steps, "complete": False, "notes": changes}
+        if trainer.step < trainer.steps:
+            folder.write_record(facts)
+            lengths = content["lengths"] if content is not None and resume is None else {}
+            with _watched(trainer, folder, recording, log, lengths.get(DYNAMICS, 0), observe) as watching:
+                trainer.run(
+                    folder,
+                    config=config,
+                    checkpoint_every=checkpoint_every,
+                    test_every=test_every,
+                    lengths=lengths,
+                    progress=None if progress is None else partial(progress, name),
+                    **watching,
+                )
+            before = facts
+        # Also where a run was killed between its last checkpoint and this.
+        if not before.get("complete"):
+            facts |= {"complete": True, "wall_seconds": round(earlier + stopwatch.seconds, 3)}
+            folder.write_record({**facts, "digest": weights_digest(network)})
         return TrainingResult.load(folder.path)
+
+
+@contextmanager
+def _watched(
+    trainer: Trainer,
+    folder: RunFolder,
+    recording: Recording,
+    log: str | None,
+    length: int,
+    observe: Callable[[Status], None] | None,
+) -> Iterator[dict[str, Any]]:
+    """The recorder and the observer of a run, as `Trainer.run` takes them, and their files open."""
+    with ExitStack() as stack:
+        board = stack.enter_context(TensorBoard(folder.path, trainer.step)) if log else None
+        recorder = None
+        if recording.what:
+            tell = None if board is None else board.dynamics
+            recorder = stack.enter_context(DynamicsRecorder(trainer.network, recording, folder.path, length, tell))
+
+        def observe_all(status: Status) -> None:
+            if board is not None:
+                board.metrics(status.metrics)
+            if observe is not None:
+                observe(status)
+
+        yield {"recorder": recorder, "observe": observe_all}
 
 
 def check_fit(network: nn.Module, name: str, split: Split) -> None:

@@ -122,6 +122,15 @@ class ParameterGradients(StepProbe):
         Raises:
             GradlabError: When no step was measured.
         """
+        rows = self.rows()
+        return GradientsResult.from_rows(self._name(network), rows, gradient_notes(rows))
+
+    def rows(self) -> list[dict[str, Any]]:
+        """The rows of `result`, as plain values.
+
+        Raises:
+            GradlabError: When no step was measured.
+        """
         if not self._steps:
             raise GradlabError(
                 "the probe has measured no step: call probe.step() after each backward pass, before the optimizer's "
@@ -132,7 +141,7 @@ class ParameterGradients(StepProbe):
         rows = []
         for step, norms in zip(self._steps, values, strict=True):
             rows += self._rows(step, norms.tolist())
-        return GradientsResult.from_rows(self._name(network), rows, gradient_notes(rows))
+        return rows
 
     def _rows(self, step: _Step, norms: Sequence[float]) -> list[dict[str, Any]]:
         """The rows of one step.

@@ -83,15 +83,23 @@ class ResponseStd(Probe):
         Raises:
             GradlabError: When no forward pass of the model was seen.
         """
-        sites = self._measured_sites()
-        table = self._table([self._accumulators[site].moments() for site in sites])
+        table = self.moments()
         rows = []
-        for index, (site, (count, mean, std, non_finite)) in enumerate(zip(sites, table, strict=True), 1):
+        for index, (site, (count, mean, std, non_finite)) in enumerate(table.items(), 1):
             measured: dict[str, Any] = {"std": std, "mean": mean, "count": int(count), "non_finite": int(non_finite)}
             module, predicted = self.layers[site.layer], self._predicted(site)
             rows.append(response_row(site.layer, index, module, predicted, call=site.call, **measured))
         name = network or getattr(self.model, "name", type(self.model).__name__)
-        return ResponsesResult.from_rows(str(name), rows, notes=self._notes(sites, table))
+        return ResponsesResult.from_rows(str(name), rows, notes=self._notes(table))
+
+    def moments(self) -> dict[Site, list[float]]:
+        """Count, mean, std and non-finite values of each site so far, in order of execution, in one transfer.
+
+        Raises:
+            GradlabError: When no forward pass of the model was seen.
+        """
+        sites = self._measured_sites()
+        return dict(zip(sites, self._table([self._accumulators[site].moments() for site in sites]), strict=True))
 
     def channels(self) -> pd.DataFrame:
         """Moments of each channel, with columns layer, call, channel, std, mean, count.
@@ -131,7 +139,7 @@ class ResponseStd(Probe):
         norm = self._finder.norms.get(site)
         return float("nan") if norm is None else batch_norm_std(self.model.get_submodule(norm))
 
-    def _notes(self, sites: list[Site], table: list[list[float]]) -> list[str]:
+    def _notes(self, table: dict[Site, list[float]]) -> list[str]:
         notes = []
         if outside := sorted(self._finder.outside):
             notes.append(
@@ -143,7 +151,7 @@ class ResponseStd(Probe):
                 "no normalization module takes a measured layer's output as it is: the responses are the layers' own "
                 "outputs"
             )
-        for site, (count, mean, std, non_finite) in zip(sites, table, strict=True):
+        for site, (count, mean, std, non_finite) in table.items():
             if non_finite:
                 notes.append(
                     f"{site.layer}: {int(non_finite):,} of {int(count + non_finite):,} values are NaN or infinite "

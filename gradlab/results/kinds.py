@@ -7,12 +7,13 @@ from pathlib import Path
 
 from gradlab.errors import GradlabError, UsageError
 from gradlab.results.architectures import ArchitecturesResult
+from gradlab.results.dynamics import DynamicsResult
 from gradlab.results.gradients import GradientsResult
 from gradlab.results.input_gradients import InputGradientsResult
 from gradlab.results.responses import ResponsesResult
 from gradlab.results.result import Result
 from gradlab.results.shatter import ShatterResult
-from gradlab.results.training import TrainingResult
+from gradlab.results.training import DegradationResult, TrainingResult
 
 KINDS: dict[str, type[Result]] = {
     "responses": ResponsesResult,
@@ -22,6 +23,8 @@ KINDS: dict[str, type[Result]] = {
     "gradients": GradientsResult,
     "training": TrainingResult,
     "architectures": ArchitecturesResult,
+    "dynamics": DynamicsResult,
+    "degradation": DegradationResult,
 }
 """The class that loads a result, by the `measurement` of its record: a new kind is one line here."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -28,13 +28,19 @@ LOOK_EVERY = 100
 
 
 class Recorder(Protocol):
-    """What watches the network at some steps."""
+    """What watches the network at some steps.
+
+    Attributes:
+        newest: What it saw last.
+    """
+
+    newest: Sequence[Mapping[str, Any]]
 
     def at(self, step: int) -> AbstractContextManager[object]:
         """A context around the forward and backward pass of a step, before the optimizer's."""
 
-    def state(self) -> dict[str, Any]:
-        """What a checkpoint keeps of it."""
+    def state(self) -> dict[str, int]:
+        """Bytes of its tables so far, for a checkpoint."""
 
 
 @dataclass(frozen=True)
@@ -46,12 +52,14 @@ class Status:
         steps: Of the whole training.
         images_per_second: Since the last status.
         metrics: The newest row of `metrics.csv`.
+        recorded: The newest rows of `dynamics.csv`, all of one step; none where nothing is recorded.
     """
 
     step: int
     steps: int
     images_per_second: float
     metrics: dict[str, float]
+    recorded: Sequence[Mapping[str, Any]] = ()
 
 
 class Trainer:
@@ -81,7 +89,7 @@ class Trainer:
         self.recipe, self.arithmetic, self.seed = recipe, arithmetic, seed
         self.split = split.to(arithmetic.device)
         self.model = arithmetic.prepare(model).train()
-        self.network = torch.compile(self.model) if compiled else self.model
+        self.network: nn.Module = torch.compile(self.model) if compiled else self.model  # type: ignore[assignment]
         self.optimizer = torch.optim.SGD(
             self.model.parameters(),
             lr=recipe.learning_rate,
@@ -114,6 +122,7 @@ class Trainer:
         recorder: Recorder | None = None,
         lengths: dict[str, int] | None = None,
         observe: Callable[[Status], None] | None = None,
+        progress: Callable[[int, int], None] | None = None,
     ) -> dict[str, float]:
         """Train to the end, or until asked to stop.
 
@@ -124,7 +133,9 @@ class Trainer:
             test_every: Steps between two tests; None is an epoch.
             recorder: Watches the network at some steps.
             lengths: Bytes of the tables at the checkpoint that was restored.
-            observe: Told where the training is.
+            observe: Told where the training is, at every row of `metrics.csv`.
+            progress: Told at the start and at every step how many steps of how many are done; never waits for
+                the device.
 
         Returns:
             The last row of `metrics.csv`.
@@ -133,25 +144,33 @@ class Trainer:
             GradlabError: When the loss is no number any more; the last good checkpoint is kept.
             Interrupted: After SIGINT or SIGTERM, the checkpoint written.
         """
-        table = GrowingTable(folder.path / METRICS, METRICS_COLUMNS, (lengths or {}).get(METRICS, 0))
+        lengths = dict(lengths or {})
+        table = GrowingTable(folder.path / METRICS, METRICS_COLUMNS, lengths.get(METRICS, 0))
         test_every = test_every or self.epoch_steps
         row: dict[str, float] = {}
         started, images_since = time.perf_counter(), 0
         try:
             with StopRequest() as stop:
+                if progress is not None:
+                    progress(self.step, self.steps)
                 while self.step < self.steps:
                     self.advance(recorder)
                     images_since += self.recipe.batch_size
+                    if progress is not None:
+                        progress(self.step, self.steps)
                     tested = self.step % test_every == 0 or self.step == self.steps
                     if self._filled == LOOK_EVERY or tested:
                         row = self._look(tested)
                         table.append([row])
                         if observe is not None:
                             rate = images_since / (time.perf_counter() - started)
-                            observe(Status(self.step, self.steps, rate, row))
+                            recorded = () if recorder is None else recorder.newest
+                            observe(Status(self.step, self.steps, rate, row, recorded))
                         started, images_since = time.perf_counter(), 0
                     if self.step % checkpoint_every == 0 or self.step == self.steps or stop.signal is not None:
-                        folder.save_checkpoint(self._content(config, {METRICS: table.length}, recorder))
+                        # What is not recorded this time keeps its length, for a time when it is.
+                        lengths |= {METRICS: table.length, **({} if recorder is None else recorder.state())}
+                        folder.save_checkpoint(self._content(config, lengths))
                     if stop.signal is not None and self.step < self.steps:
                         raise Interrupted(
                             f"stopped at step {self.step:,} of {self.steps:,}; the same command goes on from there",
@@ -233,7 +252,7 @@ class Trainer:
             )
         return window
 
-    def _content(self, config: dict[str, Any], lengths: dict[str, int], recorder: Recorder | None) -> dict[str, Any]:
+    def _content(self, config: dict[str, Any], lengths: dict[str, int]) -> dict[str, Any]:
         window = self._finite_window()
         if not math.isfinite(sum(float(p.detach().sum()) for p in self.model.parameters())):
             raise GradlabError(f"the training diverged: weights are no numbers after step {self.step - 1:,}")
@@ -247,7 +266,7 @@ class Trainer:
             "warming_up": self.warming_up,
             "window": window.clone(),
             "random": random,
-            "lengths": {**lengths, **({} if recorder is None else recorder.state())},
+            "lengths": dict(lengths),
             "config": config,
             "gradlab": {key: config[key] for key in ("network", "normalization", "recipe")},
         }

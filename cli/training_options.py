@@ -1,0 +1,122 @@
+"""How to train: the options that every command has which trains."""
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from typing import Annotated, Any
+
+import typer
+
+import gradlab as gl
+from gradlab.errors import UsageError
+
+from . import options
+from .console import split
+
+Data = Annotated[str, typer.Option(help="cifar10, cifar100, or PATH.npz.", metavar="DATA")]
+Preset = Annotated[
+    str,
+    typer.Option(
+        help="he2015: the paper's recipe, 64k iterations. fast: 30 epochs, a one-cycle schedule.", metavar="PRESET"
+    ),
+]
+Epochs = Annotated[int | None, typer.Option(help="Passes over the training images.", metavar="N")]
+Iterations = Annotated[int | None, typer.Option(help="Optimizer steps.", metavar="N")]
+Seed = Annotated[int, typer.Option(help="Of initial weights, order and crops.", metavar="N")]
+Amp = Annotated[str | None, typer.Option(help="bf16, off, or auto: bf16 where the device gains.", metavar="MODE")]
+Compile = Annotated[bool, typer.Option("--compile", help="Compile the network.")]
+Record = Annotated[
+    list[str] | None,
+    typer.Option(help="Record of every layer, in dynamics.csv: responses, gradients.", metavar="LIST"),
+]
+Every = Annotated[
+    str, typer.Option(help="Record every so many steps, or log: ever fewer, even on a log axis.", metavar="N")
+]
+Log = Annotated[str | None, typer.Option(help="tensorboard: write its events file into the run, too.", metavar="SINK")]
+BatchSize = Annotated[int | None, typer.Option(help="Images a step.", metavar="N")]
+LearningRate = Annotated[float | None, typer.Option(help="The largest learning rate.", metavar="X")]
+Schedule = Annotated[str | None, typer.Option(help="steps or one-cycle.", metavar="NAME")]
+Momentum = Annotated[float | None, typer.Option(help="Of SGD.", metavar="X")]
+Nesterov = Annotated[bool | None, typer.Option(help="Nesterov's momentum.")]
+WeightDecay = Annotated[float | None, typer.Option(help="On every parameter.", metavar="X")]
+LabelSmoothing = Annotated[float | None, typer.Option(help="Of the cross-entropy.", metavar="X")]
+Padding = Annotated[int | None, typer.Option(help="Zeros around an image before the crop.", metavar="N")]
+Flip = Annotated[bool | None, typer.Option(help="Mirror half of the images.")]
+Validation = Annotated[
+    int | None, typer.Option(help="Training images held out, to choose by; 5000 in the paper.", metavar="N")
+]
+Normalize = Annotated[str | None, typer.Option(help="mean-image, cifar10, imagenet, none, …", metavar="SPEC")]
+WarmUpRate = Annotated[float | None, typer.Option(help="Learning rate of the warm-up.", metavar="X")]
+WarmUpDepth = Annotated[int | None, typer.Option(help="Layers from which there is a warm-up.", metavar="N")]
+CheckpointEvery = Annotated[int, typer.Option(help="Steps between checkpoints.", metavar="N")]
+
+
+@dataclass(frozen=True)
+class TrainingOptions:
+    """The options, a field each."""
+
+    data: Data = "cifar10"
+    preset: Preset = "he2015"
+    epochs: Epochs = None
+    iterations: Iterations = None
+    seed: Seed = 0
+    amp: Amp = None
+    compile: Compile = False
+    device: options.Device = "auto"
+    record: Record = None
+    every: Every = "100"
+    log: Log = None
+    batch_size: BatchSize = None
+    learning_rate: LearningRate = None
+    schedule: Schedule = None
+    momentum: Momentum = None
+    nesterov: Nesterov = None
+    weight_decay: WeightDecay = None
+    label_smoothing: LabelSmoothing = None
+    padding: Padding = None
+    flip: Flip = None
+    validation: Validation = None
+    normalize: Normalize = None
+    warm_up_rate: WarmUpRate = None
+    warm_up_depth: WarmUpDepth = None
+    checkpoint_every: CheckpointEvery = 500
+
+    def arguments(self) -> dict[str, Any]:
+        """The arguments of `gl.train` and `gl.degradation` that they make."""
+        if not self.every.isdecimal() and self.every != "log":
+            raise UsageError(f"--every takes a number of steps or log, not {self.every!r}")
+        return {
+            "data": self.data,
+            "recipe": self.recipe(),
+            "seed": self.seed,
+            "device": self.device,
+            "compiled": self.compile,
+            "checkpoint_every": self.checkpoint_every,
+            "record": split(self.record),
+            "every": "log" if self.every == "log" else int(self.every),
+            "log": self.log,
+        }
+
+    def recipe(self) -> "gl.Recipe":
+        """The preset with the fields that were given."""
+        from gradlab.training import preset
+
+        base = preset(self.preset)
+        shared = base.to_dict().keys() & {field.name for field in fields(self)} - {"preset"}
+        return base.changed(**{name: getattr(self, name) for name in shared}, normalization=self.normalize)
+
+
+def with_training_options(command: Callable[..., None]) -> Callable[..., None]:
+    """A command with an option for every field of `TrainingOptions` after its own; it gets them as `training`."""
+    own = [p for p in inspect.signature(command).parameters.values() if p.name != "training"]
+    shared = inspect.signature(TrainingOptions).parameters
+
+    def run(**values: Any) -> None:
+        training = TrainingOptions(**{name: values.pop(name) for name in shared})
+        command(**values, training=training)
+
+    parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in [*own, *shared.values()]]
+    run.__name__, run.__doc__ = command.__name__, command.__doc__
+    run.__annotations__ = {p.name: p.annotation for p in parameters}
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    return run

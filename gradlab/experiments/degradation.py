@@ -1,0 +1,104 @@
+"""Train plain and residual nets of several depths: what `gradlab degradation` runs (He et al. 2015, Fig. 6)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from gradlab.errors import GradlabError, UsageError
+from gradlab.experiments.subjects import Progress
+from gradlab.experiments.train import train
+from gradlab.networks import network_name
+from gradlab.results import DegradationResult, Stopwatch, TrainingResult, make_record
+from gradlab.training import Recipe, preset
+
+DEPTHS = (20, 32, 44, 56, 110)
+FAMILIES = ("plain", "resnet")
+
+
+def degradation(
+    depths: Sequence[int] = DEPTHS,
+    families: Sequence[str] = FAMILIES,
+    data: str = "cifar10",
+    *,
+    recipe: Recipe | str = "he2015",
+    runs: str | Path = "runs",
+    seed: int = 0,
+    train_missing: bool = True,
+    progress: Progress | None = None,
+    **training: Any,
+) -> DegradationResult:
+    """Training and test error of plain and residual nets across depth (He et al. 2015, §4.2, Fig. 6, Table 6).
+
+    Networks are trained one after another, the shallow first; a run that stopped goes on, and one that is complete
+    is read.
+
+    Args:
+        depths: Weighted layers.
+        families: `plain`, `resnet`, also with what follows the depth: `resnet-B`.
+        data: As in `train`.
+        recipe: A `Recipe`, or the name of a preset.
+        runs: Where the runs' folders lie, each of its network's name.
+        seed: Of every network.
+        train_missing: Train what is not complete. Otherwise the runs that are there are read, finished or not,
+            whatever their recipe.
+        progress: Called at every step with the network's name and which of how many it is, steps done and steps in
+            all.
+        **training: What else `train` takes: device, compiled, record, every, log, observe, ….
+
+    Raises:
+        UsageError: For a request that cannot be meant, or a run's folder that holds another one.
+        GradlabError: When a training fails, or no run is there to be read.
+        Interrupted: After Ctrl-C or SIGTERM, the checkpoint written.
+    """
+    recipe = preset(recipe) if isinstance(recipe, str) else recipe
+    if not depths or not families:
+        raise UsageError("name at least one depth and one family")
+    stopwatch = Stopwatch()
+    names = {(family, depth): network_name(_member(family, depth)) for family in families for depth in depths}
+    asked = {"data": data, "recipe": recipe.to_dict(), "seed": seed}
+    done: dict[str, TrainingResult] = {}
+    for place, ((_, _), name) in enumerate(sorted(names.items(), key=lambda item: item[0][1]), 1):
+        folder = Path(runs) / name
+        if not train_missing:
+            if (folder / "record.json").exists():
+                done[name] = TrainingResult.load(folder)
+            continue
+        told = None if progress is None else _labelled(progress, f"{name} ({place} of {len(names)})")
+        finished = _finished(folder, asked)
+        done[name] = finished or train(name, data, recipe=recipe, out=folder, seed=seed, progress=told, **training)
+    results = [done[name] for name in names.values() if name in done]
+    if not any(len(result.frame) for result in results):
+        raise GradlabError(f"{runs} holds no run of {', '.join(names.values())}")
+    joined = TrainingResult.concat(results)
+    result = DegradationResult(joined.frame, joined.record, joined.notes)
+    options = {
+        **asked,
+        "depths": list(depths),
+        "families": list(families),
+        "runs": str(runs),
+        "train_missing": train_missing,
+    }
+    device = "; ".join(dict.fromkeys(facts["device"] for facts in result.record["networks"]))
+    result.record = make_record("degradation", options=options, device=device, stopwatch=stopwatch, **result.record)
+    return result
+
+
+def _member(family: str, depth: int) -> str:
+    """The network of a family and depth: `resnet-B` and 56 give `resnet56-B`."""
+    return re.sub(r"^[a-zA-Z_]+", rf"\g<0>{depth}", family)
+
+
+def _labelled(progress: Progress, label: str) -> Progress:
+    return lambda _, done, total: progress(label, done, total)
+
+
+def _finished(folder: Path, asked: dict[str, Any]) -> TrainingResult | None:
+    """The run in a folder, if it is the one asked for and complete."""
+    if not (folder / "record.json").exists():
+        return None
+    result = TrainingResult.load(folder)
+    same = all(result.record["options"].get(key) == value for key, value in asked.items())
+    return result if same and result.record.get("complete") else None

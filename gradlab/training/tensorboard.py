@@ -1,0 +1,66 @@
+"""A training's metrics and dynamics for TensorBoard, through torch's own writer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+from gradlab.errors import UsageError
+
+_TAGS = {
+    "learning_rate": "learning_rate",
+    "train_loss": "loss/train",
+    "test_loss": "loss/test",
+    "train_error": "error/train",
+    "test_error": "error/test",
+}
+
+
+class TensorBoard:
+    """Writes an events file into a run's folder, for `tensorboard --logdir runs`.
+
+    Args:
+        folder: Of the run.
+        step: Where a run that goes on does so: what was written of later steps is hidden.
+
+    Raises:
+        UsageError: When tensorboard is not installed.
+    """
+
+    def __init__(self, folder: Path, step: int = 0) -> None:
+        self._writer = _writer_class()(str(folder), purge_step=step or None)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._writer.close()
+
+    def metrics(self, row: Mapping[str, float]) -> None:
+        """Write a row of `metrics.csv`."""
+        for name, tag in _TAGS.items():
+            if name in row:
+                self._writer.add_scalar(tag, row[name], int(row["step"]))
+
+    def dynamics(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Write rows of `dynamics.csv`."""
+        for row in rows:
+            self._writer.add_scalar(f"{row['statistic']}/{row['layer']}", row["value"], row["step"])
+
+
+def require_tensorboard() -> None:
+    """Make sure that it is installed, before the work begins.
+
+    Raises:
+        UsageError: When it is not.
+    """
+    _writer_class()
+
+
+def _writer_class() -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        raise UsageError("tensorboard is not installed: pip install 'gradlab-torch[tensorboard]'") from None
+    return SummaryWriter

@@ -1,0 +1,103 @@
+"""The grid of plain and residual nets, and what its errors say."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import gradlab as gl
+from gradlab.results.degradation_claims import claims
+from gradlab.results.growing import read_growing
+from gradlab.results.training import by_epoch
+from gradlab.training import PRESETS
+
+RECIPE = PRESETS["he2015"].changed(iterations=4, batch_size=16)
+
+
+def run(network: str, error: float, images: int = 50_000, key: str = "same") -> dict[str, object]:
+    return {"network": network, "error": error, "images": images, "key": key}
+
+
+def test_degradation_is_seen_and_its_reverse() -> None:
+    said = claims([run("plain56", 0.2), run("plain20", 0.1), run("resnet20", 0.09), run("resnet56", 0.05)])
+    assert said[0] == (
+        "Plain nets end with a training error of 10.00% (20), 20.00% (56): the deepest trains worse than the "
+        "shallowest, which is degradation and no overfitting."
+    )
+    assert "Residual nets" in said[1]
+    assert said[1].endswith("the deepest trains better than the shallowest, as it should.")
+    assert said[2:] == [
+        "At depth 20 the residual net's training error, 9.00%, is lower than the plain net's, 10.00%.",
+        "At depth 56 the residual net's training error, 5.00%, is lower than the plain net's, 20.00%.",
+    ]
+
+
+@pytest.mark.parametrize(("images", "verdict"), [(50_000, "worse"), (1_000, "cannot be told apart")])
+def test_two_standard_errors_decide(images: int, verdict: str) -> None:
+    # Of 50,000 images 0.2 % is the standard error of a difference at 10 %, of 1,000 images 1.4 %.
+    assert verdict in claims([run("plain20", 0.10, images), run("plain56", 0.11, images)])[0]
+
+
+def test_only_runs_of_one_recipe_are_compared() -> None:
+    assert claims([run("plain20", 0.1), run("plain56", 0.2, key="longer"), run("torchvision/resnet18", 0.3)]) == []
+
+
+def test_an_epochs_error_is_that_of_all_its_steps() -> None:
+    frame = pd.DataFrame(
+        {
+            "step": [100, 150, 250, 300, 340],
+            "epoch": [100 / 150, 1.0, 250 / 150, 2.0, 340 / 150],
+            "train_error": [0.9, 0.6, 0.5, 0.2, 0.1],
+            "test_error": [np.nan, 0.7, np.nan, 0.4, np.nan],
+        }
+    )
+    epochs = by_epoch(frame)
+    assert epochs["train_error"].tolist() == pytest.approx([(90 + 30) / 150, (50 + 10) / 150, 0.1])
+    assert epochs["steps"].tolist() == [150, 150, 40]
+    assert epochs["test_error"].tolist() == pytest.approx([0.7, 0.4, np.nan], nan_ok=True)
+
+
+def test_a_table_that_is_being_written_is_read_to_its_last_whole_line(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.csv"
+    assert list(read_growing(path, ("step", "loss")).columns) == ["step", "loss"]
+    path.write_text("step,loss\n1,0.5\n2,0.")
+    assert read_growing(path, ("step", "loss"))["loss"].tolist() == [0.5]
+
+
+def test_the_grid_trains_what_is_missing_and_reads_the_rest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    draw = np.random.default_rng(0)
+    parts = {f"x_{part}": draw.integers(0, 256, (48, 32, 32, 3), dtype=np.uint8) for part in ("train", "test")}
+    np.savez(tmp_path / "toy.npz", **parts, y_train=np.arange(48) % 10, y_test=np.arange(48) % 10)
+    asked = {"families": ["plain", "resnet"], "data": str(tmp_path / "toy.npz"), "recipe": RECIPE}
+    options = {"runs": tmp_path / "runs", "device": "cpu"}
+    trained: list[str] = []
+
+    def progress(network: str, done: int, total: int) -> None:
+        if done == 0:
+            trained.append(network)
+
+    result = gl.degradation([8], **asked, **options, progress=progress)
+    assert result.networks == ["plain8", "resnet8"]
+    assert trained == ["plain8 (1 of 2)", "resnet8 (2 of 2)"]
+    trained.clear()
+    result = gl.degradation([8], **asked, **options, progress=progress)
+    assert trained == []
+    assert result.summary()["paper (%)"].isna().all()
+
+    with pytest.raises(gl.UsageError, match="holds another run"):
+        gl.degradation([8], **{**asked, "recipe": RECIPE.changed(iterations=5)}, **options)
+    before = {path: path.read_bytes() for path in (tmp_path / "runs" / "plain8").iterdir()}
+    with pytest.raises(gl.UsageError, match="is a run's folder"):
+        result.save(tmp_path / "runs" / "plain8", ["svg"])
+    assert before == {path: path.read_bytes() for path in (tmp_path / "runs" / "plain8").iterdir()}
+    assert {path.name for path in result.save(tmp_path / "out", ["svg"])} == {
+        f"degradation.{kind}" for kind in ("csv", "json", "svg")
+    }
+    assert gl.DegradationResult.load(tmp_path / "out").summary().equals(result.summary())
+    gl.TrainingResult.load(tmp_path / "runs" / "plain8").save(tmp_path / "one", [])
+    assert gl.TrainingResult.load(tmp_path / "one").networks == ["plain8"]
+    read = gl.degradation([8, 14], runs=tmp_path / "runs", train_missing=False)
+    assert read.networks == ["plain8", "resnet8"]
+    with pytest.raises(gl.GradlabError, match="holds no run of plain20, resnet20"):
+        gl.degradation([20], runs=tmp_path / "runs", train_missing=False)
