@@ -32,7 +32,7 @@ from gradlab.training import (
     require_tensorboard,
 )
 from gradlab.training.images import Split
-from gradlab.training.run_folder import DYNAMICS
+from gradlab.training.run_folder import CHECKPOINT, DYNAMICS
 
 _MADE_ANYWHERE = ("torch", "device", "arithmetic", "compiled")
 """What may differ in a run that goes on, and is said."""
@@ -125,7 +125,9 @@ def train(
         "torch": facts["versions"]["torch"],
     }
     with RunFolder(out or Path("runs") / name.replace("/", "-")) as folder:
-        content = read_training_checkpoint(_checkpoint_file(resume)) if resume else folder.checkpoint()
+        source = folder.path / CHECKPOINT if resume is None else _checkpoint_file(resume)
+        own = source.resolve() == (folder.path / CHECKPOINT).resolve()
+        content = read_training_checkpoint(source) if resume or source.exists() else None
         before = folder.record() if content is not None else {}
         changes = [] if content is None else _changes(content["config"], config, forced=resume is not None)
         if content is not None:
@@ -136,23 +138,27 @@ def train(
         earlier = float(before.get("wall_seconds", 0.0))
         facts = {**facts, "resumed": resumed, "steps": trainer.steps, "complete": False, "notes": changes}
         if trainer.step < trainer.steps:
-            folder.write_record(facts)
-            lengths = content["lengths"] if content is not None and resume is None else {}
+            folder.write_record({**facts, "wall_seconds": earlier})
+            # The tables of another folder stay there.
+            lengths = content["lengths"] if content is not None and own else {}
             with _watched(trainer, folder, recording, log, lengths.get(DYNAMICS, 0), observe) as watching:
-                trainer.run(
-                    folder,
-                    config=config,
-                    checkpoint_every=checkpoint_every,
-                    test_every=test_every,
-                    lengths=lengths,
-                    progress=None if progress is None else partial(progress, name),
-                    **watching,
-                )
+                try:
+                    trainer.run(
+                        folder,
+                        config=config,
+                        checkpoint_every=checkpoint_every,
+                        test_every=test_every,
+                        lengths=lengths,
+                        progress=None if progress is None else partial(progress, name),
+                        **watching,
+                    )
+                finally:
+                    facts["wall_seconds"] = round(earlier + stopwatch.seconds, 3)
+                    folder.write_record(facts)
             before = facts
         # Also where a run was killed between its last checkpoint and this.
         if not before.get("complete"):
-            facts |= {"complete": True, "wall_seconds": round(earlier + stopwatch.seconds, 3)}
-            folder.write_record({**facts, "digest": weights_digest(network)})
+            folder.write_record({**before, "complete": True, "digest": weights_digest(network)})
         return TrainingResult.load(folder.path)
 
 

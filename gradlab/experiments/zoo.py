@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pandas as pd
@@ -18,7 +20,7 @@ from gradlab.networks import build
 from gradlab.results.files import write_all
 from gradlab.results.tables import Formats
 from gradlab.training import RunFolder
-from gradlab.zoo import RECORD, zoo_folder, zoo_names, zoo_path, zoo_record
+from gradlab.zoo import RECORD, by_family_and_depth, zoo_folder, zoo_names, zoo_path, zoo_record
 
 FORMATS: Formats = {
     **dict.fromkeys(("test error", "train error", "error", "of record"), "{:.2%}".format),
@@ -109,12 +111,14 @@ def add_to_zoo(run: str | Path, progress: Progress | None = None) -> Path:
     for parameter in model.parameters():
         parameter.data = parameter.data.half()
     facts = {key: record[key] for key in ("network", "normalization", "recipe")}
-    path = zoo_folder() / f"{name}.safetensors"
-    write_all(path.parent, {path.name: encode_checkpoint(model, facts)})
-    errors = {
-        data: error_rate(f"{name}@trained", data, "auto", progress)
-        for data in ("cifar10-sample", "cifar10", "cifar10-train")
-    }
+    file = f"{name}.safetensors"
+    content = encode_checkpoint(model, facts)
+    with TemporaryDirectory() as folder:
+        write_all(folder, {file: content})
+        errors = {
+            data: error_rate(f"{name}@{Path(folder) / file}", data, "auto", progress)
+            for data in ("cifar10-sample", "cifar10", "cifar10-train")
+        }
     options = record["options"]
     entry: dict[str, Any] = {
         **facts,
@@ -128,12 +132,12 @@ def add_to_zoo(run: str | Path, progress: Progress | None = None) -> Path:
         "versions": record["versions"],
         "wall_seconds": record["wall_seconds"],
         "utc": record["utc"],
-        "sha256": file_digest(path),
+        "sha256": hashlib.sha256(content).hexdigest(),
     }
     whole = {**zoo_record(), name: entry}
-    ordered = {network: whole[network] for network in zoo_names()}
-    write_all(path.parent, {RECORD: (json.dumps(ordered, indent=2, ensure_ascii=False) + "\n").encode()})
-    return path
+    ordered = {network: whole[network] for network in sorted(whole, key=by_family_and_depth)}
+    text = json.dumps(ordered, indent=2, ensure_ascii=False) + "\n"
+    return write_all(zoo_folder(), {file: content, RECORD: text.encode()})[0]
 
 
 @torch.no_grad()

@@ -62,11 +62,6 @@ class RunFolder:
         torch.save(dict(content), buffer)
         write_atomically(self.path / CHECKPOINT, buffer.getvalue())
 
-    def checkpoint(self) -> dict[str, Any] | None:
-        """The last checkpoint, on the CPU; None when there is none."""
-        path = self.path / CHECKPOINT
-        return read_training_checkpoint(path) if path.exists() else None
-
     def write_record(self, record: Mapping[str, Any]) -> None:
         """Write how the run was made."""
         text = json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False, default=str)
