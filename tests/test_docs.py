@@ -1,5 +1,6 @@
 """The documentation: its commands run, at toy size, its Python runs, and every page is in the menu."""
 
+import itertools
 import re
 import shlex
 from pathlib import Path
@@ -19,20 +20,31 @@ PAGES = sorted((ROOT / "docs").glob("*.md"))
 EVERY = [ROOT / "README.md", *PAGES]
 
 TOY_IMAGES = ["--images", "4", "--data", "cifar10-sample"]
+TOY_TRAINING = ["--data", "toy.npz", "--iterations", "1", "--batch-size", "2", "--normalize", "cifar10"]
 TOY = {
     "responses": [*TOY_IMAGES, "--format", "png"],
     "shatter --model": [*TOY_IMAGES, "--batch-size", "2", "--points", "4", "--lags", "1", "--seeds", "1"],
     "shatter": ["--seeds", "2", "--width", "10", "--points", "32", "--lags", "4", "--format", "png"],
     "gradients": [*TOY_IMAGES, "--batch-size", "4", "--seeds", "1", "--format", "png"],
-    "train": ["--data", "toy.npz", "--iterations", "1", "--batch-size", "2", "--normalize", "cifar10"],
+    "train": TOY_TRAINING,
+    "degradation": [*TOY_TRAINING, "--format", "png"],
+    "dynamics": ["--format", "png"],
+    "report": [],
     "models": [],
     "zoo": [],
     "figures": ["--format", "svg"],
 }
 """What makes a command small; given after its own options, the later one counts."""
 
+READ = {
+    "dynamics": ["train", "--model", "plain8", "--record", "responses,gradients", *TOY_TRAINING],
+    "report": ["responses", "--model", "plain8@init", *TOY["responses"]],
+}
+"""What makes a folder that a command reads."""
+
 WEIGHTS = re.compile(r"@[^,\s]+")
-LENGTH = re.compile(r"--(epochs|iterations) \S+|--verify")
+LENGTH = re.compile(r"--(epochs|iterations) \S+|--verify|(?<=--depths 20)[,\d]+")
+"""What is taken out of a command: long trainings, and nets deeper than one of 20 layers."""
 
 
 def blocks(path: Path, language: str) -> list[str]:
@@ -62,6 +74,9 @@ def test_commands_run(command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPa
         assert isinstance(group, TyperGroup)
         group.commands[words[0]].make_context(words[0], words[1:])
         return
+    if words[0] in READ:
+        for folder in itertools.takewhile(lambda word: not word.startswith("-"), words[1:]):
+            CliRunner().invoke(app, [*READ[words[0]], "--out", folder], catch_exceptions=False)
     key = f"{words[0]} --model" if f"{words[0]} --model" in TOY and "--model" in words else words[0]
     words += TOY[key]
     result = CliRunner().invoke(app, ["models", "resnet20"] if words == ["models"] else words, catch_exceptions=False)

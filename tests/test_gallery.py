@@ -4,10 +4,13 @@ import hashlib
 import inspect
 import json
 import shlex
+import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 from typer.testing import CliRunner
@@ -22,8 +25,32 @@ FIGURES = Path(__file__).parent.parent / "figures"
 by_name = pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.name)
 
 
+@pytest.fixture(scope="session")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with short runs of two small nets in its `runs`, that recorded their layers."""
+    folder = tmp_path_factory.mktemp("trained")
+    draw = np.random.default_rng(0)
+    parts: dict[str, Any] = {
+        f"x_{part}": draw.integers(0, 256, (32, 32, 32, 3), dtype=np.uint8) for part in ("train", "test")
+    }
+    np.savez(folder / "toy.npz", **parts, y_train=np.arange(32) % 10, y_test=np.arange(32) % 10)
+    recipe = gl.Recipe(iterations=4, batch_size=16)
+    for name in ("plain8", "resnet8"):
+        gl.train(
+            name,
+            str(folder / "toy.npz"),
+            recipe=recipe,
+            out=folder / "runs" / name,
+            device="cpu",
+            record=("responses", "gradients"),
+            every=1,
+        )
+    return folder
+
+
 @by_name
-def test_every_recipe_at_toy_size(recipe: Recipe, tmp_path: Path) -> None:
+def test_every_recipe_at_toy_size(recipe: Recipe, tmp_path: Path, runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(runs)
     _, paths = render(recipe, tmp_path, toy=True, device="cpu")
     assert {path.name for path in paths} == {f"{recipe.name}.{kind}" for kind in ("csv", "png", "pdf", "json")}
     assert len(pd.read_csv(tmp_path / f"{recipe.name}.csv")) > 0
@@ -40,9 +67,8 @@ class Called(GradlabError):
 
 
 @by_name
-def test_the_command_measures_what_the_recipe_does(
-    recipe: Recipe, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_the_command_measures_what_the_recipe_does(recipe: Recipe, monkeypatch: pytest.MonkeyPatch, runs: Path) -> None:
+    monkeypatch.chdir(runs)
     try:
         options = dict(recipe.options())
     except NotAtHand:
@@ -60,7 +86,6 @@ def test_the_command_measures_what_the_recipe_does(
         monkeypatch.setattr(gl, recipe.experiment.__name__, spy)
     words = shlex.split(recipe.command_line(options))
     assert words[0] == "gradlab"
-    monkeypatch.chdir(tmp_path)
     result = CliRunner().invoke(app, words[1:])
     assert len(calls) == 1, result.output
     args, kwargs = calls[0]
@@ -69,11 +94,16 @@ def test_the_command_measures_what_the_recipe_does(
         return
     bound = signature.bind(*args, **kwargs).arguments
     expected = {name: parameter.default for name, parameter in signature.parameters.items()} | options
-    for name in bound.keys() - {"progress"}:
-        got, wanted = bound[name], expected[name]
-        assert (list(got) if isinstance(got, list | tuple) else got) == (
-            list(wanted) if isinstance(wanted, list | tuple) else wanted
-        ), name
+    # How to train is nothing to a command that reads.
+    for name in bound.keys() - {"progress", "recipe", "training"}:
+        assert plain(bound[name]) == plain(expected[name]), name
+
+
+def plain(value: object) -> object:
+    """A value as it is whether written as a tuple, a list, a path or its name."""
+    return (
+        list(map(plain, value)) if isinstance(value, list | tuple) else str(value) if isinstance(value, Path) else value
+    )
 
 
 def test_names_and_their_mistakes() -> None:
@@ -124,6 +154,42 @@ def test_what_is_not_at_hand_is_named_and_skipped(monkeypatch: pytest.MonkeyPatc
     result = CliRunner().invoke(app, ["figures", "--all"])
     assert result.exit_code == 1
     assert "skipped he2015-fig7" in result.output
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("he2015-fig6", "no finished run"),
+        ("he2015-table6", "no finished run"),
+        ("dynamics-56", "runs/plain56 and runs/resnet56 recorded no layers"),
+    ],
+)
+def test_figures_of_trainings_need_runs(
+    name: str, reason: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (recipe,) = find_recipes([name])
+    assert reason in str(recipe.missing())
+
+
+def test_runs_that_are_finished_are_found(runs: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    shutil.copytree(runs / "runs", tmp_path / "runs")
+    path = tmp_path / "runs" / "plain8" / "record.json"
+    path.write_text(path.read_text().replace('"complete": true', '"complete": false'))
+    (tmp_path / "runs" / "notes").mkdir()
+    monkeypatch.chdir(tmp_path)
+    (recipe,) = find_recipes(["he2015-table6"])
+    options = recipe.options()
+    assert options == {"depths": (8,), "families": ("resnet",), "runs": "runs", "train_missing": False}
+    assert recipe.command_line(options) == "gradlab degradation --no-train --depths 8 --families resnet --runs runs"
+
+
+def test_the_page_says_how_networks_were_trained(runs: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(runs)
+    (recipe,) = find_recipes(["he2015-table6"])
+    render(recipe, tmp_path, toy=True, formats=())
+    page = readme(tmp_path)
+    assert "| plain8 | gradlab he2015, 4 iterations, batch 16, learning rate 0.1, seed 0 | 4 | float32 |" in page
 
 
 def test_bundled_weights_come_first(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -75,7 +75,8 @@ def degradation(
     joined = TrainingResult.concat(results)
     result = DegradationResult(joined.frame, joined.record, joined.notes)
     options = {
-        **asked,
+        # What is read is as it was trained; each network's facts say how.
+        **(asked if train_missing else {}),
         "depths": list(depths),
         "families": list(families),
         "runs": str(runs),

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 from gradlab import hub
-from gradlab.experiments import responses
+from gradlab.experiments import degradation, dynamics, responses
 from gradlab.experiments.architectures import architectures
 from gradlab.gallery.recipe import NotAtHand, Options, Recipe
+from gradlab.results import DegradationResult, TrainingResult
 from gradlab.zoo import zoo_names
 
 PAPER = "He et al. 2015, Deep Residual Learning for Image Recognition, arXiv:1512.03385"
@@ -29,6 +33,40 @@ def trained_networks() -> Options:
 def _downloaded(name: str) -> bool:
     entry = hub.published(name)
     return entry is not None and (hub.cache_folder() / entry.file).exists()
+
+
+RUNS = Path("runs")
+"""Where trainings are looked for, in the folder where the command runs."""
+
+
+def finished_runs() -> Options:
+    """The plain and residual nets that have a complete run here."""
+    folders = [folder for folder in sorted(RUNS.glob("*")) if (folder / "record.json").exists()]
+    found = [
+        match
+        for folder in folders
+        if (match := re.fullmatch(r"(plain|resnet)(\d+)", folder.name))
+        and TrainingResult.load(folder).record.get("complete")
+    ]
+    if not found:
+        raise NotAtHand(f"no finished run of a plain or residual net is in {RUNS}/ (gradlab degradation trains them)")
+    return {
+        "depths": tuple(sorted({int(match[2]) for match in found})),
+        "families": tuple(sorted({match[1] for match in found})),
+        "runs": str(RUNS),
+        "train_missing": False,
+    }
+
+
+def recorded_runs() -> Options:
+    """The runs of the two nets of 56 layers, if both recorded their layers."""
+    runs = tuple(str(RUNS / name) for name in ("plain56", "resnet56"))
+    if missing := [run for run in runs if not (Path(run) / "dynamics.csv").exists()]:
+        raise NotAtHand(
+            f"{' and '.join(missing)} recorded no layers "
+            "(gradlab train --model NAME --record responses,gradients --every log does that)"
+        )
+    return {"runs": runs}
 
 
 RECIPES = (
@@ -60,5 +98,57 @@ RECIPES = (
             "Measured on the 1,000 bundled test images; the paper does not say on which images it measured.",
             "The legend says whose weights were measured; the table gives their errors.",
         ),
+    ),
+    Recipe(
+        name="he2015-fig6",
+        paper=PAPER,
+        figure="Fig. 6, left and middle",
+        title="Training and test error of plain and residual nets",
+        claim="Deeper plain nets have the higher training error; ResNets overcome that and gain from depth.",
+        command=("degradation", "--no-train"),
+        experiment=degradation,
+        options=finished_runs,
+        toy={},
+        table=DegradationResult.curves,
+        differs=(
+            "The runs are those at hand, by the recipes in the table, one seed each; the paper trains for 64,000 "
+            "iterations. Networks of different recipes or lengths do not compare.",
+            "The training error is that of augmented images, over each epoch's batches as they were trained on.",
+            "The seconds above are those of reading the runs, not of training.",
+        ),
+    ),
+    Recipe(
+        name="he2015-table6",
+        paper=PAPER,
+        figure="Table 6",
+        title="Errors at the end of trainings on CIFAR-10, beside the paper's",
+        claim="Test errors are 8.75 % for ResNet-20, 7.51 % for 32, 7.17 % for 44, 6.97 % for 56 and 6.43 % for 110 "
+        "layers.",
+        command=("degradation", "--no-train"),
+        experiment=degradation,
+        options=finished_runs,
+        toy={},
+        draw=DegradationResult.last_errors_figure,
+        table=DegradationResult.summary,
+        differs=(
+            "The runs are those at hand, by the recipes in the table, one seed each; the paper trains for 64,000 "
+            "iterations, and gives ResNet-110's best of five runs.",
+            "Errors are those of the last epoch, not of the best. The table of the paper has no plain nets.",
+            "The seconds above are those of reading the runs, not of training.",
+        ),
+    ),
+    Recipe(
+        name="dynamics-56",
+        paper="gradlab, on the networks of He et al. 2015",
+        figure="ours",
+        title="Gradients and responses of 56 layers along the training",
+        claim="The paper has no such figure; it says of its plain nets with 34 layers (§4.1) that with batch "
+        "normalization gradients have healthy norms.",
+        command=("dynamics",),
+        experiment=dynamics,
+        options=recorded_runs,
+        toy={"runs": ("runs/plain8", "runs/resnet8")},
+        arguments=("runs",),
+        differs=("Norms and stds belong to the batch of their step.",),
     ),
 )

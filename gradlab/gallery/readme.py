@@ -56,6 +56,8 @@ def _section(record: dict[str, Any]) -> str:
     parts.append(_made(record))
     if any("accuracy" in network for network in _networks(record)):
         parts.append(_weights(record))
+    if any("steps" in network for network in _networks(record)):
+        parts.append(_runs(record))
     if record["differs"] or record["notes"]:
         parts.append("What differs from the paper, and notes:\n\n" + _bullets([*record["differs"], *record["notes"]]))
     parts.append(f"Files: [{name}.pdf]({name}.pdf), [{name}.csv]({name}.csv), [{name}.json]({name}.json).")
@@ -94,4 +96,14 @@ def _weights(record: dict[str, Any]) -> str:
             f"| {network['name']} | {network['weights_label']} | {network['recipe'] or '–'} | {error} "
             f"| {here} | {network['images']:,} of {network['data']} |"
         )
+    return "\n".join(rows)
+
+
+def _runs(record: dict[str, Any]) -> str:
+    """A row a training: by which recipe, on what."""
+    rows = ["| network | trained by | steps | computed in | on |", "|---|---|--:|---|---|"]
+    rows += [
+        f"| {run['network']} | {run['recipe']} | {run['steps']:,} | {run['arithmetic']} | {run['device']} |"
+        for run in _networks(record)
+    ]
     return "\n".join(rows)

@@ -42,10 +42,12 @@ class Recipe:
         figure: Which figure of the paper.
         title: What it shows, in a few words.
         claim: What the paper says that it shows.
-        command: The gradlab command that measures the same, without the options of the measurement.
+        command: The gradlab command that measures the same, with its switches, without the other options of the
+            measurement.
         experiment: The function of the public interface that the command calls.
         options: Its arguments, from what is at hand; raises `NotAtHand` where something is missing.
-        toy: Arguments that make it small enough for a test; with `models` among them nothing need be at hand.
+        toy: Arguments that make it small enough for a test; with `models` or `runs` among them nothing
+            need be at hand of what the figure itself needs.
         draw: From the result to the figure.
         table: From the result to the rows of the CSV.
         differs: What is not as in the paper, a sentence each.
@@ -76,12 +78,14 @@ class Recipe:
 
     def small(self) -> dict[str, Any]:
         """The arguments at toy size."""
-        return {**({} if "models" in self.toy else self.options()), **self.toy}
+        return {**({} if {"models", "runs"} & self.toy.keys() else self.options()), **self.toy}
 
     def command_line(self, options: Options) -> str:
         """The command that measures with these options: `gradlab shatter --depths 2,4 …`."""
         words = ["gradlab", *self.command]
         for name, value in options.items():
+            if isinstance(value, bool):
+                continue
             listed = list(map(str, value if isinstance(value, list | tuple) else [value]))
             option = "--model" if name == "models" else f"--{name.replace('_', '-')}"
             words += listed if name in self.arguments else [option, ",".join(listed)]

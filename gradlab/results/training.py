@@ -174,6 +174,14 @@ class DegradationResult(TrainingResult):
     title: ClassVar[str | None] = "Error of plain and residual nets"
     captions: ClassVar[Mapping[str, str]] = {"degradation": f"{_CAPTION} After He et al. 2015, Fig. 6."}
 
+    def last_errors_figure(self) -> Figure:
+        """Errors of the last epoch as marks, the paper's test errors beside them (He et al. 2015, Table 6)."""
+        from matplotlib.figure import Figure
+
+        from gradlab.plots import last_errors_figure
+
+        return last_errors_figure(self.summary(), Figure())
+
     @classmethod
     def record_file(cls) -> str:
         """`degradation.json`."""
