@@ -124,7 +124,7 @@ def broken(tmp_path: Path) -> Path:
     ("args", "code", "message"),
     [
         (["--model", "resnt110@init"], 2, "did you mean resnet110"),
-        (["--model", "resnet20"], 2, "resnet20@init"),
+        (["--model", "resnet8"], 2, "resnet8@init"),
         (["--model", "resnet20@resnet8.pth"], 2, "holds resnet8 or plain8, not resnet20"),
         (["--model", "resnet8@short.pth"], 1, "short.pth is damaged"),
         (["--model", "resnet8@evil.pth"], 1, "is refused: reading it needs pickle"),

@@ -43,7 +43,7 @@ def test_what_build_says_of_a_network() -> None:
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ("resnet20", "no bundled trained weights: give resnet20@init, .* or resnet20@hub"),
+        ("resnet1202", "no bundled trained weights: give resnet1202@init, .* or resnet1202@hub"),
         ("plain8", "no bundled trained weights: give plain8@init"),
         ("resnet20@init:x", "whole number"),
         ("resnet20@inti", "inti does not exist; WEIGHTS is"),
