@@ -1,8 +1,9 @@
 """ParameterGradients: norms against float64 brute force, schedules, scalers, and gradients that are not there."""
 
-import copy
 import math
 import pickle
+import subprocess
+import sys
 import warnings
 from collections.abc import Callable
 from functools import cache
@@ -284,35 +285,50 @@ def test_a_scaler_is_divided_out_once(unscale: bool) -> None:
         assert found.tolist() == pytest.approx(expected.tolist(), rel=1e-5)
 
 
+SHARDS = """
+import copy, datetime, sys
+import torch
+from torch import nn
+from torch.distributed.fsdp import fully_shard
+import gradlab as gl
+
+rank, store = int(sys.argv[1]), sys.argv[2]
+torch.set_num_threads(1)
+torch.distributed.init_process_group(
+    "gloo", init_method=f"file://{store}", rank=rank, world_size=2, timeout=datetime.timedelta(seconds=60)
+)
+torch.manual_seed(0)
+model = nn.Sequential(nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 3))
+whole = copy.deepcopy(model)
+fully_shard(model, mesh=torch.distributed.device_mesh.init_device_mesh("cpu", (2,)))
+x = torch.randn(6, 4, generator=torch.Generator().manual_seed(1))
+with gl.ParameterGradients(model) as probe:
+    model(x).square().sum().backward()
+    probe.step()
+whole(x).square().sum().backward()
+expected = torch.tensor([whole[i].weight.grad.double().norm().item() for i in (0, 2)])
+found = torch.tensor(probe.result().frame["grad_norm"].tolist())
+torch.testing.assert_close(found, expected)
+torch.distributed.destroy_process_group()
+"""
+
+
 @pytest.mark.slow
 def test_shards_of_a_dtensor_are_taken_together(tmp_path: Path) -> None:
-    """Two processes, of which this is one."""
-    store = str(tmp_path / "store")
-    other = torch.multiprocessing.spawn(_shard, (1, store), nprocs=1, join=False)
-    _shard(0, 0, store)
-    assert other.join()
-
-
-def _shard(_: int, rank: int, store: str) -> None:
-    from torch.distributed.fsdp import fully_shard
-
-    torch.set_num_threads(1)
-    torch.distributed.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
-    try:
-        torch.manual_seed(0)
-        model = nn.Sequential(nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 3))
-        whole = copy.deepcopy(model)
-        mesh = torch.distributed.device_mesh.init_device_mesh("cpu", (2,))
-        fully_shard(model, mesh=mesh)
-        x = torch.randn(6, 4, generator=torch.Generator().manual_seed(1))
-        with gl.ParameterGradients(model) as probe:
-            model(x).square().sum().backward()
-            probe.step()
-        whole(x).square().sum().backward()
-        expected = [whole[i].weight.grad.double().norm().item() for i in (0, 2)]
-        assert probe.result().frame["grad_norm"].tolist() == pytest.approx(expected, rel=1e-5)
-    finally:
-        torch.distributed.destroy_process_group()
+    """In two processes, each with a half of every weight."""
+    script = tmp_path / "shards.py"
+    script.write_text(SHARDS)
+    command = [sys.executable, str(script)]
+    processes = [
+        subprocess.Popen([*command, str(rank), str(tmp_path / "store")], stderr=subprocess.PIPE, text=True)
+        for rank in (0, 1)
+    ]
+    for process in processes:
+        try:
+            _, said = process.communicate(timeout=150)
+        finally:
+            process.kill()
+        assert process.returncode == 0, said
 
 
 def test_flattened_parameters_are_refused() -> None:
