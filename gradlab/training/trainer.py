@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gradlab.errors import GradlabError
+from gradlab.results.training import COLUMNS
 from gradlab.training.arithmetic import Arithmetic
 from gradlab.training.augmentation import EpochPlan
 from gradlab.training.evaluation import evaluate
@@ -22,7 +23,6 @@ from gradlab.training.interruption import Interrupted, StopRequest
 from gradlab.training.recipe import Recipe
 from gradlab.training.run_folder import METRICS, GrowingTable, RunFolder
 
-METRICS_COLUMNS = ("step", "epoch", "learning_rate", "train_loss", "train_error", "test_loss", "test_error")
 LOOK_EVERY = 100
 """Steps between two looks at the training loss, each a wait for the device."""
 
@@ -145,7 +145,7 @@ class Trainer:
             Interrupted: After SIGINT or SIGTERM, the checkpoint written.
         """
         lengths = dict(lengths or {})
-        table = GrowingTable(folder.path / METRICS, METRICS_COLUMNS, lengths.get(METRICS, 0))
+        table = GrowingTable(folder.path / METRICS, COLUMNS, lengths.get(METRICS, 0))
         test_every = test_every or self.epoch_steps
         row: dict[str, float] = {}
         started, images_since = time.perf_counter(), 0
