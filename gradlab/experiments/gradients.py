@@ -19,12 +19,12 @@ from gradlab.experiments.responses import near_chance
 from gradlab.experiments.subjects import (
     BatchNormMode,
     Progress,
+    asked_for,
     assumptions,
     has_batch_norm,
     is_trained,
     label_of_all,
     network_facts,
-    one_each,
     unique_label,
     with_weights,
 )
@@ -118,14 +118,12 @@ def gradients(
     """
     stopwatch = Stopwatch()
     settings = _Settings(loss, mode, bn, dtype, per_example)
-    asked = [models] if isinstance(models, str | nn.Module) else list(models)
-    if not asked:
-        raise UsageError("name at least one network")
+    asked = asked_for(models, normalize)
     if seeds < 1:
         raise UsageError(f"there is at least one seed; got {seeds}")
     where = pick_device(device)
     results: list[GradientsResult] = []
-    for spec, normalization in zip(asked, one_each(normalize, len(asked)), strict=True):
+    for spec, normalization in asked:
         variants = with_weights(spec, weights, range(seed, seed + seeds))
         label = unique_label(label_of_all(variants), [result.networks[0] for result in results])
         streams = [
@@ -139,7 +137,7 @@ def gradients(
         results.append(_network(passes, settings, seed, normalization, progress))
     result = GradientsResult.concat(results)
     options: dict[str, Any] = {
-        "models": [spec if isinstance(spec, str) else type(spec).__name__ for spec in asked],
+        "models": [spec if isinstance(spec, str) else type(spec).__name__ for spec, _ in asked],
         "weights": weights,
         "data": data,
         "images": images,

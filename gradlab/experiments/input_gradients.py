@@ -18,13 +18,13 @@ from gradlab.experiments.responses import runner
 from gradlab.experiments.subjects import (
     BatchNormMode,
     Progress,
+    asked_for,
     assumptions,
     forward,
     has_batch_norm,
     is_trained,
     label_of_all,
     network_facts,
-    one_each,
     unique_label,
     with_weights,
 )
@@ -121,16 +121,14 @@ def input_gradients(
     """
     stopwatch = Stopwatch()
     settings = _Settings(bn, norm_grad, points, lags, dtype)
-    asked = [models] if isinstance(models, str | nn.Module) else list(models)
-    if not asked:
-        raise UsageError("name at least one network")
+    asked = asked_for(models, normalize)
     if batch_size < 2 or seeds < 1:
         raise UsageError(
             f"batches have at least 2 images, and there is at least one seed; got {batch_size} and {seeds}"
         )
     where = pick_device(device)
     results: list[InputGradientsResult] = []
-    for spec, normalization in zip(asked, one_each(normalize, len(asked)), strict=True):
+    for spec, normalization in asked:
         variants = [
             (model, batches(data, batch_size, model, device=where, images=images, normalize=normalization, seed=seed))
             for model in with_weights(spec, weights, range(seed, seed + seeds))
@@ -139,7 +137,7 @@ def input_gradients(
         results.append(_measured(variants, settings, taken, normalization, progress))
     result = InputGradientsResult.concat(results)
     options: dict[str, Any] = {
-        "models": [spec if isinstance(spec, str) else type(spec).__name__ for spec in asked],
+        "models": [spec if isinstance(spec, str) else type(spec).__name__ for spec, _ in asked],
         "weights": weights,
         "data": data,
         "images": images,

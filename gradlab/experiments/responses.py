@@ -15,6 +15,7 @@ from gradlab.experiments.device import device_name, pick_device
 from gradlab.experiments.subjects import (
     BatchNormMode,
     Progress,
+    asked_for,
     assumptions,
     copy_of,
     forward,
@@ -22,7 +23,6 @@ from gradlab.experiments.subjects import (
     is_trained,
     label_of,
     network_facts,
-    one_each,
     unique_label,
 )
 from gradlab.models import batch_statistics, fold_batch_norm
@@ -80,15 +80,12 @@ def responses(
         GradlabError: When something cannot be read or run.
     """
     stopwatch = Stopwatch()
-    asked = [models] if isinstance(models, str | nn.Module) else list(models)
-    if not asked:
-        raise UsageError("name at least one network")
+    asked = asked_for(models, normalize)
     if bn not in (None, "eval", "batch"):
         raise UsageError(f"bn is eval or batch, not {bn!r}")
     where = pick_device(device)
-    specs = one_each(normalize, len(asked))
     results: list[ResponsesResult] = []
-    for spec, normalization in zip(asked, specs, strict=True):
+    for spec, normalization in asked:
         model = build(spec, weights, seed=seed) if isinstance(spec, str) else spec
         label = unique_label(label_of(model), [result.networks[0] for result in results])
         if no_data:
@@ -103,7 +100,7 @@ def responses(
         if same_recipe and facts["recipe"] is None:
             facts["recipe"] = "taken to be the same"
     options: dict[str, Any] = {
-        "models": [spec if isinstance(spec, str) else type(spec).__name__ for spec in asked],
+        "models": [spec if isinstance(spec, str) else type(spec).__name__ for spec, _ in asked],
         "weights": weights,
         "data": None if no_data else data,
         "images": images,

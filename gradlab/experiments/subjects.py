@@ -79,14 +79,25 @@ def unique_label(label: str, taken: Sequence[str]) -> str:
     return label if label not in taken else f"{label} ({sum(t.startswith(label) for t in taken) + 1})"
 
 
-def one_each(normalize: str | Sequence[str] | None, count: int) -> list[str | None]:
-    """A normalization for each network, from none, one or as many."""
+def asked_for(
+    models: Sequence[str | nn.Module] | str | nn.Module, normalize: str | Sequence[str] | None
+) -> list[tuple[str | nn.Module, str | None]]:
+    """Each network of a measurement with its normalization: none, one for all, or one each.
+
+    Raises:
+        UsageError: For no network, or another number of normalizations.
+    """
+    asked = [models] if isinstance(models, str | nn.Module) else list(models)
+    if not asked:
+        raise UsageError("name at least one network")
     if normalize is None or isinstance(normalize, str):
-        return [normalize] * count
+        return [(model, normalize) for model in asked]
     specs = [Normalization(spec).spec for spec in normalize]
-    if len(specs) not in (1, count):
-        raise UsageError(f"give one normalization for all networks or one for each of the {count}; got {len(specs)}")
-    return [specs[0]] * count if len(specs) == 1 else [*specs]
+    if len(specs) not in (1, len(asked)):
+        raise UsageError(
+            f"give one normalization for all networks or one for each of the {len(asked)}; got {len(specs)}"
+        )
+    return list(zip(asked, specs * len(asked) if len(specs) == 1 else specs, strict=True))
 
 
 def assumptions(model: nn.Module, label: str, used: str | None, asked: str | None) -> list[str]:
