@@ -25,6 +25,26 @@ def test_crelu_keeps_everything():
     assert both.shape == (4, 6, 32, 32)
 
 
+def test_crelu_passes_every_gradient_by_exactly_one_half():
+    x = torch.tensor([[-2.0, -0.0, 0.0, 3.0]], requires_grad=True)
+    first, second = crelu(x).chunk(2, dim=1)
+    (by_first,) = torch.autograd.grad(first.sum(), x, retain_graph=True)
+    (by_second,) = torch.autograd.grad(second.sum(), x)
+    assert by_first.tolist() == [[0, 0, 0, 1]]
+    assert by_second.tolist() == [[-1, -1, -1, 0]]
+
+
+@pytest.mark.parametrize("name", ["plain56-ll-width=4", "mlp50-ll"])
+def test_looks_linear_has_one_gradient_in_float32_even_where_values_are_zero(name):
+    model = gl.build(f"{name}@init:1")
+    shape = (1,) if name.startswith("mlp") else (3, 32, 32)
+    x = torch.randn(6, *shape, generator=torch.Generator().manual_seed(0))
+    x[0] = 0  # every value on the way is 0 exactly, or as good as
+    (gradient,) = torch.autograd.grad(model(x.requires_grad_()).sum(), x)
+    assert gradient.abs().max() > 0
+    torch.testing.assert_close(gradient, gradient[3:4].expand_as(gradient), rtol=0, atol=0)
+
+
 @pytest.mark.parametrize("name", LOOKS_LINEAR)
 def test_looks_linear_is_linear_as_initialized(name):
     model = create(name).double()

@@ -10,9 +10,12 @@ from gradlab.models.blocks import convolution
 def crelu(x: Tensor) -> Tensor:
     """Concatenated ReLU, (relu(x), relu(−x)): from (B, C, …) to (B, 2 C, …), and nothing is lost.
 
-    Shang et al. 2016 (arXiv:1603.05201), Definition 2.1.
+    Shang et al. 2016 (arXiv:1603.05201), Definition 2.1. The derivative at 0 belongs to the second half alone. Of
+    millions of float32 values a few are exactly 0: were both halves flat there, as relu(−x) has it, the gradient of
+    a linear net would have gaps.
     """
-    return F.relu(torch.cat((x, -x), dim=1))
+    positive = F.relu(x)
+    return torch.cat((positive, positive - x), dim=1)
 
 
 class LooksLinearBlock(nn.Module):

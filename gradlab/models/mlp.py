@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from gradlab.models.batch_scaling import BatchCentering, BatchRMSNorm
 from gradlab.models.initialization import materialize
+from gradlab.models.looks_linear import crelu
 from gradlab.models.mlp_family import Family, Init, MLPArchitecture
 from gradlab.models.mlp_weights import WeightStream
 
@@ -59,8 +60,8 @@ _NORMS = {"none": nn.Identity, "center": BatchCentering, "rms": BatchRMSNorm, "b
 
 
 def activation(family: Family, z: Tensor) -> Tensor:
-    """ReLU, or in a looks-linear net the concatenated ReLU (Shang et al. 2016): (B, N) to (B, N) or (B, 2N)."""
-    return F.relu(torch.cat([z, -z], -1)) if family.kind == "ll" else F.relu(z)
+    """ReLU, or in a looks-linear net the concatenated ReLU: (B, N) to (B, N) or (B, 2N)."""
+    return crelu(z) if family.kind == "ll" else F.relu(z)
 
 
 @torch.no_grad()

@@ -86,5 +86,5 @@ def _normalized(family: Family, z: Tensor) -> Tensor:
 
 
 def _activation(family: Family, z: Tensor) -> Tensor:
-    """ReLU; the concatenated one of looks-linear nets, already contracted with its mirrored weights."""
-    return z.relu() - (-z).relu() if family.kind == "ll" else z.relu()
+    """ReLU; the concatenated one of looks-linear nets, contracted with its mirrored weights, is the identity."""
+    return z if family.kind == "ll" else z.relu()
