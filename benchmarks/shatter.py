@@ -3,9 +3,11 @@
     python benchmarks/shatter.py [--depth 128] [--rounds 7] [--family resnet] [--device cuda]
 
 Every figure is a ratio within one process, of one seed's pass over all layers, statistics of activation included.
-`arithmetic` is the products of weights with states and tangents alone, 2·N²·2M operations a layer, at the rate that
-this machine multiplies such matrices, in float64 for looks-linear nets, as they need; `weights` is drawing them. Take
-the ratios on a machine that does nothing else: memory shared with others slows the pass more than the products.
+`arithmetic` is the products of weights with states and tangents, 2·N²·2M operations a layer, at the rate that this
+machine multiplies such matrices, in float64 for looks-linear nets, as they need. Those have orthogonal weights, of
+which each needs the Householder factors and their product besides, 8/3·N³ operations, counted at the same rate;
+`weights` is drawing them. Take the ratios on a machine that does nothing else: memory shared with others slows the
+pass more than the products.
 `module, point by point` is what notebooks do: a forward and a backward pass for every input, the statistics of
 normalization frozen; a few points are timed and counted up. With cuda, also the ratio of one CPU core's time to that
 of all seeds in one batch.
@@ -48,8 +50,10 @@ def main() -> None:
                 times[name].append(seconds)
     times["module, point by point"] = [seconds * POINTS / 4 for seconds in times["module, point by point"]]
 
-    operations = depth * 2 * WIDTH**2 * 2 * POINTS
-    rate = operations / statistics.median(times["arithmetic"]) / 1e9
+    products = 2 * WIDTH**2 * 2 * POINTS
+    rate = depth * products / statistics.median(times["arithmetic"]) / 1e9
+    orthogonal = 8 / 3 * WIDTH**3 if family.kind == "ll" else 0
+    times["arithmetic"] = [seconds * (1 + orthogonal / products) for seconds in times["arithmetic"]]
     print(f"{family.name}, depth {depth}, one seed, one thread; {rate:.0f} GFLOP/s in products of this shape")
     for name in variants:
         ratios = [a / b for a, b in zip(times[name], times["arithmetic"], strict=True)]

@@ -95,13 +95,12 @@ def forward_mode(
     )  # fmt: skip
     for depth in range(1, last + 1):
         if not residual and depth in depths:
-            active, passing = _activate(family, z, hidden, None)
+            end = torch.empty_like(run.active[0]), torch.empty_like(run.passing[0])
+            _activate(family, z, hidden, None, places, *end)
             run.gradients[depth] = _gradient(readout, hidden.tangent, exponent)
-            run.end_active[depth], run.end_passing[depth] = active.sum(-1), passing.index_select(-1, places)
+            run.end_active[depth], run.end_passing[depth] = end
         scale = run.scale[depth - 1] if residual or depth > 1 else None
-        active, passing = _activate(family, z, hidden, scale)
-        torch.sum(active, -1, out=run.active[depth - 1])
-        torch.index_select(passing, -1, places, out=run.passing[depth - 1])
+        _activate(family, z, hidden, scale, places, run.active[depth - 1], run.passing[depth - 1])
         if residual or depth < last:
             weight = batch([s.layer() for s in streams])
             if scale is not None and family.norm in ("rms", "bn"):
@@ -119,37 +118,46 @@ class _Rows:
     """States at all inputs and their tangents in one memory, (S, N, 2M)."""
 
     def __init__(self, both: Tensor) -> None:
-        self.both = both
+        self.both, self.eps = both, both.new_tensor(EPS)
         self.state, self.tangent = both.chunk(2, -1)
 
 
-def _activate(family: Family, z: _Rows, hidden: _Rows, scale: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Write states and tangents after centring and ReLU into `hidden`, yet to be scaled.
+def _activate(
+    family: Family, z: _Rows, hidden: _Rows, scale: Tensor | None, places: Tensor, count: Tensor, passing: Tensor
+) -> None:
+    """Take states and tangents through centring and ReLU; scaling them is left to the weights.
 
     Args:
         family: What the net is made of.
         z: Before the norm.
-        hidden: After the ReLU.
+        hidden: Where to write them.
         scale: Where to write the scale, (S, N, 1), ones; None where there is no norm.
-
-    Returns:
-        What is active and what the gradient passes, of 0 and 1.
+        places: Of the pair of inputs.
+        count: Where to write at how many inputs a neuron is active, (S, N); (S, 2N) in a looks-linear net.
+        passing: Where to write whether the gradient passes a neuron at the pair, (S, N, 2).
     """
-    state = z.state
+    if family.kind == "ll":
+        # Weights (W′, −W′) undo the concatenated ReLU, of which one side or the other passes: `looks_linear.crelu`.
+        first, second = count.chunk(2, -1)
+        torch.sum(torch.gt(z.state, 0, out=hidden.state), -1, out=first)
+        torch.sub(z.state.new_tensor(z.state.shape[-1]), first, out=second)
+        passing.fill_(1)
+        hidden.both.copy_(z.both)
+        return
+    # Numbers are passed as factors, and ε as a tensor: in an operation of their own each costs as much as a row.
+    state, share = z.state, 1 / z.state.shape[-1]
     if scale is not None and family.norm in ("center", "bn"):
-        state = torch.sub(state, state.mean(-1, keepdim=True), out=hidden.state)
+        state = torch.sub(state, state.sum(-1, keepdim=True), alpha=share, out=hidden.state)
     if scale is not None and family.norm in ("rms", "bn"):
         norm = torch.linalg.vector_norm(state, dim=-1, keepdim=True)
-        torch.mul(norm, norm, out=scale).div_(state.shape[-1]).add_(EPS).rsqrt_()
-    # Numbers and not booleans: what is made of them runs many times faster on a CPU.
-    if family.kind == "ll":
-        active = torch.cat([state, -state], -2).relu_().sign_()
-        passing = torch.add(*active.chunk(2, -2))
-        torch.mul(state, passing, out=hidden.state)
-    else:
-        active = passing = torch.clamp(state, min=0, out=hidden.state).sign()
-    torch.mul(z.tangent, passing, out=hidden.tangent)
-    return active, passing
+        torch.addcmul(z.eps, norm, norm, value=share, out=scale).rsqrt_()
+    torch.clamp(state, min=0, out=hidden.state)
+    # Numbers and not booleans: what is made of them runs many times faster on a CPU. Where tangents will stand, so
+    # that there is no more memory than fits into the cache.
+    active = torch.gt(hidden.state, 0, out=hidden.tangent)
+    torch.sum(active, -1, out=count)
+    torch.index_select(active, -1, places, out=passing)
+    hidden.tangent *= z.tangent
 
 
 def _gradient(readout: Tensor, tangents: Tensor, exponent: Tensor) -> Tensor:
