@@ -49,7 +49,7 @@ def render(
     options = recipe.small() if toy else dict(recipe.options())
     result = recipe.measure(options, device=device, progress=progress)
     contents = {f"{recipe.name}.csv": recipe.table(result).to_csv(index=False).encode()}
-    contents |= drawn(lambda: {recipe.name: recipe.draw(result)}, formats, PNG_DPI)
+    contents |= drawn({recipe.name: lambda: recipe.draw(result)}, formats, PNG_DPI)
     digests = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
     record = _facts(recipe, toy) | {**result.record, "notes": result.notes, "findings": result.findings()}
     record |= {"command": recipe.command_line(options), "sha256": digests}

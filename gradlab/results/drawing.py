@@ -15,12 +15,13 @@ _UNDATED: dict[str, dict[str, Any]] = {"pdf": {"CreationDate": None}, "svg": {"D
 
 
 def drawn(
-    figures: Callable[[], Mapping[str, Figure]], formats: Sequence[str], dpi: int | None = None
+    figures: Mapping[str, Callable[[], Figure]], formats: Sequence[str], dpi: int | None = None
 ) -> dict[str, bytes]:
     """Draw figures in gradlab's theme.
 
     Args:
-        figures: Makes the figures, by file name without suffix; called within the theme.
+        figures: What makes each, by file name without suffix; called within the theme, one after another, so that
+            no more than one is in memory.
         formats: Of `png`, `pdf` and `svg`.
         dpi: Of PNGs; None takes the theme's.
 
@@ -31,7 +32,8 @@ def drawn(
 
     contents = {}
     with theme():
-        for name, figure in figures().items():
+        for name, make in figures.items():
+            figure = make()
             for kind in formats:
                 buffer = io.BytesIO()
                 figure.savefig(buffer, format=kind, dpi=dpi, metadata=_UNDATED.get(kind))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
@@ -80,11 +80,11 @@ class Result:
         """The figure at the width of a column, on no screen."""
         raise UsageError(f"a {self.name} result has no figure of its own")
 
-    def _figures(self) -> Mapping[str, Figure]:
-        """The figures that `save` writes, by file name without suffix."""
-        return {self.name: self.figure()}
+    def _figures(self) -> Mapping[str, Callable[[], Figure]]:
+        """What makes each of the figures that `save` writes, by file name without suffix."""
+        return {self.name: self.figure}
 
-    def _all_figures(self) -> Mapping[str, Figure]:
+    def _all_figures(self) -> Mapping[str, Callable[[], Figure]]:
         """Every figure that the measurement allows, by file name without suffix."""
         return self._figures()
 
@@ -115,7 +115,7 @@ class Result:
             text = text_table(self.summary(), self.formats, kind)
             contents[f"{self.name}-{self.table}.{TABLE_SUFFIXES[kind]}"] = text.encode()
         if formats:
-            contents.update(drawn(self._figures, formats))
+            contents.update(drawn(self._figures(), formats))
         # The record comes last and vouches for the rest: `load` refuses files of different runs.
         digests = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
         contents[self.record_file()] = self._json(digests).encode()
@@ -157,7 +157,7 @@ class Result:
 
     def svg(self) -> dict[str, str]:
         """Every figure that the measurement allows as SVG text, by its name."""
-        files = drawn(self._all_figures, ("svg",))
+        files = drawn(self._all_figures(), ("svg",))
         return {name.removesuffix(".svg"): content.decode() for name, content in files.items()}
 
     def __rich__(self) -> Group:

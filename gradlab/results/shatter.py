@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -139,12 +140,13 @@ class ShatterResult(Result):
             return theory_figure(self.layers_frame, self.summary_frame, Figure())
         return coactivation_figure(self.layers_frame, Figure())
 
-    def _figures(self) -> Mapping[str, Figure]:
-        return {self.name if which == "acf" else f"{self.name}-{which}": self.figure(which) for which in self.figures}
+    def _figures(self) -> Mapping[str, Callable[[], Figure]]:
+        names = {which: self.name if which == "acf" else f"{self.name}-{which}" for which in self.figures}
+        return {name: partial(self.figure, which) for which, name in names.items()}
 
-    def _all_figures(self) -> Mapping[str, Figure]:
+    def _all_figures(self) -> Mapping[str, Callable[[], Figure]]:
         drawable = FIGURES if len(self.layers_frame) else FIGURES[:2]
-        return {f"{self.name}-{which}": self.figure(which) for which in drawable}
+        return {f"{self.name}-{which}": partial(self.figure, which) for which in drawable}
 
     def _more_files(self) -> dict[str, bytes]:
         """The other frames, and `gradients.npz`: x, and an array (S, M) a network and depth."""

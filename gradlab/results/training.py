@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -148,8 +148,8 @@ class TrainingResult(Result):
 
         return errors_figure(self.curves(), Figure())
 
-    def _figures(self) -> Mapping[str, Figure]:
-        return {} if self.frame.empty else {self.name: self.figure()}
+    def _figures(self) -> Mapping[str, Callable[[], Figure]]:
+        return {} if self.frame.empty else {self.name: self.figure}
 
     def curves(self) -> pd.DataFrame:
         """Errors epoch by epoch: network, epoch, step (the last of the epoch), steps, train_error, test_error.
