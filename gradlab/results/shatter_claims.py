@@ -15,6 +15,11 @@ _SIDE_BY_SIDE = (
     "Told, without a verdict, at every depth at which ff and another family were measured; ± is a standard error over "
     "seeds."
 )
+_PATHS = (
+    "Told, without a verdict, of the greatest depth. Counted are the paths active at two fixed inputs, a quarter of "
+    "the line from either end, the backward weights averaged analytically as in the proofs of Balduzzi et al. 2017, "
+    "Theorems 1 to 3; ± is the jackknife's standard error over seeds."
+)
 _UNNORMALIZED = (
     "The deepest of the feedforward nets without normalization. Balduzzi et al. 2017, Theorem 1, takes neurons to be "
     "active independently at two inputs; without normalization they are not."
@@ -51,7 +56,7 @@ def claims(summary: pd.DataFrame) -> list[Finding]:
     """
     fits = summary[summary["statistic"].isin(("decay_exponent", "decay_log_factor"))]
     decays = [_decay(row, summary) for _, row in fits.iterrows()]
-    return _residual_against_feedforward(summary) + decays + _unnormalized(summary)
+    return _residual_against_feedforward(summary) + _paths(summary) + decays + _unnormalized(summary)
 
 
 def _residual_against_feedforward(summary: pd.DataFrame) -> list[Finding]:
@@ -68,6 +73,16 @@ def _residual_against_feedforward(summary: pd.DataFrame) -> list[Finding]:
         )
         findings.append(Finding(sentence, _SIDE_BY_SIDE))
     return findings
+
+
+def _paths(summary: pd.DataFrame) -> list[Finding]:
+    """The correlation by path counting, to as many digits as its error allows: it varies much from net to net."""
+    rows = summary[(summary["statistic"] == "path_correlation") & (summary["depth"] == summary["depth"].max())]
+    measured = [f"{_few_digits(row['value'], row['sem'])} in {row['network']}" for _, row in rows.iterrows()]
+    if not measured:
+        return []
+    sentence = f"At depth {rows['depth'].iloc[0]}, counting co-active paths, gradients at a fixed pair correlate by "
+    return [Finding(f"{sentence}{', '.join(measured)}.", _PATHS)]
 
 
 def _decay(row: pd.Series, summary: pd.DataFrame) -> Finding:
@@ -125,6 +140,10 @@ def _unnormalized(summary: pd.DataFrame) -> list[Finding]:
 
 def _value(row: pd.Series) -> str:
     return _plus_minus(row["value"], row["sem"])
+
+
+def _few_digits(value: float, error: float) -> str:
+    return f"{value:.3g} ± {error:.2g}" if error > 0 else f"{value:.3g}"
 
 
 def _plus_minus(value: float, error: float) -> str:
