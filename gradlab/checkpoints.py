@@ -9,7 +9,6 @@ import re
 import warnings
 import zipfile
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -165,7 +164,8 @@ def own_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def check_architecture(asked: Architecture, state: Mapping[str, Tensor], path: str | Path) -> None:
     """Hold a state dict against the name it was given under.
 
-    What a state dict does not show is taken from the name: β, and whether a net without projections is plain.
+    What a state dict does not show is taken from the name: scales, the order within most residual units, and whether a
+    net without projections is plain.
 
     Args:
         asked: What the name says.
@@ -179,7 +179,7 @@ def check_architecture(asked: Architecture, state: Mapping[str, Tensor], path: s
     if not found:
         some = ", ".join(list(state)[:3])
         raise UsageError(f"{path} is not a {asked.name}: its layers ({some}, …) are those of none of our networks")
-    if replace(asked, beta=1.0) not in found:
+    if asked.shown not in found:
         names = " or ".join(architecture.name for architecture in found)
         raise UsageError(f"{path} holds {names}, not {asked.name}")
 

@@ -57,6 +57,8 @@ def predicted_gradients(
     architecture = parse_name(network.name)
     if architecture.imagenet or architecture.looks_linear or architecture.option not in (None, "A") or size < 4:
         return None
+    if architecture.unit != "original" or architecture.shortcut_scale != 1:
+        return None
     if architecture.family == "plain":
         return _plain(architecture, size, bn) if responses or bn == "batch" else None
     return None if summed or bn == "eval" else _residual(architecture, size)

@@ -25,18 +25,12 @@ from gradlab.experiments.subjects import (
     network_facts,
     unique_label,
 )
-from gradlab.models import batch_statistics, fold_batch_norm
-from gradlab.models.cifar import CifarNet
-from gradlab.models.imagenet import ImageNetNet
+from gradlab.models import batch_statistics, fold_batch_norm, is_foldable
 from gradlab.networks import build
 from gradlab.probes import ResponseStd, predicted_response_std
 from gradlab.probes.responses import response_row
 from gradlab.probes.selection import Selection
 from gradlab.results import ResponsesResult, Stopwatch, make_record
-
-FOLDABLE = (CifarNet, ImageNetNet)
-"""Networks known to have nothing between a convolution and its batch normalization."""
-
 
 def responses(
     models: Sequence[str | nn.Module] | str | nn.Module,
@@ -147,7 +141,7 @@ def _measured(
             if progress is not None:
                 progress(label, done, stream.count)
     result = probe.result(label)
-    if isinstance(model, FOLDABLE) and mode == "eval":
+    if is_foldable(model) and mode == "eval":
         # Folded batch normalization can no longer tell the probe.
         result.frame["predicted_std"] = result.frame["layer"].map(predicted_response_std(model, layers))
     accuracy = correct.item() / stream.count if comparable else None
@@ -175,7 +169,7 @@ def runner(model: nn.Module, mode: BatchNormMode) -> nn.Module:
     clone = copy_of(model)
     if mode == "batch":
         return clone.to(memory_format=torch.contiguous_format)
-    if isinstance(model, FOLDABLE):
+    if is_foldable(model):
         clone = fold_batch_norm(clone)
     return clone.to(memory_format=torch.channels_last)
 

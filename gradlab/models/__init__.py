@@ -1,6 +1,6 @@
 """Networks of the papers, built from small blocks, and their names."""
 
-from gradlab.models.batch_norm import batch_statistics, fold_batch_norm
+from gradlab.models.batch_norm import batch_statistics, fold_batch_norm, is_foldable
 from gradlab.models.cost import Cost, cost, is_projection, multiply_adds_by_part, weighted_layers
 from gradlab.models.inference import infer_architectures
 from gradlab.models.meta import meta_copy
@@ -26,6 +26,7 @@ __all__ = [
     "forward_mode",
     "full_gradient",
     "infer_architectures",
+    "is_foldable",
     "is_mlp",
     "is_projection",
     "meta_copy",

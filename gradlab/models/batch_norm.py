@@ -7,6 +7,10 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from gradlab.models.blocks import BasicBlock, Bottleneck
+from gradlab.models.cifar import CifarNet
+from gradlab.models.imagenet import ImageNetNet
+
 
 @contextmanager
 def batch_statistics(model: nn.Module) -> Iterator[None]:
@@ -27,14 +31,19 @@ def batch_statistics(model: nn.Module) -> Iterator[None]:
             module.running_mean, module.running_var = mean, var
 
 
+def is_foldable(model: nn.Module) -> bool:
+    """Whether `fold_batch_norm` knows a network: ours, of original units, where each bnK follows its convK at once."""
+    blocks = [module for module in model.modules() if isinstance(module, BasicBlock | Bottleneck)]
+    return isinstance(model, CifarNet | ImageNetNet) and all(type(b) in (BasicBlock, Bottleneck) for b in blocks)
+
+
 def fold_batch_norm(model: nn.Module) -> nn.Module:
     """Fold every eval-mode batch normalization of one of our own networks into its convolution.
 
     The convolution then gives the response itself, in one pass over memory instead of two. Works in place.
 
     Args:
-        model: A `CifarNet` or `ImageNetNet` in eval mode, where bnK follows convK and, in a projection,
-            layer 1 follows layer 0.
+        model: A network that `is_foldable`, in eval mode. In a projection layer 1 follows layer 0.
     """
     for parent in model.modules():
         for name, child in list(parent.named_children()):

@@ -48,16 +48,23 @@ def shortcut(in_channels: int, out_channels: int, stride: int, option: ShortcutO
 class BasicBlock(nn.Module):
     """Two 3×3 convolutions (Fig. 5, left); without a shortcut, the same two layers of a plain net.
 
-    With β below 1 the shortcut dominates: x + β·F(x) (Balduzzi et al. 2017, arXiv:1702.08591, §3.2).
+    With β below 1 the shortcut dominates: x + β·F(x) (Balduzzi et al. 2017, arXiv:1702.08591, §3.2). With λ below 1
+    it fades from block to block: λ·x + F(x) (He et al. 2016, arXiv:1603.05027, Eq. 6 and Table 1).
     """
 
     expansion = 1
 
     def __init__(
-        self, in_channels: int, channels: int, stride: int = 1, option: ShortcutOption | None = "A", beta: float = 1.0
+        self,
+        in_channels: int,
+        channels: int,
+        stride: int = 1,
+        option: ShortcutOption | None = "A",
+        beta: float = 1.0,
+        shortcut_scale: float = 1.0,
     ) -> None:
         super().__init__()
-        self.beta = beta
+        self.beta, self.shortcut_scale = beta, shortcut_scale
         self.conv1 = convolution(in_channels, channels, kernel=3, stride=stride)
         self.bn1 = nn.BatchNorm2d(channels)
         self.conv2 = convolution(channels, channels, kernel=3)
@@ -68,9 +75,18 @@ class BasicBlock(nn.Module):
         """Map (B, C, H, W) to (B, C', H / stride, W / stride)."""
         out = F.relu(self.bn1(self.conv1(x)))
         out = self.bn2(self.conv2(out))
-        if self.shortcut is not None:
-            out = torch.add(self.shortcut(x), out, alpha=self.beta)
-        return F.relu(out)
+        return F.relu(out if self.shortcut is None else self.add(self.shortcut(x), out))
+
+    def add(self, kept: Tensor, branch: Tensor) -> Tensor:
+        """The addition: λ·h(x) + β·F(x), of what the shortcut kept and what the branch gives."""
+        if self.shortcut_scale != 1:
+            kept = self.shortcut_scale * kept
+        return torch.add(kept, branch, alpha=self.beta)
+
+    @staticmethod
+    def after_last(channels: int) -> nn.Module:
+        """What follows the last block of a network of such blocks: nothing."""
+        return nn.Identity()
 
 
 class Bottleneck(nn.Module):
@@ -115,10 +131,10 @@ def stage(
     blocks: int,
     stride: int,
     option: ShortcutOption | None,
-    beta: float = 1.0,
+    **scales: float,
 ) -> nn.Sequential:
-    """A row of blocks at one map size; only the first changes the size."""
+    """A row of blocks at one map size; only the first changes the size. `scales` are the blocks' own."""
     make: Callable[..., nn.Module] = block
-    first = make(in_channels, channels, stride, option, beta)
-    rest = (make(channels * block.expansion, channels, 1, option, beta) for _ in range(blocks - 1))
+    first = make(in_channels, channels, stride, option, **scales)
+    rest = (make(channels * block.expansion, channels, 1, option, **scales) for _ in range(blocks - 1))
     return nn.Sequential(first, *rest)

@@ -47,10 +47,10 @@ class ImageNetNet(nn.Module):
         self.conv1 = nn.Conv2d(3, width, 7, stride=2, padding=3, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
         self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
-        self.layer1 = stage(block, width, width, counts[0], 1, option, beta)
-        self.layer2 = stage(block, grown, 2 * width, counts[1], 2, option, beta)
-        self.layer3 = stage(block, 2 * grown, 4 * width, counts[2], 2, option, beta)
-        self.layer4 = stage(block, 4 * grown, 8 * width, counts[3], 2, option, beta)
+        self.layer1 = stage(block, width, width, counts[0], 1, option, beta=beta)
+        self.layer2 = stage(block, grown, 2 * width, counts[1], 2, option, beta=beta)
+        self.layer3 = stage(block, 2 * grown, 4 * width, counts[2], 2, option, beta=beta)
+        self.layer4 = stage(block, 4 * grown, 8 * width, counts[3], 2, option, beta=beta)
         self.fc = nn.Linear(8 * grown, classes)
 
     def forward(self, x: Tensor) -> Tensor:

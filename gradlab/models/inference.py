@@ -16,8 +16,9 @@ def infer_architectures(state: Mapping[str, Tensor]) -> list[Architecture]:
     """The architectures of ours that have exactly this state dict's layers.
 
     A plain net and its option-A residual net have the same keys and shapes: both are returned, the
-    residual one first. β of the residual branches is not in a state dict: it is given as 1, and whoever loads
-    one has to say. The list is empty for a state dict that is none of ours.
+    residual one first. Scales are not in a state dict, nor the order of operations in a residual unit but that of
+    full pre-activation: they are given as 1 and as the original, and whoever loads one has to say
+    (`Architecture.shown`). The list is empty for a state dict that is none of ours.
 
     Args:
         state: Parameters and buffers under our key names.
@@ -54,6 +55,9 @@ def infer_architectures(state: Mapping[str, Tensor]) -> list[Architecture]:
     option = _option(projected, counts, bottleneck)
     if option is None:
         return []
+    if "last.0.weight" in state:
+        preact = Architecture("resnet", depth, option, width, unit="preact")
+        return [] if imagenet or option != "A" else [preact]
     found = [Architecture("resnet", depth, option, width, imagenet)]
     if option == "A" and not bottleneck:
         found.append(Architecture("plain", depth, None, width, imagenet))

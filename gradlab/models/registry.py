@@ -3,7 +3,7 @@
 import difflib
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, cast
 
 from torch import nn
@@ -17,6 +17,7 @@ from gradlab.models.initialization import he_initialize, materialize
 from gradlab.models.looks_linear import LooksLinearNet, looks_linear_initialize
 from gradlab.models.mlp import create_mlp
 from gradlab.models.mlp_family import is_mlp, parse_mlp
+from gradlab.models.residual_units import Unit
 
 CIFAR_DEPTHS = {"plain": (20, 32, 44, 56, 110), "resnet": (20, 32, 44, 56, 110, 1202)}
 DEEPEST = 10_000
@@ -24,10 +25,11 @@ DEEPEST = 10_000
 
 IMAGENET_DEPTHS = {"plain": (18, 34), "resnet": tuple(STAGES)}
 
+_NUMBER = r"\d*\.?\d+(?:e-?\d+)?"
 _NAME = re.compile(
     r"(?P<imagenet>imagenet/)?(?P<family>resnet|plain)(?P<depth>[1-9][0-9]*)"
-    r"(?:-(?P<option>[ABC]))?(?P<looks_linear>-ll)?(?:-width=(?P<width>[0-9]+))?"
-    r"(?:-beta=(?P<beta>\d*\.?\d+(?:e-?\d+)?))?"
+    r"(?:-(?P<option>[ABC]))?(?:-(?P<unit>bn-after-add|relu-before-add|relu-preact|preact))?(?P<looks_linear>-ll)?"
+    rf"(?:-width=(?P<width>[0-9]+))?(?:-shortcut=(?P<shortcut>{_NUMBER}))?(?:-beta=(?P<beta>{_NUMBER}))?"
 )
 
 
@@ -43,6 +45,8 @@ class Architecture:
         imagenet: Table 1's form rather than the CIFAR form of §4.2.
         beta: β of the residual branches, x + β·F(x).
         looks_linear: CReLU and mirrored orthogonal weights, in the place of ReLU and batch normalization.
+        shortcut_scale: λ of the shortcuts, λ·x + F(x).
+        unit: Where normalization and ReLU stand in a residual block.
     """
 
     family: Literal["resnet", "plain"]
@@ -52,6 +56,8 @@ class Architecture:
     imagenet: bool = False
     beta: float = 1.0
     looks_linear: bool = False
+    shortcut_scale: float = 1.0
+    unit: Unit = "original"
 
     @property
     def name(self) -> str:
@@ -61,8 +67,15 @@ class Architecture:
         option = "" if self.option in (None, default) else f"-{self.option}"
         width = "" if self.width == (64 if self.imagenet else 16) else f"-width={self.width}"
         looks_linear = "-ll" if self.looks_linear else ""
-        beta = "" if self.beta == 1 else f"-beta={self.beta!r}".removesuffix(".0")
-        return f"{prefix}{self.family}{self.depth}{option}{looks_linear}{width}{beta}"
+        unit = "" if self.unit == "original" else f"-{self.unit}"
+        shortcut, beta = _scale("shortcut", self.shortcut_scale), _scale("beta", self.beta)
+        return f"{prefix}{self.family}{self.depth}{option}{unit}{looks_linear}{width}{shortcut}{beta}"
+
+    @property
+    def shown(self) -> "Architecture":
+        """The architecture as far as a state dict shows it: scales and most units leave keys and shapes as they are."""
+        unit: Unit = "preact" if self.unit == "preact" else "original"
+        return replace(self, beta=1.0, shortcut_scale=1.0, unit=unit)
 
     @property
     def initialization(self) -> str:
@@ -75,17 +88,23 @@ class Architecture:
         if self.looks_linear:
             net = materialize(lambda: LooksLinearNet(self.depth, self.width, classes))
             return looks_linear_initialize(net, seed)
-        make = ImageNetNet if self.imagenet else CifarNet
-        net = materialize(lambda: make(self.depth, self.option, self.width, classes, self.beta))
-        return he_initialize(net, seed)
+        sizes = self.depth, self.option, self.width, classes
+        if self.imagenet:
+            return he_initialize(materialize(lambda: ImageNetNet(*sizes, self.beta)), seed)
+        return he_initialize(materialize(lambda: CifarNet(*sizes, self.beta, self.shortcut_scale, self.unit)), seed)
+
+
+def _scale(name: str, value: float) -> str:
+    return "" if value == 1 else f"-{name}={value!r}".removesuffix(".0")
 
 
 def catalog() -> list[str]:
     """The names of the papers' own networks, without variants, in the order of the papers and their tables."""
     cifar = [f"{family}{depth}" for family, depths in CIFAR_DEPTHS.items() for depth in depths]
     imagenet = [f"imagenet/{family}{depth}" for family, depths in IMAGENET_DEPTHS.items() for depth in depths]
+    preact = [f"resnet{depth}-preact" for depth in CIFAR_DEPTHS["plain"]]
     looks_linear = [f"plain{depth}-ll" for depth in CIFAR_DEPTHS["plain"]]
-    return cifar + imagenet + looks_linear
+    return cifar + imagenet + preact + looks_linear
 
 
 def parse_name(name: str) -> Architecture:
@@ -129,7 +148,21 @@ def parse_name(name: str) -> Architecture:
     beta = float(match["beta"] or 1)
     if not 0 < beta < math.inf:
         raise UsageError(f"{name}: beta scales the residual branches, a number above 0")
-    return Architecture(family, depth, option, width, imagenet, beta, looks_linear)
+    architecture = Architecture(family, depth, option, width, imagenet, beta, looks_linear)
+    return _with_unit(name, architecture, cast(Unit, match["unit"] or "original"), match["shortcut"])
+
+
+def _with_unit(name: str, architecture: Architecture, unit: Unit, shortcut: str | None) -> Architecture:
+    """The architecture with what He et al. 2016 change in it, which they do in residual networks for CIFAR."""
+    asked = [text for text, given in ((unit, unit != "original"), ("shortcut", shortcut)) if given]
+    if asked and (architecture.imagenet or architecture.family == "plain"):
+        raise UsageError(f"{name}: {asked[0]} is for residual CIFAR networks, such as resnet110-preact")
+    if unit != "original" and architecture.option != "A":
+        raise UsageError(f"{name}: {unit} is for zero-padding shortcuts, so without option {architecture.option}")
+    scale = float(shortcut or 1)
+    if not 0 < scale < math.inf:
+        raise UsageError(f"{name}: shortcut scales the shortcuts, a number above 0; without them the network is plain")
+    return replace(architecture, unit=unit, shortcut_scale=scale)
 
 
 def create(name: str, classes: int | None = None, seed: int = 0) -> nn.Module:
