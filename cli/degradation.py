@@ -16,7 +16,8 @@ from .training_options import TrainingOptions, with_training_options
 
 Depths = Annotated[list[str], typer.Option(help="Weighted layers; comma-separated or repeated.", metavar="LIST")]
 Families = Annotated[
-    list[str], typer.Option(help="plain, resnet, also with what follows the depth: resnet-B.", metavar="LIST")
+    list[str],
+    typer.Option(help="plain, resnet, also with what follows the depth: resnet-B, resnet-preact.", metavar="LIST"),
 ]
 Runs = Annotated[Path, typer.Option(help="Folder of the runs, each in one of its network's name.", metavar="DIR")]
 Train = Annotated[

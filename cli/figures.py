@@ -66,15 +66,20 @@ def figures(
 
 def _print_list() -> None:
     from rich import box
+    from rich.markup import escape
     from rich.table import Table
 
     from gradlab.gallery import RECIPES
 
-    table = Table("name", "shows", "paper", box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    # Names are there to be copied.
+    table.add_column("name", no_wrap=True)
+    table.add_column("shows", overflow="fold")
     for recipe in RECIPES:
         missing = recipe.missing()
-        shows = recipe.title if missing is None else f"{recipe.title}\n[yellow]not here: {missing}"
-        table.add_row(recipe.name, shows, f"{recipe.paper.partition(',')[0]}: {recipe.figure}")
+        shows = [recipe.title, f"[dim]{escape(recipe.paper.partition(',')[0])}: {escape(recipe.figure)}[/dim]"]
+        shows += [] if missing is None else [f"[yellow]not here: {escape(missing)}[/yellow]"]
+        table.add_row(recipe.name, "\n".join(shows))
     output().print(table)
 
 

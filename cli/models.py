@@ -17,8 +17,9 @@ def models(pattern: Pattern = None) -> None:
 
     Any depth 6n + 2 of resnet and plain can be built (resnet26). After the name: -B or -C for shortcuts
     with projections (resnet56-B), -width=N for the channels of the first stage (resnet20-width=32), -beta=0.1
-    to scale the residual branches, -ll for looks-linear plain nets (plain56-ll). mlp50, resmlp50 and mlp50-ll
-    are the fully connected nets of `gradlab shatter`, at any depth: mlp24-norm=bn-width=100.
+    to scale the residual branches, -shortcut=0.5 the shortcuts, -preact for pre-activation (resnet110-preact; also
+    -relu-preact, -relu-before-add and -bn-after-add), -ll for looks-linear plain nets (plain56-ll). mlp50, resmlp50
+    and mlp50-ll are the fully connected nets of `gradlab shatter`, at any depth: mlp24-norm=bn-width=100.
     """
     from gradlab.experiments.catalog import list_networks
     from gradlab.results.tables import rich_table

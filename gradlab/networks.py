@@ -72,9 +72,9 @@ def build(spec: str, weights: str | None = None, *, seed: int = 0, device: str =
     known), `model.input_shape` and `model.network` (a `Network`: where the weights come from).
 
     Args:
-        spec: `NAME[@WEIGHTS]`. NAME: `resnet56`, `plain20`, `resnet56-B`, `resnet56-beta=0.1`, `plain56-ll`,
-            `imagenet/resnet50`, `torchvision/NAME`, `timm/NAME` or `package.module:function`. WEIGHTS: `init` or
-            `init:SEED`, `trained`, `hub` (`hub:ENUM` for torchvision), or the path of a checkpoint.
+        spec: `NAME[@WEIGHTS]`. NAME: `resnet56`, `plain20`, `resnet56-B`, `resnet56-beta=0.1`, `resnet110-preact`,
+            `plain56-ll`, `imagenet/resnet50`, `torchvision/NAME`, `timm/NAME` or `package.module:function`. WEIGHTS:
+            `init` or `init:SEED`, `trained`, `hub` (`hub:ENUM` for torchvision), or the path of a checkpoint.
         weights: What to use where `spec` names none; None means `trained`.
         seed: Seed for `init` without one.
         device: Where to put the model.

@@ -27,7 +27,7 @@ by_name = pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.n
 
 @pytest.fixture(scope="session")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with short runs of two small nets in its `runs`, that recorded their layers."""
+    """A folder with short runs of three small nets in its `runs`, that recorded their layers."""
     folder = tmp_path_factory.mktemp("trained")
     draw = np.random.default_rng(0)
     parts: dict[str, Any] = {
@@ -35,7 +35,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     }
     np.savez(folder / "toy.npz", **parts, y_train=np.arange(32) % 10, y_test=np.arange(32) % 10)
     recipe = gl.Recipe(iterations=4, batch_size=16)
-    for name in ("plain8", "resnet8"):
+    for name in ("plain8", "resnet8", "resnet8-preact"):
         gl.train(
             name,
             str(folder / "toy.npz"),
@@ -161,6 +161,8 @@ def test_what_is_not_at_hand_is_named_and_skipped(monkeypatch: pytest.MonkeyPatc
     [
         ("he2015-fig6", "no finished run"),
         ("he2015-table6", "no finished run"),
+        ("he2016-table1", "of one depth and recipe"),
+        ("he2016-table2", "of one depth and recipe"),
         ("dynamics-56", "runs/plain56 and runs/resnet56 recorded no layers"),
     ],
 )
@@ -182,6 +184,22 @@ def test_runs_that_are_finished_are_found(runs: Path, monkeypatch: pytest.Monkey
     options = recipe.options()
     assert options == {"depths": (8,), "families": ("resnet",), "runs": "runs", "train_missing": False}
     assert recipe.command_line(options) == "gradlab degradation --no-train --depths 8 --families resnet --runs runs"
+
+
+def test_variants_of_one_recipe_are_found(runs: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    shutil.copytree(runs / "runs", tmp_path / "runs")
+    monkeypatch.chdir(tmp_path)
+    (recipe,) = find_recipes(["he2016-table2"])
+    options = recipe.options()
+    assert options["families"] == ("resnet", "resnet-preact")
+    result = recipe.measure(options)
+    frame = recipe.table(result)
+    assert frame["case"].tolist() == ["original", "full pre-activation"]
+    assert frame["network"].tolist() == ["resnet8", "resnet8-preact"]
+    assert frame["paper (%)"].tolist() == [6.61, 6.37]
+    path = tmp_path / "runs" / "resnet8-preact" / "record.json"
+    path.write_text(path.read_text().replace("4 iterations", "5 iterations"))
+    assert "of one depth and recipe" in str(recipe.missing())
 
 
 def test_the_page_says_how_networks_were_trained(runs: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

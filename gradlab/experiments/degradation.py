@@ -18,6 +18,11 @@ DEPTHS = (20, 32, 44, 56, 110)
 FAMILIES = ("plain", "resnet")
 
 
+def member(family: str, depth: int) -> str:
+    """The network of a family and depth: `resnet-B` and 56 give `resnet56-B`."""
+    return re.sub(r"^[a-zA-Z_]+", rf"\g<0>{depth}", family)
+
+
 def degradation(
     depths: Sequence[int] = DEPTHS,
     families: Sequence[str] = FAMILIES,
@@ -57,7 +62,7 @@ def degradation(
     if not depths or not families:
         raise UsageError("name at least one depth and one family")
     stopwatch = Stopwatch()
-    names = {(family, depth): network_name(_member(family, depth)) for family in families for depth in depths}
+    names = {(family, depth): network_name(member(family, depth)) for family in families for depth in depths}
     asked = {"data": data, "recipe": recipe.to_dict(), "seed": seed}
     done: dict[str, TrainingResult] = {}
     for place, ((_, _), name) in enumerate(sorted(names.items(), key=lambda item: item[0][1]), 1):
@@ -85,11 +90,6 @@ def degradation(
     device = "; ".join(dict.fromkeys(facts["device"] for facts in result.record["networks"]))
     result.record = make_record("degradation", options=options, device=device, stopwatch=stopwatch, **result.record)
     return result
-
-
-def _member(family: str, depth: int) -> str:
-    """The network of a family and depth: `resnet-B` and 56 give `resnet56-B`."""
-    return re.sub(r"^[a-zA-Z_]+", rf"\g<0>{depth}", family)
 
 
 def _labelled(progress: Progress, label: str) -> Progress:

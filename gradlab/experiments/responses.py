@@ -32,6 +32,7 @@ from gradlab.probes.responses import response_row
 from gradlab.probes.selection import Selection
 from gradlab.results import ResponsesResult, Stopwatch, make_record
 
+
 def responses(
     models: Sequence[str | nn.Module] | str | nn.Module,
     data: str = "cifar10-sample",

@@ -9,13 +9,17 @@ from gradlab import hub
 from gradlab.experiments import degradation, dynamics, responses
 from gradlab.experiments.architectures import architectures
 from gradlab.gallery.recipe import NotAtHand, Options, Recipe
-from gradlab.results import DegradationResult, TrainingResult
+from gradlab.gallery.runs import RUNS, complete_runs
+from gradlab.results import DegradationResult
 from gradlab.zoo import zoo_names
 
 PAPER = "He et al. 2015, Deep Residual Learning for Image Recognition, arXiv:1512.03385"
 
 FIG_7 = ("plain20", "plain56", "resnet20", "resnet56", "resnet110")
 """The networks of Fig. 7."""
+
+ORIGINAL = r"(plain|resnet)(\d+)"
+"""The names of the networks of Fig. 6."""
 
 
 def trained_networks() -> Options:
@@ -35,19 +39,9 @@ def _downloaded(name: str) -> bool:
     return entry is not None and (hub.cache_folder() / entry.file).exists()
 
 
-RUNS = Path("runs")
-"""Where trainings are looked for, in the folder where the command runs."""
-
-
 def finished_runs() -> Options:
     """The plain and residual nets that have a complete run here."""
-    folders = [folder for folder in sorted(RUNS.glob("*")) if (folder / "record.json").exists()]
-    found = [
-        match
-        for folder in folders
-        if (match := re.fullmatch(r"(plain|resnet)(\d+)", folder.name))
-        and TrainingResult.load(folder).record.get("complete")
-    ]
+    found = [match for name in complete_runs(ORIGINAL) if (match := re.fullmatch(ORIGINAL, name))]
     if not found:
         raise NotAtHand(f"no finished run of a plain or residual net is in {RUNS}/ (gradlab degradation trains them)")
     return {

@@ -6,10 +6,10 @@ import difflib
 from collections.abc import Iterable
 
 from gradlab.errors import UsageError
-from gradlab.gallery import balduzzi2017, he2015, mean_field
+from gradlab.gallery import balduzzi2017, he2015, he2016, mean_field
 from gradlab.gallery.recipe import Recipe
 
-RECIPES = (*he2015.RECIPES, *balduzzi2017.RECIPES, *mean_field.RECIPES)
+RECIPES = (*he2015.RECIPES, *he2016.RECIPES, *balduzzi2017.RECIPES, *mean_field.RECIPES)
 """Every recipe, in the order of the gallery."""
 
 

@@ -10,6 +10,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import ScalarFormatter
 
 from gradlab.plots.theme import FAMILY_DASHES, PAGE_WIDTH, depth_colors
 
@@ -88,6 +89,15 @@ def panel_title(frame: pd.DataFrame) -> str:
     network = frame["network"].iloc[0]
     norms = [norm for norm in dict.fromkeys(frame["norm"]) if norm and f"norm={norm}" not in network]
     return f"{network} ({', '.join(norms)})" if norms and network.startswith("ff") else str(network)
+
+
+def log_depth_axis(ax: Axes, deepest: int) -> None:
+    """A logarithmic axis of layers, its powers of 2 written out."""
+    ax.set_xscale("log")
+    ax.set_xticks([2**power for power in range(int(deepest).bit_length())])
+    ax.xaxis.set_major_formatter(ScalarFormatter())
+    ax.minorticks_off()
+    ax.set_xlim(0.93, 1.1 * deepest)
 
 
 def signals_figure(gradients: Mapping[tuple[str, int], np.ndarray], x: np.ndarray, figure: Figure) -> Figure:

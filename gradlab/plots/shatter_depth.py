@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from gradlab.plots.shatter import dashes
+from gradlab.plots.shatter import dashes, log_depth_axis
 from gradlab.plots.theme import COLUMN_WIDTH, PAGE_WIDTH, family_colors
 
 LEAST_CORRELATION = 1e-6
@@ -38,7 +38,8 @@ def correlation_figure(layers: pd.DataFrame, summary: pd.DataFrame, figure: Figu
     sides = [[run for run in runs if run[0][0].startswith("ff") == plain] for plain in (True, False)]
     for ax, side, title in zip(axes, sides, ("feedforward", "residual, looks linear"), strict=True):
         _plot_correlation(ax, side, summary)
-        ax.set(title=title, xlabel="depth", xscale="log", yscale="log", ylabel="|correlation| of gradients")
+        ax.set(title=title, xlabel="depth", yscale="log", ylabel="|correlation| of gradients")
+        log_depth_axis(ax, layers["layer"].max())
         ax.set_ylim(top=2)
         if title != "feedforward":
             ax.set_ylim(bottom=max(LEAST_CORRELATION, ax.get_ylim()[0]))
@@ -99,7 +100,9 @@ def coactivation_figure(layers: pd.DataFrame, figure: Figure) -> Figure:
     axes[1].annotate("coin flips", (1, 0.25), xytext=(2, -7), textcoords="offset points", fontsize=6, color="0.4")
     axes[0].set(ylabel="active", ylim=(0.3, 0.7))
     axes[1].set(ylabel="active at both", ylim=(0.2, 0.52))
-    axes[2].set(ylabel="always on or off", xlabel="layer", xscale="log")
+    axes[2].set(ylabel="always on or off", xlabel="layer")
+    for ax in axes:
+        log_depth_axis(ax, layers["layer"].max())
     axes[2].set_ylim(bottom=-0.02, top=max(0.2, np.nanmax(layers["always_on"] + layers["always_off"]) * 1.1))
     figure.legend(loc="outside upper center", ncols=2)
     return figure

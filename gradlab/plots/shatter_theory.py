@@ -6,9 +6,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import ScalarFormatter
 
-from gradlab.plots.shatter import dashes
+from gradlab.plots.shatter import dashes, log_depth_axis
 from gradlab.plots.theme import PAGE_WIDTH, family_colors
 
 LEAST_CORRELATION = 1e-5
@@ -38,11 +37,8 @@ def theory_figure(layers: pd.DataFrame, summary: pd.DataFrame, figure: Figure) -
     _plot_lag1(left, summary[summary["statistic"] == "lag1"], colors)
     _plot_paths(right, layers, colors)
     for ax in (left, right):
-        ax.set(xlabel="depth", xscale="log")
-        ax.xaxis.set_major_formatter(ScalarFormatter())
-        ax.set_xticks([1, 2, 4, 8, 16, 32, 64, 128], minor=False)
-        ax.minorticks_off()
-        ax.set_xlim(0.93, 1.1 * summary["depth"].max())
+        ax.set_xlabel("depth")
+        log_depth_axis(ax, summary["depth"].max())
     handles = [
         Line2D([], [], color=color, linestyle=dashes(name), marker="o", label=name) for name, color in colors.items()
     ]

@@ -43,7 +43,7 @@ def plot_errors(curves: pd.DataFrame, ax: Axes, colors: dict[Any, Any] | None = 
     ax.set_ylim(0, top_of_axis(curves))
     ax.set_xlim(0, max(curves["step"].max(), 1))
     ax.set_xlabel("step")
-    ax.xaxis.set_major_locator(MaxNLocator(nbins=5, integer=True))
+    ax.xaxis.set_major_locator(MaxNLocator(nbins=5, steps=[1, 2, 5, 10], integer=True))
     ax.xaxis.set_major_formatter(EngFormatter(sep=""))
     ax.set_ylabel("error (%)")
     return ax

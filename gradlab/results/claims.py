@@ -22,9 +22,9 @@ EQUAL = 0.01
 """Relative difference of medians below which two networks are called equal."""
 
 AT_INITIALIZATION = Finding(
-    "With batch statistics every response has a std of 1 at initialization (γ = 1, β = 0), whatever the network: "
-    "the paper's claims are about trained networks.",
-    f"Weights as initialized, batch statistics, and |std − 1| < {EQUAL} in every layer.",
+    "With batch statistics every normalized response has a std of 1 at initialization (γ = 1, β = 0), whatever the "
+    "network: the paper's claims are about trained networks.",
+    f"Weights as initialized, batch statistics, and |std − 1| < {EQUAL} in at least half of the layers.",
 )
 
 _SMALLER_THAN_PLAIN = "He et al. 2015, §4.2: “ResNets have generally smaller responses than their plain counterparts.”"
@@ -77,7 +77,7 @@ def claims(frame: pd.DataFrame, column: str, facts: Sequence[dict[str, Any]]) ->
     for fact in facts:
         values = frame.loc[frame["network"] == fact["network"], column].dropna()
         match = _NAME.fullmatch(str(fact.get("name", fact["network"])))
-        if fact.get("bn") == "batch" and not fact.get("trained", True) and (abs(values - 1) < EQUAL).all():
+        if fact.get("bn") == "batch" and not fact.get("trained", True) and (abs(values - 1) < EQUAL).mean() >= 0.5:
             sentences = [AT_INITIALIZATION]
         elif match is None or values.empty or fact.get("near_chance"):
             continue

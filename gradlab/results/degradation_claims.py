@@ -19,6 +19,11 @@ _PAIR = (
     "He et al. 2015, §4.2: residual nets train better than plain nets of equal depth. Of one recipe; different from "
     "two standard errors on, the images of the last epoch taken as independent."
 )
+_VARIANT = (
+    "Residual nets with other shortcuts, scales or units against the original of equal depth and recipe, as He et al. "
+    "2016, Tables 1 and 2, compare test errors. Here training errors, different from two standard errors on, the "
+    "images of the last epoch taken as independent."
+)
 _FAMILY = {"plain": "plain", "resnet": "residual"}
 
 
@@ -26,8 +31,9 @@ def claims(runs: Sequence[Mapping[str, Any]]) -> list[Finding]:
     """What the training errors of the last epoch say, in sentences with numbers.
 
     Runs of one recipe and data are compared: within a family the deepest with the shallowest, and at each depth
-    the residual net with the plain one. Errors count as different from two standard errors on, taking the images
-    of the epoch as independent; what another seed would give is not in that.
+    the residual net with the plain one, and residual nets of other units with the original. Errors count as
+    different from two standard errors on, taking the images of the epoch as independent; what another seed would give
+    is not in that.
 
     Args:
         runs: Of complete runs: network, error (a share), images (of the last epoch), key (recipe and data).
@@ -45,6 +51,12 @@ def claims(runs: Sequence[Mapping[str, Any]]) -> list[Finding]:
         if len(by_family) == 2:
             nets_of_depth = by_family["plain"], by_family["resnet"]
             sentences.append(Finding(_against_plain(*nets_of_depth), f"{_PAIR} {_numbers(*nets_of_depth)}"))
+    for _, depth in _groups(nets, lambda net: (str(net["key"]), net["depth"], net["family"])):
+        original, *variants = sorted(depth, key=lambda net: net["suffix"])
+        if original["suffix"] == "" and original["family"] == "resnet":
+            sentences += [
+                Finding(_against_original(original, net), f"{_VARIANT} {_numbers(original, net)}") for net in variants
+            ]
     return sentences
 
 
@@ -65,6 +77,14 @@ def _against_plain(plain: Mapping[str, Any], residual: Mapping[str, Any]) -> str
     return (
         f"At depth {plain['depth']} the residual net's training error, {_percent(residual['error'])}, is {verdict} "
         f"the plain net's, {_percent(plain['error'])}."
+    )
+
+
+def _against_original(original: Mapping[str, Any], variant: Mapping[str, Any]) -> str:
+    verdict = {-1: "lower than", 0: "not to be told from", 1: "higher than"}[_sign(variant, original)]
+    return (
+        f"{variant['network']} ends with a training error of {_percent(variant['error'])}, {verdict} that of "
+        f"{original['network']}, {_percent(original['error'])}."
     )
 
 

@@ -1,6 +1,7 @@
 """The residual units of He et al. 2016, against whole networks written down from Fig. 4 and the appendix."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 import gradlab as gl
 from gradlab.errors import UsageError
 from gradlab.models import cost, create, infer_architectures, is_foldable, parse_name
+from gradlab.results.claims import AT_INITIALIZATION
 
 UNITS = ("bn-after-add", "relu-before-add", "relu-preact", "preact")
 State = dict[str, Tensor]
@@ -33,7 +35,9 @@ def zero_padded(x: Tensor, channels: int, stride: int) -> Tensor:
     """Option A: every second position, and zero channels on both sides."""
     extra = channels - x.shape[1]
     x = x[:, :, ::stride, ::stride]
-    return torch.cat([x.new_zeros(len(x), extra // 2, *x.shape[2:]), x, torch.zeros_like(x[:, : extra - extra // 2])], 1)
+    return torch.cat(
+        [x.new_zeros(len(x), extra // 2, *x.shape[2:]), x, torch.zeros_like(x[:, : extra - extra // 2])], 1
+    )
 
 
 def by_hand(unit: str, state: State, x: Tensor, scale: float, beta: float) -> tuple[Tensor, Seen]:
@@ -162,7 +166,7 @@ def test_names_that_are_none(name: str, hint: str) -> None:
         ("resnet14-preact", "resnet8-preact", "holds resnet8-preact, not resnet14-preact$"),
     ],
 )
-def test_a_checkpoint_of_another_family_is_caught(asked: str, held: str, message: str, tmp_path) -> None:
+def test_a_checkpoint_of_another_family_is_caught(asked: str, held: str, message: str, tmp_path: Path) -> None:
     path = tmp_path / "held.pt"
     torch.save(create(held).state_dict(), path)
     with pytest.raises(UsageError, match=message):
@@ -170,7 +174,7 @@ def test_a_checkpoint_of_another_family_is_caught(asked: str, held: str, message
 
 
 @pytest.mark.parametrize("unit", UNITS)
-def test_checkpoints_are_read_back(unit: str, tmp_path) -> None:
+def test_checkpoints_are_read_back(unit: str, tmp_path: Path) -> None:
     source, path = create(f"resnet8-{unit}", seed=5), tmp_path / "own.pt"
     torch.save(source.state_dict(), path)
     model = gl.build(f"resnet8-{unit}@{path}")
@@ -179,7 +183,7 @@ def test_checkpoints_are_read_back(unit: str, tmp_path) -> None:
         assert torch.equal(model(x), source.eval()(x))
 
 
-def test_our_own_checkpoints_say_which_unit_they_hold(tmp_path) -> None:
+def test_our_own_checkpoints_say_which_unit_they_hold(tmp_path: Path) -> None:
     path = tmp_path / "own.safetensors"
     gl.save_checkpoint(gl.build("resnet8-relu-preact@init"), path)
     with pytest.raises(UsageError, match="holds resnet8-relu-preact, as its record says, not resnet8"):
@@ -189,6 +193,12 @@ def test_our_own_checkpoints_say_which_unit_they_hold(tmp_path) -> None:
 def test_only_original_units_are_folded() -> None:
     assert is_foldable(create("resnet8-C"))
     assert not any(is_foldable(create(f"resnet8-{unit}")) for unit in UNITS)
+
+
+def test_at_initialization_responses_say_nothing_of_the_claims() -> None:
+    result = gl.responses(["resnet8-preact", "resnet14-preact"], weights="init", images=20)
+    assert (result.frame["std"] - 1).abs().max() > 0.05  # a block's last convolution is not normalized
+    assert result.findings() == [AT_INITIALIZATION]
 
 
 Measure = Callable[[str], gl.Result]

@@ -33,6 +33,14 @@ def test_degradation_is_seen_and_its_reverse() -> None:
     ]
 
 
+def test_variants_are_held_against_the_original() -> None:
+    runs = [run("resnet20-preact", 0.05), run("resnet20", 0.1), run("resnet20-C", 0.101), run("resnet56-preact", 0.2)]
+    assert claims([*runs, run("plain20-width=8", 0.3), run("resnet20-B", 0.1, key="longer")])[1:] == [
+        "resnet20-C ends with a training error of 10.10%, not to be told from that of resnet20, 10.00%.",
+        "resnet20-preact ends with a training error of 5.00%, lower than that of resnet20, 10.00%.",
+    ]
+
+
 @pytest.mark.parametrize(("images", "verdict"), [(50_000, "worse"), (1_000, "cannot be told apart")])
 def test_two_standard_errors_decide(images: int, verdict: str) -> None:
     # Of 50,000 images 0.2 % is the standard error of a difference at 10 %, of 1,000 images 1.4 %.
