@@ -14,6 +14,7 @@ import pytest
 import torch
 
 import gradlab as gl
+from gradlab.experiments.architectures import architectures
 from gradlab.reporting.svg import inline_svg
 from gradlab.reporting.table import make_table, number
 from gradlab.results import KINDS, Finding, load_results
@@ -219,6 +220,14 @@ def test_every_kind_of_result_is_found_by_its_measurement() -> None:
     assert {kind.measurement or kind.name for kind in KINDS.values()} <= KINDS.keys()
 
 
+def test_a_function_of_ones_own_is_read_back_with_its_summary(tmp_path: Path) -> None:
+    result = gl.shattering(torch.sin, torch.linspace(-2, 2, 16), lags=3)
+    result.save(tmp_path, formats=())
+    ((_, loaded),) = load_results(tmp_path)
+    assert len(result.summary()) == 1
+    pd.testing.assert_frame_equal(loaded.summary(), result.summary(), check_dtype=False)
+
+
 def test_several_results_in_one_folder_are_all_reported(tmp_path: Path) -> None:
     responses_of("a", [1.0, 2.0]).save(tmp_path, formats=())
     gl.shattering(torch.sin, torch.linspace(-2, 2, 16), lags=3).save(tmp_path, formats=())
@@ -238,6 +247,55 @@ def test_runs_are_reported(tmp_path: Path) -> None:
     assert "Half way." in text
     assert "resnet8: not finished; 2 of 4 steps are in the table" in text
     assert text.count("<svg") == 1
+
+
+def test_a_network_of_one_layer_is_seen(tmp_path: Path) -> None:
+    text = gl.report([responses_of("net", [1.0])], tmp_path / "r.html").read_text()
+    assert "The one row of the measurement" in text
+    assert "How it was made" not in text  # of rows alone nothing is known
+    (axes, _) = responses_of("net", [1.0]).figure().axes
+    assert axes.get_lines()[0].get_marker() == "o"
+
+
+@pytest.fixture(scope="module")
+def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A short run that recorded its layers."""
+    folder = tmp_path_factory.mktemp("trained")
+    images = np.random.default_rng(0).integers(0, 256, (8, 32, 32, 3), dtype=np.uint8)
+    labels = np.arange(8)
+    np.savez(folder / "toy.npz", x_train=images, x_test=images, y_train=labels, y_test=labels)
+    recipe = gl.Recipe(iterations=2, batch_size=4, normalization="cifar10")
+    what = {"record": ("responses", "gradients"), "every": 1, "device": "cpu"}
+    gl.train("resnet8", str(folder / "toy.npz"), recipe=recipe, out=folder / "runs" / "resnet8", **what)
+    return folder / "runs"
+
+
+TOY_NETS = {"depths": (1, 4), "seeds": 2, "width": 10, "points": 16, "lags": 3}
+IMAGES = {"images": 4, "batch_size": 2, "device": "cpu"}
+EVERY_KIND: dict[str, Callable[[Path], gl.Result]] = {
+    "responses": lambda runs: gl.responses("resnet8-preact@init", images=4, device="cpu"),
+    "shatter": lambda runs: gl.shatter(**TOY_NETS),
+    "shattering": lambda runs: gl.shattering(torch.sin, torch.linspace(-2, 2, 16), lags=3),
+    "input-gradients": lambda runs: gl.input_gradients("resnet8@init", points=4, lags=1, seeds=1, **IMAGES),
+    "gradients": lambda runs: gl.gradients("resnet8@init", seeds=1, per_example=True, **IMAGES),
+    "training": lambda runs: gl.TrainingResult.load(runs / "resnet8"),
+    "architectures": lambda runs: architectures("imagenet/resnet18"),
+    "dynamics": lambda runs: gl.dynamics(runs / "resnet8"),
+    "degradation": lambda runs: gl.degradation((8,), ("resnet",), runs=runs, train_missing=False),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_is_reported(kind: str, run_folder: Path, tmp_path: Path) -> None:
+    result = EVERY_KIND[kind](run_folder)
+    assert result.record["measurement"] == kind
+    result.save(tmp_path / "one", formats=())
+    result.save(tmp_path / "two", formats=())
+    text = gl.report([tmp_path], tmp_path / "r.html").read_text()
+    assert text.count("<section") == 2
+    assert text.count("<svg") >= 2
+    assert f'<h2 id="result-1-title">{result.title}</h2>' in text
+    assert result.title != result.name, "a reader gets words"
 
 
 Run = Callable[..., subprocess.CompletedProcess[str]]

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 
-from gradlab.plots.networks import common_weights, legend_columns, network_labels, network_styles
+from gradlab.plots.networks import common_weights, legend_columns, lone_marker, network_labels, network_styles
 from gradlab.plots.theme import COLUMN_WIDTH, FAMILY_DASHES, family_colors
 
 LABELS = {
@@ -44,7 +44,7 @@ def plot_gradients(frame: pd.DataFrame, ax: Axes, value: str = "grad_norm") -> A
         logs = np.log(rows[value].astype(float)).groupby([rows["index"], rows["call"]])
         index = logs.mean().index.get_level_values(0).astype(float)
         mean, error = logs.mean().to_numpy(), (logs.std() / np.sqrt(logs.count())).fillna(0).to_numpy()
-        ax.plot(index, np.exp(mean), **style)
+        ax.plot(index, np.exp(mean), marker=lone_marker(index), **style)
         ax.fill_between(
             index, np.exp(mean - error), np.exp(mean + error), color=style["color"], alpha=0.25, linewidth=0
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sized
 from typing import Any
 
 from gradlab.plots.theme import FAMILY_DASHES, depth_colors
@@ -22,6 +23,11 @@ def network_styles(networks: list[str]) -> dict[str, dict[str, Any]]:
         }
         for network, key in keys.items()
     }
+
+
+def lone_marker(points: Sized) -> str | None:
+    """A dot where a line has a single point, which would not be seen; else no marker."""
+    return "o" if len(points) == 1 else None
 
 
 def network_labels(networks: list[str]) -> list[str]:

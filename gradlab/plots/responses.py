@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from gradlab.plots.networks import common_weights, legend_columns, network_labels, network_styles
+from gradlab.plots.networks import common_weights, legend_columns, lone_marker, network_labels, network_styles
 from gradlab.plots.theme import COLUMN_WIDTH
 
 _RING: dict[str, Any] = {"marker": "o", "linestyle": "", "markerfacecolor": "white", "markeredgewidth": 0.9}
@@ -35,9 +35,9 @@ def plot_responses(frame: pd.DataFrame, ax: Axes, *, order: str = "execution") -
         rows = frame[frame["network"] == network]
         if order == "magnitude":
             ranked = rows[value].dropna().sort_values(ascending=False)
-            ax.plot(range(1, len(ranked) + 1), ranked, **style)
+            ax.plot(range(1, len(ranked) + 1), ranked, marker=lone_marker(ranked), **style)
             continue
-        ax.plot(rows["index"], rows[value], **style)
+        ax.plot(rows["index"], rows[value], marker=lone_marker(rows), **style)
         downsampling = rows[(rows["stride"] > 1)]
         ax.plot(downsampling["index"], downsampling[value], color=style["color"], zorder=3, **_RING)
     values = frame.loc[frame[value] > 0, value]

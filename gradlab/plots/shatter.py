@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import ScalarFormatter
+from matplotlib.ticker import MaxNLocator, ScalarFormatter
 
 from gradlab.plots.theme import FAMILY_DASHES, PAGE_WIDTH, depth_colors
 
@@ -45,6 +45,7 @@ def plot_acf(frame: pd.DataFrame, ax: Axes, noise: Mapping[str, Sequence[float]]
     for kind, values in (noise or {}).items():
         ax.plot(range(len(values)), values, zorder=1.5, **NOISE_STYLES[kind])
     ax.set_xlim(0, frame["lag"].max())
+    ax.xaxis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 5, 10], integer=True))
     ax.set_ylim(-0.25, 1.04)
     return ax
 
@@ -101,7 +102,7 @@ def log_depth_axis(ax: Axes, deepest: int) -> None:
 
 
 def signals_figure(gradients: Mapping[tuple[str, int], np.ndarray], x: np.ndarray, figure: Figure) -> Figure:
-    """Draw gradient signals above and their covariance over seeds below (Fig. 1).
+    """Draw gradient signals above and, of several runs, their covariance over seeds below (Fig. 1).
 
     Shown are the shallowest and the deepest feedforward net, the deepest residual net, and brown and white noise
     of as many runs; of other families the deepest.
@@ -114,27 +115,37 @@ def signals_figure(gradients: Mapping[tuple[str, int], np.ndarray], x: np.ndarra
     Returns:
         The same figure.
     """
-    signals = _chosen(gradients) | _noise(*next(iter(gradients.values())).shape)
+    runs, points = next(iter(gradients.values())).shape
+    signals = _chosen(gradients) | _noise(runs, points)
+    # One signal alone has no covariance over runs.
+    rows = 1 if runs == 1 else 2
     figure.set_layout_engine("constrained", h_pad=0.03, w_pad=0.03)
-    figure.set_size_inches(PAGE_WIDTH, 2.75)
-    upper, lower = figure.subplots(2, len(signals), height_ratios=(1, 1.25), squeeze=False)
-    for title, signal, above, below in zip(signals, signals.values(), upper, lower, strict=True):
-        above.plot(x, signal[0] / np.abs(signal[0]).max(), color="#1f3b73", linewidth=0.7)
-        above.set(title=title, ylim=(-1.1, 1.1), xlim=(x[0], x[-1]), yticks=[-1, 0, 1])
-        extent = (x[0], x[-1], x[-1], x[0])
-        below.imshow(_correlation(signal), cmap="RdBu_r", vmin=-1, vmax=1, extent=extent, interpolation="none")
-        below.set(
-            xlabel="input", xticks=[x[0], 0.5 * (x[0] + x[-1]), x[-1]], yticks=[x[0], 0.5 * (x[0] + x[-1]), x[-1]]
-        )
-        below.grid(False)
-    for row in (upper, lower):
-        for ax in row[1:]:
-            ax.set_yticklabels([])
-    upper[0].set_ylabel("gradient / largest")
-    lower[0].set_ylabel("input")
-    mappable = lower[0].images[0]
-    figure.colorbar(mappable, ax=list(lower), shrink=0.9, aspect=15, label="covariance, normalized")
+    figure.set_size_inches(PAGE_WIDTH, 1.45 if rows == 1 else 2.75)
+    axes = figure.subplots(rows, len(signals), height_ratios=(1, 1.25)[:rows], squeeze=False)
+    for ax, title, signal in zip(axes[0], signals, signals.values(), strict=True):
+        ax.plot(x, signal[0] / np.abs(signal[0]).max(), color="#1f3b73", linewidth=0.7)
+        ax.set(title=title, ylim=(-1.1, 1.1), xlim=(x[0], x[-1]), yticks=[-1, 0, 1])
+    axes[0, 0].set_ylabel("gradient / largest")
+    for ax in axes[:, 1:].flat:
+        ax.set_yticklabels([])
+    for ax in axes[-1]:
+        ax.set_xlabel("input")
+    if rows == 2:
+        _plot_covariances(list(axes[1]), signals, x)
     return figure
+
+
+def _plot_covariances(axes: list[Axes], signals: Mapping[str, np.ndarray], x: np.ndarray) -> None:
+    ticks = [x[0], 0.5 * (x[0] + x[-1]), x[-1]]
+    for ax, signal in zip(axes, signals.values(), strict=True):
+        extent = (x[0], x[-1], x[-1], x[0])
+        image = ax.imshow(_correlation(signal), cmap="RdBu_r", vmin=-1, vmax=1, extent=extent, interpolation="none")
+        ax.set(xticks=ticks, yticks=ticks)
+        ax.grid(False)
+    axes[0].set_ylabel("input")
+    for ax in axes[1:]:
+        ax.set_yticklabels([])
+    axes[0].figure.colorbar(image, ax=axes, shrink=0.9, aspect=15, label="covariance, normalized")
 
 
 def _chosen(gradients: Mapping[tuple[str, int], np.ndarray]) -> dict[str, np.ndarray]:

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
+from gradlab.plots.networks import lone_marker
 from gradlab.plots.theme import COLUMN_WIDTH, PAGE_WIDTH, depth_colors
 
 TRAIN: dict[str, Any] = {"linewidth": 0.7, "linestyle": (0, (2.5, 1.2))}
@@ -37,9 +38,14 @@ def plot_errors(curves: pd.DataFrame, ax: Axes, colors: dict[Any, Any] | None = 
         rows = curves[curves["network"] == network]
         tested = rows.dropna(subset="test_error")
         ax.plot(rows["step"], 100 * rows["train_error"], color=color, **TRAIN)
-        # One test alone is a point, which no line shows.
-        marker = "o" if len(tested) == 1 else None
-        ax.plot(tested["step"], 100 * tested["test_error"], color=color, marker=marker, label=network, **TEST)
+        ax.plot(
+            tested["step"],
+            100 * tested["test_error"],
+            color=color,
+            marker=lone_marker(tested),
+            label=network,
+            **TEST,
+        )
     ax.set_ylim(0, top_of_axis(curves))
     ax.set_xlim(0, max(curves["step"].max(), 1))
     ax.set_xlabel("step")

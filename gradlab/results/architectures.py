@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar
 
 import pandas as pd
@@ -20,9 +21,13 @@ class ArchitecturesResult(Result):
     """
 
     name: ClassVar[str] = "architectures"
+    title: ClassVar[str | None] = "Architectures and their multiply-adds"
+    captions: ClassVar[Mapping[str, str]] = {
+        "architectures": "Multiply-adds for one image by stage, and what the paper prints (He et al. 2015, Table 1)."
+    }
     formats: ClassVar[Formats] = {
         **dict.fromkeys(("layers", "parameters", "multiply-adds"), "{:,d}".format),
-        "paper": "{:.2g}".format,
+        "paper": "{:,.0f}".format,
     }
 
     def summary(self) -> pd.DataFrame:

@@ -53,8 +53,8 @@ class ShatterResult(Result):
     captions: ClassVar[Mapping[str, str]] = {
         "shatter-acf": "Autocorrelation of the gradient along a line of inputs, with bands of two standard errors over "
         "seeds, beside brown and white noise of as many points (Balduzzi et al. 2017, Fig. 2).",
-        "shatter-signals": "Above: the gradient along the line, of one seed, divided by its largest magnitude. Below: "
-        "its covariance over seeds, scaled to a diagonal of 1 (Balduzzi et al. 2017, Fig. 1).",
+        "shatter-signals": "Above: the gradient along the line, of one seed, divided by its largest magnitude. Below, "
+        "of several seeds: its covariance over them, scaled to a diagonal of 1 (Balduzzi et al. 2017, Fig. 1).",
         "shatter-correlation": "Correlation of the gradients at a pair of inputs against depth, by counting co-active "
         "paths and by sampling, beside the exact laws (Balduzzi et al. 2017, Theorems 1 to 3).",
         "shatter-coactivation": "Of each layer of the deepest nets: neurons active at an input, active at both of a "
@@ -169,6 +169,9 @@ class ShatterResult(Result):
         result, folder = super().load(folder), Path(folder)
         try:
             result.summary_frame = pd.read_csv(folder / "shatter-summary.csv", keep_default_na=False, na_values=[""])
+            for frame in (result.frame, result.summary_frame):
+                # A function of the user's own has no norm, which is no missing value.
+                frame["norm"] = frame["norm"].astype(object).fillna("")
             result.layers_frame = _read_layers(folder / "shatter-layers.csv")
             with np.load(folder / "gradients.npz") as arrays:
                 result.x = arrays["x"]
