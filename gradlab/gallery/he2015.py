@@ -96,7 +96,7 @@ RECIPES = (
     Recipe(
         name="he2015-fig6",
         paper=PAPER,
-        figure="Fig. 6, left and middle",
+        figure="Fig. 1, and Fig. 6, left and middle",
         title="Training and test error of plain and residual nets",
         claim="Deeper plain nets have the higher training error; ResNets overcome that and gain from depth.",
         command=("degradation", "--no-train"),

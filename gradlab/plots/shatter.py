@@ -46,7 +46,7 @@ def plot_acf(frame: pd.DataFrame, ax: Axes, noise: Mapping[str, Sequence[float]]
         ax.plot(range(len(values)), values, zorder=1.5, **NOISE_STYLES[kind])
     ax.set_xlim(0, frame["lag"].max())
     ax.xaxis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 5, 10], integer=True))
-    ax.set_ylim(-0.25, 1.04)
+    ax.set_ylim(min(-0.25, 1.05 * frame["acf"].min()), 1.04)
     return ax
 
 
@@ -79,7 +79,7 @@ def acf_figure(frame: pd.DataFrame, noise: Mapping[str, Sequence[float]], figure
         ax.tick_params(labelbottom=True)
     for ax in axes[:, 0]:
         ax.set_ylabel("autocorrelation")
-    handles = [Line2D([], [], color=color, label=f"depth {depth}") for depth, color in colors.items()]
+    handles = [Line2D([], [], color=color, label=_depth(depth)) for depth, color in colors.items()]
     handles += [Line2D([], [], label=f"{kind} noise", **NOISE_STYLES[kind]) for kind in noise]
     figure.legend(handles=handles, loc="outside upper center", ncols=len(handles) if columns > 2 else 2)
     return figure
@@ -156,7 +156,12 @@ def _chosen(gradients: Mapping[tuple[str, int], np.ndarray]) -> dict[str, np.nda
         keys += [(network, depth) for depth in sorted(ends)]
     # What the paper shows comes first; five columns beside the noise are what a page holds legibly.
     keys.sort(key=lambda key: (not key[0].startswith("ff"), key[0] == "ll"))
-    return {f"{network}\ndepth {depth}": gradients[network, depth] for network, depth in keys[:4]}
+    return {f"{network}\n{_depth(depth) if depth else ''}": gradients[network, depth] for network, depth in keys[:4]}
+
+
+def _depth(depth: int) -> str:
+    """A depth in words; a function of the user's own has none that is known."""
+    return f"depth {depth}" if depth else "gradient"
 
 
 def _noise(runs: int, points: int) -> dict[str, np.ndarray]:
