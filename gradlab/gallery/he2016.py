@@ -48,9 +48,9 @@ _AT_HAND = (
     "The runs are those at hand, of the depth and length in the table, by one recipe and one seed each; the paper's "
     "are medians of five nets of 110 layers, each trained for 64,000 iterations. So the order of the errors can be "
     "held against the paper's, not the errors.",
-    "What the paper explains by signals fading over 54 blocks need not show in the nine of 20 layers, and few epochs "
-    "tell how fast a net begins to learn rather than where it ends. Another seed may move an error by more than the "
-    "standard errors say: differences of about 1 % are no finding.",
+    "What the paper explains by signals fading over 54 blocks need not show in the nine of a 20-layer net, and few "
+    "epochs tell how fast a net begins to learn rather than where it ends. Another seed may move an error by more "
+    "than the standard errors say: differences of about 1 % are no finding.",
     "Errors are those of the last epoch; the training error is that of augmented images.",
     "The seconds above are those of reading the runs, not of training.",
 )
@@ -101,8 +101,11 @@ def errors(result: DegradationResult, cases: Cases) -> pd.DataFrame:
 def _draw(result: DegradationResult, cases: Cases) -> Figure:
     from matplotlib.figure import Figure
 
-    frame = errors(result, cases).assign(network=lambda rows: rows["case"])
-    return last_errors_figure(frame, Figure(), paper="test, paper's 110 layers")
+    frame = errors(result, cases)
+    figure = last_errors_figure(frame.assign(network=frame["case"]), Figure(), paper="test, paper's 110 layers")
+    depths = dict.fromkeys(re.findall(r"\d+", name)[0] for name in frame["network"])
+    figure.axes[0].set_title(f"{', '.join(depths)} layers")
+    return figure
 
 
 RECIPES = (
@@ -122,6 +125,8 @@ RECIPES = (
         table=partial(errors, cases=SHORTCUTS),
         differs=(
             *_AT_HAND,
+            "In names, shortcut scales what the shortcut hands on and beta what the branch gives; beta alone, as "
+            "Balduzzi et al. 2017 have it, is no case of this table.",
             "The gated shortcuts and dropout on the shortcut are left out. The paper's mark is missing where it says "
             "only that the error is above 20 %.",
         ),
