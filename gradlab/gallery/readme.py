@@ -28,7 +28,10 @@ def readme(folder: str | Path) -> str:
         GradlabError: When a record there cannot be read.
     """
     records = [record for recipe in RECIPES if (record := _record(Path(folder) / f"{recipe.name}.json"))]
-    contents = "\n".join(f"- [{record['title']}](#{record['name']}): {record['figure']}" for record in records)
+    contents = "\n".join(
+        f"- [{record['title']}](#{record['name']}): {record['paper'].partition(',')[0]}, {record['figure']}"
+        for record in records
+    )
     return "\n".join([HEAD, contents, "", *map(_section, records)])
 
 
