@@ -11,7 +11,7 @@ from torch import Tensor
 
 from gradlab.errors import GradlabError
 from gradlab.probes.example_rows import REST, MeasuredBatch
-from gradlab.stats import ExampleContributions, ExampleSums, RowGradients
+from gradlab.stats import ExampleContributions, ExampleSums, RowGradients, Workspace
 
 _SMALL = 4096
 """Values of a parameter up to which the gradients of all examples may wait for others'."""
@@ -24,6 +24,7 @@ class OpenBatch:
     Attributes:
         examples: How many there are.
         with_rows: The parameters that the result has rows of; of others only the total counts.
+        workspace: Where gradients are made.
         uses: How many uses of each parameter have still to come back.
         partial: The sum of the gradients of those uses that have, where there are several.
         rest: The gradients of small parameters without rows, reduced together.
@@ -32,6 +33,7 @@ class OpenBatch:
 
     examples: int
     with_rows: Container[int]
+    workspace: Workspace
     uses: dict[int, int] = field(default_factory=dict)
     partial: dict[int, Tensor] = field(default_factory=dict)
     rest: list[Tensor] = field(default_factory=list)
@@ -45,7 +47,7 @@ class OpenBatch:
             if small and parameter not in self.with_rows:
                 self.rest.append(contribution.rows())
             else:
-                self.sums[parameter] = contribution.sums()
+                self.sums[parameter] = contribution.sums(self.workspace)
             return
         rows = contribution.rows()
         self.partial[parameter] = self.partial[parameter] + rows if parameter in self.partial else rows
@@ -61,7 +63,7 @@ class OpenBatch:
         for parameter in [*self.partial]:
             self._close(parameter)
         if self.rest:
-            self.sums[REST] = RowGradients.of(torch.cat(self.rest, 1)).sums()
+            self.sums[REST] = RowGradients(torch.cat(self.rest, 1)).sums(self.workspace)
         numbers = sorted(self.sums)
         sums = [self.sums[number] for number in numbers]
         return MeasuredBatch(
@@ -72,7 +74,7 @@ class OpenBatch:
         )
 
     def _close(self, parameter: int) -> None:
-        self.sums[parameter] = RowGradients.of(self.partial.pop(parameter)).sums()
+        self.sums[parameter] = RowGradients(self.partial.pop(parameter)).sums(self.workspace)
 
 
 @dataclass

@@ -22,6 +22,7 @@ from gradlab.probes.parameter_gradients import l2_norms, weights_of
 from gradlab.probes.schedule import Schedule, StepProbe
 from gradlab.probes.selection import Selection, layer_kind, select_weight_layers
 from gradlab.results import GradientsResult
+from gradlab.stats import Workspace
 
 if TYPE_CHECKING:
     from torch.amp.grad_scaler import GradScaler
@@ -89,6 +90,7 @@ class ExampleGradients(StepProbe):
         }
         self._executed: dict[str, None] = {}
         self._batches: list[OpenBatch] = []
+        self._workspace = Workspace()
         self._accumulated: set[int] = set()
         self._steps: list[MeasuredStep] = []
 
@@ -118,7 +120,7 @@ class ExampleGradients(StepProbe):
         tensors = [value for value in (*args, *kwargs.values()) if isinstance(value, Tensor) and value.ndim]
         if not tensors:
             raise GradlabError(f"{type(module).__name__} was called without a tensor: how many examples cannot be told")
-        self._batches.append(OpenBatch(len(tensors[0]), self._with_rows))
+        self._batches.append(OpenBatch(len(tensors[0]), self._with_rows, self._workspace))
 
     def _refuse_coupling(self, name: str) -> Callable[[nn.Module, Any], None]:
         def hook(module: nn.Module, args: Any) -> None:
@@ -162,7 +164,7 @@ class ExampleGradients(StepProbe):
         return hook
 
     def _check_examples(self, name: str, module: nn.Module, output: Tensor, batch: OpenBatch) -> None:
-        if getattr(module, "batch_first", True) is False:
+        if vars(module).get("batch_first") is False:
             raise GradlabError(f"{name} has its examples in the second dimension: make it with batch_first=True")
         if not output.ndim or len(output) != batch.examples:
             raise GradlabError(

@@ -15,6 +15,7 @@ from gradlab.errors import GradlabError
 from gradlab.probes.finder import output_tensor
 from gradlab.stats import (
     ExampleContributions,
+    Geometry,
     OuterGradients,
     RowGradients,
     convolution_gradients,
@@ -73,22 +74,14 @@ def _exact_rule(module: nn.Module) -> Rule | None:
 
 def _linear(module: nn.Linear, x: Tensor, g: Tensor) -> Contributions:
     a, b = (t.reshape(len(t), math.prod(t.shape[1:-1]), t.shape[-1]) for t in (x, g))
-    return {"weight": OuterGradients(a, b), "bias": RowGradients.of(b.sum(1))}
+    return {"weight": OuterGradients(a, b), "bias": RowGradients(b.sum(1))}
 
 
 def _convolution(module: Any, x: Tensor, g: Tensor) -> Contributions:
-    weight = convolution_gradients(
-        x,
-        g,
-        tuple(module.weight.shape),
-        stride=module.stride,
-        padding=module.padding,
-        dilation=module.dilation,
-        groups=module.groups,
-    )
-    contributions: Contributions = {"weight": weight}
+    geometry = Geometry(tuple(module.weight.shape), module.stride, module.padding, module.dilation, module.groups)
+    contributions: Contributions = {"weight": convolution_gradients(x, g, geometry)}
     if module.bias is not None:
-        contributions["bias"] = RowGradients.of(positions_sum(g))
+        contributions["bias"] = RowGradients(positions_sum(g))
     return contributions
 
 
@@ -141,7 +134,7 @@ def _by_vmap(
         raise GradlabError(
             f"{name} ({type(module).__name__}) cannot be called for single examples: {reason}; layers= selects others"
         ) from error
-    return {key: RowGradients.of(_as(rows.flatten(1), precision)) for key, rows in found.items()}
+    return {key: RowGradients(_as(rows.flatten(1), precision)) for key, rows in found.items()}
 
 
 def _as(x: Tensor, dtype: torch.dtype) -> Tensor:

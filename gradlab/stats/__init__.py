@@ -29,12 +29,12 @@ from gradlab.stats.effective_rank import (
     row_norm_variation,
     unit_rows,
 )
+from gradlab.stats.example_convolutions import Geometry, convolution_gradients
 from gradlab.stats.example_gradients import (
     ExampleContributions,
     ExampleSums,
     OuterGradients,
     RowGradients,
-    convolution_gradients,
     normalization_gradients,
     positions_sum,
 )
@@ -76,7 +76,8 @@ from gradlab.stats.path_counting import (
 )
 from gradlab.stats.rectified_residual import rectified_residual_gradient_moments
 from gradlab.stats.segment import segment_autocorrelation
-from gradlab.stats.sum_of_squares import sum_of_squares, sums_of_squares
+from gradlab.stats.sum_of_squares import joint_norms, sum_of_squares
+from gradlab.stats.workspace import Workspace
 
 __all__ = [
     "CENTRED_EXPONENT",
@@ -87,9 +88,11 @@ __all__ = [
     "ExampleContributions",
     "ExampleSums",
     "FastMoments",
+    "Geometry",
     "Moments",
     "OuterGradients",
     "RowGradients",
+    "Workspace",
     "activation_statistics",
     "autocorrelation",
     "batch_norm_relu_growth",
@@ -115,6 +118,7 @@ __all__ = [
     "he_growth",
     "is_constant",
     "jackknife",
+    "joint_norms",
     "kappa0",
     "kappa0_slope",
     "kappa1",
@@ -146,7 +150,6 @@ __all__ = [
     "simple_noise_scale",
     "standard_error",
     "sum_of_squares",
-    "sums_of_squares",
     "tap_coverage",
     "taps_inside",
     "true_gradient_square",

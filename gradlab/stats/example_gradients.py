@@ -6,14 +6,15 @@ the pieces of one layer's backward pass, and reduce them.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from gradlab.stats.sum_of_squares import sums_of_squares
+from gradlab.stats.sum_of_squares import joint_norms
+from gradlab.stats.workspace import Workspace
 
 _VALUES = 1 << 24
 """Values of single examples' gradients that exist at a time: 64 MiB of float32."""
@@ -34,132 +35,105 @@ class ExampleSums:
     direction_norm: Tensor
 
 
-@dataclass
-class RowGradients:
-    """Gradients that are made outright, some examples at a time.
+class ExampleContributions(ABC):
+    """What one use of a parameter adds to the gradients of B examples.
 
     Attributes:
-        make: The gradients of a range of examples, shape (b, P).
         examples: B.
-        numel: P.
+        numel: P, the number of the parameter's values.
     """
 
-    make: Callable[[slice], Tensor]
     examples: int
     numel: int
 
-    @classmethod
-    def of(cls, rows: Tensor) -> RowGradients:
-        """Those that are there already, shape (B, P)."""
-        return cls(lambda part: rows[part], *rows.shape)
-
-    def chunks(self) -> Iterator[Tensor]:
-        """All rows, in turn."""
-        size = max(1, _VALUES // max(1, self.numel))
-        for start in range(0, self.examples, size):
-            yield self.make(slice(start, start + size))
-
+    @abstractmethod
     def rows(self) -> Tensor:
-        """All rows, shape (B, P)."""
-        return torch.cat(list(self.chunks()))
+        """The gradients themselves, shape (B, P), their values in the parameter's order."""
 
-    def sums(self) -> ExampleSums:
+    @abstractmethod
+    def parts(self, workspace: Workspace) -> Iterator[Tensor]:
+        """The gradients of some examples after those of others, in k pieces: shape (k, b, P / k).
+
+        Their values come in any order, the same for all examples, and are good until the next part is asked for.
+        """
+
+    def sums(self, workspace: Workspace) -> ExampleSums:
         """The gradients, reduced."""
         norms, total = [], None
-        for rows in self.chunks():
-            norms.append(sums_of_squares(rows).sqrt())
-            weights = torch.stack((torch.ones_like(norms[-1]), _reciprocal(norms[-1]))).to(rows.dtype)
-            part = weights @ rows
-            total = part if total is None else total.add_(part)
+        for part in self.parts(workspace):
+            norms.append(joint_norms(part))
+            found = _with_directions(norms[-1]).to(part.dtype) @ part
+            total = found if total is None else total.add_(found)
         assert total is not None
-        both = sums_of_squares(total).sqrt()
-        return ExampleSums(torch.cat(norms), both[0], both[1])
+        both = joint_norms(total)
+        return ExampleSums(norms[0] if len(norms) == 1 else torch.cat(norms), both[0], both[1])
+
+    def spans(self) -> Iterator[slice]:
+        """Ranges of examples whose gradients may exist at a time."""
+        size = max(1, _VALUES // max(1, self.numel))
+        return (slice(start, min(start + size, self.examples)) for start in range(0, self.examples, size))
 
 
-@dataclass
-class OuterGradients:
+class RowGradients(ExampleContributions):
+    """Gradients that are there already.
+
+    Args:
+        values: Shape (B, P).
+    """
+
+    def __init__(self, values: Tensor) -> None:
+        self.values = values
+        self.examples, self.numel = values.shape
+
+    def rows(self) -> Tensor:
+        """See `ExampleContributions`."""
+        return self.values
+
+    def parts(self, workspace: Workspace) -> Iterator[Tensor]:
+        """See `ExampleContributions`."""
+        yield self.values[None]
+
+
+class OuterGradients(ExampleContributions):
     """Gradients Σ_t b_t a_tᵀ of a linear layer: of its inputs a and the gradients b of its outputs.
 
-    Attributes:
+    Args:
         a: Shape (B, T, I).
         b: Shape (B, T, O).
     """
 
-    a: Tensor
-    b: Tensor
+    def __init__(self, a: Tensor, b: Tensor) -> None:
+        self.a, self.b = a, b
+        self.examples, self.numel = len(a), a.shape[2] * b.shape[2]
 
     def rows(self) -> Tensor:
-        """The gradients themselves, shape (B, O·I)."""
+        """See `ExampleContributions`."""
         return torch.bmm(self.b.mT, self.a).flatten(1)
 
-    def sums(self) -> ExampleSums:
+    def parts(self, workspace: Workspace) -> Iterator[Tensor]:
+        """See `ExampleContributions`."""
+        for span in self.spans():
+            a, b = self.a[span], self.b[span]
+            out = workspace.take((len(a), b.shape[2], a.shape[2]), a)
+            yield torch.bmm(b.mT, a, out=out).flatten(1)[None]
+
+    def sums(self, workspace: Workspace) -> ExampleSums:
         """The gradients, reduced: ‖g‖² = Σ_st ⟨a_s, a_t⟩⟨b_s, b_t⟩, which for T = 1 is ‖a‖²‖b‖² (Goodfellow 2015,
         arXiv:1510.01799).
         """
-        (examples, length, inputs), outputs = self.a.shape, self.b.shape[2]
+        length, inputs, outputs = *self.a.shape[1:], self.b.shape[2]
         if length == 1:
-            norms = (sums_of_squares(self.a[:, 0]) * sums_of_squares(self.b[:, 0])).sqrt()
+            norms = joint_norms(self.a.mT.flatten(1)[None]) * joint_norms(self.b.mT.flatten(1)[None])
         elif length * (inputs + outputs) < inputs * outputs:
             grams = torch.bmm(self.a, self.a.mT).mul_(torch.bmm(self.b, self.b.mT))
             norms = grams.sum((1, 2), dtype=_wide(grams)).clamp(min=0).sqrt()
         else:
-            make = lambda part: OuterGradients(self.a[part], self.b[part]).rows()  # noqa: E731
-            return RowGradients(make, examples, inputs * outputs).sums()
-        weights = torch.stack((torch.ones_like(norms), _reciprocal(norms))).to(self.b.dtype)
+            return super().sums(workspace)
+        weights = _with_directions(norms).to(self.b.dtype)
         a = self.a.flatten(0, 1)
         totals = [(self.b * weight[:, None, None]).flatten(0, 1).mT @ a for weight in weights]
-        both = sums_of_squares(torch.stack(totals).flatten(1)).sqrt()
+        both = joint_norms(torch.stack(totals).flatten(1)[None])
         return ExampleSums(norms, both[0], both[1])
-
-
-ExampleContributions = RowGradients | OuterGradients
-
-
-def convolution_gradients(
-    x: Tensor,
-    gradient: Tensor,
-    weight_shape: tuple[int, ...],
-    *,
-    stride: tuple[int, ...],
-    padding: tuple[int, ...],
-    dilation: tuple[int, ...],
-    groups: int,
-) -> RowGradients:
-    """The gradients of a convolution's weight: one convolution with a group of channels for each example.
-
-    As in Rochette, Manoel and Tramel 2019 (arXiv:1912.06015), with the examples as groups.
-
-    Args:
-        x: Input, shape (B, C, *).
-        gradient: Of the output, shape (B, O, *).
-        weight_shape: (O, C / groups, *kernel).
-        stride: As of the convolution.
-        padding: Zeros on both sides.
-        dilation: As of the convolution.
-        groups: As of the convolution.
-    """
-
-    def make(part: slice) -> Tensor:
-        inputs, outputs = x[part], gradient[part]
-        n = len(inputs)
-        # Only the shape of the weight is read.
-        weight = inputs.new_empty(n * weight_shape[0], *weight_shape[1:])
-        _, found, _ = torch.ops.aten.convolution_backward(
-            outputs.reshape(1, n * outputs.shape[1], *outputs.shape[2:]),
-            inputs.reshape(1, n * inputs.shape[1], *inputs.shape[2:]),
-            weight,
-            None,
-            stride,
-            padding,
-            dilation,
-            False,
-            [0] * len(stride),
-            n * groups,
-            [False, True, False],
-        )
-        return found.reshape(n, -1)  # type: ignore[no-any-return]
-
-    return RowGradients(make, len(x), math.prod(weight_shape))
 
 
 def normalization_gradients(
@@ -178,19 +152,20 @@ def normalization_gradients(
         eps: ε.
     """
     examples, channels = x.shape[:2]
+    mean, var = (t.to(x.dtype).expand(examples, channels).reshape(-1) for t in (mean, var))
     _, scale, shift = torch.ops.aten.native_batch_norm_backward(
         gradient.reshape(1, examples * channels, -1),
         x.reshape(1, examples * channels, -1),
         None,
-        mean.to(x.dtype).repeat(examples),
-        var.to(x.dtype).repeat(examples),
+        mean,
+        var,
         None,
         None,
         False,
         eps,
         [False, True, True],
     )
-    return RowGradients.of(scale.view(examples, channels)), RowGradients.of(shift.view(examples, channels))
+    return RowGradients(scale.view(examples, channels)), RowGradients(shift.view(examples, channels))
 
 
 def positions_sum(gradient: Tensor) -> Tensor:
@@ -198,9 +173,14 @@ def positions_sum(gradient: Tensor) -> Tensor:
     return gradient.flatten(2).sum(2) if gradient.ndim > 2 else gradient
 
 
-def _reciprocal(norms: Tensor) -> Tensor:
-    """1 / norm; a gradient of 0 has no direction, and adds nothing to their sum."""
-    return norms.reciprocal().where(norms > 0, 0)
+def _with_directions(norms: Tensor) -> Tensor:
+    """Weights that give the sum of gradients and that of their directions, shape (2, B).
+
+    A gradient of 0 has no direction: the weight that it gets here is finite, and adds nothing.
+    """
+    weights = torch.ones((2, len(norms)), dtype=norms.dtype, device=norms.device)
+    torch.reciprocal(norms.clamp(min=torch.finfo(torch.float32).tiny), out=weights[1])
+    return weights
 
 
 def _wide(x: Tensor) -> torch.dtype:

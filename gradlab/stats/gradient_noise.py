@@ -4,6 +4,7 @@ All are functions of the norms of the example gradients g_1 … g_B, of their me
 directions, so that no gradient has to be kept.
 """
 
+import torch
 from torch import Tensor
 
 
@@ -18,6 +19,8 @@ def gradient_variance(norms: Tensor, mean_norm: Tensor) -> Tensor:
         Shape (…); NaN for a single example.
     """
     examples = norms.shape[-1]
+    if examples == 1:
+        return torch.full_like(mean_norm, torch.nan)
     deviations = norms.square().sum(-1) - examples * mean_norm.square()
     # The difference of two nearly equal sums may fall below 0 by rounding.
     return deviations.clamp(min=0) / (examples - 1)

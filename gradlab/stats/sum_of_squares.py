@@ -1,6 +1,6 @@
 """Sums of squares at the speed of memory."""
 
-import math
+import functools
 
 import torch
 from torch import Tensor
@@ -27,23 +27,33 @@ def sum_of_squares(x: Tensor) -> Tensor:
     return (rows if x.device.type == "mps" else rows.double()).square().sum()
 
 
-def sums_of_squares(rows: Tensor) -> Tensor:
-    """Σ x² over each row, as `sum_of_squares` takes it.
+def joint_norms(pieces: Tensor) -> Tensor:
+    """The L2 norm of rows that lie in k pieces, with the care of `sum_of_squares`.
 
     Args:
-        rows: Shape (n, p), of any floating dtype.
+        pieces: Shape (k, n, p), float32 or float64.
 
     Returns:
         Float64 (float32 on mps) of shape (n,).
     """
-    rows = rows.detach()
-    if rows.dtype in (torch.float16, torch.bfloat16):
-        rows = rows.float()
-    length, wide = math.gcd(rows.shape[1], _ROW), rows.device.type != "mps"
-    if length < _ROW // 16 and wide:
-        rows, length = rows.double(), rows.shape[1]
-    parts: Tensor = torch.linalg.vector_norm(rows.reshape(len(rows), -1, max(1, length)), dim=2)
-    return (parts.double() if wide else parts).square().sum(1)
+    k, n, p = pieces.shape
+    wide = torch.float32 if pieces.device.type == "mps" else torch.float64
+    parts = _even_parts(p)
+    if parts is None:
+        norms: Tensor = torch.linalg.vector_norm(pieces, dim=(0, 2), dtype=wide)
+        return norms
+    if parts > 1:
+        pieces = pieces.reshape(k, n * parts, p // parts)
+    short: Tensor = torch.linalg.vector_norm(pieces, dim=2)
+    joined: Tensor = torch.linalg.vector_norm(short.view(k, n, parts), dim=(0, 2), dtype=wide)
+    return joined
+
+
+@functools.cache
+def _even_parts(length: int) -> int | None:
+    """Into how many equal parts of at most 4 · 1,024 values a row can be cut, unless into too many."""
+    least = max(1, -(-length // (4 * _ROW)))
+    return next((parts for parts in range(least, 8 * least + 1) if length % parts == 0), None)
 
 
 def _at_least_single(x: Tensor) -> Tensor:
