@@ -2,11 +2,14 @@
 
     pip install backpack-for-pytorch
     python benchmarks/gradients.py [--device cuda] [--rounds 20] [--depth 56] [--batch 128] [--example-batch 32]
+        [--only loop|examples|memory]
 
 Each variant is timed between two bare steps, in turn, so that a drift of the machine's speed cancels in the ratio
 to their mean. Printed: the median ratio over the rounds, and the quartiles. A bare step is the forward pass, the
 backward pass and an SGD step. For gradients of single examples the model is in eval mode, and two other ways to them
-are timed, too. Peak memory is measured in a process for each way (`--memory` is that process).
+are timed, too, and what no way that makes them can do without: one more weight gradient of every convolution, summed
+over the batch as autograd's own or with the examples as groups. Peak memory is measured in a process for each way
+(`--memory` is that process).
 """
 
 import argparse
@@ -37,6 +40,7 @@ def main() -> None:
     parser.add_argument("--depth", type=int, default=56)
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--example-batch", type=int, default=32)
+    parser.add_argument("--only", choices=["loop", "examples", "memory"])
     parser.add_argument("--memory", choices=["bare", "probe"], help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.memory:
@@ -44,18 +48,19 @@ def main() -> None:
         return
 
     print(f"ResNet-{args.depth}, {args.device}, {torch.get_num_threads()} threads")
-    training = Training(args, args.batch)
-    training.model.train()
-    print(f"batch {args.batch}, train mode")
-    compare(training.bare_variant, training.loop_variants(), args.rounds)
+    if args.only in (None, "loop"):
+        training = Training(args, args.batch)
+        training.model.train()
+        print(f"batch {args.batch}, train mode")
+        compare(training.bare_variant, training.loop_variants(), args.rounds)
     training = Training(args, args.example_batch)
-    print(f"batch {args.example_batch}, eval mode, gradients of single examples")
-    compare(training.bare_variant, training.example_variants(), args.rounds)
-    extra = memory_of("probe") - memory_of("bare")
-    activations = training.saved_bytes()
-    print(
-        f"extra peak memory of ExampleGradients: {extra / 2**20:.0f} MiB, {extra / activations:.2f} × the activations"
-    )
+    if args.only in (None, "examples"):
+        print(f"batch {args.example_batch}, eval mode, gradients of single examples")
+        compare(training.bare_variant, training.example_variants(), args.rounds)
+    if args.only in (None, "memory"):
+        extra = memory_of("probe") - memory_of("bare")
+        times = extra / training.saved_bytes()
+        print(f"extra peak memory of ExampleGradients: {extra / 2**20:.0f} MiB, {times:.2f} × the activations")
     if args.device.startswith("cuda"):
         no_synchronization(training)
 
@@ -92,6 +97,8 @@ class Training:
         probe = gl.ExampleGradients(self.model)
         variants: dict[str, Variant] = {
             "ExampleGradients": (probe, lambda: self.step(probe.step)),
+            "one more weight gradient": (MoreWeightGradients(self.model, grouped=False), self.step),
+            "the same, examples as groups": (MoreWeightGradients(self.model, grouped=True), self.step),
             "vmap(grad)": (nullcontext(), self.vmap_of_grad),
         }
         try:
@@ -135,6 +142,31 @@ class Training:
         own = {parameter.untyped_storage().data_ptr() for parameter in self.model.parameters()}
         loss.backward()
         return sum(size for pointer, size in kept.items() if pointer not in own)
+
+
+class MoreWeightGradients:
+    """In a `with` block every convolution's weight gradient is taken once more, and thrown away."""
+
+    def __init__(self, model: nn.Module, grouped: bool) -> None:
+        self.convolutions = [module for module in model.modules() if isinstance(module, nn.Conv2d)]
+        self.grouped = grouped
+
+    def __enter__(self) -> None:
+        self.handles = [module.register_forward_hook(self.watch) for module in self.convolutions]
+
+    def __exit__(self, *exception: object) -> None:
+        for handle in self.handles:
+            handle.remove()
+
+    def watch(self, module: nn.Conv2d, args: tuple[Tensor], output: Tensor) -> None:
+        output.register_hook(lambda gradient: self.take(module, args[0].detach(), gradient))
+
+    def take(self, module: nn.Conv2d, x: Tensor, gradient: Tensor) -> None:
+        groups = len(x) if self.grouped else 1
+        x, gradient = (t.reshape(-1, groups * t.shape[1], *t.shape[2:]) for t in (x, gradient))
+        shape = groups * module.out_channels, *module.weight.shape[1:]
+        settings = module.stride, module.padding, module.dilation, False, [0, 0], groups, [False, True, False]
+        torch.ops.aten.convolution_backward(gradient, x, x.new_empty(shape), None, *settings)
 
 
 def compare(bare: Variant, variants: dict[str, Variant], rounds: int) -> None:

@@ -7,7 +7,8 @@ from typing import Any
 
 REASONS = {
     "frozen": "frozen (requires_grad is off), so there is no gradient",
-    "not reached": "the loss does not reach it, or zero_grad() came before step(): there is no gradient",
+    "not reached": "the loss does not reach it: there is no gradient",
+    "cleared": "no parameter of the model has a gradient: zero_grad() came before step(), or backward() did not run",
     "no graph": "ran without a graph (under no_grad, or in reentrant activation checkpointing, which "
     "use_reentrant=False replaces), so its response has no gradient",
     "not run": "did not run",

@@ -99,8 +99,9 @@ class ParameterGradients(StepProbe):
     @torch.no_grad()
     def _measure(self) -> None:
         found = [weight.grad for weight in self._parameters if weight.requires_grad and weight.grad is not None]
+        missing = "not reached" if any(p.grad is not None for p in self.model.parameters()) else "cleared"
         absent = [
-            "frozen" if not weight.requires_grad else "not reached" if weight.grad is None else None
+            "frozen" if not weight.requires_grad else missing if weight.grad is None else None
             for weight in self._parameters
         ]
         norms = l2_norms([*found, *self._parameters])

@@ -56,7 +56,8 @@ class GradientsResult(Result):
     response_grad_norm and response_numel of ∂loss/∂response over all images, channels and positions; step
     (optimizer steps made before: 0 is the gradient at the first weights), call (which call of the layer), block
     (whether the row is the output of a block, with an index of its own), non_finite (whether the gradient holds
-    NaN or infinite values), absent (why there is no gradient: `frozen`, `not reached`, `no graph`, `not run`).
+    NaN or infinite values), absent (why there is no gradient: `frozen`, `not reached`, `cleared`, `no graph`,
+    `not run`).
 
     Norms are L2. What was not measured is missing. `ExampleGradients` adds examples, example_norm, variance,
     noise_scale, diversity and mean_cosine, and a row whose layer and kind are `total`, without an index.

@@ -195,6 +195,16 @@ def test_absent_gradients_are_reported_as_absent() -> None:
     assert unreached.endswith("at 2 of 2 steps, first at step 0")
 
 
+def test_gradients_that_were_cleared_before_the_step() -> None:
+    model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
+    with gl.ParameterGradients(model) as probe:
+        model(torch.randn(2, 3)).sum().backward()
+        model.zero_grad()
+        probe.step()
+    assert probe.result().frame["absent"].tolist() == ["cleared", "cleared"]
+    assert "zero_grad() came before step()" in probe.result().notes[0]
+
+
 def test_non_finite_gradients_are_named_and_do_not_poison_the_rest() -> None:
     model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3), nn.Linear(3, 3))
     with gl.ParameterGradients(model) as probe:
