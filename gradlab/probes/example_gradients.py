@@ -43,7 +43,8 @@ class ExampleGradients(StepProbe):
     Each layer's backward pass is taken apart where it happens, and no example's gradient outlives it: convolutions by
     one convolution with the examples as groups, or on small maps by products of matrices, linear layers by outer
     products, batch normalization by running statistics exactly, any other module with parameters by
-    `torch.func.vmap`. There is no other forward or backward pass; a parameter used several times has its gradients added before they are measured.
+    `torch.func.vmap`. There is no other forward or backward pass; a parameter used several times has its gradients
+    added before they are measured.
 
     Batch normalization by the statistics of the batch couples examples, so that none has a gradient of its own: it
     is refused, and `model.eval()` is the cure. Other operations that couple examples cannot be seen from here.
