@@ -7,9 +7,8 @@
 Each variant is timed between two bare steps, in turn, so that a drift of the machine's speed cancels in the ratio
 to their mean. Printed: the median ratio over the rounds, and the quartiles. A bare step is the forward pass, the
 backward pass and an SGD step. For gradients of single examples the model is in eval mode, and two other ways to them
-are timed, too, and what no way that makes them can do without: one more weight gradient of every convolution, summed
-over the batch as autograd's own or with the examples as groups. Peak memory is measured in a process for each way
-(`--memory` is that process).
+are timed, too, and for comparison one more weight gradient of every convolution, summed over the batch as autograd's
+own or with the examples as groups. Peak memory is measured in a process for each way (`--memory` is that process).
 """
 
 import argparse
