@@ -54,7 +54,7 @@ def responses(
     addition; its std is taken over images, channels and positions. Writes responses.csv (a row a layer),
     responses.json (how it was made) and the figure.
 
-        gradlab responses --model plain20,plain56,resnet20,resnet56
+        gradlab responses --model plain20,plain56,resnet20,resnet56,resnet110
 
         gradlab responses --model resnet20@hub,resnet56@hub --data cifar10
     """

@@ -160,7 +160,7 @@ README = (ROOT / "README.md").read_text()
 
 
 def test_the_readme_has_the_two_commands() -> None:
-    assert "pip install -e . && gradlab responses --model plain20,plain56,resnet20,resnet56" in README
+    assert "pip install -e . && gradlab responses --model plain20,plain56,resnet20,resnet56,resnet110" in README
     assert "pip install -e '.[test]' && pytest" in README
 
 

@@ -81,7 +81,7 @@ def errors_figure(curves: pd.DataFrame, figure: Figure) -> Figure:
     for ax, (title, networks) in zip(axes, ordered, strict=True):
         networks = sorted(networks, key=_depth)
         part = curves[curves["network"].isin(networks)]
-        plot_errors(part, ax, dict(zip(networks, depth_colors(networks).values(), strict=True)))
+        plot_errors(part, ax, _colors(networks, list(panels.values())))
         _label_ends(ax, part, networks)
         if len(ordered) > 1:
             ax.set_title(title)
@@ -98,15 +98,24 @@ def kinds_of_error() -> list[Line2D]:
     return [Line2D([], [], color="0.3", label=label, **style) for label, style in (("training", TRAIN), ("test", TEST))]
 
 
+def _colors(networks: list[str], panels: list[list[str]]) -> dict[str, Any]:
+    """A panel's colours: of the depth, the same in all panels, unless one of them has a depth twice."""
+    depths = [[_depth(network)[0] for network in panel] for panel in panels]
+    if any(len(set(panel)) < len(panel) for panel in depths):
+        return depth_colors(networks)
+    shared = depth_colors(sorted({depth for panel in depths for depth in panel}))
+    return {network: shared[_depth(network)[0]] for network in networks}
+
+
 def _label_ends(ax: Axes, curves: pd.DataFrame, networks: list[str]) -> None:
     """Name the networks in a legend, the highest test error first, as the curves lie at their ends.
 
-    Curves begin high: below their beginning there is room.
+    Curves fall: above their ends there is room.
     """
     last = curves.groupby("network").tail(1).set_index("network")["test_error"].fillna(1)
     lines = {line.get_label(): line for line in ax.get_lines()}
     names = sorted(networks, key=lambda name: -last[name])
-    ax.legend([lines[name] for name in names], names, loc="lower left")
+    ax.legend([lines[name] for name in names], names, loc="upper right")
 
 
 def _family(network: str) -> str:
