@@ -140,7 +140,7 @@ def test_every_finding_stands_with_its_rule_and_the_numbers_that_met_it() -> Non
         "Ratio of median stds, residual to plain, at equal depth and recipe: 0.500 < 0.99."
     )
     lines = gl.shatter([16], ["ff", "resnet", "ff-norm=none"], seeds=2, width=16, points=32, lags=3)
-    assert len(lines.findings()) == 4
+    assert len(lines.findings()) == 5
     assert all(rule_of(finding).endswith(".") for finding in lines.findings())
 
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pandas as pd
+
 from gradlab import hub
 from gradlab.experiments import degradation, dynamics, responses
 from gradlab.experiments.architectures import architectures
 from gradlab.gallery.recipe import NotAtHand, Options, Recipe
 from gradlab.gallery.runs import RUNS, complete_runs
-from gradlab.results import DegradationResult
+from gradlab.results import DegradationResult, DynamicsResult
 from gradlab.zoo import zoo_names
 
 PAPER = "He et al. 2015, Deep Residual Learning for Image Recognition, arXiv:1512.03385"
@@ -61,6 +63,11 @@ def recorded_runs() -> Options:
             "(gradlab train --model NAME --record responses,gradients --every log does that)"
         )
     return {"runs": runs}
+
+
+def rows_drawn(result: DynamicsResult) -> pd.DataFrame:
+    """The rows of the statistics that the figure shows."""
+    return result.frame[result.frame["statistic"].isin(result.drawn)]
 
 
 RECIPES = (
@@ -142,6 +149,7 @@ RECIPES = (
         experiment=dynamics,
         options=recorded_runs,
         toy={"runs": ("runs/plain8", "runs/resnet8")},
+        table=rows_drawn,
         arguments=("runs",),
         differs=("Norms and stds belong to the batch of their step.",),
     ),
