@@ -17,6 +17,7 @@ from gradlab.probes.hooks import Hook
 from gradlab.probes.schedule import Schedule, StepProbe
 from gradlab.probes.selection import Selection, layer_kind, select_weight_layers
 from gradlab.results import GradientsResult
+from gradlab.stats.precision import widest
 
 if TYPE_CHECKING:
     from torch.amp.grad_scaler import GradScaler
@@ -216,7 +217,7 @@ def l2_norms(tensors: Sequence[Tensor]) -> Tensor:
     """
     dense = [tensor.coalesce().values() if tensor.is_sparse else tensor for tensor in tensors]
     device = dense[0].device
-    wide = torch.float32 if device.type == "mps" else torch.float64
+    wide = widest(device)
     if any(hasattr(tensor, "full_tensor") for tensor in dense):
         # One by one: a DTensor has no foreach norm of another dtype.
         norms = [torch.linalg.vector_norm(tensor, dtype=wide) for tensor in dense]

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from gradlab.stats.precision import widest
 from gradlab.stats.sum_of_squares import joint_norms
 from gradlab.stats.workspace import Workspace
 
@@ -126,7 +127,7 @@ class OuterGradients(ExampleContributions):
             norms = joint_norms(self.a.mT.flatten(1)[None]) * joint_norms(self.b.mT.flatten(1)[None])
         elif length * (inputs + outputs) < inputs * outputs:
             grams = torch.bmm(self.a, self.a.mT).mul_(torch.bmm(self.b, self.b.mT))
-            norms = grams.sum((1, 2), dtype=_wide(grams)).clamp(min=0).sqrt()
+            norms = grams.sum((1, 2), dtype=widest(grams.device)).clamp(min=0).sqrt()
         else:
             return super().sums(workspace)
         weights = _with_directions(norms).to(self.b.dtype)
@@ -181,7 +182,3 @@ def _with_directions(norms: Tensor) -> Tensor:
     weights = torch.ones((2, len(norms)), dtype=norms.dtype, device=norms.device)
     torch.reciprocal(norms.clamp(min=torch.finfo(torch.float32).tiny), out=weights[1])
     return weights
-
-
-def _wide(x: Tensor) -> torch.dtype:
-    return torch.float32 if x.device.type == "mps" else torch.float64

@@ -14,6 +14,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from gradlab.stats.precision import widest
+
 WELL_CONDITIONED = 10.0
 """|mean| / std up to which `FastMoments` of float32 gives the std to 1e-6 relative."""
 
@@ -210,7 +212,7 @@ class FastMoments:
 
     def _join(self) -> None:
         sums, norms, lost = zip(*self._pending, strict=True)
-        wide = torch.float32 if sums[0].device.type == "mps" else torch.float64
+        wide = widest(sums[0].device)
         total = self._by_channel(torch.cat(sums).to(wide))
         squares = self._by_channel(torch.cat(norms).to(wide).square())
         some_lost = [rows for rows in lost if rows is not None]

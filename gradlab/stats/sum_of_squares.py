@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from gradlab.stats.moments import FEW, memory_rows
+from gradlab.stats.precision import widest
 
 _ROW = 4096
 """Length of a row summed in float32, at most."""
@@ -27,7 +28,7 @@ def sum_of_squares(x: Tensor) -> Tensor:
     if len(rows) % 4 == 0:
         rows = rows.view(len(rows) // 4, 4 * rows.shape[1])
     short: Tensor = torch.linalg.vector_norm(rows, dim=1)
-    joined: Tensor = torch.linalg.vector_norm(short, dtype=_wide(x))
+    joined: Tensor = torch.linalg.vector_norm(short, dtype=widest(x.device))
     return joined.square()
 
 
@@ -41,7 +42,7 @@ def joint_norms(pieces: Tensor) -> Tensor:
         Float64 (float32 on mps) of shape (n,).
     """
     k, n, p = pieces.shape
-    wide = _wide(pieces)
+    wide = widest(pieces.device)
     parts = _even_parts(p)
     if parts is None:
         norms: Tensor = torch.linalg.vector_norm(pieces, dim=(0, 2), dtype=wide)
@@ -64,7 +65,3 @@ def _at_least_single(x: Tensor) -> Tensor:
     if x.numel() < FEW and x.device.type != "mps":
         return x.double()
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
-
-
-def _wide(x: Tensor) -> torch.dtype:
-    return torch.float32 if x.device.type == "mps" else torch.float64
