@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Mapping
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -15,7 +15,7 @@ from gradlab.experiments.degradation import member
 from gradlab.gallery.recipe import NotAtHand, Options, Recipe
 from gradlab.gallery.runs import RUNS, complete_runs
 from gradlab.plots import last_errors_figure
-from gradlab.results import DegradationResult
+from gradlab.results import DegradationResult, TrainingResult
 from gradlab.results.training import VARIANT_TEST_ERROR
 
 if TYPE_CHECKING:
@@ -75,15 +75,13 @@ def runs_of(cases: Cases) -> Options:
     )
 
 
-def _alike(record: Mapping[str, object] | None, original: Mapping[str, object]) -> bool:
+def _alike(run: TrainingResult | None, original: TrainingResult) -> bool:
     """Whether a run is there and of the original's recipe and data."""
-    keys = ("recipe", "data")
-    return record is not None and all(_facts(record)[key] == _facts(original)[key] for key in keys)
+    return run is not None and all(_facts(run)[key] == _facts(original)[key] for key in ("recipe", "data"))
 
 
-def _facts(record: Mapping[str, object]) -> dict[str, object]:
-    facts: dict[str, object] = record["networks"][0]  # type: ignore[index]
-    return facts
+def _facts(run: TrainingResult) -> dict[str, Any]:
+    return run.facts(run.record["network"])
 
 
 def errors(result: DegradationResult, cases: Cases) -> pd.DataFrame:
