@@ -79,9 +79,13 @@ class Training:
         self.optimizer = torch.optim.SGD(self.model.parameters(), lr=1e-6)
         self.bare_variant: Variant = nullcontext(), self.step
 
-    def step(self, before_optimizer: Callable[[], object] = lambda: None) -> None:
+    def step(
+        self,
+        before_optimizer: Callable[[], object] = lambda: None,
+        backward: Callable[[Tensor], None] = Tensor.backward,
+    ) -> None:
         self.optimizer.zero_grad()
-        F.cross_entropy(self.model(self.images), self.labels).backward()
+        backward(F.cross_entropy(self.model(self.images), self.labels))
         before_optimizer()
         self.optimizer.step()
 
@@ -95,7 +99,8 @@ class Training:
     def example_variants(self) -> dict[str, Variant]:
         probe = gl.ExampleGradients(self.model)
         variants: dict[str, Variant] = {
-            "ExampleGradients": (probe, lambda: self.step(probe.step)),
+            "ExampleGradients, probe.backward": (probe, lambda: self.step(probe.step, probe.backward)),
+            "ExampleGradients, loss.backward": (probe, lambda: self.step(probe.step)),
             "one more weight gradient": (MoreWeightGradients(self.model, grouped=False), self.step),
             "the same, examples as groups": (MoreWeightGradients(self.model, grouped=True), self.step),
             "vmap(grad)": (nullcontext(), self.vmap_of_grad),

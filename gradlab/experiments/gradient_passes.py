@@ -103,6 +103,7 @@ def _run(
     done, correct, classes = 0, 0, 0
     losses: list[Tensor] = []
     statistics = batch_statistics(model) if part.bn == "batch" else nullcontext()
+    backward = next((probe.backward for probe in probes if isinstance(probe, ExampleGradients)), Tensor.backward)
     with statistics, ExitStack() as stack:
         for probe in probes:
             stack.enter_context(probe)
@@ -111,7 +112,10 @@ def _run(
                 model.zero_grad()
             output = forward(model, part.label, images)
             each = losses_of_examples(part, output, labels)
-            _backward(each.mean() if part.bn == "batch" else each.sum(), part.label)
+            loss = each.mean() if part.bn == "batch" else each.sum()
+            if not loss.requires_grad:
+                raise GradlabError(f"{part.label}: the loss does not depend on any parameter: there is no gradient")
+            backward(loss)
             losses.append(each.detach().double())
             done += len(images)
             if labels is not None and part.loss == "cross-entropy":
@@ -165,12 +169,6 @@ def losses_of_examples(part: Pass, output: Tensor, labels: Tensor | None) -> Ten
             f"{int(labels.max())} of {data}: loss sum (--loss sum) does without labels"
         )
     return nn.functional.cross_entropy(output, labels, reduction="none")
-
-
-def _backward(loss: Tensor, label: str) -> None:
-    if not loss.requires_grad:
-        raise GradlabError(f"{label}: the loss does not depend on any parameter: there is no gradient")
-    loss.backward()  # type: ignore[no-untyped-call]
 
 
 def averaged(frame: pd.DataFrame, images: int) -> pd.DataFrame:

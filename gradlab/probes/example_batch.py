@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Callable, Container
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,10 +11,16 @@ from torch import Tensor
 
 from gradlab.errors import GradlabError
 from gradlab.probes.example_rows import REST, MeasuredBatch
-from gradlab.stats import ExampleContributions, ExampleSums, RowGradients, Workspace
+from gradlab.stats import ExampleContributions, RowGradients, Workspace, joint_norms
 
 _SMALL = 4096
 """Values of a parameter up to which the gradients of all examples may wait for others'."""
+
+_WAITING = 1 << 22
+"""Values of reduced gradients that may wait for others', whose norms are then taken together."""
+
+Give = Callable[[int, Tensor], None]
+"""Takes the number of a parameter and the sum of its gradients, of shape (P,)."""
 
 
 @dataclass
@@ -27,8 +33,13 @@ class OpenBatch:
         workspace: Where gradients are made.
         uses: How many uses of each parameter have still to come back.
         partial: The sum of the gradients of those uses that have, where there are several.
-        rest: The gradients of small parameters without rows, reduced together.
-        sums: The reduced gradients of the others.
+        rest: The gradients of small parameters without rows, which are reduced together.
+        given: How many of the rest have been given away.
+        reduced: Norms and sums of the others.
+        waiting: How many values the sums have.
+        numbers: The parameters of whose sums the norms are taken.
+        norms: Of each example's, by groups of them.
+        sum_norms: Of the sum of gradients, and of the sum of directions.
     """
 
     examples: int
@@ -36,23 +47,47 @@ class OpenBatch:
     workspace: Workspace
     uses: dict[int, int] = field(default_factory=dict)
     partial: dict[int, Tensor] = field(default_factory=dict)
-    rest: list[Tensor] = field(default_factory=list)
-    sums: dict[int, ExampleSums] = field(default_factory=dict)
+    rest: list[tuple[int, Tensor]] = field(default_factory=list)
+    given: int = 0
+    reduced: list[tuple[int, Tensor, Tensor]] = field(default_factory=list)
+    waiting: int = 0
+    numbers: list[int] = field(default_factory=list)
+    norms: list[Tensor] = field(default_factory=list)
+    sum_norms: list[Tensor] = field(default_factory=list)
 
-    def add(self, parameter: int, contribution: ExampleContributions) -> None:
-        """Take in one use of a parameter; gradients of several uses have to be added before they are reduced."""
+    def add(self, parameter: int, contribution: ExampleContributions, give: Give | None = None) -> None:
+        """Take in one use of a parameter; gradients of several uses have to be added before they are reduced.
+
+        Args:
+            parameter: Its number.
+            contribution: The gradients of the examples.
+            give: What takes their sum, at once or in `give_rest`.
+        """
         self.uses[parameter] -= 1
-        if not self.uses[parameter] and parameter not in self.partial:
-            small = isinstance(contribution, RowGradients) and contribution.numel <= _SMALL
-            if small and parameter not in self.with_rows:
-                self.rest.append(contribution.rows())
-            else:
-                self.sums[parameter] = contribution.sums(self.workspace)
-            return
-        rows = contribution.rows()
-        self.partial[parameter] = self.partial[parameter] + rows if parameter in self.partial else rows
-        if not self.uses[parameter]:
-            self._close(parameter)
+        small = isinstance(contribution, RowGradients) and contribution.numel <= _SMALL
+        if self.uses[parameter] or parameter in self.partial:
+            rows = contribution.rows()
+            if give is not None:
+                give(parameter, rows.sum(0))
+            self.partial[parameter] = self.partial[parameter] + rows if parameter in self.partial else rows
+            if not self.uses[parameter]:
+                self._close(parameter)
+        elif small and parameter not in self.with_rows:
+            self.rest.append((parameter, contribution.rows()))
+        else:
+            norms, sums = contribution.reduced(self.workspace)
+            if give is not None:
+                give(parameter, contribution.in_order(sums[:, 0]))
+            self._keep(parameter, norms, sums)
+
+    def give_rest(self, give: Give) -> None:
+        """Give the sums of those small parameters that were not given yet."""
+        waiting = self.rest[self.given :]
+        self.given = len(self.rest)
+        if waiting:
+            sums = torch.cat([rows for _, rows in waiting], 1).sum(0).split([rows.shape[1] for _, rows in waiting])
+            for (parameter, _), total in zip(waiting, sums, strict=True):
+                give(parameter, total)
 
     def measured(self, scale: Tensor | float) -> MeasuredBatch:
         """All that has come back, and no more will.
@@ -63,18 +98,37 @@ class OpenBatch:
         for parameter in [*self.partial]:
             self._close(parameter)
         if self.rest:
-            self.sums[REST] = RowGradients(torch.cat(self.rest, 1)).sums(self.workspace)
-        numbers = sorted(self.sums)
-        sums = [self.sums[number] for number in numbers]
-        return MeasuredBatch(
-            parameters=numbers,
-            norms=torch.stack([s.norms for s in sums]) / scale,
-            sum_norms=torch.stack([s.sum_norm for s in sums]) / scale,
-            direction_norms=torch.stack([s.direction_norm for s in sums]),
-        )
+            rows = RowGradients(torch.cat([rows for _, rows in self.rest], 1))
+            self._keep(REST, *rows.reduced(self.workspace))
+        self._join()
+        sum_norms, direction_norms = torch.cat(self.sum_norms).unbind(1)
+        return MeasuredBatch(self.numbers, torch.cat(self.norms) / scale, sum_norms / scale, direction_norms)
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing has come back."""
+        return not (self.partial or self.rest or self.reduced or self.numbers)
 
     def _close(self, parameter: int) -> None:
-        self.sums[parameter] = RowGradients(self.partial.pop(parameter)).sums(self.workspace)
+        self._keep(parameter, *RowGradients(self.partial.pop(parameter)).reduced(self.workspace))
+
+    def _keep(self, parameter: int, norms: Tensor, sums: Tensor) -> None:
+        self.reduced.append((parameter, norms, sums))
+        self.waiting += sums.numel()
+        if self.waiting > _WAITING:
+            self._join()
+
+    def _join(self) -> None:
+        """Take the norms of all sums that wait, those of one shape and precision together."""
+        alike: dict[tuple[torch.Size, torch.dtype], list[tuple[int, Tensor, Tensor]]] = {}
+        for found in self.reduced:
+            alike.setdefault((found[2].shape, found[2].dtype), []).append(found)
+        self.reduced, self.waiting = [], 0
+        for group in alike.values():
+            numbers, norms, sums = zip(*group, strict=True)
+            self.numbers += numbers
+            self.norms.append(torch.stack(norms))
+            self.sum_norms.append(joint_norms(torch.stack(sums, 1).flatten(1, 2)).view(-1, 2))
 
 
 @dataclass
@@ -85,12 +139,10 @@ class Call:
     kwargs: dict[str, Any]
 
     def __post_init__(self) -> None:
-        self.versions = [tensor._version for tensor in self._tensors()]
-
-    def _tensors(self) -> list[Tensor]:
-        return [value for value in (*self.args, *self.kwargs.values()) if isinstance(value, Tensor)]
+        self.tensors = [value for value in (*self.args, *self.kwargs.values()) if isinstance(value, Tensor)]
+        self.versions = [tensor._version for tensor in self.tensors]
 
     def check_unchanged(self, name: str) -> None:
         """Autograd itself finds this out only where it saved the input."""
-        if self.versions != [tensor._version for tensor in self._tensors()]:
+        if self.versions != [tensor._version for tensor in self.tensors]:
             raise GradlabError(f"the input of {name} was changed in place after the layer had read it")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from typing import TYPE_CHECKING, Any, Literal
 
 import pandas as pd
@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from gradlab.errors import GradlabError, UsageError
+from gradlab.probes.example_backward import LayerMarks, add_gradient, is_watched
 from gradlab.probes.example_batch import Call, OpenBatch
 from gradlab.probes.example_rows import Layer, MeasuredStep, example_frame, step_rows
-from gradlab.probes.example_rules import example_contributions, owned_parameters
+from gradlab.probes.example_rules import exact_rule, example_contributions, owned_parameters
 from gradlab.probes.finder import output_tensor
 from gradlab.probes.gradient_notes import gradient_notes
 from gradlab.probes.hooks import Hook, in_backward
@@ -92,6 +93,8 @@ class ExampleGradients(StepProbe):
         self._executed: dict[str, None] = {}
         self._batches: list[OpenBatch] = []
         self._workspace = Workspace()
+        self._marks = LayerMarks()
+        self._summed: set[int] = set()
         self._accumulated: set[int] = set()
         self._steps: list[MeasuredStep] = []
 
@@ -106,7 +109,8 @@ class ExampleGradients(StepProbe):
             if owned:
                 # In front of others, which may put something else in the output's place.
                 module = self.model.get_submodule(name)
-                enter(module.register_forward_hook(Hook(self._after(name, owned)), with_kwargs=True, prepend=True))
+                after = Hook(self._after(name, module, owned))
+                enter(module.register_forward_hook(after, with_kwargs=True, prepend=True))
         for i, parameter in enumerate(self._parameters):
             if parameter.requires_grad:
                 enter(parameter.register_post_accumulate_grad_hook(Hook(lambda _, i=i: self._accumulated.add(i))))
@@ -133,7 +137,10 @@ class ExampleGradients(StepProbe):
 
         return hook
 
-    def _after(self, name: str, owned: dict[str, int]) -> Callable[[nn.Module, Any, Any, Any], None]:
+    def _after(self, name: str, module: nn.Module, owned: dict[str, int]) -> Callable[[nn.Module, Any, Any, Any], None]:
+        rule = exact_rule(module)
+        marked = rule is not None and len(owned) == len([*module.parameters()])
+
         def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
             self._executed.setdefault(name)
             wanted = [key for key, number in owned.items() if self._parameters[number].requires_grad]
@@ -145,7 +152,10 @@ class ExampleGradients(StepProbe):
             self._check_examples(name, module, output, batch)
             for key in wanted:
                 batch.uses[owned[key]] = batch.uses.get(owned[key], 0) + 1
-            seen: list[Call] = [Call(args, kwargs)]
+            call = Call(args, kwargs)
+            if marked:
+                self._marks.mark(output, call.tensors)
+            seen = [call]
 
             def arrived(gradient: Tensor) -> None:
                 if self._stack is None:
@@ -154,11 +164,12 @@ class ExampleGradients(StepProbe):
                     raise GradlabError(f"{name}: two backward passes through one forward pass; measure one of them")
                 # Not kept beyond this: autograd frees what it has saved as it goes, too.
                 call = seen.pop()
-                with torch.no_grad():
-                    call.check_unchanged(name)
-                    found = example_contributions(name, module, wanted, call.args, call.kwargs, gradient)
+                call.check_unchanged(name)
+                give = self._give if self._summed else None
+                with torch.no_grad() if torch.is_grad_enabled() else nullcontext():
+                    found = example_contributions(name, module, rule, wanted, call.args, call.kwargs, gradient)
                     for key, contribution in found.items():
-                        batch.add(owned[key], contribution)
+                        batch.add(owned[key], contribution, give)
 
             output.register_hook(arrived)
 
@@ -167,15 +178,48 @@ class ExampleGradients(StepProbe):
     def _check_examples(self, name: str, module: nn.Module, output: Tensor, batch: OpenBatch) -> None:
         if vars(module).get("batch_first") is False:
             raise GradlabError(f"{name} has its examples in the second dimension: make it with batch_first=True")
-        if not output.ndim or len(output) != batch.examples:
+        if not output.ndim or output.shape[0] != batch.examples:
             raise GradlabError(
                 f"{name} gives a tensor of shape {tuple(output.shape)} where the model was given {batch.examples} "
                 "examples: they must be the first dimension; layers= selects others"
             )
 
+    def backward(self, loss: Tensor) -> None:
+        """In place of `loss.backward()`, and faster: weights get the sum of what their examples gave.
+
+        Autograd would compute the gradients of convolutions, linear layers and batch normalization a second time.
+        Those that come of this differ from its own by rounding; it gives all others, and those of parameters that
+        have hooks or are used outside of their layer, too. Where no step is measured, and in distributed training,
+        this is `loss.backward()`.
+
+        Args:
+            loss: A tensor of one value.
+        """
+        distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
+        if self._stack is None or not self.due or not loss.requires_grad or distributed:
+            loss.backward()  # type: ignore[no-untyped-call]
+            return
+        rest = self._marks.left_over(loss)
+        leaves = {*rest.leaves, *(p for p in self._parameters if p.requires_grad and is_watched(p))}
+        self._summed = {i for i, parameter in enumerate(self._parameters) if parameter not in leaves}
+        for batch in self._batches:
+            batch.given = len(batch.rest)
+        try:
+            ends: list[Any] = [*rest.first, *leaves]
+            torch.autograd.backward(loss, inputs=ends)
+            with torch.no_grad():
+                for batch in self._batches:
+                    batch.give_rest(self._give)
+        finally:
+            self._summed = set()
+
+    def _give(self, number: int, total: Tensor) -> None:
+        if number in self._summed:
+            add_gradient(self._parameters[number], total)
+
     @torch.no_grad()
     def _measure(self) -> None:
-        batches = [batch for batch in self._batches if batch.sums or batch.partial or batch.rest]
+        batches = [batch for batch in self._batches if not batch.empty]
         self._batches.clear()
         accumulated, self._accumulated = self._accumulated, set()
         self._check_all_seen(accumulated.difference(*(batch.uses for batch in batches)))

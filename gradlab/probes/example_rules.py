@@ -34,13 +34,20 @@ _CHUNK = 1 << 22
 
 
 def example_contributions(
-    name: str, module: nn.Module, wanted: list[str], args: tuple[Any, ...], kwargs: dict[str, Any], gradient: Tensor
+    name: str,
+    module: nn.Module,
+    rule: Rule | None,
+    wanted: list[str],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    gradient: Tensor,
 ) -> Contributions:
     """The gradients of a module's own parameters, example by example.
 
     Args:
         name: The module's, for errors.
         module: What was called.
+        rule: What `exact_rule` gives for it.
         wanted: The names of its parameters to give.
         args: What it was called with.
         kwargs: What it was called with by name.
@@ -49,7 +56,6 @@ def example_contributions(
     Raises:
         GradlabError: Where the module cannot be called for one example at a time.
     """
-    rule = _exact_rule(module) if {*wanted} <= {"weight", "bias"} else None
     if rule is None:
         return _by_vmap(name, module, wanted, args, kwargs, gradient)
     x, g = _common(args[0] if args else next(iter(kwargs.values())), gradient)
@@ -57,16 +63,17 @@ def example_contributions(
     return {parameter: found[parameter] for parameter in wanted}
 
 
-def _exact_rule(module: nn.Module) -> Rule | None:
+def exact_rule(module: nn.Module) -> Rule | None:
     """The rule for torch's own layers; a class that has its own forward may do anything, and has none."""
     forward = type(module).forward
-    if hasattr(module, "parametrizations"):
+    own = {name for name, _ in module.named_parameters()}
+    if hasattr(module, "parametrizations") or not own <= {"weight", "bias"}:
         return None
     if forward is nn.Linear.forward:
         return _linear
     if forward in (nn.Conv1d.forward, nn.Conv2d.forward, nn.Conv3d.forward):
         zeros = module.padding_mode == "zeros" and not isinstance(module.padding, str)
-        return _convolution if zeros else None
+        return _convolution(module) if zeros else None
     if forward is nn.BatchNorm2d.forward:
         return _batch_norm
     return None
@@ -77,12 +84,16 @@ def _linear(module: nn.Linear, x: Tensor, g: Tensor) -> Contributions:
     return {"weight": OuterGradients(a, b), "bias": RowGradients(b.sum(1))}
 
 
-def _convolution(module: Any, x: Tensor, g: Tensor) -> Contributions:
+def _convolution(module: Any) -> Rule:
     geometry = Geometry(tuple(module.weight.shape), module.stride, module.padding, module.dilation, module.groups)
-    contributions: Contributions = {"weight": convolution_gradients(x, g, geometry)}
-    if module.bias is not None:
-        contributions["bias"] = RowGradients(positions_sum(g))
-    return contributions
+
+    def rule(module: Any, x: Tensor, g: Tensor) -> Contributions:
+        contributions: Contributions = {"weight": convolution_gradients(x, g, geometry)}
+        if module.bias is not None:
+            contributions["bias"] = RowGradients(positions_sum(g))
+        return contributions
+
+    return rule
 
 
 def _batch_norm(module: _BatchNorm, x: Tensor, g: Tensor) -> Contributions:
@@ -94,10 +105,10 @@ def _batch_norm(module: _BatchNorm, x: Tensor, g: Tensor) -> Contributions:
 
 def _common(x: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
     """Both in one precision, at least single: mixed precision computes a layer in another one than its input's."""
-    dtype = torch.promote_types(x.dtype, g.dtype)
-    if dtype in (torch.float16, torch.bfloat16):
-        dtype = torch.float32
-    return x.detach().to(dtype), g.detach().to(dtype)
+    if x.dtype is g.dtype is torch.float32:
+        return x, g
+    dtype = torch.promote_types(torch.promote_types(x.dtype, g.dtype), torch.float32)
+    return x.to(dtype), g.to(dtype)
 
 
 def _by_vmap(

@@ -32,7 +32,6 @@ from gradlab.stats.effective_rank import (
 from gradlab.stats.example_convolutions import Geometry, convolution_gradients
 from gradlab.stats.example_gradients import (
     ExampleContributions,
-    ExampleSums,
     OuterGradients,
     RowGradients,
     normalization_gradients,
@@ -86,7 +85,6 @@ __all__ = [
     "Activation",
     "CentredMoments",
     "ExampleContributions",
-    "ExampleSums",
     "FastMoments",
     "Geometry",
     "Moments",

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from gradlab.stats.example_gradients import ExampleContributions
@@ -45,7 +44,7 @@ def convolution_gradients(x: Tensor, gradient: Tensor, geometry: Geometry) -> Ex
         gradient: Of the output, shape (B, O, *).
         geometry: The convolution's.
     """
-    large = math.prod(geometry.weight) * len(x) > x.numel() + gradient.numel()
+    large = math.prod(geometry.weight) * x.shape[0] > x.numel() + gradient.numel()
     return (ProductGradients if large else GroupedGradients)(x, gradient, geometry)
 
 
@@ -62,7 +61,7 @@ class GroupedGradients(ExampleContributions):
 
     def __init__(self, x: Tensor, gradient: Tensor, geometry: Geometry) -> None:
         self.x, self.gradient, self.geometry = x, gradient, geometry
-        self.examples, self.numel = len(x), math.prod(geometry.weight)
+        self.examples, self.numel = x.shape[0], math.prod(geometry.weight)
 
     def rows(self) -> Tensor:
         """See `ExampleContributions`."""
@@ -73,9 +72,9 @@ class GroupedGradients(ExampleContributions):
         return (self._made(span)[None] for span in self.spans())
 
     def _made(self, span: slice) -> Tensor:
-        x, gradient, geometry = self.x[span], self.gradient[span], self.geometry
-        n = len(x)
-        _, found, _ = torch.ops.aten.convolution_backward(
+        geometry, n = self.geometry, span.stop - span.start
+        x, gradient = (t if n == self.examples else t[span] for t in (self.x, self.gradient))
+        _, found, _ = torch.ops.aten.convolution_backward.default(
             gradient.reshape(1, -1, *gradient.shape[2:]),
             x.reshape(1, -1, *x.shape[2:]),
             # Only the shape of the weight is read.
@@ -111,37 +110,53 @@ class ProductGradients(ExampleContributions):
 
     def rows(self) -> Tensor:
         """See `ExampleContributions`."""
-        outputs, inputs, *kernel = self.geometry.weight
         found = torch.cat([part.clone() for part in self.parts(Workspace())], 1)
-        ordered = found.view(-1, self.examples, outputs, kernel[-1], inputs).permute(1, 2, 4, 0, 3)
-        return ordered.flatten(1)
+        return torch.stack([self.in_order(example) for example in found.unbind(1)])
+
+    def in_order(self, values: Tensor) -> Tensor:
+        """See `ExampleContributions`."""
+        outputs, inputs, *kernel = self.geometry.weight
+        return values.reshape(-1, outputs, kernel[-1], inputs).permute(1, 3, 0, 2).flatten()
 
     def parts(self, workspace: Workspace) -> Iterator[Tensor]:
         """See `ExampleContributions`."""
-        rows, groups = math.prod(self.geometry.weight[2:-1]), self.geometry.groups
+        geometry, groups = self.geometry, self.geometry.groups
+        outputs, inputs, *kernel = geometry.weight
+        padded_shape = [n + 2 * p for n, p in zip(self.x.shape[2:], geometry.padding, strict=True)]
         for span in self.spans():
             folded = slice(span.start * groups, span.stop * groups)
-            gradient, columns = self.gradient[folded], self._columns(self.x[folded])
-            out = workspace.take((rows, len(gradient), gradient.shape[1], columns.shape[-1]), columns)
+            x, gradient = self.x[folded], self.gradient[folded]
+            n, width = x.shape[0], kernel[-1] * inputs
+            padded, columns, out = workspace.take(
+                x,
+                (n, *padded_shape, inputs),
+                (n, *padded_shape[:-1], self.positions[-1], width),
+                (math.prod(kernel[:-1]), n, outputs // groups, width),
+            )
+            self._pad(x, padded)
+            self._gather(padded, columns)
             for row, met in zip(out, self._met(columns), strict=True):
                 torch.bmm(gradient, met, out=row)
-            yield out.view(rows, span.stop - span.start, -1)
+            yield out.view(out.shape[0], span.stop - span.start, -1)
 
-    def _columns(self, x: Tensor) -> Tensor:
-        """The inputs along the last dimension that each output's position there meets, in a row of the kernel.
+    def _pad(self, x: Tensor, padded: Tensor) -> None:
+        """Fill in zeros around the input, its channels last."""
+        if any(self.geometry.padding):
+            padded.zero_()
+        inside = [slice(p, p + n) for p, n in zip(self.geometry.padding, x.shape[2:], strict=True)]
+        padded[:, *inside].copy_(x.movedim(1, -1))
+
+    def _gather(self, padded: Tensor, columns: Tensor) -> None:
+        """Fill in the inputs along the last dimension that each output's position there meets, in a row of the kernel.
 
         Args:
-            x: Shape (b, C, *, W).
-
-        Returns:
-            Shape (b, *, W_out, K · C) for a kernel of width K, the other dimensions padded.
+            padded: Shape (b, *, W, C).
+            columns: Shape (b, *, W_out, K · C) for a kernel of width K.
         """
         geometry, width = self.geometry, self.geometry.weight[-1]
-        padded = F.pad(x, [p for padding in reversed(geometry.padding) for p in (padding, padding)])
-        stride, length = geometry.stride[-1], self.positions[-1]
-        taps = padded.unfold(-1, stride * (length - 1) + 1, geometry.dilation[-1])[..., :width, ::stride]
-        columns = taps.permute(0, *range(2, taps.ndim - 2), -1, -2, 1)
-        return columns.reshape(*columns.shape[:-2], -1)
+        span = geometry.dilation[-1] * (width - 1) + 1
+        taps = padded.unfold(-2, span, geometry.stride[-1])[..., :: geometry.dilation[-1]]
+        columns.view(*columns.shape[:-1], width, -1).copy_(taps.mT)
 
     def _met(self, columns: Tensor) -> Iterator[Tensor]:
         """For each row of the kernel the columns that it meets, shape (b, positions, K · C)."""

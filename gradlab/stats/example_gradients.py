@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -19,21 +18,6 @@ from gradlab.stats.workspace import Workspace
 
 _VALUES = 1 << 24
 """Values of single examples' gradients that exist at a time: 64 MiB of float32."""
-
-
-@dataclass
-class ExampleSums:
-    """What is kept of the gradients g_1 … g_B of B examples; float64 (float32 on mps).
-
-    Attributes:
-        norms: ‖g_i‖, shape (B,).
-        sum_norm: ‖Σ g_i‖, shape ().
-        direction_norm: ‖Σ g_i/‖g_i‖‖ over those that are not 0, shape ().
-    """
-
-    norms: Tensor
-    sum_norm: Tensor
-    direction_norm: Tensor
 
 
 class ExampleContributions(ABC):
@@ -58,16 +42,25 @@ class ExampleContributions(ABC):
         Their values come in any order, the same for all examples, and are good until the next part is asked for.
         """
 
-    def sums(self, workspace: Workspace) -> ExampleSums:
-        """The gradients, reduced."""
-        norms, total = [], None
+    def in_order(self, values: Tensor) -> Tensor:
+        """Values in the order of `parts`, shape (k, P / k), in that of the parameter, shape (P,)."""
+        return values.flatten()
+
+    def reduced(self, workspace: Workspace) -> tuple[Tensor, Tensor]:
+        """The norms ‖g_i‖ and two sums over the gradients g_1 … g_B.
+
+        Returns:
+            The norms, float64 (float32 on mps) of shape (B,), and in the order of `parts` Σ g_i and the sum of the
+            directions g_i/‖g_i‖ of those that are not 0, shape (k, 2, P / k).
+        """
+        norms, sums = [], None
         for part in self.parts(workspace):
             norms.append(joint_norms(part))
-            found = _with_directions(norms[-1]).to(part.dtype) @ part
-            total = found if total is None else total.add_(found)
-        assert total is not None
-        both = joint_norms(total)
-        return ExampleSums(norms[0] if len(norms) == 1 else torch.cat(norms), both[0], both[1])
+            weights = workspace.weights(_directions(norms[-1]), part.dtype)
+            found = torch.bmm(weights.expand(part.shape[0], -1, -1), part)
+            sums = found if sums is None else sums.add_(found)
+        assert sums is not None
+        return norms[0] if len(norms) == 1 else torch.cat(norms), sums
 
     def spans(self) -> Iterator[slice]:
         """Ranges of examples whose gradients may exist at a time."""
@@ -115,11 +108,11 @@ class OuterGradients(ExampleContributions):
         """See `ExampleContributions`."""
         for span in self.spans():
             a, b = self.a[span], self.b[span]
-            out = workspace.take((len(a), b.shape[2], a.shape[2]), a)
+            (out,) = workspace.take(a, (len(a), b.shape[2], a.shape[2]))
             yield torch.bmm(b.mT, a, out=out).flatten(1)[None]
 
-    def sums(self, workspace: Workspace) -> ExampleSums:
-        """The gradients, reduced: ‖g‖² = Σ_st ⟨a_s, a_t⟩⟨b_s, b_t⟩, which for T = 1 is ‖a‖²‖b‖² (Goodfellow 2015,
+    def reduced(self, workspace: Workspace) -> tuple[Tensor, Tensor]:
+        """See `ExampleContributions`; ‖g‖² = Σ_st ⟨a_s, a_t⟩⟨b_s, b_t⟩, which for T = 1 is ‖a‖²‖b‖² (Goodfellow 2015,
         arXiv:1510.01799).
         """
         length, inputs, outputs = *self.a.shape[1:], self.b.shape[2]
@@ -129,12 +122,10 @@ class OuterGradients(ExampleContributions):
             grams = torch.bmm(self.a, self.a.mT).mul_(torch.bmm(self.b, self.b.mT))
             norms = grams.sum((1, 2), dtype=widest(grams.device)).clamp(min=0).sqrt()
         else:
-            return super().sums(workspace)
-        weights = _with_directions(norms).to(self.b.dtype)
-        a = self.a.flatten(0, 1)
-        totals = [(self.b * weight[:, None, None]).flatten(0, 1).mT @ a for weight in weights]
-        both = joint_norms(torch.stack(totals).flatten(1)[None])
-        return ExampleSums(norms, both[0], both[1])
+            return super().reduced(workspace)
+        weights, a = workspace.weights(_directions(norms), self.b.dtype), self.a.flatten(0, 1)
+        sums = [(self.b * weight[:, None, None]).flatten(0, 1).mT @ a for weight in weights]
+        return norms, torch.stack(sums).flatten(1)[None]
 
 
 def normalization_gradients(
@@ -154,7 +145,7 @@ def normalization_gradients(
     """
     examples, channels = x.shape[:2]
     mean, var = (t.to(x.dtype).expand(examples, channels).reshape(-1) for t in (mean, var))
-    _, scale, shift = torch.ops.aten.native_batch_norm_backward(
+    _, scale, shift = torch.ops.aten.native_batch_norm_backward.default(
         gradient.reshape(1, examples * channels, -1),
         x.reshape(1, examples * channels, -1),
         None,
@@ -174,11 +165,9 @@ def positions_sum(gradient: Tensor) -> Tensor:
     return gradient.flatten(2).sum(2) if gradient.ndim > 2 else gradient
 
 
-def _with_directions(norms: Tensor) -> Tensor:
-    """Weights that give the sum of gradients and that of their directions, shape (2, B).
+def _directions(norms: Tensor) -> Tensor:
+    """Weights that give the sum of the directions of gradients.
 
     A gradient of 0 has no direction: the weight that it gets here is finite, and adds nothing.
     """
-    weights = torch.ones((2, len(norms)), dtype=norms.dtype, device=norms.device)
-    torch.reciprocal(norms.clamp(min=torch.finfo(torch.float32).tiny), out=weights[1])
-    return weights
+    return norms.clamp(min=torch.finfo(torch.float32).tiny).reciprocal()

@@ -50,6 +50,8 @@ def joint_norms(pieces: Tensor) -> Tensor:
     if parts > 1:
         pieces = pieces.reshape(k, n * parts, p // parts)
     short: Tensor = torch.linalg.vector_norm(pieces, dim=2)
+    if k * parts == 1:
+        return short[0].to(wide)
     joined: Tensor = torch.linalg.vector_norm(short.view(k, n, parts), dim=(0, 2), dtype=wide)
     return joined
 

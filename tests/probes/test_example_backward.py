@@ -1,0 +1,237 @@
+"""ExampleGradients.backward: the gradients that loss.backward gives, in one pass, whatever the network."""
+
+import gc
+import weakref
+
+import pytest
+import torch
+import torch.nn.functional as F
+from example_gradient_oracles import MLP, Attention, Awkward, Checkpointed, Shared, Tokens, images, loss_of, trained
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+import gradlab as gl
+from gradlab.models import create
+
+NETWORKS = {
+    "resnet20": lambda: (trained(create("resnet20")), images()),
+    "resnet8-B": lambda: (trained(create("resnet8-B")), images()),
+    "torchvision": lambda: (trained(create("torchvision/resnet18")), images()),
+    "mlp": lambda: (MLP, torch.randn(5, 96)),
+    "tokens": lambda: (Tokens(), torch.randn(5, 96)),
+    "awkward": lambda: (Awkward(), images(4, 8)),
+    "shared": lambda: (Shared(), images(4, 8)),
+    "attention": lambda: (Attention(), torch.randn(4, 96)),
+    "checkpointed": lambda: (Checkpointed(False), images()),
+}
+
+
+class OutsideItsLayer(nn.Module):
+    """A weight that its layer uses, and another operation as well."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.two = nn.Linear(4, 4, bias=False), nn.Linear(4, 4, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(torch.tanh(self.two(self.one(x))), self.one.weight.T)
+
+
+class Branches(nn.Module):
+    """Two first layers, and one whose input is the images and what a layer made of them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.left, self.right, self.both = nn.Linear(4, 3), nn.Linear(4, 3), nn.Linear(10, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.both(torch.cat([self.left(x), torch.tanh(self.right(x)), x], 1))
+
+
+def gradients_of(model: nn.Module) -> dict[str, Tensor | None]:
+    found = {name: parameter.grad for name, parameter in model.named_parameters()}
+    model.zero_grad()
+    return found
+
+
+def expected_of(model: nn.Module, x: Tensor) -> dict[str, Tensor | None]:
+    """By autograd alone."""
+    model.zero_grad()
+    loss_of(model(x)).backward()
+    return gradients_of(model)
+
+
+def check_equal(found: dict[str, Tensor | None], expected: dict[str, Tensor | None]) -> None:
+    assert found.keys() == expected.keys()
+    for name, gradient in expected.items():
+        torch.testing.assert_close(found[name], gradient, rtol=1e-10, atol=1e-12, msg=lambda m, n=name: f"{n}: {m}")
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_gradients_and_norms(name: str) -> None:
+    """Twice: the second pass adds to what is there. Norms are those of the pass that autograd runs."""
+    model, x = NETWORKS[name]()
+    model, x = model.double().eval(), x.double()
+    expected = expected_of(model, x)
+    with gl.ExampleGradients(model) as usual:
+        loss_of(model(x)).backward()
+        usual.step()
+    model.zero_grad()
+    with gl.ExampleGradients(model) as probe:
+        probe.backward(loss_of(model(x)))
+        check_equal(gradients_of(model), expected)
+        probe.step()
+        for _ in range(2):
+            probe.backward(loss_of(model(x)))
+        check_equal(gradients_of(model), {n: None if g is None else 2 * g for n, g in expected.items()})
+    pairs = usual.examples(), probe.examples().query("step == 0")
+    for column in ("layer", "example"):
+        assert pairs[0][column].tolist() == pairs[1][column].tolist()
+    assert pairs[0]["norm"].to_numpy() == pytest.approx(pairs[1]["norm"].to_numpy(), rel=1e-10)
+
+
+class WeightGradients(TorchDispatchMode):
+    """Counts backward passes of ungrouped convolutions that give the weight a gradient."""
+
+    count = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        if function is torch.ops.aten.convolution_backward.default and args[-2] == 1:
+            self.count += args[-1][1]
+        return function(*args, **(kwargs or {}))
+
+
+def test_no_weight_gradient_is_computed_twice() -> None:
+    model = trained(create("resnet8"))
+    with gl.ExampleGradients(model) as probe:
+        for backward, count in ((probe.backward, 0), (Tensor.backward, 7)):
+            loss = loss_of(model(images()))
+            with WeightGradients() as mode:
+                backward(loss)
+            assert mode.count == count
+
+
+@pytest.mark.parametrize("make", [OutsideItsLayer, Branches])
+def test_a_weight_used_elsewhere_and_several_first_layers(make: type[nn.Module]) -> None:
+    model, x = make().double(), torch.randn(5, 4).double()
+    expected = expected_of(model, x)
+    with gl.ExampleGradients(model) as probe:
+        probe.backward(loss_of(model(x)))
+    check_equal(gradients_of(model), expected)
+
+
+def test_inputs_that_want_a_gradient_get_it() -> None:
+    model = trained(create("resnet8")).double()
+    found = []
+    for probed in (False, True):
+        x = images().double().requires_grad_()
+        with gl.ExampleGradients(model) as probe:
+            (probe.backward if probed else Tensor.backward)(loss_of(model(x)))
+        found.append(x.grad)
+    assert torch.equal(*found)
+
+
+def test_hooks_on_a_parameter_see_its_gradient() -> None:
+    model, x = MLP.double(), torch.randn(5, 96).double()
+    expected, seen = expected_of(model, x), []
+    handles = [
+        model[1].weight.register_hook(lambda gradient: seen.append(gradient.clone())),
+        model[3].weight.register_post_accumulate_grad_hook(lambda weight: seen.append(weight.grad.clone())),
+    ]
+    with gl.ExampleGradients(model) as probe:
+        probe.backward(loss_of(model(x)))
+    for handle in handles:
+        handle.remove()
+    check_equal(gradients_of(model), expected)
+    assert torch.equal(seen[0], expected["3.weight"])
+    assert torch.equal(seen[1], expected["1.weight"])
+
+
+def test_frozen_layers_and_layers_not_chosen() -> None:
+    model, x = trained(create("resnet8")).double(), images().double()
+    model.conv1.requires_grad_(False)
+    model.layer2.requires_grad_(False)
+    expected = expected_of(model, x)
+    assert expected["conv1.weight"] is None
+    for layers in (None, "layer3.*", "fc"):
+        with gl.ExampleGradients(model, layers) as probe:
+            probe.backward(loss_of(model(x)))
+        check_equal(gradients_of(model), expected)
+
+
+def test_both_ways_in_one_step() -> None:
+    model, parts = trained(create("resnet8")).double(), images(6).double().split(2)
+    expected = [expected_of(model, part) for part in parts]
+    with gl.ExampleGradients(model) as probe:
+        for part, backward in zip(parts, (Tensor.backward, probe.backward, Tensor.backward), strict=True):
+            backward(loss_of(model(part)))
+        probe.step()
+    check_equal(gradients_of(model), {name: sum(part[name] for part in expected) for name in expected[0]})
+    assert probe.examples()["example"].max() == 5
+
+
+@pytest.mark.parametrize("why", ["not attached", "not due", "distributed"])
+def test_where_it_is_autograds_own(why: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bitwise: the probe then leaves the pass alone."""
+    model, x = trained(create("resnet8")), images()
+    expected = expected_of(model, x)
+    probe = gl.ExampleGradients(model, every=lambda step: why != "not due")
+    if why == "not attached":
+        probe.backward(loss_of(model(x)))
+    else:
+        monkeypatch.setattr(torch.distributed, "is_initialized", lambda: why == "distributed")
+        with probe:
+            probe.backward(loss_of(model(x)))
+    assert all(torch.equal(gradient, expected[name]) for name, gradient in gradients_of(model).items())
+
+
+@pytest.mark.parametrize("kind", [gl.ParameterGradients, gl.ResponseGradients, gl.ExampleGradients])
+def test_probes_leave_autograds_gradients_as_they_are(kind: type) -> None:
+    """Bitwise, with loss.backward."""
+    model, x = trained(create("resnet20")), images()
+    expected = expected_of(model, x)
+    with kind(model) as probe:
+        loss_of(model(x)).backward()
+        probe.step()
+    assert all(torch.equal(gradient, expected[name]) for name, gradient in gradients_of(model).items())
+
+
+def test_mixed_precision_and_a_scaler() -> None:
+    """The sums are of float32, autograd's own of bfloat16; both are scaled until the scaler takes it back."""
+    model, x = trained(create("resnet8")), images()
+    expected = expected_of(model, x)
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**8)
+    with gl.ExampleGradients(model, scaler=scaler) as probe:
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            loss = loss_of(model(x))
+        probe.backward(scaler.scale(loss))
+        probe.step()
+    for name, gradient in gradients_of(model).items():
+        assert gradient.dtype == torch.float32
+        assert (gradient / 2**8 - expected[name]).norm() <= 0.1 * expected[name].norm()
+    total = probe.result().totals().iloc[0]
+    norm = torch.cat([gradient.flatten() for gradient in expected.values()]).norm().item()
+    assert total["grad_norm"] == pytest.approx(norm, rel=0.05)
+
+
+def test_a_graph_that_is_not_used_is_freed() -> None:
+    """A forward pass without a backward pass keeps nothing alive, in the deepest of networks."""
+
+    class Witness:
+        pass
+
+    model = nn.Sequential(*(nn.Linear(2, 2) for _ in range(3000)))
+    witness = Witness()
+    gone = weakref.ref(witness)
+    gc.collect()
+    gc.disable()
+    try:
+        with gl.ExampleGradients(model) as probe:
+            output = model(torch.randn(2, 2))
+            output.grad_fn.metadata["witness"] = witness
+            del witness, output
+            assert gone() is None
+            probe.backward(loss_of(model(torch.randn(2, 2))))
+    finally:
+        gc.enable()
+    assert all(gradient is not None for gradient in gradients_of(model).values())
