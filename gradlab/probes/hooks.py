@@ -40,6 +40,16 @@ def in_backward() -> bool:
     return bool(torch._C._current_graph_task_id() != -1)
 
 
+def keep_freed_memory() -> None:
+    """Let glibc keep some 60 MiB that operations free on the CPU, instead of giving them back to the system.
+
+    It takes twice the largest block freed so far for its measure, of those up to 32 MiB. Where a training step frees
+    none so large, the next operation gets its memory anew and page by page; a probe's small tensors in between make
+    that worse, to a tenth of a step.
+    """
+    torch.empty(31 << 20, dtype=torch.uint8, device="cpu")
+
+
 def unwrap(model: nn.Module) -> nn.Module:
     """The user's module inside `torch.compile` and data-parallel wrappers."""
     while type(model).__name__ in ("OptimizedModule", "DistributedDataParallel", "DataParallel"):
@@ -68,6 +78,7 @@ class Probe:
     def __enter__(self) -> Self:
         if self._stack is not None:
             raise GradlabError("this probe is already attached: use one probe for each `with` block")
+        keep_freed_memory()
         with ExitStack() as stack:
             self._refuse_silence(stack)
             self._attach(stack)

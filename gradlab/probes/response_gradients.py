@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -16,31 +16,33 @@ from gradlab.errors import GradlabError
 from gradlab.probes.finder import ResponseFinder, Site, output_tensor
 from gradlab.probes.gradient_notes import gradient_notes
 from gradlab.probes.hooks import Hook, in_backward
+from gradlab.probes.parameter_gradients import l2_norms
 from gradlab.probes.schedule import Schedule, StepProbe
 from gradlab.probes.selection import Selection, find_blocks, layer_kind, select_layers, select_weight_layers
 from gradlab.results import GradientsResult
-from gradlab.stats import sum_of_squares
+from gradlab.stats import row_norms
 
 if TYPE_CHECKING:
     from torch.amp.grad_scaler import GradScaler
 
 
 @dataclass
-class _Sum:
-    """Σ g² of one site over the backward passes of a step, and over how many elements."""
-
-    squares: Tensor
-    numel: int
-
-
-@dataclass
 class _Step:
-    """One measured step: which sites ran, with a graph or without, and what arrived at them."""
+    """One measured step: which sites ran, with a graph or without, and what arrived at them.
+
+    Attributes:
+        step: Its number.
+        ran: Whether each site's value was part of a graph.
+        numel: Over how many elements the gradients of each site were, in all backward passes of the step.
+        rows: Norms of rows of these gradients, until they are joined.
+        norms: Of the sites in the order of `numel`, with the loss's scale as it was then divided out.
+    """
 
     step: int
     ran: dict[Site, bool] = field(default_factory=dict)
-    sums: dict[Site, _Sum] = field(default_factory=dict)
-    scale: Tensor | float = 1.0
+    numel: dict[Site, int] = field(default_factory=dict)
+    rows: dict[Site, list[Tensor]] = field(default_factory=dict)
+    norms: Tensor | None = None
 
 
 class ResponseGradients(StepProbe):
@@ -140,24 +142,21 @@ class ResponseGradients(StepProbe):
         def arrived(gradient: Tensor) -> None:
             if self._open is not step or self._stack is None:
                 return
-            squares = sum_of_squares(gradient)
-            if (so_far := step.sums.get(site)) is None:
-                step.sums[site] = _Sum(squares, gradient.numel())
-            else:
-                so_far.squares += squares
-                so_far.numel += gradient.numel()
+            step.numel[site] = step.numel.get(site, 0) + gradient.numel()
+            step.rows.setdefault(site, []).append(row_norms(gradient))
 
         self._handles[site] = tensor.register_hook(arrived)
 
     def _measure(self) -> None:
-        self._steps.append(self._scaled(self._open or _Step(self.steps)))
+        self._steps.append(self._joined(self._open or _Step(self.steps)))
         self._open = None
 
-    def _scaled(self, step: _Step) -> _Step:
-        """The step, with the scale of its loss as it is now: the scaler changes it from step to step."""
-        if step.sums:
-            step.scale = self._scale(next(iter(step.sums.values())).squares.device)
-        return step
+    def _joined(self, step: _Step) -> _Step:
+        """The step with its norms, all at once; the scaler changes the scale of the loss from step to step."""
+        if not step.rows:
+            return step
+        norms = l2_norms([torch.cat(rows) if len(rows) > 1 else rows[0] for rows in step.rows.values()])
+        return replace(step, rows={}, norms=norms / self._scale(norms.device))
 
     def result(self, network: str | None = None) -> GradientsResult:
         """The measurement so far: a row a layer, call and step, in order of execution, and after them the blocks'.
@@ -168,19 +167,17 @@ class ResponseGradients(StepProbe):
         Raises:
             GradlabError: When no gradient of any response was seen.
         """
-        steps = self._steps if self._open is None else [*self._steps, self._scaled(self._open)]
-        sums = [(step, entry) for step in steps for entry in step.sums.values()]
-        if not sums:
+        steps = self._steps if self._open is None else [*self._steps, self._joined(self._open)]
+        found = [step.norms for step in steps if step.norms is not None]
+        if not found:
             raise GradlabError(
                 "the probe saw no gradient of a response: run model(x) and loss.backward() inside the `with` block, "
                 "with something that requires a gradient, and not inside a compiled function"
             )
-        device = sums[0][1].squares.device
-        scales = torch.stack([torch.as_tensor(step.scale).to(device) for step, _ in sums])
-        norms = iter((torch.stack([entry.squares.to(device) for _, entry in sums]).sqrt() / scales).tolist())
+        norms = iter(torch.cat([norms.to(found[0].device) for norms in found]).tolist())
         rows = []
         for step in steps:
-            rows += self._rows(step, {site: next(norms) for site in step.sums})
+            rows += self._rows(step, {site: next(norms) for site in step.numel})
         return GradientsResult.from_rows(self._name(network), rows, gradient_notes(rows) + self._notes())
 
     def _rows(self, step: _Step, norms: dict[Site, float]) -> list[dict[str, Any]]:
@@ -190,7 +187,7 @@ class ResponseGradients(StepProbe):
         for block, sites in ((False, [*self._sites, *never]), (True, [*self._block_sites])):
             for index, site in enumerate(sites, 1):
                 norm = norms.get(site, math.nan)
-                numel = step.sums[site].numel if site in norms else None
+                numel = step.numel.get(site)
                 rows.append(
                     {
                         "layer": site.layer,

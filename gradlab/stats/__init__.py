@@ -66,6 +66,7 @@ from gradlab.stats.moments import (
 )
 from gradlab.stats.noise import brown_noise, brown_noise_acf, brown_noise_pooled_acf, white_noise, white_noise_acf
 from gradlab.stats.normalized import normalized_response_std
+from gradlab.stats.norms import joint_norms, row_norms
 from gradlab.stats.path_counting import (
     coactive_fractions,
     layer_slope,
@@ -75,7 +76,6 @@ from gradlab.stats.path_counting import (
 )
 from gradlab.stats.rectified_residual import rectified_residual_gradient_moments
 from gradlab.stats.segment import segment_autocorrelation
-from gradlab.stats.sum_of_squares import joint_norms, sum_of_squares
 from gradlab.stats.workspace import Workspace
 
 __all__ = [
@@ -144,10 +144,10 @@ __all__ = [
     "residual_law",
     "residual_variance",
     "row_norm_variation",
+    "row_norms",
     "segment_autocorrelation",
     "simple_noise_scale",
     "standard_error",
-    "sum_of_squares",
     "tap_coverage",
     "taps_inside",
     "true_gradient_square",

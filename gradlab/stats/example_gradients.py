@@ -12,8 +12,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from gradlab.stats.norms import joint_norms
 from gradlab.stats.precision import widest
-from gradlab.stats.sum_of_squares import joint_norms
 from gradlab.stats.workspace import Workspace
 
 _VALUES = 1 << 24

@@ -16,18 +16,8 @@ class Workspace:
     """
 
     def __init__(self) -> None:
-        self._keep_freed_memory()
         self._blocks: dict[torch.dtype, Tensor] = {}
         self._weights: dict[tuple[int, torch.dtype, torch.device], Tensor] = {}
-
-    @staticmethod
-    def _keep_freed_memory() -> None:
-        """Let glibc keep up to 62 MiB that other operations free, instead of giving it back to the system.
-
-        It takes twice the largest block freed so far as its measure, of those below 32 MiB. Else what each layer
-        frees the next one gets anew from the system, page by page, which can cost a fifth of a training step.
-        """
-        torch.empty(31 << 20, dtype=torch.uint8, device="cpu")
 
     def take(self, like: Tensor, *shapes: tuple[int, ...]) -> list[Tensor]:
         """Uninitialized tensors, good until others are taken.

@@ -1,4 +1,4 @@
-"""Sums of squares at the speed of memory."""
+"""Norms at the speed of memory."""
 
 import functools
 
@@ -12,28 +12,26 @@ _ROW = 4096
 """Length of a row summed in float32, at most."""
 
 
-def sum_of_squares(x: Tensor) -> Tensor:
-    """Σ x² over all elements, without waiting for the device.
-
-    Large tensors are squared and summed in rows of up to 4,096 values in their own precision (float32 at least), and
-    the rows joined in float64: good to 1e-6 in float32, whose range is left at 1e19 and under 1e-19.
+def row_norms(x: Tensor) -> Tensor:
+    """L2 norms of rows of up to 4,096 values, in memory order: those of several tensors can be joined at once.
 
     Args:
         x: Any real tensor of any floating dtype.
 
     Returns:
-        Float64 (float32 on mps) of shape (); NaN or infinite where an element is.
+        In the tensor's own precision, float32 at least, and float64 for small tensors; shape (rows,). The norm of x
+        is theirs: good to 1e-6 in float32, whose range is left at 1e19 and under 1e-19. NaN or infinite where an
+        element is.
     """
     rows = memory_rows(_at_least_single(x.detach()))
     if len(rows) % 4 == 0:
         rows = rows.view(len(rows) // 4, 4 * rows.shape[1])
-    short: Tensor = torch.linalg.vector_norm(rows, dim=1)
-    joined: Tensor = torch.linalg.vector_norm(short, dtype=widest(x.device))
-    return joined.square()
+    norms: Tensor = torch.linalg.vector_norm(rows, dim=1)
+    return norms
 
 
 def joint_norms(pieces: Tensor) -> Tensor:
-    """The L2 norm of rows that lie in k pieces, with the care of `sum_of_squares`.
+    """The L2 norm of rows that lie in k pieces, with the care of `row_norms`.
 
     Args:
         pieces: Shape (k, n, p), float32 or float64.
