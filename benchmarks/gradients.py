@@ -6,9 +6,10 @@
 
 Each variant is timed between two bare steps, in turn, so that a drift of the machine's speed cancels in the ratio
 to their mean. Printed: the median ratio over the rounds, and the quartiles. A bare step is the forward pass, the
-backward pass and an SGD step. For gradients of single examples the model is in eval mode, and two other ways to them
-are timed, too, and for comparison one more weight gradient of every convolution, summed over the batch as autograd's
-own or with the examples as groups. Peak memory is measured in a process for each way (`--memory` is that process).
+backward pass and an SGD step. For gradients of single examples the model is in eval mode; the probe is timed with its
+own backward pass and with autograd's. Timed beside it: two other ways to such gradients, and one more weight gradient
+of every convolution, summed over the batch as autograd's own or with the examples as groups. Peak memory is measured
+in a process for each way (`--memory` is that process).
 """
 
 import argparse

@@ -36,7 +36,7 @@ class ExampleGradients(StepProbe):
 
         model.eval()
         with gl.ExampleGradients(model) as probe:
-            F.cross_entropy(model(images), labels).backward()
+            probe.backward(F.cross_entropy(model(images), labels))  # or loss.backward(), which is slower
             probe.step()
         probe.examples()  # a norm for each example and layer
         probe.result()    # variance, noise scale, diversity and mean cosine by layer and in total
