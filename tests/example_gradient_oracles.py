@@ -115,3 +115,22 @@ class Checkpointed(nn.Module):
         x = self.stem(x)
         x = self.block(x) if self.reentrant is None else checkpoint(self.block, x, use_reentrant=self.reentrant)
         return x.mean((2, 3))
+
+
+def gradients_of(model: nn.Module) -> dict[str, Tensor | None]:
+    found = {name: parameter.grad for name, parameter in model.named_parameters()}
+    model.zero_grad()
+    return found
+
+
+def expected_of(model: nn.Module, x: Tensor) -> dict[str, Tensor | None]:
+    """By autograd alone."""
+    model.zero_grad()
+    loss_of(model(x)).backward()
+    return gradients_of(model)
+
+
+def check_equal(found: dict[str, Tensor | None], expected: dict[str, Tensor | None]) -> None:
+    assert found.keys() == expected.keys()
+    for name, gradient in expected.items():
+        torch.testing.assert_close(found[name], gradient, rtol=1e-10, atol=1e-12, msg=lambda m, n=name: f"{n}: {m}")

@@ -19,10 +19,12 @@ class LeftOver:
         leaves: Tensors without a graph of their own that autograd has to give a gradient, parameters among them
             that are used outside of marked layers, too.
         first: Outputs of marked layers whose inputs need no gradient: a pass down to them reaches every layer.
+        reentrant: Whether there is reentrant activation checkpointing, which allows of no such pass.
     """
 
     leaves: list[Tensor] = field(default_factory=list)
     first: list[GradientEdge] = field(default_factory=list)
+    reentrant: bool = False
 
 
 class LayerMarks:
@@ -46,6 +48,7 @@ class LayerMarks:
             if node in seen:
                 continue
             seen.add(node)
+            found.reentrant |= node.name() == "CheckpointFunctionBackward"
             if self in (notes := _notes(node)):
                 number, before = notes[self]
                 if not before:
@@ -80,7 +83,6 @@ def add_gradient(parameter: nn.Parameter, values: Tensor) -> None:
         parameter.grad = torch.empty_like(parameter).copy_(shaped)
 
 
-def is_watched(parameter: nn.Parameter) -> bool:
-    """Whether others than the probe wait for autograd to give a parameter its gradient."""
-    own = 1
+def is_watched(parameter: nn.Parameter, own: int) -> bool:
+    """Whether others than the probe, with so many hooks, wait for autograd to give a parameter its gradient."""
     return bool(parameter._backward_hooks) or len(getattr(parameter, "_post_accumulate_grad_hooks", None) or ()) > own

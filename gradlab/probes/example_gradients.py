@@ -15,7 +15,13 @@ from gradlab.errors import GradlabError, UsageError
 from gradlab.probes.example_backward import LayerMarks, add_gradient, is_watched
 from gradlab.probes.example_batch import Call, OpenBatch
 from gradlab.probes.example_rows import Layer, MeasuredStep, example_frame, step_rows
-from gradlab.probes.example_rules import exact_rule, example_contributions, owned_parameters
+from gradlab.probes.example_rules import (
+    exact_rule,
+    example_contributions,
+    owned_parameters,
+    trained_by,
+    works_with,
+)
 from gradlab.probes.finder import output_tensor
 from gradlab.probes.gradient_notes import gradient_notes
 from gradlab.probes.hooks import Hook, in_backward
@@ -48,7 +54,8 @@ class ExampleGradients(StepProbe):
     added before they are measured.
 
     Batch normalization by the statistics of the batch couples examples, so that none has a gradient of its own: it
-    is refused, and `model.eval()` is the cure. Other operations that couple examples cannot be seen from here.
+    is refused, and `model.eval()` is the cure. Other operations that couple examples cannot be seen from here. Every
+    backward pass to the parameters counts, those of `torch.autograd.grad` as well.
 
     Args:
         model: Any `torch.nn.Module` whose first tensor argument has the examples as its first dimension, as have
@@ -95,12 +102,14 @@ class ExampleGradients(StepProbe):
         self._workspace = Workspace()
         self._marks = LayerMarks()
         self._summed: set[int] = set()
+        self._hooked: set[int] = set()
         self._accumulated: set[int] = set()
         self._steps: list[MeasuredStep] = []
 
     def _attach(self, stack: ExitStack) -> None:
         enter = stack.enter_context
         stack.callback(self._batches.clear)
+        stack.callback(self._hooked.clear)
         enter(self.model.register_forward_pre_hook(Hook(self._start), with_kwargs=True))
         for name, module in self.model.named_modules():
             if isinstance(module, _BatchNorm):
@@ -113,11 +122,14 @@ class ExampleGradients(StepProbe):
                 enter(module.register_forward_hook(after, with_kwargs=True, prepend=True))
         for i, parameter in enumerate(self._parameters):
             if parameter.requires_grad:
+                self._hooked.add(i)
                 enter(parameter.register_post_accumulate_grad_hook(Hook(lambda _, i=i: self._accumulated.add(i))))
 
     def _watching(self) -> bool:
         # A forward in the backward pass is a recomputation by activation checkpointing, or our own.
-        return torch.is_grad_enabled() and self.due and not in_backward()
+        # What torch.func differentiates is not the training's own.
+        transformed = torch._C._are_functorch_transforms_active()
+        return torch.is_grad_enabled() and self.due and not in_backward() and not transformed
 
     def _start(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if not self._watching():
@@ -139,11 +151,10 @@ class ExampleGradients(StepProbe):
 
     def _after(self, name: str, module: nn.Module, owned: dict[str, int]) -> Callable[[nn.Module, Any, Any, Any], None]:
         rule = exact_rule(module)
-        marked = rule is not None and len(owned) == len([*module.parameters()])
 
         def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
             self._executed.setdefault(name)
-            wanted = [key for key, number in owned.items() if self._parameters[number].requires_grad]
+            wanted = [key for key, number in owned.items() if works_with(module, key, self._parameters[number])]
             if not wanted or not self._watching() or not self._batches:
                 return
             output, batch = output_tensor(name, result), self._batches[-1]
@@ -153,12 +164,12 @@ class ExampleGradients(StepProbe):
             for key in wanted:
                 batch.uses[owned[key]] = batch.uses.get(owned[key], 0) + 1
             call = Call(args, kwargs)
-            if marked:
+            if rule is not None and {*wanted} == trained_by(module):
                 self._marks.mark(output, call.tensors)
             seen = [call]
 
-            def arrived(gradient: Tensor) -> None:
-                if self._stack is None:
+            def arrived(gradient: Tensor | None) -> None:
+                if self._stack is None or gradient is None:
                     return
                 if not seen:
                     raise GradlabError(f"{name}: two backward passes through one forward pass; measure one of them")
@@ -171,7 +182,9 @@ class ExampleGradients(StepProbe):
                     for key, contribution in found.items():
                         batch.add(owned[key], contribution, give)
 
-            output.register_hook(arrived)
+            # Here, and not on the tensor, the hooks that the model itself sets later have changed the gradient.
+            assert output.grad_fn is not None
+            output.grad_fn.register_prehook(lambda gradients, number=output.output_nr: arrived(gradients[number]))
 
         return hook
 
@@ -189,8 +202,8 @@ class ExampleGradients(StepProbe):
 
         Autograd would compute the gradients of convolutions, linear layers and batch normalization a second time.
         Those that come of this differ from its own by rounding; it gives all others, and those of parameters that
-        have hooks or are used outside of their layer, too. Where no step is measured, and in distributed training,
-        this is `loss.backward()`.
+        have hooks or are used outside of their layer, too. Where no step is measured, in distributed training and
+        with reentrant activation checkpointing this is `loss.backward()`.
 
         Args:
             loss: A tensor of one value.
@@ -200,7 +213,11 @@ class ExampleGradients(StepProbe):
             loss.backward()  # type: ignore[no-untyped-call]
             return
         rest = self._marks.left_over(loss)
-        leaves = {*rest.leaves, *(p for p in self._parameters if p.requires_grad and is_watched(p))}
+        if rest.reentrant:
+            loss.backward()  # type: ignore[no-untyped-call]
+            return
+        watched = (p for i, p in enumerate(self._parameters) if p.requires_grad and is_watched(p, i in self._hooked))
+        leaves = {*rest.leaves, *watched}
         self._summed = {i for i, parameter in enumerate(self._parameters) if parameter not in leaves}
         for batch in self._batches:
             batch.given = len(batch.rest)
@@ -235,8 +252,9 @@ class ExampleGradients(StepProbe):
             names = [name for name, parameter in self.model.named_parameters() if parameter in lost]
             raise GradlabError(
                 f"{', '.join(names[:3])}{', …' if len(names) > 3 else ''}: there is a gradient, but the layer was not "
-                "seen to run with a graph. Where activation checkpointing is reentrant, use_reentrant=False helps; "
-                "where a weight is used without calling its layer, layers= selects others"
+                "seen to run with a graph: run the whole model(x) inside the `with` block. Where activation "
+                "checkpointing is reentrant, use_reentrant=False helps; where a weight is used without calling its "
+                "layer, layers= selects others"
             )
 
     def result(self, network: str | None = None) -> GradientsResult:

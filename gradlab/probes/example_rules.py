@@ -64,7 +64,9 @@ def example_contributions(
 
 
 def exact_rule(module: nn.Module) -> Rule | None:
-    """The rule for torch's own layers; a class that has its own forward may do anything, and has none."""
+    """The rule for torch's own layers; a module that has its own forward may do anything, and has none."""
+    if "forward" in vars(module):
+        return None
     forward = type(module).forward
     own = {name for name, _ in module.named_parameters()}
     if hasattr(module, "parametrizations") or not own <= {"weight", "bias"}:
@@ -72,11 +74,31 @@ def exact_rule(module: nn.Module) -> Rule | None:
     if forward is nn.Linear.forward:
         return _linear
     if forward in (nn.Conv1d.forward, nn.Conv2d.forward, nn.Conv3d.forward):
+        inner = (nn.Conv1d._conv_forward, nn.Conv2d._conv_forward, nn.Conv3d._conv_forward)
+        if getattr(type(module), "_conv_forward", None) not in inner:
+            return None
         zeros = module.padding_mode == "zeros" and not isinstance(module.padding, str)
         return _convolution(module) if zeros else None
     if forward is nn.BatchNorm2d.forward:
         return _batch_norm
     return None
+
+
+def works_with(module: nn.Module, name: str, parameter: nn.Parameter) -> bool:
+    """Whether a module uses a trainable parameter as it is now, and not something else in its place.
+
+    Args:
+        module: That has the parameter.
+        name: Of the parameter in the module; one of a part of it is taken to be used.
+        parameter: The model's.
+    """
+    return parameter.requires_grad and ("." in name or getattr(module, name, None) is parameter)
+
+
+def trained_by(module: nn.Module) -> set[str]:
+    """Which of weight and bias of a module with an exact rule want a gradient, parameters or not."""
+    tensors = {name: getattr(module, name, None) for name in ("weight", "bias")}
+    return {name for name, tensor in tensors.items() if tensor is not None and tensor.requires_grad}
 
 
 def _linear(module: nn.Linear, x: Tensor, g: Tensor) -> Contributions:
@@ -122,6 +144,8 @@ def _by_vmap(
     def matches(value: Any) -> bool:
         return isinstance(value, Tensor) and value.ndim > 0 and len(value) == examples
 
+    # The module's own buffers are those of the forward pass, and stay as they are.
+    buffers = {key: buffer.clone() for key, buffer in module.named_buffers()}
     keys, values = [*range(len(args)), *kwargs], [*args, *kwargs.values()]
     batched = {k: _as(v.detach(), precision) for k, v in zip(keys, values, strict=True) if matches(v)}
 
@@ -129,7 +153,8 @@ def _by_vmap(
         def output(values: dict[str, Tensor]) -> Tensor:
             given = {k: v[None] for k, v in inputs.items()}
             called = [given.get(i, value) for i, value in enumerate(args)]
-            result = functional_call(module, values, tuple(called), {k: given.get(k, v) for k, v in kwargs.items()})
+            state = {**values, **buffers}
+            result = functional_call(module, state, tuple(called), {k: given.get(k, v) for k, v in kwargs.items()})
             return output_tensor(name, result)
 
         out, back, *_ = vjp(output, parameters)
@@ -145,6 +170,12 @@ def _by_vmap(
         raise GradlabError(
             f"{name} ({type(module).__name__}) cannot be called for single examples: {reason}; layers= selects others"
         ) from error
+    changed = [key for key, buffer in buffers.items() if buffer._version]
+    if changed:
+        raise GradlabError(
+            f"{name} ({type(module).__name__}) changes {changed[0]} whenever it is called, so that its forward pass "
+            "cannot be repeated for single examples: call model.eval() first, or layers= selects others"
+        )
     return {key: RowGradients(_as(rows.flatten(1), precision)) for key, rows in found.items()}
 
 

@@ -6,11 +6,25 @@ import weakref
 import pytest
 import torch
 import torch.nn.functional as F
-from example_gradient_oracles import MLP, Attention, Awkward, Checkpointed, Shared, Tokens, images, loss_of, trained
+from example_gradient_oracles import (
+    MLP,
+    Attention,
+    Awkward,
+    Checkpointed,
+    Shared,
+    Tokens,
+    check_equal,
+    expected_of,
+    gradients_of,
+    images,
+    loss_of,
+    trained,
+)
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import gradlab as gl
+from gradlab.errors import GradlabError
 from gradlab.models import create
 
 NETWORKS = {
@@ -46,25 +60,6 @@ class Branches(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.both(torch.cat([self.left(x), torch.tanh(self.right(x)), x], 1))
-
-
-def gradients_of(model: nn.Module) -> dict[str, Tensor | None]:
-    found = {name: parameter.grad for name, parameter in model.named_parameters()}
-    model.zero_grad()
-    return found
-
-
-def expected_of(model: nn.Module, x: Tensor) -> dict[str, Tensor | None]:
-    """By autograd alone."""
-    model.zero_grad()
-    loss_of(model(x)).backward()
-    return gradients_of(model)
-
-
-def check_equal(found: dict[str, Tensor | None], expected: dict[str, Tensor | None]) -> None:
-    assert found.keys() == expected.keys()
-    for name, gradient in expected.items():
-        torch.testing.assert_close(found[name], gradient, rtol=1e-10, atol=1e-12, msg=lambda m, n=name: f"{n}: {m}")
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -118,6 +113,14 @@ def test_a_weight_used_elsewhere_and_several_first_layers(make: type[nn.Module])
     with gl.ExampleGradients(model) as probe:
         probe.backward(loss_of(model(x)))
     check_equal(gradients_of(model), expected)
+
+
+def test_reentrant_checkpointing_is_named() -> None:
+    model = Checkpointed(True)
+    with gl.ExampleGradients(model) as probe:
+        probe.backward(loss_of(model(images())))
+        with pytest.raises(GradlabError, match=r"block\.0\.weight.*use_reentrant=False"):
+            probe.step()
 
 
 def test_inputs_that_want_a_gradient_get_it() -> None:

@@ -1,0 +1,118 @@
+"""ExampleGradients on layers that are not what they seem: gradients and norms are those of autograd, or refused."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+import torch.nn.functional as F
+from example_gradient_oracles import MLP, by_loop, check_equal, expected_of, gradients_of, loss_of
+from torch import Tensor, nn
+from torch.func import functional_call, grad
+from torch.nn.utils.parametrizations import spectral_norm
+
+import gradlab as gl
+from gradlab.errors import GradlabError
+
+
+class Reversed(nn.Module):
+    """A hook that the model sets on a response, as gradient reversal and clipping do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.two = nn.Linear(4, 4), nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.one(x)
+        if h.requires_grad:
+            h.register_hook(lambda gradient: -5 * gradient)
+        return self.two(torch.tanh(h))
+
+
+class Generated(nn.Module):
+    """A layer whose weight is another layer's output."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.make, self.layer = nn.Linear(2, 12), nn.Linear(4, 3)
+        del self.layer.weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.layer.weight = self.make(torch.ones(len(x), 2, dtype=x.dtype)).mean(0).view(3, 4)
+        return self.layer(x)
+
+
+class Standardized(nn.Conv2d):
+    """Weight standardization, in the function that torch's own forward calls."""
+
+    def _conv_forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        return super()._conv_forward(x, F.layer_norm(weight, weight.shape[1:]), bias)
+
+
+def patched() -> nn.Module:
+    model = nn.Sequential(nn.Linear(4, 3))
+    model[0].forward = lambda x: 2 * F.linear(x, model[0].weight, model[0].bias)
+    return model
+
+
+@pytest.mark.parametrize(
+    ("make", "shape"),
+    [
+        (Reversed, (4,)),
+        (patched, (4,)),
+        (lambda: nn.Sequential(nn.Conv2d(2, 3, 3), Standardized(3, 3, 3), nn.Flatten()), (2, 6, 6)),
+    ],
+)
+def test_layers_that_are_not_what_they_seem(make: Callable[[], nn.Module], shape: tuple[int, ...]) -> None:
+    """Gradients as autograd gives them, and norms as a loop over the examples does."""
+    model, x = make().double(), torch.randn(5, *shape).double()
+    expected = expected_of(model, x)
+    with gl.ExampleGradients(model) as probe:
+        probe.backward(loss_of(model(x)))
+        probe.step()
+    check_equal(gradients_of(model), expected)
+    total = torch.cat([torch.stack(gradients) for gradients in by_loop(model, x).values()], 1).norm(dim=1)
+    assert probe.examples().query("layer == 'total'")["norm"].tolist() == pytest.approx(total.tolist(), rel=1e-9)
+
+
+def test_a_weight_that_another_layer_makes() -> None:
+    model, x = Generated().double(), torch.randn(5, 4).double()
+    expected = expected_of(model, x)
+    with gl.ExampleGradients(model) as probe:
+        probe.backward(loss_of(model(x)))
+    check_equal(gradients_of(model), expected)
+
+
+def test_weights_put_in_the_place_of_the_models() -> None:
+    """As meta-learning does: the gradient goes to what was there before."""
+    model, x = MLP.double(), torch.randn(5, 96).double()
+    found = []
+    for probed in (False, True):
+        source = {name: parameter.detach().clone().requires_grad_() for name, parameter in model.named_parameters()}
+        changed = {name: 0.9 * value for name, value in source.items()}
+        with gl.ExampleGradients(model) as probe:
+            loss = loss_of(functional_call(model, changed, (x,)))
+            (probe.backward if probed else Tensor.backward)(loss)
+        found.append({name: value.grad for name, value in source.items()})
+    check_equal(*found)
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_what_torch_func_differentiates_is_left_alone() -> None:
+    model, x = MLP.double(), torch.randn(5, 96).double()
+    parameters = {name: parameter.detach() for name, parameter in model.named_parameters()}
+    with gl.ExampleGradients(model):
+        found = grad(lambda values: loss_of(functional_call(model, values, (x,))))(parameters)
+    check_equal(found, expected_of(model, x))
+
+
+def test_a_module_that_changes_with_every_call_is_refused() -> None:
+    """Spectral normalization while it trains; its buffers stay those of the forward pass."""
+    model = nn.Sequential(spectral_norm(nn.Linear(4, 3)))
+    x = torch.randn(5, 4)
+    with gl.ExampleGradients(model) as probe:
+        loss = loss_of(model(x))
+        before = {name: buffer.clone() for name, buffer in model.named_buffers()}
+        with pytest.raises(GradlabError, match=r"0 \(Parametrized\w+\) changes .* whenever it is called.*model.eval"):
+            probe.backward(loss)
+        assert all(torch.equal(buffer, before[name]) for name, buffer in model.named_buffers())
+        probe.backward(loss_of(model.eval()(x)))
