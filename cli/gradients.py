@@ -40,7 +40,8 @@ Dtype = Annotated[
     str | None,
     typer.Option(
         help="float32 or float64. Default: float32, and float64 where a small batch shows float32 to be off by more "
-        "than 0.5 %. An explicit float32 is marked there, not replaced.",
+        "than 0.5 %, or with --per-example an image's loss is below 1e-5. An explicit float32 is marked there, not "
+        "replaced.",
         metavar="DTYPE",
     ),
 ]

@@ -108,7 +108,8 @@ def gradients(
         normalize: Normalization of the images, one for all networks or one each; by default what each network's
             weights were trained with, else the data set's own.
         dtype: Arithmetic of the networks. None takes float32, and float64 for weights where a small batch shows
-            float32 to be off by more than `FLOAT32_BOUND` at a layer. `float32` only marks those.
+            float32 to be off by more than `FLOAT32_BOUND` at a layer, or, for single examples, where the loss of one is
+            below `CERTAIN`. `float32` only marks those.
         per_example: Also the gradient of each image's own loss, layer by layer (see `ExampleGradients`).
         progress: Called after every batch.
 

@@ -75,7 +75,8 @@ def plot_ratios(summary: pd.DataFrame, ax: Axes) -> Axes:
 
     Args:
         summary: A gradients summary: network, depth, first / last and its error as a factor.
-        ax: Where to draw; bars are of two standard errors. Initial weights are filled, trained ones open.
+        ax: Where to draw; bars are of two standard errors. Initial weights are filled, trained ones open. The name
+            of a family of networks stands at its deepest one.
 
     Returns:
         The axes drawn on.
@@ -95,12 +96,16 @@ def plot_ratios(summary: pd.DataFrame, ax: Axes) -> Axes:
             style |= {"markerfacecolor": "white", "linestyle": ""}
         bars = np.stack([ratio - ratio / factor, ratio * factor - ratio])
         ax.errorbar(line["depth"], ratio, bars, elinewidth=0.7, capsize=1.5, **style)
+    for family, line in rows.groupby(rows["network"].map(_family), sort=False):
+        deepest = line.sort_values("depth", kind="stable").iloc[-1]
+        place = float(deepest["depth"]), float(deepest["first / last"])
+        ax.annotate(family, place, (5, 0), textcoords="offset points", va="center", color=colors[family], fontsize=8)
     depths = sorted(set(rows["depth"]))
     ax.axhline(1, color="0.6", linewidth=0.7, zorder=0)
     _log_axis(ax)
     ax.xaxis.set_major_locator(FixedLocator(depths))
     ax.xaxis.set_minor_locator(NullLocator())
-    ax.margins(x=0.12)
+    ax.margins(x=0.26)
     ax.set_xlabel("depth (weighted layers)")
     ax.set_ylabel("first layer's / last layer's")
     return ax

@@ -298,6 +298,8 @@ class ExampleGradients(StepProbe):
     def _fetched(self) -> list[MeasuredStep]:
         """All steps on the CPU, in one transfer."""
         if not any(step.batches for step in self._steps):
+            if self._steps and all(all(step.frozen) for step in self._steps):
+                raise GradlabError("every parameter is frozen (requires_grad is off): no example has a gradient")
             raise GradlabError(
                 "the probe has measured no example's gradient: inside the `with` block run model(x) and "
                 "loss.backward(), then call probe.step()"

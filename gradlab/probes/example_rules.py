@@ -146,6 +146,7 @@ def _by_vmap(
 
     # The module's own buffers are those of the forward pass, and stay as they are.
     buffers = {key: buffer.clone() for key, buffer in module.named_buffers()}
+    what = f"{name or 'the model'} ({type(module).__name__})"
     keys, values = [*range(len(args)), *kwargs], [*args, *kwargs.values()]
     batched = {k: _as(v.detach(), precision) for k, v in zip(keys, values, strict=True) if matches(v)}
 
@@ -167,13 +168,11 @@ def _by_vmap(
         found = vmap(pull_back, chunk_size=max(1, _CHUNK // numel))(batched, gradient.detach())
     except (RuntimeError, ValueError) as error:
         reason = str(error).strip().partition("\n")[0]
-        raise GradlabError(
-            f"{name} ({type(module).__name__}) cannot be called for single examples: {reason}; layers= selects others"
-        ) from error
+        raise GradlabError(f"{what} cannot be called for single examples: {reason}; layers= selects others") from error
     changed = [key for key, buffer in buffers.items() if buffer._version]
     if changed:
         raise GradlabError(
-            f"{name} ({type(module).__name__}) changes {changed[0]} whenever it is called, so that its forward pass "
+            f"{what} changes {changed[0]} whenever it is called, so that its forward pass "
             "cannot be repeated for single examples: call model.eval() first, or layers= selects others"
         )
     return {key: RowGradients(_as(rows.flatten(1), precision)) for key, rows in found.items()}

@@ -33,7 +33,7 @@ def gradient_notes(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _names(rows: Iterable[Mapping[str, Any]]) -> str:
-    names = list(dict.fromkeys(row["layer"] for row in rows))
+    names = list(dict.fromkeys(row["layer"] or "the model itself" for row in rows))
     return ", ".join(names[:3]) + (f", … ({len(names)} layers)" if len(names) > 3 else "")
 
 

@@ -187,6 +187,15 @@ def test_frozen_and_unreached_layers() -> None:
     assert probe.result().notes[0].startswith("layer1.0.conv1, layer1.0.conv2, fc: frozen")
 
 
+def test_a_frozen_network_has_no_example_gradient() -> None:
+    model = create("resnet8").eval().requires_grad_(False)
+    with gl.ExampleGradients(model) as probe:
+        probe.backward(loss_of(model(images().requires_grad_())))
+        probe.step()
+    with pytest.raises(GradlabError, match="every parameter is frozen"):
+        probe.examples()
+
+
 def test_several_batches_and_steps() -> None:
     model, parts = trained(create("resnet8")).double(), images(6).double().split(3)
     with gl.ExampleGradients(model, "fc", every=2) as probe:
