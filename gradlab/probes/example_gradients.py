@@ -168,7 +168,8 @@ class ExampleGradients(StepProbe):
                 self._marks.mark(output, call.tensors)
             seen = [call]
 
-            def arrived(gradient: Tensor | None) -> None:
+            def arrived(gradients: tuple[Tensor | None, ...], place: int = output.output_nr) -> None:
+                gradient = gradients[place]
                 if self._stack is None or gradient is None:
                     return
                 if not seen:
@@ -184,7 +185,7 @@ class ExampleGradients(StepProbe):
 
             # Here, and not on the tensor, the hooks that the model itself sets later have changed the gradient.
             assert output.grad_fn is not None
-            output.grad_fn.register_prehook(lambda gradients, number=output.output_nr: arrived(gradients[number]))
+            output.grad_fn.register_prehook(arrived)
 
         return hook
 

@@ -92,12 +92,14 @@ def works_with(module: nn.Module, name: str, parameter: nn.Parameter) -> bool:
         name: Of the parameter in the module; one of a part of it is taken to be used.
         parameter: The model's.
     """
-    return parameter.requires_grad and ("." in name or getattr(module, name, None) is parameter)
+    return parameter.requires_grad and ("." in name or module._parameters.get(name) is parameter)
 
 
 def trained_by(module: nn.Module) -> set[str]:
     """Which of weight and bias of a module with an exact rule want a gradient, parameters or not."""
-    tensors = {name: getattr(module, name, None) for name in ("weight", "bias")}
+    # Where one was deleted, anything may stand as an attribute.
+    instead = vars(module)
+    tensors = {name: instead.get(name, module._parameters.get(name)) for name in ("weight", "bias")}
     return {name for name, tensor in tensors.items() if tensor is not None and tensor.requires_grad}
 
 

@@ -85,6 +85,7 @@ def test_a_weight_that_another_layer_makes() -> None:
 def test_weights_put_in_the_place_of_the_models() -> None:
     """As meta-learning does: the gradient goes to what was there before."""
     model, x = MLP.double(), torch.randn(5, 96).double()
+    model.zero_grad()
     found = []
     for probed in (False, True):
         source = {name: parameter.detach().clone().requires_grad_() for name, parameter in model.named_parameters()}
