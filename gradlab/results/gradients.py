@@ -188,11 +188,16 @@ class GradientsResult(Result):
         return "response_grad_rms" if responses or not self.frame["grad_norm"].notna().any() else "grad_norm"
 
     def body(self, network: str) -> pd.DataFrame:
-        """The layers of one network that are compared across depth, at the last step; see `summary`."""
+        """The layers of one network that are compared across depth, at the last step; see `summary`.
+
+        Where none of them has a gradient, they are chosen from the layers that have one.
+        """
         layers = self.layers(network)
         layers = layers[layers["step"] == layers["step"].max()]
         missing = {name: float("nan") for name in ("theory",) if name not in layers}
-        return body_of(layers.assign(**missing))
+        layers = layers.assign(**missing)
+        body, there = body_of(layers), layers[layers["absent"].isna()]
+        return body_of(there) if len(there) and body["absent"].notna().all() else body
 
     def summary(self) -> pd.DataFrame:
         """A row a network: first-to-last ratio and growth a layer of the gradient, each with its error, and theory.

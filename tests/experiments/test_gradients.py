@@ -171,6 +171,14 @@ def test_images_classified_with_certainty_are_measured_in_float64():
     assert set(result.frame["dtype"]) == {"float64"}
 
 
+def test_the_body_is_of_layers_with_a_gradient():
+    """Where the convolutions are frozen, the linear layers are drawn."""
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(3600, 10)).eval()
+    model[0].requires_grad_(False)
+    result = gl.gradients(model, images=8, bn="eval")
+    assert result.body(result.networks[0])["layer"].tolist() == ["2"]
+
+
 def test_frozen_and_unreached_layers_are_named():
     model = gl.build("resnet14@init")
     model.layer1[0].conv1.weight.requires_grad_(False)
