@@ -6,6 +6,9 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 from torch.utils.checkpoint import checkpoint
 
+import gradlab as gl
+from gradlab.probes.selection import Selection
+
 
 def images(n: int = 3, size: int = 32, channels: int = 3) -> Tensor:
     return torch.randn(n, channels, size, size, generator=torch.Generator().manual_seed(0))
@@ -128,6 +131,16 @@ def expected_of(model: nn.Module, x: Tensor) -> dict[str, Tensor | None]:
     model.zero_grad()
     loss_of(model(x)).backward()
     return gradients_of(model)
+
+
+def check_backward(model: nn.Module, x: Tensor, layers: Selection = None) -> gl.ExampleGradients:
+    """That the probe's own backward pass gives what autograd's does."""
+    expected = expected_of(model, x)
+    with gl.ExampleGradients(model, layers) as probe:
+        probe.backward(loss_of(model(x)))
+        probe.step()
+    check_equal(gradients_of(model), expected)
+    return probe
 
 
 def check_equal(found: dict[str, Tensor | None], expected: dict[str, Tensor | None]) -> None:

@@ -16,10 +16,10 @@ from gradlab.errors import GradlabError, UsageError
 from gradlab.experiments.subjects import BatchNormMode, copy_of, forward
 from gradlab.models import batch_statistics
 from gradlab.probes import ExampleGradients, ParameterGradients, ResponseGradients
-from gradlab.probes.parameter_gradients import l2_norms
 from gradlab.probes.selection import Selection
 from gradlab.results import GradientsResult
 from gradlab.results.gradients import TOTAL
+from gradlab.stats import l2_norms
 
 Dtype = Literal["float32", "float64"]
 LossName = Literal["cross-entropy", "sum"]

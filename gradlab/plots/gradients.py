@@ -83,9 +83,10 @@ def plot_ratios(summary: pd.DataFrame, ax: Axes) -> Axes:
     """
     rows = summary[summary["first / last"].notna()]
     initial = rows["weights"].astype(str).str.startswith("init")
-    families = list(dict.fromkeys(rows["network"].map(_family)))
+    family_of = rows["network"].map(_family)
+    families = list(dict.fromkeys(family_of))
     colors = dict(zip(families, family_colors(families), strict=True))
-    for (family, at_init), line in rows.groupby([rows["network"].map(_family), initial], sort=False):
+    for (family, at_init), line in rows.groupby([family_of, initial], sort=False):
         line = line.sort_values("depth")
         ratio = line["first / last"].to_numpy(dtype=float)
         factor = line["×/÷"].fillna(1).to_numpy(dtype=float) ** 2
@@ -96,7 +97,7 @@ def plot_ratios(summary: pd.DataFrame, ax: Axes) -> Axes:
             style |= {"markerfacecolor": "white", "linestyle": ""}
         bars = np.stack([ratio - ratio / factor, ratio * factor - ratio])
         ax.errorbar(line["depth"], ratio, bars, elinewidth=0.7, capsize=1.5, **style)
-    for family, line in rows.groupby(rows["network"].map(_family), sort=False):
+    for family, line in rows.groupby(family_of, sort=False):
         deepest = line.sort_values("depth", kind="stable").iloc[-1]
         place = float(deepest["depth"]), float(deepest["first / last"])
         ax.annotate(family, place, (5, 0), textcoords="offset points", va="center", color=colors[family], fontsize=8)

@@ -77,6 +77,7 @@ def add_gradient(parameter: nn.Parameter, values: Tensor) -> None:
     shaped = values.view_as(parameter)
     if parameter.grad is not None:
         parameter.grad += shaped
+    # A view would keep all that it is a view of.
     elif values._base is None and values.dtype == parameter.dtype and parameter.is_contiguous():
         parameter.grad = shaped
     else:

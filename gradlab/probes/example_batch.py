@@ -34,7 +34,6 @@ class OpenBatch:
         uses: How many uses of each parameter have still to come back.
         partial: The sum of the gradients of those uses that have, where there are several.
         rest: The gradients of small parameters without rows, which are reduced together.
-        given: How many of the rest have been given away.
         reduced: Norms and sums of the others.
         waiting: How many values the sums have.
         numbers: The parameters of whose sums the norms are taken.
@@ -47,8 +46,7 @@ class OpenBatch:
     workspace: Workspace
     uses: dict[int, int] = field(default_factory=dict)
     partial: dict[int, Tensor] = field(default_factory=dict)
-    rest: list[tuple[int, Tensor]] = field(default_factory=list)
-    given: int = 0
+    rest: list[Tensor] = field(default_factory=list)
     reduced: list[tuple[int, Tensor, Tensor]] = field(default_factory=list)
     waiting: int = 0
     numbers: list[int] = field(default_factory=list)
@@ -61,33 +59,26 @@ class OpenBatch:
         Args:
             parameter: Its number.
             contribution: The gradients of the examples.
-            give: What takes their sum, at once or in `give_rest`.
+            give: What takes their sum.
         """
         self.uses[parameter] -= 1
         small = isinstance(contribution, RowGradients) and contribution.numel <= _SMALL
-        if self.uses[parameter] or parameter in self.partial:
-            rows = contribution.rows()
-            if give is not None:
-                give(parameter, rows.sum(0))
-            self.partial[parameter] = self.partial[parameter] + rows if parameter in self.partial else rows
-            if not self.uses[parameter]:
-                self._close(parameter)
-        elif small and parameter not in self.with_rows:
-            self.rest.append((parameter, contribution.rows()))
-        else:
+        several = self.uses[parameter] > 0 or parameter in self.partial
+        if not several and not (small and parameter not in self.with_rows):
             norms, sums = contribution.reduced(self.workspace)
             if give is not None:
                 give(parameter, contribution.in_order(sums[:, 0]))
             self._keep(parameter, norms, sums)
-
-    def give_rest(self, give: Give) -> None:
-        """Give the sums of those small parameters that were not given yet."""
-        waiting = self.rest[self.given :]
-        self.given = len(self.rest)
-        if waiting:
-            sums = torch.cat([rows for _, rows in waiting], 1).sum(0).split([rows.shape[1] for _, rows in waiting])
-            for (parameter, _), total in zip(waiting, sums, strict=True):
-                give(parameter, total)
+            return
+        rows = contribution.rows()
+        if give is not None:
+            give(parameter, rows.sum(0))
+        if not several:
+            self.rest.append(rows)
+            return
+        self.partial[parameter] = self.partial[parameter] + rows if parameter in self.partial else rows
+        if not self.uses[parameter]:
+            self._close(parameter)
 
     def measured(self, scale: Tensor | float) -> MeasuredBatch:
         """All that has come back, and no more will.
@@ -98,8 +89,7 @@ class OpenBatch:
         for parameter in [*self.partial]:
             self._close(parameter)
         if self.rest:
-            rows = RowGradients(torch.cat([rows for _, rows in self.rest], 1))
-            self._keep(REST, *rows.reduced(self.workspace))
+            self._keep(REST, *RowGradients(torch.cat(self.rest, 1)).reduced(self.workspace))
         self._join()
         sum_norms, direction_norms = torch.cat(self.sum_norms).unbind(1)
         return MeasuredBatch(self.numbers, torch.cat(self.norms) / scale, sum_norms / scale, direction_norms)

@@ -16,6 +16,7 @@ from gradlab.probes.example_backward import LayerMarks, add_gradient, is_watched
 from gradlab.probes.example_batch import Call, OpenBatch
 from gradlab.probes.example_rows import Layer, MeasuredStep, example_frame, step_rows
 from gradlab.probes.example_rules import (
+    Rule,
     exact_rule,
     example_contributions,
     owned_parameters,
@@ -25,11 +26,11 @@ from gradlab.probes.example_rules import (
 from gradlab.probes.finder import output_tensor
 from gradlab.probes.gradient_notes import gradient_notes
 from gradlab.probes.hooks import Hook, in_backward
-from gradlab.probes.parameter_gradients import l2_norms, weights_of
+from gradlab.probes.parameter_gradients import weights_of
 from gradlab.probes.schedule import Schedule, StepProbe
 from gradlab.probes.selection import Selection, layer_kind, select_weight_layers
 from gradlab.results import GradientsResult
-from gradlab.stats import Workspace
+from gradlab.stats import Workspace, l2_norms
 
 if TYPE_CHECKING:
     from torch.amp.grad_scaler import GradScaler
@@ -118,7 +119,7 @@ class ExampleGradients(StepProbe):
             if owned:
                 # In front of others, which may put something else in the output's place.
                 module = self.model.get_submodule(name)
-                after = Hook(self._after(name, module, owned))
+                after = Hook(self._after(name, exact_rule(module), owned))
                 enter(module.register_forward_hook(after, with_kwargs=True, prepend=True))
         for i, parameter in enumerate(self._parameters):
             if parameter.requires_grad:
@@ -149,9 +150,7 @@ class ExampleGradients(StepProbe):
 
         return hook
 
-    def _after(self, name: str, module: nn.Module, owned: dict[str, int]) -> Callable[[nn.Module, Any, Any, Any], None]:
-        rule = exact_rule(module)
-
+    def _after(self, name: str, rule: Rule | None, owned: dict[str, int]) -> Callable[[nn.Module, Any, Any, Any], None]:
         def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
             self._executed.setdefault(name)
             wanted = [key for key, number in owned.items() if works_with(module, key, self._parameters[number])]
@@ -210,24 +209,17 @@ class ExampleGradients(StepProbe):
             loss: A tensor of one value.
         """
         distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
-        if self._stack is None or not self.due or not loss.requires_grad or distributed:
-            loss.backward()  # type: ignore[no-untyped-call]
-            return
-        rest = self._marks.left_over(loss)
-        if rest.reentrant:
+        measured = self._stack is not None and self.due and loss.requires_grad and not distributed
+        rest = self._marks.left_over(loss) if measured else None
+        if rest is None or rest.reentrant:
             loss.backward()  # type: ignore[no-untyped-call]
             return
         watched = (p for i, p in enumerate(self._parameters) if p.requires_grad and is_watched(p, i in self._hooked))
         leaves = {*rest.leaves, *watched}
         self._summed = {i for i, parameter in enumerate(self._parameters) if parameter not in leaves}
-        for batch in self._batches:
-            batch.given = len(batch.rest)
+        ends: list[Any] = [*rest.first, *leaves]
         try:
-            ends: list[Any] = [*rest.first, *leaves]
             torch.autograd.backward(loss, inputs=ends)
-            with torch.no_grad():
-                for batch in self._batches:
-                    batch.give_rest(self._give)
         finally:
             self._summed = set()
 

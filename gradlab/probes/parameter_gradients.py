@@ -17,7 +17,7 @@ from gradlab.probes.hooks import Hook
 from gradlab.probes.schedule import Schedule, StepProbe
 from gradlab.probes.selection import Selection, layer_kind, select_weight_layers
 from gradlab.results import GradientsResult
-from gradlab.stats.precision import widest
+from gradlab.stats import l2_norms
 
 if TYPE_CHECKING:
     from torch.amp.grad_scaler import GradScaler
@@ -204,24 +204,3 @@ def weights_of(name: str, module: nn.Module) -> list[nn.Parameter]:
     if not weights:
         raise UsageError(f"layer {name} ({type(module).__name__}) has no parameters: select another")
     return weights
-
-
-def l2_norms(tensors: Sequence[Tensor]) -> Tensor:
-    """L2 norms of tensors of any shapes and floating dtypes, without waiting for their device.
-
-    Args:
-        tensors: At least one; DTensors count with all shards, sparse ones with their values.
-
-    Returns:
-        Float64 (float32 on mps) of shape (len(tensors),), on the first one's device.
-    """
-    dense = [tensor.coalesce().values() if tensor.is_sparse else tensor for tensor in tensors]
-    device = dense[0].device
-    wide = widest(device)
-    if any(hasattr(tensor, "full_tensor") for tensor in dense):
-        # One by one: a DTensor has no foreach norm of another dtype.
-        norms = [torch.linalg.vector_norm(tensor, dtype=wide) for tensor in dense]
-        norms = [norm.full_tensor() if hasattr(norm, "full_tensor") else norm for norm in norms]
-    else:
-        norms = list(torch._foreach_norm(dense, 2, dtype=wide))
-    return torch.stack([norm.to(device, non_blocking=True) for norm in norms])

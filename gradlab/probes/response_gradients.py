@@ -16,11 +16,10 @@ from gradlab.errors import GradlabError
 from gradlab.probes.finder import ResponseFinder, Site, output_tensor
 from gradlab.probes.gradient_notes import gradient_notes
 from gradlab.probes.hooks import Hook, in_backward
-from gradlab.probes.parameter_gradients import l2_norms
 from gradlab.probes.schedule import Schedule, StepProbe
 from gradlab.probes.selection import Selection, find_blocks, layer_kind, select_layers, select_weight_layers
 from gradlab.results import GradientsResult
-from gradlab.stats import row_norms
+from gradlab.stats import l2_norms, row_norms
 
 if TYPE_CHECKING:
     from torch.amp.grad_scaler import GradScaler

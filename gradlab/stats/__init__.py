@@ -66,7 +66,7 @@ from gradlab.stats.moments import (
 )
 from gradlab.stats.noise import brown_noise, brown_noise_acf, brown_noise_pooled_acf, white_noise, white_noise_acf
 from gradlab.stats.normalized import normalized_response_std
-from gradlab.stats.norms import joint_norms, row_norms
+from gradlab.stats.norms import joint_norms, l2_norms, row_norms
 from gradlab.stats.path_counting import (
     coactive_fractions,
     layer_slope,
@@ -121,6 +121,7 @@ __all__ = [
     "kappa0_slope",
     "kappa1",
     "kernel_derivatives",
+    "l2_norms",
     "layer_slope",
     "log_path_correlation",
     "log_path_counts",

@@ -1,6 +1,7 @@
 """Norms at the speed of memory."""
 
 import functools
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -10,6 +11,27 @@ from gradlab.stats.precision import widest
 
 _ROW = 4096
 """Length of a row summed in float32, at most."""
+
+
+def l2_norms(tensors: Sequence[Tensor]) -> Tensor:
+    """L2 norms of tensors of any shapes and floating dtypes, without waiting for their device.
+
+    Args:
+        tensors: At least one; DTensors count with all shards, sparse ones with their values.
+
+    Returns:
+        Float64 (float32 on mps) of shape (len(tensors),), on the first one's device.
+    """
+    dense = [tensor.coalesce().values() if tensor.is_sparse else tensor for tensor in tensors]
+    device = dense[0].device
+    wide = widest(device)
+    if any(hasattr(tensor, "full_tensor") for tensor in dense):
+        # One by one: a DTensor has no foreach norm of another dtype.
+        norms = [torch.linalg.vector_norm(tensor, dtype=wide) for tensor in dense]
+        norms = [norm.full_tensor() if hasattr(norm, "full_tensor") else norm for norm in norms]
+    else:
+        norms = list(torch._foreach_norm(dense, 2, dtype=wide))
+    return torch.stack([norm.to(device, non_blocking=True) for norm in norms])
 
 
 def row_norms(x: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from example_gradient_oracles import (
     Checkpointed,
     Shared,
     Tokens,
+    check_backward,
     check_equal,
     expected_of,
     gradients_of,
@@ -108,11 +109,7 @@ def test_no_weight_gradient_is_computed_twice() -> None:
 
 @pytest.mark.parametrize("make", [OutsideItsLayer, Branches])
 def test_a_weight_used_elsewhere_and_several_first_layers(make: type[nn.Module]) -> None:
-    model, x = make().double(), torch.randn(5, 4).double()
-    expected = expected_of(model, x)
-    with gl.ExampleGradients(model) as probe:
-        probe.backward(loss_of(model(x)))
-    check_equal(gradients_of(model), expected)
+    check_backward(make().double(), torch.randn(5, 4).double())
 
 
 def test_reentrant_checkpointing_is_named() -> None:
@@ -154,12 +151,9 @@ def test_frozen_layers_and_layers_not_chosen() -> None:
     model, x = trained(create("resnet8")).double(), images().double()
     model.conv1.requires_grad_(False)
     model.layer2.requires_grad_(False)
-    expected = expected_of(model, x)
-    assert expected["conv1.weight"] is None
+    assert expected_of(model, x)["conv1.weight"] is None
     for layers in (None, "layer3.*", "fc"):
-        with gl.ExampleGradients(model, layers) as probe:
-            probe.backward(loss_of(model(x)))
-        check_equal(gradients_of(model), expected)
+        check_backward(model, x, layers)
 
 
 def test_both_ways_in_one_step() -> None:

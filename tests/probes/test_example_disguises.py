@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 import torch
 import torch.nn.functional as F
-from example_gradient_oracles import MLP, by_loop, check_equal, expected_of, gradients_of, loss_of
+from example_gradient_oracles import MLP, by_loop, check_backward, check_equal, expected_of, loss_of
 from torch import Tensor, nn
 from torch.func import functional_call, grad
 from torch.nn.utils.parametrizations import spectral_norm
@@ -65,21 +65,13 @@ def patched() -> nn.Module:
 def test_layers_that_are_not_what_they_seem(make: Callable[[], nn.Module], shape: tuple[int, ...]) -> None:
     """Gradients as autograd gives them, and norms as a loop over the examples does."""
     model, x = make().double(), torch.randn(5, *shape).double()
-    expected = expected_of(model, x)
-    with gl.ExampleGradients(model) as probe:
-        probe.backward(loss_of(model(x)))
-        probe.step()
-    check_equal(gradients_of(model), expected)
+    probe = check_backward(model, x)
     total = torch.cat([torch.stack(gradients) for gradients in by_loop(model, x).values()], 1).norm(dim=1)
     assert probe.examples().query("layer == 'total'")["norm"].tolist() == pytest.approx(total.tolist(), rel=1e-9)
 
 
 def test_a_weight_that_another_layer_makes() -> None:
-    model, x = Generated().double(), torch.randn(5, 4).double()
-    expected = expected_of(model, x)
-    with gl.ExampleGradients(model) as probe:
-        probe.backward(loss_of(model(x)))
-    check_equal(gradients_of(model), expected)
+    check_backward(Generated().double(), torch.randn(5, 4).double())
 
 
 def test_weights_put_in_the_place_of_the_models() -> None:
