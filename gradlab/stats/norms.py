@@ -47,7 +47,8 @@ def row_norms(x: Tensor) -> Tensor:
     """
     rows = memory_rows(_at_least_single(x.detach()))
     if len(rows) % 4 == 0:
-        rows = rows.view(len(rows) // 4, 4 * rows.shape[1])
+        # Not a view where the gradient is an expanded one, such as that of a sum.
+        rows = rows.reshape(len(rows) // 4, 4 * rows.shape[1])
     norms: Tensor = torch.linalg.vector_norm(rows, dim=1)
     return norms
 
