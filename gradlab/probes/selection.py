@@ -1,66 +1,193 @@
 """Which layers of a model a probe measures."""
 
+from __future__ import annotations
+
 import fnmatch
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
+from typing import Never
 
 from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
 from gradlab.errors import UsageError
 from gradlab.models import is_projection
+from gradlab.probes.weights import (
+    Parameters,
+    Part,
+    WeightRow,
+    layer_kind,
+    owning_modules,
+    owns_weight,
+    trained_parts,
+    weight_rows,
+)
 
-Selection = str | type[nn.Module] | tuple[type[nn.Module], ...] | Callable[[str, nn.Module], bool] | None
-"""A glob (or several, comma-separated), a class, a predicate of name and module, or None for the default."""
+__all__ = [
+    "Predicate",
+    "Selection",
+    "depth_layers",
+    "find_blocks",
+    "layer_kind",
+    "layer_stride",
+    "paper_layers",
+    "select_layers",
+    "select_rows",
+    "select_weight_layers",
+    "weight_layers",
+]
+
+Predicate = Callable[[str, nn.Module], bool]
+Selection = str | type[nn.Module] | tuple[type[nn.Module], ...] | Sequence[str] | Predicate | None
+"""A glob or name (or several, in a list or comma-separated), a class, a predicate of name and module, or None for the
+default."""
 
 
 def select_layers(model: nn.Module, layers: Selection = None) -> dict[str, nn.Module]:
-    """Choose layers by glob, class or predicate; by name, in the order in which the model registers them.
+    """Choose layers by name, class or predicate; by name, in the order in which the model registers them.
 
     Args:
         model: Any module.
-        layers: None selects every convolution but the projections of shortcuts, or every linear layer
-            where there is no convolution. A glob selects convolutions and linear layers (`*` crosses
-            dots); a name without wildcards selects that very module, whatever it is.
+        layers: None selects every module that owns a parameter of two or more dimensions, unless a module within it
+            does, and normalizations. A glob selects among these (`*` crosses dots); a name without wildcards selects
+            that very module, whatever it is.
 
     Raises:
-        UsageError: When nothing is selected; it shows names that the model does have.
+        UsageError: When nothing is selected, or there is no module of a name; it shows names that the model does have.
     """
-    modules: dict[str, nn.Module] = {name: module for name, module in model.named_modules() if name}
-    weighted: dict[str, nn.Module] = {n: m for n, m in modules.items() if isinstance(m, _ConvNd | nn.Linear)}
-    chosen: dict[str, nn.Module]
+    weighted = weight_layers(model)
+    modules = {name: module for name, module in model.named_modules() if name or name in weighted}
     if layers is None:
-        body: dict[str, nn.Module] = {
-            n: m for n, m in weighted.items() if isinstance(m, _ConvNd) and not is_projection(n, m)
-        }
-        chosen = body or weighted
-        asked = "a convolution or linear layer"
-    elif isinstance(layers, str):
-        globs = [glob.strip() for glob in layers.split(",")]
-        chosen = {
-            name: m
-            for name, m in modules.items()
-            if name in globs or (name in weighted and any(fnmatch.fnmatchcase(name, g) for g in globs))
-        }
-        asked = f"{layers!r}"
-    elif isinstance(layers, type | tuple):
-        chosen = {name: m for name, m in modules.items() if isinstance(m, layers)}
-        asked = f"the class {getattr(layers, '__name__', layers)}"
-    else:
-        chosen = {name: m for name, m in modules.items() if layers(name, m)}
-        asked = "the given predicate"
+        return weighted or _nothing(model, "a weight", modules)
+    chosen: set[str] = set()
+    for wanted in _each(layers):
+        if isinstance(wanted, str):
+            found = fnmatch.filter(weighted, wanted) if _is_glob(wanted) else [wanted] if wanted in modules else []
+            if not found and not _is_glob(wanted):
+                _nothing(model, repr(wanted), weighted or modules)
+            chosen.update(found)
+        else:
+            chosen.update(_matching(modules, wanted))
     if not chosen:
-        names = list(weighted or modules)
-        shown = ", ".join(names[:6]) + (f", … ({len(names)} in all)" if len(names) > 6 else "")
-        raise UsageError(f"no layer of {type(model).__name__} matches {asked}; it has {shown or 'no layers'}")
-    return chosen
+        _nothing(model, _words(layers), weighted or modules)
+    return {name: module for name, module in modules.items() if name in chosen}
 
 
-def layer_kind(module: nn.Module) -> str:
-    """The kind of a layer as tables print it: `conv3x3`, `linear`, else its class name in lower case."""
-    if isinstance(module, _ConvNd):
-        transposed = "transposed-" if module.transposed else ""
-        return f"{transposed}conv{'x'.join(map(str, module.kernel_size))}"
-    return "linear" if isinstance(module, nn.Linear) else type(module).__name__.lower()
+def weight_layers(model: nn.Module) -> dict[str, nn.Module]:
+    """The modules that apply a weight, of any class: see `select_layers`."""
+    owners = {name: module for name, module in owning_modules(model) if owns_weight(module)}
+    inner = {name.rpartition(".")[0] for name in owners if name}
+    above = {
+        ".".join(parts[:length]) for name in inner for parts in [name.split(".")] for length in range(len(parts) + 1)
+    }
+    return {
+        name: module
+        for name, module in owners.items()
+        if name not in above and "norm" not in type(module).__name__.lower()
+    }
+
+
+def select_rows(model: nn.Module, layers: Selection = None, parameters: Parameters = "weights") -> dict[str, WeightRow]:
+    """Choose the weights whose gradients are measured, as rows of a table.
+
+    Args:
+        model: Any module.
+        layers: None selects all of `weight_rows`, or every parameter where no weight is there. A glob selects among
+            these rows. A name, class or predicate selects modules as they are: a layer by its weight, and any other
+            module by all parameters below it.
+        parameters: See `weight_rows`; `all` adds a selected layer's other parameters.
+
+    Raises:
+        UsageError: When nothing is selected, or a selected module has no parameters.
+    """
+    every = weight_rows(model, "all")
+    if not every:
+        raise UsageError(f"{type(model).__name__} has no parameters: there is no gradient to measure")
+    rows = weight_rows(model, parameters)
+    if layers is None:
+        return rows or every
+    modules = {name: module for name, module in model.named_modules() if name or name in rows}
+    chosen: dict[str, WeightRow] = {}
+    for wanted in _each(layers):
+        if not isinstance(wanted, str):
+            names = _matching(modules, wanted)
+        elif _is_glob(wanted):
+            chosen |= {name: rows[name] for name in fnmatch.filter(rows, wanted)}
+            continue
+        elif wanted in rows or wanted not in modules:
+            row = _row_called(model, wanted, rows, every)
+            chosen[row.name] = row
+            names = [wanted] if wanted in modules else []
+        else:
+            names = [wanted]
+        for name in names:
+            chosen |= _rows_of(name, modules[name], every, parameters)
+    if not chosen:
+        _nothing(model, _words(layers), rows or every)
+    order = {id(p): place for place, p in enumerate(p for row in every.values() for p in _parameters(row))}
+    places = {name: min(order[id(p)] for p in _parameters(row)) for name, row in chosen.items()}
+    return dict(sorted(chosen.items(), key=lambda item: places[item[0]]))
+
+
+def _parameters(row: WeightRow) -> list[nn.Parameter]:
+    return [part.parameter for part in row.parts]
+
+
+def _row_called(model: nn.Module, name: str, rows: dict[str, WeightRow], every: dict[str, WeightRow]) -> WeightRow:
+    """The row of a name, or of the parameter of that name."""
+    if row := rows.get(name) or every.get(name):
+        return row
+    found = next((row for row in every.values() if any(part.name == name for part in row.parts)), None)
+    return found or _nothing(model, repr(name), rows or every)
+
+
+def _rows_of(name: str, module: nn.Module, every: dict[str, WeightRow], parameters: Parameters) -> dict[str, WeightRow]:
+    """The row of a selected module: its weight, without its bias, or all the parameters below it."""
+    own = {key: row for key, row in every.items() if row.module == name}
+    if name in own:
+        return own if parameters == "all" else {name: own[name]}
+    if weight := trained_parts(name, module).get("weight"):
+        return own if parameters == "all" else {name: WeightRow(name, layer_kind(module), name, weight)}
+    parts = [Part(f"{name}.{key}" if name else key, parameter) for key, parameter in module.named_parameters()]
+    if not parts:
+        raise UsageError(f"layer {name} ({type(module).__name__}) has no parameters: select another")
+    return {name: WeightRow(name, layer_kind(module), name, parts)}
+
+
+def _each(layers: Selection) -> list[str | type[nn.Module] | Predicate]:
+    """What a selection lists, one by one."""
+    if isinstance(layers, str):
+        return [name.strip() for name in layers.split(",")]
+    if isinstance(layers, Iterable) and not isinstance(layers, type):
+        return [part for one in layers for part in _each(one)]
+    if layers is None or not callable(layers):
+        raise UsageError(f"layers takes names, globs, classes or a predicate of name and module, not {layers!r}")
+    return [layers]
+
+
+def _is_glob(name: str) -> bool:
+    return any(mark in name for mark in "*?[")
+
+
+def _matching(modules: dict[str, nn.Module], wanted: type[nn.Module] | Predicate) -> list[str]:
+    """The modules of a class, or those that a predicate takes."""
+    if isinstance(wanted, type):
+        return [name for name, module in modules.items() if isinstance(module, wanted)]
+    return [name for name, module in modules.items() if wanted(name, module)]
+
+
+def _words(layers: Selection) -> str:
+    if isinstance(layers, str):
+        return repr(layers)
+    if isinstance(layers, type):
+        return f"the class {layers.__name__}"
+    return f"any of {layers}" if isinstance(layers, Iterable) else "the given predicate"
+
+
+def _nothing(model: nn.Module, asked: str, names: Iterable[str]) -> Never:
+    """Say that nothing is selected, with names that are there."""
+    there = [name for name in names if name] or ["no layers"]
+    shown = ", ".join(there[:6]) + (f", … ({len(there)} in all)" if len(there) > 6 else "")
+    raise UsageError(f"no layer of {type(model).__name__} matches {asked}; it has {shown}")
 
 
 def layer_stride(module: nn.Module) -> int:
@@ -69,27 +196,37 @@ def layer_stride(module: nn.Module) -> int:
 
 
 def select_weight_layers(model: nn.Module, layers: Selection = None) -> dict[str, nn.Module]:
-    """Choose the layers whose gradients are measured: as `select_layers`, but for another default.
-
-    Args:
-        model: Any module.
-        layers: None selects the layers that count towards a network's depth, convolutions and linear layers but
-            the projections of shortcuts; every module with parameters of its own where there are none.
+    """Choose the layers whose responses' gradients are measured: as `select_layers`, of a model with parameters.
 
     Raises:
         UsageError: When nothing is selected, or the model has no parameters.
     """
     if next(model.parameters(), None) is None:
         raise UsageError(f"{type(model).__name__} has no parameters: there is no gradient to measure")
-    if layers is not None:
-        return select_layers(model, layers)
-    modules: dict[str, nn.Module] = dict(model.named_modules())
-    weighted: dict[str, nn.Module] = {
-        name: module
-        for name, module in modules.items()
-        if isinstance(module, _ConvNd | nn.Linear) and not is_projection(name, module)
-    }
-    return weighted or {n: m for n, m in modules.items() if next(m.parameters(recurse=False), None) is not None}
+    return select_layers(model, layers)
+
+
+def paper_layers(model: nn.Module) -> list[str] | None:
+    """The layers of Fig. 7 of He et al. 2015, by name: a convolutional network's convolutions, without projections.
+
+    Returns:
+        None for a network whose weight layers are not mostly convolutions: all of them count.
+    """
+    layers = {n: m for n, m in weight_layers(model).items() if n and not is_projection(n, m)}
+    convolutions = [name for name, module in layers.items() if isinstance(module, _ConvNd)]
+    return convolutions if 2 * len(convolutions) > len(layers) else None
+
+
+def depth_layers(model: nn.Module) -> list[str] | None:
+    """The layers that count towards the depth of a network of convolutions and linear layers: no projections.
+
+    Returns:
+        Their names; None where other modules have weights as well: all of them count.
+    """
+    rows = weight_rows(model)
+    modules = {name: model.get_submodule(name) for name, row in rows.items() if row.module == name}
+    plain = len(modules) == len(rows) and all(isinstance(m, _ConvNd | nn.Linear) for m in modules.values())
+    return [name for name, row in rows.items() if not row.shortcut] if plain and "" not in rows else None
 
 
 def find_blocks(model: nn.Module) -> dict[str, nn.Module]:

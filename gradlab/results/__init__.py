@@ -1,6 +1,7 @@
 """Measurements as tidy frames with their records."""
 
 from gradlab.results.architectures import ArchitecturesResult
+from gradlab.results.coverage import Coverage
 from gradlab.results.dynamics import DynamicsResult
 from gradlab.results.finding import Finding
 from gradlab.results.gradients import GradientsResult
@@ -15,6 +16,7 @@ from gradlab.results.training import DegradationResult, TrainingResult
 __all__ = [
     "KINDS",
     "ArchitecturesResult",
+    "Coverage",
     "DegradationResult",
     "DynamicsResult",
     "Finding",

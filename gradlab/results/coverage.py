@@ -1,0 +1,91 @@
+"""How much of a model a result is of: which parameters were measured, and which were not and why."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Self
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """Elements of parameters measured, over those that the model has; a tied parameter counts once.
+
+    Attributes:
+        measured: Elements of parameters measured.
+        total: Elements of all parameters.
+        weights_measured: Of parameters with two or more dimensions, those measured.
+        weights_total: Elements of all parameters with two or more dimensions.
+        layers_measured: Weight layers measured.
+        layers_total: Weight layers that the model has.
+        left_out: Names of layers and parameters that were not measured, by the reason.
+    """
+
+    measured: int
+    total: int
+    weights_measured: int
+    weights_total: int
+    layers_measured: int
+    layers_total: int
+    left_out: dict[str, list[str]] = field(default_factory=dict)
+
+    @property
+    def share(self) -> float:
+        """The part of all elements that was measured; 1 where there are none."""
+        return self.measured / self.total if self.total else 1.0
+
+    @property
+    def weights_share(self) -> float:
+        """The part of the weights' elements that was measured; 1 where there are none."""
+        return self.weights_measured / self.weights_total if self.weights_total else 1.0
+
+    def __str__(self) -> str:
+        text = (
+            f"measured {self.layers_measured} of {self.layers_total} weight layers, {_percent(self.share)} of "
+            f"{_count(self.total)} parameters"
+        )
+        lost = ", ".join(f"{_names(names)} ({reason})" for reason, names in self.left_out.items())
+        return f"{text}; not measured: {lost}" if lost else text
+
+    def as_record(self) -> dict[str, Any]:
+        """Plain values for a record, with both shares."""
+        return asdict(self) | {"share": self.share, "weights_share": self.weights_share}
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> Self:
+        """What `as_record` gave."""
+        return cls(**{item.name: record[item.name] for item in fields(cls)})
+
+    @classmethod
+    def together(cls, parts: Mapping[str, Coverage]) -> Coverage:
+        """That of several networks, whose names stand before those of their layers; one network's is its own.
+
+        Args:
+            parts: By the network's name, at least one.
+        """
+        if len(parts) == 1:
+            return next(iter(parts.values()))
+        sums = {item.name: sum(getattr(part, item.name) for part in parts.values()) for item in fields(cls)[:-1]}
+        left_out: dict[str, list[str]] = {}
+        for network, part in parts.items():
+            for reason, names in part.left_out.items():
+                left_out.setdefault(reason, []).extend(f"{network}: {name}" for name in names)
+        return cls(**sums, left_out=left_out)
+
+
+def _percent(share: float) -> str:
+    """A share that is called 100 % only where nothing is missing."""
+    return "100 %" if share >= 1 else f"{math.floor(1000 * share) / 10:.1f} %"
+
+
+def _count(number: int) -> str:
+    for size, letter in ((10**9, "G"), (10**6, "M")):
+        if number >= size:
+            return f"{number / size:.3g} {letter}"
+    return f"{number:,}"
+
+
+def _names(names: Iterable[str]) -> str:
+    there = list(names)
+    return ", ".join(there[:3]) + (f", … {len(there)} in all" if len(there) > 3 else "")
