@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
-from torch import Tensor, nn
+from torch import nn
+from torch.nn.parameter import is_lazy
 
 from gradlab import hub
 from gradlab.checkpoints import (
-    check_architecture,
+    Loaded,
+    StateDict,
+    bare,
     file_digest,
     load_weights,
     own_names,
     read_checkpoint,
+    read_content,
+    split_key,
+    state_dicts,
     weights_digest,
 )
+from gradlab.checkpoints.wording import reason, shown
 from gradlab.errors import GradlabError, UsageError
 from gradlab.models import Architecture, create, infer_architectures, is_mlp, parse_mlp, parse_name
-from gradlab.models.external import check_external, is_external, is_function
+from gradlab.models.external import check_external, file_options, is_external, is_function
 from gradlab.normalization import Normalization
 from gradlab.zoo import zoo_path
 
@@ -37,6 +46,9 @@ class Network:
         normalization: Spec of what the weights were trained with; None where nothing says so.
         digest: sha256 over parameters and buffers.
         file_sha256: sha256 of the file they were read from, if any.
+        weights_key: Under which keys of the file they were, joined by dots; None where it has nothing else.
+        classes: Outputs of the classifier where the file has another number of them than the network by itself.
+        note: A sentence on the choice among several state dicts of the file, where there was one.
     """
 
     name: str
@@ -47,6 +59,9 @@ class Network:
     normalization: str | None
     digest: str
     file_sha256: str | None = None
+    weights_key: str | None = None
+    classes: int | None = None
+    note: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """As plain values, for a record."""
@@ -57,8 +72,9 @@ class Network:
 class _Source:
     """Weights before they are in a model."""
 
-    state: dict[str, Tensor]
+    found: list[StateDict]
     path: Path
+    key: str
     network: str | None
     recipe: str | None
     normalization: str | None
@@ -74,7 +90,8 @@ def build(spec: str, weights: str | None = None, *, seed: int = 0, device: str =
     Args:
         spec: `NAME[@WEIGHTS]`. NAME: `resnet56`, `plain20`, `resnet56-B`, `resnet56-beta=0.1`, `resnet110-preact`,
             `plain56-ll`, `imagenet/resnet50`, `torchvision/NAME`, `timm/NAME` or `package.module:function`. WEIGHTS:
-            `init` or `init:SEED`, `trained`, `hub` (`hub:ENUM` for torchvision), or the path of a checkpoint.
+            `init` or `init:SEED`, `trained`, `hub` (`hub:ENUM` for torchvision), or the path of a checkpoint, with
+            the key of one of its state dicts where it has several: `PATH:ema`, `PATH:state_dict.generator`.
         weights: What to use where `spec` names none; None means `trained`.
         seed: Seed for `init` without one.
         device: Where to put the model.
@@ -88,6 +105,7 @@ def build(spec: str, weights: str | None = None, *, seed: int = 0, device: str =
     architecture = None if is_external(name) or is_mlp(name) else parse_name(name)
     check_external(name)
     source: _Source | None = None
+    loaded: Loaded | None = None
     kind, _, choice = asked.partition(":")
     if choice and (kind == "trained" or (kind == "hub" and not name.startswith("torchvision/"))):
         raise UsageError(f"{spec}: {kind} takes no {choice!r} after it")
@@ -101,8 +119,10 @@ def build(spec: str, weights: str | None = None, *, seed: int = 0, device: str =
         model = _timm_pretrained(name)
     else:
         source = _find(name, architecture, asked, spec)
-        model = _loaded(name, architecture, source)
-    network = _describe(name, architecture, asked, model, source)
+        loaded = _load(name, architecture, source)
+        model = loaded.model
+    _check_initialized(name, model)
+    network = _describe(name, architecture, asked, model, source, loaded)
     model.name, model.network = network.label, network  # type: ignore[assignment]
     model.normalization = None if network.normalization is None else Normalization(network.normalization)  # type: ignore[assignment]
     return model.eval().to(device)
@@ -124,7 +144,12 @@ def network_name(spec: str) -> str:
 
 
 def _describe(
-    name: str, architecture: Architecture | None, asked: str, model: nn.Module, source: _Source | None
+    name: str,
+    architecture: Architecture | None,
+    asked: str,
+    model: nn.Module,
+    source: _Source | None,
+    loaded: Loaded | None,
 ) -> Network:
     kind = asked.partition(":")[0]
     initial = kind == "init"
@@ -139,7 +164,9 @@ def _describe(
         recipe, normalization = None, None
     else:
         recipe, normalization = asked, _timm_normalization(model)
-    suffix = Path(asked).name if source is not None and kind not in ("hub", "trained") else asked
+    suffix = asked
+    if source is not None and kind not in ("hub", "trained"):
+        suffix = source.path.name + (f":{source.key}" if source.key else "")
     return Network(
         name=name,
         weights=asked,
@@ -149,6 +176,9 @@ def _describe(
         normalization=normalization,
         digest=weights_digest(model),
         file_sha256=None if source is None else source.sha256,
+        weights_key=None if loaded is None else loaded.key or None,
+        classes=None if loaded is None else loaded.classes,
+        note=None if loaded is None else loaded.note,
     )
 
 
@@ -174,12 +204,13 @@ def _find(name: str, architecture: Architecture | None, asked: str, spec: str) -
     if kind == "hub":
         entry = _hub_entry(name, architecture, choice)
         return _read(hub.fetch(entry), entry)
-    path = Path(asked).expanduser()
+    path, key = split_key(asked)
     if not path.exists():
         raise UsageError(
-            f"{spec}: {asked} does not exist; WEIGHTS is init, init:SEED, trained, hub, or the path of a checkpoint"
+            f"{spec if len(spec) < 100 else name}: {shown(asked)} does not exist; WEIGHTS is init, init:SEED, trained, "
+            "hub, or the path of a checkpoint"
         )
-    return _read(path)
+    return _read(path, key=key)
 
 
 def _has_hub(name: str, architecture: Architecture | None) -> bool:
@@ -199,34 +230,55 @@ def _hub_entry(name: str, architecture: Architecture | None, choice: str) -> hub
     return entry
 
 
-def _read(path: Path, entry: hub.Published | None = None) -> _Source:
-    state, record = read_checkpoint(path)
+def _read(path: Path, entry: hub.Published | None = None, key: str = "") -> _Source:
+    content, record = read_content(path)
     digest = file_digest(path)
     entry = entry or hub.recognise(digest)
     recipe = entry.recipe if entry else record.get("recipe")
     normalization = entry.normalization if entry else record.get("normalization")
-    return _Source(state, path, record.get("network"), recipe, normalization, digest)
+    found = state_dicts(content, key, path)
+    return _Source(found, path, key, record.get("network"), recipe, normalization, digest)
 
 
-def _loaded(name: str, architecture: Architecture | None, source: _Source) -> nn.Module:
+def _load(name: str, architecture: Architecture | None, source: _Source) -> Loaded:
+    """The network with the weights of a file, built with as many classes as its head has."""
+    path = source.path
     if architecture is None:
-        model = create(name)
-        load_weights(model, source.state, source.path, name)
-        return model
-    if architecture.imagenet and architecture.depth >= 50 and any(".downsample." in key for key in source.state):
+        options = file_options(name, [key for item in source.found for key in item.state])
+        create_one = partial(create, name, **options)
+        return load_weights(create_one, source.found, path, name, resizable=not is_mlp(name) and not is_function(name))
+    theirs = any(".downsample." in key for item in source.found for key in item.state)
+    if theirs and architecture.imagenet and architecture.depth >= 50:
         raise UsageError(
-            f"{source.path} has torchvision's layout, whose bottlenecks have their stride in the 3×3 convolution: "
-            f"measure it as torchvision/resnet{architecture.depth}@{source.path}"
+            f"{shown(path)} has torchvision's layout, whose bottlenecks have their stride in the 3×3 convolution: "
+            f"measure it as torchvision/resnet{architecture.depth}@{shown(path)}"
         )
-    state = own_names(source.state)
-    check_architecture(architecture, state, source.path)
     # What keys and shapes cannot tell: a plain net from a residual one, or its β.
     if source.network is not None and source.network != architecture.name:
-        raise UsageError(f"{source.path} holds {source.network}, as its record says, not {name}")
-    head = state.get("fc.weight")
-    model = architecture.create(classes=None if head is None else head.shape[0])
-    load_weights(model, state, source.path, name)
-    return model
+        raise UsageError(f"{shown(path)} holds {source.network}, as its record says, not {name}")
+    explain = partial(_what_it_is, architecture)
+    return load_weights(architecture.create, source.found, path, name, names=own_names, explain=explain)
+
+
+def _what_it_is(asked: Architecture, state: Mapping[str, Any], faults: str) -> str:
+    """What a state dict holds that does not fit the network asked for.
+
+    What it does not show is taken from the name: scales, the order within most residual units, and whether a net
+    without projections is plain.
+    """
+    found = infer_architectures(own_names(bare(state)))
+    if not found:
+        return f"is not a {asked.name}, and none of our networks: {faults}"
+    if asked.shown in found:
+        return f"does not fit {asked.name}: {faults}"
+    return f"holds {' or '.join(architecture.name for architecture in found)}, not {asked.name}"
+
+
+def _check_initialized(name: str, model: nn.Module) -> None:
+    """Refuse a network whose layers get their shapes by the first images only."""
+    for layer, parameter in model.named_parameters():
+        if is_lazy(parameter):
+            raise UsageError(f"{name}: {layer} is not initialized before the first forward pass: run the model once")
 
 
 def _timm_pretrained(name: str) -> nn.Module:
@@ -235,8 +287,7 @@ def _timm_pretrained(name: str) -> nn.Module:
     try:
         model = cast(Any, timm.create_model(name.removeprefix("timm/"), pretrained=True))
     except Exception as error:  # the hub client raises kinds of its own
-        reason = str(error).split("\n")[0]
-        raise GradlabError(f"{name}: its published weights could not be had ({reason})") from None
+        raise GradlabError(f"{name}: its published weights could not be had ({reason(error)})") from None
     model.input_shape = tuple(model.pretrained_cfg["input_size"])
     return cast(nn.Module, model)
 
@@ -254,4 +305,4 @@ def which_network(path: str | Path) -> list[str]:
         GradlabError: When it cannot be read.
     """
     state, _ = read_checkpoint(path)
-    return [architecture.name for architecture in infer_architectures(own_names(state))]
+    return [architecture.name for architecture in infer_architectures(own_names(bare(state)))]

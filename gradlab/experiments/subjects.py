@@ -101,7 +101,7 @@ def asked_for(
 
 
 def assumptions(model: nn.Module, label: str, used: str | None, asked: str | None) -> list[str]:
-    """The sentence on a trained network whose images' normalization is a guess, if it is.
+    """Sentences on what was taken for granted: the normalization of a trained network's images, and its file's key.
 
     Args:
         model: The network.
@@ -109,12 +109,15 @@ def assumptions(model: nn.Module, label: str, used: str | None, asked: str | Non
         used: The normalization that its images get; None for data that needs none.
         asked: The normalization that was asked for, if any.
     """
+    choice = getattr(getattr(model, "network", None), "note", None)
+    notes = [f"{label}: {choice}"] if choice else []
     guessed = asked is None and getattr(model, "normalization", None) is None
     if not guessed or used is None or not is_trained(model):
-        return []
+        return notes
     return [
+        *notes,
         f"{label}: nothing says how its images were normalized in training; {used} is assumed "
-        "(--normalize says otherwise)"
+        "(--normalize says otherwise)",
     ]
 
 
@@ -129,6 +132,12 @@ def forward(model: nn.Module, label: str, images: Tensor) -> Tensor:
     except GradlabError:
         raise
     except Exception as error:  # a network of the user's may raise anything
+        wanted = getattr(model, "input_shape", None)
+        if wanted is not None and len(wanted) != images.ndim - 1:
+            raise UsageError(
+                f"{label} takes inputs of shape {tuple(wanted)}, not images of shape {tuple(images.shape[1:])}: data "
+                "noise (--data noise) has any"
+            ) from error
         reason = str(error).split("\n")[0]
         raise GradlabError(
             f"{label} cannot run on images of shape {tuple(images.shape)}: {reason or type(error).__name__}"

@@ -4,7 +4,7 @@ import difflib
 import importlib
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, cast
 
 import torch
@@ -41,13 +41,24 @@ def check_external(name: str) -> None:
         _require(name.split(".")[0], timm.list_models())
 
 
-def load_external(name: str, classes: int | None, seed: int) -> nn.Module:
+def file_options(name: str, keys: Iterable[str]) -> dict[str, Any]:
+    """How torchvision's builder is asked for the network of a file, as far as the names in it show.
+
+    GoogLeNet and Inception have heads for training alone, which torchvision drops when it loads published weights.
+    """
+    if name not in ("torchvision/googlenet", "torchvision/inception_v3"):
+        return {}
+    return {"aux_logits": any(part.lower().startswith("aux") for key in keys for part in key.split("."))}
+
+
+def load_external(name: str, classes: int | None, seed: int, **options: Any) -> nn.Module:
     """Build a network of another package, its own initialization drawn from `seed`.
 
     Args:
         name: `torchvision/NAME`, `timm/NAME` or `package.module:function`; the function takes no argument.
         classes: Outputs of the classifier, for torchvision and timm; None keeps the network's own number.
         seed: Seed of the initial weights; the caller's random state is left as it was.
+        **options: For torchvision's builder.
 
     Raises:
         UsageError: When there is no such package, module, function or network.
@@ -57,19 +68,19 @@ def load_external(name: str, classes: int | None, seed: int) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         if name.startswith("torchvision/"):
-            return _torchvision(name.removeprefix("torchvision/"), classes)
+            return _torchvision(name.removeprefix("torchvision/"), classes, options)
         if name.startswith("timm/"):
             return _timm(name.removeprefix("timm/"), classes)
         return _function(name)
 
 
-def _torchvision(name: str, classes: int | None) -> nn.Module:
+def _torchvision(name: str, classes: int | None, asked: dict[str, Any]) -> nn.Module:
     from torchvision import models
 
-    options = {} if classes is None else {"num_classes": classes}
+    options = asked if classes is None else {**asked, "num_classes": classes}
     # GoogLeNet and Inception warn that their own slow initialization will change; the seed is what counts.
     if name in ("googlenet", "inception_v3"):
-        options["init_weights"] = True
+        options = {**options, "init_weights": True}
     model = cast(nn.Module, models.get_model(name, weights=None, **options))
     model.input_shape = (3, 299, 299) if name == "inception_v3" else (3, 224, 224)  # type: ignore[assignment]
     return model
@@ -79,7 +90,10 @@ def _timm(name: str, classes: int | None) -> nn.Module:
     import timm
 
     options: dict[str, Any] = {} if classes is None else {"num_classes": classes}
-    model = cast(Any, timm.create_model(name, pretrained=False, **options))
+    try:
+        model = cast(Any, timm.create_model(name, pretrained=False, **options))
+    except Exception as error:  # a tag that is not there, or a network without classes
+        raise UsageError(f"timm/{name} cannot be built: {_first_line(error)}") from None
     model.input_shape = tuple(model.pretrained_cfg.get("input_size") or (3, 224, 224))
     return cast(nn.Module, model)
 
@@ -95,7 +109,9 @@ def _function(name: str) -> nn.Module:
     except ModuleNotFoundError as error:
         raise UsageError(f"{name}: there is no module {error.name!r} to import") from None
     except (Exception, SystemExit) as error:
-        raise GradlabError(f"{name}: importing {module_name} raised {type(error).__name__}: {error}") from error
+        raise GradlabError(
+            f"{name}: importing {module_name} raised {type(error).__name__}: {_first_line(error)}"
+        ) from error
     finally:
         sys.path.remove(os.getcwd())
     function: Callable[[], object] | None = getattr(module, function_name, None)
@@ -104,10 +120,15 @@ def _function(name: str) -> nn.Module:
     try:
         model = function()
     except (Exception, SystemExit) as error:
-        raise GradlabError(f"{name}() raised {type(error).__name__}: {error}") from error
+        raise GradlabError(f"{name}() raised {type(error).__name__}: {_first_line(error)}") from error
     if not isinstance(model, nn.Module):
         raise GradlabError(f"{name}() returned {type(model).__name__}, not a torch.nn.Module")
     return model
+
+
+def _first_line(error: BaseException) -> str:
+    """What an error says, cut where it is long."""
+    return next(iter(str(error).strip().splitlines()), "")[:200]
 
 
 def _require(asked: str, known: list[str]) -> None:

@@ -4,7 +4,7 @@ import difflib
 import math
 import re
 from dataclasses import dataclass, replace
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 from torch import nn
 
@@ -165,19 +165,20 @@ def _with_unit(name: str, architecture: Architecture, unit: Unit, shortcut: str 
     return replace(architecture, unit=unit, shortcut_scale=scale)
 
 
-def create(name: str, classes: int | None = None, seed: int = 0) -> nn.Module:
+def create(name: str, classes: int | None = None, seed: int = 0, **options: Any) -> nn.Module:
     """Build any network by name, as initialized from a seed.
 
     Args:
         name: One of our own (`resnet110-B`), `torchvision/NAME`, `timm/NAME` or `package.module:function`.
         classes: Outputs of the classifier; None keeps the network's own number.
         seed: Seed of the initial weights.
+        **options: For the builder of a torchvision network (see `file_options`).
 
     Raises:
         UsageError: For a name that is not known.
     """
     if is_external(name):
-        return load_external(name, classes, seed)
+        return load_external(name, classes, seed, **options)
     if is_mlp(name):
         return create_mlp(parse_mlp(name), seed)
     return parse_name(name).create(classes, seed)

@@ -1,0 +1,136 @@
+"""The state dicts that a file holds, by the keys under which they lie, and the choice of one by its key."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from gradlab.checkpoints.wording import shown, some
+from gradlab.errors import GradlabError, UsageError
+
+WRAPPERS = (
+    *("state_dict", "model_state_dict", "model", "net", "network", "module", "weights", "params"),
+    *("ema", "ema_state_dict", "state_dict_ema", "model_ema", "params_ema"),
+)
+"""Keys under which others keep a network's weights, in the order in which they are taken."""
+
+_NO_WEIGHTS = re.compile(r"optim|sched|scaler|rng|random", re.IGNORECASE)
+"""In the keys of what a training keeps beside its networks."""
+
+_DEEPEST = 5
+
+
+@dataclass(frozen=True)
+class StateDict:
+    """One of the state dicts of a file.
+
+    Attributes:
+        key: The keys that lead to it, joined by dots; empty for the file itself.
+        state: Tensors by name, and the modules' `_extra_state`, as the file has them.
+        usual: Whether all its keys are such as others keep weights under.
+    """
+
+    key: str
+    state: dict[str, Any]
+    usual: bool
+
+
+def split_key(text: str) -> tuple[Path, str]:
+    """Read `PATH[:KEY]`. A path that is there is one, colons and all: what stands behind it is the key.
+
+    Args:
+        text: As a user gives it; `~` is the home folder.
+
+    Returns:
+        The path and the key; the whole text and no key where nothing is there.
+    """
+    whole = Path(text).expanduser()
+    end = len(text)
+    while not whole.exists() and (end := text.rfind(":", 0, end)) > 0:
+        path = Path(text[:end]).expanduser()
+        if path.is_file():
+            return path, text[end + 1 :]
+    return whole, ""
+
+
+def state_dicts(content: object, key: str, path: str | Path) -> list[StateDict]:
+    """The state dicts in a file's content, those that others would take first.
+
+    Args:
+        content: What the file holds: mappings of mappings, at last of tensors.
+        key: Where to look, keys joined by dots. At last it may be what the names of some of the tensors begin with
+            (`generator` for `generator.conv.weight`). Empty for everything but optimizers and the like.
+        path: Of the file, for errors.
+
+    Raises:
+        UsageError: When there is no such key; it names those that are there.
+        GradlabError: When there are no tensors by name.
+    """
+    there = _at(content, key)
+    if there is None:
+        raise UsageError(f"{shown(path)} has no {key!r}: its keys are {some(_keys(content))}")
+    found = sorted(_search(there, (), bool(key)), key=lambda item: _order(item[0]))
+    if not found:
+        # A ring of references, and whatever else has no end, is not written out.
+        keys = _keys(there)
+        place = f" under {key!r}" if key else ""
+        has = f"; its keys are {some(keys)}" if keys else ""
+        raise GradlabError(f"{shown(path)} holds no state dict{place}: no tensors by name{has}")
+    # Counters and the like beside the weights are no network, unless there is nothing else.
+    weights = [item for item in found if any(isinstance(v, Tensor) and v.ndim > 1 for v in item[1].values())]
+    return [
+        StateDict(".".join(filter(None, (key, *keys))), state, all(k in WRAPPERS for k in keys))
+        for keys, state in weights or found
+    ]
+
+
+def _children(content: object) -> dict[str, Any]:
+    """What a mapping holds by name, or a list by place."""
+    if isinstance(content, Mapping):
+        return {key: value for key, value in content.items() if isinstance(key, str)}
+    if isinstance(content, list | tuple):
+        return {str(place): value for place, value in enumerate(content)}
+    return {}
+
+
+def _keys(content: object) -> list[str]:
+    return list(_children(content)) or ["none"]
+
+
+def _at(content: object, key: str) -> object | None:
+    """What lies under a key; keys may have dots themselves."""
+    if not key:
+        return content
+    children, parts = _children(content), key.split(".")
+    for count in range(len(parts), 0, -1):
+        inner = children.get(".".join(parts[:count]))
+        if inner is not None and (found := _at(inner, ".".join(parts[count:]))) is not None:
+            return found
+    under = {name.removeprefix(f"{key}."): value for name, value in children.items() if name.startswith(f"{key}.")}
+    return under or None
+
+
+def _search(content: object, keys: tuple[str, ...], everything: bool) -> list[tuple[tuple[str, ...], dict[str, Any]]]:
+    """Every mapping that has tensors by name, with the keys that lead to it."""
+    found = []
+    children = _children(content)
+    if isinstance(content, Mapping):
+        kept = {k: v for k, v in children.items() if isinstance(v, Tensor) or k.endswith("_extra_state")}
+        if any(isinstance(value, Tensor) for value in kept.values()):
+            found.append((keys, kept))
+    if len(keys) < _DEEPEST:
+        for key, value in children.items():
+            if everything or not _NO_WEIGHTS.search(key):
+                found += _search(value, (*keys, key), everything)
+    return found
+
+
+def _order(keys: tuple[str, ...]) -> tuple[int, ...]:
+    """Usual keys first, then the tensors beside them, then other keys in the file's order."""
+    ranks = (WRAPPERS.index(key) if key in WRAPPERS else len(WRAPPERS) + 1 for key in keys)
+    return (*ranks, len(WRAPPERS))

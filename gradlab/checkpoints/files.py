@@ -1,0 +1,178 @@
+"""Files of weights, read as tensors only, and gradlab's own safetensors with a record."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import warnings
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+
+from gradlab.checkpoints.choosing import split_key, state_dicts
+from gradlab.checkpoints.wording import reason, shown, some
+from gradlab.errors import GradlabError, UsageError
+from gradlab.results.files import write_atomically
+
+RECORD_KEY = "gradlab"
+
+
+def save_checkpoint(model: nn.Module, path: str | Path, record: Mapping[str, Any] | None = None) -> None:
+    """Write a model's parameters and buffers as safetensors, with a record of how they were made.
+
+    Args:
+        model: Any module.
+        path: Ends in `.safetensors`; an older file is replaced whole or not at all.
+        record: Anything JSON can hold: `network`, `normalization`, `recipe` and the like are read back.
+
+    Raises:
+        UsageError: When the path does not end in `.safetensors`.
+    """
+    path = Path(path)
+    if path.suffix != ".safetensors":
+        raise UsageError(f"{shown(path)}: gradlab writes weights as safetensors, so the name must end in .safetensors")
+    write_atomically(path, encode_checkpoint(model, record))
+
+
+def encode_checkpoint(model: nn.Module, record: Mapping[str, Any] | None = None) -> bytes:
+    """The bytes that `save_checkpoint` writes: each name with values of its own, also where the model shares them.
+
+    Raises:
+        GradlabError: When safetensors cannot hold what the model has; it names it.
+    """
+    network = getattr(model, "network", None)
+    known = {} if network is None else {"network": network.name, "normalization": network.normalization}
+    metadata = {RECORD_KEY: json.dumps({**known, **(record or {})}, sort_keys=True)}
+    tensors: dict[str, Tensor] = {}
+    stored: set[int] = set()
+    for name, value in model.state_dict().items():
+        plain = _plain(name, value)
+        # Tied weights, a layer used twice, views of one tensor: safetensors refuses what shares memory.
+        tensors[name] = plain.clone() if plain.untyped_storage().data_ptr() in stored else plain
+        stored.add(tensors[name].untyped_storage().data_ptr())
+    try:
+        return safetensors.torch.save(tensors, metadata)
+    except (SafetensorError, ValueError, RuntimeError, KeyError) as error:
+        raise GradlabError(f"{type(model).__name__} cannot be written as safetensors: {reason(error)}") from None
+
+
+def _plain(name: str, value: object) -> Tensor:
+    """An entry of a state dict as dense values in memory of their order."""
+    if not isinstance(value, Tensor):
+        kind = f"no tensor but {type(value).__name__}"
+    elif is_lazy(value):
+        kind = "not initialized before the first forward pass: run the model once"
+    elif value.is_meta:
+        kind = "on the meta device, without values"
+    elif value.is_quantized or value.layout != torch.strided:
+        kind = "quantized" if value.is_quantized else f"of layout {str(value.layout).removeprefix('torch.')}"
+    else:
+        return value.detach().cpu().resolve_conj().resolve_neg().contiguous()
+    raise GradlabError(f"{name} cannot be written as safetensors: it is {kind}")
+
+
+def read_checkpoint(path: str | Path, key: str = "") -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read a state dict and the record beside it, from any of the usual formats.
+
+    Tensors only are read: `weights_only=True`, or safetensors. Wrappers (`state_dict`, `model`, …) are taken off;
+    names are as the file has them. `gl.build` takes off prefixes (`module.`, `_orig_mod.`, …) where the network has
+    none.
+
+    Args:
+        path: A `.pth`, `.th`, `.pt` or `.safetensors` file, or `PATH:KEY`.
+        key: Which state dict, in a file of several: its keys, joined by dots. By default that under the usual key.
+
+    Returns:
+        The state dict, on the CPU, and gradlab's record (empty for a file of another project).
+
+    Raises:
+        UsageError: When there is no such file or key, or one of several state dicts is to be chosen.
+        GradlabError: When it is damaged, no checkpoint, or can be read only by running code out of it.
+    """
+    file, inside = (Path(path), "") if key else split_key(str(path))
+    content, record = read_content(file)
+    found = state_dicts(content, key or inside, file)
+    if len(found) > 1 and not found[0].usual and found[0].key:
+        raise UsageError(
+            f"{shown(file)} holds several state dicts, {some([f.key for f in found])}: give the key of one"
+        )
+    return found[0].state, record
+
+
+def read_content(path: str | Path) -> tuple[object, dict[str, Any]]:
+    """All that a file holds, as mappings and tensors, and the record beside it; see `read_checkpoint`.
+
+    Raises:
+        UsageError: When there is no such file.
+        GradlabError: When it is damaged, no checkpoint, or can be read only by running code out of it.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise UsageError(f"{shown(path)} is a folder; give a checkpoint file")
+    if not path.exists():
+        raise UsageError(f"{shown(path)} does not exist")
+    if not path.is_file():
+        raise UsageError(f"{shown(path)} is no regular file")
+    content, record = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
+    if not all(isinstance(record.get(key), str | None) for key in ("network", "recipe", "normalization")):
+        raise GradlabError(f"{shown(path)} has a damaged record: network, recipe and normalization are texts")
+    return content, record
+
+
+def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            record = json.loads((file.metadata() or {}).get(RECORD_KEY, "{}"))
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            return state, record if isinstance(record, dict) else {}
+    except (SafetensorError, OSError, json.JSONDecodeError) as error:
+        raise GradlabError(f"{shown(path)} is damaged or no safetensors file: {reason(error)}") from None
+
+
+def _read_torch(path: Path) -> tuple[object, dict[str, Any]]:
+    with path.open("rb") as file:
+        start = file.read(2)
+    if start != b"PK" and start[:1] != b"\x80":
+        raise GradlabError(f"{shown(path)} is no checkpoint: it is neither a torch file nor named .safetensors")
+    try:
+        with warnings.catch_warnings():
+            # About pickle protocols that others write; what cannot be read is an error below.
+            warnings.simplefilter("ignore")
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        said = reason(error)
+        if "TorchScript" in str(error):
+            raise GradlabError(f"{shown(path)} is a TorchScript archive: save the state_dict() of its module") from None
+        if "weights" in said.lower() or "unsupported" in str(error).lower():
+            raise GradlabError(
+                f"{shown(path)} is refused: reading it needs pickle, which can run code ({_blamed(str(error))}); "
+                "save its state_dict() alone, or as safetensors"
+            ) from None
+        raise GradlabError(f"{shown(path)} is damaged: {said}") from None
+    except (
+        RuntimeError,
+        EOFError,
+        OSError,
+        ValueError,
+        KeyError,
+        zipfile.BadZipFile,
+        AttributeError,
+    ) as error:
+        raise GradlabError(f"{shown(path)} is damaged or cut short: {reason(error)}") from None
+    record = content.get(RECORD_KEY, {}) if isinstance(content, Mapping) else {}
+    return content, record if isinstance(record, dict) else {}
+
+
+def _blamed(message: str) -> str:
+    """What the file asked to call, out of torch's message."""
+    for line in message.splitlines():
+        if "GLOBAL" in line:
+            return " ".join(line.split("GLOBAL", 1)[1].split()[:1])
+    return "it holds more than tensors"
