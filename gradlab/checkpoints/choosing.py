@@ -73,12 +73,12 @@ def state_dicts(content: object, key: str, path: str | Path) -> list[StateDict]:
     """
     there = _at(content, key)
     if there is None:
-        raise UsageError(f"{shown(path)} has no {key!r}: its keys are {some(_keys(content))}")
+        raise UsageError(f"{shown(path)} has no {some([key])!r}: its keys are {some(_keys(content))}")
     found = sorted(_search(there, (), bool(key)), key=lambda item: _order(item[0]))
     if not found:
         # A ring of references, and whatever else has no end, is not written out.
         keys = _keys(there)
-        place = f" under {key!r}" if key else ""
+        place = f" under {some([key])!r}" if key else ""
         has = f"; its keys are {some(keys)}" if keys else ""
         raise GradlabError(f"{shown(path)} holds no state dict{place}: no tensors by name{has}")
     # Counters and the like beside the weights are no network, unless there is nothing else.

@@ -19,6 +19,9 @@ Names = Callable[[Mapping[str, Any]], dict[str, Any]]
 _WRAPPING = re.compile(r"(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
 """What wrappers of single modules leave in the middle of names."""
 
+_ROOM = 200
+"""Characters for the names of what differs."""
+
 _COUNTER = "n_averaged"
 """How many models `torch.optim.swa_utils.AveragedModel` has averaged: beside the network, not of it."""
 
@@ -53,10 +56,12 @@ class Fit:
     @property
     def faults(self) -> str:
         """All that differs, in words."""
+        kinds = [kind for kind in (self.missing, self.extra, self.wrong) if kind]
+        room = _ROOM // max(len(kinds), 1)
         parts = (
-            f"it lacks {some(self.missing)}" if self.missing else "",
-            f"it has {some(self.extra)} too" if self.extra else "",
-            some(self.wrong) if self.wrong else "",
+            f"it lacks {some(self.missing, room)}" if self.missing else "",
+            f"it has {some(self.extra, room)} too" if self.extra else "",
+            some(self.wrong, room) if self.wrong else "",
         )
         return "; ".join(filter(None, parts))
 

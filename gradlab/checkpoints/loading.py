@@ -14,7 +14,7 @@ from torch.nn.parameter import is_lazy
 
 from gradlab.checkpoints.choosing import StateDict
 from gradlab.checkpoints.fitting import Fit, Names, best_fit, common_prefix
-from gradlab.checkpoints.wording import reason, shown, some
+from gradlab.checkpoints.wording import reason, sentence, shown, some
 from gradlab.errors import GradlabError, UsageError
 
 Explain = Callable[[Mapping[str, Any], str], str]
@@ -78,14 +78,14 @@ def load_weights(
     tries = [attempt_one(item) for item in found]
     fitting = [attempt for attempt in tries if attempt.fit]
     if not fitting:
-        raise UsageError(_misfit(tries, path, name, explain, attempt_one))
+        raise UsageError(sentence(_misfit(tries, path, name, explain, attempt_one)))
     best = fitting[0]
     keys = [item.key or "the file itself" for item in found]
     if len(fitting) > 1 and not best.found.usual and best.found.key:
         both = some([attempt.found.key for attempt in fitting])
         raise UsageError(
-            f"{shown(path)} holds several state dicts that fit {name}, {both}: choose one as "
-            f"{name}@{shown(path)}:{best.found.key}"
+            f"{shown(path)} holds several state dicts that fit {name}, {both}: choose one, as "
+            f"{name}@PATH:{best.found.key}"
         )
     _fill(best.model, best.fit.state, path, name)
     note = None
@@ -117,7 +117,8 @@ def _misfit(
     held = explain(nearest.found.state, faults) if explain else f"does not fit {name}: {faults}"
     text = f"{shown(path)}{f':{nearest.found.key}' if len(tries) > 1 and nearest.found.key else ''} {held}"
     if parts := _parts(nearest.found, attempt):
-        return f"{text}; its part {some(parts)} fits: give {name}@PATH:{parts[0]}"
+        fits = f"its part {parts[0]} fits" if len(parts) == 1 else f"its parts {some(parts)} fit"
+        return f"{text}; {fits}: give {name}@PATH:{parts[0]}"
     if len(tries) > 1:
         others = [one.found.key or "the file itself" for one in tries]
         return f"{text}; of its keys {some(others)} none fits ({name}@PATH:KEY chooses)"

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-_PATH = 130
-_NAMES = 90
+_PATH = 110
 _REASON = 160
+_SENTENCE = 500
 
 
 def shown(path: str | Path) -> str:
@@ -16,14 +16,14 @@ def shown(path: str | Path) -> str:
     return text if len(text) <= _PATH else f"…{text[1 - _PATH :]}"
 
 
-def some(names: Sequence[str]) -> str:
-    """The first names, as many as fit into 90 characters, and how many more there are."""
+def some(names: Sequence[str], room: int = 80) -> str:
+    """The first names, as many as fit into so many characters, and how many more there are."""
     count, length = 1, len(names[0])
-    while count < len(names) and length + 2 + len(names[count]) <= _NAMES:
+    while count < len(names) and length + 2 + len(names[count]) <= room:
         length += 2 + len(names[count])
         count += 1
     text = ", ".join(names[:count])
-    text = text if len(text) <= _NAMES else f"{text[:40]}…{text[-49:]}"
+    text = text if len(text) <= room else f"{text[: room // 2]}…{text[1 - room // 2 :]}"
     return text + (f" and {len(names) - count} more" if len(names) > count else "")
 
 
@@ -31,3 +31,9 @@ def reason(error: BaseException) -> str:
     """The first line of what another library says, cut where it is long."""
     text = " ".join((str(error).strip() or type(error).__name__).split("\n")[0].split())
     return text if len(text) <= _REASON else f"{text[: _REASON - 1]}…"
+
+
+def sentence(text: str) -> str:
+    """A sentence of 500 characters at most, in one line."""
+    text = " ".join(text.split())
+    return text if len(text) <= _SENTENCE else f"{text[: _SENTENCE - 1]}…"
