@@ -1,185 +1,282 @@
-"""Finds the response of each layer while the model runs, with no list of names."""
+"""Finds the responses of a model while it runs, with no list of names."""
 
 from __future__ import annotations
 
-import weakref
+from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _NormBase
 
 from gradlab.errors import GradlabError
+from gradlab.probes.applications import Applications, leave
 from gradlab.probes.hooks import Hook, in_backward
+from gradlab.probes.identity import Remembered
+from gradlab.probes.outputs import describe, measurable, output_tensor
+from gradlab.probes.passes import Passes
+from gradlab.probes.targets import Target, Targets, is_normalization
+from gradlab.probes.weights import WeightRow
+
+__all__ = ["Observer", "ResponseFinder", "Site", "is_normalization", "output_tensor"]
+
+Part = tuple[int, int]
+"""Of a tensor's last dimension the place of a part among so many equal ones."""
+
+_FUSING = (nn.MultiheadAttention, nn.TransformerEncoderLayer, nn.TransformerEncoder)
+"""Modules that in eval mode run as one function, unless a mode is on."""
 
 
 class Site(NamedTuple):
     """One call of one layer in a forward pass: a layer called n times is n sites.
 
     Attributes:
-        layer: Qualified module name.
-        call: 1-based number of the call within one forward pass of the model.
+        layer: Qualified name of the layer, and for all but the first of several outputs where it lies: `lstm[1][0]`.
+        call: 1-based number of the call within one pass.
+        block: Whether it is the output of a block, as such.
     """
 
     layer: str
     call: int
+    block: bool = False
 
 
-def is_normalization(module: nn.Module) -> bool:
-    """Whether a module normalizes: torch's own classes, and leaf modules whose class name says so."""
-    if isinstance(module, _NormBase | nn.GroupNorm | nn.LayerNorm | nn.RMSNorm | nn.LocalResponseNorm):
-        return True
-    return "norm" in type(module).__name__.lower() and not any(module.children())
+class Observer(Protocol):
+    """Who is told of responses."""
+
+    def observe(self, site: Site, response: Tensor, part: Part | None) -> object:
+        """Take in a response at once: what follows in the network may overwrite it. Gives back what `discard` gets."""
+
+    def discard(self, site: Site, observation: object) -> None:
+        """Undo what was observed of a site in this pass and before: it was not the response."""
+
+    def finish(self, whole: bool) -> None:
+        """A pass is over; when it is not whole, what it has shown has never been."""
+
+
+class _Pending(NamedTuple):
+    site: Site
+    observation: object
 
 
 class ResponseFinder:
-    """Calls back with the response of each selected layer, at the moment it exists.
+    """Tells of the response of each target, at the moment it exists.
 
-    The response of a convolution or linear layer is the output of the normalization whose input *is* the
-    layer's output, and the layer's own output where there is none (He et al. 2015, §4.2: "after BN and
-    before other nonlinearity"). A normalization module that holds its activation inside, as timm's do,
-    gives its response as the input of the first module it calls. Any other module gives its output.
+    The response of a weight layer is the output of the normalization whose input *is* the layer's output, and the
+    layer's own output where there is none (He et al. 2015, §4.2: "after BN and before other nonlinearity"). An output
+    is what calling the module gives, after all hooks that other people have put on it; and a normalization's input is
+    what it is called with, before such hooks. A normalization module that holds its activation inside, as timm's do,
+    gives its response as the input of the first module it calls. Any other module gives its output. What a function
+    makes of a signal and a weight, outside of the layer that owns the weight, is a further call of that layer.
 
     Until the first normalization has shown itself, a layer's own output is observed, and discarded when
     it turns out to be normalized; from then on only the normalized output is.
 
     Args:
-        model: The root module; call numbers start anew with each of its forward passes.
-        layers: The selected modules by name.
-        observe: Called with a site and its response. It must reduce the tensor at once: what follows in
-            the network may overwrite it.
-        discard: Called with a site whose observations so far were not the response.
+        model: The root module.
+        targets: What is measured.
+        observer: Who is told.
+        blocks: Modules whose outputs are told of as well, as those of blocks.
+
+    Attributes:
+        norms: The normalization module of each site that has one; empty for a function.
+        unseen: How many calls of a site were not normalized as its others were.
+        silent: Why targets that did run had nothing to measure.
+        called: Names of the targets that ran.
+        places: The target behind the layer of each site.
+        applications: The weights that functions took.
     """
 
     def __init__(
-        self,
-        model: nn.Module,
-        layers: dict[str, nn.Module],
-        observe: Callable[[Site, Tensor], None],
-        discard: Callable[[Site], None],
+        self, model: nn.Module, targets: Targets, observer: Observer, blocks: dict[str, nn.Module] | None = None
     ) -> None:
-        self.model, self.layers = model, layers
-        self.observe, self.discard = observe, discard
+        self.model, self.targets, self.observer = model, targets, observer
+        self.blocks = blocks or {}
         self.norms: dict[Site, str] = {}
         self.unseen: dict[Site, int] = {}
-        self._calls: dict[str, int] = {}
-        self._running = False
-        self.outside: set[str] = set()
-        self._pending: dict[int, tuple[weakref.ref[Tensor], int | None, Site]] = {}
-        self._inside: Site | None = None
+        self.silent: dict[str, str] = {}
+        self.called: set[str] = set()
+        self.places: dict[str, Target] = {}
+        self._pending: Remembered[_Pending] = Remembered()
+        self._claimed: dict[str, Site | None] = {}
+        self._own: Counter[Site] = Counter()
+        rows = [row for target in targets.chosen.values() for row in target.rows]
+        self.applications = Applications(dict(model.named_modules(remove_duplicate=False)), rows, self)
+        self._targets = {row.name: target for target in targets.chosen.values() for row in target.rows}
+        self._quiet: set[object] = set()
+        self._kind: tuple[object, ...] = ()
+        self._needed = False
+        self._fuses = any(isinstance(module, _FUSING) for module in model.modules())
 
     def attach(self, stack: ExitStack) -> None:
         """Register all hooks, their removal on the stack."""
-        enter = stack.enter_context
-        enter(self.model.register_forward_pre_hook(Hook(self._start)))
-        enter(self.model.register_forward_hook(Hook(self._stop), always_call=True))
-        for name, module in self.layers.items():
-            enter(module.register_forward_hook(Hook(self._after_layer(name))))
-        for name, module in self.model.named_modules():
-            if name not in self.layers and is_normalization(module):
-                self._attach_norm(name, module, stack)
-            elif getattr(module, "inplace", False) is True:
-                enter(module.register_forward_pre_hook(Hook(self._before_in_place)))
+        own = {name: target.module for name, target in self.targets.chosen.items() if target.module is not None}
+        modules = dict(self.model.named_modules())
+        measured = {*own, *self.blocks, *(row.module for t in self.targets.chosen.values() for row in t.rows)}
+        above = {".".join(name.split(".")[:length]) for name in measured for length in range(1, name.count(".") + 1)}
+        norms = {name for name, module in modules.items() if is_normalization(module) and not _is_scripted(module)}
+        followed = {name: modules[name] for name in modules if name and name in measured | above}
+        self.passes = Passes(self.model, followed, self._begin, self._end)
+        self.passes.attach(stack, {name: self._after_module(name) for name in {*own, *self.blocks}})
+        stack.callback(leave, self.applications)
+        for name in norms:
+            self._attach_norm(name, modules[name], stack)
+        for module in modules.values():
+            if getattr(module, "inplace", False) is True:
+                stack.enter_context(module.register_forward_pre_hook(Hook(self._before_in_place)))
 
     def _attach_norm(self, name: str, module: nn.Module, stack: ExitStack) -> None:
-        inner = list(module.children())
-        if inner:
-            before = Hook(self._before_fused_norm(name))
-            stack.enter_context(module.register_forward_pre_hook(before, with_kwargs=True))
-            for child in inner:
-                stack.enter_context(child.register_forward_pre_hook(Hook(self._inside_norm)))
-        after = Hook(self._after_norm(name, fused=bool(inner)))
-        stack.enter_context(module.register_forward_hook(after, with_kwargs=True))
+        before = Hook(self._before_norm(name))
+        self.passes.keep_first(stack, module, module.register_forward_pre_hook(before, prepend=True, with_kwargs=True))
+        for child in module.children():
+            inside = Hook(self._inside_norm(name))
+            self.passes.keep_first(stack, child, child.register_forward_pre_hook(inside, prepend=True))
+        self.passes.keep_last(stack, module, module.register_forward_hook(Hook(self._after_norm(name))))
 
-    def _start(self, module: nn.Module, args: Any) -> None:
-        if not in_backward():
-            self._calls.clear()
-            self._forget_pending()
-            self._running = True
+    def _begin(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self._settle(self._pending.take_all() if not name else self._pending.take_gone())
+        module = self.passes.modules[name]
+        modes = module.training, torch.is_grad_enabled(), torch.is_inference_mode_enabled()
+        self._kind = name, modes, tuple(map(_form, args)), tuple((key, _form(value)) for key, value in kwargs.items())
+        self._needed = self._fuses and not module.training
+        if (self._needed or self._kind not in self._quiet) and self.applications.rows:
+            self.applications.look_up()
+            self.applications.__enter__()
 
-    def _stop(self, module: nn.Module, args: Any, output: Any) -> None:
-        if not in_backward():
-            self._running = False
-            self._forget_pending()
+    def _end(self, whole: bool) -> None:
+        leave(self.applications)
+        self.applications.forget()
+        if self._kind and not self._kind[0]:
+            self._settle(self._pending.take_all())
+        unclear = {row.name for row in self.applications.rows if self._targets[row.name].module is None}
+        if whole and not self._needed and unclear <= self.applications.seen:
+            # Nothing that only a mode can see: later passes of this kind do without it.
+            self._quiet.add(self._kind)
+        self._claimed.clear()
+        self.observer.finish(whole)
 
-    def _forget_pending(self) -> None:
-        for *_, site in self._pending.values():
+    def _settle(self, unclaimed: list[_Pending]) -> None:
+        for site, _ in unclaimed:
             if site in self.norms:
                 self.unseen[site] = self.unseen.get(site, 0) + 1
-        self._pending.clear()
-        self._inside = None
 
-    def _after_layer(self, name: str) -> Callable[[nn.Module, Any, Any], None]:
-        def hook(module: nn.Module, args: Any, output: Any) -> None:
-            if in_backward():
-                return
-            # A submodule called on its own, outside the root's forward, is always its first call.
-            call = self._calls.get(name, 0) + 1 if self._running else 1
-            self._calls[name] = call
-            if not self._running:
-                self.outside.add(name)
-            site = Site(name, call)
-            tensor = output_tensor(name, output)
-            self._pending[id(tensor)] = weakref.ref(tensor), _version(tensor), site
-            if site not in self.norms:
-                self.observe(site, tensor)
+    def _after_module(self, name: str) -> Callable[[nn.Module, Any], None]:
+        target = self.targets.chosen.get(name)
 
-        return hook
+        def after(module: nn.Module, output: Any) -> None:
+            call = self.passes.count(name)
+            parts = measurable(output)
+            self.called.add(name)
+            if not parts:
+                self._say_silent(name, output)
+            for place, tensor in parts:
+                if target is not None:
+                    self.places[name + place] = target
+                    self._found(Site(name + place, call), tensor, None, target.is_layer)
+                if name in self.blocks and not place:
+                    self._observe(Site(name, call, block=True), tensor, None)
 
-    def _after_norm(self, name: str, fused: bool) -> Callable[[nn.Module, Any, Any, Any], None]:
-        def hook(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
-            if fused:
-                site, self._inside = self._inside, None
-            else:
-                site = self._claim(name, args, kwargs)
-            if site is not None:
-                self.observe(site, output)
+        return after
 
-        return hook
+    def _say_silent(self, name: str, output: Any) -> None:
+        if self.targets.asked or name not in self.targets.chosen:
+            raise GradlabError(
+                f"layer {name} returns {describe(output)}, not a floating-point tensor: select another layer"
+            )
+        self.silent.setdefault(name, f"returns {describe(output)}, not a floating-point tensor")
 
-    def _before_fused_norm(self, name: str) -> Callable[[nn.Module, Any, Any], None]:
-        def hook(module: nn.Module, args: Any, kwargs: Any) -> None:
-            self._inside = self._claim(name, args, kwargs)
-
-        return hook
-
-    def _inside_norm(self, module: nn.Module, args: Any) -> None:
-        if self._inside is not None and args:
-            site, self._inside = self._inside, None
-            self.observe(site, args[0])
-
-    def _before_in_place(self, module: nn.Module, args: Any) -> None:
-        # The same tensor comes out with other values: it is the layer's output no longer.
-        if args:
-            self._pending.pop(id(args[0]), None)
-
-    def _claim(self, name: str, args: Any, kwargs: Any) -> Site | None:
-        """The site whose output is this normalization's input, if there is one."""
-        source = cast(Tensor, args[0] if args else next(iter(kwargs.values()), None))
-        if id(source) not in self._pending or in_backward():
-            return None
-        reference, version, site = self._pending.pop(id(source))
-        if reference() is not source or version != _version(source):
-            return None
+    def _found(self, site: Site, tensor: Tensor, part: Part | None, is_layer: bool) -> None:
+        observation = None
         if site not in self.norms:
-            self.discard(site)
-            self.norms[site] = name
-        return site
+            observation = self._observe(site, tensor, part)
+            self._own[site] += 1
+        if is_layer and part is None:
+            self._pending.put(tensor, _Pending(site, observation))
+
+    def _observe(self, site: Site, tensor: Tensor, part: Part | None) -> object:
+        # What the observer computes is no part of the model.
+        with torch._C.DisableTorchFunction():
+            observation = self.observer.observe(site, tensor, part)
+        if not self.passes.under_way:
+            self.observer.finish(True)
+        return observation
+
+    def applied(self, row: WeightRow, output: Tensor, part: Part | None) -> None:
+        """See `Listener`."""
+        self._needed = True
+        target = self._targets[row.name]
+        parts = measurable(output)
+        if parts and not in_backward():
+            self.called.add(target.name)
+            self.places[target.name] = target
+            self._found(Site(target.name, self.passes.count(target.name)), output, part, target.is_layer)
+
+    def is_called(self, row: WeightRow) -> bool:
+        """See `Listener`."""
+        target = self._targets[row.name]
+        return target.module is not None and row.module == target.name and self.passes.is_running(target.name)
+
+    def normalizing(self, source: Tensor) -> Callable[[Tensor], None] | None:
+        """See `Listener`."""
+        site = None if in_backward() else self._claim("", source)
+        if site is None:
+            return None
+        self._needed = True
+        return lambda output: self._observe_norm(site, output)
+
+    def overwriting(self, target: Tensor) -> None:
+        """See `Listener`."""
+        self._needed = True
+        self._pending.overwrite(target)
+
+    def _before_norm(self, name: str) -> Callable[[nn.Module, Any, Any], None]:
+        def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            source = next((value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)), None)
+            self._claimed[name] = None if source is None or in_backward() else self._claim(name, source)
+
+        return hook
+
+    def _inside_norm(self, name: str) -> Callable[[nn.Module, Any], None]:
+        def hook(module: nn.Module, args: tuple[Any, ...]) -> None:
+            if args and (site := self._claimed.pop(name, None)) is not None:
+                self._observe_norm(site, args[0])
+
+        return hook
+
+    def _after_norm(self, name: str) -> Callable[[nn.Module, Any, Any], None]:
+        def hook(module: nn.Module, args: Any, output: Any) -> None:
+            if (site := self._claimed.pop(name, None)) is not None:
+                self._observe_norm(site, output)
+
+        return hook
+
+    def _observe_norm(self, site: Site, output: Any) -> None:
+        for _, tensor in measurable(output)[:1]:
+            self._observe(site, tensor, None)
+
+    def _before_in_place(self, module: nn.Module, args: tuple[Any, ...]) -> None:
+        # The same tensor comes out with other values: it is the layer's output no longer.
+        if args and isinstance(args[0], Tensor) and args[0].is_inference():
+            self._pending.overwrite(args[0])
+
+    def _claim(self, name: str, source: Tensor) -> Site | None:
+        """The site whose output is a normalization's input, if there is one."""
+        found = self._pending.take(source)
+        if found is None:
+            return None
+        if found.site not in self.norms:
+            self.observer.discard(found.site, found.observation)
+            self.norms[found.site] = name
+            if earlier := self._own[found.site] - 1:
+                self.unseen[found.site] = self.unseen.get(found.site, 0) + earlier
+        return found.site
 
 
-def _version(tensor: Tensor) -> int | None:
-    """How often a tensor was changed in place; inference tensors do not tell."""
-    return None if tensor.is_inference() else tensor._version
+def _form(value: Any) -> object:
+    """What calls of one kind have in common."""
+    return (value.dtype, value.ndim) if isinstance(value, Tensor) else type(value)
 
 
-def output_tensor(name: str, output: Any) -> Tensor:
-    """What a layer returns, or the first part of it, which must be a floating-point tensor."""
-    if isinstance(output, tuple | list) and output:
-        output = output[0]
-    if not isinstance(output, torch.Tensor) or not output.is_floating_point():
-        raise GradlabError(
-            f"layer {name} returns {type(output).__name__}, not a floating-point tensor: select another layer"
-        )
-    return output
+def _is_scripted(module: nn.Module) -> bool:
+    return isinstance(module, torch.jit.ScriptModule)

@@ -64,15 +64,17 @@ class Probe:
 
     Args:
         model: Any `torch.nn.Module`; wrappers of `torch.compile` and data parallelism are seen through.
+
+    Raises:
+        UsageError: For anything else, and for a module that runs no hooks.
     """
 
     def __init__(self, model: nn.Module) -> None:
+        _check_is_module(type(self).__name__, model)
         self.model = unwrap(model)
         if isinstance(self.model, torch.jit.ScriptModule):
             raise UsageError("a scripted module runs no Python hooks: probe the module it was scripted from")
-        self._compiled = any(
-            type(m).__name__ == "OptimizedModule" or m._compiled_call_impl is not None for m in model.modules()
-        )
+        self._compiled = any(is_compiled(module) for module in model.modules())
         self._stack: ExitStack | None = None
 
     def __enter__(self) -> Self:
@@ -97,10 +99,39 @@ class Probe:
     def _refuse_silence(self, stack: ExitStack) -> None:
         """Run compiled code eagerly while the probe is on: compiled code never calls a late hook."""
         if self._compiled:
-            warnings.warn(
-                "the model is compiled: it runs eagerly while it is probed, since compiled code calls no hooks",
-                stacklevel=3,
-            )
+            warnings.warn(RUNS_EAGERLY, stacklevel=3)
         # Also where only a function around the model was compiled, which cannot be seen from here.
         if self._compiled or "torch._dynamo" in sys.modules:
             stack.enter_context(torch.compiler.set_stance("force_eager"))
+            if not self._compiled:
+                warn = Hook(lambda *_: _warn_of_compiled_caller())
+                stack.enter_context(self.model.register_forward_pre_hook(warn, prepend=True))
+
+
+RUNS_EAGERLY = "the model is compiled: it runs eagerly while it is probed, since compiled code calls no hooks"
+
+
+def is_compiled(module: nn.Module) -> bool:
+    """Whether `torch.compile` was given a module, or one of its methods."""
+    if type(module).__name__ == "OptimizedModule" or module._compiled_call_impl is not None:
+        return True
+    owners = [vars(module), *(vars(base) for base in type(module).__mro__ if base.__module__.split(".")[0] != "torch")]
+    return any(hasattr(value, "_torchdynamo_orig_callable") for owner in owners for value in owner.values())
+
+
+def _warn_of_compiled_caller() -> None:
+    """Warn where a compiled function, which runs eagerly now, is what calls the model."""
+    frame = sys._getframe(1)
+    while frame.f_back is not None:
+        frame = frame.f_back
+        if frame.f_code.co_filename.endswith("_dynamo/eval_frame.py"):
+            # Shown once for each place in the code, as warnings are.
+            warnings.warn(RUNS_EAGERLY.replace("the model", "a function around the model"), stacklevel=2)
+            return
+
+
+def _check_is_module(probe: str, model: object) -> None:
+    if isinstance(model, str):
+        raise UsageError(f"{probe} takes a module, not the name {model!r}: build it first, as gl.build({model!r}) does")
+    if not isinstance(model, nn.Module):
+        raise UsageError(f"{probe} takes a torch.nn.Module, not {type(model).__name__}")

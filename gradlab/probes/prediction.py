@@ -3,14 +3,15 @@
 from contextlib import ExitStack
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from gradlab.errors import GradlabError
 from gradlab.models import meta_copy
-from gradlab.probes.finder import ResponseFinder
+from gradlab.probes.finder import Part, ResponseFinder, Site
 from gradlab.probes.hooks import unwrap
-from gradlab.probes.selection import Selection, select_layers
+from gradlab.probes.selection import Selection, paper_layers
+from gradlab.probes.targets import response_targets
 from gradlab.stats import normalized_response_std
 
 
@@ -32,7 +33,8 @@ def predicted_response_std(
 
     Args:
         model: Any `torch.nn.Module`; it is neither run nor changed.
-        layers: As in `ResponseStd`.
+        layers: As in `ResponseStd`, but None takes a convolutional network's convolutions without the projections of
+            shortcuts, and every layer of any other.
         input_shape: Shape of one input without the batch; by default the model's own `input_shape`, which
             `gl.build` sets, else (3, 224, 224) or (3, 32, 32), whichever it takes.
 
@@ -43,6 +45,7 @@ def predicted_response_std(
         GradlabError: When the model cannot be run without values.
     """
     model = unwrap(model)
+    layers = paper_layers(model) if layers is None else layers
     shape = input_shape or getattr(model, "input_shape", None)
     # Where nothing says which, the two sizes that image networks are made for.
     for size in (shape,) if shape else ((3, 224, 224), (3, 32, 32)):
@@ -65,12 +68,28 @@ def predicted_response_std(
 
 def _trace(model: nn.Module, layers: Selection, shape: tuple[int, ...]) -> tuple[list[str], dict[str, str]]:
     """The layers in order of execution, and the normalization that follows each, by name."""
-    clone = meta_copy(model)
-    order: dict[str, None] = {}
-    finder = ResponseFinder(
-        clone, select_layers(clone, layers), lambda site, _: order.setdefault(site.layer), lambda _: None
-    )
+    clone, order = meta_copy(model), _Order()
+    targets = response_targets(clone, layers)
+    finder = ResponseFinder(clone, targets, order)
     with ExitStack() as stack, torch.no_grad():
         finder.attach(stack)
         clone(torch.empty(1, *shape, device="meta"))
-    return list(order), {site.layer: norm for site, norm in finder.norms.items() if site.call == 1}
+    seen = [layer for layer in order.layers if layer in targets.chosen]
+    return seen, {site.layer: norm for site, norm in finder.norms.items() if site.call == 1 and norm}
+
+
+class _Order:
+    """Notes which layers run, in order."""
+
+    def __init__(self) -> None:
+        self.layers: dict[str, None] = {}
+
+    def observe(self, site: Site, response: Tensor, part: Part | None) -> None:
+        """See `Observer`."""
+        self.layers.setdefault(site.layer)
+
+    def discard(self, site: Site, observation: object) -> None:
+        """See `Observer`."""
+
+    def finish(self, whole: bool) -> None:
+        """See `Observer`."""

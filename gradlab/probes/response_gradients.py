@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
 
-from gradlab.errors import GradlabError
-from gradlab.probes.finder import ResponseFinder, Site, output_tensor
+from gradlab.errors import GradlabError, UsageError
+from gradlab.probes.backward_passes import BackwardPasses
+from gradlab.probes.coverage import coverage_of, depth_of
+from gradlab.probes.finder import Part, ResponseFinder, Site
 from gradlab.probes.gradient_notes import gradient_notes
-from gradlab.probes.hooks import Hook, in_backward
 from gradlab.probes.schedule import Schedule, StepProbe
-from gradlab.probes.selection import Selection, find_blocks, layer_kind, select_layers, select_weight_layers
+from gradlab.probes.selection import Selection, find_blocks, layer_kind, select_layers
+from gradlab.probes.targets import NOT_RUN, response_targets
+from gradlab.probes.unmeasured import VECTORS, reasons, unmeasured_notes
+from gradlab.probes.watch import Watch
 from gradlab.results import GradientsResult
-from gradlab.stats import l2_norms, row_norms
+from gradlab.stats import l2_norms
 
 if TYPE_CHECKING:
     from torch.amp.grad_scaler import GradScaler
@@ -32,15 +35,17 @@ class _Step:
     Attributes:
         step: Its number.
         ran: Whether each site's value was part of a graph.
+        watches: What the gradients that have arrived were taken in by.
+        lost: Why what arrived at a site is not its gradient.
         numel: Over how many elements the gradients of each site were, in all backward passes of the step.
-        rows: Norms of rows of these gradients, until they are joined.
         norms: Of the sites in the order of `numel`, with the loss's scale as it was then divided out.
     """
 
     step: int
     ran: dict[Site, bool] = field(default_factory=dict)
+    watches: dict[Watch, Site] = field(default_factory=dict)
+    lost: dict[Site, str] = field(default_factory=dict)
     numel: dict[Site, int] = field(default_factory=dict)
-    rows: dict[Site, list[Tensor]] = field(default_factory=dict)
     norms: Tensor | None = None
 
 
@@ -59,15 +64,19 @@ class ResponseGradients(StepProbe):
         probe.result()
 
     The loss is differentiated as it is: with the mean over a batch, gradients shrink as the batch grows. The RMS is
-    over all elements: images, channels and positions. The backward passes of one step are taken together; without
-    any call of `step`, all are one step. Each gradient is reduced when it arrives, on the model's device, which
-    nothing waits for until the result is asked for. In-place operations on a response do not matter: the gradient is
-    that with respect to the value which the response had.
+    over all elements: images, channels and positions. Each gradient is reduced when it arrives, on the model's device,
+    which nothing waits for until the result is asked for. In-place operations on a response do not matter: the gradient
+    is that with respect to the value which the response had, as hooks on its tensor leave it.
+
+    What lies between two calls of `step` is one step; without any call all are one. Responses of several forward
+    passes, as of micro-batches, are taken as one of so many more elements; gradients of several losses that come back
+    through one graph (`retain_graph`) are added before their norm is taken. Passes of `torch.autograd.grad`, which add
+    to no parameter's gradient, do not count. See `ResponseStd` for what is a layer's response, and a call.
 
     Args:
         model: Any `torch.nn.Module`.
-        layers: What to measure: a glob, a class, a predicate, or None for every convolution and linear layer but
-            the projections of shortcuts (see `select_weight_layers`).
+        layers: What to measure: names or globs, a class, a predicate, or None for every weight that is applied to
+            a signal (see `response_targets`). A module that is no weight layer is measured by its own output.
         blocks: The modules whose outputs are measured apart; None for the elements of the network's rows of blocks
             (see `find_blocks`).
         every: Measure every so many steps, or where a function of the step's number says so (`log_spaced`).
@@ -87,75 +96,88 @@ class ResponseGradients(StepProbe):
         scaler: GradScaler | None = None,
     ) -> None:
         super().__init__(model, every, scaler)
-        self.layers = select_weight_layers(self.model, layers)
+        if next(self.model.parameters(), None) is None:
+            raise UsageError(f"{type(self.model).__name__} has no parameters: there is no gradient to measure")
+        self.targets = response_targets(self.model, layers)
         self.blocks = find_blocks(self.model) if blocks is None else select_layers(self.model, blocks)
-        self._finder = ResponseFinder(self.model, self.layers, self._observe, self._discard)
-        self._handles: dict[Site, RemovableHandle] = {}
-        self._block_calls: dict[str, int] = {}
+        self._finder = ResponseFinder(self.model, self.targets, self, self.blocks)
+        self._passes = BackwardPasses(self.model)
         # In order of execution; what a step of several micro-batches adds keeps its place.
         self._sites: dict[Site, None] = {}
-        self._block_sites: dict[Site, None] = {}
+        # What the pass under way has shown so far.
+        self._seen: dict[Site, bool] = {}
+        self._watches: list[Watch] = []
         self._steps: list[_Step] = []
         self._open: _Step | None = None
 
     def _attach(self, stack: ExitStack) -> None:
-        stack.enter_context(self.model.register_forward_pre_hook(Hook(self._start)))
-        for name, module in self.blocks.items():
-            stack.enter_context(module.register_forward_hook(Hook(self._after_block(name))))
         self._finder.attach(stack)
 
-    def _start(self, module: nn.Module, args: Any) -> None:
-        if not in_backward():
-            self._block_calls.clear()
+    def observe(self, site: Site, response: Tensor, part: Part | None) -> Watch | None:
+        """See `Observer`."""
+        graph = response.requires_grad and not torch._C._are_functorch_transforms_active()
+        self._seen[site] = self._seen.get(site, False) or graph
+        if not self.due or not graph:
+            return None
+        watch = Watch(response, part, self._passes.counts, lambda watch: self._arrived(watch, site))
+        self._watches.append(watch)
+        return watch
 
-    def _after_block(self, name: str) -> Callable[[nn.Module, Any, Any], None]:
-        def hook(module: nn.Module, args: Any, output: Any) -> None:
-            # A forward in the backward pass is a recomputation by activation checkpointing.
-            if not in_backward():
-                self._block_calls[name] = self._block_calls.get(name, 0) + 1
-                site = Site(name, self._block_calls[name])
-                self._block_sites.setdefault(site)
-                self._watch(site, output_tensor(name, output))
+    def discard(self, site: Site, observation: object) -> None:
+        """See `Observer`."""
+        if isinstance(observation, Watch):
+            observation.remove()
 
-        return hook
-
-    def _observe(self, site: Site, response: Tensor) -> None:
-        self._sites.setdefault(site)
-        self._watch(site, response)
-
-    def _discard(self, site: Site) -> None:
-        if handle := self._handles.pop(site, None):
-            handle.remove()
-
-    def _watch(self, site: Site, tensor: Tensor) -> None:
-        """Have the gradient of a tensor taken in when it arrives."""
-        if not self.due:
+    def finish(self, whole: bool) -> None:
+        """See `Observer`."""
+        seen, watches = self._seen, self._watches
+        self._seen, self._watches = {}, []
+        if not whole:
+            for watch in watches:
+                watch.remove()
             return
+        self._sites |= dict.fromkeys(seen)
+        if self.due:
+            ran = self._step().ran
+            for site, graph in seen.items():
+                ran[site] = ran.get(site, False) or graph
+
+    def _arrived(self, watch: Watch, site: Site) -> None:
+        # In the step in which it arrives, whichever one the forward pass was in.
+        if self._stack is not None and self.due:
+            step = self._step()
+            step.watches[watch] = site
+
+    def _step(self) -> _Step:
         if self._open is None:
             self._open = _Step(self.steps)
-        step = self._open
-        step.ran[site] = step.ran.get(site, False) or tensor.requires_grad
-        if not tensor.requires_grad:
-            return
-
-        def arrived(gradient: Tensor) -> None:
-            if self._open is not step or self._stack is None:
-                return
-            step.numel[site] = step.numel.get(site, 0) + gradient.numel()
-            step.rows.setdefault(site, []).append(row_norms(gradient))
-
-        self._handles[site] = tensor.register_hook(arrived)
+        return self._open
 
     def _measure(self) -> None:
-        self._steps.append(self._joined(self._open or _Step(self.steps)))
+        step = self._step()
+        self._steps.append(self._closed(step))
         self._open = None
+        for watch in step.watches:
+            watch.reset()
 
-    def _joined(self, step: _Step) -> _Step:
+    def _closed(self, step: _Step) -> _Step:
         """The step with its norms, all at once; the scaler changes the scale of the loss from step to step."""
-        if not step.rows:
-            return step
-        norms = l2_norms([torch.cat(rows) if len(rows) > 1 else rows[0] for rows in step.rows.values()])
-        return replace(step, rows={}, norms=norms / self._scale(norms.device))
+        rows: dict[Site, list[Tensor]] = {}
+        lost: dict[Site, str] = {}
+        numel: dict[Site, int] = {}
+        for watch, site in step.watches.items():
+            found = watch.rows()
+            if watch.lost:
+                lost[site] = watch.lost
+            elif found is not None:
+                rows.setdefault(site, []).append(found)
+                numel[site] = numel.get(site, 0) + watch.numel
+        rows = {site: found for site, found in rows.items() if site not in lost}
+        if not rows:
+            return replace(step, watches={}, lost=lost)
+        norms = l2_norms([torch.cat(found) if len(found) > 1 else found[0] for found in rows.values()])
+        numel = {site: numel[site] for site in rows}
+        return replace(step, watches={}, lost=lost, numel=numel, norms=norms / self._scale(norms.device))
 
     def result(self, network: str | None = None) -> GradientsResult:
         """The measurement so far: a row a layer, call and step, in order of execution, and after them the blocks'.
@@ -166,32 +188,37 @@ class ResponseGradients(StepProbe):
         Raises:
             GradlabError: When no gradient of any response was seen.
         """
-        steps = self._steps if self._open is None else [*self._steps, self._joined(self._open)]
+        steps = self._steps if self._open is None else [*self._steps, self._closed(self._open)]
         found = [step.norms for step in steps if step.norms is not None]
-        if not found:
+        if not found and not any(step.lost for step in steps):
             raise GradlabError(
                 "the probe saw no gradient of a response: run model(x) and loss.backward() inside the `with` block, "
                 "with something that requires a gradient, and not inside a compiled function"
             )
-        norms = iter(torch.cat([norms.to(found[0].device) for norms in found]).tolist())
+        norms = iter(torch.cat([norms.to(found[0].device) for norms in found]).tolist() if found else ())
         rows = []
         for step in steps:
             rows += self._rows(step, {site: next(norms) for site in step.numel})
-        return GradientsResult.from_rows(self._name(network), rows, gradient_notes(rows) + self._notes())
+        left_out = reasons(self._finder)
+        measured = [row for target in self._finder.places.values() for row in target.rows]
+        coverage = coverage_of(self.model, measured, left_out, vectors=VECTORS)
+        facts = {"depth": depth_of(self.model), "coverage": coverage.as_record()}
+        told = {name: reason for name, reason in left_out.items() if reason != NOT_RUN}
+        notes = [*gradient_notes(rows), *self._notes(), *unmeasured_notes(told)]
+        return GradientsResult.from_rows(self._name(network), rows, notes, facts)
 
     def _rows(self, step: _Step, norms: dict[Site, float]) -> list[dict[str, Any]]:
         rows = []
-        ran = {site.layer for site in self._sites}
-        never = [Site(name, 1) for name in self.layers if name not in ran]
-        for block, sites in ((False, [*self._sites, *never]), (True, [*self._block_sites])):
-            for index, site in enumerate(sites, 1):
+        for block in (False, True):
+            sites: Iterable[Site] = [site for site in self._sites if site.block == block]
+            for index, site in enumerate([*sites, *(() if block else self._never_run())], 1):
                 norm = norms.get(site, math.nan)
                 numel = step.numel.get(site)
                 rows.append(
                     {
                         "layer": site.layer,
                         "index": index,
-                        "kind": layer_kind((self.blocks if block else self.layers)[site.layer]),
+                        **self._described(site),
                         "response_grad_norm": norm,
                         "response_grad_rms": norm / math.sqrt(numel) if numel else math.nan,
                         "response_numel": numel,
@@ -199,10 +226,25 @@ class ResponseGradients(StepProbe):
                         "call": site.call,
                         "block": block,
                         "non_finite": site in norms and not math.isfinite(norm),
-                        "absent": None if site in norms else _reason(step.ran.get(site)),
+                        "absent": None if site in norms else step.lost.get(site) or _reason(step.ran.get(site)),
                     }
                 )
         return rows
+
+    def _never_run(self) -> list[Site]:
+        """The layers of which no call was seen; weights that are applied otherwise than to a signal are none."""
+        left_out = reasons(self._finder)
+        return [
+            Site(name, 1)
+            for name, target in self.targets.chosen.items()
+            if name not in self._finder.places and all(left_out.get(row.name) == NOT_RUN for row in target.rows)
+        ]
+
+    def _described(self, site: Site) -> dict[str, Any]:
+        if site.block:
+            return {"kind": layer_kind(self.blocks[site.layer]), "shortcut": False}
+        target = self._finder.places.get(site.layer) or self.targets.chosen[site.layer]
+        return {"kind": target.kind, "shortcut": target.shortcut}
 
     def _notes(self) -> list[str]:
         return [

@@ -12,10 +12,14 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
 from gradlab.errors import GradlabError
-from gradlab.probes.finder import ResponseFinder, Site, is_normalization
+from gradlab.probes.coverage import coverage_of, depth_of
+from gradlab.probes.finder import Part, ResponseFinder, Site, is_normalization
 from gradlab.probes.hooks import Probe
+from gradlab.probes.outputs import plain
 from gradlab.probes.prediction import batch_norm_std
-from gradlab.probes.selection import Selection, layer_kind, layer_stride, select_layers
+from gradlab.probes.selection import Selection, layer_stride
+from gradlab.probes.targets import Target, response_targets
+from gradlab.probes.unmeasured import VECTORS, reasons, unmeasured_notes
 from gradlab.results import ResponsesResult
 from gradlab.stats import WELL_CONDITIONED, Accumulator, CentredMoments, FastMoments, Moments
 
@@ -24,7 +28,8 @@ class ResponseStd(Probe):
     """Measures the standard deviation of layer responses over all that the model is run on.
 
     The response of a layer is its output after normalization and before any other nonlinearity or
-    addition. Its std is the population std over all elements: images, channels and positions.
+    addition. Its std is the population std over all elements: images, channels and positions; of complex values x
+    it is √E|x − E x|².
 
         with gl.ResponseStd(model) as probe:
             for images, _ in loader:
@@ -34,10 +39,17 @@ class ResponseStd(Probe):
     Sums stay on the model's device and are merged in float64; nothing is stored and nothing waits for the
     device until the result is asked for. Non-finite values are counted and left out.
 
+    A layer's output is what calling it gives, whatever hooks are on it. Where a layer gives several tensors, the first
+    one is its response, and the others have rows of their own: `lstm`, `lstm[1][0]`. A weight that a function applies
+    outside of its layer (`F.linear(h, embedding.weight)`, `x @ self.weight`, the projections of
+    `nn.MultiheadAttention`) is a further call of the layer, or a row by the parameter's name. A call is counted within
+    one forward pass: a call of the model, or where its parts are called without it, of a part. A pass that ends in an
+    exception does not count.
+
     Args:
         model: Any `torch.nn.Module`.
-        layers: What to measure: a glob, a class, a predicate, or None for every convolution but the
-            projections of shortcuts (see `select_layers`).
+        layers: What to measure: names or globs, a class, a predicate, or None for every weight that is applied to
+            a signal (see `response_targets`). A module that is no weight layer is measured by its own output.
         exact: Use centred float64 moments: exact for any data, several times slower. The default is good to
             1e-6 while |mean| / std is at most 10, and the result says where that does not hold.
         per_channel: Also keep the moments of each channel, for `channels`.
@@ -50,28 +62,52 @@ class ResponseStd(Probe):
         self, model: nn.Module, layers: Selection = None, *, exact: bool = False, per_channel: bool = False
     ) -> None:
         super().__init__(model)
-        self.layers = select_layers(self.model, layers)
+        self.targets = response_targets(self.model, layers)
         self.exact, self.per_channel = exact, per_channel
         self._accumulators: dict[Site, Accumulator] = {}
-        self._finder = ResponseFinder(self.model, self.layers, self._observe, self._discard)
+        # What was there before the pass under way, of the sites that it has reached.
+        self._before: dict[Site, Accumulator | None] = {}
+        self._finder = ResponseFinder(self.model, self.targets, self)
 
     def _attach(self, stack: ExitStack) -> None:
         self._finder.attach(stack)
 
-    def _observe(self, site: Site, response: Tensor) -> None:
+    def observe(self, site: Site, response: Tensor, part: Part | None) -> None:
+        """See `Observer`."""
+        response = plain(response)
+        if part is not None:
+            response = response.chunk(part[1], -1)[part[0]]
         accumulator = self._accumulators.get(site)
+        if site not in self._before:
+            self._before[site] = accumulator
+            if accumulator is not None:
+                accumulator.mark()
         if accumulator is None:
             accumulator = self._accumulators[site] = self._accumulator(site)
         accumulator.update(response)
 
-    def _discard(self, site: Site) -> None:
+    def discard(self, site: Site, observation: object) -> None:
+        """See `Observer`."""
         # Assigned and not deleted: the site keeps its place in the order of execution.
         self._accumulators[site] = self._accumulator(site)
+
+    def finish(self, whole: bool) -> None:
+        """See `Observer`."""
+        before, self._before = self._before, {}
+        if whole:
+            return
+        for site, accumulator in before.items():
+            if accumulator is None:
+                self._accumulators.pop(site, None)
+            else:
+                accumulator.undo()
+                self._accumulators[site] = accumulator
 
     def _accumulator(self, site: Site) -> Accumulator:
         channel_dim = None
         if self.per_channel:
-            channel_dim = 1 if isinstance(self.layers[site.layer], _ConvNd) else -1
+            module = self._finder.places[site.layer].module
+            channel_dim = -1 - len(module.kernel_size) if isinstance(module, _ConvNd) else -1
         return CentredMoments(channel_dim) if self.exact else FastMoments(channel_dim)
 
     def result(self, network: str | None = None) -> ResponsesResult:
@@ -87,10 +123,16 @@ class ResponseStd(Probe):
         rows = []
         for index, (site, (count, mean, std, non_finite)) in enumerate(table.items(), 1):
             measured: dict[str, Any] = {"std": std, "mean": mean, "count": int(count), "non_finite": int(non_finite)}
-            module, predicted = self.layers[site.layer], self._predicted(site)
-            rows.append(response_row(site.layer, index, module, predicted, call=site.call, **measured))
+            target, predicted = self._finder.places[site.layer], self._predicted(site)
+            rows.append(response_row(site.layer, index, target, predicted, call=site.call, **measured))
         name = network or getattr(self.model, "name", type(self.model).__name__)
-        return ResponsesResult.from_rows(str(name), rows, notes=self._notes(table))
+        left_out = reasons(self._finder)
+        shown = {id(self._finder.places[site.layer]): self._finder.places[site.layer] for site in table}
+        coverage = coverage_of(
+            self.model, [row for target in shown.values() for row in target.rows], left_out, vectors=VECTORS
+        )
+        facts = {"depth": depth_of(self.model), "coverage": coverage.as_record()}
+        return ResponsesResult.from_rows(str(name), rows, [*self._notes(table), *unmeasured_notes(left_out)], facts)
 
     def moments(self) -> dict[Site, list[float]]:
         """Count, mean, std and non-finite values of each site so far, in order of execution, in one transfer.
@@ -141,12 +183,8 @@ class ResponseStd(Probe):
 
     def _notes(self, table: dict[Site, list[float]]) -> list[str]:
         notes = []
-        if outside := sorted(self._finder.outside):
-            notes.append(
-                f"{', '.join(outside[:3])}{', …' if len(outside) > 3 else ''}: called outside the model's own forward, "
-                "where the calls of a layer cannot be told apart"
-            )
-        if not self._finder.norms and any(is_normalization(module) for module in self.model.modules()):
+        layers = any(target.is_layer for target in self.targets.chosen.values())
+        if layers and not self._finder.norms and any(is_normalization(module) for module in self.model.modules()):
             notes.append(
                 "no normalization module takes a measured layer's output as it is: the responses are the layers' own "
                 "outputs"
@@ -170,7 +208,7 @@ class ResponseStd(Probe):
 def response_row(
     layer: str,
     index: int,
-    module: nn.Module,
+    target: Target,
     predicted_std: float,
     *,
     std: float = math.nan,
@@ -183,12 +221,13 @@ def response_row(
     return {
         "layer": layer,
         "index": index,
-        "kind": layer_kind(module),
+        "kind": target.kind,
         "std": std,
         "mean": mean,
         "count": count,
         "predicted_std": predicted_std,
         "call": call,
-        "stride": layer_stride(module),
+        "stride": 1 if target.module is None else layer_stride(target.module),
         "non_finite": non_finite,
+        "shortcut": target.shortcut,
     }

@@ -1,0 +1,84 @@
+"""Which backward passes are the training's own: those that add to the gradients of parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+from torch.autograd.graph import Node, get_gradient_edge
+
+_declared = 0
+
+
+@contextmanager
+def declared() -> Iterator[None]:
+    """A context whose backward passes count, whatever they accumulate into: somebody else does that himself."""
+    global _declared
+    _declared += 1
+    try:
+        yield
+    finally:
+        _declared -= 1
+
+
+def keeps_graph() -> bool:
+    """Whether another pass may follow through the graph of the one under way."""
+    return bool(torch._C._autograd._get_current_graph_task_keep_graph())
+
+
+class BackwardPasses:
+    """Tells of the backward pass under way whether it counts.
+
+    It does when it adds to the gradient of a parameter: `torch.autograd.grad`, as for adversarial examples and
+    penalties of gradients, does not. Where no parameter of the model takes part, every plain backward pass counts.
+
+    Args:
+        model: Whose parameters are meant.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model
+        self._task, self._counts = -1, False
+
+    def counts(self) -> bool:
+        """Whether the pass counts in which this is called, from a hook on a node of the graph."""
+        if _declared:
+            return True
+        task = torch._C._current_graph_task_id()
+        if task != self._task:
+            self._task, self._counts = task, self._accumulates()
+        return self._counts
+
+    def _accumulates(self) -> bool:
+        trained = [p for p in self.model.parameters() if p.requires_grad and p.is_leaf]
+        nodes = [edge.node for edge in map(get_gradient_edge, trained)]
+        if any(map(_accumulates, nodes)):
+            return True
+        # Also where the graph has other leaves only, such as an input or somebody else's parameters.
+        leaves = [*_leaves(torch._C._current_autograd_node())]
+        return not any(leaf in nodes for leaf in leaves) and any(map(_accumulates, leaves))
+
+
+def _accumulates(leaf: Node) -> bool:
+    """Whether the pass under way adds to a leaf's gradient."""
+    try:
+        return bool(torch._C._will_engine_execute_node(leaf))
+    except RuntimeError:
+        # What `torch.autograd.grad` returns is not accumulated.
+        return False
+
+
+def _leaves(node: Node) -> Iterator[Node]:
+    """The ends of the graph below a node."""
+    seen, waiting = set[Node](), [node]
+    while waiting:
+        current = waiting.pop()
+        if current in seen:
+            continue
+        seen.add(current)
+        below = [following for following, _ in current.next_functions if following is not None]
+        if not below and hasattr(current, "variable"):
+            yield current
+        waiting += below

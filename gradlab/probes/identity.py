@@ -1,0 +1,78 @@
+"""Tensors known by their memory: other people's hooks hand on aliases, which are other Python objects."""
+
+from __future__ import annotations
+
+import weakref
+from typing import Any, Generic, TypeVar
+
+import torch
+from torch import Tensor
+from torch.multiprocessing.reductions import StorageWeakRef
+
+T = TypeVar("T")
+
+
+def storage_key(tensor: Tensor) -> int:
+    """The identity of the memory that a tensor is a view of; its own, where it has none (sparse ones)."""
+    try:
+        key: int = tensor.untyped_storage()._cdata
+        return key
+    except (NotImplementedError, RuntimeError):
+        return id(tensor)
+
+
+def tensor_key(tensor: Tensor) -> tuple[object, ...]:
+    """What tells a value from any other: memory, place and shape in it, and how often it was changed in place.
+
+    Inference tensors do not tell the last.
+    """
+    version = None if tensor.is_inference() else tensor._version
+    if tensor.layout is not torch.strided:
+        return id(tensor), version
+    return storage_key(tensor), tensor.storage_offset(), tensor.shape, tensor.stride(), version
+
+
+class Remembered(Generic[T]):
+    """What is known of tensors that may be gone already; none of them is kept alive.
+
+    A reference to memory that is gone keeps its address from being given to other memory.
+    """
+
+    def __init__(self) -> None:
+        self._found: dict[tuple[object, ...], tuple[Any, T]] = {}
+
+    def put(self, tensor: Tensor, value: T) -> None:
+        """Remember something of a tensor as it is now."""
+        self._found[tensor_key(tensor)] = _weak(tensor), value
+
+    def take(self, tensor: Tensor) -> T | None:
+        """What is known of a tensor as it is now, which is then forgotten; None where it is not known."""
+        found = self._found.pop(tensor_key(tensor), None)
+        return None if found is None or _is_gone(found[0]) else found[1]
+
+    def overwrite(self, tensor: Tensor) -> None:
+        """Forget all that lies in the memory of a tensor."""
+        key = storage_key(tensor)
+        self._found = {known: entry for known, entry in self._found.items() if known[0] != key}
+
+    def take_gone(self) -> list[T]:
+        """What is known of tensors that are gone; it is then forgotten."""
+        gone = [key for key, (reference, _) in self._found.items() if _is_gone(reference)]
+        return [self._found.pop(key)[1] for key in gone]
+
+    def take_all(self) -> list[T]:
+        """All that is known; it is then forgotten."""
+        values = [value for _, value in self._found.values()]
+        self._found.clear()
+        return values
+
+
+def _weak(tensor: Tensor) -> Any:
+    try:
+        return StorageWeakRef(tensor.untyped_storage())
+    except (NotImplementedError, RuntimeError):
+        return weakref.ref(tensor)
+
+
+def _is_gone(reference: Any) -> bool:
+    return bool(reference.expired() if isinstance(reference, StorageWeakRef) else reference() is None)

@@ -1,0 +1,66 @@
+"""The tensors in what a module returns."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree
+
+from gradlab.errors import GradlabError
+
+
+def measurable(output: Any) -> list[tuple[str, Tensor]]:
+    """The floating-point and complex tensors in an output, each with where it lies: `""`, `"[1]"`, `"[key][0]"`.
+
+    Tuples, lists, mappings, dataclasses and what else `torch.utils._pytree` knows are looked into. The first tensor
+    has no place, whatever it lies in.
+    """
+    found = [(place, t) for place, t in _leaves(output, "") if t.is_floating_point() or t.is_complex()]
+    return [("", tensor) if number == 0 else (place, tensor) for number, (place, tensor) in enumerate(found)]
+
+
+def _leaves(value: Any, place: str) -> Iterator[tuple[str, Tensor]]:
+    if isinstance(value, Tensor):
+        yield place, value
+        return
+    for key, part in _parts(value):
+        yield from _leaves(part, f"{place}[{key}]")
+
+
+def _parts(value: Any) -> Iterator[tuple[Any, Any]]:
+    if isinstance(value, Mapping):
+        yield from value.items()
+    elif isinstance(value, tuple | list):
+        yield from enumerate(value)
+    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
+        yield from ((field.name, getattr(value, field.name)) for field in dataclasses.fields(value))
+    elif type(value) in _pytree.SUPPORTED_NODES:
+        yield from enumerate(_pytree.tree_leaves(value))
+
+
+def describe(output: Any) -> str:
+    """What an output without a measurable tensor is, in a word or two."""
+    return f"{str(output.dtype).removeprefix('torch.')} values" if isinstance(output, Tensor) else type(output).__name__
+
+
+def output_tensor(name: str, output: Any) -> Tensor:
+    """The first floating-point tensor that a layer returns.
+
+    Raises:
+        GradlabError: When it returns none.
+    """
+    for _, tensor in measurable(output):
+        if tensor.is_floating_point():
+            return tensor
+    raise GradlabError(f"layer {name} returns {describe(output)}, not a floating-point tensor: select another layer")
+
+
+def plain(tensor: Tensor) -> Tensor:
+    """The tensor inside those that `torch.func` wraps: its statistics over all elements are those of all examples."""
+    while torch._C._functorch.is_functorch_wrapped_tensor(tensor):
+        tensor = torch._C._functorch.get_unwrapped(tensor)
+    return tensor

@@ -1,0 +1,173 @@
+"""Forward passes as they are seen from inside: what runs, which pass it belongs to, and whether it came to its end."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
+from typing import Any, cast
+
+import torch
+from torch import nn
+from torch.utils.hooks import RemovableHandle
+
+from gradlab.errors import GradlabError
+from gradlab.probes.hooks import Hook, in_backward
+
+After = Callable[[nn.Module, Any], None]
+
+
+class Passes:
+    """Follows the calls of a model, or of its parts where they are called without it.
+
+    A pass is an outermost call: of the model, or of a part of it. Calls of a layer are counted within a pass. One
+    that ends in an exception has never been. What activation checkpointing runs again in the backward pass is none.
+
+    Args:
+        model: The root module.
+        modules: Those of its modules whose calls are followed, by name.
+        begin: Called before each pass with the name of the module that is called, and its arguments.
+        end: Called after it, with whether it came to its end.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        modules: dict[str, nn.Module],
+        begin: Callable[[str, tuple[Any, ...], dict[str, Any]], None],
+        end: Callable[[bool], None],
+    ) -> None:
+        self.model = model
+        self.modules = {"": model, **modules}
+        self._begin, self._end = begin, end
+        self._after: dict[str, After] = {}
+        self._first: list[tuple[nn.Module, RemovableHandle]] = []
+        self._last: list[tuple[nn.Module, RemovableHandle]] = []
+        self._running: list[tuple[str, BaseException | None]] = []
+        self._calls: Counter[str] = Counter()
+        self._thread = 0
+
+    def attach(self, stack: ExitStack, after: dict[str, After]) -> None:
+        """Register the hooks, their removal on the stack.
+
+        Args:
+            stack: For the handles.
+            after: What is called with modules and what they return, after all other people's hooks.
+        """
+        self._after = after
+        stack.callback(self._leave)
+        for name, module in self.modules.items():
+            if not isinstance(module, torch.jit.ScriptModule):
+                before, behind = Hook(self._before(name)), Hook(self._behind(name))
+                self.keep_first(stack, module, module.register_forward_pre_hook(before, prepend=True, with_kwargs=True))
+                self.keep_last(stack, module, module.register_forward_hook(behind, always_call=True))
+
+    def keep_first(self, stack: ExitStack, module: nn.Module, handle: RemovableHandle) -> None:
+        """Have a forward-pre hook called before all other people's."""
+        self._first.append((module, stack.enter_context(handle)))
+
+    def keep_last(self, stack: ExitStack, module: nn.Module, handle: RemovableHandle) -> None:
+        """Have a forward hook called after all other people's."""
+        self._last.append((module, stack.enter_context(handle)))
+
+    @property
+    def under_way(self) -> bool:
+        """Whether a pass is."""
+        return bool(self._running)
+
+    def is_running(self, name: str) -> bool:
+        """Whether a module is being called."""
+        return any(running == name for running, _ in self._running)
+
+    def count(self, name: str) -> int:
+        """The number of this call in the pass, from 1."""
+        self._calls[name] += 1
+        return self._calls[name]
+
+    def _before(self, name: str) -> Callable[[nn.Module, Any, Any], None]:
+        def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            if in_backward():
+                return
+            if self._running:
+                self._check_thread()
+                if self.is_running(name) and not _is_recursive(module):
+                    # Something that hooks are not told of, such as Ctrl-C, has ended the pass.
+                    self._leave()
+            if not self._running:
+                if getattr(module, "_is_replica", False):
+                    raise GradlabError(
+                        "DataParallel runs copies of the model in several threads, whose calls cannot be told apart: "
+                        "probe it on one device, or use DistributedDataParallel"
+                    )
+                self._thread = threading.get_ident()
+                self._calls.clear()
+                self._take_places()
+                self._begin(name, args, kwargs)
+            self._running.append((name, sys.exc_info()[1]))
+
+        return hook
+
+    def _behind(self, name: str) -> Callable[[nn.Module, Any, Any], None]:
+        def hook(module: nn.Module, args: Any, output: Any) -> None:
+            if in_backward() or not self.is_running(name):
+                return
+            while self._running[-1][0] != name:
+                self._running.pop()
+            # Called in the course of an exception as well, which is then another one than before the call.
+            whole = self._running[-1][1] is sys.exc_info()[1]
+            try:
+                if whole and name in self._after:
+                    self._after[name](module, output)
+            except BaseException:
+                whole = False
+                raise
+            finally:
+                self._running.pop()
+                if not self._running:
+                    self._end(whole)
+
+        return hook
+
+    def _check_thread(self) -> None:
+        if threading.get_ident() != self._thread:
+            raise GradlabError(
+                f"{type(self.model).__name__} runs in two threads at once, whose calls cannot be told apart: run one "
+                "after the other, or a copy of the model in each"
+            )
+
+    def _leave(self) -> None:
+        if self._running:
+            self._running.clear()
+            self._end(False)
+
+    def _take_places(self) -> None:
+        """Put hooks in front of those that others have registered in the meantime, and behind them."""
+        for module, handle in self._first:
+            hooks = cast("OrderedDict[int, Any]", module._forward_pre_hooks)
+            if _strangers(hooks.items(), handle.id):
+                hooks.move_to_end(handle.id, last=False)
+        for module, handle in self._last:
+            hooks = cast("OrderedDict[int, Any]", module._forward_hooks)
+            if _strangers(reversed(hooks.items()), handle.id):
+                hooks.move_to_end(handle.id)
+
+
+def _strangers(hooks: Iterable[tuple[int, Any]], own: int) -> bool:
+    """Whether somebody else's hook comes before one's own."""
+    for number, hook in hooks:
+        if number == own:
+            return False
+        if not isinstance(hook, Hook):
+            return True
+    return False
+
+
+def _is_recursive(module: nn.Module) -> bool:
+    """Whether a call of a module is made within another one of it."""
+    code, calls, frame = nn.Module._call_impl.__code__, 0, sys._getframe(1)
+    while frame.f_back is not None:
+        frame = frame.f_back
+        calls += frame.f_code is code and frame.f_locals.get("self") is module
+    return calls > 1

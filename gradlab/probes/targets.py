@@ -1,0 +1,150 @@
+"""What a model's responses are the outputs of: layers, and weights that are applied without one."""
+
+from __future__ import annotations
+
+import fnmatch
+from dataclasses import dataclass, field
+
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _NormBase
+
+from gradlab.errors import UsageError
+from gradlab.probes.selection import Selection, _each, _is_glob, _matching, _nothing, _words
+from gradlab.probes.weights import WeightRow, layer_kind, weight_rows
+
+SCRIPTED = "inside a scripted module, which runs no Python hooks"
+GAIN = "a normalization's, which scales the signal element by element"
+ADDED = "added to the signal, not applied to it"
+NOT_RUN = "not run"
+
+
+@dataclass(frozen=True, eq=False)
+class Target:
+    """What a response is measured of.
+
+    Attributes:
+        name: The layer's qualified name, or that of the row of a weight which is no module's own.
+        kind: As tables print it.
+        module: Whose output it is; None for a weight that is applied by a function.
+        rows: The weights behind it.
+        is_layer: Whether it is a weight layer, whose response may be the output of a normalization.
+        shortcut: Whether it is the projection of a shortcut.
+    """
+
+    name: str
+    kind: str
+    module: nn.Module | None
+    rows: list[WeightRow] = field(default_factory=list)
+    is_layer: bool = True
+    shortcut: bool = False
+
+
+@dataclass(frozen=True)
+class Targets:
+    """What is measured of a model.
+
+    Attributes:
+        chosen: By name, in the order in which the model registers them.
+        left_out: Why a row of `weight_rows` has no response, by its name.
+        asked: Whether somebody asked for these, so that one without a response is an error.
+    """
+
+    chosen: dict[str, Target]
+    left_out: dict[str, str]
+    asked: bool
+
+
+def is_normalization(module: nn.Module) -> bool:
+    """Whether a module normalizes: torch's own classes, and leaf modules without a matrix whose class name says so."""
+    if isinstance(module, _NormBase | nn.GroupNorm | nn.LayerNorm | nn.RMSNorm | nn.LocalResponseNorm):
+        return True
+    if "norm" not in type(module).__name__.lower() or any(module.children()):
+        return False
+    return not any(sum(size > 1 for size in p.shape) > 1 for p in module.parameters(recurse=False))
+
+
+def response_targets(model: nn.Module, layers: Selection = None) -> Targets:
+    """Choose what is measured.
+
+    Args:
+        model: Any module.
+        layers: None takes every weight that is applied to a signal: layers that have one, the projections of
+            `nn.MultiheadAttention`, and parameters of two or more dimensions that functions apply; every module with
+            parameters, where none has two dimensions. A glob selects among these; a name, class or predicate
+            selects modules as they are.
+
+    Raises:
+        UsageError: When nothing is selected, or there is no module or weight of a name.
+    """
+    everything, left_out = _weights(model)
+    if layers is None:
+        chosen = everything or _modules_with_parameters(model)
+        if not chosen:
+            _nothing(model, "a weight", ())
+        return Targets(chosen, left_out, asked=False)
+    modules = {name: module for name, module in model.named_modules() if name or name in everything}
+    found: dict[str, Target] = {}
+    for wanted in _each(layers):
+        if not isinstance(wanted, str):
+            names = _matching(modules, wanted)
+        elif _is_glob(wanted):
+            names = fnmatch.filter(everything, wanted)
+        else:
+            names = [wanted] if wanted in everything or wanted in modules else []
+            if not names:
+                _nothing(model, repr(wanted), everything or modules)
+        for name in names:
+            found[name] = everything.get(name) or _as_it_is(name, modules[name])
+    if not found:
+        _nothing(model, _words(layers), everything or modules)
+    for name, target in found.items():
+        if isinstance(target.module, torch.jit.ScriptModule):
+            raise UsageError(f"{name} is scripted and runs no Python hooks: probe the module it was scripted from")
+    order = {name: place for place, name in enumerate([*modules, *everything])}
+    order |= {name: order[t.rows[0].module] for name, t in everything.items() if t.module is None and t.rows}
+    chosen = dict(sorted(found.items(), key=lambda item: order.get(item[0], 0)))
+    return Targets(chosen, left_out, asked=True)
+
+
+def _weights(model: nn.Module) -> tuple[dict[str, Target], dict[str, str]]:
+    """Every weight that may be applied, and why the others are not."""
+    modules = dict(model.named_modules(remove_duplicate=False))
+    scripted = [name for name, module in modules.items() if isinstance(module, torch.jit.ScriptModule)]
+    found: dict[str, Target] = {}
+    left_out: dict[str, str] = {}
+    rows = weight_rows(model).values()
+    above = _above({row.module for row in rows})
+    for row in rows:
+        module = modules[row.module]
+        if any(row.module == name or row.module.startswith(f"{name}.") for name in scripted):
+            left_out[row.name] = SCRIPTED
+        elif is_normalization(module):
+            left_out[row.name] = GAIN
+        elif isinstance(module, nn.RNNBase | nn.RNNCellBase):
+            target = found.setdefault(row.module, Target(row.module, row.kind, module))
+            target.rows.append(row)
+        elif row.name == row.module:
+            found[row.name] = Target(row.name, row.kind, module, [row], row.module not in above, row.shortcut)
+        else:
+            found[row.name] = Target(row.name, row.kind, None, [row])
+    return found, left_out
+
+
+def _above(names: set[str]) -> set[str]:
+    """The modules in which those of some names lie."""
+    parts = [name.split(".") for name in names if name]
+    return {".".join(each[:length]) for each in parts for length in range(len(each))}
+
+
+def _modules_with_parameters(model: nn.Module) -> dict[str, Target]:
+    return {
+        name: _as_it_is(name, module)
+        for name, module in model.named_modules()
+        if next(module.parameters(recurse=False), None) is not None
+        and not isinstance(module, torch.jit.ScriptModule)
+    }
+
+
+def _as_it_is(name: str, module: nn.Module) -> Target:
+    return Target(name, layer_kind(module), module, is_layer=False)

@@ -1,0 +1,44 @@
+"""Which weights have no response, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from gradlab.probes.finder import ResponseFinder
+from gradlab.probes.targets import ADDED, GAIN, NOT_RUN, SCRIPTED
+
+VECTORS = "vectors and scalars, which have no response of their own"
+
+_SAID = (SCRIPTED, NOT_RUN)
+"""Reasons that are told in a note as well, since something else may have been meant."""
+
+
+def reasons(finder: ResponseFinder) -> dict[str, str]:
+    """Why rows of weights have no response, by the row's name.
+
+    Args:
+        finder: After the passes that were measured.
+    """
+    found = dict(finder.targets.left_out)
+    for name, target in finder.targets.chosen.items():
+        if name in finder.silent:
+            found |= {row.name: finder.silent[name] for row in target.rows}
+        elif name not in finder.called:
+            added = target.module is None and name in finder.applications.seen
+            found |= {row.name: ADDED if added else NOT_RUN for row in target.rows}
+    return found
+
+
+def unmeasured_notes(left_out: Mapping[str, str]) -> list[str]:
+    """A sentence for each reason that the reader should know of.
+
+    Args:
+        left_out: The reason for each name.
+    """
+    notes = []
+    for reason in dict.fromkeys(left_out.values()):
+        if reason in _SAID or reason not in (ADDED, GAIN):
+            names = [name or "the model itself" for name, why in left_out.items() if why == reason]
+            shown = ", ".join(names[:3]) + (f", … ({len(names)} in all)" if len(names) > 3 else "")
+            notes.append(f"{shown}: {'did not run' if reason == NOT_RUN else reason}; not measured")
+    return notes

@@ -1,0 +1,130 @@
+"""The gradient of one response, reduced as it arrives."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gradlab.probes.backward_passes import keeps_graph
+from gradlab.stats import row_norms
+
+LOST = "several passes"
+OVERWRITTEN = "overwritten"
+
+
+class Watch:
+    """Takes in the gradient with respect to the value that a tensor has now, as hooks of other people leave it.
+
+    Gradients of several backward passes through one graph are gradients of a sum of losses: they add up as vectors.
+    The first is kept for that as long as the graph is, and not otherwise.
+
+    Args:
+        tensor: Part of a graph.
+        part: Of its last dimension the place of the part that is meant, among so many equal ones.
+        counts: Whether the backward pass under way is to be taken in.
+        arrived: Called with this at each gradient.
+    """
+
+    def __init__(
+        self,
+        tensor: Tensor,
+        part: tuple[int, int] | None,
+        counts: Callable[[], bool],
+        arrived: Callable[[Watch], None],
+    ) -> None:
+        self.numel = 0
+        self.lost: str | None = None
+        self._part, self._counts, self._arrived = part, counts, arrived
+        self._rows: Tensor | None = None
+        self._kept: Tensor | None = None
+        self._handles = [_hook(tensor, self._take)]
+        self._version: Tensor | None = None
+        if tensor._is_view() and tensor.grad_fn is not None:
+            self._follow(tensor)
+
+    def remove(self) -> None:
+        """Take in nothing any more."""
+        for handle in self._handles:
+            handle.remove()
+
+    def rows(self) -> Tensor | None:
+        """Norms of rows of the gradient so far: its norm is theirs."""
+        return self._rows if self._kept is None else row_norms(self._kept)
+
+    def reset(self) -> None:
+        """Forget what has arrived: what follows belongs to another step."""
+        self._rows = self._kept = self.lost = None
+
+    def _take(self, gradient: Tensor) -> None:
+        if not self._counts():
+            return
+        with torch.no_grad():
+            gradient = gradient.detach()
+            if self._part is not None:
+                gradient = gradient.chunk(self._part[1], -1)[self._part[0]]
+            if self._rows is not None:
+                # Its first gradient is gone: nobody said that another would come.
+                self.lost = LOST
+            total = gradient if self._kept is None else self._kept + gradient
+            if keeps_graph():
+                self._kept = total
+            else:
+                self._rows, self._kept = row_norms(total), None
+        self.numel = gradient.numel()
+        self._arrived(self)
+
+    def _follow(self, view: Tensor) -> None:
+        """See to a view that is changed in place: autograd then takes another way, to what it is a view of.
+
+        Where it is a view of a whole tensor that nothing else is known to use, the gradient there is the same.
+        """
+        base = view._base
+        assert base is not None
+        # Shares the count of changes, and none of the memory.
+        self._version = view.detach()
+        self._version.data = torch.empty(0, dtype=view.dtype, device=view.device)
+        before = self._version._version
+        whole = base.grad_fn is not None and base.numel() == view.numel() and _is_dense(view)
+
+        def at_base(gradient: Tensor) -> None:
+            if self._version is None or self._version._version == before or not self._counts():
+                return
+            if whole:
+                self._rows = self._kept = None
+                self._take(gradient)
+            else:
+                self.lost = OVERWRITTEN
+                self._arrived(self)
+
+        if base.grad_fn is not None:
+            self._handles.append(_hook(base, at_base))
+
+
+def _hook(tensor: Tensor, take: Callable[[Tensor], None]) -> Any:
+    """Have the gradient at a tensor as it is now taken in, after all hooks on the tensor.
+
+    Not by a hook on the tensor, for those that others set later would change the gradient afterwards.
+    """
+    if tensor.grad_fn is None:
+        return tensor.register_hook(take)
+    number = tensor.output_nr
+
+    def before(gradients: tuple[Tensor | None, ...]) -> None:
+        gradient = gradients[number]
+        if gradient is not None:
+            take(gradient)
+
+    return tensor.grad_fn.register_prehook(before)
+
+
+def _is_dense(tensor: Tensor) -> bool:
+    """Whether each element has a place of its own, and none lies between them."""
+    expected = 1
+    for stride, size in sorted((st, si) for st, si in zip(tensor.stride(), tensor.shape, strict=True) if si > 1):
+        if stride != expected:
+            return False
+        expected *= size
+    return True
