@@ -16,7 +16,7 @@ from gradlab.errors import GradlabError, UsageError
 from gradlab.experiments.subjects import BatchNormMode, copy_of, forward
 from gradlab.models import batch_statistics
 from gradlab.probes import ExampleGradients, ParameterGradients, ResponseGradients
-from gradlab.probes.selection import Selection
+from gradlab.probes.selection import Selection, depth_layers
 from gradlab.results import GradientsResult
 from gradlab.results.gradients import TOTAL
 from gradlab.stats import l2_norms
@@ -78,18 +78,27 @@ def measure(part: Pass, dtype: torch.dtype, count: Callable[[int], None] | None 
     parameters = list(model.parameters())
     if parameters and not any(parameter.requires_grad for parameter in parameters):
         raise GradlabError(f"{part.label}: every parameter is frozen (requires_grad is off): there is no gradient")
-    probes: list[Probe] = [ParameterGradients(model, part.layers), ResponseGradients(model, part.layers)]
+    # Of a network of convolutions and linear layers, those that count towards its depth.
+    chosen = depth_layers(model) if part.layers is None else part.layers
+    probes: list[Probe] = [ParameterGradients(model, chosen), ResponseGradients(model, chosen)]
     if part.per_example:
         probes.append(ExampleGradients(model, part.layers, reduction="sum"))
     losses, facts = _run(part, model, probes, dtype, count)
-    result = GradientsResult.join([probe.result(part.label) for probe in probes])
+    results = [probe.result(part.label) for probe in probes]
+    # Single examples are measured in every layer, for the sake of the total.
+    rows = {TOTAL, *results[0].frame["layer"], *results[1].frame["layer"]}
+    for one in results[2:]:
+        one.frame = one.frame[one.frame["layer"].isin(rows)]
+    result = GradientsResult.join(results)
     if part.per_example:
         _fill_total(result, parameters if part.layers is None else None)
     # Over the images of the whole measurement, where their gradients were summed up.
     result.frame = averaged(result.frame, 1 if part.bn == "batch" else part.images)
     if isinstance(probes[-1], ExampleGradients):
-        result.examples = _with_losses(probes[-1].examples(), losses, part.label)
-    result.record["networks"] = [{"network": part.label, **facts}]
+        examples = probes[-1].examples()
+        examples = examples[examples["layer"].isin(rows)]
+        result.examples = _with_losses(examples, losses, part.label)
+    result.record["networks"] = [{"network": part.label, "coverage": result.facts(part.label).get("coverage"), **facts}]
     return result
 
 
@@ -159,7 +168,7 @@ def losses_of_examples(part: Pass, output: Tensor, labels: Tensor | None) -> Ten
     if output.ndim == 0 or not output.numel():
         raise GradlabError(f"{part.label} returns no tensor, so it has no loss")
     if part.loss == "sum":
-        return output.flatten(1).sum(1)
+        return output.reshape(len(output), -1).sum(1)
     data = part.stream.dataset.name
     if labels is None:
         raise UsageError(f"{data} has no labels, which cross-entropy needs: loss sum (--loss sum) does without")

@@ -214,6 +214,7 @@ def _facts(passes: Sequence[Pass], result: GradientsResult, digests: list[str | 
     parts = result.record["networks"]
     accuracy = parts[0]["accuracy"] if len(parts) == 1 and is_trained(first.model) else None
     return network_facts(first.model, first.label) | {
+        "coverage": parts[0].get("coverage"),
         "digests": digests,
         "depth": len(weighted_layers(first.model)),
         "bn": first.bn if has_batch_norm(first.model) else "none",

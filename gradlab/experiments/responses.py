@@ -29,7 +29,8 @@ from gradlab.models import batch_statistics, fold_batch_norm, is_foldable
 from gradlab.networks import build
 from gradlab.probes import ResponseStd, predicted_response_std
 from gradlab.probes.responses import response_row
-from gradlab.probes.selection import Selection
+from gradlab.probes.selection import Selection, paper_layers
+from gradlab.probes.targets import response_targets
 from gradlab.results import ResponsesResult, Stopwatch, make_record
 
 
@@ -62,7 +63,8 @@ def responses(
         seed: Seed of initial weights and of noise.
         bn: `eval` normalizes with running statistics (the default for trained weights), `batch` with those
             of each batch (the default for initial weights); either way no buffer changes.
-        layers: As in `ResponseStd`.
+        layers: As in `ResponseStd`, but None takes the layers of the paper's figure: a convolutional network's
+            convolutions without the projections of shortcuts, and every layer of any other.
         normalize: Normalization of the images, one for all networks or one each; by default what each
             network's weights were trained with, else the data set's own.
         exact: Centred float64 statistics, for responses with a mean far from 0.
@@ -83,14 +85,17 @@ def responses(
     for spec, normalization in asked:
         model = build(spec, weights, seed=seed) if isinstance(spec, str) else spec
         label = unique_label(label_of(model), [result.networks[0] for result in results])
+        chosen = paper_layers(model) if layers is None else layers
         if no_data:
-            result = _predicted(model, label, layers)
+            result = _predicted(model, label, chosen)
         else:
             stream = batches(data, batch_size, model, device=where, images=images, normalize=normalization, seed=seed)
             mode = bn or ("eval" if is_trained(model) else "batch")
-            result = _measured(model, label, stream, mode, layers, exact, normalization, progress)
+            result = _measured(model, label, stream, mode, chosen, exact, normalization, progress)
         results.append(result)
     result = ResponsesResult.concat(results)
+    if not result.frame["shortcut"].any():
+        result.frame = result.frame.drop(columns="shortcut")
     for facts in result.record["networks"]:
         if same_recipe and facts["recipe"] is None:
             facts["recipe"] = "taken to be the same"
@@ -147,7 +152,7 @@ def _measured(
         result.frame["predicted_std"] = result.frame["layer"].map(predicted_response_std(model, layers))
     accuracy = correct.item() / stream.count if comparable else None
     classes = logits.shape[1] if comparable else 0
-    facts = network_facts(model, label) | {
+    facts = {**result.facts(label), **network_facts(model, label)} | {
         "bn": mode if has_batch_norm(model) else "none",
         "data": stream.dataset.name,
         "images": stream.count,
@@ -176,9 +181,9 @@ def runner(model: nn.Module, mode: BatchNormMode) -> nn.Module:
 
 
 def _predicted(model: nn.Module, label: str, layers: Selection) -> ResponsesResult:
-    predicted = predicted_response_std(model, layers)
+    predicted, targets = predicted_response_std(model, layers), response_targets(model, layers).chosen
     rows = [
-        response_row(layer, index, model.get_submodule(layer), std)
+        response_row(layer, index, targets[layer], std)
         for index, (layer, std) in enumerate(predicted.items(), 1)
     ]
     notes = []

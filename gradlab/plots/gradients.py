@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 
+from gradlab.plots.kinds import kind_marks, mark_handles, plot_marks
 from gradlab.plots.networks import common_weights, legend_columns, lone_marker, network_labels, network_styles
 from gradlab.plots.theme import COLUMN_WIDTH, FAMILY_DASHES, family_colors
 
@@ -26,25 +27,30 @@ _MARKERS = {"plain": "s", "residual": "o"}
 
 
 def plot_gradients(frame: pd.DataFrame, ax: Axes, value: str = "grad_norm") -> Axes:
-    """Draw norms against depth on a logarithmic axis, a line a network, with theory where there is any.
+    """Draw norms against depth on a logarithmic axis, with theory where there is any.
 
-    Over seeds the line is the geometric mean, the band its standard error. Theory gives ratios between layers of one
-    shape: it is drawn through the mean of each run of them.
+    A line goes through the layers of the body of each network; all others have marks by their kinds. Over seeds both
+    are of the geometric mean, the band of its standard error. Theory gives ratios between layers of one shape: it is
+    drawn through the mean of each run of them.
 
     Args:
-        frame: Layers of a gradients frame, those of the body.
+        frame: Layers of a gradients frame; its column body tells which are compared across depth, without one all are.
         ax: Where to draw.
         value: A column of `LABELS`.
 
     Returns:
         The axes drawn on.
     """
+    frame = _marked(frame)
+    marks = kind_marks(frame.loc[~frame["body"], "mark"])
     for network, style in network_styles(list(dict.fromkeys(frame["network"]))).items():
-        rows = frame[(frame["network"] == network) & (frame[value] > 0) & np.isfinite(frame[value])]
+        drawn = frame[(frame["network"] == network) & (frame[value] > 0) & np.isfinite(frame[value])]
+        plot_marks(_over_seeds(drawn[~drawn["body"]], value), ax, value, style["color"], marks)
+        rows = drawn[drawn["body"]]
         logs = np.log(rows[value].astype(float)).groupby([rows["index"], rows["call"]])
         index = logs.mean().index.get_level_values(0).astype(float)
         mean, error = logs.mean().to_numpy(), (logs.std() / np.sqrt(logs.count())).fillna(0).to_numpy()
-        ax.plot(index, np.exp(mean), marker=lone_marker(index), **style)
+        ax.plot(index, np.exp(mean), marker="." if marks else lone_marker(index), **style)
         ax.fill_between(
             index, np.exp(mean - error), np.exp(mean + error), color=style["color"], alpha=0.25, linewidth=0
         )
@@ -56,6 +62,22 @@ def plot_gradients(frame: pd.DataFrame, ax: Axes, value: str = "grad_norm") -> A
     ax.set_xlim(left=0)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
     return ax
+
+
+def _marked(frame: pd.DataFrame) -> pd.DataFrame:
+    """The frame with the columns body, shortcut, and mark: what tells a layer from those of the body."""
+    missing = {name: default for name, default in (("body", True), ("shortcut", False)) if name not in frame}
+    frame = frame.assign(**missing)
+    kinds = frame["kind"].astype(str)
+    alike = kinds.isin(kinds[frame["body"]]) & ~frame["shortcut"]
+    return frame.assign(mark=kinds.where(~alike, kinds + " of other shapes"))
+
+
+def _over_seeds(rows: pd.DataFrame, value: str) -> pd.DataFrame:
+    """A row a layer and call: its geometric mean."""
+    logs = rows.assign(**{value: np.log(rows[value].astype(float))})
+    means = logs.groupby(["index", "call", "mark", "shortcut"], sort=False)[value].mean().reset_index()
+    return means.assign(**{value: np.exp(means[value])})
 
 
 def _plot_theory(rows: pd.DataFrame, ax: Axes, value: str) -> None:
@@ -116,7 +138,7 @@ def gradients_figure(frame: pd.DataFrame, summary: pd.DataFrame, figure: Figure,
     """Draw norms against depth above and, for several networks, first-to-last ratios against their depth below.
 
     Args:
-        frame: Layers of a gradients frame, those of the body.
+        frame: Layers of a gradients frame, as `plot_gradients` takes them.
         summary: Its summary.
         figure: An empty figure; it gets the width of a column.
         value: A column of `LABELS`.
@@ -130,7 +152,10 @@ def gradients_figure(frame: pd.DataFrame, summary: pd.DataFrame, figure: Figure,
     theory = bool(frame["theory"].notna().any())
     panels = 2 if len(networks) > 1 else 1
     common = common_weights(networks)
-    legend_rows = -(-(len(networks) + theory) // columns) + bool(common)
+    marked = _marked(frame)
+    others = marked[~marked["body"] & (marked[value] > 0)]
+    kinds = mark_handles(others, kind_marks(marked.loc[~marked["body"], "mark"]))
+    legend_rows = -(-(len(networks) + theory + len(kinds)) // columns) + bool(common)
     figure.set_layout_engine("constrained", h_pad=0.03, w_pad=0.02)
     figure.set_size_inches(COLUMN_WIDTH, 0.1 + (2.2, 3.7)[panels - 1] + 0.13 * legend_rows)
     upper, *lower = figure.subplots(panels, 1, squeeze=False, height_ratios=(1.3, 1)[:panels])[:, 0]
@@ -143,6 +168,7 @@ def gradients_figure(frame: pd.DataFrame, summary: pd.DataFrame, figure: Figure,
     ]
     if theory:
         handles.append(Line2D([], [], label="theory, infinite width", **_THEORY))
+    handles += kinds
     title = f"weights: {common}" if common else None
     figure.legend(handles=handles, loc="outside upper center", ncols=columns, title=title)
     return figure

@@ -59,6 +59,21 @@ def module_rows(model: nn.Module, name: str) -> list[WeightRow]:
     return [row for row in weight_rows(model, "all").values() if f"{row.module}.".startswith(inner)]
 
 
+def depth_of(model: nn.Module) -> int:
+    """The layers that count towards a network's depth: those that apply a weight, without the projections of shortcuts.
+
+    The query, key and value of `nn.MultiheadAttention` count as one, as do the weights of a recurrent layer.
+    """
+    rows = weight_rows(model).values()
+    return len(
+        {
+            row.name if row.name == row.module else row.module
+            for row in rows
+            if not row.shortcut and row.kind != "parameter"
+        }
+    )
+
+
 def _is_among(part: Part, seen: set[tuple[int, str]]) -> bool:
     """Whether a part was seen, or the whole parameter that it is of."""
     return _key(part) in seen or (id(part.parameter), str(None)) in seen

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -12,10 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from gradlab.errors import GradlabError, UsageError
-from gradlab.probes.gradient_notes import gradient_notes
-from gradlab.probes.hooks import Hook
+from gradlab.probes.coverage import coverage_of, depth_of
+from gradlab.probes.execution import ExecutionOrder
+from gradlab.probes.gradient_notes import gradient_notes, shared_notes
+from gradlab.probes.scaling import UnscaleRecord, watch_unscaling
 from gradlab.probes.schedule import Schedule, StepProbe
-from gradlab.probes.selection import Selection, layer_kind, select_weight_layers
+from gradlab.probes.selection import Selection, select_rows
+from gradlab.probes.weights import Parameters, Part
 from gradlab.results import GradientsResult
 from gradlab.stats import l2_norms
 
@@ -25,7 +28,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class _Step:
-    """One measured step: why a weight has no gradient, and the norms of the others and of all weights."""
+    """One measured step: why a part has no gradient, and the norms of the others and of all parts."""
 
     step: int
     absent: list[str | None]
@@ -33,7 +36,7 @@ class _Step:
 
 
 class ParameterGradients(StepProbe):
-    """Measures the L2 norm of every weight layer's gradient, its RMS, and its size relative to the weight.
+    """Measures the L2 norm of every weight's gradient, its RMS, and its size relative to the weight.
 
         with gl.ParameterGradients(model, every=100) as probe:
             for images, labels in loader:
@@ -43,22 +46,26 @@ class ParameterGradients(StepProbe):
                 optimizer.zero_grad()
         probe.result()
 
-    A layer's gradient is that of its weight, without its bias; of a layer that has no `weight`, that of all its
-    own parameters, and of a parametrized one, that of what its weight is computed from. Norms are taken in
+    What is measured is `.grad` as it is when `step` is called, whatever passes it came of: after `clip_grad_norm_` it
+    is the clipped gradient. A layer's gradient is that of its weight, without its bias, and where the weight is
+    computed (parametrized, pruned, with weight or spectral norm), of what it is computed from. Norms are taken in
     float64 on the model's device, which nothing waits for until the result is asked for. Gradients that are
     DTensors count with all their shards; `step` is then to be called by every process.
 
     Args:
         model: Any `torch.nn.Module`.
-        layers: What to measure: a glob, a class, a predicate, or None for every convolution and linear layer but
-            the projections of shortcuts (see `select_weight_layers`).
+        layers: What to measure: names or globs, a class, a predicate, or None for every parameter of two or more
+            dimensions, of modules of any class (see `select_rows`). A module that is no layer is measured by all
+            parameters below it.
+        parameters: `weights`, or `all` for rows of biases, gains and every other parameter as well: `totals` then
+            gives what `clip_grad_norm_` returns.
         every: Measure every so many steps, or where a function of the step's number says so (`log_spaced`).
-        scaler: The GradScaler of mixed-precision training: its scale is divided out, unless its `unscale_` has
-            been called in this step.
+        scaler: The GradScaler of mixed-precision training: its scale is divided out of the gradients of those
+            optimizers for which `unscale_` has not been called in this step.
 
     Raises:
-        UsageError: When no layer with parameters is selected, or the model is wrapped in FullyShardedDataParallel,
-            which flattens parameters: `fully_shard` keeps them.
+        UsageError: When no layer with parameters is selected, a parameter has no shape yet, or the model is wrapped in
+            FullyShardedDataParallel, which flattens parameters: `fully_shard` keeps them.
     """
 
     def __init__(
@@ -66,6 +73,7 @@ class ParameterGradients(StepProbe):
         model: nn.Module,
         layers: Selection = None,
         *,
+        parameters: Parameters = "weights",
         every: Schedule = 1,
         scaler: GradScaler | None = None,
     ) -> None:
@@ -75,48 +83,56 @@ class ParameterGradients(StepProbe):
                 "FullyShardedDataParallel flattens parameters, so that layers have no gradients of their own: "
                 "shard the model with torch.distributed.fsdp.fully_shard, whose gradients are measured over all shards"
             )
-        self.layers = select_weight_layers(self.model, layers)
-        self._weights = {name: weights_of(name, module) for name, module in self.layers.items()}
-        self._parameters = [weight for weights in self._weights.values() for weight in weights]
-        self._executed: dict[str, None] = {}
+        self.layers = select_rows(self.model, layers, parameters)
+        # Each part once, whichever rows have it.
+        self._parts = list({_key(part): part for row in self.layers.values() for part in row.parts}.values())
+        self._numbers = {_key(part): number for number, part in enumerate(self._parts)}
+        self._homes = [(part, home) for part in self._parts if (home := _home(self.model, part)) is not None]
+        self._executed = ExecutionOrder(self.model, self.layers)
+        self._record: UnscaleRecord | None = None
         self._steps: list[_Step] = []
 
     def _attach(self, stack: ExitStack) -> None:
-        if self._compiled:
-            return
-        for name, module in self.layers.items():
-            if name not in self._executed:
-                stack.enter_context(module.register_forward_pre_hook(Hook(self._notice(name))))
+        if self.scaler is not None and self.scaler.is_enabled():
+            self._record = watch_unscaling(self.scaler, stack)
+        if not self._compiled:
+            self._executed.attach(stack)
 
     def _refuse_silence(self, stack: ExitStack) -> None:
         """Parameters' gradients need no hooks, so compiled code may stay compiled."""
 
-    def _notice(self, name: str) -> Callable[[nn.Module, Any], None]:
-        def hook(module: nn.Module, args: Any) -> None:
-            self._executed.setdefault(name)
-
-        return hook
-
     @torch.no_grad()
     def _measure(self) -> None:
-        found = [weight.grad for weight in self._parameters if weight.requires_grad and weight.grad is not None]
+        self._check_in_place()
+        # Of a parameter that stands in several rows the gradient is asked for once: it may be a new tensor each time.
+        grads = {id(part.parameter): part.parameter.grad for part in self._parts if part.parameter.requires_grad}
         missing = "not reached" if any(p.grad is not None for p in self.model.parameters()) else "cleared"
         absent = [
-            "frozen" if not weight.requires_grad else missing if weight.grad is None else None
-            for weight in self._parameters
+            "frozen" if not part.parameter.requires_grad else missing if grads[id(part.parameter)] is None else None
+            for part in self._parts
         ]
-        norms = l2_norms([*found, *self._parameters])
-        if found and not self._unscaled():
-            norms[: len(found)] /= self._scale(norms.device)
+        there = [
+            (part, grads[id(part.parameter)]) for part, reason in zip(self._parts, absent, strict=True) if not reason
+        ]
+        weights = [part.of(part.parameter) for part in self._parts]
+        norms = l2_norms([*(part.of(grad) for part, grad in there if grad is not None), *weights])
+        if there and self._record is not None:
+            free, scale = self._record.parameters(), torch.as_tensor(self._scale(norms.device))
+            one = torch.ones_like(scale)
+            norms[: len(there)] /= torch.stack([one if id(part.parameter) in free else scale for part, _ in there])
         self._steps.append(_Step(self.steps, absent, norms))
 
-    def _unscaled(self) -> bool:
-        """Whether the gradients are free of the scale already; there is no public way to ask."""
-        states = getattr(self.scaler, "_per_optimizer_states", {})
-        return any(state["stage"].name == "UNSCALED" for state in states.values())
+    def _check_in_place(self) -> None:
+        """Refuse to read gradients of parameters that the model has no longer."""
+        replaced = [part.name for part, (own, key) in self._homes if own.get(key) is not part.parameter]
+        if replaced:
+            raise GradlabError(
+                f"{', '.join(replaced[:3])}{', …' if len(replaced) > 3 else ''}: replaced by another parameter since "
+                "the probe was made; make the probe after the model is wrapped, loaded, pruned or parametrized"
+            )
 
     def result(self, network: str | None = None) -> GradientsResult:
-        """The measurement so far: one row a layer and step, in order of execution.
+        """The measurement so far: one row a weight and step, in order of execution.
 
         Args:
             network: What to call the model; by default its name from `gl.build`, else its class.
@@ -124,8 +140,17 @@ class ParameterGradients(StepProbe):
         Raises:
             GradlabError: When no step was measured.
         """
-        rows = self.rows()
-        return GradientsResult.from_rows(self._name(network), rows, gradient_notes(rows))
+        rows, totals = [], []
+        for step, norms in self._fetched():
+            rows += self._rows(step, norms)
+            totals.append(self._total(step, norms))
+        facts = {
+            "depth": depth_of(self.model),
+            "coverage": coverage_of(self.model, self.layers.values()).as_record(),
+            "totals": totals,
+        }
+        notes = [*gradient_notes(rows), *shared_notes(self.layers.values())]
+        return GradientsResult.from_rows(self._name(network), rows, notes, facts)
 
     def rows(self) -> list[dict[str, Any]]:
         """The rows of `result`, as plain values.
@@ -133,6 +158,18 @@ class ParameterGradients(StepProbe):
         Raises:
             GradlabError: When no step was measured.
         """
+        return [row for step, norms in self._fetched() for row in self._rows(step, norms)]
+
+    def totals(self) -> list[dict[str, Any]]:
+        """What is measured of all parts together, as plain values: one dict a step, as rows but without a layer.
+
+        Raises:
+            GradlabError: When no step was measured.
+        """
+        return [self._total(step, norms) for step, norms in self._fetched()]
+
+    def _fetched(self) -> Iterator[tuple[_Step, list[tuple[float, float]]]]:
+        """Every step, with the norms of gradient and value of each part, in one transfer."""
         if not self._steps:
             raise GradlabError(
                 "the probe has measured no step: call probe.step() after each backward pass, before the optimizer's "
@@ -140,48 +177,56 @@ class ParameterGradients(StepProbe):
             )
         lengths = [len(step.norms) for step in self._steps]
         values = torch.cat([step.norms for step in self._steps]).cpu().split(lengths)
-        rows = []
         for step, norms in zip(self._steps, values, strict=True):
-            rows += self._rows(step, norms.tolist())
-        return rows
+            # Norms of the gradients that are there, then those of all parts.
+            found = iter(norms.tolist())
+            gradients = [math.nan if reason else next(found) for reason in step.absent]
+            yield step, list(zip(gradients, found, strict=True))
 
-    def _rows(self, step: _Step, norms: Sequence[float]) -> list[dict[str, Any]]:
-        """The rows of one step.
-
-        Args:
-            step: What was found there.
-            norms: Those of the gradients that are there, then those of all weights.
-        """
-        gradients = iter(norms)
-        each = [math.nan if reason else next(gradients) for reason in step.absent]
-        by_parameter = list(zip(self._parameters, step.absent, each, gradients, strict=True))
-        by_layer, start = {}, 0
-        for name, weights in self._weights.items():
-            by_layer[name] = by_parameter[start : start + len(weights)]
-            start += len(weights)
-        order = [*self._executed, *(name for name in self.layers if name not in self._executed)]
+    def _rows(self, step: _Step, norms: Sequence[tuple[float, float]]) -> list[dict[str, Any]]:
+        """The rows of one step."""
         rows = []
-        for index, name in enumerate(order, 1):
-            there = [norm for _, reason, norm, _ in by_layer[name] if reason is None]
-            numel = sum(weight.numel() for weight, *_ in by_layer[name])
-            grad_norm = math.hypot(*there) if there else math.nan
-            weight_norm = math.hypot(*(norm for *_, norm in by_layer[name]))
-            rows.append(
-                {
-                    "layer": name,
-                    "index": index,
-                    "kind": layer_kind(self.layers[name]),
-                    "numel": numel,
-                    "weight_norm": weight_norm,
-                    "grad_norm": grad_norm,
-                    "grad_rms": grad_norm / math.sqrt(numel),
-                    "relative": grad_norm / weight_norm if weight_norm else math.nan,
-                    "step": step.step,
-                    "non_finite": bool(there) and not math.isfinite(grad_norm),
-                    "absent": None if there else by_layer[name][0][1],
-                }
-            )
+        for index, name in enumerate(self._executed.ordered(), 1):
+            row = self.layers[name]
+            numbers = [self._numbers[_key(part)] for part in row.parts]
+            measured = _together(step, norms, numbers, row.numel)
+            described = {"layer": name, "index": index, "kind": row.kind, "shortcut": row.shortcut}
+            rows.append(described | measured | {"step": step.step})
         return rows
+
+    def _total(self, step: _Step, norms: Sequence[tuple[float, float]]) -> dict[str, Any]:
+        """Of all that is measured together; of a parameter of which rows are measured apart, no element twice."""
+        whole = {id(part.parameter) for part in self._parts if part.rows is None}
+        once = [n for n, part in enumerate(self._parts) if part.rows is None or id(part.parameter) not in whole]
+        numel = sum(self._parts[number].numel for number in once)
+        return {"step": step.step, **_together(step, norms, once, numel)}
+
+
+def _together(step: _Step, norms: Sequence[tuple[float, float]], numbers: Sequence[int], numel: int) -> dict[str, Any]:
+    """The values of several parts as of one."""
+    there = [norms[number][0] for number in numbers if step.absent[number] is None]
+    grad_norm = math.hypot(*there) if there else math.nan
+    weight_norm = math.hypot(*(norms[number][1] for number in numbers))
+    return {
+        "numel": numel,
+        "weight_norm": weight_norm,
+        "grad_norm": grad_norm,
+        "grad_rms": grad_norm / math.sqrt(numel) if numel else math.nan,
+        "relative": grad_norm / weight_norm if weight_norm else math.nan,
+        "non_finite": bool(there) and not math.isfinite(grad_norm),
+        "absent": None if there else step.absent[numbers[0]],
+    }
+
+
+def _key(part: Part) -> tuple[int, str]:
+    return id(part.parameter), str(part.rows)
+
+
+def _home(model: nn.Module, part: Part) -> tuple[dict[str, Any], str] | None:
+    """Where the module keeps the parameter; None for a scripted one, which keeps it elsewhere."""
+    name, _, key = part.name.rpartition(".")
+    module = model.get_submodule(name)
+    return None if isinstance(module, torch.jit.ScriptModule) else (module._parameters, key)
 
 
 def weights_of(name: str, module: nn.Module) -> list[nn.Parameter]:

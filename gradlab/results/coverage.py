@@ -41,8 +41,9 @@ class Coverage:
         return self.weights_measured / self.weights_total if self.weights_total else 1.0
 
     def __str__(self) -> str:
+        share = coverage_text(100 * self.share)
         text = (
-            f"measured {self.layers_measured} of {self.layers_total} weight layers, {_percent(self.share)} of "
+            f"measured {self.layers_measured} of {self.layers_total} weight layers, {share} % of "
             f"{_count(self.total)} parameters"
         )
         lost = ", ".join(f"{_names(names)} ({reason})" for reason, names in self.left_out.items())
@@ -74,9 +75,9 @@ class Coverage:
         return cls(**sums, left_out=left_out)
 
 
-def _percent(share: float) -> str:
-    """A share that is called 100 % only where nothing is missing."""
-    return "100 %" if share >= 1 else f"{math.floor(1000 * share) / 10:.1f} %"
+def coverage_text(percent: float) -> str:
+    """A share in percent, which is called 100 only where nothing is missing."""
+    return "100" if percent >= 100 else f"{math.floor(10 * percent) / 10:.1f}"
 
 
 def _count(number: int) -> str:

@@ -12,24 +12,46 @@ import torch
 
 from gradlab.stats import growth_a_layer, standard_error
 
+VECTORS = ("bias", "gain", "parameter")
+"""Kinds of rows that are no layers."""
+
 
 def body_of(layers: pd.DataFrame) -> pd.DataFrame:
     """The layers of one network that are compared across depth.
 
-    3×3 convolutions where there are any, else the commonest kind of convolution; in nets without convolutions the
-    linear layers of the commonest shape.
+    3×3 convolutions where there are any, else the commonest kind of convolution; in nets of which less than a quarter
+    of the layers are convolutions, the layers of the commonest shape. Projections of shortcuts are left out.
 
     Args:
         layers: Rows of one network's layers.
     """
+    counted = counted_rows(layers)
+    layers = counted if len(counted) else layers
     kinds = layers["kind"].astype(str)
-    convolutions = kinds.str.contains("conv")
-    if (kinds == "conv3x3").any():
+    convolutions = kinds.str.contains(r"conv\d")
+    if 4 * convolutions.sum() < len(layers):
+        convolutions &= False
+    if (kinds[convolutions] == "conv3x3").any():
         return layers[kinds == "conv3x3"]
     if convolutions.any():
         return layers[kinds == kinds[convolutions].mode()[0]]
     sizes = layers["numel"].fillna(0)
     return layers[sizes == sizes.mode().iloc[-1]]
+
+
+def counted_rows(layers: pd.DataFrame) -> pd.DataFrame:
+    """The rows of layers that count towards depth: no projections of shortcuts, and no lone parameters."""
+    shortcuts = layers["shortcut"] if "shortcut" in layers else pd.Series(False, layers.index)
+    return layers[~shortcuts & ~layers["kind"].isin(VECTORS)]
+
+
+def depth_of(layers: pd.DataFrame) -> int:
+    """How many layers count towards the depth of one network, where its record does not say.
+
+    Args:
+        layers: Rows of one network's layers.
+    """
+    return int(counted_rows(layers)["layer"].nunique())
 
 
 def summary_row(body: pd.DataFrame, value: str, facts: Mapping[str, Any]) -> dict[str, Any]:
@@ -79,6 +101,11 @@ def examples_row(totals: pd.DataFrame) -> dict[str, float]:
         title: float(totals[name].astype(float).mean()) if name in totals else math.nan
         for name, title in titles.items()
     }
+
+
+def coverage_share(facts: Mapping[str, Any]) -> float:
+    """The part of a network's parameters that was measured, in percent; NaN where its record does not say."""
+    return 100 * facts["coverage"]["share"] if facts.get("coverage") else math.nan
 
 
 def _by_seed(body: pd.DataFrame, value: str) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import pandas as pd
 
 from gradlab.errors import GradlabError
+from gradlab.results.coverage import coverage_text
 from gradlab.results.gradient_claims import claims
-from gradlab.results.gradient_summary import body_of, examples_row, summary_row
+from gradlab.results.gradient_summary import body_of, coverage_share, depth_of, examples_row, summary_row
+from gradlab.results.joining import joined
 from gradlab.results.result import Result
 from gradlab.results.tables import Formats
 
@@ -37,6 +39,7 @@ COLUMNS = [
     "block",
     "non_finite",
     "absent",
+    "shortcut",
 ]
 
 TOTAL = "total"
@@ -45,7 +48,6 @@ TOTAL = "total"
 EXAMPLES_FILE = "gradients-examples.csv"
 
 _INTEGERS = ("seed", "index", "numel", "response_numel", "step", "call")
-_KEY = ("network", "seed", "step", "block", "layer", "call")
 
 
 class GradientsResult(Result):
@@ -57,7 +59,7 @@ class GradientsResult(Result):
     (optimizer steps made before: 0 is the gradient at the first weights), call (which call of the layer), block
     (whether the row is the output of a block, with an index of its own), non_finite (whether the gradient holds
     NaN or infinite values), absent (why there is no gradient: `frozen`, `not reached`, `cleared`, `no graph`,
-    `not run`).
+    `not run`), shortcut (whether the layer is the projection of a shortcut, which the summary and depth leave out).
 
     Norms are L2. What was not measured is missing. `ExampleGradients` adds examples, example_norm, variance,
     noise_scale, diversity and mean_cosine, and a row whose layer and kind are `total`, without an index.
@@ -83,6 +85,7 @@ class GradientsResult(Result):
     }
     formats: ClassVar[Formats] = {
         "depth": "{:d}".format,
+        "coverage": coverage_text,
         "first / last": "{:.3g}".format,
         "×/÷": "{:.2f}".format,
         **dict.fromkeys(("example norm", "noise scale", "diversity"), "{:.4g}".format),
@@ -114,19 +117,19 @@ class GradientsResult(Result):
         more = [column for column in frame if column not in COLUMNS]
         frame = frame.reindex(columns=COLUMNS + more)
         frame["call"] = frame["call"].fillna(1)
-        for column in ("block", "non_finite"):
+        for column in ("block", "non_finite", "shortcut"):
             frame[column] = frame[column].eq(True)
         frame = frame.astype(dict.fromkeys(_INTEGERS, "Int64") | {"absent": object})
         return cls(frame, {"networks": [{"network": network, **(facts or {})}]}, list(notes))
 
     @classmethod
     def concat(cls, results: Iterable[Self]) -> Self:
-        """Several networks' results as one, with their examples."""
-        parts = list(results)
-        joined = super().concat(parts)
+        """Several networks' results as one, with their examples; see `Result.concat`."""
+        parts = cls._told_apart(results)
+        whole = super().concat(parts)
         examples = [part.examples for part in parts if part.examples is not None]
-        joined.examples = pd.concat(examples, ignore_index=True) if examples else None
-        return joined
+        whole.examples = pd.concat(examples, ignore_index=True) if examples else None
+        return whole
 
     @classmethod
     def load(cls, folder: str | Path) -> Self:
@@ -138,6 +141,12 @@ class GradientsResult(Result):
         result = super().load(folder)
         if result.record.get("options", {}).get("per_example"):
             result.examples = pd.read_csv(Path(folder) / EXAMPLES_FILE)
+        return result
+
+    def _renamed(self, names: Mapping[str, str]) -> Self:
+        result = super()._renamed(names)
+        if self.examples is not None:
+            result.examples = self.examples.assign(network=self.examples["network"].map(names))
         return result
 
     def _more_files(self) -> dict[str, bytes]:
@@ -152,13 +161,20 @@ class GradientsResult(Result):
 
         Args:
             results: The probes' results, in the order that decides.
+
+        Raises:
+            UsageError: For no result, or one that is not of gradients.
         """
-        first, *others = results
+        first, *others = cls._alike(results, "join")
         frame = first.frame
         for other in others:
-            frame = _joined(frame, other.frame)
+            frame = joined(frame, other.frame)
         notes = [note for result in (first, *others) for note in result.notes]
-        return cls(frame, first.record, list(dict.fromkeys(notes)))
+        facts = {network: dict(first.facts(network)) for network in first.networks}
+        for other in others:
+            for network, known in facts.items():
+                facts[network] = other.facts(network) | known
+        return cls(frame, {**first.record, "networks": [*facts.values()]}, list(dict.fromkeys(notes)))
 
     def layers(self, network: str | None = None) -> pd.DataFrame:
         """The rows of layers, without those of blocks and totals.
@@ -173,8 +189,22 @@ class GradientsResult(Result):
         return self._rows(self.frame["block"], network)
 
     def totals(self, network: str | None = None) -> pd.DataFrame:
-        """The rows of all measured parameters together, which `ExampleGradients` gives."""
-        return self._rows(self.frame["kind"] == TOTAL, network)
+        """A row a step of all measured parameters together, each element counted once.
+
+        Of `ParameterGradients(parameters="all")` grad_norm is what `clip_grad_norm_` returns; `ExampleGradients` tells
+        more.
+        """
+        rows = self._rows(self.frame["kind"] == TOTAL, network)
+        known = [
+            {"network": facts["network"], "layer": TOTAL, "kind": TOTAL, "call": 1, "block": False, **total}
+            for facts in self.record.get("networks", [])
+            for total in facts.get("totals", [])
+            if network in (None, facts["network"])
+        ]
+        if len(rows) or not known:
+            return rows
+        frame = pd.DataFrame(known).reindex(columns=COLUMNS)
+        return frame.astype({**dict.fromkeys(_INTEGERS, "Int64"), "shortcut": bool, "absent": object})
 
     def facts(self, network: str) -> dict[str, Any]:
         """What the record says of one network."""
@@ -192,12 +222,15 @@ class GradientsResult(Result):
 
         Where none of them has a gradient, they are chosen from the layers that have one.
         """
-        layers = self.layers(network)
-        layers = layers[layers["step"] == layers["step"].max()]
-        missing = {name: float("nan") for name in ("theory",) if name not in layers}
-        layers = layers.assign(**missing)
+        layers = self._last(network)
         body, there = body_of(layers), layers[layers["absent"].isna()]
         return body_of(there) if len(there) and body["absent"].notna().all() else body
+
+    def _last(self, network: str) -> pd.DataFrame:
+        """The layers of one network at the last step, with the column theory."""
+        layers = self.layers(network)
+        layers = layers[layers["step"] == layers["step"].max()]
+        return layers if "theory" in layers else layers.assign(theory=float("nan"))
 
     def summary(self) -> pd.DataFrame:
         """A row a network: first-to-last ratio and growth a layer of the gradient, each with its error, and theory.
@@ -212,7 +245,13 @@ class GradientsResult(Result):
         """The summary with the columns that have no values here."""
         return pd.DataFrame(
             [
-                summary_row(self.body(network), self.value, self.facts(network)) | examples_row(self.totals(network))
+                summary_row(
+                    self.body(network),
+                    self.value,
+                    {"depth": depth_of(self.layers(network)), **self.facts(network)},
+                )
+                | examples_row(self.totals(network))
+                | {"coverage": coverage_share(self.facts(network))}
                 for network in self.networks
             ]
         )
@@ -254,7 +293,12 @@ class GradientsResult(Result):
         return gradients_figure(self._drawn_rows(), self._summed_up(), Figure(), self.value)
 
     def _drawn_rows(self) -> pd.DataFrame:
-        return pd.concat([self.body(network) for network in self.networks], ignore_index=True)
+        """All layers at the last step; the column body says which of them the line goes through."""
+        parts = []
+        for network in self.networks:
+            rows = self._last(network)
+            parts.append(rows.assign(body=rows.index.isin(self.body(network).index)))
+        return pd.concat(parts, ignore_index=True)
 
     def _rows(self, chosen: pd.Series, network: str | None) -> pd.DataFrame:
         if network is not None:
@@ -262,23 +306,3 @@ class GradientsResult(Result):
                 raise GradlabError(f"no gradients of {network}: measured were {', '.join(self.networks)}")
             chosen = chosen & (self.frame["network"] == network)
         return self.frame[chosen].reset_index(drop=True)
-
-
-def _joined(frame: pd.DataFrame, other: pd.DataFrame) -> pd.DataFrame:
-    """The rows of both, those with one key as one; the order is the first frame's, then the other's."""
-    left, right = (part.set_axis(_keys(part), axis=0) for part in (frame, other))
-    order = [*left.index, *right.index.difference(left.index, sort=False)]
-    both = left.combine_first(right).loc[order]
-    # What is missing here is not unknown: there is nothing non-finite, and the first one's gradient is there.
-    both["non_finite"] = left["non_finite"].reindex(order, fill_value=False) | right["non_finite"].reindex(
-        order, fill_value=False
-    )
-    shared = left.index.intersection(right.index)
-    both.loc[shared, "absent"] = left.loc[shared, "absent"]
-    columns = [*frame.columns, *(column for column in other.columns if column not in frame.columns)]
-    return both.reset_index(drop=True)[columns].astype(frame.dtypes)
-
-
-def _keys(frame: pd.DataFrame) -> list[str]:
-    """One text a row: a missing seed would not be equal to itself."""
-    return [str(row) for row in frame[list(_KEY)].itertuples(index=False, name=None)]

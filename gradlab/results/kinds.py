@@ -54,6 +54,22 @@ def load_results(folder: str | Path) -> list[tuple[Path, Result]]:
     return results
 
 
+def load_only(folder: str | Path) -> Result:
+    """The result that was saved in a folder.
+
+    Raises:
+        UsageError: When it holds none, or several.
+        GradlabError: When its files are damaged or of different runs.
+    """
+    found = _saved_in(Path(folder))
+    if len(found) == 1:
+        return found[0][1]
+    if not found:
+        raise UsageError(f"{folder} holds no result of gradlab: give a folder that result.save(...) or --out wrote")
+    kinds = ", ".join(f"gl.{type(result).__name__}.load" for _, result in found)
+    raise UsageError(f"{folder} holds {len(found)} results: choose by {kinds}")
+
+
 def _saved_in(folder: Path) -> list[tuple[Path, Result]]:
     measured = {name: _measurement(folder / name) for name in {kind.record_file() for kind in KINDS.values()}}
     kinds = [kind for measurement, kind in KINDS.items() if measured[kind.record_file()] == measurement]

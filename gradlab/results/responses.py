@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import pandas as pd
 
 from gradlab.results.claims import claims
+from gradlab.results.coverage import coverage_text
 from gradlab.results.finding import Finding
+from gradlab.results.gradient_summary import coverage_share
 from gradlab.results.result import Result
 from gradlab.results.tables import Formats
 
@@ -31,7 +33,8 @@ class ResponsesResult(Result):
     """Layer-response std of one network or several: a row a layer, in order of execution.
 
     Columns: network, layer, index, kind, std, mean, count, rank (1 = largest std), predicted_std (from
-    batch-normalization parameters alone), call (which call of the layer), stride, non_finite.
+    batch-normalization parameters alone), call (which call of the layer), stride, non_finite, shortcut (whether it is
+    the projection of a shortcut, which ranks, the summary and findings leave out).
     """
 
     name: ClassVar[str] = "responses"
@@ -43,6 +46,7 @@ class ResponsesResult(Result):
     formats: ClassVar[Formats] = {
         "layers": "{:d}".format,
         "images": "{:,.0f}".format,
+        "coverage": coverage_text,
         "accuracy (%)": "{:.2f}".format,
         **dict.fromkeys(("mean std", "median std", "largest std"), "{:.4f}".format),
         **dict.fromkeys(("std", "mean", "predicted_std"), "{:.4f}".format),
@@ -63,7 +67,9 @@ class ResponsesResult(Result):
         """
         frame = pd.DataFrame(rows)
         frame.insert(0, "network", network)
+        frame["shortcut"] = frame["shortcut"].eq(True) if "shortcut" in frame else False
         key = frame["std"] if was_measured(frame) else frame["predicted_std"]
+        key = key.where(~frame["shortcut"])
         frame.insert(7, "rank", key.rank(ascending=False, method="first").astype("Int64"))
         first = [column for column in COLUMNS if column in frame]
         frame = frame[first + [column for column in frame if column not in first]]
@@ -82,9 +88,9 @@ class ResponsesResult(Result):
     def summary(self) -> pd.DataFrame:
         """A row a network: weights, layers, mean, median and largest std and where, images, accuracy."""
         rows = []
-        column = "std" if self.measured else "predicted_std"
+        column, counted = "std" if self.measured else "predicted_std", self._counted()
         for network in self.networks:
-            frame = self.frame[self.frame["network"] == network]
+            frame = counted[counted["network"] == network]
             facts = self.facts(network)
             largest = frame[column].idxmax() if frame[column].notna().any() else None
             accuracy = facts.get("accuracy")
@@ -100,11 +106,16 @@ class ResponsesResult(Result):
                     "at": "–" if largest is None else frame.loc[largest, "layer"],
                     "images": facts.get("images"),
                     "accuracy (%)": None if accuracy is None else 100 * accuracy,
+                    "coverage": coverage_share(facts),
                 }
             )
         summary = pd.DataFrame(rows)
         summary[["images", "accuracy (%)"]] = summary[["images", "accuracy (%)"]].astype(float)
-        return summary
+        return summary if summary["coverage"].notna().any() else summary.drop(columns="coverage")
+
+    def _counted(self) -> pd.DataFrame:
+        """The rows without those of shortcuts' projections."""
+        return self.frame[~self.frame["shortcut"]] if "shortcut" in self.frame else self.frame
 
     def layers(self, network: str) -> pd.DataFrame:
         """One network's rows, with the columns a reader wants."""
@@ -115,12 +126,12 @@ class ResponsesResult(Result):
         """The paper's two claims, and how far the prediction is off; computed, not canned."""
         column = "std" if self.measured else "predicted_std"
         facts = [self.facts(network) for network in self.networks]
-        return [*claims(self.frame, column, facts), *self._gaps()]
+        return [*claims(self._counted(), column, facts), *self._gaps()]
 
     def _gaps(self) -> list[Finding]:
-        findings = []
+        findings, counted = [], self._counted()
         for network in self.networks:
-            frame = self.frame[self.frame["network"] == network]
+            frame = counted[counted["network"] == network]
             gap = (frame["predicted_std"] / frame["std"] - 1).abs()
             if not gap.notna().any() or gap.mean() < GAP_WORTH_TELLING or self.facts(network).get("near_chance"):
                 continue

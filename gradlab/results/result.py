@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import pandas as pd
 
 from gradlab.errors import GradlabError, UsageError
+from gradlab.results.coverage import Coverage
 from gradlab.results.drawing import drawn
 from gradlab.results.files import write_all
 from gradlab.results.finding import rule_of
+from gradlab.results.joining import told_apart
 from gradlab.results.record import json_text
 from gradlab.results.tables import TABLE_SUFFIXES, Formats, formatted, rich_table, sentences, text_table
 
@@ -55,13 +57,69 @@ class Result:
 
     @classmethod
     def concat(cls, results: Iterable[Self]) -> Self:
-        """Several networks' results as one; the records' lists of networks are joined."""
-        parts = list(results)
+        """Several networks' results as one; the records' lists of networks are joined.
+
+        Of networks of one name the later ones get a number, unless they are of different seeds.
+
+        Raises:
+            UsageError: For no result, or results of another kind.
+        """
+        parts = cls._told_apart(results)
         return cls(
             pd.concat([part.frame for part in parts], ignore_index=True),
             {"networks": [network for part in parts for network in part.record["networks"]]},
             [note for part in parts for note in part.notes],
         )
+
+    @classmethod
+    def _told_apart(cls, results: Iterable[Self]) -> list[Self]:
+        """Results of this kind in which no two networks have one name, unless they are of different seeds."""
+        parts = cls._alike(results, "concat")
+        seeds = [{*part.frame.get("seed", pd.Series([None])).astype(object).map(_known)} for part in parts]
+        names = told_apart([part.networks for part in parts], seeds)
+        return [part._renamed(new) for part, new in zip(parts, names, strict=True)]
+
+    @classmethod
+    def _alike(cls, results: Iterable[Self], doing: str) -> list[Self]:
+        """The results as a list, all of this kind."""
+        parts = list(results)
+        if not parts:
+            raise UsageError(f"{cls.__name__}.{doing} needs at least one result")
+        other = next((part for part in parts if not isinstance(part, cls)), None)
+        if other is not None:
+            raise UsageError(
+                f"{cls.__name__}.{doing} takes results of its own kind, not {type(other).__name__}: results of "
+                "different kinds are kept, saved and drawn each by itself"
+            )
+        return parts
+
+    def _renamed(self, names: Mapping[str, str]) -> Self:
+        """The same with other names of its networks."""
+        if all(old == new for old, new in names.items()):
+            return self
+        networks = [
+            {**facts, "network": names.get(facts["network"], facts["network"])} for facts in self.record["networks"]
+        ]
+        frame = self.frame.assign(network=self.frame["network"].map(names))
+        return type(self)(frame, {**self.record, "networks": networks}, self.notes)
+
+    @property
+    def coverage(self) -> Coverage | None:
+        """How much of the networks' parameters was measured; None where the record does not say."""
+        parts = self._coverages()
+        return Coverage.together(parts) if parts else None
+
+    def _coverages(self) -> dict[str, Coverage]:
+        """The coverage of each network whose record has it."""
+        networks = self.record.get("networks", [])
+        return {n["network"]: Coverage.from_record(n["coverage"]) for n in networks if n.get("coverage")}
+
+    def _coverage_lines(self) -> list[str]:
+        """What is printed under the table: a sentence, or one a network."""
+        parts = self._coverages()
+        if len({str(part) for part in parts.values()}) == 1 and len(parts) == len(self.networks):
+            return [str(next(iter(parts.values())))]
+        return [f"{network}: {part}" for network, part in parts.items()]
 
     @property
     def networks(self) -> list[str]:
@@ -123,11 +181,16 @@ class Result:
 
     @classmethod
     def load(cls, folder: str | Path) -> Self:
-        """Read back what `save` wrote.
+        """Read back what `save` wrote; `Result.load` itself finds the kind of the one result in a folder.
 
         Raises:
             GradlabError: When the folder holds no such result, or files of different runs.
+            UsageError: When `Result.load` finds none, or several.
         """
+        if cls is Result:
+            from gradlab.results.kinds import load_only
+
+            return load_only(folder)  # type: ignore[return-value]
         path = Path(folder) / cls._frame_file()
         try:
             content = path.read_bytes()
@@ -164,14 +227,20 @@ class Result:
         from rich.console import Group
 
         table = rich_table(self.summary(), self.formats, title=self.title)
-        return Group(table, sentences(self.findings(), self.notes))
+        return Group(table, sentences(self.findings(), self.notes, self._coverage_lines()))
 
     def _repr_html_(self) -> str:
         from html import escape
 
         table = formatted(self.summary(), self.formats).to_html(index=False, border=0)
         lines = "".join(
-            f'<li title="{escape(rule_of(line))}">{escape(line)}</li>' for line in [*self.findings(), *self.notes]
+            f'<li title="{escape(rule_of(line))}">{escape(line)}</li>'
+            for line in [*self.findings(), *self._coverage_lines(), *self.notes]
         )
         title = f"<p><strong>{escape(self.title)}</strong></p>" if self.title else ""
         return f"{title}{table}<ul>{lines}</ul>" if lines else f"{title}{table}"
+
+
+def _known(value: Any) -> Any:
+    """The value, or None where it is missing."""
+    return None if pd.isna(value) else value

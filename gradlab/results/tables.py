@@ -45,10 +45,10 @@ def rich_table(frame: pd.DataFrame, formats: Formats, title: str | None = None) 
     return table
 
 
-def sentences(findings: Sequence[str], notes: Sequence[str]) -> Table:
-    """What is seen and what is to be known, for the terminal: one item a sentence."""
+def sentences(findings: Sequence[str], notes: Sequence[str], coverage: Sequence[str] = ()) -> Table:
+    """What is seen, what was measured and what is to be known, for the terminal: one item a sentence."""
     grid = Table.grid(padding=(0, 1, 0, 0))
-    for mark, style, lines in (("•", "", findings), ("!", "yellow", notes)):
+    for mark, style, lines in (("•", "", findings), ("◦", "", coverage), ("!", "yellow", notes)):
         for line in lines:
             grid.add_row(mark, Text(line), style=style)
     return grid

@@ -1,0 +1,118 @@
+"""In which order a model's weights are used."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack
+from typing import Any
+
+import torch
+from torch import nn
+from torch.overrides import TorchFunctionMode
+from torch.utils.hooks import RemovableHandle
+
+from gradlab.probes.hooks import Hook, in_backward
+from gradlab.probes.weights import WeightRow
+
+
+class ExecutionOrder:
+    """Notes when each row of a model is first used.
+
+    A layer is noted when it is called, and any other parameter when a function of torch takes it, in the first forward
+    pass of the whole model. Hooks come off as they have done their work, and later passes cost nothing.
+
+    Args:
+        model: The root module.
+        rows: By name, as of `weight_rows`.
+    """
+
+    def __init__(self, model: nn.Module, rows: Mapping[str, WeightRow]) -> None:
+        self.model, self.rows = model, rows
+        self.seen: dict[str, None] = {}
+        self._by_module: dict[str, list[WeightRow]] = {}
+        owners: dict[int, list[str]] = {}
+        for row in rows.values():
+            self._by_module.setdefault(row.module, []).append(row)
+            for part in row.parts:
+                owners.setdefault(id(part.parameter), []).append(row.name)
+        self._uses = _Uses(owners, self.seen)
+        self._running = self._done = False
+
+    def __len__(self) -> int:
+        """How many rows were seen to be used."""
+        return len(self.seen)
+
+    def attach(self, stack: ExitStack) -> None:
+        """Register hooks, their removal on the stack."""
+        for name, rows in self._by_module.items():
+            module = self.model.get_submodule(name)
+            if any(row.name not in self.seen for row in rows) and not isinstance(module, torch.jit.ScriptModule):
+                _once(stack, module, self._notice(name))
+        if not self._done:
+            stack.callback(self._stop)
+            _once(stack, self.model, self._start)
+            stack.enter_context(self.model.register_forward_hook(Hook(lambda *_: self._stop()), always_call=True))
+
+    def ordered(self) -> list[str]:
+        """The names of the rows: those that were used first, in order, then those that were not seen to be used."""
+        return [*self.seen, *(name for name in self.rows if name not in self.seen)]
+
+    def _start(self) -> None:
+        if not self._done and not in_backward() and not torch.compiler.is_compiling():
+            self._running = True
+            self._uses.__enter__()
+
+    def _stop(self) -> None:
+        if self._running:
+            self._running, self._done = False, True
+            self._uses.__exit__(None, None, None)
+
+    def _notice(self, name: str) -> Callable[[], None]:
+        def notice() -> None:
+            for row in self._by_module[name]:
+                # The uses of parameters, where they are watched, tell more than the call of the module around them.
+                if row.name == name or not self._running:
+                    self.seen.setdefault(row.name)
+
+        return notice
+
+
+class _Uses(TorchFunctionMode):
+    """Notes the rows of parameters in the order in which functions of torch take them."""
+
+    def __init__(self, owners: Mapping[int, list[str]], seen: dict[str, None]) -> None:
+        super().__init__()
+        self.owners, self.seen = owners, seen
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Call any function of torch."""
+        kwargs = kwargs or {}
+        self._look(args)
+        self._look(kwargs.values())
+        return func(*args, **kwargs)
+
+    def _look(self, values: Iterable[Any]) -> None:
+        for value in values:
+            if isinstance(value, list | tuple):
+                self._look(value)
+            elif isinstance(value, nn.Parameter):
+                rows = self.owners.get(id(value), ())
+                # Of a weight that two layers share, each layer's call tells its place.
+                if len(rows) == 1 or not any(row in self.seen for row in rows):
+                    for row in rows:
+                        self.seen.setdefault(row)
+
+
+def _once(stack: ExitStack, module: nn.Module, function: Callable[[], None]) -> None:
+    """Call a function before the first forward pass of a module."""
+    handles: list[RemovableHandle] = []
+
+    def hook(module: nn.Module, args: Any) -> None:
+        for handle in handles:
+            handle.remove()
+        function()
+
+    handles.append(module.register_forward_pre_hook(Hook(hook)))
+    stack.enter_context(handles[0])
