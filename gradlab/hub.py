@@ -7,12 +7,14 @@ import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from urllib.error import URLError
 
 import torch
+from torch import nn
 
 from gradlab.checkpoints import file_digest
+from gradlab.checkpoints.wording import reason
 from gradlab.errors import GradlabError, UsageError
 
 
@@ -113,6 +115,31 @@ def torchvision_weights(name: str, choice: str) -> Published:
     )
 
 
+def timm_pretrained(name: str) -> nn.Module:
+    """A network of timm's with the weights that timm publishes.
+
+    Args:
+        name: `timm/NAME`.
+
+    Raises:
+        GradlabError: When they cannot be had.
+    """
+    import timm
+
+    try:
+        model = cast(Any, timm.create_model(name.removeprefix("timm/"), pretrained=True))
+    except Exception as error:  # the hub client raises kinds of its own
+        raise GradlabError(f"{name}: its published weights could not be had ({reason(error)})") from None
+    model.input_shape = tuple(model.pretrained_cfg["input_size"])
+    return cast(nn.Module, model)
+
+
+def timm_normalization(model: Any) -> str:
+    """What the images of a network of timm's went through in training, as a normalization's text."""
+    config = model.pretrained_cfg
+    return "/".join(",".join(map(str, config[part])) for part in ("mean", "std"))
+
+
 def cache_folder() -> Path:
     """Where torch's hub keeps what it downloaded."""
     return Path(torch.hub.get_dir()) / "checkpoints"
@@ -133,13 +160,13 @@ def fetch(entry: Published) -> Path:
             folder.mkdir(parents=True, exist_ok=True)
             torch.hub.download_url_to_file(entry.url, str(path), hash_prefix=entry.sha256, progress=sys.stderr.isatty())
         except (URLError, OSError) as error:
-            reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or error
+            why = getattr(error, "reason", None) or getattr(error, "strerror", None) or error
             raise GradlabError(
-                f"{entry.file} is not in {folder} and could not be downloaded ({reason}): put the file there, "
+                f"{entry.file} is not in {folder} and could not be downloaded ({why}): put the file there, "
                 f"from {entry.url}"
             ) from None
         except RuntimeError as error:
-            raise GradlabError(f"{entry.url} is not the published file: {error}") from None
+            raise GradlabError(f"{entry.url} is not the published file: {reason(error)}") from None
     if not file_digest(path).startswith(entry.sha256):
         size = os.path.getsize(path)
         raise GradlabError(

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from torch import nn
 from torch.nn.parameter import is_lazy
@@ -25,10 +26,10 @@ from gradlab.checkpoints import (
     state_dicts,
     weights_digest,
 )
-from gradlab.checkpoints.wording import reason, shown
+from gradlab.checkpoints.wording import sentence, shown
 from gradlab.errors import GradlabError, UsageError
 from gradlab.models import Architecture, create, infer_architectures, is_mlp, parse_mlp, parse_name
-from gradlab.models.external import check_external, file_options, is_external, is_function
+from gradlab.models.external import check_external, file_options, is_external, is_function, load_external
 from gradlab.normalization import Normalization
 from gradlab.zoo import zoo_path
 
@@ -79,6 +80,7 @@ class _Source:
     recipe: str | None
     normalization: str | None
     sha256: str
+    published: bool
 
 
 def build(spec: str, weights: str | None = None, *, seed: int = 0, device: str = "cpu") -> nn.Module:
@@ -100,6 +102,13 @@ def build(spec: str, weights: str | None = None, *, seed: int = 0, device: str =
         UsageError: For an unknown network, weights that it does not have, or a file of another network.
         GradlabError: When weights cannot be read or downloaded.
     """
+    try:
+        return _build(spec, weights, seed).to(device)
+    except GradlabError as error:
+        raise type(error)(sentence(str(error))) from error.__cause__
+
+
+def _build(spec: str, weights: str | None, seed: int) -> nn.Module:
     name, _, asked = spec.partition("@")
     asked = asked or weights or "trained"
     architecture = None if is_external(name) or is_mlp(name) else parse_name(name)
@@ -116,7 +125,7 @@ def build(spec: str, weights: str | None = None, *, seed: int = 0, device: str =
     elif kind == "trained" and is_function(name):
         model = create(name)
     elif kind == "hub" and name.startswith("timm/"):
-        model = _timm_pretrained(name)
+        model = hub.timm_pretrained(name)
     else:
         source = _find(name, architecture, asked, spec)
         loaded = _load(name, architecture, source)
@@ -125,7 +134,7 @@ def build(spec: str, weights: str | None = None, *, seed: int = 0, device: str =
     network = _describe(name, architecture, asked, model, source, loaded)
     model.name, model.network = network.label, network  # type: ignore[assignment]
     model.normalization = None if network.normalization is None else Normalization(network.normalization)  # type: ignore[assignment]
-    return model.eval().to(device)
+    return model.eval()
 
 
 def network_name(spec: str) -> str:
@@ -163,7 +172,7 @@ def _describe(
     elif is_function(name):
         recipe, normalization = None, None
     else:
-        recipe, normalization = asked, _timm_normalization(model)
+        recipe, normalization = asked, hub.timm_normalization(model)
     suffix = asked
     if source is not None and kind not in ("hub", "trained"):
         suffix = source.path.name + (f":{source.key}" if source.key else "")
@@ -185,7 +194,7 @@ def _describe(
 def _seed(spec: str, text: str, seed: int) -> int:
     if text and not text.isdecimal():
         raise UsageError(f"{spec}: the seed in init:SEED is a whole number, not {text!r}")
-    seed = int(text) if text else seed
+    seed = int(text[:40]) if text else seed
     if not 0 <= seed < 2**63:
         raise UsageError(f"{spec}: a seed is from 0 to 2^63 − 1, not {seed}")
     return seed
@@ -205,9 +214,9 @@ def _find(name: str, architecture: Architecture | None, asked: str, spec: str) -
         entry = _hub_entry(name, architecture, choice)
         return _read(hub.fetch(entry), entry)
     path, key = split_key(asked)
-    if not path.exists():
+    if not os.path.exists(path):
         raise UsageError(
-            f"{spec if len(spec) < 100 else name}: {shown(asked)} does not exist; WEIGHTS is init, init:SEED, trained, "
+            f"{shown(spec)}: {shown(asked)} does not exist; WEIGHTS is init, init:SEED, trained, "
             "hub, or the path of a checkpoint"
         )
     return _read(path, key=key)
@@ -237,16 +246,18 @@ def _read(path: Path, entry: hub.Published | None = None, key: str = "") -> _Sou
     recipe = entry.recipe if entry else record.get("recipe")
     normalization = entry.normalization if entry else record.get("normalization")
     found = state_dicts(content, key, path)
-    return _Source(found, path, key, record.get("network"), recipe, normalization, digest)
+    return _Source(found, path, key, record.get("network"), recipe, normalization, digest, entry is not None)
 
 
 def _load(name: str, architecture: Architecture | None, source: _Source) -> Loaded:
     """The network with the weights of a file, built with as many classes as its head has."""
     path = source.path
+    if is_external(name):
+        options = file_options(name, [key for item in source.found for key in item.state], source.published)
+        create_one = partial(load_external, name, seed=0, **options)
+        return load_weights(create_one, source.found, path, name, resizable=not is_function(name))
     if architecture is None:
-        options = file_options(name, [key for item in source.found for key in item.state])
-        create_one = partial(create, name, **options)
-        return load_weights(create_one, source.found, path, name, resizable=not is_mlp(name) and not is_function(name))
+        return load_weights(partial(create, name), source.found, path, name, resizable=False)
     theirs = any(".downsample." in key for item in source.found for key in item.state)
     if theirs and architecture.imagenet and architecture.depth >= 50:
         raise UsageError(
@@ -279,22 +290,6 @@ def _check_initialized(name: str, model: nn.Module) -> None:
     for layer, parameter in model.named_parameters():
         if is_lazy(parameter):
             raise UsageError(f"{name}: {layer} is not initialized before the first forward pass: run the model once")
-
-
-def _timm_pretrained(name: str) -> nn.Module:
-    import timm
-
-    try:
-        model = cast(Any, timm.create_model(name.removeprefix("timm/"), pretrained=True))
-    except Exception as error:  # the hub client raises kinds of its own
-        raise GradlabError(f"{name}: its published weights could not be had ({reason(error)})") from None
-    model.input_shape = tuple(model.pretrained_cfg["input_size"])
-    return cast(nn.Module, model)
-
-
-def _timm_normalization(model: Any) -> str:
-    config = model.pretrained_cfg
-    return "/".join(",".join(map(str, config[part])) for part in ("mean", "std"))
 
 
 def which_network(path: str | Path) -> list[str]:

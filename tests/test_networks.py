@@ -111,3 +111,28 @@ def test_a_function_of_the_users_own(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert (returned.name, returned.network.trained) == ("mynets:tiny@trained", True)
     torch.save(model.state_dict(), tmp_path / "tiny.pt")
     assert torch.equal(gl.build(f"mynets:tiny@{tmp_path / 'tiny.pt'}")[0].weight, model[0].weight)
+
+
+def test_published_networks_that_rescale_their_images_do(hub_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from torchvision.models import get_model
+
+    source = get_model("googlenet", weights=None, init_weights=False)
+    path = hub_cache / "googlenet.pth"
+    torch.save(source.state_dict(), path)
+    entry = hub.Published("torchvision/googlenet", path.name, file_digest(path)[:8], "theirs", "imagenet")
+    monkeypatch.setattr(hub, "torchvision_weights", lambda name, choice: entry)
+    source.transform_input = True
+    images = torch.randn(1, 3, 64, 64)
+    model = gl.build("torchvision/googlenet@hub")
+    with torch.no_grad():
+        assert torch.equal(model(images), source.eval()(images))
+    assert not gl.build(f"torchvision/googlenet@{path}").transform_input
+
+
+@pytest.mark.parametrize(
+    "spec", ["{}", "resnet20@{}", "timm/{}", "torchvision/{}", "os:{}", "resnet20@init:9{}", "resnet20@hub:{}"]
+)
+def test_errors_are_short(spec: str) -> None:
+    with pytest.raises(GradlabError) as caught:
+        gl.build(spec.format("9" * 5000))
+    assert len(str(caught.value)) <= 500

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,6 +24,8 @@ _NO_WEIGHTS = re.compile(r"optim|sched|scaler|rng|random", re.IGNORECASE)
 """In the keys of what a training keeps beside its networks."""
 
 _DEEPEST = 5
+
+_NOWHERE = object()
 
 
 @dataclass(frozen=True)
@@ -49,13 +52,13 @@ def split_key(text: str) -> tuple[Path, str]:
     Returns:
         The path and the key; the whole text and no key where nothing is there.
     """
-    whole = Path(text).expanduser()
     end = len(text)
-    while not whole.exists() and (end := text.rfind(":", 0, end)) > 0:
-        path = Path(text[:end]).expanduser()
-        if path.is_file():
-            return path, text[end + 1 :]
-    return whole, ""
+    # The functions of `os.path`, as they take what is too long for a path for one that is not there.
+    while not os.path.exists(os.path.expanduser(text)) and (end := text.rfind(":", 0, end)) > 0:
+        path = os.path.expanduser(text[:end])
+        if os.path.isfile(path):
+            return Path(path), text[end + 1 :]
+    return Path(text).expanduser(), ""
 
 
 def state_dicts(content: object, key: str, path: str | Path) -> list[StateDict]:
@@ -72,15 +75,12 @@ def state_dicts(content: object, key: str, path: str | Path) -> list[StateDict]:
         GradlabError: When there are no tensors by name.
     """
     there = _at(content, key)
-    if there is None:
-        raise UsageError(f"{shown(path)} has no {some([key])!r}: its keys are {some(_keys(content))}")
+    if there is _NOWHERE:
+        raise UsageError(f"{shown(path)} has no {some([key])!r}: {_keys(content)}")
     found = sorted(_search(there, (), bool(key)), key=lambda item: _order(item[0]))
     if not found:
-        # A ring of references, and whatever else has no end, is not written out.
-        keys = _keys(there)
         place = f" under {some([key])!r}" if key else ""
-        has = f"; its keys are {some(keys)}" if keys else ""
-        raise GradlabError(f"{shown(path)} holds no state dict{place}: no tensors by name{has}")
+        raise GradlabError(f"{shown(path)} holds no state dict{place}, no tensors by name: {_keys(there)}")
     # Counters and the like beside the weights are no network, unless there is nothing else.
     weights = [item for item in found if any(isinstance(v, Tensor) and v.ndim > 1 for v in item[1].values())]
     return [
@@ -98,21 +98,25 @@ def _children(content: object) -> dict[str, Any]:
     return {}
 
 
-def _keys(content: object) -> list[str]:
-    return list(_children(content)) or ["none"]
+def _keys(content: object) -> str:
+    """What there is to choose from, in words."""
+    if isinstance(content, Mapping | list | tuple):
+        keys = list(_children(content))
+        return f"its keys are {some(keys)}" if keys else "it is empty"
+    return f"it is a {type(content).__name__}"
 
 
-def _at(content: object, key: str) -> object | None:
-    """What lies under a key; keys may have dots themselves."""
+def _at(content: object, key: str) -> object:
+    """What lies under a key, `_NOWHERE` where there is none; keys may have dots themselves."""
     if not key:
         return content
     children, parts = _children(content), key.split(".")
     for count in range(len(parts), 0, -1):
-        inner = children.get(".".join(parts[:count]))
-        if inner is not None and (found := _at(inner, ".".join(parts[count:]))) is not None:
+        head = ".".join(parts[:count])
+        if head in children and (found := _at(children[head], ".".join(parts[count:]))) is not _NOWHERE:
             return found
     under = {name.removeprefix(f"{key}."): value for name, value in children.items() if name.startswith(f"{key}.")}
-    return under or None
+    return under or _NOWHERE
 
 
 def _search(content: object, keys: tuple[str, ...], everything: bool) -> list[tuple[tuple[str, ...], dict[str, Any]]]:

@@ -35,7 +35,7 @@ class Fit:
         missing: Names that the network has and the file lacks, weights first.
         extra: Names that the file has too.
         wrong: Sentences on values of another shape or type.
-        classes: Outputs of the head where that is all that differs, else None.
+        classes: Outputs of the head where no other shape differs, else None.
     """
 
     state: dict[str, Any]
@@ -150,7 +150,7 @@ def _compare(own: Mapping[str, Any], state: Mapping[str, Any]) -> Fit:
         sorted(missing, key=lambda k: not (isinstance(own[k], Tensor) and own[k].ndim > 1)),
         [k for k in given if k not in own],
         [f"{k} is {theirs} and not {ours}" for k, (ours, theirs) in different.items()] + _other_values(own, given),
-        None if missing or set(given) - set(own) else _classes(list(different.values())),
+        _classes(list(different.values())),
     )
 
 

@@ -103,7 +103,7 @@ def _attempt(model: nn.Module, create: Callable[[int | None], nn.Module] | None,
     if fit.classes and create is not None:
         other = create(fit.classes)
         resized = best_fit(other.state_dict(), item.state, names)
-        if resized:
+        if resized.distance < fit.distance:
             return _Try(item, resized, other, fit.classes)
     return _Try(item, fit, model)
 

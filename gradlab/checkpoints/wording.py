@@ -34,6 +34,6 @@ def reason(error: BaseException) -> str:
 
 
 def sentence(text: str) -> str:
-    """A sentence of 500 characters at most, in one line."""
+    """A sentence of 500 characters at most, in one line: its middle, where the long names are, is cut out."""
     text = " ".join(text.split())
-    return text if len(text) <= _SENTENCE else f"{text[: _SENTENCE - 1]}…"
+    return text if len(text) <= _SENTENCE else f"{text[:180]}…{text[181 - _SENTENCE :]}"

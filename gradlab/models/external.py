@@ -41,14 +41,21 @@ def check_external(name: str) -> None:
         _require(name.split(".")[0], timm.list_models())
 
 
-def file_options(name: str, keys: Iterable[str]) -> dict[str, Any]:
+def file_options(name: str, keys: Iterable[str], published: bool) -> dict[str, Any]:
     """How torchvision's builder is asked for the network of a file, as far as the names in it show.
 
     GoogLeNet and Inception have heads for training alone, which torchvision drops when it loads published weights.
+    Those weights are for images on another scale, to which the networks then bring theirs.
+
+    Args:
+        name: Of the network.
+        keys: The names in the file.
+        published: Whether the file is torchvision's own.
     """
     if name not in ("torchvision/googlenet", "torchvision/inception_v3"):
         return {}
-    return {"aux_logits": any(part.lower().startswith("aux") for key in keys for part in key.split("."))}
+    auxiliary = any(part.lower().startswith("aux") for key in keys for part in key.split("."))
+    return {"aux_logits": auxiliary, "transform_input": published}
 
 
 def load_external(name: str, classes: int | None, seed: int, **options: Any) -> nn.Module:

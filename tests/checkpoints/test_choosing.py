@@ -125,7 +125,7 @@ def test_keys_lead_inward_and_may_have_dots(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ({"epoch": 3, "lr": 0.1}, "no tensors by name; its keys are epoch, lr"),
+        ({"epoch": 3, "lr": 0.1}, "no tensors by name: its keys are epoch, lr"),
         ([torch.ones(3)], "holds no state dict"),
         ({"optimizer": {"state": {"a": {"exp_avg": torch.ones(3, 3)}}}}, "its keys are optimizer"),
     ],
