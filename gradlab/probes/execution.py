@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from typing import Any
@@ -11,6 +12,7 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 from torch.utils.hooks import RemovableHandle
 
+from gradlab.probes.applications import leave
 from gradlab.probes.hooks import Hook, in_backward
 from gradlab.probes.weights import WeightRow
 
@@ -37,6 +39,7 @@ class ExecutionOrder:
                 owners.setdefault(id(part.parameter), []).append(row.name)
         self._uses = _Uses(owners, self.seen)
         self._running = self._done = False
+        self._thread = 0
 
     def __len__(self) -> int:
         """How many rows were seen to be used."""
@@ -44,14 +47,14 @@ class ExecutionOrder:
 
     def attach(self, stack: ExitStack) -> None:
         """Register hooks, their removal on the stack."""
-        for name, rows in self._by_module.items():
-            module = self.model.get_submodule(name)
-            if any(row.name not in self.seen for row in rows) and not isinstance(module, torch.jit.ScriptModule):
-                _once(stack, module, self._notice(name))
         if not self._done:
             stack.callback(self._stop)
             _once(stack, self.model, self._start)
             stack.enter_context(self.model.register_forward_hook(Hook(lambda *_: self._stop()), always_call=True))
+        for name, rows in self._by_module.items():
+            module = self.model.get_submodule(name)
+            if any(row.name not in self.seen for row in rows) and not isinstance(module, torch.jit.ScriptModule):
+                _once(stack, module, self._notice(name))
 
     def ordered(self) -> list[str]:
         """The names of the rows: those that were used first, in order, then those that were not seen to be used."""
@@ -59,13 +62,14 @@ class ExecutionOrder:
 
     def _start(self) -> None:
         if not self._done and not in_backward() and not torch.compiler.is_compiling():
-            self._running = True
+            self._running, self._thread = True, threading.get_ident()
             self._uses.__enter__()
 
     def _stop(self) -> None:
-        if self._running:
+        # A mode belongs to a thread, and another one may run the model as well.
+        if self._running and self._thread == threading.get_ident():
             self._running, self._done = False, True
-            self._uses.__exit__(None, None, None)
+            leave(self._uses)
 
     def _notice(self, name: str) -> Callable[[], None]:
         def notice() -> None:
