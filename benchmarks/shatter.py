@@ -21,7 +21,7 @@ from collections.abc import Callable
 import torch
 
 from gradlab.models import MLPArchitecture, create_mlp, forward_mode, parse_family
-from gradlab.models.mlp_weights import WeightStream
+from gradlab.models.mlp import WeightStream
 
 WIDTH, POINTS, SEEDS = 200, 256, 20
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import re
 from typing import Any
 
 import pandas as pd
@@ -10,12 +11,10 @@ import pandas as pd
 from gradlab import hub
 from gradlab.errors import UsageError
 from gradlab.experiments.subjects import Progress
-from gradlab.models import catalog, cost, create
+from gradlab.models import Cost, cost, create, named_cost, network_names, parse_name
+from gradlab.models.external import check_external, is_external, is_function
 from gradlab.results.tables import Formats
 from gradlab.zoo import zoo_names, zoo_record
-
-FULLY_CONNECTED = ("mlp50", "mlp50-ll", "resmlp50", "resmlp50-beta=0.1")
-"""Those of the shattered gradients paper, at one of its depths; there is every depth."""
 
 FORMATS: Formats = {"parameters": "{:,d}".format, "multiply-adds": "{:,d}".format, "test error": "{:.2%}".format}
 
@@ -24,7 +23,7 @@ def list_networks(pattern: str | None = None, progress: Progress | None = None) 
     """A row a network: name, weighted layers, parameters, multiply-adds, the weights there are, the zoo's test error.
 
     Args:
-        pattern: A glob; None lists the papers' own networks.
+        pattern: A glob, or the name of any network that can be built; None lists the papers' own networks.
         progress: Called after every network.
 
     Returns:
@@ -33,14 +32,11 @@ def list_networks(pattern: str | None = None, progress: Progress | None = None) 
     Raises:
         UsageError: When nothing matches.
     """
-    names = fnmatch.filter(_all_names(pattern), pattern or "*")
-    if not names:
-        raise UsageError(f"no network matches {pattern!r}; `gradlab models` lists the papers' own")
     rows: list[dict[str, Any]] = []
     reached = zoo_record()
+    names = _names(pattern)
     for done, name in enumerate(names, 1):
-        model = create(name)
-        counted = cost(model, model.input_shape)  # type: ignore[arg-type]
+        counted = _cost(name)
         rows.append(
             {
                 "network": name,
@@ -56,22 +52,44 @@ def list_networks(pattern: str | None = None, progress: Progress | None = None) 
     return pd.DataFrame(rows), FORMATS
 
 
-def _all_names(pattern: str | None) -> list[str]:
-    if pattern and pattern.startswith("torchvision/"):
+def _names(pattern: str | None) -> list[str]:
+    """The networks that a pattern asks for, by their canonical names."""
+    if pattern is None:
+        return network_names()
+    if not re.search(r"[*?\[]", pattern):
+        check_external(pattern)
+        return [pattern if is_external(pattern) else parse_name(pattern).name]
+    if names := fnmatch.filter(_all_names(pattern), pattern):
+        return names
+    raise UsageError(f"no network matches {pattern!r}; `gradlab models` lists the papers' own")
+
+
+def _cost(name: str) -> Cost:
+    if not is_external(name):
+        return named_cost(parse_name(name))
+    model = create(name)
+    shape = getattr(model, "input_shape", None)
+    if shape is None:
+        raise UsageError(f"{name}: nothing says for which inputs it is: give the module an input_shape, (3, 224, 224)")
+    return cost(model, shape)
+
+
+def _all_names(pattern: str) -> list[str]:
+    if pattern.startswith("torchvision/"):
         from torchvision import models
 
         return [f"torchvision/{name}" for name in models.list_models(module=models)]
-    if pattern and pattern.startswith("timm/"):
+    if pattern.startswith("timm/"):
         try:
             import timm
         except ModuleNotFoundError:
             raise UsageError("timm is not installed: pip install 'gradlab-torch[timm]'") from None
         return [f"timm/{name}" for name in timm.list_models()]
-    return [*catalog(), *FULLY_CONNECTED]
+    return network_names()
 
 
 def _weights(name: str) -> list[str]:
-    published = name.startswith(("torchvision/", "timm/")) or hub.published(name) is not None
+    published = (is_external(name) and not is_function(name)) or hub.published(name) is not None
     return [
         "init",
         *(["trained"] if name in zoo_names() else []),

@@ -55,9 +55,7 @@ def predicted_gradients(
     if is_mlp(network.name):
         return _fully_connected(network.name, bn, responses)
     architecture = parse_name(network.name)
-    if architecture.imagenet or architecture.looks_linear or architecture.option not in (None, "A") or size < 4:
-        return None
-    if architecture.unit != "original" or architecture.shortcut_scale != 1:
+    if not isinstance(architecture, Architecture) or not architecture.is_of_2015 or size < 4:
         return None
     if architecture.family == "plain":
         return _plain(architecture, size, bn) if responses or bn == "batch" else None

@@ -1,14 +1,23 @@
 """Networks of the papers, built from small blocks, and their names."""
 
 from gradlab.models.batch_norm import batch_statistics, fold_batch_norm, is_foldable
-from gradlab.models.cost import Cost, cost, is_projection, multiply_adds_by_part, weighted_layers
+from gradlab.models.cost import Cost, cost, is_projection, multiply_adds_by_part, named_cost, weighted_layers
+from gradlab.models.description import NamedNetwork, NetworkDescription
 from gradlab.models.inference import infer_architectures
 from gradlab.models.meta import meta_copy
-from gradlab.models.mlp import MLP, create_mlp
-from gradlab.models.mlp_family import Family, MLPArchitecture, is_mlp, parse_family, parse_mlp
-from gradlab.models.mlp_full_gradient import full_gradient
-from gradlab.models.mlp_gradients import ForwardPass, forward_mode
-from gradlab.models.registry import Architecture, catalog, create, parse_name
+from gradlab.models.mlp import (
+    MLP,
+    Family,
+    ForwardPass,
+    MLPArchitecture,
+    create_mlp,
+    forward_mode,
+    full_gradient,
+    parse_family,
+)
+from gradlab.models.names import catalog, describe, is_mlp, network_names, parse_mlp, parse_name
+from gradlab.models.registry import create
+from gradlab.models.residual import Architecture
 
 __all__ = [
     "MLP",
@@ -17,11 +26,14 @@ __all__ = [
     "Family",
     "ForwardPass",
     "MLPArchitecture",
+    "NamedNetwork",
+    "NetworkDescription",
     "batch_statistics",
     "catalog",
     "cost",
     "create",
     "create_mlp",
+    "describe",
     "fold_batch_norm",
     "forward_mode",
     "full_gradient",
@@ -31,6 +43,8 @@ __all__ = [
     "is_projection",
     "meta_copy",
     "multiply_adds_by_part",
+    "named_cost",
+    "network_names",
     "parse_family",
     "parse_mlp",
     "parse_name",

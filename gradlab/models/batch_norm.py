@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from gradlab.models.blocks import BasicBlock, Bottleneck
+from gradlab.models.blocks import ResidualBlock
 from gradlab.models.cifar import CifarNet
 from gradlab.models.imagenet import ImageNetNet
 
@@ -33,8 +33,8 @@ def batch_statistics(model: nn.Module) -> Iterator[None]:
 
 def is_foldable(model: nn.Module) -> bool:
     """Whether `fold_batch_norm` knows a network: ours, of original units, where each bnK follows its convK at once."""
-    blocks = [module for module in model.modules() if isinstance(module, BasicBlock | Bottleneck)]
-    return isinstance(model, CifarNet | ImageNetNet) and all(type(b) in (BasicBlock, Bottleneck) for b in blocks)
+    blocks = [module for module in model.modules() if isinstance(module, ResidualBlock)]
+    return isinstance(model, CifarNet | ImageNetNet) and all(block.style.unit == "original" for block in blocks)
 
 
 def fold_batch_norm(model: nn.Module) -> nn.Module:

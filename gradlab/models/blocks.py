@@ -1,140 +1,137 @@
-"""Residual blocks and shortcuts (He et al. 2015, arXiv:1512.03385, §3.2 to §4.1 and Fig. 5)."""
+"""Residual blocks (He et al. 2015, arXiv:1512.03385, §3.2 to §4.1 and Fig. 5)."""
 
-from collections.abc import Callable
-from typing import Literal
+from abc import abstractmethod
+from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-ShortcutOption = Literal["A", "B", "C"]
-"""A: zero-padding; B: projections where the size changes; C: projections in every block (§4.1)."""
+from gradlab.models.residual_units import UNITS, Layers, Unit
+from gradlab.models.shortcuts import (
+    Gate,
+    GateConvolution,
+    ShortcutDropout,
+    ShortcutOption,
+    convolution,
+    shortcut,
+)
 
 
-def convolution(in_channels: int, out_channels: int, kernel: int, stride: int = 1, bias: bool = False) -> nn.Conv2d:
-    """A convolution that keeps the map size at stride 1; without bias where batch normalization follows."""
-    return nn.Conv2d(in_channels, out_channels, kernel, stride, padding=kernel // 2, bias=bias)
+@dataclass(frozen=True)
+class Style:
+    """What the blocks of a network are like, besides their sizes.
 
-
-class ZeroPadShortcut(nn.Module):
-    """Option A: the identity, subsampled and padded with zero channels; it has no parameters.
-
-    The paper does not say where the zeros go. Half stand before and half behind the input's channels,
-    as in the most used CIFAR implementation, so that its published weights mean the same here.
+    Attributes:
+        option: Shortcut option A, B or C; None makes the same layers of a plain net.
+        beta: β of the residual branches, x + β·F(x). Below 1 the shortcut dominates (Balduzzi et al. 2017,
+            arXiv:1702.08591, §3.2).
+        shortcut_scale: λ of the shortcuts, λ·x + F(x). Below 1 they fade from block to block (He et al. 2016,
+            arXiv:1603.05027, Eq. 6 and Table 1).
+        unit: Where normalization and ReLU stand.
+        gate: How shortcuts are gated, if they are.
+        dropout: The share of the shortcuts' values that is dropped in training.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
-        super().__init__()
-        extra = out_channels - in_channels
-        self.stride = stride
-        self.padding = (extra // 2, extra - extra // 2)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (B, C, H, W) to (B, C', H / stride, W / stride)."""
-        return F.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, *self.padding))
+    option: ShortcutOption | None = "A"
+    beta: float = 1.0
+    shortcut_scale: float = 1.0
+    unit: Unit = "original"
+    gate: Gate | None = None
+    dropout: float = 0.0
 
 
-def shortcut(in_channels: int, out_channels: int, stride: int, option: ShortcutOption) -> nn.Module:
-    """The shortcut connection of one block, by option A, B or C of §4.1."""
-    same_size = stride == 1 and in_channels == out_channels
-    if option == "C" or (option == "B" and not same_size):
-        return nn.Sequential(
-            convolution(in_channels, out_channels, kernel=1, stride=stride),
-            nn.BatchNorm2d(out_channels),
-        )
-    return nn.Identity() if same_size else ZeroPadShortcut(in_channels, out_channels, stride)
+class ResidualBlock(nn.Module):
+    """A row of convolutions with a shortcut around them; without one, the same layers of a plain net.
 
-
-class BasicBlock(nn.Module):
-    """Two 3×3 convolutions (Fig. 5, left); without a shortcut, the same two layers of a plain net.
-
-    With β below 1 the shortcut dominates: x + β·F(x) (Balduzzi et al. 2017, arXiv:1702.08591, §3.2). With λ below 1
-    it fades from block to block: λ·x + F(x) (He et al. 2016, arXiv:1603.05027, Eq. 6 and Table 1).
+    Args:
+        in_channels: Channels of the input.
+        channels: Outputs of the first convolution; the last one has `expansion` times as many.
+        stride: Of the first convolution.
+        style: What the block is like.
     """
 
     expansion = 1
 
-    def __init__(
-        self,
-        in_channels: int,
-        channels: int,
-        stride: int = 1,
-        option: ShortcutOption | None = "A",
-        beta: float = 1.0,
-        shortcut_scale: float = 1.0,
-    ) -> None:
+    def __init__(self, in_channels: int, channels: int, stride: int = 1, style: Style | None = None) -> None:
         super().__init__()
-        self.beta, self.shortcut_scale = beta, shortcut_scale
+        self.style = style or Style()
+        self.make_layers(in_channels, channels, stride)
+        out_channels = channels * self.expansion
+        if self.style.unit == "preact":
+            # Each normalization is that of its convolution's input.
+            self.bn1, self.bn2 = nn.BatchNorm2d(in_channels), nn.BatchNorm2d(channels)
+            if self.expansion > 1:
+                self.bn3 = nn.BatchNorm2d(channels)
+        self.shortcut = None
+        if self.style.option is not None:
+            normalized = self.style.unit != "preact"
+            self.shortcut = shortcut(in_channels, out_channels, stride, self.style.option, normalized=normalized)
+            if self.style.dropout:
+                self.shortcut = nn.Sequential(self.shortcut, ShortcutDropout(self.style.dropout))
+        if self.style.gate is not None:
+            self.shortcut_gate = GateConvolution(in_channels, out_channels, 1, stride, bias=self.style.gate.bias)
+
+    @abstractmethod
+    def make_layers(self, in_channels: int, channels: int, stride: int) -> None:
+        """Make the convolutions and normalizations."""
+
+    @abstractmethod
+    def layers(self) -> Layers:
+        """The convolutions in order, each with its normalization."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, C, H, W) to (B, C', H / stride, W / stride)."""
+        return UNITS[self.style.unit](self, x)
+
+    def add(self, kept: Tensor, branch: Tensor, x: Tensor) -> Tensor:
+        """The addition: λ·h(x) + β·F(x), of what the shortcut kept and what the branch gives for a block's input x."""
+        if self.style.shortcut_scale != 1:
+            kept = self.style.shortcut_scale * kept
+        if self.style.gate is not None:
+            gate = torch.sigmoid(self.shortcut_gate(x))  # (B, C', H / stride, W / stride)
+            kept = (1 - gate) * kept
+            branch = gate * branch if self.style.gate.exclusive else branch
+        return torch.add(kept, branch, alpha=self.style.beta)
+
+
+class BasicBlock(ResidualBlock):
+    """Two 3×3 convolutions (Fig. 5, left)."""
+
+    def make_layers(self, in_channels: int, channels: int, stride: int) -> None:
+        """Make the convolutions and normalizations."""
         self.conv1 = convolution(in_channels, channels, kernel=3, stride=stride)
         self.bn1 = nn.BatchNorm2d(channels)
         self.conv2 = convolution(channels, channels, kernel=3)
         self.bn2 = nn.BatchNorm2d(channels)
-        self.shortcut = None if option is None else shortcut(in_channels, channels, stride, option)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (B, C, H, W) to (B, C', H / stride, W / stride)."""
-        out = F.relu(self.bn1(self.conv1(x)))
-        out = self.bn2(self.conv2(out))
-        return F.relu(out if self.shortcut is None else self.add(self.shortcut(x), out))
-
-    def add(self, kept: Tensor, branch: Tensor) -> Tensor:
-        """The addition: λ·h(x) + β·F(x), of what the shortcut kept and what the branch gives."""
-        if self.shortcut_scale != 1:
-            kept = self.shortcut_scale * kept
-        return torch.add(kept, branch, alpha=self.beta)
-
-    @staticmethod
-    def after_last(channels: int) -> nn.Module:
-        """What follows the last block of a network of such blocks: nothing."""
-        return nn.Identity()
+    def layers(self) -> Layers:
+        """The convolutions in order, each with its normalization."""
+        return (self.conv1, self.bn1), (self.conv2, self.bn2)
 
 
-class Bottleneck(nn.Module):
-    """1×1, 3×3 and 1×1 convolutions (Fig. 5, right); the stride is in the first 1×1, as in the paper.
-
-    β is that of `BasicBlock`.
-    """
+class Bottleneck(ResidualBlock):
+    """1×1, 3×3 and 1×1 convolutions (Fig. 5, right); the stride is in the first 1×1, as in the paper."""
 
     expansion = 4
 
-    def __init__(
-        self, in_channels: int, channels: int, stride: int = 1, option: ShortcutOption | None = "B", beta: float = 1.0
-    ) -> None:
-        super().__init__()
-        self.beta = beta
-        out_channels = channels * self.expansion
+    def make_layers(self, in_channels: int, channels: int, stride: int) -> None:
+        """Make the convolutions and normalizations."""
         self.conv1 = convolution(in_channels, channels, kernel=1, stride=stride)
         self.bn1 = nn.BatchNorm2d(channels)
         self.conv2 = convolution(channels, channels, kernel=3)
         self.bn2 = nn.BatchNorm2d(channels)
-        self.conv3 = convolution(channels, out_channels, kernel=1)
-        self.bn3 = nn.BatchNorm2d(out_channels)
-        self.shortcut = None if option is None else shortcut(in_channels, out_channels, stride, option)
+        self.conv3 = convolution(channels, channels * self.expansion, kernel=1)
+        self.bn3 = nn.BatchNorm2d(channels * self.expansion)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (B, C, H, W) to (B, 4 C', H / stride, W / stride)."""
-        out = F.relu(self.bn1(self.conv1(x)))
-        out = F.relu(self.bn2(self.conv2(out)))
-        out = self.bn3(self.conv3(out))
-        if self.shortcut is not None:
-            out = torch.add(self.shortcut(x), out, alpha=self.beta)
-        return F.relu(out)
-
-
-Block = type[BasicBlock] | type[Bottleneck]
+    def layers(self) -> Layers:
+        """The convolutions in order, each with its normalization."""
+        return (self.conv1, self.bn1), (self.conv2, self.bn2), (self.conv3, self.bn3)
 
 
 def stage(
-    block: Block,
-    in_channels: int,
-    channels: int,
-    blocks: int,
-    stride: int,
-    option: ShortcutOption | None,
-    **scales: float,
+    block: type[ResidualBlock], in_channels: int, channels: int, blocks: int, stride: int, style: Style
 ) -> nn.Sequential:
-    """A row of blocks at one map size; only the first changes the size. `scales` are the blocks' own."""
-    make: Callable[..., nn.Module] = block
-    first = make(in_channels, channels, stride, option, **scales)
-    rest = (make(channels * block.expansion, channels, 1, option, **scales) for _ in range(blocks - 1))
+    """A row of blocks at one map size; only the first changes the size."""
+    first = block(in_channels, channels, stride, style)
+    rest = (block(channels * block.expansion, channels, 1, style) for _ in range(blocks - 1))
     return nn.Sequential(first, *rest)

@@ -3,9 +3,10 @@
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gradlab.models.blocks import BasicBlock, Block, Bottleneck, ShortcutOption, stage
+from gradlab.models.blocks import BasicBlock, Bottleneck, ResidualBlock, Style, stage
+from gradlab.models.shortcuts import ShortcutOption
 
-STAGES: dict[int, tuple[Block, tuple[int, int, int, int]]] = {
+STAGES: dict[int, tuple[type[ResidualBlock], tuple[int, int, int, int]]] = {
     18: (BasicBlock, (2, 2, 2, 2)),
     34: (BasicBlock, (3, 4, 6, 3)),
     50: (Bottleneck, (3, 4, 6, 3)),
@@ -25,32 +26,24 @@ class ImageNetNet(nn.Module):
 
     Args:
         depth: Weighted layers: 18, 34, 50, 101 or 152.
-        option: Shortcut option A, B or C; None builds the plain net of the same layers.
+        style: What the blocks are like; without an option, the plain net of the same layers.
         width: Channels of the first stage (64 in the paper).
         classes: Outputs of the classifier.
-        beta: β of the residual branches, x + β·F(x); 1 in the paper.
     """
 
     input_shape = (3, 224, 224)
 
-    def __init__(
-        self,
-        depth: int,
-        option: ShortcutOption | None,
-        width: int = 64,
-        classes: int = 1000,
-        beta: float = 1.0,
-    ) -> None:
+    def __init__(self, depth: int, style: Style, width: int = 64, classes: int = 1000) -> None:
         super().__init__()
         block, counts = STAGES[depth]
         grown = width * block.expansion
         self.conv1 = nn.Conv2d(3, width, 7, stride=2, padding=3, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
         self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
-        self.layer1 = stage(block, width, width, counts[0], 1, option, beta=beta)
-        self.layer2 = stage(block, grown, 2 * width, counts[1], 2, option, beta=beta)
-        self.layer3 = stage(block, 2 * grown, 4 * width, counts[2], 2, option, beta=beta)
-        self.layer4 = stage(block, 4 * grown, 8 * width, counts[3], 2, option, beta=beta)
+        self.layer1 = stage(block, width, width, counts[0], 1, style)
+        self.layer2 = stage(block, grown, 2 * width, counts[1], 2, style)
+        self.layer3 = stage(block, 2 * grown, 4 * width, counts[2], 2, style)
+        self.layer4 = stage(block, 4 * grown, 8 * width, counts[3], 2, style)
         self.fc = nn.Linear(8 * grown, classes)
 
     def forward(self, x: Tensor) -> Tensor:

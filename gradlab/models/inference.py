@@ -2,12 +2,13 @@
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 
 from torch import Tensor
 
-from gradlab.models.blocks import ShortcutOption
 from gradlab.models.imagenet import STAGES
-from gradlab.models.registry import Architecture
+from gradlab.models.residual import GATE_BIAS, Architecture
+from gradlab.models.shortcuts import ShortcutOption
 
 _BLOCK = re.compile(r"layer(\d)\.(\d+)\.(.+)")
 
@@ -17,8 +18,8 @@ def infer_architectures(state: Mapping[str, Tensor]) -> list[Architecture]:
 
     A plain net and its option-A residual net have the same keys and shapes: both are returned, the
     residual one first. Scales are not in a state dict, nor the order of operations in a residual unit but that of
-    full pre-activation: they are given as 1 and as the original, and whoever loads one has to say
-    (`Architecture.shown`). The list is empty for a state dict that is none of ours.
+    full pre-activation, nor what a gate is for: they are given as 1 and as the original, and whoever loads one has
+    to say (`Architecture.shown`). The list is empty for a state dict that is none of ours.
 
     Args:
         state: Parameters and buffers under our key names.
@@ -45,7 +46,7 @@ def infer_architectures(state: Mapping[str, Tensor]) -> list[Architecture]:
         return []
     counts = tuple(len(stages[stage]) for stage in sorted(stages))
     imagenet = len(counts) == 4
-    depth = _imagenet_depth(counts, bottleneck) if imagenet else _cifar_depth(counts)
+    depth = _imagenet_depth(counts, bottleneck) if imagenet else _cifar_depth(counts, bottleneck)
     if depth is None or stem.shape[-1] != (7 if imagenet else 3):
         return []
     width = stem.shape[0]
@@ -55,17 +56,21 @@ def infer_architectures(state: Mapping[str, Tensor]) -> list[Architecture]:
     option = _option(projected, counts, bottleneck)
     if option is None:
         return []
+    of_bottlenecks = bottleneck and not imagenet
     if "last.0.weight" in state:
-        preact = Architecture("resnet", depth, option, width, unit="preact")
-        return [] if imagenet or option != "A" else [preact]
-    found = [Architecture("resnet", depth, option, width, imagenet)]
+        preact = Architecture("resnet", depth, option, width, unit="preact", bottleneck=of_bottlenecks)
+        return [] if imagenet or (option != "A" and not bottleneck) else [preact]
+    residual = Architecture("resnet", depth, option, width, imagenet, bottleneck=of_bottlenecks)
+    if any(".shortcut_gate." in key for key in state):
+        return [replace(residual, shortcut_gate=GATE_BIAS), replace(residual, exclusive_gate=GATE_BIAS)]
+    found = [residual]
     if option == "A" and not bottleneck:
         found.append(Architecture("plain", depth, None, width, imagenet))
     return found
 
 
-def _cifar_depth(counts: tuple[int, ...]) -> int | None:
-    return 6 * counts[0] + 2 if len(set(counts)) == 1 else None
+def _cifar_depth(counts: tuple[int, ...], bottleneck: bool) -> int | None:
+    return (9 if bottleneck else 6) * counts[0] + 2 if len(set(counts)) == 1 else None
 
 
 def _imagenet_depth(counts: tuple[int, ...], bottleneck: bool) -> int | None:

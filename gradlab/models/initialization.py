@@ -14,12 +14,16 @@ def materialize(make: Callable[[], nn.Module]) -> nn.Module:
     """
     with torch.device("meta"):
         module = make()
-    return module.to_empty(device="cpu")
+    # As `to_empty`, which loads torch's decompositions and takes a second the first time.
+    module._apply(lambda tensor: torch.empty(tensor.shape, dtype=tensor.dtype))
+    return module
 
 
 @torch.no_grad()
 def he_initialize(model: nn.Module, seed: int) -> nn.Module:
     """Initialize in place: weights from N(0, 2/n), biases 0, normalization at its identity.
+
+    A layer's attribute `initial_bias` says otherwise for its biases: those of gates begin below 0.
 
     He et al. 2015b (arXiv:1502.01852), Eq. 10, with n = k²·c, the fan-in, which keeps the second moment
     of the responses constant with depth in ReLU nets. The residual paper (arXiv:1512.03385, §3.4) says
@@ -35,7 +39,7 @@ def he_initialize(model: nn.Module, seed: int) -> nn.Module:
         fan_in = layer.weight[0].numel()
         layer.weight.normal_(0.0, math.sqrt(2.0 / fan_in), generator=generator)
         if layer.bias is not None:
-            layer.bias.zero_()
+            layer.bias.fill_(getattr(layer, "initial_bias", 0.0))
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.reset_parameters()

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gradlab.models.blocks import convolution
+from gradlab.models.shortcuts import convolution
 
 
 def crelu(x: Tensor) -> Tensor:

@@ -1,98 +1,92 @@
-"""Residual units whose normalization and ReLU stand elsewhere (He et al. 2016, arXiv:1603.05027, Fig. 4 and Table 2).
+"""Where normalization and ReLU stand in a residual unit (He et al. 2016, arXiv:1603.05027, Fig. 4 and Table 2).
 
-All are made of the same two 3×3 convolutions, two normalizations and two ReLUs as the original unit, and of equally
-many weights; only the order differs. In the units without a ReLU after the addition a network's state passes from
-block to block as it is.
+All five are made of the same convolutions, normalizations and ReLUs, and of equally many weights; only the order
+differs. In the units without a ReLU after the addition a network's state passes from block to block as it is.
 
 The paper (appendix) puts a pre-activation network's first activation behind the first convolution, before the paths
 split, and an extra one behind the last addition. It leaves open what a zero-padding shortcut takes where the shape
 changes. Here it is the activated input, as in the paper's projections and in the authors' code for Torch: only the
-identity takes the state as it is.
+identity takes the state as it is. Those projections have no normalization of their own.
 """
 
-from typing import Literal
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Literal
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gradlab.models.blocks import BasicBlock
+if TYPE_CHECKING:
+    from gradlab.models.blocks import ResidualBlock
 
 Unit = Literal["original", "bn-after-add", "relu-before-add", "relu-preact", "preact"]
 """Where normalization and ReLU stand: Fig. 4 (a) to (e)."""
 
-
-class BNAfterAddition(BasicBlock):
-    """Fig. 4 (b): the second normalization follows the addition, and so changes what the shortcut kept."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (B, C, H, W) to (B, C', H / stride, W / stride)."""
-        out = F.relu(self.bn1(self.conv1(x)))
-        return F.relu(self.bn2(self.add(self.shortcut(x), self.conv2(out))))  # type: ignore[misc]
+Layers = Sequence[tuple[nn.Module, nn.Module]]
+"""The convolutions of a block in order, each with its normalization."""
 
 
-class ReLUBeforeAddition(BasicBlock):
+def original(block: ResidualBlock, x: Tensor) -> Tensor:
+    """Fig. 4 (a): the normalization behind each convolution, the last ReLU behind the addition."""
+    out = _branch(block.layers(), x)
+    return F.relu(out if block.shortcut is None else block.add(block.shortcut(x), out, x))
+
+
+def bn_after_addition(block: ResidualBlock, x: Tensor) -> Tensor:
+    """Fig. 4 (b): the last normalization follows the addition, and so changes what the shortcut kept."""
+    *front, (convolution, normalization) = block.layers()
+    out = convolution(F.relu(_branch(front, x)))
+    return F.relu(normalization(block.add(_kept(block, x, x), out, x)))
+
+
+def relu_before_addition(block: ResidualBlock, x: Tensor) -> Tensor:
     """Fig. 4 (c): the branch ends with its ReLU, so that the state can only grow."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (B, C, H, W) to (B, C', H / stride, W / stride)."""
-        out = F.relu(self.bn1(self.conv1(x)))
-        return self.add(self.shortcut(x), F.relu(self.bn2(self.conv2(out))))  # type: ignore[misc]
+    return block.add(_kept(block, x, x), F.relu(_branch(block.layers(), x)), x)
 
 
-class ReLUPreActivation(BasicBlock):
+def relu_pre_activation(block: ResidualBlock, x: Tensor) -> Tensor:
     """Fig. 4 (d), ReLU-only pre-activation: the branch begins with a ReLU and ends with a normalization."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (B, C, H, W) to (B, C', H / stride, W / stride)."""
-        activated = F.relu(x)
-        out = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(activated)))))
-        return self.add(_kept(self.shortcut, x, activated), out)
-
-    @staticmethod
-    def after_last(channels: int) -> nn.Module:
-        """The extra activation behind the last addition."""
-        return nn.ReLU()
+    activated = F.relu(x)
+    return block.add(_kept(block, x, activated), _branch(block.layers(), activated), x)
 
 
-class PreActivation(BasicBlock):
-    """Fig. 4 (e), full pre-activation: BN, ReLU and convolution, twice.
-
-    The first block of a network has no activation of its own: that of the first convolution is shared by both its
-    paths (`share_activation`).
-    """
-
-    def __init__(self, in_channels: int, channels: int, stride: int = 1, *rest: object, **scales: float) -> None:
-        super().__init__(in_channels, channels, stride, *rest, **scales)  # type: ignore[arg-type]
-        self.bn1 = nn.BatchNorm2d(in_channels)
-
-    def share_activation(self) -> None:
-        """Take the input as activated already, by what stands before the block; a second ReLU changes nothing."""
-        self.bn1 = nn.Identity()  # type: ignore[assignment]
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (B, C, H, W) to (B, C', H / stride, W / stride)."""
-        activated = F.relu(self.bn1(x))
-        out = self.conv2(F.relu(self.bn2(self.conv1(activated))))
-        return self.add(_kept(self.shortcut, x, activated), out)
-
-    @staticmethod
-    def after_last(channels: int) -> nn.Module:
-        """The extra activation behind the last addition."""
-        return nn.Sequential(nn.BatchNorm2d(channels), nn.ReLU())
+def pre_activation(block: ResidualBlock, x: Tensor) -> Tensor:
+    """Fig. 4 (e), full pre-activation: normalization, ReLU and convolution, in turn."""
+    (convolution, normalization), *rest = block.layers()
+    activated = F.relu(normalization(x))
+    out = convolution(activated)
+    for convolution, normalization in rest:
+        out = convolution(F.relu(normalization(out)))
+    return block.add(_kept(block, x, activated), out, x)
 
 
-UNITS: dict[Unit, type[BasicBlock]] = {
-    "original": BasicBlock,
-    "bn-after-add": BNAfterAddition,
-    "relu-before-add": ReLUBeforeAddition,
-    "relu-preact": ReLUPreActivation,
-    "preact": PreActivation,
+UNITS: dict[Unit, Callable[[ResidualBlock, Tensor], Tensor]] = {
+    "original": original,
+    "bn-after-add": bn_after_addition,
+    "relu-before-add": relu_before_addition,
+    "relu-preact": relu_pre_activation,
+    "preact": pre_activation,
 }
-"""The block of every unit."""
+"""What a block of each unit computes."""
 
 
-def _kept(shortcut: nn.Module | None, x: Tensor, activated: Tensor) -> Tensor:
+def after_last(unit: Unit, channels: int) -> nn.Module:
+    """The extra activation of pre-activation networks behind the last addition; nothing for the others."""
+    if unit == "preact":
+        return nn.Sequential(nn.BatchNorm2d(channels), nn.ReLU())
+    return nn.ReLU() if unit == "relu-preact" else nn.Identity()
+
+
+def _branch(layers: Layers, x: Tensor) -> Tensor:
+    """Convolutions, each with its normalization behind it, and a ReLU between every two."""
+    for place, (convolution, normalization) in enumerate(layers):
+        x = normalization(convolution(F.relu(x) if place else x))
+    return x
+
+
+def _kept(block: ResidualBlock, x: Tensor, activated: Tensor) -> Tensor:
     """What a shortcut hands on: the identity the state itself, any other the activated one."""
-    if isinstance(shortcut, nn.Identity):
-        return x
-    return shortcut(activated)  # type: ignore[misc, no-any-return]
+    assert block.shortcut is not None
+    kept: Tensor = x if isinstance(block.shortcut, nn.Identity) else block.shortcut(activated)
+    return kept

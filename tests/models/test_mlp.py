@@ -105,9 +105,9 @@ def test_looks_linear_nets_are_linear(depth, points):
     x = torch.linspace(-2, 2, points)
     g = gradients("ll", [depth], x=x, dtype=torch.float32)[depth]
     assert gl.stats.is_constant(g).all()
-    model = create_mlp(MLPArchitecture(parse_family("ll"), depth, 40))
-    y = model(x[:, None]).squeeze(1)
-    assert torch.allclose(y[2:] - 2 * y[1:-1] + y[:-2], torch.zeros(points - 2), atol=1e-5)
+    x = torch.linspace(-2, 2, points, dtype=torch.float64)
+    y = create_mlp(MLPArchitecture(parse_family("ll"), depth, 40), dtype=torch.float64)(x[:, None]).squeeze(1)
+    assert torch.allclose(y[2:] - 2 * y[1:-1] + y[:-2], torch.zeros(points - 2).double(), atol=1e-12)
 
 
 def test_without_bias_and_norm_the_gradient_is_a_step():

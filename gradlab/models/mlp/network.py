@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from gradlab.models.batch_scaling import BatchCentering, BatchRMSNorm
 from gradlab.models.initialization import materialize
 from gradlab.models.looks_linear import crelu
-from gradlab.models.mlp_family import Family, Init, MLPArchitecture
-from gradlab.models.mlp_weights import WeightStream
+from gradlab.models.mlp.family import Family, Init, MLPArchitecture
+from gradlab.models.mlp.weights import WeightStream
 
 
 class MLP(nn.Module):
@@ -64,14 +64,21 @@ def activation(family: Family, z: Tensor) -> Tensor:
     return crelu(z) if family.kind == "ll" else F.relu(z)
 
 
+def empty_mlp(architecture: MLPArchitecture) -> MLP:
+    """Build a net with memory but without values."""
+    family = architecture.family.at(architecture.depth)
+    model = materialize(lambda: MLP(family, architecture.depth, architecture.width))
+    assert isinstance(model, MLP)
+    return model
+
+
 @torch.no_grad()
 def create_mlp(
     architecture: MLPArchitecture, seed: int = 0, init: Init = "he", dtype: torch.dtype = torch.float32
 ) -> MLP:
     """Build a net as initialized; see `WeightStream`."""
-    family = architecture.family.at(architecture.depth)
-    model = materialize(lambda: MLP(family, architecture.depth, architecture.width)).to(dtype)
-    assert isinstance(model, MLP)
+    model = empty_mlp(architecture).to(dtype)
+    family = model.family
     weights = WeightStream(family, architecture.width, seed, init, dtype)
     model.stem.weight.copy_(weights.stem[:, None])
     if family.bias:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from gradlab.models.mlp_family import Family, Init
-from gradlab.models.mlp_gradients import EPS, divide_by_power_of_two
-from gradlab.models.mlp_weights import WeightStream
+from gradlab.models.mlp.family import Family, Init
+from gradlab.models.mlp.gradients import EPS, divide_by_power_of_two
+from gradlab.models.mlp.weights import WeightStream
 
 _SEGMENT = 16
 """Blocks between states that are kept. The way back runs each segment again, its weights drawn again, so that

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from gradlab.models.mlp_family import Family, Init
+from gradlab.models.mlp.family import Family, Init
 
 
 class WeightStream:

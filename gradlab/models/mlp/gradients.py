@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from gradlab.models.mlp_family import Family, Init
-from gradlab.models.mlp_weights import WeightStream
+from gradlab.models.mlp.family import Family, Init
+from gradlab.models.mlp.weights import WeightStream
 
 EPS = 1e-5
 """ε of every normalization, as in `nn.BatchNorm1d`."""

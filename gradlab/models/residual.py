@@ -1,0 +1,255 @@
+"""The residual and plain networks of He et al., and their looks-linear form: what their names say."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from torch import nn
+
+from gradlab.errors import UsageError
+from gradlab.models.blocks import Style
+from gradlab.models.cifar import CifarNet
+from gradlab.models.description import NetworkDescription
+from gradlab.models.grammar import Depths, Value, write_number
+from gradlab.models.imagenet import STAGES, ImageNetNet, paper_option
+from gradlab.models.initialization import he_initialize, materialize
+from gradlab.models.looks_linear import LooksLinearNet, looks_linear_initialize
+from gradlab.models.residual_units import Unit
+from gradlab.models.shortcuts import Gate, ShortcutOption
+
+BOTTLENECK_DEPTHS = (164, 1001)
+"""The CIFAR networks of He et al. 2016 (arXiv:1603.05027, Table 2 to 4), which are made of bottlenecks."""
+
+GATE_BIAS = -6.0
+"""The bias of the gates in Table 1 with which shortcuts lose least; a state dict does not show its initial value."""
+
+BASIC = Depths(step=6, plus=2)
+BOTTLENECKS = Depths(step=9, plus=2)
+IMAGENET = Depths(choices=tuple(STAGES))
+IMAGENET_PLAIN = Depths(choices=(18, 34))
+"""The depths of each form."""
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """What a name of the residual and plain networks says; `name` writes it back.
+
+    Attributes:
+        family: `resnet`, or `plain` for the same layers without shortcuts.
+        depth: Weighted layers, projections of shortcuts not counted.
+        option: Shortcut option; None for a plain net.
+        width: Channels of the first stage.
+        imagenet: Table 1's form rather than the CIFAR form of §4.2.
+        beta: β of the residual branches, x + β·F(x).
+        looks_linear: CReLU and mirrored orthogonal weights, in the place of ReLU and batch normalization.
+        shortcut_scale: λ of the shortcuts, λ·x + F(x).
+        unit: Where normalization and ReLU stand in a residual block.
+        bottleneck: Whether a CIFAR network is made of bottlenecks; the depth says it for ImageNet.
+        exclusive_gate: Initial bias of gates on shortcut and branch; None without them.
+        shortcut_gate: Initial bias of gates on the shortcut alone; None without them.
+        shortcut_dropout: The share of the shortcut's values that is dropped in training.
+    """
+
+    family: Literal["resnet", "plain"]
+    depth: int
+    option: ShortcutOption | None
+    width: int
+    imagenet: bool = False
+    beta: float = 1.0
+    looks_linear: bool = False
+    shortcut_scale: float = 1.0
+    unit: Unit = "original"
+    bottleneck: bool = False
+    exclusive_gate: float | None = None
+    shortcut_gate: float | None = None
+    shortcut_dropout: float = 0.0
+
+    @property
+    def name(self) -> str:
+        """The canonical name, without what is the default."""
+        prefix = "imagenet/" if self.imagenet else ""
+        return f"{prefix}{self.family}{self.depth}{self._words()}{self._numbers()}"
+
+    def _words(self) -> str:
+        option = (
+            "" if self.option in (None, default_option(self.depth, self.imagenet, self.bottleneck)) else self.option
+        )
+        block = "" if self.family == "plain" or self.imagenet else block_word(self.depth, self.bottleneck)
+        unit = "" if self.unit == "original" else self.unit
+        return "".join(f"-{word}" for word in (option, block, unit, "ll" if self.looks_linear else "") if word)
+
+    def _numbers(self) -> str:
+        numbers = (
+            ("width=", self.width, 64 if self.imagenet else 16),
+            ("shortcut=", self.shortcut_scale, 1),
+            ("exclusive-gate=", self.exclusive_gate, None),
+            ("shortcut-gate=", self.shortcut_gate, None),
+            ("shortcut-dropout=", self.shortcut_dropout, 0),
+            ("beta=", self.beta, 1),
+        )
+        return "".join(write_number(label, value, default) for label, value, default in numbers if value is not None)
+
+    @property
+    def shown(self) -> Architecture:
+        """The architecture as far as a state dict shows it: scales and most units leave keys and shapes as they are."""
+        return replace(
+            self,
+            beta=1.0,
+            shortcut_scale=1.0,
+            unit="preact" if self.unit == "preact" else "original",
+            exclusive_gate=None if self.exclusive_gate is None else GATE_BIAS,
+            shortcut_gate=None if self.shortcut_gate is None else GATE_BIAS,
+            shortcut_dropout=0.0,
+        )
+
+    @property
+    def is_of_2015(self) -> bool:
+        """Whether it is a network of He et al. 2015, §4.2, but for its width and β: what theory speaks of."""
+        return replace(self, beta=1.0) == Architecture(
+            self.family, self.depth, "A" if self.option else None, self.width
+        )
+
+    @property
+    def initialization(self) -> str:
+        """How `create` draws the weights, in words."""
+        return "looks-linear initialization" if self.looks_linear else "He initialization"
+
+    @property
+    def style(self) -> Style:
+        """What the blocks are like."""
+        gates = (self.exclusive_gate, True), (self.shortcut_gate, False)
+        gate = next((Gate(bias, exclusive) for bias, exclusive in gates if bias is not None), None)
+        return Style(self.option, self.beta, self.shortcut_scale, self.unit, gate, self.shortcut_dropout)
+
+    @property
+    def description(self) -> NetworkDescription:
+        """The facts of the network."""
+        expansion = STAGES[self.depth][0].expansion if self.imagenet else 4 if self.bottleneck else 1
+        return NetworkDescription(
+            name=self.name,
+            family=self.family,
+            depth=self.depth,
+            kind="residual" if self.family == "resnet" else "plain",
+            unit="crelu" if self.looks_linear else self.unit,
+            block="bottleneck" if expansion > 1 else "basic" if self.family == "resnet" else "convolution",
+            normalization="none" if self.looks_linear else "batch",
+            width=self.width,
+            form="imagenet" if self.imagenet else "cifar",
+            options=self._options(),
+        )
+
+    def _options(self) -> dict[str, Value]:
+        values: dict[str, tuple[Value | None, Value | None]] = {
+            "shortcut": (self.option, None),
+            "shortcut scale": (self.shortcut_scale, 1.0),
+            "exclusive gate": (self.exclusive_gate, None),
+            "shortcut gate": (self.shortcut_gate, None),
+            "shortcut dropout": (self.shortcut_dropout, 0.0),
+            "beta": (self.beta, 1.0),
+        }
+        return {name: value for name, (value, default) in values.items() if value is not None and value != default}
+
+    def skeleton(self, classes: int | None = None) -> nn.Module:
+        """The network with memory but without values."""
+        classes = classes or (1000 if self.imagenet else 10)
+        sizes = self.style, self.width, classes
+        if self.looks_linear:
+            return materialize(lambda: LooksLinearNet(self.depth, self.width, classes))
+        if self.imagenet:
+            return materialize(lambda: ImageNetNet(self.depth, *sizes))
+        return materialize(lambda: CifarNet(self.depth, *sizes, bottleneck=self.bottleneck))
+
+    def create(self, classes: int | None = None, seed: int = 0) -> nn.Module:
+        """Build the network at its initialization."""
+        initialize = looks_linear_initialize if self.looks_linear else he_initialize
+        return initialize(self.skeleton(classes), seed)
+
+    def regular(self) -> tuple[Architecture, Architecture, int] | None:
+        """The networks with one and two blocks a stage, and how many more blocks a stage this one has."""
+        if self.imagenet:
+            return None
+        rule = BOTTLENECKS if self.bottleneck else BASIC
+        one, two = (replace(self, depth=blocks * rule.step + rule.plus) for blocks in (1, 2))
+        return one, two, (self.depth - one.depth) // rule.step
+
+
+def default_option(depth: int, imagenet: bool, bottleneck: bool) -> ShortcutOption:
+    """The shortcut option of the papers: zero-padding, but projections where bottlenecks widen."""
+    if imagenet:
+        return paper_option(depth)
+    return "B" if bottleneck else "A"
+
+
+def block_word(depth: int, bottleneck: bool) -> str:
+    """What a CIFAR name says of its blocks: nothing where the depth alone does."""
+    if bottleneck:
+        return "" if depth in BOTTLENECK_DEPTHS else "bottleneck"
+    return "basic" if depth in BOTTLENECK_DEPTHS or depth in STAGES else ""
+
+
+def read_residual(name: str, depth: int, values: dict[str, Any], *, imagenet: bool = False) -> Architecture:
+    """The residual network that a name says.
+
+    Raises:
+        UsageError: For a depth that there is not, and for options that no network has together.
+    """
+    block = values.pop("block", None)
+    bottleneck = not imagenet and (block == "bottleneck" or (block is None and depth in BOTTLENECK_DEPTHS))
+    if imagenet:
+        IMAGENET.check("imagenet/resnet", depth, name)
+    else:
+        if block is None and depth in STAGES:
+            raise _unclear("resnet", depth, name)
+        (BOTTLENECKS if bottleneck else BASIC).check("resnet", depth, name)
+    option = values.pop("option", None) or default_option(depth, imagenet, bottleneck)
+    width = values.pop("width", 64 if imagenet else 16)
+    architecture = Architecture("resnet", depth, option, width, imagenet, bottleneck=bottleneck, **values)
+    _check(architecture, name)
+    return architecture
+
+
+def read_plain(name: str, depth: int, values: dict[str, Any], *, imagenet: bool = False) -> Architecture:
+    """The plain network that a name says.
+
+    Raises:
+        UsageError: For a depth that there is not.
+    """
+    if imagenet:
+        IMAGENET_PLAIN.check("imagenet/plain", depth, name)
+    else:
+        if depth in IMAGENET_PLAIN.choices:
+            raise _unclear("plain", depth, name)
+        BASIC.check("plain", depth, name)
+    width = values.get("width", 64 if imagenet else 16)
+    return Architecture("plain", depth, None, width, imagenet, looks_linear="looks_linear" in values)
+
+
+def _unclear(family: str, depth: int, name: str) -> UsageError:
+    """The error about a depth by which networks of two forms are known."""
+    others = [f"imagenet/{family}{depth}", *([f"torchvision/{family}{depth}"] if family == "resnet" else [])]
+    if (depth - BASIC.plus) % BASIC.step:
+        cifar = f"the CIFAR form has {BASIC} layers"
+    else:
+        cifar = f"{family}{depth}-basic is the CIFAR form of {depth} layers"
+    return UsageError(
+        f"{name}: the CIFAR and ImageNet forms differ: {' or '.join(others)} is that of ImageNet, and {cifar}"
+    )
+
+
+def _check(asked: Architecture, name: str) -> None:
+    """Refuse options that no network has together."""
+    if asked.option == "A" and asked.width % 2 and asked.imagenet and asked.depth >= 50:
+        raise UsageError(f"{name}: zero-padding shortcuts need an even width")
+    if asked.unit != "original" and asked.option != "A" and not asked.bottleneck:
+        raise UsageError(f"{name}: {asked.unit} is for zero-padding shortcuts, so without option {asked.option}")
+    changed = {
+        "exclusive-gate": asked.exclusive_gate is not None,
+        "shortcut-gate": asked.shortcut_gate is not None,
+        "shortcut-dropout": asked.shortcut_dropout > 0,
+    }
+    given = [option for option, is_given in changed.items() if is_given]
+    if len(given) > 1:
+        raise UsageError(f"{name}: a shortcut is changed in one way: {' or '.join(given)}")
+    if given and (asked.unit != "original" or asked.option != default_option(asked.depth, False, asked.bottleneck)):
+        raise UsageError(f"{name}: {given[0]} is for original units and the shortcuts that the network has by default")
