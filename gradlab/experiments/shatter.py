@@ -15,7 +15,7 @@ from gradlab.experiments.device import device_name, pick_device
 from gradlab.experiments.shatter_rows import Row, acf_rows, acf_theory, decay_rows, layer_rows, summary_rows
 from gradlab.experiments.shatter_run import FamilyRun, NormGrad, Settings, run_family
 from gradlab.models import Family, parse_family
-from gradlab.models.mlp_family import CENTER_UP_TO, Init
+from gradlab.models.mlp import CENTER_UP_TO, Init
 from gradlab.results import ShatterResult, Stopwatch, make_record
 
 FAMILIES = ("ff", "resnet", "resnet-beta=0.1", "ll")

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from gradlab.errors import GradlabError
 from gradlab.models import Family, forward_mode, full_gradient
-from gradlab.models.mlp_family import Init
+from gradlab.models.mlp import Init
 from gradlab.stats import Activation, activation_statistics, coactive_fractions, layer_slope, log_path_counts
 
 NormGrad = Literal["frozen", "full"]
