@@ -32,12 +32,13 @@ from gradlab.stats.effective_rank import (
 from gradlab.stats.example_convolutions import Geometry, convolution_gradients
 from gradlab.stats.example_gradients import (
     ExampleContributions,
-    OuterGradients,
     RowGradients,
     normalization_gradients,
     positions_sum,
 )
+from gradlab.stats.example_outer import OuterGradients
 from gradlab.stats.expected_acf import expected_autocorrelation
+from gradlab.stats.fast_moments import FastMoments, fast_moments
 from gradlab.stats.gradient_growth import (
     batch_norm_relu_growth,
     he_growth,
@@ -59,10 +60,8 @@ from gradlab.stats.moments import (
     WELL_CONDITIONED,
     Accumulator,
     CentredMoments,
-    FastMoments,
     Moments,
     centred_moments,
-    fast_moments,
 )
 from gradlab.stats.noise import brown_noise, brown_noise_acf, brown_noise_pooled_acf, white_noise, white_noise_acf
 from gradlab.stats.normalized import normalized_response_std

@@ -12,8 +12,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from gradlab.stats.norms import joint_norms
-from gradlab.stats.precision import widest
+from gradlab.stats.norms import all_tame, tame_norms
 from gradlab.stats.workspace import Workspace
 
 _VALUES = 1 << 24
@@ -55,10 +54,13 @@ class ExampleContributions(ABC):
         """
         norms, sums = [], None
         for part in self.parts(workspace):
-            norms.append(joint_norms(part))
-            weights = workspace.weights(_directions(norms[-1]), part.dtype)
-            found = torch.bmm(weights.expand(part.shape[0], -1, -1), part)
-            sums = found if sums is None else sums.add_(found)
+            found, tame = tame_norms(part)
+            norms.append(found)
+            weights = workspace.weights(found.reciprocal() if tame else inverse(found, part.dtype), part.dtype)
+            added = torch.bmm(weights if len(part) == 1 else weights.expand(len(part), -1, -1), part)
+            if not tame and found.is_cpu and not (part.dtype is torch.float32 and all_tame(found)):
+                added[:, 1] = _wide_direction_sum(part, found)
+            sums = added if sums is None else sums.add_(added)
         assert sums is not None
         return norms[0] if len(norms) == 1 else torch.cat(norms), sums
 
@@ -86,46 +88,6 @@ class RowGradients(ExampleContributions):
     def parts(self, workspace: Workspace) -> Iterator[Tensor]:
         """See `ExampleContributions`."""
         yield self.values[None]
-
-
-class OuterGradients(ExampleContributions):
-    """Gradients Σ_t b_t a_tᵀ of a linear layer: of its inputs a and the gradients b of its outputs.
-
-    Args:
-        a: Shape (B, T, I).
-        b: Shape (B, T, O).
-    """
-
-    def __init__(self, a: Tensor, b: Tensor) -> None:
-        self.a, self.b = a, b
-        self.examples, self.numel = len(a), a.shape[2] * b.shape[2]
-
-    def rows(self) -> Tensor:
-        """See `ExampleContributions`."""
-        return torch.bmm(self.b.mT, self.a).flatten(1)
-
-    def parts(self, workspace: Workspace) -> Iterator[Tensor]:
-        """See `ExampleContributions`."""
-        for span in self.spans():
-            a, b = self.a[span], self.b[span]
-            (out,) = workspace.take(a, (len(a), b.shape[2], a.shape[2]))
-            yield torch.bmm(b.mT, a, out=out).flatten(1)[None]
-
-    def reduced(self, workspace: Workspace) -> tuple[Tensor, Tensor]:
-        """See `ExampleContributions`; ‖g‖² = Σ_st ⟨a_s, a_t⟩⟨b_s, b_t⟩, which for T = 1 is ‖a‖²‖b‖² (Goodfellow 2015,
-        arXiv:1510.01799).
-        """
-        length, inputs, outputs = *self.a.shape[1:], self.b.shape[2]
-        if length == 1:
-            norms = joint_norms(self.a.mT.flatten(1)[None]) * joint_norms(self.b.mT.flatten(1)[None])
-        elif length * (inputs + outputs) < inputs * outputs:
-            grams = torch.bmm(self.a, self.a.mT).mul_(torch.bmm(self.b, self.b.mT))
-            norms = grams.sum((1, 2), dtype=widest(grams.device)).clamp(min=0).sqrt()
-        else:
-            return super().reduced(workspace)
-        weights, a = workspace.weights(_directions(norms), self.b.dtype), self.a.flatten(0, 1)
-        sums = [(self.b * weight[:, None, None]).flatten(0, 1).mT @ a for weight in weights]
-        return norms, torch.stack(sums).flatten(1)[None]
 
 
 def normalization_gradients(
@@ -165,9 +127,19 @@ def positions_sum(gradient: Tensor) -> Tensor:
     return gradient.flatten(2).sum(2) if gradient.ndim > 2 else gradient
 
 
-def _directions(norms: Tensor) -> Tensor:
-    """Weights that give the sum of the directions of gradients.
+def inverse(norms: Tensor, dtype: torch.dtype) -> Tensor:
+    """The inverses of norms, as weights that give the sum of the directions of gradients.
 
     A gradient of 0 has no direction: the weight that it gets here is finite, and adds nothing.
+
+    Args:
+        norms: Float64 (float32 on mps).
+        dtype: Which has to hold the inverses; it does of norms from its smallest normal number on.
     """
-    return norms.clamp(min=torch.finfo(torch.float32).tiny).reciprocal()
+    return norms.clamp(min=torch.finfo(dtype).tiny).reciprocal()
+
+
+def _wide_direction_sum(part: Tensor, norms: Tensor) -> Tensor:
+    """The sum of directions in float64, shape (k, P), of a part (k, b, P) at scales whose inverse float32 lacks."""
+    wide = torch.promote_types(part.dtype, torch.float64)
+    return (inverse(norms, wide).to(wide) @ part.to(wide)).to(part.dtype)

@@ -1,23 +1,26 @@
 """How much the gradients of single examples differ: variance, noise scale, diversity, mean cosine.
 
 All are functions of the norms of the example gradients g_1 … g_B, of their mean ḡ, and of the sum of their
-directions, so that no gradient has to be kept.
+directions, so that no gradient has to be kept. Float32 has the norms, but not their squares, so all is in float64.
 """
 
 import torch
 from torch import Tensor
+
+from gradlab.stats.precision import widened
 
 
 def gradient_variance(norms: Tensor, mean_norm: Tensor) -> Tensor:
     """tr(Σ), the trace of the covariance of the example gradients, unbiased: Σ‖g_i − ḡ‖² / (B − 1).
 
     Args:
-        norms: ‖g_i‖, float64 of shape (…, B).
-        mean_norm: ‖ḡ‖, float64 of shape (…).
+        norms: ‖g_i‖, of shape (…, B).
+        mean_norm: ‖ḡ‖, of shape (…).
 
     Returns:
-        Shape (…); NaN for a single example.
+        Float64 of shape (…); NaN for a single example.
     """
+    norms, mean_norm = widened(norms), widened(mean_norm)
     examples = norms.shape[-1]
     if examples == 1:
         return torch.full_like(mean_norm, torch.nan)
@@ -33,13 +36,13 @@ def true_gradient_square(norms: Tensor, mean_norm: Tensor) -> Tensor:
     negative.
 
     Args:
-        norms: ‖g_i‖, float64 of shape (…, B).
-        mean_norm: ‖ḡ‖, float64 of shape (…).
+        norms: ‖g_i‖, of shape (…, B).
+        mean_norm: ‖ḡ‖, of shape (…).
 
     Returns:
-        Shape (…).
+        Float64 of shape (…).
     """
-    return mean_norm.square() - gradient_variance(norms, mean_norm) / norms.shape[-1]
+    return widened(mean_norm).square() - gradient_variance(norms, mean_norm) / norms.shape[-1]
 
 
 def simple_noise_scale(variance: Tensor, gradient_square: Tensor) -> Tensor:
@@ -64,13 +67,15 @@ def gradient_diversity(norms: Tensor, mean_norm: Tensor) -> Tensor:
     1/B for equal gradients, 1 for orthogonal ones, infinite where they cancel.
 
     Args:
-        norms: ‖g_i‖, float64 of shape (…, B).
-        mean_norm: ‖ḡ‖, float64 of shape (…).
+        norms: ‖g_i‖, of shape (…, B).
+        mean_norm: ‖ḡ‖, of shape (…).
 
     Returns:
-        Shape (…).
+        Float64 of shape (…).
     """
-    return norms.square().sum(-1) / (norms.shape[-1] * mean_norm).square()
+    sum_norm = norms.shape[-1] * widened(mean_norm)
+    # Their quotient, and not one of squares, which even float64 may not hold.
+    return (widened(norms) / sum_norm[..., None]).square().sum(-1)
 
 
 def mean_cosine(norms: Tensor, direction_norm: Tensor) -> Tensor:
@@ -79,12 +84,12 @@ def mean_cosine(norms: Tensor, direction_norm: Tensor) -> Tensor:
     (‖Σ g_i/‖g_i‖‖² − n) / (n (n − 1)), over the n examples whose gradient is not 0.
 
     Args:
-        norms: ‖g_i‖, float64 of shape (…, B).
-        direction_norm: ‖Σ g_i/‖g_i‖‖ over those that are not 0, float64 of shape (…).
+        norms: ‖g_i‖, of shape (…, B).
+        direction_norm: ‖Σ g_i/‖g_i‖‖ over those that are not 0, of shape (…).
 
     Returns:
-        Shape (…); NaN where fewer than two are not 0.
+        Float64 of shape (…); NaN where fewer than two are not 0.
     """
-    n = (norms > 0).sum(-1).to(norms.dtype)
+    n = (widened(norms) > 0).sum(-1).double()
     pairs = n * (n - 1)
-    return ((direction_norm.square() - n) / pairs).where(pairs > 0, float("nan"))
+    return ((widened(direction_norm).square() - n) / pairs).where(pairs > 0, float("nan"))

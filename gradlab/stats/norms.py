@@ -1,4 +1,8 @@
-"""Norms at the speed of memory."""
+"""Norms at the speed of memory, at any scale that the values' own dtype can hold.
+
+Sums of squares in float32 are wrong for values under 1e-19 and beyond 1e19. On the CPU the norms that come of them
+tell, and those few are taken again in float64; on accelerators, which nothing may wait for, all are in float64.
+"""
 
 import functools
 from collections.abc import Sequence
@@ -6,75 +10,129 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from gradlab.stats.moments import FEW, memory_rows
-from gradlab.stats.precision import widest
+from gradlab.stats.memory_rows import memory_rows, real_pairs, summable
+from gradlab.stats.precision import trusted_norm, wide_norms, widest
 
 _ROW = 4096
 """Length of a row summed in float32, at most."""
 
+_CHUNK = 1 << 22
+"""Elements copied at a time, where a copy is needed."""
+
+_TAME = 2.0**60
+"""Of norms up to this and from its inverse on float32 holds products of two, and their inverses."""
+
 
 def l2_norms(tensors: Sequence[Tensor]) -> Tensor:
-    """L2 norms of tensors of any shapes and floating dtypes, without waiting for their device.
+    """L2 norms of tensors of any shapes and dtypes, without waiting for their device.
 
     Args:
-        tensors: At least one; DTensors count with all shards, sparse ones with their values.
+        tensors: At least one. DTensors count with all shards, sparse ones with their values, and complex numbers z
+            with |z|; the norm of none is 0.
 
     Returns:
         Float64 (float32 on mps) of shape (len(tensors),), on the first one's device.
     """
-    dense = [tensor.coalesce().values() if tensor.is_sparse else tensor for tensor in tensors]
+    single, strided = torch.float32, torch.strided
+    dense = [t if t.dtype is single and t.layout is strided else _floating_values(t) for t in tensors]
     device = dense[0].device
     wide = widest(device)
     if any(hasattr(tensor, "full_tensor") for tensor in dense):
         # One by one: a DTensor has no foreach norm of another dtype.
         norms = [torch.linalg.vector_norm(tensor, dtype=wide) for tensor in dense]
         norms = [norm.full_tensor() if hasattr(norm, "full_tensor") else norm for norm in norms]
-    else:
+    elif wide is torch.float64:
         norms = list(torch._foreach_norm(dense, 2, dtype=wide))
+    else:
+        norms = [wide_norms(tensor.reshape(-1), 0) if tensor.numel() else tensor.new_zeros(()) for tensor in dense]
     return torch.stack([norm.to(device, non_blocking=True) for norm in norms])
 
 
 def row_norms(x: Tensor) -> Tensor:
-    """L2 norms of rows of up to 4,096 values, in memory order: those of several tensors can be joined at once.
+    """L2 norms of rows of values, in memory order: those of several tensors can be joined at once.
 
     Args:
-        x: Any real tensor of any floating dtype.
+        x: Any tensor of a floating or complex dtype.
 
     Returns:
-        In the tensor's own precision, float32 at least, and float64 for small tensors; shape (rows,). The norm of x
-        is theirs: good to 1e-6 in float32, whose range is left at 1e19 and under 1e-19. NaN or infinite where an
-        element is.
+        Shape (rows,), of up to 4,096 values each, on accelerators of all of them; float64, or float32 where that
+        holds them. The norm of x is theirs: good to 1e-6 in float32. NaN or infinite where an element is.
     """
-    rows = memory_rows(_at_least_single(x.detach()))
+    x = x.detach()
+    if x.is_complex():
+        x = real_pairs(x)
+    if not x.is_cpu:
+        return l2_norms([x])
+    rows = memory_rows(summable(x))
     if len(rows) % 4 == 0:
         # Not a view where the gradient is an expanded one, such as that of a sum.
         rows = rows.reshape(len(rows) // 4, 4 * rows.shape[1])
     norms: Tensor = torch.linalg.vector_norm(rows, dim=1)
+    if norms.dtype is torch.float32 and not trusted_norm(x.numel(), torch.float32) <= norms.max().item() < torch.inf:
+        return torch.cat([wide_norms(part, 1) for part in rows.split(max(1, _CHUNK // rows.shape[1]))])
     return norms
 
 
 def joint_norms(pieces: Tensor) -> Tensor:
-    """The L2 norm of rows that lie in k pieces, with the care of `row_norms`.
+    """The L2 norm of rows that lie in k pieces, each right whatever the scale of others.
 
     Args:
-        pieces: Shape (k, n, p), float32 or float64.
+        pieces: Shape (k, n, p), of a floating or complex dtype.
 
     Returns:
         Float64 (float32 on mps) of shape (n,).
     """
+    return tame_norms(pieces)[0]
+
+
+def tame_norms(pieces: Tensor) -> tuple[Tensor, bool]:
+    """The norms as of `joint_norms`, and whether they are known to be tame.
+
+    That is, float32 holds their inverses and products as well as if all were 1, and none is 0. Nothing is known on
+    accelerators.
+    """
+    if not pieces.is_cpu:
+        return _wide_joint_norms(pieces), False
+    if pieces.dtype is not torch.float32:
+        return (_short_joint_norms if pieces.dtype is torch.float64 else _wide_joint_norms)(pieces), False
+    norms = _short_joint_norms(pieces)
     k, n, p = pieces.shape
-    wide = widest(pieces.device)
+    least = trusted_norm(k * p, torch.float32)
+    if n and norms.min().item() >= least and norms.max().item() <= _TAME:
+        return norms, True
+    doubtful = ~((norms >= least) & (norms <= _TAME))
+    norms[doubtful] = _wide_joint_norms(pieces[:, doubtful])
+    return norms, False
+
+
+def all_tame(norms: Tensor) -> bool:
+    """Whether norms on the CPU are 0, or float32 holds their inverses and products as well as if they were 1."""
+    return bool(((norms == 0) | ((norms >= 1 / _TAME) & (norms <= _TAME))).all())
+
+
+def _short_joint_norms(pieces: Tensor) -> Tensor:
+    """On the CPU, by sums of squares of short parts in the pieces' own precision."""
+    k, n, p = pieces.shape
     parts = _even_parts(p)
     if parts is None:
-        norms: Tensor = torch.linalg.vector_norm(pieces, dim=(0, 2), dtype=wide)
-        return norms
+        return wide_norms(pieces, (0, 2))
     if parts > 1:
         pieces = pieces.reshape(k, n * parts, p // parts)
     short: Tensor = torch.linalg.vector_norm(pieces, dim=2)
     if k * parts == 1:
-        return short[0].to(wide)
-    joined: Tensor = torch.linalg.vector_norm(short.view(k, n, parts), dim=(0, 2), dtype=wide)
+        return short[0].double()
+    joined: Tensor = torch.linalg.vector_norm(short.view(k, n, parts), dim=(0, 2), dtype=torch.float64)
     return joined
+
+
+def _wide_joint_norms(pieces: Tensor) -> Tensor:
+    """By sums of squares in float64, for some rows after others, so that the copies stay small."""
+    if pieces.is_complex():
+        pieces = real_pairs(pieces).flatten(2)
+    k, n, p = pieces.shape
+    if not pieces.numel():
+        return pieces.new_zeros(n, dtype=widest(pieces.device))
+    return torch.cat([wide_norms(part, (0, 2)) for part in pieces.split(max(1, _CHUNK // (k * p)), 1)])
 
 
 @functools.cache
@@ -84,7 +142,10 @@ def _even_parts(length: int) -> int | None:
     return next((parts for parts in range(least, 8 * least + 1) if length % parts == 0), None)
 
 
-def _at_least_single(x: Tensor) -> Tensor:
-    if x.numel() < FEW and x.device.type != "mps":
-        return x.double()
-    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+def _floating_values(x: Tensor) -> Tensor:
+    """The values of a tensor of any layout and dtype in one that norms are taken of."""
+    if x.layout is not torch.strided:
+        x = x.coalesce().values() if x.is_sparse else x.values()
+    if x.is_floating_point() and x.dtype.itemsize > 1:
+        return x
+    return real_pairs(x) if x.is_complex() else x.to(widest(x.device))

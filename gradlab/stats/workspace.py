@@ -17,7 +17,7 @@ class Workspace:
 
     def __init__(self) -> None:
         self._blocks: dict[torch.dtype, Tensor] = {}
-        self._weights: dict[tuple[int, torch.dtype, torch.device], Tensor] = {}
+        self._weights: dict[tuple[int, torch.dtype, torch.device], tuple[Tensor, Tensor]] = {}
 
     def take(self, like: Tensor, *shapes: tuple[int, ...]) -> list[Tensor]:
         """Uninitialized tensors, good until others are taken.
@@ -36,7 +36,7 @@ class Workspace:
         return [part.view(shape) for part, shape in zip(parts, shapes, strict=True)]
 
     def weights(self, others: Tensor, dtype: torch.dtype) -> Tensor:
-        """Ones above others, shape (2, n), good until asked for again.
+        """Ones above others, shape (1, 2, n), good until asked for again.
 
         Args:
             others: Shape (n,).
@@ -44,6 +44,8 @@ class Workspace:
         """
         key = others.shape[0], dtype, others.device
         if key not in self._weights:
-            self._weights[key] = torch.ones((2, len(others)), dtype=dtype, device=others.device)
-        self._weights[key][1] = others
-        return self._weights[key]
+            both = torch.ones((1, 2, len(others)), dtype=dtype, device=others.device)
+            self._weights[key] = both, both[0, 1]
+        both, below = self._weights[key]
+        below.copy_(others)
+        return both

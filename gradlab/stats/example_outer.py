@@ -1,0 +1,135 @@
+"""Gradients of a linear layer's weight for single examples: sums of outer products, reduced without making them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from gradlab.stats.example_gradients import ExampleContributions, inverse
+from gradlab.stats.norms import all_tame, joint_norms, tame_norms
+from gradlab.stats.precision import unit_scaled, widest
+from gradlab.stats.workspace import Workspace
+
+_POSITIONS = 16
+"""Up to how many positions Gram matrices are the faster way on the CPU, as measured."""
+
+_LARGE = 1 << 14
+"""Values of a weight from which on they are."""
+
+_CANCELLED = 0.05
+"""Σ_st of ⟨a_s, a_t⟩⟨b_s, b_t⟩ over Σ_t of ‖a_t‖²‖b_t‖² up to which float32 may not give the norm to 1e-6."""
+
+
+class OuterGradients(ExampleContributions):
+    """Gradients Σ_t b_t a_tᵀ of a linear layer: of its inputs a and the gradients b of its outputs.
+
+    Args:
+        a: Shape (B, T, I).
+        b: Shape (B, T, O).
+    """
+
+    def __init__(self, a: Tensor, b: Tensor) -> None:
+        self.a, self.b = a, b
+        self.examples, self.numel = len(a), a.shape[2] * b.shape[2]
+
+    def rows(self) -> Tensor:
+        """See `ExampleContributions`."""
+        return torch.bmm(self.b.mT, self.a).flatten(1)
+
+    def parts(self, workspace: Workspace) -> Iterator[Tensor]:
+        """See `ExampleContributions`."""
+        for span in self.spans():
+            a, b = self.a[span], self.b[span]
+            (out,) = workspace.take(a, (len(a), b.shape[2], a.shape[2]))
+            yield torch.bmm(b.mT, a, out=out).flatten(1)[None]
+
+    def reduced(self, workspace: Workspace) -> tuple[Tensor, Tensor]:
+        """See `ExampleContributions`; ‖g‖² = Σ_st ⟨a_s, a_t⟩⟨b_s, b_t⟩, which for T = 1 is ‖a‖²‖b‖² (Goodfellow 2015,
+        arXiv:1510.01799).
+
+        The norms are those of the exact products, also where float32 has none of their values. On the CPU what is out
+        of float32's range is found and done in float64; on accelerators all is scaled first.
+        """
+        length = self.a.shape[1]
+        if length > 1 and not self._by_gram():
+            return super().reduced(workspace)
+        a, b = self.a, self.b
+        if not a.is_cpu:
+            a, a_scale = unit_scaled(a, (1, 2))
+            b, b_scale = unit_scaled(b, (1, 2))
+            norms = (
+                joint_norms(a.transpose(0, 1)) * joint_norms(b.transpose(0, 1)) if length == 1 else _gram_norms(a, b)
+            )
+            return norms * a_scale.flatten().to(norms.dtype) * b_scale.flatten(), self._sums(a, b, norms)
+        norms, tame = (_checked_product_norms if length == 1 else _checked_gram_norms)(a, b)
+        if not tame:
+            a, b = (t.to(torch.promote_types(t.dtype, torch.float64)) for t in (a, b))
+        return norms, self._sums(a, b, norms)
+
+    def _by_gram(self) -> bool:
+        """Whether Gram matrices take less time than the gradients themselves.
+
+        They need more products and less memory. On the CPU that pays for few positions of a large weight.
+        """
+        length, inputs, outputs = *self.a.shape[1:], self.b.shape[2]
+        if length * (inputs + outputs) >= self.numel or self.a.is_complex():
+            return False
+        return not self.a.is_cpu or (length <= _POSITIONS and self.numel >= _LARGE)
+
+    def _sums(self, a: Tensor, b: Tensor, norms: Tensor) -> Tensor:
+        """The two sums, that of directions by factors whose gradients have these norms."""
+        directions = _outer_sum(a, b * inverse(norms, b.dtype).to(b.dtype)[:, None, None])
+        return torch.stack([_outer_sum(self.a, self.b), directions.to(self.a.dtype)]).flatten(1)[None]
+
+
+def _outer_sum(a: Tensor, b: Tensor) -> Tensor:
+    """Σ b_t a_tᵀ over all examples and positions."""
+    return b.flatten(0, 1).mT @ a.flatten(0, 1)
+
+
+def _checked_product_norms(a: Tensor, b: Tensor) -> tuple[Tensor, bool]:
+    """The norms for T = 1 on the CPU, and whether float32 holds all that they are made of, and their inverses."""
+    a_norms, a_tame = tame_norms(a.transpose(0, 1))
+    b_norms, b_tame = tame_norms(b.transpose(0, 1))
+    single = a.dtype is torch.float32
+    tame = (a_tame or (single and all_tame(a_norms))) and (b_tame or (single and all_tame(b_norms)))
+    return a_norms * b_norms, tame
+
+
+def _gram_norms(a: Tensor, b: Tensor) -> Tensor:
+    """The norms by Gram matrices, of values whose fourth powers their dtype holds."""
+    grams = torch.bmm(a, a.mT).mul_(torch.bmm(b, b.mT))
+    return grams.sum((1, 2), dtype=widest(grams.device)).clamp(min=0).sqrt()
+
+
+def _checked_gram_norms(a: Tensor, b: Tensor) -> tuple[Tensor, bool]:
+    """`_gram_norms` on the CPU, in float64 for examples that need it, and whether none does.
+
+    Those are examples whose squares leave float32's range, and those in which positions cancel, so that the sum is
+    much smaller than what it is the sum of.
+    """
+    if a.dtype is not torch.float32 or not len(a):
+        return _gram_norms(a.double(), b.double()), False
+    (length, inputs), outputs = a.shape[1:], b.shape[2]
+    grams, b_grams = torch.bmm(a, a.mT), torch.bmm(b, b.mT)
+    a_squares, b_squares = _trace(grams), _trace(b_grams)
+    squares = grams.mul_(b_grams).sum((1, 2), dtype=torch.float64)
+    # What counts is 1e-9 of it: each product may lose the smallest normal number times what it is multiplied by.
+    lost = length * torch.finfo(a.dtype).tiny * 1e9
+    needed = _trace(grams).mul_(_CANCELLED).add_(a_squares, alpha=lost * outputs).add_(b_squares, alpha=lost * inputs)
+    quotients = squares / needed
+    if quotients.min().item() >= 1 and quotients.max().item() < math.inf:
+        return squares.sqrt(), True
+    doubtful = ~((quotients >= 1) & (quotients < math.inf))
+    # Of examples without a gradient the norm is 0 as it should be.
+    doubtful &= a.flatten(1).any(1) & b.flatten(1).any(1)
+    norms = squares.clamp(min=0).sqrt()
+    norms[doubtful] = _gram_norms(a[doubtful].double(), b[doubtful].double())
+    return norms, not bool(doubtful.any()) and all_tame(norms)
+
+
+def _trace(grams: Tensor) -> Tensor:
+    return grams.diagonal(dim1=1, dim2=2).sum(1)
