@@ -1,6 +1,6 @@
 """Hooks that stream statistics off any module."""
 
-from gradlab.probes.example_gradients import ExampleGradients
+from gradlab.probes.examples import ExampleGradients
 from gradlab.probes.hooks import Probe
 from gradlab.probes.input_gradients import InputGradients, NormGrad
 from gradlab.probes.parameter_gradients import ParameterGradients

@@ -30,6 +30,7 @@ from gradlab.stats.effective_rank import (
     unit_rows,
 )
 from gradlab.stats.example_convolutions import Geometry, convolution_gradients
+from gradlab.stats.example_embeddings import EmbeddingGradients
 from gradlab.stats.example_gradients import (
     ExampleContributions,
     RowGradients,
@@ -83,6 +84,7 @@ __all__ = [
     "Accumulator",
     "Activation",
     "CentredMoments",
+    "EmbeddingGradients",
     "ExampleContributions",
     "FastMoments",
     "Geometry",

@@ -33,6 +33,7 @@ from gradlab.stats import (
 
 
 def probed(model: nn.Module, x: Tensor, layers: object = None, reduction: str = "mean") -> gl.ExampleGradients:
+    model.zero_grad()
     with gl.ExampleGradients(model, layers, reduction=reduction) as probe:
         loss_of(model(x), reduction).backward()
         probe.step()
@@ -70,7 +71,7 @@ def test_norms_of_torchvision_resnet18() -> None:
 def test_norms_of_sums_that_do_not_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     model, x = trained(create("resnet8")).double(), images().double()
     expected = probed(model, x).result().frame
-    monkeypatch.setattr("gradlab.probes.example_batch._WAITING", 10_000)
+    monkeypatch.setattr("gradlab.probes.examples.batch._WAITING", 10_000)
     found = probed(model, x).result().frame
     for column in ("grad_norm", "variance", "mean_cosine"):
         assert found[column].to_numpy() == pytest.approx(expected[column].to_numpy(), rel=1e-10, nan_ok=True)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from gradlab.errors import GradlabError
-from gradlab.probes.example_rows import REST, MeasuredBatch
+from gradlab.probes.examples.layout import Layout
+from gradlab.probes.examples.rows import REST, MeasuredBatch
 from gradlab.stats import ExampleContributions, RowGradients, Workspace, joint_norms
 
 _SMALL = 4096
@@ -19,8 +18,25 @@ _SMALL = 4096
 _WAITING = 1 << 22
 """Values of reduced gradients that may wait for others', whose norms are then taken together."""
 
-Give = Callable[[int, Tensor], None]
-"""Takes the number of a parameter and the sum of its gradients, of shape (P,)."""
+Give = Callable[[int, Tensor, Tensor], None]
+"""Takes the number of a parameter, the sum of its gradients, shape (P,), and gradients or norms as large as they."""
+
+
+@dataclass
+class Structure:
+    """What the backward pass of one kind of forward pass looks like.
+
+    Attributes:
+        layouts: Where the examples lie in what each use returned; None where its gradient is not taken apart.
+        slow: The parameters whose gradients are taken by a backward pass for each example.
+        tried: The outputs of the model from which it was tried out.
+        certain: Whether it holds for other passes of the same signature.
+    """
+
+    layouts: dict[tuple[int, int], Layout | None] = field(default_factory=dict)
+    slow: set[int] = field(default_factory=set)
+    tried: set[int] = field(default_factory=set)
+    certain: bool = True
 
 
 @dataclass
@@ -29,21 +45,36 @@ class OpenBatch:
 
     Attributes:
         examples: How many there are.
-        with_rows: The parameters that the result has rows of; of others only the total counts.
+        pieces: Of each parameter the numbers of its pieces that are measured apart, with their places; None for the
+            whole.
+        with_rows: The pieces that the result has rows of; of others only the total counts.
         workspace: Where gradients are made.
+        signature: What the forward pass did, use by use: passes of one signature have one structure.
+        structure: Known once the backward pass has begun.
+        places: How many outputs of uses there are.
+        outputs: How many outputs of the model have a row for each example.
+        passed_on: What the gradient of one such output gave to others, where a backward pass an example was made.
+        early: Calls that wait for the structure.
         uses: How many uses of each parameter have still to come back.
         partial: The sum of the gradients of those uses that have, where there are several.
         rest: The gradients of small parameters without rows, which are reduced together.
         reduced: Norms and sums of the others.
         waiting: How many values the sums have.
-        numbers: The parameters of whose sums the norms are taken.
+        numbers: The pieces of whose sums the norms are taken.
         norms: Of each example's, by groups of them.
         sum_norms: Of the sum of gradients, and of the sum of directions.
     """
 
     examples: int
+    pieces: Mapping[int, Sequence[tuple[int, slice | None]]]
     with_rows: Container[int]
     workspace: Workspace
+    signature: list[object] = field(default_factory=list)
+    structure: Structure | None = None
+    places: int = 0
+    outputs: int = 0
+    passed_on: dict[int, Tensor] = field(default_factory=dict)
+    early: list[Callable[[], None]] = field(default_factory=list)
     uses: dict[int, int] = field(default_factory=dict)
     partial: dict[int, Tensor] = field(default_factory=dict)
     rest: list[Tensor] = field(default_factory=list)
@@ -53,26 +84,27 @@ class OpenBatch:
     norms: list[Tensor] = field(default_factory=list)
     sum_norms: list[Tensor] = field(default_factory=list)
 
-    def add(self, parameter: int, contribution: ExampleContributions, give: Give | None = None) -> None:
+    def add(self, parameter: int, contribution: ExampleContributions, give: Give, used: int = 1) -> None:
         """Take in one use of a parameter; gradients of several uses have to be added before they are reduced.
 
         Args:
             parameter: Its number.
             contribution: The gradients of the examples.
             give: What takes their sum.
+            used: How many of its uses this is.
         """
-        self.uses[parameter] -= 1
+        self.uses[parameter] -= used
+        pieces = self.pieces[parameter]
+        whole = len(pieces) == 1 and pieces[0][1] is None
         small = isinstance(contribution, RowGradients) and contribution.numel <= _SMALL
-        several = self.uses[parameter] > 0 or parameter in self.partial
-        if not several and not (small and parameter not in self.with_rows):
+        several = self.uses[parameter] > 0 or parameter in self.partial or not whole
+        if not several and not (small and pieces[0][0] not in self.with_rows):
             norms, sums = contribution.reduced(self.workspace)
-            if give is not None:
-                give(parameter, contribution.in_order(sums[:, 0]))
-            self._keep(parameter, norms, sums)
+            give(parameter, contribution.in_order(sums[:, 0]), norms)
+            self._keep(pieces[0][0], norms, sums)
             return
         rows = contribution.rows()
-        if give is not None:
-            give(parameter, rows.sum(0))
+        give(parameter, rows.sum(0), rows)
         if not several:
             self.rest.append(rows)
             return
@@ -100,10 +132,13 @@ class OpenBatch:
         return not (self.partial or self.rest or self.reduced or self.numbers)
 
     def _close(self, parameter: int) -> None:
-        self._keep(parameter, *RowGradients(self.partial.pop(parameter)).reduced(self.workspace))
+        rows = self.partial.pop(parameter)
+        for piece, place in self.pieces[parameter]:
+            part = rows if place is None else rows[:, place].contiguous()
+            self._keep(piece, *RowGradients(part).reduced(self.workspace))
 
-    def _keep(self, parameter: int, norms: Tensor, sums: Tensor) -> None:
-        self.reduced.append((parameter, norms, sums))
+    def _keep(self, piece: int, norms: Tensor, sums: Tensor) -> None:
+        self.reduced.append((piece, norms, sums))
         self.waiting += sums.numel()
         if self.waiting > _WAITING:
             self._join()
@@ -119,20 +154,3 @@ class OpenBatch:
             self.numbers += numbers
             self.norms.append(torch.stack(norms))
             self.sum_norms.append(joint_norms(torch.stack(sums, 1).flatten(1, 2)).view(-1, 2))
-
-
-@dataclass
-class Call:
-    """What a module was called with, until its gradient comes."""
-
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
-
-    def __post_init__(self) -> None:
-        self.tensors = [value for value in (*self.args, *self.kwargs.values()) if isinstance(value, Tensor)]
-        self.versions = [tensor._version for tensor in self.tensors]
-
-    def check_unchanged(self, name: str) -> None:
-        """Autograd itself finds this out only where it saved the input."""
-        if self.versions != [tensor._version for tensor in self.tensors]:
-            raise GradlabError(f"the input of {name} was changed in place after the layer had read it")

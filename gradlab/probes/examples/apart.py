@@ -1,0 +1,129 @@
+"""One use of parameters taken apart into the gradients of single examples."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import GradientEdge
+
+from gradlab.errors import GradlabError
+from gradlab.probes.examples.layout import Layout
+from gradlab.probes.examples.uses import Operand, Use
+from gradlab.stats import ExampleContributions, RowGradients
+
+_VALUES = 1 << 24
+"""Values of gradients that are copied for single examples at a time."""
+
+
+def taken_apart(
+    use: Use, output: GradientEdge, gradient: Tensor, layout: Layout, parameters: Sequence[nn.Parameter]
+) -> Iterator[tuple[int, ExampleContributions]]:
+    """The gradients that one use adds to each parameter, example by example.
+
+    Args:
+        use: With stand-ins, where it has no rule.
+        output: The use's, as an edge of the graph.
+        gradient: Of the output.
+        layout: Where the examples lie in it.
+        parameters: By their numbers.
+
+    Yields:
+        The numbers of parameters with what the examples give.
+    """
+    if use.match is None:
+        stand_ins = [operand.tensor if operand.stand_in is None else operand.stand_in for operand in use.operands]
+        found = _by_copies(output, stand_ins, gradient, layout)
+    else:
+        made = use.match.make(use.match.given, gradient, layout) or {}
+        by_tensor = {id(use.match.given.get(name)): contribution for name, contribution in made.items()}
+        found = [by_tensor[id(operand.tensor)] for operand in use.operands]
+    for operand, contribution in zip(use.operands, found, strict=True):
+        yield from _pulled_back(operand, contribution, parameters)
+
+
+def by_passes(
+    outputs: Sequence[GradientEdge], gradient: Tensor, layout: Layout, parameters: Sequence[Tensor]
+) -> list[RowGradients]:
+    """The gradients of single examples by a backward pass for each, through the graph that there is.
+
+    Args:
+        outputs: One output, or its edge of the graph.
+        gradient: Of it.
+        layout: Where the examples lie in it.
+        parameters: Whose gradients are wanted.
+
+    Raises:
+        GradlabError: Where they would be too large to hold.
+    """
+    numel = sum(parameter.numel() for parameter in parameters)
+    if numel * layout.examples > 1 << 29:
+        raise GradlabError(
+            f"the gradients of {layout.examples} examples with {numel:,} values each have to be held at once: measure "
+            "smaller batches, or fewer layers with layers="
+        )
+    rows: list[list[Tensor]] = [[] for _ in parameters]
+    for example in range(layout.examples):
+        (alone,) = layout.only(gradient, range(example, example + 1))
+        found = torch.autograd.grad(
+            outputs,
+            parameters,
+            [alone],
+            retain_graph=True,
+            allow_unused=True,
+        )
+        for row, parameter, part in zip(rows, parameters, found, strict=True):
+            value = torch.zeros_like(parameter) if part is None else part
+            row.append((value.to_dense() if value.is_sparse else value).flatten())
+    return [RowGradients(_wide(torch.stack(row).detach())) for row in rows]
+
+
+def _by_copies(
+    output: GradientEdge, stand_ins: Sequence[Tensor], gradient: Tensor, layout: Layout
+) -> list[RowGradients]:
+    """By one backward pass through the use for many examples at a time, all but one of them 0 in each copy."""
+    size = max(1, _VALUES // max(1, gradient.numel()))
+    parts: list[list[Tensor]] = [[] for _ in stand_ins]
+    try:
+        for start in range(0, layout.examples, size):
+            alone = layout.only(gradient, range(start, min(start + size, layout.examples)))
+            found = torch.autograd.grad(
+                [output], stand_ins, alone, retain_graph=True, allow_unused=True, is_grads_batched=True
+            )
+            for part, stand_in, value in zip(parts, stand_ins, found, strict=True):
+                part.append(alone.new_zeros(len(alone), stand_in.numel()) if value is None else value.flatten(1))
+    except RuntimeError:
+        # Not every operation has a form for many gradients at a time.
+        return by_passes([output], gradient, layout, stand_ins)
+    return [RowGradients(_wide(torch.cat(part).detach())) for part in parts]
+
+
+def _pulled_back(
+    operand: Operand, contribution: ExampleContributions, parameters: Sequence[nn.Parameter]
+) -> Iterator[tuple[int, ExampleContributions]]:
+    """From what was computed of parameters to the parameters themselves."""
+    if operand.tensor is parameters[operand.sources[0]]:
+        yield operand.sources[0], contribution
+        return
+    wanted = [parameters[number] for number in operand.sources]
+    if any(parameter._backward_hooks for parameter in wanted):
+        raise GradlabError(
+            "a parameter that a weight is computed from has a hook of its own, which would be called for each example: "
+            "take it off while example gradients are measured"
+        )
+    rows = contribution.rows().to(operand.tensor.dtype).view(-1, *operand.tensor.shape)
+    try:
+        found = torch.autograd.grad(
+            operand.tensor, wanted, rows, retain_graph=True, allow_unused=True, is_grads_batched=True
+        )
+    except RuntimeError:
+        each = [torch.autograd.grad(operand.tensor, wanted, row, retain_graph=True, allow_unused=True) for row in rows]
+        found = tuple(None if part[0] is None else torch.stack(part) for part in zip(*each, strict=True))
+    for number, value in zip(operand.sources, found, strict=True):
+        numel = parameters[number].numel()
+        yield number, RowGradients(rows.new_zeros(len(rows), numel) if value is None else _wide(value.flatten(1)))
+
+
+def _wide(rows: Tensor) -> Tensor:
+    return rows.float() if rows.dtype in (torch.float16, torch.bfloat16) else rows

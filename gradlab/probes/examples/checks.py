@@ -1,0 +1,121 @@
+"""Whether the gradients of parameters are the sums of what their examples gave."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import get_gradient_edge
+
+from gradlab.errors import GradlabError
+from gradlab.probes.examples.structure import tolerance_of
+from gradlab.stats import l2_norms
+
+
+class GradientChecks:
+    """Compares, without waiting for the device, every gradient that autograd gives with the sum over examples.
+
+    Args:
+        parameters: Of the model.
+        chosen: The numbers of those that are measured.
+
+    Attributes:
+        coarse: The numbers of parameters that half-precision arithmetic was seen to use.
+    """
+
+    def __init__(self, parameters: Sequence[nn.Parameter], chosen: Iterable[int]) -> None:
+        self.parameters, self.chosen = parameters, chosen
+        self.coarse: set[int] = set()
+        self._nodes: dict[int, torch.autograd.graph.Node] = {}
+        self._expected: dict[int, list[tuple[Tensor, Tensor]]] = {}
+        self._found: list[Tensor] = []
+        self._checked: list[tuple[int, float]] = []
+        self._missed: set[int] = set()
+        self._task: tuple[int, bool] = (-1, False)
+
+    def attach(self, stack: ExitStack, active: Callable[[], bool]) -> None:
+        """Watch gradients arrive, while `active` says so; the removal of hooks on the stack."""
+        self._nodes = {i: get_gradient_edge(p).node for i, p in enumerate(self.parameters) if p.requires_grad}
+        stack.callback(self._forget)
+        for i in self.chosen:
+            if i in self._nodes:
+                hook = self._nodes[i].register_prehook(lambda gradients, i=i: self._arrived(i, gradients, active))
+                stack.callback(hook.remove)
+
+    def accumulates(self) -> bool:
+        """Whether the backward pass under way adds to the gradients of parameters; `torch.autograd.grad` does not."""
+        task = torch._C._current_graph_task_id()
+        if task != self._task[0]:
+            self._task = task, any(_will_run(node) for node in self._nodes.values())
+        return self._task[1]
+
+    def expect(self, number: int, total: Tensor, sizes: Tensor) -> None:
+        """Note the sum over examples of one use of a parameter.
+
+        Args:
+            number: Of the parameter.
+            total: Shape (P,).
+            sizes: Of the examples' gradients, or these themselves, the examples first.
+        """
+        self._expected.setdefault(number, []).append((total.detach(), _size(sizes)))
+
+    def all_seen(self, names: Callable[[set[int]], str]) -> None:
+        """Raise where a parameter has a gradient of which nothing was seen.
+
+        Raises:
+            GradlabError: It names the parameters.
+        """
+        missed, self._missed = self._missed, set()
+        if missed:
+            raise GradlabError(
+                f"{names(missed)}: there is a gradient, but no use of it was seen in a forward pass with a graph: run "
+                "the whole model(x) inside the `with` block. Where activation checkpointing is reentrant, "
+                "use_reentrant=False helps; where a part of the loss depends on the weight alone, leave that part out"
+            )
+
+    def taken(self, device: torch.device) -> tuple[Tensor, list[tuple[int, float]]]:
+        """The norms of differences and sizes since the last call, shape (2, n), and of which parameters they are."""
+        found, checked = self._found, self._checked
+        self._found, self._checked = [], []
+        self._expected.clear()
+        if not found:
+            return torch.zeros(2, 0, dtype=torch.float64, device=device), []
+        return torch.stack([pair.to(device) for pair in found], 1), checked
+
+    def _arrived(self, number: int, gradients: tuple[Tensor | None, ...], active: Callable[[], bool]) -> None:
+        gradient = gradients[0]
+        if gradient is None or not active():
+            return
+        parts = self._expected.pop(number, [])
+        if not parts:
+            self._missed.add(number)
+            return
+        with torch.no_grad():
+            values = gradient.to_dense() if gradient.is_sparse else gradient
+            difference = values.flatten() - parts[0][0].to(values.dtype)
+            for total, _ in parts[1:]:
+                difference = difference - total.to(values.dtype)
+            size = parts[0][1] if len(parts) == 1 else torch.stack([part for _, part in parts]).sum()
+            self._found.append(torch.stack([l2_norms([difference])[0], size]))
+        self._checked.append((number, 0.05 if number in self.coarse else tolerance_of(gradient.dtype)))
+
+    def _forget(self) -> None:
+        self._nodes, self._task = {}, (-1, False)
+        self._expected.clear()
+        self._missed.clear()
+
+
+def _size(sizes: Tensor) -> Tensor:
+    """At least the sum of the norms of the examples' gradients, by which rounding errors are measured."""
+    return math.sqrt(len(sizes)) * l2_norms([sizes])[0]
+
+
+def _will_run(node: torch.autograd.graph.Node) -> bool:
+    try:
+        return bool(torch._C._will_engine_execute_node(node))  # type: ignore[attr-defined]
+    except RuntimeError:
+        # A leaf whose gradient torch.autograd.grad returns.
+        return False

@@ -1,0 +1,87 @@
+"""Forward passes as `ExampleGradients` sees them: which are outermost, and where their examples come out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from typing import Any
+
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
+
+from gradlab.errors import GradlabError
+from gradlab.probes.hooks import Hook
+
+
+class ForwardWatch:
+    """Follows the calls of a model, or of its parts where they are called without it.
+
+    Args:
+        model: The root module.
+        watching: Whether what runs now is to be followed.
+        begin: Called with the outermost module, the number of examples and the tensors it is given.
+        end: Called when it returns, with those outputs that have a row for each example. Where it has none (a loss
+            that the model computes itself), they are those of the modules that it called, in order of execution.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        watching: Callable[[], bool],
+        begin: Callable[[nn.Module, int, list[Tensor]], None],
+        end: Callable[[list[Tensor]], None],
+    ) -> None:
+        self.model, self.watching, self.begin, self.end = model, watching, begin, end
+        self._running: list[tuple[nn.Module, list[Tensor]]] = []
+        self._examples = 0
+
+    def attach(self, stack: ExitStack) -> None:
+        """Register hooks on every module that can have some, their removal on the stack."""
+        for module in self.model.modules():
+            if hasattr(module, "_c"):
+                continue  # A scripted module runs no hooks.
+            before, after = Hook(self._before), Hook(self._after)
+            # In front of others, such as those that compute a weight.
+            stack.enter_context(module.register_forward_pre_hook(before, prepend=True, with_kwargs=True))
+            stack.enter_context(module.register_forward_hook(after, prepend=True, always_call=True))
+        stack.callback(self._running.clear)
+
+    def _before(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if not self.watching():
+            return
+        if not self._running:
+            tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+            examples = next((len(tensor) for tensor in tensors if tensor.ndim), None)
+            if not examples:
+                given = "an empty batch" if examples == 0 else "no tensor with a first dimension"
+                raise GradlabError(
+                    f"{type(module).__name__} was given {given}: how many examples there are cannot be told; leave "
+                    "the pass out, or give the model a batch of at least one example"
+                )
+            self._examples = examples
+            self._running.append((module, []))
+            self.begin(module, examples, tensors)
+        else:
+            self._running.append((module, []))
+
+    def _after(self, module: nn.Module, args: Any, output: Any) -> None:
+        if not any(running is module for running, _ in self._running) or not self.watching():
+            return
+        inner: list[Tensor] = []
+        while self._running:
+            running, found = self._running.pop()
+            inner = found + inner
+            if running is module:
+                break
+        outputs = [*self._rows(output)] or inner
+        if self._running:
+            self._running[-1][1].extend(outputs)
+        else:
+            self.end(outputs)
+
+    def _rows(self, output: Any) -> Iterator[Tensor]:
+        """The outputs that have a row for each example, and a graph."""
+        leaves = [output] if isinstance(output, Tensor) else tree_leaves(output)
+        for leaf in leaves:
+            if isinstance(leaf, Tensor) and leaf.ndim and len(leaf) == self._examples and leaf.grad_fn is not None:
+                yield leaf

@@ -1,0 +1,51 @@
+"""Gradients of an embedding's table for single examples, which touch few of its rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from gradlab.stats.example_gradients import ExampleContributions, inverse
+from gradlab.stats.precision import widest
+from gradlab.stats.workspace import Workspace
+
+
+class EmbeddingGradients(ExampleContributions):
+    """Gradients Σ_t e(id_t) g_tᵀ of a table: of the rows that were looked up and the gradients of what was found.
+
+    Args:
+        ids: Shape (B, T), integers from 0 to V − 1.
+        gradient: Shape (B, T, D), float32 or float64.
+        entries: V, the rows of the table.
+    """
+
+    def __init__(self, ids: Tensor, gradient: Tensor, entries: int) -> None:
+        self.ids, self.gradient, self.entries = ids, gradient, entries
+        self.examples, self.numel = len(ids), entries * gradient.shape[2]
+
+    def rows(self) -> Tensor:
+        """See `ExampleContributions`."""
+        width = self.gradient.shape[2]
+        found = self.gradient.new_zeros(self.examples, self.entries, width)
+        return found.scatter_add_(1, self.ids[..., None].expand(-1, -1, width), self.gradient).flatten(1)
+
+    def parts(self, workspace: Workspace) -> Iterator[Tensor]:
+        """See `ExampleContributions`."""
+        for span in self.spans():
+            yield EmbeddingGradients(self.ids[span], self.gradient[span], self.entries).rows()[None]
+
+    def reduced(self, workspace: Workspace) -> tuple[Tensor, Tensor]:
+        """See `ExampleContributions`; ‖g‖² = Σ_st [id_s = id_t] ⟨g_s, g_t⟩."""
+        wide = self.gradient.to(widest(self.gradient.device))
+        # Freed of their scale, whose square no precision may hold; a power of two changes no digit.
+        scale = torch.exp2(wide.abs().amax((1, 2)).clamp(min=torch.finfo(wide.dtype).tiny).log2().floor())
+        wide = wide / scale[:, None, None]
+        grams = torch.bmm(wide, wide.mT).mul_(self.ids[:, :, None] == self.ids[:, None, :])
+        norms = grams.sum((1, 2)).clamp(min=0).sqrt() * scale
+        directions = (wide * (inverse(norms, wide.dtype) * scale)[:, None, None]).to(self.gradient.dtype)
+        sums = self.gradient.new_zeros(2, self.entries, self.gradient.shape[2])
+        for place, values in enumerate((self.gradient, directions)):
+            sums[place].index_add_(0, self.ids.flatten(), values.flatten(0, 1))
+        return norms, sums.flatten(1)[None]
