@@ -155,6 +155,7 @@ def gradients_figure(frame: pd.DataFrame, summary: pd.DataFrame, figure: Figure,
     marked = _marked(frame)
     others = marked[~marked["body"] & (marked[value] > 0)]
     kinds = mark_handles(others, kind_marks(marked.loc[~marked["body"], "mark"]))
+    columns = max(columns, 2) if kinds else columns
     legend_rows = -(-(len(networks) + theory + len(kinds)) // columns) + bool(common)
     figure.set_layout_engine("constrained", h_pad=0.03, w_pad=0.02)
     figure.set_size_inches(COLUMN_WIDTH, 0.1 + (2.2, 3.7)[panels - 1] + 0.13 * legend_rows)

@@ -89,6 +89,7 @@ def responses_figure(frame: pd.DataFrame, figure: Figure) -> Figure:
     marked = _marked(frame)
     marks = _marks(marked)
     kinds = mark_handles(marked, marks) if marks else []
+    columns = max(columns, 2) if kinds else columns
     legend_rows = -(-(len(networks) + (len(kinds) or 1)) // columns) + bool(common_weights(networks))
     figure.set_layout_engine("constrained", h_pad=0.03, w_pad=0.02)
     figure.set_size_inches(COLUMN_WIDTH, 3.5 + 0.13 * legend_rows)

@@ -35,8 +35,10 @@ def body_of(layers: pd.DataFrame) -> pd.DataFrame:
         return layers[kinds == "conv3x3"]
     if convolutions.any():
         return layers[kinds == kinds[convolutions].mode()[0]]
-    sizes = layers["numel"].fillna(0)
-    return layers[sizes == sizes.mode().iloc[-1]]
+    shapes = pd.MultiIndex.from_arrays([layers["numel"].fillna(0), kinds])
+    # Of shapes that are equally common the largest.
+    counts = shapes.value_counts().sort_index()
+    return layers[shapes == counts[counts == counts.max()].index[-1]]
 
 
 def counted_rows(layers: pd.DataFrame) -> pd.DataFrame:
