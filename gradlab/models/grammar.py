@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from gradlab.errors import UsageError
 
 Value = str | int | float
-"""What an option says: one of its words, or a number."""
+"""What an option says: one of its words, or a number; True for an option of a single word."""
 
 _NUMBER = re.compile(r"(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 _WHOLE = re.compile(r"[0-9]+")
@@ -77,6 +77,7 @@ class Option:
         low: The least number.
         above: Whether the number has to be above `low`.
         high: The largest number.
+        default: The value that a name leaves out.
     """
 
     field: str
@@ -87,6 +88,7 @@ class Option:
     low: float = 0.0
     above: bool = False
     high: float = math.inf
+    default: Value | None = None
 
     def __str__(self) -> str:
         """As it stands in a grammar: `[-A|-B|-C]`, `[-width=N]`, `[-beta=X]`."""
@@ -96,8 +98,13 @@ class Option:
 
     @property
     def shown(self) -> str:
-        """What it is called in a list of options."""
+        """What it is called in a sentence."""
         return self.label.removesuffix("=") or "|".join(self.words)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The words by which it is known in a name."""
+        return (self.shown,) if self.label else self.words
 
     def find(self, rest: str) -> re.Match[str] | None:
         """The option at the start of what is left of a name; its value is the group `value`."""
@@ -121,7 +128,7 @@ class Option:
         if self.words:
             if text not in self.words:
                 raise UsageError(f"{name}: {self.says}, not {text!r}")
-            return text
+            return text if self.label or len(self.words) > 1 else True
         unsigned = text.removeprefix("-") if self.low < 0 else text
         if not (_WHOLE if self.whole else _NUMBER).fullmatch(unsigned):
             raise unknown(f"{self.says}, not {text!r}")
@@ -161,7 +168,9 @@ def read_options(
         option = options[place]
         if place in texts:
             raise UsageError(f"{name}: {option.shown} is given twice")
-        values[option.field] = option.read(match["value"], name, lambda reason: unknown(reason, ""))
+        value = option.read(match["value"], name, lambda reason: unknown(reason, ""))
+        if value != option.default:
+            values[option.field] = value
         texts[place], left = match[0], left[match.end() :]
     if ordered and list(texts) != sorted(texts):
         raise unknown(
@@ -179,8 +188,11 @@ def written(values: Mapping[str, Value], options: Sequence[Option]) -> str:
     """Options as they stand in a canonical name, in the order of the family's options."""
     parts = []
     for option in options:
-        if (value := values.get(option.field)) is not None:
-            parts.append(
-                f"-{option.label}{value}" if isinstance(value, str) else write_number(option.label, value, None)
-            )
+        value = values.get(option.field)
+        if value is True:
+            parts.append(f"-{option.words[0]}")
+        elif isinstance(value, str):
+            parts.append(f"-{option.label}{value}")
+        elif value is not None:
+            parts.append(write_number(option.label, value, None))
     return "".join(parts)

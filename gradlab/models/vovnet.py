@@ -46,14 +46,17 @@ class VoVNet(nn.Module):
     Args:
         depth: Convolutions: 27, 39 or 57.
         classes: Outputs of the classifier.
-        width: Outputs of the first stage's convolutions: 128, and 64 in the slim form; the later stages have 1.25,
-            1.5 and 1.75 times as many.
+        width: Outputs of the first stage's convolutions; 0 for 128, and 64 in the slim form. The later stages have
+            1.25, 1.5 and 1.75 times as many.
         slim: Whether the stem has as many channels as the first stage, rather than half as many.
         imagenet: Whether the stem has a stride of 4.
     """
 
-    def __init__(self, depth: int, classes: int, width: int, slim: bool = False, imagenet: bool = True) -> None:
+    def __init__(
+        self, depth: int, classes: int = 1000, width: int = 0, slim: bool = False, imagenet: bool = True
+    ) -> None:
         super().__init__()
+        width = width or default_width(slim)
         self.input_shape = (3, 224, 224) if imagenet else (3, 32, 32)
         stride = 2 if imagenet else 1
         stem = width if slim else width // 2  # 64 in both forms of the paper
@@ -78,6 +81,11 @@ class VoVNet(nn.Module):
         x = self.stage4(self.pool(x))  # (B, 6w, H / 16, W / 16)
         x = self.stage5(self.pool(x))  # (B, 8w, H / 32, W / 32)
         return self.fc(x.mean((2, 3)))  # type: ignore[no-any-return]
+
+
+def default_width(slim: bool) -> int:
+    """Outputs of the first stage's convolutions in Table 1."""
+    return 64 if slim else 128
 
 
 def normalized(in_channels: int, out_channels: int, kernel: int, stride: int = 1) -> nn.Sequential:
