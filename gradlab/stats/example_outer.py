@@ -56,18 +56,23 @@ class OuterGradients(ExampleContributions):
         length = self.a.shape[1]
         if length > 1 and not self._by_gram():
             return super().reduced(workspace)
+        if not self.a.is_cpu:
+            return self._reduced_unread()
         a, b = self.a, self.b
-        if not a.is_cpu:
-            a, a_scale = unit_scaled(a, (1, 2))
-            b, b_scale = unit_scaled(b, (1, 2))
-            norms = (
-                joint_norms(a.transpose(0, 1)) * joint_norms(b.transpose(0, 1)) if length == 1 else _gram_norms(a, b)
-            )
-            return norms * a_scale.flatten().to(norms.dtype) * b_scale.flatten(), self._sums(a, b, norms)
         norms, tame = (_checked_product_norms if length == 1 else _checked_gram_norms)(a, b)
         if not tame:
             a, b = (t.to(torch.promote_types(t.dtype, torch.float64)) for t in (a, b))
         return norms, self._sums(a, b, norms)
+
+    def _reduced_unread(self) -> tuple[Tensor, Tensor]:
+        """As of `reduced`, without reading a value."""
+        a, a_scale = unit_scaled(self.a, (1, 2))
+        b, b_scale = unit_scaled(self.b, (1, 2))
+        if a.shape[1] == 1:
+            norms = joint_norms(a.transpose(0, 1)) * joint_norms(b.transpose(0, 1))
+        else:
+            norms = _gram_norms(a, b)
+        return norms * a_scale.flatten().to(norms.dtype) * b_scale.flatten(), self._sums(a, b, norms)
 
     def _by_gram(self) -> bool:
         """Whether Gram matrices take less time than the gradients themselves.

@@ -29,9 +29,12 @@ class FastMoments:
     """Accumulates sums and sums of squares of short rows: two passes at the speed of memory.
 
     Rows are summed in the tensor's own precision (float32 at least) and joined in float64. For float32 the
-    std is good to 1e-6 relative while |mean| / std is at most `WELL_CONDITIONED`; `Moments.condition` tells. Where
-    squares leave the range of float32, rows are summed in float64. On an accelerator this is always so, and there is
-    no host synchronization, but on mps, which has no float64: rows are summed in float32 there, and joined on the CPU.
+    std is good to 1e-6 relative while |mean| / std is at most `WELL_CONDITIONED`; `Moments.condition` tells. For
+    float16, whose values are few and round alike, it is good to 1e-5.
+
+    Where squares leave the range of float32, rows are summed in float64. On an accelerator this is always so, and
+    there is no host synchronization, but on mps, which has no float64: rows are summed in float32 there, and joined
+    on the CPU.
 
     Args:
         channel_dim: Dimension to keep; None takes all values as one set.
@@ -57,14 +60,15 @@ class FastMoments:
             self._imaginary.update(imaginary)
         x = summable(x)
         if self.channel_dim is None:
-            rows = memory_rows(x)
+            parts = memory_rows(x)
         else:
             self._channels = x.shape[self.channel_dim]
-            rows = channel_rows(x, self.channel_dim)
-        if self._rows + len(rows) > _PENDING_ROWS and self._pending and self._marked != 0:
-            self._join()
-        self._pending.append((*self._row_sums(rows), x.numel()))
-        self._rows += len(rows)
+            parts = [channel_rows(x, self.channel_dim)]
+        for rows in parts:
+            if self._rows + len(rows) > _PENDING_ROWS and self._pending and self._marked != 0:
+                self._join()
+            self._pending.append((*self._row_sums(rows), rows.numel() if x.numel() else 0))
+            self._rows += len(rows)
 
     def mark(self) -> None:
         """Have `undo` come back to here."""

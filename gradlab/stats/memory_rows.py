@@ -27,14 +27,25 @@ def summable(x: Tensor) -> Tensor:
     return x.float() if x.dtype.itemsize < 4 else x
 
 
-def memory_rows(x: Tensor) -> Tensor:
-    """All values as rows of `_ROW` where their number allows, in memory order: a view if x allows one."""
+def memory_rows(x: Tensor) -> list[Tensor]:
+    """All values as rows, in memory order: views if x allows them.
+
+    Rows are of `_ROW` values where their number allows, else of those of the last dimension, and where these are many
+    there is a last row of the rest.
+
+    Returns:
+        One tensor, or two, each of rows of one length.
+    """
     if not x.is_contiguous() and x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last):
         x = x.permute(0, 2, 3, 1)
     length = math.gcd(x.numel(), _ROW)
     if length < _ROW // 8:
         length = x.shape[-1] if x.ndim else 1
-    return x.reshape(-1, length) if x.numel() else x.new_zeros(0, 1)
+        if length > 4 * _ROW:
+            whole = x.numel() - x.numel() % _ROW
+            rows, rest = x.reshape(-1).tensor_split([whole])
+            return [rows.view(-1, _ROW), rest[None]]
+    return [x.reshape(-1, length) if x.numel() else x.new_zeros(0, 1)]
 
 
 def channel_rows(x: Tensor, channel_dim: int) -> Tensor:

@@ -63,13 +63,18 @@ def row_norms(x: Tensor) -> Tensor:
         x = real_pairs(x)
     if not x.is_cpu:
         return l2_norms([x])
-    rows = memory_rows(summable(x))
-    if len(rows) % 4 == 0:
-        # Not a view where the gradient is an expanded one, such as that of a sum.
-        rows = rows.reshape(len(rows) // 4, 4 * rows.shape[1])
-    norms: Tensor = torch.linalg.vector_norm(rows, dim=1)
+    parts = memory_rows(summable(x))
+    norms = _short_norms(parts[0]) if len(parts) == 1 else torch.cat([_short_norms(rows) for rows in parts])
     if norms.dtype is torch.float32 and not trusted_norm(x.numel(), torch.float32) <= norms.max().item() < torch.inf:
-        return torch.cat([wide_norms(part, 1) for part in rows.split(max(1, _CHUNK // rows.shape[1]))])
+        return torch.cat([_wide_joint_norms(rows[None]) for rows in parts])
+    return norms
+
+
+def _short_norms(rows: Tensor) -> Tensor:
+    """The norms of rows of up to 4,096 values, of four short ones at a time."""
+    if len(rows) % 4 == 0:
+        rows = rows.view(len(rows) // 4, 4 * rows.shape[1])
+    norms: Tensor = torch.linalg.vector_norm(rows, dim=1)
     return norms
 
 
