@@ -129,11 +129,10 @@ def test_prefixes_that_the_file_lacks_and_traces_of_wrappers(nets) -> None:
     ("name", "heads"),
     [
         ("torchvision/resnet18", ["fc"]),
-        ("torchvision/alexnet", ["classifier.6"]),
         ("torchvision/squeezenet1_1", ["classifier.1"]),
         ("torchvision/mobilenet_v3_small", ["classifier.3"]),
         ("torchvision/googlenet", ["fc", "aux1.fc2", "aux2.fc2"]),
-        ("torchvision/vit_b_32", ["heads.head"]),
+        pytest.param("torchvision/vit_b_32", ["heads.head"], marks=pytest.mark.slow),
         ("timm/vit_tiny_patch16_224", ["head"]),
         ("timm/convnext_atto", ["head.fc"]),
         ("timm/resnet10t", ["fc"]),

@@ -1,0 +1,122 @@
+"""`gradlab gradients` on every loss, data set and family: each is measured, or refused in one sentence."""
+
+from pathlib import Path
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+import torch
+
+import gradlab as gl
+from gradlab.errors import UsageError
+
+mpl.use("agg")
+
+CIFAR = [
+    *("plain8", "plain8-ll", "plain8-width=4", "resnet8", "resnet8-B", "resnet8-C", "resnet8-beta=0.1"),
+    *("resnet8-shortcut=0.5", "resnet8-preact", "resnet8-bn-after-add", "resnet8-relu-before-add"),
+]
+FULLY_CONNECTED = [
+    *("mlp4", "mlp4-ll", "mlp4-norm=none", "mlp4-norm=bn", "mlp4-norm=rms", "mlp4-norm=center", "mlp4-bias=0"),
+    *("resmlp4", "resmlp4-norm=none", "resmlp4-beta=0.1"),
+]
+NETS = """
+import torch
+from torch import nn
+
+
+def flat():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 10))
+
+
+def maps():
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU())
+
+
+def one_number():
+    return nn.Sequential(flat(), nn.Linear(10, 1), nn.Flatten(0))
+"""
+SMALL = {"images": 4, "batch_size": 2, "seeds": 1}
+
+
+def measured(model: str, data: str, loss: str, **options: object) -> None:
+    """Everything that the command does with a result."""
+    result = gl.gradients(model, data, loss=loss, **SMALL, **options)
+    assert np.isfinite(result.frame["grad_norm"].dropna().astype(float)).all()
+    assert len(result.summary()) == 1
+    result.findings()
+    result.plot()
+    plt.close("all")
+
+
+@pytest.fixture
+def array_data(tmp_path: Path) -> str:
+    rng = np.random.default_rng(0)
+    path = tmp_path / "images.npz"
+    images = rng.integers(0, 256, (4, 32, 32, 3), dtype=np.uint8)
+    np.savez(path, x_test=images, y_test=np.arange(4), x_train=images, y_train=np.arange(4))
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("data", "loss", "options"),
+    [
+        ("noise", "sum", {}),
+        ("noise", "sum", {"mode": "responses", "bn": "eval"}),
+        ("noise", "sum", {"per_example": True}),
+        ("cifar10-sample", "sum", {}),
+        ("cifar10-sample", "cross-entropy", {"per_example": True, "dtype": "float64"}),
+    ],
+)
+@pytest.mark.parametrize("name", CIFAR)
+def test_cifar_networks(name: str, data: str, loss: str, options: dict[str, object]) -> None:
+    measured(f"{name}@init", data, loss, **options)
+
+
+@pytest.mark.parametrize("name", ["plain8", "mlp4", "torchvision/squeezenet1_1"])
+def test_noise_has_no_labels(name: str) -> None:
+    with pytest.raises(UsageError, match="noise has no labels, which cross-entropy needs: loss sum"):
+        measured(f"{name}@init", "noise", "cross-entropy")
+
+
+@pytest.mark.parametrize("name", FULLY_CONNECTED)
+def test_fully_connected_networks(name: str) -> None:
+    measured(f"{name}@init", "noise", "sum")
+    measured(f"{name}@init", "noise", "sum", mode="responses", bn="eval")
+    for loss in ("cross-entropy", "sum"):
+        with pytest.raises(UsageError, match=r"takes inputs of shape \(1,\), not images of shape .* data noise"):
+            measured(f"{name}@init", "cifar10-sample", loss)
+
+
+@pytest.mark.parametrize("name", ["flat", "maps", "one_number"])
+def test_functions_of_one_s_own(name: str, array_data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "losses_of_mine.py").write_text(NETS)
+    monkeypatch.syspath_prepend(tmp_path)
+    for data in ("noise", "cifar10-sample", array_data, f"{array_data}:train"):
+        measured(f"losses_of_mine:{name}", data, "sum", per_example=True)
+        if name == "flat" and data != "noise":
+            measured(f"losses_of_mine:{name}", data, "cross-entropy", per_example=True)
+        else:
+            with pytest.raises(UsageError, match="loss sum"):
+                measured(f"losses_of_mine:{name}", data, "cross-entropy")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["imagenet/plain18", "imagenet/resnet18", "torchvision/resnet18", "timm/resnet10t"])
+def test_imagenet_networks(name: str) -> None:
+    measured(f"{name}@init", "noise", "sum")
+
+
+@pytest.mark.slow
+def test_a_vision_transformer() -> None:
+    measured("timm/vit_tiny_patch16_224@init", "noise", "sum", dtype="float32")
+
+
+def test_the_gradient_of_a_sum_is_an_expanded_one() -> None:
+    from gradlab.stats.norms import row_norms
+
+    for shape in ((4, 10), (2, 4, 30, 30), (8, 4096)):
+        gradient = torch.ones(1).expand(shape)
+        assert row_norms(gradient).norm().item() == pytest.approx(gradient.numel() ** 0.5)
