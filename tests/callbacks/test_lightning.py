@@ -72,6 +72,52 @@ def test_gradients_of_a_fit() -> None:
 
 
 @pytest.mark.filterwarnings("ignore")
+def test_accumulated_batches_are_one_step() -> None:
+    """Five batches, two a step: the last one stands alone."""
+    from gradlab.callbacks.lightning import ProbeCallback
+
+    makes = [
+        gl.ParameterGradients,
+        lambda module: gl.ResponseGradients(module.network),
+        lambda module: gl.ExampleGradients(module.network),
+    ]
+    callbacks, module = [ProbeCallback(make) for make in makes], Module()
+    fit(module, *callbacks, accumulate_grad_batches=2)
+    assert len(module.seen) == 3
+    parameters, responses, examples = (callback.result().layers() for callback in callbacks)
+    assert parameters.query("layer == 'network.0'")["grad_norm"].tolist() == pytest.approx(module.seen, rel=1e-6)
+    assert examples.query("layer == '0'")["grad_norm"].tolist() == pytest.approx(module.seen, rel=1e-5)
+    assert responses.query("layer == '0'")["step"].tolist() == [0, 1, 2]
+    assert responses.query("layer == '0'")["response_numel"].tolist() == [64, 64, 32]
+
+
+class TwoOptimizers(Module):
+    """Steps the first layer's optimizer twice as often as the second's."""
+
+    automatic_optimization = False
+
+    def training_step(self, batch: tuple[Tensor, Tensor], index: int) -> None:
+        for optimizer in self.optimizers()[: 2 - index % 2]:
+            optimizer.zero_grad()
+            self.manual_backward(super().training_step(batch, index))
+            optimizer.step()
+
+    def configure_optimizers(self) -> list[torch.optim.Optimizer]:
+        return [torch.optim.SGD(self.network[i].parameters(), lr=0.1) for i in (0, 2)]
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_each_optimizers_steps_count() -> None:
+    from gradlab.callbacks.lightning import ProbeCallback
+
+    module, callback = TwoOptimizers(), ProbeCallback(gl.ParameterGradients)
+    fit(module, callback)
+    first = callback.result().layers().query("layer == 'network.0'")
+    assert first["step"].tolist() == list(range(8))
+    assert first["grad_norm"].tolist() == pytest.approx(module.seen, rel=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore")
 def test_the_probe_leaves_when_training_fails() -> None:
     from gradlab.callbacks.lightning import ProbeCallback
 

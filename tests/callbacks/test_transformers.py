@@ -60,6 +60,18 @@ def test_gradients_of_a_training(tmp_path: Path) -> None:
     assert all(not m._forward_hooks and not m._forward_pre_hooks for m in model.modules())
 
 
+def test_accumulated_batches_are_one_step(tmp_path: Path) -> None:
+    """Five batches, two a step: the gradient is there whole when the step comes, and not yet cleared."""
+    from gradlab.callbacks.transformers import ProbeCallback
+
+    model, callback = Model(), ProbeCallback(gl.ParameterGradients)
+    train(model, callback, tmp_path, max_grad_norm=0.0, gradient_accumulation_steps=2)
+    first = callback.result().layers().query("layer == 'network.0'")
+    assert len(model.seen) == 5
+    assert first["step"].tolist() == [0, 1, 2]
+    assert first["grad_norm"].tolist() == pytest.approx([model.seen[i] for i in (1, 3, 4)], rel=1e-6)
+
+
 def test_clipping_is_told_of(tmp_path: Path) -> None:
     from gradlab.callbacks.transformers import ProbeCallback
 
