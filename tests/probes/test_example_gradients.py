@@ -48,7 +48,7 @@ def check_norms(model: nn.Module, x: Tensor, reduction: str = "mean", tolerance:
     norms = {layer: group["norm"].to_numpy() for layer, group in frame.groupby("layer", sort=False)}
     np.testing.assert_allclose(norms.pop("total"), total.sqrt(), rtol=tolerance)
     for layer, found in norms.items():
-        gradients = expected[f"{layer}.weight"]
+        gradients = expected[layer if layer in expected else f"{layer}.weight"]
         np.testing.assert_allclose(found, torch.stack(gradients).norm(dim=1), rtol=tolerance, err_msg=layer)
     return probe
 
@@ -199,12 +199,14 @@ def test_a_frozen_network_has_no_example_gradient() -> None:
 
 def test_several_batches_and_steps() -> None:
     model, parts = trained(create("resnet8")).double(), images(6).double().split(3)
+    norms = []
     with gl.ExampleGradients(model, "fc", every=2) as probe:
         for _ in range(3):
             for part in parts:
-                loss_of(model(part)).backward()
+                (loss_of(model(part)) / 2).backward()
                 with torch.no_grad():
                     model(part)
+            norms.append(model.fc.weight.grad.norm().item())
             probe.step()
     frame = probe.examples()
     assert frame["step"].unique().tolist() == [0, 2]
@@ -213,12 +215,31 @@ def test_several_batches_and_steps() -> None:
     single = [probed(model, part, "fc") for part in parts]
     expected = [norm for p in single for norm in p.examples().query("layer == 'fc'")["norm"]]
     assert one["norm"].tolist() == pytest.approx(expected)
-    results = [p.result().frame.iloc[0] for p in single]
-    found = probe.result().frame.iloc[0]
-    assert found["variance"] == pytest.approx(np.mean([r["variance"] for r in results]))
-    assert found["noise_scale"] == pytest.approx(
-        np.mean([r["variance"] for r in results]) / np.mean([r["gradient_square"] for r in results])
-    )
+    assert probe.result().layers()["grad_norm"].tolist() == pytest.approx([norms[0], norms[2]])
+    assert any("2 batches a step" in note for note in probe.result().notes)
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+@pytest.mark.parametrize("sizes", [(6,), (3, 3), (2, 2, 2), (1,) * 6, (4, 2)])
+def test_examples_are_the_same_however_a_batch_is_cut(sizes: tuple[int, ...], reduction: str) -> None:
+    """Norms always; and what is made of them, but for batches of several sizes whose losses are means."""
+    model, x = trained(create("resnet8")).double(), images(6).double()
+    whole = probed(model, x, reduction=reduction)
+    labels = torch.arange(6)
+    model.zero_grad()
+    with gl.ExampleGradients(model, reduction=reduction) as probe:
+        for part, label in zip(x.split(sizes), labels.split(sizes), strict=True):
+            loss = F.cross_entropy(model(part), label, reduction=reduction)
+            (loss / len(sizes) if reduction == "mean" else loss).backward()
+        probe.step()
+    assert probe.examples()["norm"].tolist() == pytest.approx(whole.examples()["norm"].tolist(), rel=1e-9)
+    found, expected = probe.result().frame, whole.result().frame
+    assert found["example_norm"].tolist() == pytest.approx(expected["example_norm"].tolist(), rel=1e-9)
+    if reduction == "mean" and len({*sizes}) > 1:
+        assert found["variance"].isna().all()
+        return
+    for column in ("grad_norm", "variance", "gradient_square", "diversity"):
+        assert found[column].tolist() == pytest.approx(expected[column].tolist(), rel=1e-8), column
 
 
 def test_activation_checkpointing() -> None:
@@ -242,16 +263,31 @@ def test_what_cannot_be_measured_is_refused() -> None:
         loss.backward(retain_graph=True)
         with pytest.raises(GradlabError, match="two backward passes through one forward pass"):
             loss.backward()
-
-    class Folded(nn.Sequential):
-        def forward(self, x: Tensor) -> Tensor:
-            return super().forward(x.reshape(-1, 3)).reshape(len(x), -1)
-
-    with pytest.raises(GradlabError, match=r"0 gives a tensor of shape \(8, 2\) where the model was given 4 examples"):
-        probed(Folded(nn.Linear(3, 2)), torch.randn(4, 6))
     attention = nn.TransformerEncoderLayer(12, 2, 16, dropout=0.0)
-    with pytest.raises(GradlabError, match="self_attn has its examples in the second dimension"):
+    with pytest.raises(GradlabError, match="what it gives one example depends on others"):
         probed(attention, torch.randn(3, 3, 12))
+
+
+class Folded(nn.Module):
+    """Two rows an example, in the examples' order or shuffled."""
+
+    def __init__(self, shuffled: bool) -> None:
+        super().__init__()
+        self.layer, self.shuffled = nn.Linear(3, 2), shuffled
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows = x.reshape(-1, 3)
+        order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(1)) if self.shuffled else slice(None)
+        found = torch.empty(len(rows), 2, dtype=x.dtype).index_put(
+            (torch.arange(len(rows))[order],), self.layer(rows[order])
+        )
+        return torch.tanh(found).reshape(len(x), -1)
+
+
+@pytest.mark.parametrize("shuffled", [False, True])
+def test_rows_that_are_not_the_examples(shuffled: bool) -> None:
+    probe = check_norms(Folded(shuffled).double(), torch.randn(4, 6).double())
+    assert any("a backward pass for each example" in note for note in probe.result().notes) == shuffled
 
 
 def test_a_single_example_has_no_variance() -> None:

@@ -39,7 +39,7 @@ class GradientChecks:
     def attach(self, stack: ExitStack, active: Callable[[], bool]) -> None:
         """Watch gradients arrive, while `active` says so; the removal of hooks on the stack."""
         self._nodes = {i: get_gradient_edge(p).node for i, p in enumerate(self.parameters) if p.requires_grad}
-        stack.callback(self._forget)
+        stack.callback(self._detached)
         for i in self.chosen:
             if i in self._nodes:
                 hook = self._nodes[i].register_prehook(lambda gradients, i=i: self._arrived(i, gradients, active))
@@ -102,10 +102,14 @@ class GradientChecks:
             self._found.append(torch.stack([l2_norms([difference])[0], size]))
         self._checked.append((number, 0.05 if number in self.coarse else tolerance_of(gradient.dtype)))
 
-    def _forget(self) -> None:
-        self._nodes, self._task = {}, (-1, False)
+    def forget(self) -> None:
+        """Drop what was noted of backward passes."""
         self._expected.clear()
         self._missed.clear()
+
+    def _detached(self) -> None:
+        self._nodes, self._task = {}, (-1, False)
+        self.forget()
 
 
 def _size(sizes: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from typing import Any
@@ -33,7 +34,7 @@ class ForwardWatch:
     ) -> None:
         self.model, self.watching, self.begin, self.end = model, watching, begin, end
         self._running: list[tuple[nn.Module, list[Tensor]]] = []
-        self._examples = 0
+        self._examples = self._thread = 0
 
     def attach(self, stack: ExitStack) -> None:
         """Register hooks on every module that can have some, their removal on the stack."""
@@ -49,7 +50,13 @@ class ForwardWatch:
     def _before(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if not self.watching():
             return
+        if self._running and self._thread != threading.get_ident():
+            raise GradlabError(
+                f"{type(self.model).__name__} is run in two threads at once: example gradients are measured in one; give "
+                "each thread a copy of the model, or run them one after the other"
+            )
         if not self._running:
+            self._thread = threading.get_ident()
             tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
             examples = next((len(tensor) for tensor in tensors if tensor.ndim), None)
             if not examples:
@@ -65,7 +72,7 @@ class ForwardWatch:
             self._running.append((module, []))
 
     def _after(self, module: nn.Module, args: Any, output: Any) -> None:
-        if not any(running is module for running, _ in self._running) or not self.watching():
+        if self._thread != threading.get_ident() or not any(running is module for running, _ in self._running):
             return
         inner: list[Tensor] = []
         while self._running:

@@ -109,7 +109,9 @@ def is_pure(
     for before, after in zip(plain, scaled, strict=True):
         if not before.numel():
             return True
-        ratios = (after / before.clamp(min=torch.finfo(torch.float64).tiny))[before > max(floor, tolerance * before.amax().item())]
+        ratios = (after / before.clamp(min=torch.finfo(torch.float64).tiny))[
+            before > max(floor, tolerance * before.amax().item())
+        ]
         if not len(ratios) or bool(((ratios[:, None] / levels - 1).abs() <= tolerance).any(1).all()):
             return True
     return False
@@ -118,5 +120,7 @@ def is_pure(
 def _agree(found: Tensor, expected: Tensor, tolerance: float, floor: float) -> bool:
     if not expected.numel():
         return True
-    allowed = tolerance * (expected.abs() + tolerance * expected.abs().amax())
-    return bool((((found - expected).abs() <= allowed) | (torch.maximum(found, expected) <= 64 * floor)).all())
+    allowed = tolerance * (expected + tolerance * expected.where(expected.isfinite(), 0).amax())
+    alike = ((found - expected).abs() <= allowed) | (torch.maximum(found, expected) <= 64 * floor)
+    # What is not finite in one example must not be so in another.
+    return bool((alike | ~found.isfinite() & ~expected.isfinite()).all())

@@ -14,6 +14,7 @@ from torch.autograd.graph import GradientEdge
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from gradlab.errors import GradlabError, UsageError
+from gradlab.probes.applications import leave
 from gradlab.probes.coverage import coverage_of
 from gradlab.probes.examples.apart import by_passes, taken_apart
 from gradlab.probes.examples.backward import UseMarks, add_gradient, is_watched
@@ -124,7 +125,7 @@ class ExampleGradients(StepProbe):
 
     def _attach(self, stack: ExitStack) -> None:
         enter = stack.enter_context
-        for forget in (self._batches.clear, self._joined.clear, self._finder.stop):
+        for forget in (self._batches.clear, self._joined.clear, self._finder.stop, lambda: leave(self._finder)):
             stack.callback(forget)
         self._norms.scaler = self.scaler
         enter(self._norms)
@@ -168,13 +169,15 @@ class ExampleGradients(StepProbe):
         self._finder.__enter__()
 
     def _end(self, outputs: list[Tensor]) -> None:
-        self._finder.__exit__(None, None, None)
+        leave(self._finder)
         self._finder.stop()
         batch = self._batches[-1]
         for output in outputs:
             number, batch.outputs = batch.outputs, batch.outputs + 1
             batch.signature.append(output.shape)
-            self._when_arrived(output, lambda place, gradient, n=number, b=batch: self._begin_backward(b, n, place, gradient))
+            self._when_arrived(
+                output, lambda place, gradient, n=number, b=batch: self._begin_backward(b, n, place, gradient)
+            )
 
     def _found(self, use: Use) -> None:
         batch, sources = self._batches[-1], use.sources
@@ -286,7 +289,8 @@ class ExampleGradients(StepProbe):
             self._trial.record(at, taken[0], gradient)
         if self._inner or not self._counts():
             return
-        if batch.structure is None:
+        # An output of the model may be what a use returned: then the use is told first.
+        if batch.structure is None or (batch.examples > 1 and at not in batch.structure.layouts):
             batch.early.append(lambda: self._use_arrived(batch, at, taken, edge, gradient))
             return
         if not taken:
@@ -305,12 +309,8 @@ class ExampleGradients(StepProbe):
                 f"{self._names(use)}: the input of {use.function} was changed in place after it had been read: use the "
                 "operation that returns a new tensor"
             )
-        layout = whole(gradient.shape) if batch.examples == 1 else batch.structure.layouts.get(at)
-        if layout is None:
-            raise GradlabError(
-                f"{self._names(use)}: used beyond the last output that has a row for each example, so that its "
-                "gradient cannot be told apart by example: return such an output from the model"
-            )
+        layout = whole(gradient.shape) if batch.examples == 1 else batch.structure.layouts[at]
+        assert layout is not None
         with self._within("apart"):
             for i, contribution in taken_apart(use, edge, gradient, layout, self._parameters):
                 if i in measured:
@@ -348,7 +348,7 @@ class ExampleGradients(StepProbe):
                 if gradient is not None:
                     self._joined[piece] = l2_norms([gradient if place is None else gradient.flatten()[place]])[0]
 
-    def backward(self, loss: Tensor) -> None:
+    def backward(self, loss: Tensor, retain_graph: bool = False) -> None:
         """In place of `loss.backward()`, and faster: weights get the sum of what their examples gave.
 
         Autograd would compute the gradients of convolutions, linear layers and others a second time. Those that come
@@ -358,6 +358,7 @@ class ExampleGradients(StepProbe):
 
         Args:
             loss: A tensor of one value.
+            retain_graph: As of `Tensor.backward`.
         """
         distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
         structures = [self._structures.get(tuple(b.signature)) for b in self._batches if b.structure is None]
@@ -365,7 +366,7 @@ class ExampleGradients(StepProbe):
         measured = self._stack is not None and self.due and loss.grad_fn is not None and not distributed
         rest = self._marks.left_over(loss.grad_fn) if measured and known and loss.grad_fn is not None else None
         if rest is None or rest.reentrant:
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward(retain_graph=retain_graph)  # type: ignore[no-untyped-call]
             return
         slow = {i for structure in structures if structure is not None for i in structure.slow}
         watched = (
@@ -378,7 +379,7 @@ class ExampleGradients(StepProbe):
         ends: list[Any] = [*(edge for edge, _ in rest.first), *leaves]
         self._own = True
         try:
-            torch.autograd.backward(loss, inputs=ends)
+            torch.autograd.backward(loss, retain_graph=retain_graph, inputs=ends)
         finally:
             self._own, self._summed = False, set()
 
@@ -387,12 +388,13 @@ class ExampleGradients(StepProbe):
         waiting = [batch for batch in self._batches if batch.early]
         batches = [batch for batch in self._batches if not batch.empty]
         self._batches.clear()
-        self._checks.all_seen(self._names_of)
         if waiting:
+            self._checks.forget()
             raise GradlabError(
-                f"{type(self.model).__name__} has no output with a row for each of {waiting[0].examples} examples: "
-                "return one, such as the logits, with its examples as the first dimension"
+                f"{type(self.model).__name__} has weights beyond its last output with a row for each of "
+                f"{waiting[0].examples} examples: return the logits, with the examples as the first dimension"
             )
+        self._checks.all_seen(self._names_of)
         self._norms.steps = self.steps
         self._norms.step()
         device = self._parameters[0].device
@@ -400,7 +402,9 @@ class ExampleGradients(StepProbe):
         joined = None
         if len(batches) > 1:
             missing = torch.zeros((), dtype=torch.float64, device=device)
-            joined = torch.stack([self._joined.get(piece, missing).to(device) for piece in range(len(self._parts))]) / scale
+            joined = (
+                torch.stack([self._joined.get(piece, missing).to(device) for piece in range(len(self._parts))]) / scale
+            )
         self._joined.clear()
         differences, checked = self._checks.taken(device)
         measured = [batch.measured(scale) for batch in batches]

@@ -202,9 +202,7 @@ def _multiply(given: Mapping[str, Any], g: Tensor, layout: Layout) -> Contributi
     return _both(given, found, g, layout)
 
 
-def _both(
-    given: Mapping[str, Any], gradients: Mapping[str, Tensor], g: Tensor, layout: Layout
-) -> Contributions | None:
+def _both(given: Mapping[str, Any], gradients: Mapping[str, Tensor], g: Tensor, layout: Layout) -> Contributions | None:
     found = {}
     for name, gradient in gradients.items():
         operand = given[name]

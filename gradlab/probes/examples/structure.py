@@ -6,6 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
+
+# What torch.autograd.grad imports when it is first given gradients: not in the middle of a user's backward pass.
+import torch.fx.experimental.symbolic_shapes
 from torch import Tensor
 from torch.autograd.graph import GradientEdge
 
@@ -77,7 +80,7 @@ class Trial:
         factors = self._factors.to(scaled[0].device)
         tolerance = max(1e-9, 1e-2 * tolerance_of(gradient.dtype))
         floor = FLOOR * torch.finfo(gradient.dtype).tiny
-        self.certain &= bool((plain[0] > floor).any())
+        self.certain &= bool((plain[0] > floor).any()) and bool(plain[0].isfinite().all())
         layout = find_layout(gradient.shape, plain[0], scaled[0], factors, tolerance, floor)
         if layout is not None and serves(use, gradient, layout):
             self.found[place] = layout
