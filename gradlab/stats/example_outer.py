@@ -130,7 +130,7 @@ def _checked_gram_norms(a: Tensor, b: Tensor) -> tuple[Tensor, bool]:
         return squares.sqrt(), True
     doubtful = ~((quotients >= 1) & (quotients < math.inf))
     # Of examples without a gradient the norm is 0 as it should be.
-    doubtful &= a.flatten(1).any(1) & b.flatten(1).any(1)
+    doubtful &= a.flatten(1).any(1) & b.flatten(1).any(1) | squares.isnan()
     norms = squares.clamp(min=0).sqrt()
     norms[doubtful] = _gram_norms(a[doubtful].double(), b[doubtful].double())
     return norms, not bool(doubtful.any()) and all_tame(norms)

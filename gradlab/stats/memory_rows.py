@@ -44,7 +44,7 @@ def memory_rows(x: Tensor) -> list[Tensor]:
         if length > 4 * _ROW:
             whole = x.numel() - x.numel() % _ROW
             rows, rest = x.reshape(-1).tensor_split([whole])
-            return [rows.view(-1, _ROW), rest[None]]
+            return [rows.reshape(-1, _ROW), rest[None]]
     return [x.reshape(-1, length) if x.numel() else x.new_zeros(0, 1)]
 
 

@@ -61,7 +61,8 @@ def row_norms(x: Tensor) -> Tensor:
     x = x.detach()
     if x.is_complex():
         x = real_pairs(x)
-    if not x.is_cpu:
+    if not x.is_cpu or type(x) is not Tensor:
+        # Nothing can be read of what lies on another device or in shards.
         return l2_norms([x])
     parts = memory_rows(summable(x))
     norms = _short_norms(parts[0]) if len(parts) == 1 else torch.cat([_short_norms(rows) for rows in parts])
@@ -73,7 +74,7 @@ def row_norms(x: Tensor) -> Tensor:
 def _short_norms(rows: Tensor) -> Tensor:
     """The norms of rows of up to 4,096 values, of four short ones at a time."""
     if len(rows) % 4 == 0:
-        rows = rows.view(len(rows) // 4, 4 * rows.shape[1])
+        rows = rows.reshape(len(rows) // 4, 4 * rows.shape[1])
     norms: Tensor = torch.linalg.vector_norm(rows, dim=1)
     return norms
 

@@ -40,6 +40,7 @@ def check_sums(contributions: ExampleContributions, rows: Tensor) -> None:
 def test_gradients_are_made_in_parts(length: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """An example whose gradient is 0 has no direction; several positions go by rows, and many by Gram matrices."""
     monkeypatch.setattr("gradlab.stats.example_gradients._VALUES", 100)
+    monkeypatch.setattr("gradlab.stats.example_outer._LARGE", 1)
     generator = torch.Generator().manual_seed(0)
     a, b = (torch.randn(7, length, n, dtype=torch.float64, generator=generator) for n in (5, 8))
     b[3] = 0

@@ -94,6 +94,17 @@ def test_a_stream_of_different_scales(exponents: list[float], seed: int) -> None
     assert accumulator.moments().std.item() == pytest.approx(array.std(), rel=1e-6)
 
 
+@pytest.mark.parametrize("value", [1.0, 1e-30])
+@pytest.mark.parametrize("shape", [(512, 512), (300007,), (3, 7)])
+def test_expanded_values(shape: tuple[int, ...], value: float) -> None:
+    x = torch.tensor(value).expand(shape)
+    accumulator = FastMoments()
+    accumulator.update(x)
+    assert accumulator.moments().mean.item() == pytest.approx(value, rel=1e-6)
+    assert l2_norms([row_norms(x)]).item() == pytest.approx(value * math.sqrt(x.numel()), rel=1e-6)
+    assert joint_norms(x.reshape(1, 1, -1)).item() == pytest.approx(value * math.sqrt(x.numel()), rel=1e-6)
+
+
 @pytest.mark.parametrize("shape", [(300007,), (3, 100003), (100003, 3), (7, 5, 4099)])
 def test_lengths_that_have_no_even_parts(shape: tuple[int, ...]) -> None:
     x = (gaussian(0, *shape) + 2).bfloat16()
