@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -80,7 +81,8 @@ class InputGradients(Probe):
         self.left_out = 0
         self._samples: list[Tensor] = []
         self._observe = observe or self._reduce
-        self._pass: _Pass | None = None
+        # By thread: each has contexts of its own.
+        self._passes: dict[int, _Pass] = {}
 
     def _attach(self, stack: ExitStack) -> None:
         stack.callback(self._leave)
@@ -103,14 +105,14 @@ class InputGradients(Probe):
         contexts.enter_context(torch.enable_grad())
         statistics = contexts.enter_context(FrozenStatistics()) if self.norm_grad == "frozen" else None
         source = images if images.requires_grad else images.detach().clone().requires_grad_()
-        self._pass = _Pass(source, statistics, caller_wants_graph, contexts)
+        self._passes[threading.get_ident()] = _Pass(source, statistics, caller_wants_graph, contexts)
         # A copy, since the model's first operation may be in place, and a leaf must not be overwritten.
         return source.clone(), *args[1:]
 
     def _after(self, module: nn.Module, args: Any, output: Any) -> Tensor | None:
-        if in_backward() or self._pass is None:
+        run = self._passes.get(threading.get_ident())
+        if in_backward() or run is None:
             return None
-        run = self._pass
         try:
             # There is no output when the model raised: that error is on its way.
             if output is not None:
@@ -120,16 +122,18 @@ class InputGradients(Probe):
         return output.detach() if isinstance(output, Tensor) and not run.caller_wants_graph else None
 
     def _leave(self) -> None:
-        if self._pass is not None:
-            run, self._pass = self._pass, None
+        run = self._passes.pop(threading.get_ident(), None)
+        if run is not None:
             run.contexts.close()
 
     def _reduce(self, gradients: Tensor) -> None:
-        rows = gradients.flatten(1)
-        usable = rows[rows.isfinite().all(1) & rows.any(1)]
-        self.left_out += len(rows) - len(usable)
-        if len(usable) > 1:
-            self._samples.append(gradient_statistics(usable))
+        # The statistics take thousands of operations, which the modes of others around the model need not see.
+        with torch._C.DisableTorchFunction():
+            rows = gradients.flatten(1)
+            usable = rows[rows.isfinite().all(1) & rows.any(1)]
+            self.left_out += len(rows) - len(usable)
+            if len(usable) > 1:
+                self._samples.append(gradient_statistics(usable))
 
     @property
     def samples(self) -> list[dict[str, float]]:
@@ -176,6 +180,13 @@ def _gradients(output: Any, run: _Pass) -> Tensor:
         (gradients,) = torch.autograd.grad(
             output.sum(), run.source, retain_graph=run.caller_wants_graph, allow_unused=True
         )
+    except RuntimeError as error:
+        if "use_reentrant" not in str(error):
+            raise
+        raise GradlabError(
+            "input gradients cannot be taken through reentrant activation checkpointing: pass use_reentrant=False to "
+            "torch.utils.checkpoint.checkpoint"
+        ) from error
     finally:
         if run.statistics is not None:
             run.statistics.constant = False

@@ -28,6 +28,7 @@ class Expected:
 
     Attributes:
         std: Of each response, over all that was run.
+        block_std: Of the output of each block.
         optional: The responses that a probe may leave out.
         norms: Of each row's gradient, for each step; None where it has none.
         response_norms: Of the gradient of each response, for each step; None where none arrives.
@@ -37,9 +38,11 @@ class Expected:
         inputs: The gradient of the summed logits for each pass; None where there is none.
         snapshots: The parameters' gradients at each step.
         order: The responses in the order of execution.
+        rows: The names of the rows of weights.
     """
 
     std: dict[Site, float]
+    block_std: dict[Site, float]
     optional: set[Site]
     norms: list[dict[str, float | None]]
     response_norms: list[dict[Site, float | None]]
@@ -49,6 +52,7 @@ class Expected:
     inputs: list[Tensor | None]
     snapshots: list[dict[str, Tensor | None]]
     order: list[str]
+    rows: list[str]
 
 
 @functools.cache
@@ -62,7 +66,8 @@ def expected(situation: Situation) -> Expected:
     layers = [note for note in all_notes if not note.block]
     steps = run.steps
     return Expected(
-        std={site: _std([n.value for n in layers if n.site == site]) for site in {n.site: None for n in layers}},
+        std=_stds(layers),
+        block_std=_stds([note for note in all_notes if note.block]),
         optional={note.site for note in layers if not note.demanded},
         norms=[{row: _norm(_parts(step.gradients, parts)) for row, parts in rows.items()} for step in steps],
         response_norms=[_site_norms([n for n in step.notes if not n.block]) for step in steps],
@@ -72,16 +77,20 @@ def expected(situation: Situation) -> Expected:
         inputs=run.net.input_gradients,
         snapshots=run.snapshots,
         order=list(dict.fromkeys(note.site[0] for note in layers)),
+        rows=list(rows),
     )
 
 
+Plain = tuple[list[dict[str, Tensor | None]], dict[str, Tensor], tuple[object, ...]]
+
+
 @functools.cache
-def plain(situation: Situation) -> tuple[list[dict[str, Tensor | None]], tuple[object, ...]]:
-    """The parameters' gradients at each step without a probe, and where random states are then."""
+def plain(situation: Situation) -> Plain:
+    """Without a probe: the parameters' gradients at each step, the buffers at the end, where random states are then."""
     run = Run(situation, make_model(situation), scaler=make_scaler(situation))
     with situation.around(run.net):
         run.go()
-    return run.snapshots, random_states()
+    return run.snapshots, dict(run.net.named_buffers()), random_states()
 
 
 def make_scaler(situation: Situation) -> torch.amp.GradScaler | None:
@@ -112,6 +121,10 @@ def _norm(gradients: list[Tensor | None]) -> float | None:
 
 def _wide(values: Tensor) -> Tensor:
     return values.detach().to(torch.complex128 if values.is_complex() else torch.float64)
+
+
+def _stds(notes: list[Note]) -> dict[Site, float]:
+    return {site: _std([n.value for n in notes if n.site == site]) for site in {n.site: None for n in notes}}
 
 
 def _std(values: list[Tensor]) -> float:

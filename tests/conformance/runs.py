@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -166,9 +167,10 @@ class ReferenceRun(Run):
         rows: dict[str, list[Tensor | None]] = {name: [] for name in named}
         if not y.ndim:
             return {}
-        for i in range(len(x)):
+        losses = self.situation.alone or [self.objective]
+        for own_loss, i in itertools.product(losses, range(len(x))):
             with self.net.silent(drawn, i):
-                loss = self.objective(self.net, x[i : i + 1], y[i : i + 1])
+                loss = own_loss(self.net, x[i : i + 1], y[i : i + 1])
             found = torch.autograd.grad(loss, list(named.values()), allow_unused=True)
             for name, gradient in zip(named, found, strict=True):
                 rows[name].append(None if gradient is None else gradient.flatten())

@@ -79,6 +79,8 @@ class Situation:
         objective: The loss that the loop minimizes, of a batch or of a single example.
         loop: One optimizer step, or several: calls `run.net`, `run.backward` and `run.step`.
         rows: What each row of a gradient probe is made of, where that does not follow from the parameters' names.
+        alone: The own loss of an example, for each forward pass of which it is one; None stands for the objective. Two
+            passes of a step are two micro-batches, and the loop divides the mean loss of each by two.
         parts: The forward passes of parts of the model that the loop calls, by hand.
         refused: The probes that refuse it, with a word that their sentence has to have.
         blank: The probes that cannot be asked there, with the reason.
@@ -100,6 +102,7 @@ class Situation:
     objective: Callable[[Net, Tensor, Tensor], Tensor] = classification
     loop: Callable[[Run, Tensor, Tensor], None] = one_step
     rows: Mapping[str, Sequence[Part]] | None = None
+    alone: Sequence[Callable[[Net, Tensor, Tensor], Tensor]] | None = None
     parts: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
     refused: Mapping[str, str] = field(default_factory=dict)
     blank: Mapping[str, str] = field(default_factory=dict)

@@ -6,6 +6,7 @@ from conformance.situation import Situation
 from conformance.situations import (
     hooks,
     layers,
+    odd,
     outputs,
     randomness,
     recurrent,
@@ -17,5 +18,5 @@ from conformance.situations import (
     weights,
 )
 
-MODULES = (weights, layers, shapes, outputs, recurrent, hooks, steps, trainers, running, scale, randomness)
+MODULES = (weights, layers, shapes, outputs, recurrent, hooks, steps, trainers, running, scale, randomness, odd)
 SITUATIONS: list[Situation] = [situation for module in MODULES for situation in module.SITUATIONS]

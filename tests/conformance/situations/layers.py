@@ -8,8 +8,6 @@ from torch import Tensor, nn
 
 from conformance.reference import Reference
 from conformance.situation import (
-    RESPONSE_GRADIENTS,
-    RESPONSES,
     TOKENS,
     Batch,
     Situation,
@@ -230,7 +228,7 @@ SITUATIONS = [
         lambda: nn.Sequential(Int8(), nn.Tanh(), nn.Linear(6, 3)),
         int8_by_hand,
     ),
-    Situation("complex weights", KIND, Complex, complex_by_hand, refused={RESPONSES: "a", RESPONSE_GRADIENTS: "a"}),
+    Situation("complex weights", KIND, Complex, complex_by_hand),
     Situation("an empty layer", KIND, empty, empty_by_hand),
     Situation("experts as one tensor of three dimensions", KIND, StackedExperts, stacked_by_hand),
     Situation(

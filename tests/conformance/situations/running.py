@@ -110,7 +110,8 @@ def scripted() -> nn.Module:
 
 
 def scripted_by_hand(net: Reference, x: Tensor) -> Tensor:
-    return net.linear("1", torch.tanh(net.linear("0.0", x)))
+    x = net.note("0.0", F.linear(x, *net.of("0.0")), demanded=False)
+    return net.linear("1", torch.tanh(x))
 
 
 def own_weights(run: Net, x: Tensor, y: Tensor) -> None:
@@ -214,10 +215,10 @@ def fast_path(run: Net, x: Tensor, y: Tensor) -> None:
 @contextmanager
 def other_probes(model: nn.Module) -> Iterator[None]:
     """One of each kind, on the same model."""
-    kinds = gl.ResponseStd, gl.ParameterGradients, gl.ResponseGradients, gl.ExampleGradients, gl.InputGradients
     with ExitStack() as stack:
-        for kind in kinds:
+        for kind in (gl.ResponseStd, gl.ParameterGradients, gl.ResponseGradients, gl.ExampleGradients):
             stack.enter_context(kind(model))
+        stack.enter_context(gl.InputGradients(model, observe=lambda gradients: None))
         yield
 
 
@@ -261,13 +262,18 @@ SITUATIONS = [
         KIND,
         scripted,
         scripted_by_hand,
-        refused=refusing("script", RESPONSES, RESPONSE_GRADIENTS),
     ),
     alone("functional_call with the model's own parameters", mlp, loop=own_weights),
-    alone("functional_call with weights made of the parameters", mlp, objective=fast_weights),
+    alone("functional_call with weights made of the parameters", mlp, objective=fast_weights, refused=refusing("seen")),
     alone("DataParallel", lambda: nn.DataParallel(mlp())),
     alone("a forward pass in another thread", mlp, loop=in_a_thread),
-    alone("two forward passes in two threads at once", meeting, loop=two_threads, data=lambda: vectors(6)),
+    alone(
+        "two forward passes in two threads at once",
+        meeting,
+        loop=two_threads,
+        data=lambda: vectors(6),
+        refused=refusing("threads", RESPONSES, RESPONSE_GRADIENTS),
+    ),
     Situation(
         "the fused path of transformer layers in evaluation",
         KIND,

@@ -180,6 +180,7 @@ SITUATIONS = [
         objective=summed_classification,
         loop=empty_first,
         reduction="sum",
+        refused=refusing("empty batch"),
     ),
     Situation("positions folded into the batch", KIND, Folded, folded_by_hand, data=sequences),
     Situation("time before the batch", KIND, TimeFirst, time_first_by_hand, data=sequences),

@@ -47,6 +47,14 @@ def two_losses(net: Net, x: Tensor, y: Tensor) -> Tensor:
     return F.cross_entropy(net(x), y) + 0.3 * net(-x).square().sum(1).mean()
 
 
+def first_loss(net: Net, x: Tensor, y: Tensor) -> Tensor:
+    return 2 * F.cross_entropy(net(x), y)
+
+
+def second_loss(net: Net, x: Tensor, y: Tensor) -> Tensor:
+    return 2 * 0.3 * net(-x).square().sum(1).mean()
+
+
 def two_losses_apart(run: Net, x: Tensor, y: Tensor) -> None:
     """Two forward passes, each with a loss and a backward pass of its own."""
     run.backward(F.cross_entropy(run.net(x), y))
@@ -220,8 +228,23 @@ SITUATIONS = [
     Situation(
         "two forward passes, one backward pass", KIND, mlp, mlp_by_hand, data=lambda: vectors(6), loop=forward_first
     ),
-    Situation("two losses, each with its passes", KIND, mlp, mlp_by_hand, objective=two_losses, loop=two_losses_apart),
-    Situation("two losses of two forward passes, added", KIND, mlp, mlp_by_hand, objective=two_losses),
+    Situation(
+        "two losses, each with its passes",
+        KIND,
+        mlp,
+        mlp_by_hand,
+        alone=(first_loss, second_loss),
+        objective=two_losses,
+        loop=two_losses_apart,
+    ),
+    Situation(
+        "two losses of two forward passes, added",
+        KIND,
+        mlp,
+        mlp_by_hand,
+        alone=(first_loss, second_loss),
+        objective=two_losses,
+    ),
     Situation(
         "two backward passes through one forward pass",
         KIND,
