@@ -38,7 +38,7 @@ def maps():
 def one_number():
     return nn.Sequential(flat(), nn.Linear(10, 1), nn.Flatten(0))
 """
-SMALL = {"images": 4, "batch_size": 2, "seeds": 1}
+SMALL = {"images": 6, "batch_size": 4, "seeds": 1}
 
 
 def measured(model: str, data: str, loss: str, **options: object) -> None:
@@ -55,8 +55,8 @@ def measured(model: str, data: str, loss: str, **options: object) -> None:
 def array_data(tmp_path: Path) -> str:
     rng = np.random.default_rng(0)
     path = tmp_path / "images.npz"
-    images = rng.integers(0, 256, (4, 32, 32, 3), dtype=np.uint8)
-    np.savez(path, x_test=images, y_test=np.arange(4), x_train=images, y_train=np.arange(4))
+    images = rng.integers(0, 256, (6, 32, 32, 3), dtype=np.uint8)
+    np.savez(path, x_test=images, y_test=np.arange(6), x_train=images, y_train=np.arange(6))
     return str(path)
 
 
@@ -118,5 +118,6 @@ def test_the_gradient_of_a_sum_is_an_expanded_one() -> None:
     from gradlab.stats.norms import row_norms
 
     for shape in ((4, 10), (2, 4, 30, 30), (8, 4096)):
-        gradient = torch.ones(1).expand(shape)
-        assert row_norms(gradient).norm().item() == pytest.approx(gradient.numel() ** 0.5)
+        for inner in (shape[:1] + (1,) * (len(shape) - 1), (1,) * len(shape), (1, *shape[1:])):
+            gradient = torch.ones(inner).expand(shape)
+            assert row_norms(gradient).norm().item() == pytest.approx(gradient.numel() ** 0.5)
