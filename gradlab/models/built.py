@@ -75,6 +75,11 @@ class BuiltNetwork:
         return f"{self.family}{self.depth}{written(dict(self.values), self.options)}"
 
     @property
+    def former_name(self) -> str:
+        """The name in older records."""
+        return self.name
+
+    @property
     def shown(self) -> BuiltNetwork:
         """The architecture as far as a state dict shows it."""
         return self

@@ -147,7 +147,7 @@ def read_options(
         name: The whole name, for errors.
         rest: What is left of it: empty, or a hyphen and options with hyphens between them.
         options: Those of the family.
-        unknown: Makes the error from the reason and the word that is no option of the family (empty for a bad value).
+        unknown: Makes the error from the reason, or from what is left of the name where that begins with no option.
         ordered: Whether they have to stand in this order.
 
     Returns:
@@ -162,8 +162,7 @@ def read_options(
     while left:
         found = next(((place, match) for place, option in enumerate(options) if (match := option.find(left))), None)
         if found is None:
-            word = re.split(r"-(?=[A-Za-z])", left)[1] if re.match("-[A-Za-z]", left) else left
-            raise unknown("", word)
+            raise unknown("", left)
         place, match = found
         option = options[place]
         if place in texts:

@@ -34,11 +34,12 @@ def parse_name(name: str) -> Any:
     if match is None or family is None:
         raise UsageError(f"unknown network {name!r}: {_hint(name, family, match)}")
 
-    def unknown(reason: str, word: str) -> UsageError:
-        said = word.partition("=")[0]
-        if refusal := (family.refusals or {}).get(said):
-            return UsageError(f"{name}: {refusal.format(word=said)}")
-        if word:
+    def unknown(reason: str, left: str) -> UsageError:
+        for word, refusal in (family.refusals or {}).items():
+            if re.match(f"-{re.escape(word)}(?=[-=]|$)", left):
+                return UsageError(f"{name}: {refusal.format(word=word)}")
+        if left:
+            said = left.removeprefix("-").partition("=")[0]
             near = difflib.get_close_matches(said, _words(family), n=1, cutoff=0.6)
             meant = f"; did you mean {name.replace(f'-{said}', f'-{near[0]}')}?" if near else ""
             reason = f"its options are those of {family.grammar}, not {said}{meant}"

@@ -71,6 +71,11 @@ class Architecture:
         prefix = "imagenet/" if self.imagenet else ""
         return f"{prefix}{self.family}{self.depth}{self._words()}{self._numbers()}"
 
+    @property
+    def former_name(self) -> str:
+        """The name in records from when a depth alone meant basic blocks, also where now it says too little."""
+        return self.name.replace("-basic", "")
+
     def _words(self) -> str:
         option = (
             "" if self.option in (None, default_option(self.depth, self.imagenet, self.bottleneck)) else self.option

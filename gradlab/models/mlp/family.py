@@ -152,9 +152,10 @@ def parse_family(text: str) -> Family:
     if kind not in get_args(Kind):
         raise UsageError(f"unknown family {text!r}: it is ff, resnet or ll, with settings as in resnet-beta=0.1")
 
-    def unknown(reason: str, word: str) -> UsageError:
-        if word.startswith("beta="):
+    def unknown(reason: str, left: str) -> UsageError:
+        if left.startswith("-beta="):
             return UsageError(f"{text}: only a residual net has a beta")
+        word = left.removeprefix("-").partition("=")[0]
         return UsageError(f"{text}: {reason or f'a family has the settings norm, beta and bias, not {word}'}")
 
     options = (NORM, BETA, BIAS) if kind == "resnet" else (NORM, BIAS)
