@@ -18,10 +18,12 @@ from gradlab.probes.identity import storage_key
 from gradlab.probes.weights import WeightRow
 
 _PRODUCTS = {"linear", "matmul", "__matmul__", "__rmatmul__", "mm", "mv", "bmm", "addmm", "addmv", "addbmm", "baddbmm"}
-_PRODUCTS |= {"einsum", "tensordot", "inner", "bilinear", "chain_matmul", "multi_dot", "_grouped_mm", "_scaled_mm"}
+_PRODUCTS |= {"einsum", "tensordot", "inner", "bilinear", "chain_matmul", "multi_dot", "grouped_mm", "_grouped_mm", "scaled_mm"}
 _PRODUCTS |= {f"conv{kind}{n}d" for kind in ("", "_transpose") for n in (1, 2, 3)} | {"conv_tbc", "convolution"}
 _EMBEDDINGS = {"embedding", "embedding_bag"}
-APPLYING = _PRODUCTS | _EMBEDDINGS | {"__getitem__", "index_select", "gather", "take_along_dim"}
+_WEIGHT_PLACES = {name: 1 for name in _PRODUCTS if name.startswith("conv") or name == "linear"} | {"bilinear": 2}
+_LOOKUPS = {"__getitem__", "index_select", "gather", "take_along_dim"}
+APPLYING = _PRODUCTS | _EMBEDDINGS | _LOOKUPS
 """Names of the functions that apply a weight to a signal: products, and rows looked up by it."""
 
 NORMALIZING = {"batch_norm", "layer_norm", "group_norm", "instance_norm", "rms_norm", "local_response_norm"}
@@ -159,31 +161,38 @@ class Applications(TorchFunctionMode):
         weights = [(t, m) for t, m in zip(tensors, memories, strict=True) if m is not None and m.is_weight]
         of_signal = len(known) < len(memories)
         # A hidden state that begins as zeros is a signal; rows at constant places are a part of the weight.
-        if not of_signal and not (name in _PRODUCTS | _EMBEDDINGS and any(memory.fresh for memory in known)):
-            self._note_computed(output, weights)
-            return
+        applies = (of_signal and name in APPLYING) or (name in _PRODUCTS and any(memory.fresh for memory in known))
+        applies |= name in _EMBEDDINGS
+        # Where a function says which of its arguments is the weight, the other one is a signal, be it learned.
+        place = _WEIGHT_PLACES.get(name)
+        given = None if place is None else kwargs.get("weight", args[place] if len(args) > place else None)
         for tensor, memory in weights:
             pieces = _pieces_in(tensor, memory)
             self.seen.update(row.name for piece in pieces for row in piece.rows)
-            if name in APPLYING and not any(self.listener.is_called(row) for piece in pieces for row in piece.rows):
+            if tensor is given or (applies and place is None and not _chooses_matrices(name, tensor, output)):
                 self._applied(pieces, output)
-        if of_signal and known and _changes_its_first(name):
+        if not of_signal or any(_chooses_matrices(name, tensor, output) for tensor, _ in weights):
+            self._note_computed(name, output, weights)
+        elif known and _changes_its_first(name):
             self._forget_computed(tensors[0])
 
     def _applied(self, pieces: list[Piece], output: Tensor) -> None:
+        if any(self.listener.is_called(row) for piece in pieces for row in piece.rows):
+            return
         for place, piece in enumerate(pieces):
             row, part = piece.rows[0], (place, len(pieces)) if len(pieces) > 1 else None
             if part is None or (output.ndim and output.shape[-1] % len(pieces) == 0):
                 self.used.add(row.name)
                 self.listener.applied(row, output, part)
 
-    def _note_computed(self, output: Tensor, weights: list[tuple[Tensor, _Memory]]) -> None:
-        """Note that a tensor was computed of weights and constants alone."""
+    def _note_computed(self, name: str, output: Tensor, weights: list[tuple[Tensor, _Memory]]) -> None:
+        """Note that a tensor was computed of weights and constants alone; a product is a weight no longer."""
         key = storage_key(output)
         if key in self._memory or output.layout is not torch.strided:
             return
         pieces = [piece for tensor, memory in weights for piece in _pieces_in(tensor, memory)]
-        self.seen.update(row.name for piece in pieces for row in piece.rows)
+        if name in _PRODUCTS | _EMBEDDINGS:
+            pieces = []
         # Where a weight is cast or masked it is still that weight; of several, the one that has this form.
         alike = [piece for piece in pieces if piece.rows[0].numel == output.numel()] or pieces
         reference = StorageWeakRef(output.untyped_storage())
@@ -242,6 +251,11 @@ def _tensors(values: Iterable[Any]) -> Iterator[Tensor]:
             yield value
         elif isinstance(value, tuple | list):
             yield from (part for part in value if isinstance(part, Tensor))
+
+
+def _chooses_matrices(name: str, weight: Tensor, output: Tensor) -> bool:
+    """Whether a signal chooses among stacked weights, as a router does experts: they are weights still."""
+    return name in _LOOKUPS and (weight.ndim > 2 or storage_key(weight) == storage_key(output))
 
 
 def _changes_its_first(name: str) -> bool:

@@ -53,9 +53,10 @@ class BackwardPasses:
 
     def _accumulates(self) -> bool:
         trained = [p for p in self.model.parameters() if p.requires_grad and p.is_leaf]
-        nodes = [edge.node for edge in map(get_gradient_edge, trained)]
-        if any(map(_accumulates, nodes)):
+        # Most often the first one tells.
+        if any(_accumulates(get_gradient_edge(parameter).node) for parameter in trained):
             return True
+        nodes = [get_gradient_edge(parameter).node for parameter in trained]
         # Also where the graph has other leaves only, such as an input or somebody else's parameters.
         leaves = [*_leaves(torch._C._current_autograd_node())]
         return not any(leaf in nodes for leaf in leaves) and any(map(_accumulates, leaves))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -84,6 +84,7 @@ class ResponseFinder:
         unseen: How many calls of a site were not normalized as its others were.
         silent: Why targets that did run had nothing to measure.
         called: Names of the targets that ran.
+        recomputed: Names of the modules that ran again in a backward pass.
         places: The target behind the layer of each site.
         applications: The weights that functions took.
     """
@@ -97,6 +98,7 @@ class ResponseFinder:
         self.unseen: dict[Site, int] = {}
         self.silent: dict[str, str] = {}
         self.called: set[str] = set()
+        self.recomputed: set[str] = set()
         self.places: dict[str, Target] = {}
         self._pending: Remembered[_Pending] = Remembered()
         self._claimed: dict[str, Site | None] = {}
@@ -106,7 +108,7 @@ class ResponseFinder:
         self._targets = {row.name: target for target in targets.chosen.values() for row in target.rows}
         self._quiet: set[object] = set()
         self._kind: tuple[object, ...] = ()
-        self._needed = False
+        self._needed = self._listening = False
         self._fuses = any(isinstance(module, _FUSING) for module in model.modules())
 
     def attach(self, stack: ExitStack) -> None:
@@ -118,6 +120,7 @@ class ResponseFinder:
         norms = {name for name, module in modules.items() if is_normalization(module) and not _is_scripted(module)}
         followed = {name: modules[name] for name in modules if name and name in measured | above}
         self.passes = Passes(self.model, followed, self._begin, self._end)
+        self.passes.recomputed = self.recomputed
         self.passes.attach(stack, {name: self._after_module(name) for name in {*own, *self.blocks}})
         stack.callback(leave, self.applications)
         for name in norms:
@@ -143,10 +146,13 @@ class ResponseFinder:
         if (self._needed or self._kind not in self._quiet) and self.applications.rows:
             self.applications.look_up()
             self.applications.__enter__()
+            self._listening = True
 
     def _end(self, whole: bool) -> None:
-        leave(self.applications)
-        self.applications.forget()
+        if self._listening:
+            leave(self.applications)
+            self.applications.forget()
+            self._listening = False
         if self._kind and not self._kind[0]:
             self._settle(self._pending.take_all())
         unclear = {row.name for row in self.applications.rows if self._targets[row.name].module is None}
@@ -172,7 +178,7 @@ class ResponseFinder:
                 self._say_silent(name, output)
             for place, tensor in parts:
                 if target is not None:
-                    self.places[name + place] = target
+                    self.places.setdefault(name + place, target)
                     self._found(Site(name + place, call), tensor, None, target.is_layer)
                 if name in self.blocks and not place:
                     self._observe(Site(name, call, block=True), tensor, None)
@@ -196,7 +202,7 @@ class ResponseFinder:
 
     def _observe(self, site: Site, tensor: Tensor, part: Part | None) -> object:
         # What the observer computes is no part of the model.
-        with torch._C.DisableTorchFunction():
+        with torch._C.DisableTorchFunction() if self._listening else nullcontext():
             observation = self.observer.observe(site, tensor, part)
         if not self.passes.under_way:
             self.observer.finish(True)
@@ -232,8 +238,9 @@ class ResponseFinder:
 
     def _before_norm(self, name: str) -> Callable[[nn.Module, Any, Any], None]:
         def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            source = next((value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)), None)
-            self._claimed[name] = None if source is None or in_backward() else self._claim(name, source)
+            source = args[0] if args else next(iter(kwargs.values()), None)
+            there = isinstance(source, Tensor) and not in_backward()
+            self._claimed[name] = self._claim(name, source) if there else None
 
         return hook
 

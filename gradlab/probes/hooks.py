@@ -20,9 +20,9 @@ class Hook:
     def __init__(self, function: Callable[..., Any] | None = None) -> None:
         self.function = function
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, *args: Any) -> Any:
         """Call the function, if there is one."""
-        return None if self.function is None else self.function(*args, **kwargs)
+        return None if self.function is None else self.function(*args)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Hook:
         return Hook()

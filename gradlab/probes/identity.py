@@ -21,39 +21,37 @@ def storage_key(tensor: Tensor) -> int:
         return id(tensor)
 
 
-def tensor_key(tensor: Tensor) -> tuple[object, ...]:
-    """What tells a value from any other: memory, place and shape in it, and how often it was changed in place.
+def _key(tensor: Tensor) -> tuple[object, ...]:
+    """What tells a value from others: its place in memory, its shape there, and how often it was changed in place.
 
     Inference tensors do not tell the last.
     """
     version = None if tensor.is_inference() else tensor._version
-    if tensor.layout is not torch.strided:
+    if tensor.layout is not torch.strided or torch._C._functorch.is_functorch_wrapped_tensor(tensor):
         return id(tensor), version
-    return storage_key(tensor), tensor.storage_offset(), tensor.shape, tensor.stride(), version
+    # Tensors on the meta device have no address.
+    return tensor.data_ptr() or storage_key(tensor), tensor.shape, tensor.stride(), version
 
 
 class Remembered(Generic[T]):
-    """What is known of tensors that may be gone already; none of them is kept alive.
-
-    A reference to memory that is gone keeps its address from being given to other memory.
-    """
+    """What is known of tensors that may be gone already; none of them is kept alive."""
 
     def __init__(self) -> None:
         self._found: dict[tuple[object, ...], tuple[Any, T]] = {}
 
     def put(self, tensor: Tensor, value: T) -> None:
         """Remember something of a tensor as it is now."""
-        self._found[tensor_key(tensor)] = _weak(tensor), value
+        self._found[_key(tensor)] = _weak(tensor), value
 
     def take(self, tensor: Tensor) -> T | None:
         """What is known of a tensor as it is now, which is then forgotten; None where it is not known."""
-        found = self._found.pop(tensor_key(tensor), None)
+        found = self._found.pop(_key(tensor), None)
         return None if found is None or _is_gone(found[0]) else found[1]
 
     def overwrite(self, tensor: Tensor) -> None:
         """Forget all that lies in the memory of a tensor."""
         key = storage_key(tensor)
-        self._found = {known: entry for known, entry in self._found.items() if known[0] != key}
+        self._found = {known: e for known, e in self._found.items() if getattr(e[0], "cdata", None) != key}
 
     def take_gone(self) -> list[T]:
         """What is known of tensors that are gone; it is then forgotten."""

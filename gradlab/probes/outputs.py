@@ -19,6 +19,8 @@ def measurable(output: Any) -> list[tuple[str, Tensor]]:
     Tuples, lists, mappings, dataclasses and what else `torch.utils._pytree` knows are looked into. The first tensor
     has no place, whatever it lies in.
     """
+    if isinstance(output, Tensor):
+        return [("", output)] if output.is_floating_point() or output.is_complex() else []
     found = [(place, t) for place, t in _leaves(output, "") if t.is_floating_point() or t.is_complex()]
     return [("", tensor) if number == 0 else (place, tensor) for number, (place, tensor) in enumerate(found)]
 

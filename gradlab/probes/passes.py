@@ -30,6 +30,9 @@ class Passes:
         modules: Those of its modules whose calls are followed, by name.
         begin: Called before each pass with the name of the module that is called, and its arguments.
         end: Called after it, with whether it came to its end.
+
+    Attributes:
+        recomputed: Names of the modules that ran again in a backward pass.
     """
 
     def __init__(
@@ -41,11 +44,14 @@ class Passes:
     ) -> None:
         self.model = model
         self.modules = {"": model, **modules}
+        self.recomputed: set[str] = set()
         self._begin, self._end = begin, end
         self._after: dict[str, After] = {}
         self._first: list[tuple[nn.Module, RemovableHandle]] = []
         self._last: list[tuple[nn.Module, RemovableHandle]] = []
-        self._running: list[tuple[str, BaseException | None]] = []
+        # The modules that are running, outermost first, and the exception that was being handled before each.
+        self._names: list[str] = []
+        self._raised: list[BaseException | None] = []
         self._calls: Counter[str] = Counter()
         self._thread = 0
 
@@ -75,11 +81,11 @@ class Passes:
     @property
     def under_way(self) -> bool:
         """Whether a pass is."""
-        return bool(self._running)
+        return bool(self._names)
 
     def is_running(self, name: str) -> bool:
         """Whether a module is being called."""
-        return any(running == name for running, _ in self._running)
+        return name in self._names
 
     def count(self, name: str) -> int:
         """The number of this call in the pass, from 1."""
@@ -89,13 +95,14 @@ class Passes:
     def _before(self, name: str) -> Callable[[nn.Module, Any, Any], None]:
         def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             if in_backward():
+                self.recomputed.add(name)
                 return
-            if self._running:
+            if self._names:
                 self._check_thread()
-                if self.is_running(name) and not _is_recursive(module):
+                if name in self._names and not _is_recursive(module):
                     # Something that hooks are not told of, such as Ctrl-C, has ended the pass.
                     self._leave()
-            if not self._running:
+            if not self._names:
                 if getattr(module, "_is_replica", False):
                     raise GradlabError(
                         "DataParallel runs copies of the model in several threads, whose calls cannot be told apart: "
@@ -105,18 +112,19 @@ class Passes:
                 self._calls.clear()
                 self._take_places()
                 self._begin(name, args, kwargs)
-            self._running.append((name, sys.exc_info()[1]))
+            self._names.append(name)
+            self._raised.append(sys.exc_info()[1])
 
         return hook
 
     def _behind(self, name: str) -> Callable[[nn.Module, Any, Any], None]:
         def hook(module: nn.Module, args: Any, output: Any) -> None:
-            if in_backward() or not self.is_running(name):
+            if in_backward() or name not in self._names:
                 return
-            while self._running[-1][0] != name:
-                self._running.pop()
+            while self._names[-1] != name:
+                self._pop()
             # Called in the course of an exception as well, which is then another one than before the call.
-            whole = self._running[-1][1] is sys.exc_info()[1]
+            whole = self._raised[-1] is sys.exc_info()[1]
             try:
                 if whole and name in self._after:
                     self._after[name](module, output)
@@ -124,8 +132,8 @@ class Passes:
                 whole = False
                 raise
             finally:
-                self._running.pop()
-                if not self._running:
+                self._pop()
+                if not self._names:
                     self._end(whole)
 
         return hook
@@ -137,20 +145,25 @@ class Passes:
                 "after the other, or a copy of the model in each"
             )
 
+    def _pop(self) -> None:
+        self._names.pop()
+        self._raised.pop()
+
     def _leave(self) -> None:
-        if self._running:
-            self._running.clear()
+        if self._names:
+            self._names.clear()
+            self._raised.clear()
             self._end(False)
 
     def _take_places(self) -> None:
         """Put hooks in front of those that others have registered in the meantime, and behind them."""
         for module, handle in self._first:
             hooks = cast("OrderedDict[int, Any]", module._forward_pre_hooks)
-            if _strangers(hooks.items(), handle.id):
+            if next(iter(hooks)) != handle.id and _strangers(hooks.items(), handle.id):
                 hooks.move_to_end(handle.id, last=False)
         for module, handle in self._last:
             hooks = cast("OrderedDict[int, Any]", module._forward_hooks)
-            if _strangers(reversed(hooks.items()), handle.id):
+            if next(reversed(hooks)) != handle.id and _strangers(reversed(hooks.items()), handle.id):
                 hooks.move_to_end(handle.id)
 
 

@@ -13,13 +13,13 @@ from torch import Tensor, nn
 
 from gradlab.errors import GradlabError, UsageError
 from gradlab.probes.backward_passes import BackwardPasses
-from gradlab.probes.coverage import coverage_of, depth_of
+from gradlab.probes.coverage import depth_of
 from gradlab.probes.finder import Part, ResponseFinder, Site
 from gradlab.probes.gradient_notes import gradient_notes
 from gradlab.probes.schedule import Schedule, StepProbe
 from gradlab.probes.selection import Selection, find_blocks, layer_kind, select_layers
 from gradlab.probes.targets import NOT_RUN, response_targets
-from gradlab.probes.unmeasured import VECTORS, reasons, unmeasured_notes
+from gradlab.probes.unmeasured import reasons, response_coverage, unmeasured_notes
 from gradlab.probes.watch import Watch
 from gradlab.results import GradientsResult
 from gradlab.stats import l2_norms
@@ -188,7 +188,11 @@ class ResponseGradients(StepProbe):
         Raises:
             GradlabError: When no gradient of any response was seen.
         """
-        steps = self._steps if self._open is None else [*self._steps, self._closed(self._open)]
+        self._refuse_recomputed()
+        steps = list(self._steps)
+        # A pass after the last step, as of validation, is none.
+        if self._open is not None and (self._open.watches or not steps):
+            steps.append(self._closed(self._open))
         found = [step.norms for step in steps if step.norms is not None]
         if not found and not any(step.lost for step in steps):
             raise GradlabError(
@@ -200,12 +204,27 @@ class ResponseGradients(StepProbe):
         for step in steps:
             rows += self._rows(step, {site: next(norms) for site in step.numel})
         left_out = reasons(self._finder)
-        measured = [row for target in self._finder.places.values() for row in target.rows]
-        coverage = coverage_of(self.model, measured, left_out, vectors=VECTORS)
+        coverage = response_coverage(self._finder, self._finder.places, left_out)
         facts = {"depth": depth_of(self.model), "coverage": coverage.as_record()}
         told = {name: reason for name, reason in left_out.items() if reason != NOT_RUN}
         notes = [*gradient_notes(rows), *self._notes(), *unmeasured_notes(told)]
         return GradientsResult.from_rows(self._name(network), rows, notes, facts)
+
+    def _refuse_recomputed(self) -> None:
+        """Refuse layers whose gradients arrive at what a backward pass has made again, out of sight."""
+        steps = [*self._steps, *([] if self._open is None else [self._open])]
+        without = {site.layer: None for step in steps for site, graph in step.ran.items() if not graph and not site.block}
+        again = [
+            layer
+            for layer in without
+            for target in [self._finder.places[layer]]
+            if self._finder.recomputed & {target.name, *(row.module for row in target.rows)}
+        ]
+        if again:
+            raise GradlabError(
+                f"{', '.join(again[:3])}{', …' if len(again) > 3 else ''}: reentrant activation checkpointing leaves "
+                "the response without a graph; call checkpoint with use_reentrant=False, or choose others by layers="
+            )
 
     def _rows(self, step: _Step, norms: dict[Site, float]) -> list[dict[str, Any]]:
         rows = []

@@ -12,14 +12,14 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
 from gradlab.errors import GradlabError
-from gradlab.probes.coverage import coverage_of, depth_of
+from gradlab.probes.coverage import depth_of
 from gradlab.probes.finder import Part, ResponseFinder, Site, is_normalization
 from gradlab.probes.hooks import Probe
 from gradlab.probes.outputs import plain
 from gradlab.probes.prediction import batch_norm_std
 from gradlab.probes.selection import Selection, layer_stride
 from gradlab.probes.targets import Target, response_targets
-from gradlab.probes.unmeasured import VECTORS, reasons, unmeasured_notes
+from gradlab.probes.unmeasured import reasons, response_coverage, unmeasured_notes
 from gradlab.results import ResponsesResult
 from gradlab.stats import WELL_CONDITIONED, Accumulator, CentredMoments, FastMoments, Moments
 
@@ -127,10 +127,7 @@ class ResponseStd(Probe):
             rows.append(response_row(site.layer, index, target, predicted, call=site.call, **measured))
         name = network or getattr(self.model, "name", type(self.model).__name__)
         left_out = reasons(self._finder)
-        shown = {id(self._finder.places[site.layer]): self._finder.places[site.layer] for site in table}
-        coverage = coverage_of(
-            self.model, [row for target in shown.values() for row in target.rows], left_out, vectors=VECTORS
-        )
+        coverage = response_coverage(self._finder, {site.layer for site in table}, left_out)
         facts = {"depth": depth_of(self.model), "coverage": coverage.as_record()}
         return ResponsesResult.from_rows(str(name), rows, [*self._notes(table), *unmeasured_notes(left_out)], facts)
 

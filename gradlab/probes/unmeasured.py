@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
+from gradlab.probes.coverage import coverage_of
 from gradlab.probes.finder import ResponseFinder
 from gradlab.probes.targets import ADDED, GAIN, NOT_RUN, SCRIPTED
+from gradlab.results import Coverage
 
 VECTORS = "vectors and scalars, which have no response of their own"
 
@@ -27,6 +30,26 @@ def reasons(finder: ResponseFinder) -> dict[str, str]:
             added = target.module is None and name in finder.applications.seen
             found |= {row.name: ADDED if added else NOT_RUN for row in target.rows}
     return found
+
+
+def response_coverage(finder: ResponseFinder, measured: Iterable[str], left_out: Mapping[str, str]) -> Coverage:
+    """What part of the parameters has a response.
+
+    Args:
+        finder: After the passes that were measured.
+        measured: The layers with a value, or a reason to have none.
+        left_out: As of `reasons`.
+    """
+    targets = {id(target): target for target in map(finder.places.__getitem__, measured)}
+    rows = [row for target in targets.values() for row in target.rows]
+    coverage = coverage_of(finder.model, rows, left_out, vectors=VECTORS)
+    # Of a tied weight one row may have run, and another one not.
+    said = {name for names in coverage.left_out.values() for name in names} | {row.name for row in rows}
+    told = {reason: list(names) for reason, names in coverage.left_out.items()}
+    for name, reason in left_out.items():
+        if name not in said:
+            told.setdefault(reason, []).append(name)
+    return replace(coverage, left_out=told)
 
 
 def unmeasured_notes(left_out: Mapping[str, str]) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -61,7 +62,7 @@ class Watch:
     def _take(self, gradient: Tensor) -> None:
         if not self._counts():
             return
-        with torch.no_grad():
+        with torch.no_grad() if torch.is_grad_enabled() else nullcontext():
             gradient = gradient.detach()
             if self._part is not None:
                 gradient = gradient.chunk(self._part[1], -1)[self._part[0]]
