@@ -264,11 +264,12 @@ def _load(name: str, architecture: Architecture | None, source: _Source) -> Load
             f"{shown(path)} has torchvision's layout, whose bottlenecks have their stride in the 3×3 convolution: "
             f"measure it as torchvision/resnet{architecture.depth}@{shown(path)}"
         )
-    # What keys and shapes cannot tell: a plain net from a residual one, or its β.
-    if source.network is not None and source.network != architecture.name:
-        raise UsageError(f"{shown(path)} holds {source.network}, as its record says, not {name}")
     explain = partial(_what_it_is, architecture)
-    return load_weights(architecture.create, source.found, path, name, names=own_names, explain=explain)
+    loaded = load_weights(architecture.create, source.found, path, name, names=own_names, explain=explain)
+    # What keys and shapes cannot tell: a plain net from a residual one, or its β.
+    if source.network is not None and source.network not in (architecture.name, architecture.former_name):
+        raise UsageError(f"{shown(path)} holds {source.network}, as its record says, not {name}")
+    return loaded
 
 
 def _what_it_is(asked: Architecture, state: Mapping[str, Any], faults: str) -> str:

@@ -13,7 +13,7 @@ Value = str | int | float
 """What an option says: one of its words, or a number; True for an option of a single word."""
 
 _NUMBER = re.compile(r"(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
-_WHOLE = re.compile(r"[0-9]+")
+_WHOLE = re.compile(r"[0-9]{1,9}")
 _END = r"(?=-[A-Za-z]|$)"
 
 Unknown = Callable[[str], UsageError]

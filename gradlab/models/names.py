@@ -14,7 +14,7 @@ from gradlab.models.families import CIFAR_DEPTHS, FAMILIES
 from gradlab.models.grammar import read_options
 from gradlab.models.mlp.family import MLPArchitecture
 
-_SPLIT = re.compile(r"(?P<prefix>(?:imagenet/)?[a-z]+)(?P<depth>[0-9]+)(?P<rest>.*)", re.DOTALL)
+_SPLIT = re.compile(r"(?P<prefix>(?:imagenet/)?[a-z]+)(?P<depth>[0-9]{1,9})(?P<rest>.*)", re.DOTALL)
 
 
 def parse_name(name: str) -> Any:
@@ -41,7 +41,7 @@ def parse_name(name: str) -> Any:
         if left:
             said = left.removeprefix("-").partition("=")[0]
             near = difflib.get_close_matches(said, _words(family), n=1, cutoff=0.6)
-            meant = f"; did you mean {name.replace(f'-{said}', f'-{near[0]}')}?" if near else ""
+            meant = f"; did you mean {name.replace(f'-{said}', f'-{near[0]}')}?" if near and near != [said] else ""
             reason = f"its options are those of {family.grammar}, not {said}{meant}"
         return UsageError(f"unknown network {name!r}: {reason}")
 
@@ -115,4 +115,4 @@ def _words(family: Family) -> list[str]:
 
 
 def _near(name: str) -> str:
-    return " or ".join(difflib.get_close_matches(name, network_names(), n=3, cutoff=0.5))
+    return " or ".join(difflib.get_close_matches(name.lower(), network_names(), n=3, cutoff=0.5))
