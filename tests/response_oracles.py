@@ -1,8 +1,10 @@
 """Networks for the tests of gl.ResponseStd, and their responses by brute force."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -96,3 +98,24 @@ def probed(model: nn.Module, layers: object = None, **options: object) -> dict[s
             model(batch)
     frame = probe.result().to_frame()
     return dict(zip(frame["layer"], frame["std"], strict=True))
+
+
+def std(x: Tensor) -> float:
+    return x.detach().abs().pow(2).mean().sub(x.detach().mean().abs() ** 2).sqrt().item()
+
+
+def stds(model: nn.Module, *inputs: Any, layers: Any = None) -> dict[tuple[str, int], float]:
+    with torch.no_grad(), gl.ResponseStd(model, layers) as probe:
+        model(*inputs)
+    return {(row.layer, row.call): row.std for row in probe.result().frame.itertuples()}
+
+
+def norms(model: nn.Module, run: Callable[[], Tensor], layers: Any = None) -> dict[tuple[str, int], float]:
+    with gl.ResponseGradients(model, layers) as probe:
+        run().backward()
+    rows = probe.result().layers().itertuples()
+    return {(row.layer, row.call): row.response_grad_norm for row in rows if not isinstance(row.absent, str)}
+
+
+def close(found: dict[Any, float], expected: dict[Any, float]) -> None:
+    assert found == pytest.approx(expected, rel=1e-9)

@@ -18,7 +18,7 @@ from gradlab.probes.identity import storage_key
 from gradlab.probes.weights import WeightRow
 
 _PRODUCTS = {"linear", "matmul", "__matmul__", "__rmatmul__", "mm", "mv", "bmm", "addmm", "addmv", "addbmm", "baddbmm"}
-_PRODUCTS |= {"einsum", "tensordot", "inner", "bilinear", "chain_matmul", "multi_dot", "grouped_mm", "_grouped_mm", "scaled_mm"}
+_PRODUCTS |= {"einsum", "tensordot", "inner", "bilinear", "chain_matmul", "multi_dot", "grouped_mm", "_grouped_mm"}
 _PRODUCTS |= {f"conv{kind}{n}d" for kind in ("", "_transpose") for n in (1, 2, 3)} | {"conv_tbc", "convolution"}
 _EMBEDDINGS = {"embedding", "embedding_bag"}
 _WEIGHT_PLACES = {name: 1 for name in _PRODUCTS if name.startswith("conv") or name == "linear"} | {"bilinear": 2}

@@ -239,8 +239,10 @@ class ResponseFinder:
     def _before_norm(self, name: str) -> Callable[[nn.Module, Any, Any], None]:
         def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             source = args[0] if args else next(iter(kwargs.values()), None)
-            there = isinstance(source, Tensor) and not in_backward()
-            self._claimed[name] = self._claim(name, source) if there else None
+            if isinstance(source, Tensor) and not in_backward():
+                self._claimed[name] = self._claim(name, source)
+            else:
+                self._claimed[name] = None
 
         return hook
 

@@ -97,7 +97,8 @@ class InputGradients(Probe):
         if not isinstance(images, Tensor) or not images.is_floating_point() or images.ndim < 2:
             given = f"{images.dtype} {tuple(images.shape)}" if isinstance(images, Tensor) else type(images).__name__
             raise GradlabError(
-                f"input gradients need a batch of floating-point inputs as the model's first argument, not {given}"
+                f"input gradients need a batch of floating-point inputs as the model's first argument, not {given}; of "
+                "token ids there is no gradient: probe the part of the model that takes their embeddings"
             )
         caller_wants_graph = torch.is_grad_enabled()
         contexts = ExitStack()

@@ -213,7 +213,9 @@ class ResponseGradients(StepProbe):
     def _refuse_recomputed(self) -> None:
         """Refuse layers whose gradients arrive at what a backward pass has made again, out of sight."""
         steps = [*self._steps, *([] if self._open is None else [self._open])]
-        without = {site.layer: None for step in steps for site, graph in step.ran.items() if not graph and not site.block}
+        without = {
+            site.layer: None for step in steps for site, graph in step.ran.items() if not graph and not site.block
+        }
         again = [
             layer
             for layer in without

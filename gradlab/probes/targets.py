@@ -141,8 +141,7 @@ def _modules_with_parameters(model: nn.Module) -> dict[str, Target]:
     return {
         name: _as_it_is(name, module)
         for name, module in model.named_modules()
-        if next(module.parameters(recurse=False), None) is not None
-        and not isinstance(module, torch.jit.ScriptModule)
+        if next(module.parameters(recurse=False), None) is not None and not isinstance(module, torch.jit.ScriptModule)
     }
 
 

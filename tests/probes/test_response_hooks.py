@@ -173,10 +173,9 @@ def test_rule_7_selection(layers: object, expected: list[str]) -> None:
     assert all(np.isfinite(list(found.values())))
 
 
-def test_default_selection_leaves_projections_out() -> None:
-    assert len(select_layers(create("resnet20-B"))) == 19
-    assert len(select_layers(create("resnet20-B"), "*")) == 22
-    assert len(select_layers(create("torchvision/resnet50"))) == 49
+def test_default_selection_takes_every_weight() -> None:
+    assert len(select_layers(create("resnet20-B"))) == 22
+    assert len(select_layers(create("torchvision/resnet50"))) == 54
     assert list(select_layers(nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 2)))) == ["0", "2"]
 
 

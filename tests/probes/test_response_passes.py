@@ -1,0 +1,204 @@
+"""Responses and their gradients in loops of all kinds, and what is refused: against plain autograd."""
+
+import math
+import threading
+import warnings
+from typing import Any
+
+import pytest
+import torch
+from response_oracles import close, norms, std, stds
+from torch import Tensor, nn
+
+import gradlab as gl
+from gradlab.errors import GradlabError, UsageError
+
+
+class Small(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(4, 4), nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.b(torch.tanh(self.a(x)))
+
+
+def test_two_losses_through_one_graph_add_as_vectors() -> None:
+    model, x = Small().double(), torch.randn(5, 4).double()
+    with gl.ResponseGradients(model) as probe:
+        out = model(x)
+        out.square().sum().backward(retain_graph=True)
+        out.sum().backward()
+        probe.step()
+    out = model.b(torch.tanh(a := model.a(x)))
+    gradients = torch.autograd.grad(out.square().sum() + out.sum(), (a, out))
+    found = probe.result().layers()["response_grad_norm"].tolist()
+    assert found == pytest.approx([g.norm().item() for g in gradients], rel=1e-12)
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_passes_that_accumulate_nothing_do_not_count(frozen: bool) -> None:
+    model, x = Small().double().requires_grad_(not frozen), torch.randn(5, 4).double().requires_grad_()
+    with gl.ResponseGradients(model) as probe:
+        (attack,) = torch.autograd.grad(model(x).square().sum(), x)
+        model(x + attack.sign()).square().sum().backward()
+        penalty = torch.autograd.grad(model(x).sum(), x, create_graph=not frozen)[0]
+        if not frozen:
+            penalty.square().sum().backward()
+        probe.step()
+    a = model.a(x + attack.sign())
+    out = model.b(torch.tanh(a))
+    rights = [[g.norm().item() for g in torch.autograd.grad(out.square().sum(), (a, out))]]
+    if not frozen:
+        a = model.a(x)
+        (inner,) = torch.autograd.grad(model.b(torch.tanh(a)).sum(), x, create_graph=True)
+        rights.append([torch.autograd.grad(inner.square().sum(), a)[0].norm().item(), 0.0])
+    right = [math.hypot(*both) for both in zip(*rights, strict=True)]
+    assert probe.result().layers()["response_grad_norm"].tolist() == pytest.approx(right, rel=1e-9)
+
+
+def test_a_view_changed_in_place_keeps_its_gradient() -> None:
+    class Viewing(nn.Linear):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x).view(-1)
+
+    model, x = nn.Sequential(Viewing(4, 4)).double(), torch.randn(5, 4).double()
+
+    def run() -> Tensor:
+        out = model(x)
+        out *= 3
+        return out.square().sum()
+
+    close(norms(model, run), {("0", 1): (18 * model[0](x)).norm().item()})
+
+
+def test_hooks_on_tensors_are_part_of_the_gradient() -> None:
+    model, x = Small().double(), torch.randn(5, 4).double()
+    plain = norms(model, lambda: model(x).square().sum())
+    handle = model.a.register_forward_hook(lambda _, a, out: out.register_hook(lambda g: 2 * g) and None)
+    found = norms(model, lambda: model(x).square().sum())
+    handle.remove()
+    close(found, {("a", 1): 2 * plain["a", 1], ("b", 1): plain["b", 1]})
+
+
+def test_a_forward_that_failed_has_never_been() -> None:
+    class Failing(Small):
+        def forward(self, x: Tensor) -> Tensor:
+            out = self.a(x)
+            if len(x) > 5:
+                raise MemoryError
+            return self.b(out)
+
+    model, x = Failing().double(), torch.randn(5, 4).double()
+    for order in ((6, 5, 6), (5, 6, 5)):
+        with gl.ResponseStd(model) as probe, gl.ResponseGradients(model) as gradients:
+            for n in order:
+                try:
+                    model(torch.cat([x, x])[:n]).sum().backward()
+                except MemoryError:
+                    continue
+        frame, count = probe.result().frame, sum(n == 5 for n in order)
+        assert frame["count"].tolist() == [count * 5 * 4, count * 5 * 3]
+        assert frame["std"].tolist() == pytest.approx([std(model.a(x)), std(model(x))], rel=1e-9)
+        assert gradients.result().layers()["response_numel"].tolist() == [count * 5 * 4, count * 5 * 3]
+        assert gradients.result().layers()["call"].tolist() == [1, 1]
+
+
+def test_parts_without_the_root_have_one_call_each() -> None:
+    model, x = Small().double(), torch.randn(5, 4).double()
+    with gl.ResponseGradients(model) as probe:
+        for _ in range(3):
+            model.b(torch.tanh(model.a(x))).sum().backward()
+            probe.step()
+    frame = probe.result().layers()
+    assert frame["call"].tolist() == [1] * 6
+    assert frame["step"].tolist() == [0, 0, 1, 1, 2, 2]
+
+
+def test_two_threads_are_refused() -> None:
+    class Waiting(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.barrier = nn.Linear(4, 4), threading.Barrier(2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.a(x)
+            self.barrier.wait(20)
+            return x
+
+    model, errors = Waiting(), []
+
+    def run() -> None:
+        try:
+            model(torch.randn(2, 4))
+        except (GradlabError, threading.BrokenBarrierError) as error:
+            errors.append(error)
+            model.barrier.abort()
+
+    with gl.ResponseStd(model):
+        threads = [threading.Thread(target=run) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert any("two threads" in str(error) for error in errors)
+
+
+def test_functional_call_and_vmap_are_measured() -> None:
+    model, x = Small().double(), torch.randn(5, 4).double()
+    other = {name: 2 * p.detach() for name, p in model.named_parameters()}
+    with torch.no_grad(), gl.ResponseStd(model, "a") as probe:
+        torch.func.functional_call(model, other, (x,))
+        torch.func.vmap(model)(x)
+    right = torch.cat([2 * model.a(x), model.a(x)])
+    assert probe.result().frame["std"].tolist() == pytest.approx([std(right)], rel=1e-9)
+
+
+@pytest.mark.parametrize("where", ["model", "method", "function"])
+def test_compiled_code_runs_eagerly_and_says_so(where: str) -> None:
+    torch._dynamo.reset()
+    model, x = Small(), torch.randn(5, 4)
+    right = stds(model, x)
+    run: Any = model
+    if where == "model":
+        run = torch.compile(model, backend="eager")
+    elif where == "method":
+        model.forward = torch.compile(model.forward, backend="eager")  # type: ignore[method-assign]
+    else:
+        run = torch.compile(lambda x: model(x), backend="eager")
+    run(x)
+    with pytest.warns(UserWarning, match="compiled"), torch.no_grad(), gl.ResponseStd(model) as probe:
+        run(x)
+    frame = probe.result().frame
+    assert dict(zip(zip(frame["layer"], frame["call"], strict=True), frame["std"], strict=True)) == right
+    torch._dynamo.reset()
+
+
+def test_scripted_parts_are_named() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model = nn.Sequential(torch.jit.script(nn.Sequential(nn.Linear(4, 6), nn.Tanh())), nn.Linear(6, 3))
+    with gl.ResponseStd(model) as probe:
+        model(torch.randn(2, 4))
+    result = probe.result()
+    assert result.frame["layer"].tolist() == ["1"]
+    assert "scripted" in result.notes[0]
+    assert "0.0" in result.notes[0]
+
+
+def test_a_name_is_not_a_module() -> None:
+    with pytest.raises(UsageError, match=r"not the name 'resnet20': build it first"):
+        gl.ResponseStd("resnet20")  # type: ignore[arg-type]
+    assert stds(Small(), torch.randn(2, 4), layers=["b", "a"]).keys() == {("a", 1), ("b", 1)}
+
+
+def test_the_backward_pass_of_another_probe_counts() -> None:
+    model, x = Small().double(), torch.randn(5, 4).double()
+    right = norms(model, lambda: model(x).square().sum())
+    with gl.ResponseGradients(model) as probe, gl.ExampleGradients(model, reduction="sum") as examples:
+        for _ in range(2):
+            examples.backward(model(x).square().sum())
+            examples.step()
+            probe.step()
+    rows = probe.result().layers()
+    assert rows["response_grad_norm"].tolist() == pytest.approx([*right.values()] * 2, rel=1e-9)
