@@ -111,7 +111,8 @@ class Result:
 
     def _coverages(self) -> dict[str, Coverage]:
         """The coverage of each network whose record has it."""
-        networks = self.record.get("networks", [])
+        # Some measurements name networks where others describe them.
+        networks = [facts for facts in self.record.get("networks", []) if isinstance(facts, dict)]
         return {n["network"]: Coverage.from_record(n["coverage"]) for n in networks if n.get("coverage")}
 
     def _coverage_lines(self) -> list[str]:
