@@ -34,7 +34,7 @@ def taken_apart(
     """
     if use.match is None:
         stand_ins = [operand.tensor if operand.stand_in is None else operand.stand_in for operand in use.operands]
-        found = _by_copies(output, stand_ins, gradient, layout)
+        found: Sequence[ExampleContributions] = _by_copies(output, stand_ins, gradient, layout)
     else:
         made = use.match.make(use.match.given, gradient, layout) or {}
         by_tensor = {id(use.match.given.get(name)): contribution for name, contribution in made.items()}
@@ -92,7 +92,7 @@ def _by_copies(
                 [output], stand_ins, alone, retain_graph=True, allow_unused=True, is_grads_batched=True
             )
             for part, stand_in, value in zip(parts, stand_ins, found, strict=True):
-                part.append(alone.new_zeros(len(alone), stand_in.numel()) if value is None else value.flatten(1))
+                part.append(alone.new_zeros(len(alone), stand_in.numel()) if value is None else value.reshape(len(alone), -1))
     except RuntimeError:
         # Not every operation has a form for many gradients at a time.
         return by_passes([output], gradient, layout, stand_ins)
@@ -114,15 +114,17 @@ def _pulled_back(
         )
     rows = contribution.rows().to(operand.tensor.dtype).view(-1, *operand.tensor.shape)
     try:
-        found = torch.autograd.grad(
-            operand.tensor, wanted, rows, retain_graph=True, allow_unused=True, is_grads_batched=True
+        found = list(
+            torch.autograd.grad(
+                operand.tensor, wanted, rows, retain_graph=True, allow_unused=True, is_grads_batched=True
+            )
         )
     except RuntimeError:
         each = [torch.autograd.grad(operand.tensor, wanted, row, retain_graph=True, allow_unused=True) for row in rows]
-        found = tuple(None if part[0] is None else torch.stack(part) for part in zip(*each, strict=True))
+        found = [None if part[0] is None else torch.stack(part) for part in zip(*each, strict=True)]
     for number, value in zip(operand.sources, found, strict=True):
         numel = parameters[number].numel()
-        yield number, RowGradients(rows.new_zeros(len(rows), numel) if value is None else _wide(value.flatten(1)))
+        yield number, RowGradients(rows.new_zeros(len(rows), numel) if value is None else _wide(value.reshape(len(rows), -1)))
 
 
 def _wide(rows: Tensor) -> Tensor:

@@ -23,12 +23,12 @@ class GradientChecks:
         chosen: The numbers of those that are measured.
 
     Attributes:
-        coarse: The numbers of parameters that half-precision arithmetic was seen to use.
+        precision: The relative rounding error of the coarsest arithmetic that was seen.
     """
 
     def __init__(self, parameters: Sequence[nn.Parameter], chosen: Iterable[int]) -> None:
         self.parameters, self.chosen = parameters, chosen
-        self.coarse: set[int] = set()
+        self.precision = 0.0
         self._nodes: dict[int, torch.autograd.graph.Node] = {}
         self._expected: dict[int, list[tuple[Tensor, Tensor]]] = {}
         self._found: list[Tensor] = []
@@ -100,7 +100,7 @@ class GradientChecks:
                 difference = difference - total.to(values.dtype)
             size = parts[0][1] if len(parts) == 1 else torch.stack([part for _, part in parts]).sum()
             self._found.append(torch.stack([l2_norms([difference])[0], size]))
-        self._checked.append((number, 0.05 if number in self.coarse else tolerance_of(gradient.dtype)))
+        self._checked.append((number, max(self.precision, tolerance_of(gradient.dtype))))
 
     def forget(self) -> None:
         """Drop what was noted of backward passes."""

@@ -21,8 +21,9 @@ class ForwardWatch:
         model: The root module.
         watching: Whether what runs now is to be followed.
         begin: Called with the outermost module, the number of examples and the tensors it is given.
-        end: Called when it returns, with those outputs that have a row for each example. Where it has none (a loss
-            that the model computes itself), they are those of the modules that it called, in order of execution.
+        end: Called when it returns, with those outputs that have a row for each example, and whether they are its
+            own. Where it has none (a loss that the model computes itself), they are those of the modules that it
+            called, in order of execution.
     """
 
     def __init__(
@@ -30,7 +31,7 @@ class ForwardWatch:
         model: nn.Module,
         watching: Callable[[], bool],
         begin: Callable[[nn.Module, int, list[Tensor]], None],
-        end: Callable[[list[Tensor]], None],
+        end: Callable[[list[Tensor], bool], None],
     ) -> None:
         self.model, self.watching, self.begin, self.end = model, watching, begin, end
         self._running: list[tuple[nn.Module, list[Tensor]]] = []
@@ -52,8 +53,8 @@ class ForwardWatch:
             return
         if self._running and self._thread != threading.get_ident():
             raise GradlabError(
-                f"{type(self.model).__name__} is run in two threads at once: example gradients are measured in one; give "
-                "each thread a copy of the model, or run them one after the other"
+                f"{type(self.model).__name__} is run in two threads at once: example gradients are measured in one; "
+                "give each thread a copy of the model, or run them one after the other"
             )
         if not self._running:
             self._thread = threading.get_ident()
@@ -80,11 +81,12 @@ class ForwardWatch:
             inner = found + inner
             if running is module:
                 break
-        outputs = [*self._rows(output)] or inner
+        rows = [*self._rows(output)]
+        outputs = rows or inner
         if self._running:
             self._running[-1][1].extend(outputs)
         else:
-            self.end(outputs)
+            self.end(outputs, bool(rows) or output is None)
 
     def _rows(self, output: Any) -> Iterator[Tensor]:
         """The outputs that have a row for each example, and a graph."""

@@ -1,4 +1,4 @@
-"""Which parts of a tensor belong to which example: found by a backward pass whose examples are scaled, each its own way.
+"""Which parts of a tensor belong to which example: found by a backward pass whose examples are scaled.
 
 The gradient at a tensor is linear in the gradients of the model's output. Scale the output's row of example i by s_i:
 where a part of a tensor belongs to example i alone, its gradient is scaled by s_i, too. With powers of two the

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
@@ -15,6 +16,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from gradlab.errors import GradlabError, UsageError
 from gradlab.probes.applications import leave
+from gradlab.probes.backward_passes import declared
 from gradlab.probes.coverage import coverage_of
 from gradlab.probes.examples.apart import by_passes, taken_apart
 from gradlab.probes.examples.backward import UseMarks, add_gradient, is_watched
@@ -23,7 +25,7 @@ from gradlab.probes.examples.checks import GradientChecks
 from gradlab.probes.examples.forward import ForwardWatch
 from gradlab.probes.examples.layout import Layout
 from gradlab.probes.examples.rows import REST, MeasuredStep, example_columns, example_frame
-from gradlab.probes.examples.structure import Trial, whole
+from gradlab.probes.examples.structure import Trial, tolerance_of, whole
 from gradlab.probes.examples.uses import Use, UseFinder
 from gradlab.probes.gradient_notes import gradient_notes, shared_notes
 from gradlab.probes.hooks import Hook, in_backward
@@ -116,11 +118,13 @@ class ExampleGradients(StepProbe):
         self._finder = UseFinder(number, self._found)
         self._forward = ForwardWatch(self.model, self._watching, self._begin, self._end)
         self._trial: Trial | None = None
-        self._inner: Literal["", "trial", "follow", "apart"] = ""
+        self._inner: Literal["", "trial", "follow", "inside", "apart"] = ""
+        self._inside: Use | None = None
         self._own = False
         self._summed: set[int] = set()
         self._joined: dict[int, Tensor] = {}
         self._stale: Tensor | None = None
+        self._without_rows = False
         self._steps: list[MeasuredStep] = []
 
     def _attach(self, stack: ExitStack) -> None:
@@ -168,16 +172,15 @@ class ExampleGradients(StepProbe):
         self._finder.start(examples, inputs)
         self._finder.__enter__()
 
-    def _end(self, outputs: list[Tensor]) -> None:
+    def _end(self, outputs: list[Tensor], own: bool) -> None:
         leave(self._finder)
         self._finder.stop()
         batch = self._batches[-1]
+        self._without_rows |= not own
         for output in outputs:
             number, batch.outputs = batch.outputs, batch.outputs + 1
             batch.signature.append(output.shape)
-            self._when_arrived(
-                output, lambda place, gradient, n=number, b=batch: self._begin_backward(b, n, place, gradient)
-            )
+            self._when_arrived(output, functools.partial(self._begin_backward, batch, number))
 
     def _found(self, use: Use) -> None:
         batch, sources = self._batches[-1], use.sources
@@ -186,8 +189,9 @@ class ExampleGradients(StepProbe):
         batch.signature.append((use.function, sources, use.follows, *(output.shape for output in use.outputs)))
         left = [self._parameters[i] for i in sources if i not in self._chosen]
         outputs, use.outputs = use.outputs, []
-        if any(output.dtype in (torch.float16, torch.bfloat16) for output in outputs):
-            self._checks.coarse.update(sources)
+        use.several = len(outputs) > 1
+        taking_part = [*outputs, *(operand.tensor for operand in use.operands)]
+        self._checks.precision = max(self._checks.precision, *(tolerance_of(tensor.dtype) for tensor in taking_part))
         for place, output in enumerate(outputs):
             batch.places += 1
             for i in measured:
@@ -230,7 +234,7 @@ class ExampleGradients(StepProbe):
         if batch.structure is None:
             batch.structure = self._structures.get(key) or Structure()
         structure = batch.structure
-        if number not in structure.tried and len(structure.layouts) < batch.places:
+        if number not in structure.tried and (not structure.tried or len(structure.layouts) < batch.places):
             self._try(batch, structure, edge, gradient)
             structure.tried.add(number)
             if structure.certain:
@@ -287,6 +291,8 @@ class ExampleGradients(StepProbe):
     ) -> None:
         if self._inner == "trial" and self._trial is not None and taken:
             self._trial.record(at, taken[0], gradient)
+        if self._inner == "inside" and taken and taken[0] is self._inside:
+            self._inside.passed_on[at[1]] = gradient + self._inside.passed_on.get(at[1], 0)
         if self._inner or not self._counts():
             return
         # An output of the model may be what a use returned: then the use is told first.
@@ -311,13 +317,21 @@ class ExampleGradients(StepProbe):
             )
         layout = whole(gradient.shape) if batch.examples == 1 else batch.structure.layouts[at]
         assert layout is not None
+        if use.match is None and use.several:
+            # One output may be computed from another, as an LSTM's response is from its cells.
+            gradient = gradient - use.passed_on.get(at[1], 0)
+            self._inside = use
+            stand_ins = [operand.stand_in for operand in use.operands if operand.stand_in is not None]
+            if stand_ins:
+                with self._within("inside"):
+                    torch.autograd.grad([edge], stand_ins, [gradient], retain_graph=True, allow_unused=True)
         with self._within("apart"):
             for i, contribution in taken_apart(use, edge, gradient, layout, self._parameters):
                 if i in measured:
                     batch.add(i, contribution, self._give)
 
     @contextmanager
-    def _within(self, what: Literal["trial", "follow", "apart"]) -> Iterator[None]:
+    def _within(self, what: Literal["trial", "follow", "inside", "apart"]) -> Iterator[None]:
         """While the probe makes backward passes of its own."""
         self._inner = what
         try:
@@ -379,7 +393,8 @@ class ExampleGradients(StepProbe):
         ends: list[Any] = [*(edge for edge, _ in rest.first), *leaves]
         self._own = True
         try:
-            torch.autograd.backward(loss, retain_graph=retain_graph, inputs=ends)
+            with declared():
+                torch.autograd.backward(loss, retain_graph=retain_graph, inputs=ends)
         finally:
             self._own, self._summed = False, set()
 
@@ -480,10 +495,10 @@ class ExampleGradients(StepProbe):
         """Refuse a step of which the examples do not tell the whole; on an accelerator that waits for the result."""
         if off := step.off():
             raise GradlabError(
-                f"{self._names_of(set(off))}: the gradient at step {step.step} is not the sum of what the examples gave "
-                f"(off by {max(off.values()):.2g} of their size): the loss depends on the weight in another way as well, "
-                "such as by a penalty or a gradient of the model, or a hook changes it; leave that out of the loss that is "
-                "measured"
+                f"{self._names_of(set(off))}: the gradient at step {step.step} is not the sum of what the examples "
+                f"gave (off by {max(off.values()):.2g} of their size): the loss depends on the weight in another way "
+                "as well, such as by a penalty or a gradient of the model, or a hook changes it; leave that out of the "
+                "loss that is measured"
             )
 
     def _notes(self, steps: Sequence[MeasuredStep]) -> list[str]:
@@ -501,6 +516,11 @@ class ExampleGradients(StepProbe):
         if any(step.stale is not None and step.stale > 0 for step in several):
             notes.append(
                 "gradients were not 0 when a step began: variance, noise scale and diversity of its batches are missing"
+            )
+        if self._without_rows:
+            notes.append(
+                f"{type(self.model).__name__} gives no row for each example: an example's gradient is what comes of "
+                "its rows of the last layers that do, and what a loss makes of several examples together is not told"
             )
         slow = {i for structure in self._structures.values() for i in structure.slow & {*self._chosen}}
         if slow:

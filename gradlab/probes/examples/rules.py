@@ -80,10 +80,12 @@ class Rule:
         return Match(given, self.weights, self.make) if real and self.serves(given) else None
 
 
-def _linear(given: Mapping[str, Any], g: Tensor, layout: Layout) -> Contributions:
+def _linear(given: Mapping[str, Any], g: Tensor, layout: Layout) -> Contributions | None:
     x, g = _common(given["input"], g)
     if g.ndim == 1:
-        x, g = x[:, None], g[:, None]
+        if layout.examples > 1:
+            return None
+        x, g, layout = x[None], g[None], Layout(0, 1)
     a, b = (_rows(layout.first(tensor)) for tensor in (x, g))
     return {"weight": OuterGradients(a, b), "bias": RowGradients(b.sum(1))}
 
@@ -203,7 +205,7 @@ def _multiply(given: Mapping[str, Any], g: Tensor, layout: Layout) -> Contributi
 
 
 def _both(given: Mapping[str, Any], gradients: Mapping[str, Tensor], g: Tensor, layout: Layout) -> Contributions | None:
-    found = {}
+    found: Contributions = {}
     for name, gradient in gradients.items():
         operand = given[name]
         if not isinstance(operand, Tensor):

@@ -62,6 +62,8 @@ class Use:
         before: Where the graph goes on beyond the parameters.
         inputs: The other tensors, with their versions.
         outputs: What came of it, until the use is taken in; then nothing.
+        several: Whether there were several outputs.
+        passed_on: What the gradient of one output gave to others that it was computed from.
     """
 
     function: str
@@ -71,6 +73,8 @@ class Use:
     before: list[Node]
     inputs: list[tuple[Tensor, int]] = field(default_factory=list)
     outputs: list[Tensor] = field(default_factory=list)
+    several: bool = False
+    passed_on: dict[int, Tensor] = field(default_factory=dict)
 
     @property
     def sources(self) -> tuple[int, ...]:
@@ -125,6 +129,9 @@ class UseFinder(TorchFunctionMode):
             with self:
                 return _attention(*args, **kwargs)
         tensors = [*_tensors((*args, *kwargs.values()))]
+        if str(getattr(func, "__module__", None)).startswith("torch.autograd"):
+            # A backward pass takes parameters to give their gradients, and is no use of them.
+            return func(*args, **kwargs)
         operands = [known for tensor in tensors if (known := self._operand(tensor)) is not None]
         if not operands or not torch.is_grad_enabled():
             output = func(*args, **kwargs)
@@ -190,7 +197,7 @@ class UseFinder(TorchFunctionMode):
 
 
 def _in_place(name: str) -> bool:
-    return name.endswith("_") and not name.endswith("__") or name.startswith("__i") and name.endswith("__")
+    return (name.endswith("_") and not name.endswith("__")) or (name.startswith("__i") and name.endswith("__"))
 
 
 def _tensors(values: Iterable[Any]) -> Iterator[Tensor]:
