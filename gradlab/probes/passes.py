@@ -54,6 +54,8 @@ class Passes:
         self._raised: list[BaseException | None] = []
         self._calls: Counter[str] = Counter()
         self._thread = 0
+        # The number that the next hook anywhere will have, when places were last taken.
+        self._registered = -1
 
     def attach(self, stack: ExitStack, after: dict[str, After]) -> None:
         """Register the hooks, their removal on the stack.
@@ -157,6 +159,9 @@ class Passes:
 
     def _take_places(self) -> None:
         """Put hooks in front of those that others have registered in the meantime, and behind them."""
+        if self._registered == RemovableHandle.next_id:
+            return
+        self._registered = RemovableHandle.next_id
         for module, handle in self._first:
             hooks = cast("OrderedDict[int, Any]", module._forward_pre_hooks)
             if next(iter(hooks)) != handle.id and _strangers(hooks.items(), handle.id):
