@@ -122,9 +122,10 @@ def _checked_gram_norms(a: Tensor, b: Tensor) -> tuple[Tensor, bool]:
     grams, b_grams = torch.bmm(a, a.mT), torch.bmm(b, b.mT)
     a_squares, b_squares = _trace(grams), _trace(b_grams)
     squares = grams.mul_(b_grams).sum((1, 2), dtype=torch.float64)
-    # What counts is 1e-9 of it: each product may lose the smallest normal number times what it is multiplied by.
+    # Each product may lose the smallest normal number, times what it is multiplied by: at most 1e-9 of the sum.
     lost = length * torch.finfo(a.dtype).tiny * 1e9
     needed = _trace(grams).mul_(_CANCELLED).add_(a_squares, alpha=lost * outputs).add_(b_squares, alpha=lost * inputs)
+    needed.add_(lost * length)
     quotients = squares / needed
     if quotients.min().item() >= 1 and quotients.max().item() < math.inf:
         return squares.sqrt(), True

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
@@ -92,7 +90,7 @@ class FastMoments:
 
     def _row_sums(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         """Sum and norm of each row's finite values, and how many are not; None where that is known to be none."""
-        if rows.device.type == "cpu" and rows.numel():
+        if rows.is_cpu and rows.numel():
             sums, norms = self._room(rows)
             torch.sum(rows, 1, out=sums)
             torch.linalg.vector_norm(rows, dim=1, out=norms)
@@ -150,8 +148,8 @@ def _trusted(norms: Tensor, rows: Tensor, together: bool) -> bool:
         together: Whether only the norm of all rows need be right.
     """
     largest = norms.max().item()
-    if rows.dtype is torch.float64 or not largest < math.inf:
-        return largest < math.inf
+    if rows.dtype is torch.float64 or not largest < torch.inf:
+        return largest < torch.inf
     if together:
         return largest >= trusted_norm(rows.numel(), rows.dtype) or (largest == 0 and not bool(rows.any()))
     least = trusted_norm(rows.shape[1], rows.dtype)

@@ -89,7 +89,7 @@ def test_linear_layers(way: str, unread: bool, monkeypatch: pytest.MonkeyPatch) 
 
 @pytest.mark.parametrize("way", ["product", "gram"])
 @pytest.mark.parametrize("unread", [False, True])
-@pytest.mark.parametrize("scale", [1e-30, 1e-20, 1e18])
+@pytest.mark.parametrize("scale", [1e-30, 1e-20, 1e-11, 1e-10, 1e10, 1e18])
 def test_products_that_float32_does_not_hold(
     way: str, unread: bool, scale: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
