@@ -92,7 +92,9 @@ def _by_copies(
                 [output], stand_ins, alone, retain_graph=True, allow_unused=True, is_grads_batched=True
             )
             for part, stand_in, value in zip(parts, stand_ins, found, strict=True):
-                part.append(alone.new_zeros(len(alone), stand_in.numel()) if value is None else value.reshape(len(alone), -1))
+                part.append(
+                    alone.new_zeros(len(alone), stand_in.numel()) if value is None else value.reshape(len(alone), -1)
+                )
     except RuntimeError:
         # Not every operation has a form for many gradients at a time.
         return by_passes([output], gradient, layout, stand_ins)
@@ -113,18 +115,23 @@ def _pulled_back(
             "take it off while example gradients are measured"
         )
     rows = contribution.rows().to(operand.tensor.dtype).view(-1, *operand.tensor.shape)
+    for number, value in zip(operand.sources, _batched(operand.tensor, wanted, rows), strict=True):
+        yield number, RowGradients(_wide(value.reshape(len(rows), parameters[number].numel())))
+
+
+def _batched(output: Tensor, wanted: Sequence[Tensor], gradients: Tensor) -> list[Tensor]:
+    """The gradients of parameters for many gradients of an output, these first."""
     try:
-        found = list(
-            torch.autograd.grad(
-                operand.tensor, wanted, rows, retain_graph=True, allow_unused=True, is_grads_batched=True
-            )
+        found = torch.autograd.grad(
+            output, wanted, gradients, retain_graph=True, allow_unused=True, is_grads_batched=True
         )
+        return [
+            gradients.new_zeros(len(gradients), *parameter.shape) if value is None else value
+            for parameter, value in zip(wanted, found, strict=True)
+        ]
     except RuntimeError:
-        each = [torch.autograd.grad(operand.tensor, wanted, row, retain_graph=True, allow_unused=True) for row in rows]
-        found = [None if part[0] is None else torch.stack(part) for part in zip(*each, strict=True)]
-    for number, value in zip(operand.sources, found, strict=True):
-        numel = parameters[number].numel()
-        yield number, RowGradients(rows.new_zeros(len(rows), numel) if value is None else _wide(value.reshape(len(rows), -1)))
+        each = [torch.autograd.grad(output, wanted, gradient, retain_graph=True) for gradient in gradients]
+        return [torch.stack(part) for part in zip(*each, strict=True)]
 
 
 def _wide(rows: Tensor) -> Tensor:

@@ -1,0 +1,243 @@
+"""The backward pass of a batch, taken apart into those of its examples."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.autograd.graph import GradientEdge
+
+from gradlab.errors import GradlabError
+from gradlab.probes.examples.apart import by_passes, taken_apart
+from gradlab.probes.examples.backward import UseMarks, add_gradient, is_watched
+from gradlab.probes.examples.batch import OpenBatch, Structure
+from gradlab.probes.examples.checks import GradientChecks
+from gradlab.probes.examples.layout import Layout
+from gradlab.probes.examples.pieces import Pieces
+from gradlab.probes.examples.structure import Trial, whole
+from gradlab.probes.examples.uses import Use
+from gradlab.stats import l2_norms
+
+
+class BackwardPasses:
+    """Takes the gradients of examples as they arrive at the uses of parameters.
+
+    Args:
+        pieces: The parameters.
+
+    Attributes:
+        batches: Those of the step under way.
+        marks: The known uses of parameters, in autograd's graph.
+        checks: Compare every gradient with the sum over examples.
+        structures: What backward passes look like, by what the forward pass did.
+        joined: The norms of pieces' gradients added up over the batches of the step, where there are several.
+    """
+
+    def __init__(self, pieces: Pieces) -> None:
+        self.pieces = pieces
+        self.batches: list[OpenBatch] = []
+        self.marks, self.checks = UseMarks(), GradientChecks(pieces.parameters, pieces.chosen)
+        self.structures: dict[tuple[object, ...], Structure] = {}
+        self.joined: dict[int, Tensor] = {}
+        self._trial: Trial | None = None
+        self._inner: Literal["", "trial", "follow", "inside", "apart"] = ""
+        self._inside: Use | None = None
+        self._own = False
+        self._summed: set[int] = set()
+
+    @property
+    def slow(self) -> set[int]:
+        """The numbers of the parameters that had a backward pass for each example."""
+        return {i for structure in self.structures.values() for i in structure.slow & {*self.pieces.chosen}}
+
+    def begin(self, batch: OpenBatch, number: int, edge: GradientEdge, gradient: Tensor) -> None:
+        """The gradient has arrived at an output of the model: find out what is behind it.
+
+        Args:
+            batch: The forward pass.
+            number: Of the output.
+            edge: The output, in the graph.
+            gradient: Of it, shape (B, …).
+        """
+        if self._inner == "follow":
+            batch.passed_on[number] = gradient + batch.passed_on.get(number, 0)
+        if self._inner or not self._counts():
+            return
+        key = tuple(batch.signature)
+        if batch.structure is None:
+            batch.structure = self.structures.get(key) or Structure()
+        structure = batch.structure
+        if number not in structure.tried and (not structure.tried or len(structure.layouts) < batch.places):
+            self._try(batch, structure, edge, gradient)
+            structure.tried.add(number)
+            if structure.certain:
+                self.structures[key] = structure
+        slow = sorted(structure.slow & {*self.pieces.chosen})
+        if slow:
+            self._pass_by_pass(batch, number, slow, edge, gradient)
+        early, batch.early = batch.early, []
+        for call in early:
+            call()
+
+    def _try(self, batch: OpenBatch, structure: Structure, edge: GradientEdge, gradient: Tensor) -> None:
+        rest = self.marks.left_over(edge.node)
+        if rest.reentrant:
+            inside = {i for i in self.pieces.chosen if self.pieces.parameters[i].requires_grad and i not in batch.uses}
+            raise GradlabError(
+                f"{self.pieces.names(inside) or 'the model'}: reentrant activation checkpointing hides what runs "
+                "inside; use_reentrant=False shows it"
+            )
+        structure.slow |= {i for i in self.pieces.chosen if self.pieces.parameters[i] in rest.unseen}
+        self._trial = trial = Trial(batch.examples, lambda use: self.pieces.names(use.sources))
+        if batch.examples > 1:
+            with self._within("trial"):
+                trial.run(edge, gradient, rest)
+        structure.layouts.update(trial.found)
+        structure.slow |= trial.slow
+        structure.certain &= trial.certain
+
+    def _pass_by_pass(
+        self, batch: OpenBatch, number: int, slow: list[int], edge: GradientEdge, gradient: Tensor
+    ) -> None:
+        """Take the gradients of some parameters by a backward pass for each example."""
+        rest = gradient - batch.passed_on.get(number, 0)
+        if number in batch.passed_on and rest.norm() <= 1e-9 * gradient.norm():
+            return
+        parameters = [self.pieces.parameters[i] for i in slow]
+        if hooked := [i for i in slow if self.pieces.parameters[i]._backward_hooks]:
+            raise GradlabError(
+                f"{self.pieces.names(hooked)}: has a hook of its own, which a backward pass for each example would "
+                "call again and again: take it off while they are measured, or leave the layer out with layers="
+            )
+        if batch.outputs > 1:
+            with self._within("follow"):
+                torch.autograd.grad([edge], parameters, [rest], retain_graph=True, allow_unused=True)
+        with self._within("apart"):
+            found = by_passes([edge], rest, Layout(0, batch.examples), parameters)
+        for i, rows in zip(slow, found, strict=True):
+            # More may come from other outputs of the model, and is waited for until the step ends.
+            batch.uses[i] = max(2, batch.uses.get(i, 0)) + 1
+            batch.add(i, rows, self._give)
+
+    def use_arrived(
+        self, batch: OpenBatch, at: tuple[int, int], taken: list[Use], edge: GradientEdge, gradient: Tensor
+    ) -> None:
+        """The gradient has arrived at what a use of parameters returned: take it apart.
+
+        Args:
+            batch: The forward pass.
+            at: The number of the use in it, and of its output.
+            taken: The use; nothing is left of it afterwards.
+            edge: The output, in the graph.
+            gradient: Of it.
+
+        Raises:
+            GradlabError: Where it cannot be taken apart.
+        """
+        if self._inner == "trial" and self._trial is not None and taken:
+            self._trial.record(at, taken[0], gradient)
+        if self._inner == "inside" and taken and taken[0] is self._inside:
+            self._inside.passed_on[at[1]] = gradient + self._inside.passed_on.get(at[1], 0)
+        if self._inner or not self._counts():
+            return
+        # An output of the model may be what a use returned: then the use is told first.
+        if batch.structure is None or (batch.examples > 1 and at not in batch.structure.layouts):
+            batch.early.append(lambda: self.use_arrived(batch, at, taken, edge, gradient))
+            return
+        if not taken:
+            raise GradlabError(
+                "two backward passes through one forward pass: add the losses up and call backward once, so that each "
+                "example has one gradient"
+            )
+        # Not kept beyond this: autograd frees what it has saved as it goes, too.
+        use = taken.pop()
+        measured = {i for i in use.sources if i in self.pieces.chosen} - batch.structure.slow
+        if not measured:
+            return
+        changed = any(tensor._version != version for tensor, version in use.inputs)
+        if changed and use.match is not None:
+            raise GradlabError(
+                f"{self.pieces.names(use.sources)}: the input of {use.function} was changed in place after it had been "
+                "read: use the operation that returns a new tensor"
+            )
+        layout = whole(gradient.shape) if batch.examples == 1 else batch.structure.layouts[at]
+        assert layout is not None
+        if use.match is None and use.several:
+            # One output may be computed from another, as an LSTM's response is from its cells.
+            gradient = gradient - use.passed_on.get(at[1], 0)
+            self._inside = use
+            stand_ins = [operand.stand_in for operand in use.operands if operand.stand_in is not None]
+            if stand_ins:
+                with self._within("inside"):
+                    torch.autograd.grad([edge], stand_ins, [gradient], retain_graph=True, allow_unused=True)
+        with self._within("apart"):
+            for i, contribution in taken_apart(use, edge, gradient, layout, self.pieces.parameters):
+                if i in measured:
+                    batch.add(i, contribution, self._give)
+
+    @contextmanager
+    def _within(self, what: Literal["trial", "follow", "inside", "apart"]) -> Iterator[None]:
+        """While the probe makes backward passes of its own."""
+        self._inner = what
+        try:
+            yield
+        finally:
+            self._inner = ""
+
+    def _counts(self) -> bool:
+        """Whether the backward pass under way adds to the parameters' gradients."""
+        return self._own or self.checks.accumulates()
+
+    def _give(self, number: int, total: Tensor, sizes: Tensor) -> None:
+        if number in self._summed:
+            add_gradient(self.pieces.parameters[number], total)
+            self.accumulated(number)
+        else:
+            self.checks.expect(number, total, sizes)
+
+    def counts(self) -> bool:
+        """Whether gradients that arrive at parameters now are the step's, and of no pass of the probe's own."""
+        return not self._inner and self._counts()
+
+    def accumulated(self, number: int) -> None:
+        """A parameter has its gradient: with several batches, its norm is that of their sum."""
+        if sum(batch.structure is not None for batch in self.batches) > 1:
+            gradient = self.pieces.parameters[number].grad
+            for piece, place in self.pieces.of[number]:
+                if gradient is not None:
+                    self.joined[piece] = l2_norms([gradient if place is None else gradient.flatten()[place]])[0]
+
+    def run(self, loss: Tensor, retain_graph: bool) -> bool:
+        """A backward pass in which parameters get the sum of what their examples gave.
+
+        Args:
+            loss: A tensor of one value, with a graph.
+            retain_graph: As of `Tensor.backward`.
+
+        Returns:
+            Whether it was made; it is not in the first pass of each kind, and with reentrant checkpointing.
+        """
+        structures = [self.structures.get(tuple(b.signature)) for b in self.batches if b.structure is None]
+        if not structures or not all(structures) or loss.grad_fn is None:
+            return False
+        rest = self.marks.left_over(loss.grad_fn)
+        if rest.reentrant:
+            return False
+        slow = {i for structure in structures if structure is not None for i in structure.slow}
+        watched = (
+            p
+            for i, p in enumerate(self.pieces.parameters)
+            if p.requires_grad and (i in slow or is_watched(p, int(i in self.pieces.chosen)))
+        )
+        leaves = dict.fromkeys([*rest.leaves, *watched])
+        self._summed = {i for i in self.pieces.chosen if self.pieces.parameters[i] not in leaves}
+        ends: list[Any] = [*(edge for edge, _ in rest.first), *leaves]
+        self._own = True
+        try:
+            torch.autograd.backward(loss, retain_graph=retain_graph, inputs=ends)
+        finally:
+            self._own, self._summed = False, set()
+        return True

@@ -1,0 +1,143 @@
+"""The forward passes of a batch: where parameters come in, and where its examples come out."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from contextlib import ExitStack, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import GradientEdge
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from gradlab.errors import GradlabError
+from gradlab.probes.applications import leave
+from gradlab.probes.examples.backward_passes import BackwardPasses
+from gradlab.probes.examples.batch import OpenBatch
+from gradlab.probes.examples.forward import ForwardWatch
+from gradlab.probes.examples.pieces import Pieces
+from gradlab.probes.examples.structure import tolerance_of
+from gradlab.probes.examples.uses import Use, UseFinder
+from gradlab.probes.hooks import Hook, in_backward
+from gradlab.stats import Workspace, l2_norms
+
+
+class ForwardPasses:
+    """Opens a batch for each forward pass, and has its backward pass taken apart.
+
+    Args:
+        model: The root module.
+        pieces: Its parameters.
+        backward: What takes the gradients that arrive.
+        due: Whether the step under way is measured.
+
+    Attributes:
+        stale: The norm of what gradients held when the step began; None where there were none.
+        without_rows: Whether a model had no output of its own with a row for each example.
+    """
+
+    def __init__(self, model: nn.Module, pieces: Pieces, backward: BackwardPasses, due: Callable[[], bool]) -> None:
+        self.model, self.pieces, self.backward, self.due = model, pieces, backward, due
+        self.stale: Tensor | None = None
+        self.without_rows = False
+        self._attached = False
+        self._workspace = Workspace()
+        self._finder = UseFinder(pieces.numbers, self._found)
+        self._watch = ForwardWatch(model, self._watching, self._begin, self._end)
+
+    def attach(self, stack: ExitStack) -> None:
+        """Register hooks, their removal on the stack."""
+        stack.callback(self._detach)
+        self._attached = True
+        self._watch.attach(stack)
+        for name, module in self.model.named_modules():
+            if isinstance(module, _BatchNorm):
+                stack.enter_context(module.register_forward_pre_hook(Hook(self._refuse_coupling(name))))
+
+    def _detach(self) -> None:
+        self._attached = False
+        self.backward.batches.clear()
+        leave(self._finder)
+        self._finder.stop()
+
+    def _watching(self) -> bool:
+        # A forward in the backward pass is a recomputation by activation checkpointing.
+        # What torch.func differentiates is not the training's own.
+        transformed = torch._C._are_functorch_transforms_active()
+        return torch.is_grad_enabled() and self.due() and not in_backward() and not transformed
+
+    def _refuse_coupling(self, name: str) -> Callable[[nn.Module, Any], None]:
+        def hook(module: nn.Module, args: Any) -> None:
+            if self._watching() and (module.training or module.running_mean is None):
+                raise GradlabError(
+                    f"{name} normalizes with the statistics of the batch, which couple the examples, so that none has "
+                    "a gradient of its own: call model.eval() (statistics of training) first"
+                )
+
+        return hook
+
+    def _begin(self, module: nn.Module, examples: int, inputs: list[Tensor]) -> None:
+        if not self.backward.batches:
+            there = [p.grad for p in self.pieces.parameters if p.grad is not None]
+            self.stale = l2_norms(there).norm() if there else None
+        # Parts of a model that are called one after the other are one pass.
+        goes_on = module is not self.model and self.backward.batches and self.backward.batches[-1].examples == examples
+        if not goes_on or self.backward.batches[-1].structure is not None:
+            self.backward.batches.append(OpenBatch(examples, self.pieces.of, self.pieces.shown, self._workspace))
+            self.backward.batches[-1].signature += [examples, self.model.training]
+        self._finder.start(examples, inputs)
+        self._finder.__enter__()
+
+    def _end(self, outputs: list[Tensor], own: bool) -> None:
+        leave(self._finder)
+        self._finder.stop()
+        batch = self.backward.batches[-1]
+        self.without_rows |= not own
+        for output in outputs:
+            number, batch.outputs = batch.outputs, batch.outputs + 1
+            batch.signature.append(output.shape)
+            self._when_arrived(output, functools.partial(self.backward.begin, batch, number))
+
+    def _found(self, use: Use) -> None:
+        batch, sources = self.backward.batches[-1], use.sources
+        measured = [number for number in sources if number in self.pieces.chosen]
+        number = len(batch.signature)
+        batch.signature.append((use.function, sources, use.follows, *(output.shape for output in use.outputs)))
+        left = [self.pieces.parameters[i] for i in sources if i not in self.pieces.chosen]
+        outputs, use.outputs = use.outputs, []
+        use.several = len(outputs) > 1
+        taking_part = [*outputs, *(operand.tensor for operand in use.operands)]
+        self.backward.checks.precision = max(
+            self.backward.checks.precision, *(tolerance_of(tensor.dtype) for tensor in taking_part)
+        )
+        for place, output in enumerate(outputs):
+            batch.places += 1
+            for i in measured:
+                batch.uses[i] = batch.uses.get(i, 0) + sum(operand.sources.count(i) for operand in use.operands)
+            taken = [use]
+            self.backward.marks.mark(output, use.before, left, ((number, place), taken))
+
+            def arrived(
+                edge: GradientEdge, gradient: Tensor, at: tuple[int, int] = (number, place), taken: list[Use] = taken
+            ) -> None:
+                self.backward.use_arrived(batch, at, taken, edge, gradient)
+
+            self._when_arrived(output, arrived)
+
+    def _when_arrived(self, output: Tensor, call: Callable[[GradientEdge, Tensor], None]) -> None:
+        """Call when a gradient arrives at an output, with its edge of the graph."""
+        place = output.output_nr
+
+        def hook(gradients: tuple[Tensor | None, ...]) -> None:
+            gradient = gradients[place]
+            if self._attached and gradient is not None:
+                # Not from the output, which would hold on to itself.
+                node = torch._C._current_autograd_node()
+                with torch.no_grad() if torch.is_grad_enabled() else nullcontext():
+                    call(GradientEdge(node, place), gradient)
+
+        # Here, and not on the tensor, the hooks that the model itself sets later have changed the gradient.
+        assert output.grad_fn is not None
+        output.grad_fn.register_prehook(hook)

@@ -1,0 +1,66 @@
+"""The parameters of a model as `ExampleGradients` counts them: by number, and in the pieces that have rows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+
+from torch import nn
+
+from gradlab.probes.weights import Part, WeightRow
+
+
+class Pieces:
+    """Numbers for parameters, and for the pieces of them that are measured apart.
+
+    Args:
+        model: The root module.
+        measured: The rows of all that is measured.
+        rows: Those of them that the result shows.
+
+    Attributes:
+        parameters: Of the model, those that are measured first: a parameter's number is its place.
+        chosen: The numbers of those that are measured.
+        parts: What is measured apart: a piece's number is its place.
+        of: The pieces of each parameter by number, with their places in the flattened parameter; None for the whole.
+        rows: The numbers of the pieces of each row that the result shows.
+        shown: The numbers of all pieces in such rows.
+    """
+
+    def __init__(self, model: nn.Module, measured: Iterable[WeightRow], rows: Mapping[str, WeightRow]) -> None:
+        self.model = model
+        self.parts = list({_key(part): part for row in (*measured, *rows.values()) for part in row.parts}.values())
+        chosen = dict.fromkeys(part.parameter for part in self.parts)
+        # The others are followed as well, to be told from data.
+        self.parameters = [*dict.fromkeys([*chosen, *model.parameters()])]
+        self.chosen = range(len(chosen))
+        self.numbers = {parameter: number for number, parameter in enumerate(self.parameters)}
+        self.of: dict[int, list[tuple[int, slice | None]]] = {}
+        for piece, part in enumerate(self.parts):
+            self.of.setdefault(self.numbers[part.parameter], []).append((piece, _elements(part)))
+        pieces = {_key(part): piece for piece, part in enumerate(self.parts)}
+        self.rows = {name: [pieces[_key(part)] for part in row.parts] for name, row in rows.items()}
+        self.shown = {piece for wanted in self.rows.values() for piece in wanted}
+
+    @property
+    def trainable(self) -> list[int]:
+        """The numbers of the pieces that want a gradient."""
+        return [piece for piece, part in enumerate(self.parts) if part.parameter.requires_grad]
+
+    def names(self, numbers: Iterable[int]) -> str:
+        """Parameters in words."""
+        wanted = {self.parameters[number] for number in numbers}
+        names = [name for name, parameter in self.model.named_parameters() if parameter in wanted]
+        return f"{', '.join(names[:3])}{f', … ({len(names)} parameters)' if len(names) > 3 else ''}"
+
+
+def _key(part: Part) -> tuple[int, str]:
+    return id(part.parameter), str(part.rows)
+
+
+def _elements(part: Part) -> slice | None:
+    """The place of a part in the flattened parameter; None for the whole."""
+    if part.rows is None:
+        return None
+    width = math.prod(part.parameter.shape[1:])
+    return slice(part.rows.start * width, part.rows.stop * width)
