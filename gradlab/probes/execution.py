@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 from torch.overrides import TorchFunctionMode
 from torch.utils.hooks import RemovableHandle
@@ -93,6 +94,9 @@ class _Uses(TorchFunctionMode):
     ) -> Any:
         """Call any function of torch."""
         kwargs = kwargs or {}
+        if func is F.multi_head_attention_forward:
+            # Its projections of query, key and value, where they are apart, come last in its arguments.
+            self._look([kwargs.get(f"{use}_proj_weight") for use in ("q", "k", "v")])
         self._look(args)
         self._look(kwargs.values())
         return func(*args, **kwargs)
