@@ -109,6 +109,7 @@ class ResponseFinder:
         self._quiet: set[object] = set()
         self._kind: tuple[object, ...] = ()
         self._needed = self._listening = False
+        self._normalizes = any(is_normalization(module) for module in model.modules())
         self._fuses = any(isinstance(module, _FUSING) for module in model.modules())
 
     def attach(self, stack: ExitStack) -> None:
@@ -233,8 +234,8 @@ class ResponseFinder:
 
     def overwriting(self, target: Tensor) -> None:
         """See `Listener`."""
-        self._needed = True
-        self._pending.overwrite(target)
+        # Where no normalization could take it, it does not matter.
+        self._needed |= self._pending.overwrite(target) and self._normalizes
 
     def _before_norm(self, name: str) -> Callable[[nn.Module, Any, Any], None]:
         def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:

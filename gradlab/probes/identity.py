@@ -48,10 +48,11 @@ class Remembered(Generic[T]):
         found = self._found.pop(_key(tensor), None)
         return None if found is None or _is_gone(found[0]) else found[1]
 
-    def overwrite(self, tensor: Tensor) -> None:
-        """Forget all that lies in the memory of a tensor."""
-        key = storage_key(tensor)
+    def overwrite(self, tensor: Tensor) -> bool:
+        """Forget all that lies in the memory of a tensor; whether there was anything."""
+        key, before = storage_key(tensor), len(self._found)
         self._found = {known: e for known, e in self._found.items() if getattr(e[0], "cdata", None) != key}
+        return len(self._found) < before
 
     def take_gone(self) -> list[T]:
         """What is known of tensors that are gone; it is then forgotten."""

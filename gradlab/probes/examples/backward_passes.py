@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.autograd.graph import GradientEdge
 
 from gradlab.errors import GradlabError
+from gradlab.probes.backward_passes import declared
 from gradlab.probes.examples.apart import by_passes, taken_apart
 from gradlab.probes.examples.backward import UseMarks, add_gradient, is_watched
 from gradlab.probes.examples.batch import OpenBatch, Structure
@@ -237,7 +238,8 @@ class BackwardPasses:
         ends: list[Any] = [*(edge for edge, _ in rest.first), *leaves]
         self._own = True
         try:
-            torch.autograd.backward(loss, retain_graph=retain_graph, inputs=ends)
+            with declared():
+                torch.autograd.backward(loss, retain_graph=retain_graph, inputs=ends)
         finally:
             self._own, self._summed = False, set()
         return True
