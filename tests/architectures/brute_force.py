@@ -24,7 +24,7 @@ _THIRDS = ("query", "key", "value")
 
 
 def rows_of(model: nn.Module, everything: bool = False) -> Rows:
-    """The rows that a model must have, by the contract: see `docs` of the probes' selection.
+    """The rows that a model must have: a layer's `weight` under its name, attention's in parts, others under their own.
 
     Args:
         model: Any.
