@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
-from rich import box
-from rich.table import Table
-from rich.text import Text
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 Formats = Mapping[str, Callable[[Any], str]]
 """How to print the values of a column, by its title."""
@@ -36,6 +36,10 @@ def _text(value: Any) -> str:
 
 def rich_table(frame: pd.DataFrame, formats: Formats, title: str | None = None) -> Table:
     """A table for the terminal; numbers to the right."""
+    # Not before a table is printed: rich draws from Python's random numbers when it is imported.
+    from rich import box
+    from rich.table import Table
+
     table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold", pad_edge=False)
     for name in frame.columns:
         numeric = pd.api.types.is_numeric_dtype(frame[name])
@@ -47,6 +51,9 @@ def rich_table(frame: pd.DataFrame, formats: Formats, title: str | None = None) 
 
 def sentences(findings: Sequence[str], notes: Sequence[str], coverage: Sequence[str] = ()) -> Table:
     """What is seen, what was measured and what is to be known, for the terminal: one item a sentence."""
+    from rich.table import Table
+    from rich.text import Text
+
     grid = Table.grid(padding=(0, 1, 0, 0))
     for mark, style, lines in (("•", "", findings), ("◦", "", coverage), ("!", "yellow", notes)):
         for line in lines:

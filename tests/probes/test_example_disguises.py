@@ -1,6 +1,8 @@
 """ExampleGradients on layers that are not what they seem: gradients and norms are those of autograd, or refused."""
 
 import copy
+import subprocess
+import sys
 from collections.abc import Callable
 
 import pytest
@@ -110,3 +112,17 @@ def test_a_module_that_changes_with_every_call() -> None:
     check_equal(gradients_of(model), gradients_of(before))
     for name, buffer in model.named_buffers():
         assert torch.equal(buffer, before.get_buffer(name))
+
+
+@pytest.mark.parametrize("kind", ["ResponseStd", "ParameterGradients", "ResponseGradients", "ExampleGradients"])
+def test_pythons_random_numbers_are_where_they_were(kind: str) -> None:
+    """Also by what is first imported on the way: networks with stochastic depth draw from them."""
+    code = (
+        "import random, torch, gradlab as gl; before = random.getstate()\n"
+        "model = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.Tanh())\n"
+        f"with gl.{kind}(model) as probe:\n"
+        "    model(torch.randn(4, 3)).sum().backward()\n"
+        "    getattr(probe, 'step', int)()\n"
+        "probe.result(); assert random.getstate() == before\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
