@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from gradlab.checkpoints.wording import shown, some
@@ -24,6 +25,11 @@ _NO_WEIGHTS = re.compile(r"optim|sched|scaler|rng|random", re.IGNORECASE)
 """In the keys of what a training keeps beside its networks."""
 
 _DEEPEST = 5
+_MOST_LOOKED_AT = 200_000
+"""Entries of nested mappings and lists; a list of lists that are one list has a power of its length."""
+
+LONGEST_NAME = 1000
+"""Characters of a tensor's name."""
 
 _NOWHERE = object()
 
@@ -58,7 +64,7 @@ def split_key(text: str) -> tuple[Path, str]:
         path = os.path.expanduser(text[:end])
         if os.path.isfile(path):
             return Path(path), text[end + 1 :]
-    return Path(text).expanduser(), ""
+    return Path(os.path.expanduser(text)), ""
 
 
 def state_dicts(content: object, key: str, path: str | Path) -> list[StateDict]:
@@ -72,20 +78,27 @@ def state_dicts(content: object, key: str, path: str | Path) -> list[StateDict]:
 
     Raises:
         UsageError: When there is no such key; it names those that are there.
-        GradlabError: When there are no tensors by name.
+        GradlabError: When there are no tensors by name, or they are sparse, quantized or without values.
     """
     there = _at(content, key)
     if there is _NOWHERE:
         raise UsageError(f"{shown(path)} has no {some([key])!r}: {_keys(content)}")
-    found = sorted(_search(there, (), bool(key)), key=lambda item: _order(item[0]))
+    try:
+        found = sorted(_Search(bool(key)).at(there, ()), key=lambda item: _order(item[0]))
+    except GradlabError as error:
+        raise GradlabError(f"{shown(path)} {error}") from None
     if not found:
         place = f" under {some([key])!r}" if key else ""
         raise GradlabError(f"{shown(path)} holds no state dict{place}, no tensors by name: {_keys(there)}")
     # Counters and the like beside the weights are no network, unless there is nothing else.
     weights = [item for item in found if any(isinstance(v, Tensor) and v.ndim > 1 for v in item[1].values())]
+    chosen = weights or found
+    if (odd := _odd(chosen[0][1])) is not None:
+        raise GradlabError(f"{shown(path)}: {odd}; save the dense values, on the CPU")
     return [
         StateDict(".".join(filter(None, (key, *keys))), state, all(k in WRAPPERS for k in keys))
-        for keys, state in weights or found
+        for keys, state in chosen
+        if _odd(state) is None
     ]
 
 
@@ -119,19 +132,47 @@ def _at(content: object, key: str) -> object:
     return under or _NOWHERE
 
 
-def _search(content: object, keys: tuple[str, ...], everything: bool) -> list[tuple[tuple[str, ...], dict[str, Any]]]:
-    """Every mapping that has tensors by name, with the keys that lead to it."""
-    found = []
-    children = _children(content)
-    if isinstance(content, Mapping):
-        kept = {k: v for k, v in children.items() if isinstance(v, Tensor) or k.endswith("_extra_state")}
-        if any(isinstance(value, Tensor) for value in kept.values()):
-            found.append((keys, kept))
-    if len(keys) < _DEEPEST:
-        for key, value in children.items():
-            if everything or not _NO_WEIGHTS.search(key):
-                found += _search(value, (*keys, key), everything)
-    return found
+class _Search:
+    """Looks for mappings that have tensors by name.
+
+    Args:
+        everything: Also under the keys of optimizers and the like.
+    """
+
+    def __init__(self, everything: bool) -> None:
+        self.everything = everything
+        self._left = _MOST_LOOKED_AT
+
+    def at(self, content: object, keys: tuple[str, ...]) -> list[tuple[tuple[str, ...], dict[str, Any]]]:
+        """Those in a content, each with the keys that lead to it."""
+        found = []
+        children = _children(content)
+        self._left -= len(children)
+        if self._left < 0:
+            raise GradlabError(f"has more than {_MOST_LOOKED_AT:,} entries within one another: save its state_dict()")
+        if isinstance(content, Mapping):
+            kept = {k: v for k, v in children.items() if isinstance(v, Tensor) or k.endswith("_extra_state")}
+            if any(isinstance(value, Tensor) for value in kept.values()):
+                if (longest := max(map(len, kept))) > LONGEST_NAME:
+                    raise GradlabError(f"has a tensor with a name of {longest:,} characters")
+                found.append((keys, kept))
+        if len(keys) < _DEEPEST:
+            for key, value in children.items():
+                if isinstance(value, Mapping | list | tuple) and (self.everything or not _NO_WEIGHTS.search(key)):
+                    found += self.at(value, (*keys, key))
+        return found
+
+
+def _odd(state: Mapping[str, Any]) -> str | None:
+    """Which tensor has no values in memory as a network's own have, and why; None where all do."""
+    for name, value in state.items():
+        if not isinstance(value, Tensor):
+            continue
+        if value.is_nested or value.layout != torch.strided:
+            return f"{some([name])} is of layout {'nested' if value.is_nested else str(value.layout)[6:]}"
+        if value.is_quantized or value.is_meta:
+            return f"{some([name])} is {'quantized' if value.is_quantized else 'on the meta device, without values'}"
+    return None
 
 
 def _order(keys: tuple[str, ...]) -> tuple[int, ...]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import pickle
 import warnings
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,9 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from gradlab.checkpoints.archives import check_archive
 from gradlab.checkpoints.choosing import split_key, state_dicts
+from gradlab.checkpoints.declared import check_legacy
 from gradlab.checkpoints.wording import reason, shown, some
 from gradlab.errors import GradlabError, UsageError
 from gradlab.results.files import write_atomically
@@ -132,47 +133,53 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             record = json.loads((file.metadata() or {}).get(RECORD_KEY, "{}"))
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             return state, record if isinstance(record, dict) else {}
-    except (SafetensorError, OSError, json.JSONDecodeError) as error:
+    except Exception as error:  # its reader and json raise kinds of their own, and RecursionError, for damaged headers
         raise GradlabError(f"{shown(path)} is damaged or no safetensors file: {reason(error)}") from None
 
 
 def _read_torch(path: Path) -> tuple[object, dict[str, Any]]:
-    with path.open("rb") as file:
-        start = file.read(2)
-    if start != b"PK" and start[:1] != b"\x80":
-        raise GradlabError(f"{shown(path)} is no checkpoint: it is neither a torch file nor named .safetensors")
+    content = read_torch_file(path)
+    record = content.get(RECORD_KEY, {}) if isinstance(content, Mapping) else {}
+    return content, record if isinstance(record, dict) else {}
+
+
+def read_torch_file(path: Path) -> Any:
+    """What `torch.save` wrote: checked against its sums and bounds, then read as tensors only, on the CPU.
+
+    Raises:
+        GradlabError: When it is damaged, asks for more memory than it fills, or for code to be run.
+    """
     try:
+        with path.open("rb") as file:
+            start = file.read(2)
+            if start != b"PK" and start[:1] != b"\x80":
+                raise GradlabError("is no checkpoint: it is neither a torch file nor named .safetensors")
+            if start != b"PK":
+                file.seek(0)
+                check_legacy(file, path.stat().st_size)
+        if start == b"PK":
+            check_archive(path)
         with warnings.catch_warnings():
             # About pickle protocols that others write; what cannot be read is an error below.
             warnings.simplefilter("ignore")
-            content = torch.load(path, map_location="cpu", weights_only=True)
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except GradlabError as error:
+        raise GradlabError(f"{shown(path)} {error}") from None
     except pickle.UnpicklingError as error:
         said = reason(error)
-        if "TorchScript" in str(error):
-            raise GradlabError(f"{shown(path)} is a TorchScript archive: save the state_dict() of its module") from None
         if "weights" in said.lower() or "unsupported" in str(error).lower():
             raise GradlabError(
                 f"{shown(path)} is refused: reading it needs pickle, which can run code ({_blamed(str(error))}); "
                 "save its state_dict() alone, or as safetensors"
             ) from None
         raise GradlabError(f"{shown(path)} is damaged: {said}") from None
-    except (
-        RuntimeError,
-        EOFError,
-        OSError,
-        ValueError,
-        KeyError,
-        zipfile.BadZipFile,
-        AttributeError,
-    ) as error:
+    except Exception as error:  # torch, pickle and zipfile raise anything for what they cannot read
         raise GradlabError(f"{shown(path)} is damaged or cut short: {reason(error)}") from None
-    record = content.get(RECORD_KEY, {}) if isinstance(content, Mapping) else {}
-    return content, record if isinstance(record, dict) else {}
 
 
 def _blamed(message: str) -> str:
     """What the file asked to call, out of torch's message."""
     for line in message.splitlines():
         if "GLOBAL" in line:
-            return " ".join(line.split("GLOBAL", 1)[1].split()[:1])
+            return some([" ".join(line.split("GLOBAL", 1)[1].split()[:1])])
     return "it holds more than tensors"

@@ -21,6 +21,10 @@ Explain = Callable[[Mapping[str, Any], str], str]
 """Says of a state dict what it holds that does not fit, given all that differs in words."""
 
 
+MOST_CLASSES = 1_000_000
+"""Outputs of a head that a file may ask for; its weights are in the file."""
+
+
 @dataclass(frozen=True)
 class Loaded:
     """A network with the weights of a file.
@@ -100,7 +104,8 @@ def load_weights(
 def _attempt(model: nn.Module, create: Callable[[int | None], nn.Module] | None, names: Names, item: StateDict) -> _Try:
     """Hold a state dict against the network, and against one of as many classes as its head has."""
     fit = best_fit(model.state_dict(), item.state, names)
-    if fit.classes and create is not None:
+    # A file that lacks weights fits no head; what it says of the number of outputs would cost memory alone.
+    if fit.classes and fit.classes <= MOST_CLASSES and not fit.missing and create is not None:
         other = create(fit.classes)
         resized = best_fit(other.state_dict(), item.state, names)
         if resized.distance < fit.distance:
