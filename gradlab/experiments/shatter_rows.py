@@ -75,8 +75,11 @@ def summary_rows(run: FamilyRun, settings: Settings, theory: Tensor | None, **ke
         lambda g: stats.gradient_correlation(g)[0, 1], gradients[:, [first, second]]
     )
     rows.append(row("pair_correlation", sampled, sampled_error, _pair_theory(run.family, depth, settings)))
-    paths, paths_error = stats.jackknife(stats.path_correlation, run.end_log_paths[depth])
-    rows.append(row("path_correlation", paths, paths_error, law(run.family, torch.tensor([depth]), settings.x)[0]))
+    # The law is of neurons that are active independently at two inputs, which those of a fixed pair are not.
+    exact = 1.0 if run.family.kind == "ll" else math.nan
+    rows.append(row("path_correlation", *stats.jackknife(stats.path_correlation, run.end_log_paths[depth]), exact))
+    mean = stats.jackknife(stats.path_correlation, run.mean_end_log_paths[depth])
+    rows.append(row("mean_path_correlation", *mean, law(run.family, torch.tensor([depth]), settings.x)[0]))
     return rows
 
 
@@ -110,8 +113,8 @@ def layer_rows(run: FamilyRun, settings: Settings, **key: Any) -> list[Row]:
 def decay_rows(run: FamilyRun, settings: Settings, **key: Any) -> list[Row]:
     """How correlation falls with depth: a power in normalized residual nets, a factor a layer in others.
 
-    Counted are the paths of an average pair of inputs, layer by layer, since the laws speak of pairs at which
-    neurons are active independently, and a fixed pair on a line stays related in a residual net.
+    `decay_…` is of an average pair of inputs, layer by layer, beside the law, which is of pairs at which neurons are
+    active independently; `pair_decay_…` of the fixed pair, whose two inputs stay related, beside nothing.
     """
     depth = len(run.log_paths)
     first = max(FIT_FROM, depth // 8)
@@ -119,13 +122,16 @@ def decay_rows(run: FamilyRun, settings: Settings, **key: Any) -> list[Row]:
     unlike_coins = run.family.kind == "ll" or run.family.norm == "none"
     if depth < 2 * first or unlike_coins:
         return []
-    log_paths = run.mean_log_paths.transpose(0, 1)
     power = run.family.kind == "resnet" and run.family.norm in ("bn", "rms")
     name, fit = ("decay_exponent", stats.power_exponent) if power else ("decay_log_factor", stats.log_rate)
-    value, error = stats.jackknife(lambda paths: fit(stats.log_path_correlation(paths), first), log_paths)
     expected = fit(law(run.family, torch.arange(1, depth + 1), settings.x).log(), first)
-    row = _row(key, name, value, error, expected, run.log_paths.shape[1])
-    return [row | {"from_layer": first}]
+    rows = []
+    for statistic, counts, exact in ((name, run.mean_log_paths, expected), (f"pair_{name}", run.log_paths, math.nan)):
+        value, error = stats.jackknife(
+            lambda paths: fit(stats.log_path_correlation(paths), first), counts.transpose(0, 1)
+        )
+        rows.append(_row(key, statistic, value, error, exact, counts.shape[1]) | {"from_layer": first})
+    return rows
 
 
 def acf_theory(family: Family, depth: int, settings: Settings, lags: int) -> Tensor | None:

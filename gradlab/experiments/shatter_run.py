@@ -61,7 +61,8 @@ class FamilyRun:
         ends: Fractions of the last ReLU layer of each net, (S,) by depth; empty for residual nets.
         log_paths: Paths active at the pair through the layers so far, (L, S, 3); see `gradlab.stats.log_path_counts`.
         mean_log_paths: The same for an average pair of inputs, layer by layer: from the fractions in `layers`.
-        end_log_paths: The same to the end of each net, (S, 3) by depth.
+        end_log_paths: Those at the pair to the end of each net, (S, 3) by depth.
+        mean_end_log_paths: Those of an average pair, likewise.
     """
 
     family: Family
@@ -71,6 +72,7 @@ class FamilyRun:
     log_paths: Tensor
     mean_log_paths: Tensor
     end_log_paths: dict[int, Tensor]
+    mean_end_log_paths: dict[int, Tensor]
 
 
 def run_family(
@@ -104,6 +106,7 @@ def run_family(
         torch.cat([part.log_paths for part in parts], 1),
         torch.cat([part.mean_log_paths for part in parts], 1),
         {depth: torch.cat([part.end_log_paths[depth] for part in parts]) for depth in depths},
+        {depth: torch.cat([part.mean_end_log_paths[depth] for part in parts]) for depth in depths},
     )
     _require_finite(run, settings)
     return run
@@ -127,21 +130,35 @@ def _run_seeds(family: Family, depths: Sequence[int], settings: Settings, seeds:
     slopes = layer_slope(run.scale).cpu()
     beta = family.beta if family.kind == "resnet" else None
     log_paths = log_path_counts(coactive_fractions(run.passing).cpu(), slopes, residual=beta)
-    average = torch.stack([activation.activation, activation.activation, activation.coactivation], -1)
+    mean_log_paths = log_path_counts(_average_pair(activation), slopes, residual=beta)
+    ends = {depth: activation_statistics(active, points) for depth, active in run.end_active.items()}
     end_log_paths = {depth: log_paths[depth - 1] for depth in depths}
+    mean_end_log_paths = {depth: mean_log_paths[depth - 1] for depth in depths}
     for depth, passing in run.end_passing.items():
         # The last ReLU of a net has no norm before it, unlike the same layer of a deeper net.
-        before = log_paths[depth - 2] if depth > 1 else 0
-        end_log_paths[depth] = before + (2 * coactive_fractions(passing).cpu()).log()
+        end_log_paths[depth] = _to_the_end(log_paths, depth, coactive_fractions(passing))
+        mean_end_log_paths[depth] = _to_the_end(mean_log_paths, depth, _average_pair(ends[depth]))
     return FamilyRun(
         family,
         gradients,
         activation,
-        {depth: activation_statistics(active, points) for depth, active in run.end_active.items()},
+        ends,
         log_paths,
-        log_path_counts(average, slopes, residual=beta),
+        mean_log_paths,
         end_log_paths,
+        mean_end_log_paths,
     )
+
+
+def _average_pair(activation: Activation) -> Tensor:
+    """Fractions active at either input of an average pair and at both, (..., 3)."""
+    return torch.stack([activation.activation, activation.activation, activation.coactivation], -1)
+
+
+def _to_the_end(log_paths: Tensor, depth: int, fractions: Tensor) -> Tensor:
+    """Path counts through all layers of a net of this depth, whose last has these fractions."""
+    before = log_paths[depth - 2] if depth > 1 else torch.zeros(())
+    return before + (2 * fractions.cpu()).log()
 
 
 def _joined(parts: list[Activation]) -> Activation:

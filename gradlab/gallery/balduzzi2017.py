@@ -43,7 +43,8 @@ def _correlation(result: ShatterResult) -> pd.DataFrame:
     layers = result.layers_frame.assign(depth=result.layers_frame["layer"], statistic="mean_path_correlation")
     names = {"mean_path_correlation": "value", "mean_path_sem": "sem", "law": "theory"}
     columns = ["network", "norm", "depth", "statistic", "value", "sem", "theory", "seeds"]
-    return pd.concat([result.summary_frame, layers.rename(columns=names)])[columns]
+    by_depth = result.summary_frame[result.summary_frame["statistic"] != "mean_path_correlation"]
+    return pd.concat([by_depth, layers.rename(columns=names)])[columns]
 
 
 def _statistics(result: InputGradientsResult) -> pd.DataFrame:

@@ -31,11 +31,13 @@ class ShatterResult(Result):
     Attributes:
         frame: A row a network, depth and lag: network, norm, depth, lag, acf, acf_sem, acf_pooled, n_constant,
             seeds, theory.
-        summary_frame: A row a network, depth and statistic: network, norm, depth, statistic, value, sem, theory,
-            seeds, from_layer.
+        summary_frame: A row a network, depth and statistic: network, norm, depth, statistic, value, sem, theory (of
+            that very quantity, missing where there is none), seeds, from_layer. Of the statistics path_correlation and
+            pair_decay_exponent (or pair_decay_log_factor) are of the fixed pair of inputs, mean_path_correlation and
+            decay_exponent (or decay_log_factor) of an average pair, of which the laws are.
         layers_frame: A row a hidden layer of the deepest net: activation, coactivation, always_on, always_off,
-            path_correlation of the fixed pair and
-            mean_path_correlation of an average one with their errors, and the law beside them.
+            path_correlation of the fixed pair and mean_path_correlation of an average one with their errors, and the
+            law of the average one.
         gradients: (S, M) by network and depth.
         x: (M,), the inputs.
         figures: Which figures `save` draws, of `FIGURES`.
@@ -94,7 +96,7 @@ class ShatterResult(Result):
 
     def findings(self) -> list[str]:
         """What is seen, in sentences with numbers, held against the laws; computed, not canned."""
-        return [*claims(self.summary_frame)]
+        return [*claims(self.summary_frame, self.frame, self.record.get("options", {}).get("width"))]
 
     def plot(self, ax: Axes | None = None, network: str | None = None) -> Axes:
         """Draw the autocorrelation against lag of one network, one line a depth.

@@ -1,0 +1,53 @@
+"""Numbers with what chance leaves open, in words: how findings print estimates, and the rule of their verdicts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from gradlab.stats.verdict import CONFIDENCE, FALSE_ALARMS, Comparison, Estimate, Verdict
+
+INTERVALS = f"Intervals hold the true mean in {CONFIDENCE:.0%} of cases (Student's t)."
+
+
+def with_interval(estimate: Estimate, digits: int = 3) -> str:
+    """The value with the interval that it lies in, or alone where there is none."""
+    low, high = estimate.interval()
+    value = _rounded(estimate.value, digits)
+    return value if math.isnan(low) else f"{value} ({_rounded(low, digits)} to {_rounded(high, digits)})"
+
+
+def factor_with_interval(estimate: Estimate, digits: int = 3) -> str:
+    """What a logarithm and its interval amount to."""
+    low, high = estimate.interval()
+    value = f"{math.exp(estimate.value):.{digits}g}"
+    if math.isnan(low):
+        return value
+    return f"{value} ({_exp(low):.{digits}g} to {_exp(high):.{digits}g})"
+
+
+def told_by(test: str, comparisons: Sequence[Comparison]) -> str:
+    """The rule of verdicts that stand together, as a sentence."""
+    counted = sum(math.isfinite(one.p) for one in comparisons)
+    together = f", {counted} comparisons taken together (Holm)" if counted > 1 else ""
+    return f"A difference is stated by {test}{together}, falsely in at most {FALSE_ALARMS:.0%} of cases."
+
+
+def and_p(comparison: Comparison, verdict: Verdict) -> str:
+    """The outcome of one comparison, as a sentence; nothing where there was none."""
+    return f" Here p = {comparison.p:.2g}: {verdict}." if math.isfinite(comparison.p) else f" Here {verdict}."
+
+
+def listed(names: Sequence[str]) -> str:
+    """Names in a row: `a`, `a and b`, `a, b and c`."""
+    return " and ".join(names) if len(names) < 3 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def _rounded(value: float, digits: int) -> str:
+    if math.isnan(value):
+        return "–"
+    return f"{round(value, digits) + 0.0:.{digits}f}"  # the sum turns −0 into 0
+
+
+def _exp(power: float) -> float:
+    return math.exp(power) if power < 700 else math.inf
