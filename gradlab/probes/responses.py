@@ -122,7 +122,8 @@ class ResponseStd(Probe):
         table = self.moments()
         rows = []
         for index, (site, (count, mean, std, non_finite)) in enumerate(table.items(), 1):
-            measured: dict[str, Any] = {"std": std, "mean": mean, "count": int(count), "non_finite": int(non_finite)}
+            given = std if self._resolves(site, mean, std) else math.nan
+            measured: dict[str, Any] = {"std": given, "mean": mean, "count": int(count), "non_finite": int(non_finite)}
             target, predicted = self._finder.places[site.layer], self._predicted(site)
             rows.append(response_row(site.layer, index, target, predicted, call=site.call, **measured))
         name = network or getattr(self.model, "name", type(self.model).__name__)
@@ -174,6 +175,10 @@ class ResponseStd(Probe):
         values: list[list[float]] = torch.stack([row.to(rows[0].device) for row in rows]).cpu().tolist()
         return values
 
+    def _resolves(self, site: Site, mean: float, std: float) -> bool:
+        accumulator = self._accumulators[site]
+        return not isinstance(accumulator, FastMoments) or accumulator.resolves(mean, std)
+
     def _predicted(self, site: Site) -> float:
         norm = self._finder.norms.get(site)
         return float("nan") if norm is None else batch_norm_std(self.model.get_submodule(norm))
@@ -193,9 +198,10 @@ class ResponseStd(Probe):
                     "and left out"
                 )
             if not self.exact and abs(mean) > WELL_CONDITIONED * std:
+                lost = "too much for sums of squares" if self._resolves(site, mean, std) else "so its std is not given"
                 notes.append(
-                    f"{site.layer}: |mean| is {abs(mean) / std if std else float('inf'):.3g} times the std, too much "
-                    "for single-precision sums; exact=True (--exact) measures it right"
+                    f"{site.layer}: |mean| is {abs(mean) / std if std else math.inf:.3g} times the std, {lost}; "
+                    "exact=True (--exact) measures it right"
                 )
             if unseen := self._finder.unseen.get(site):
                 notes.append(f"{site.layer}: {unseen} calls were not normalized as the others were, and not measured")

@@ -36,10 +36,14 @@ class FastMoments:
 
     Args:
         channel_dim: Dimension to keep; None takes all values as one set.
+
+    Attributes:
+        precision: The relative rounding error of the coarsest sums that were made.
     """
 
     def __init__(self, channel_dim: int | None = None) -> None:
         self.channel_dim = channel_dim
+        self.precision = 0.0
         self._channels = 1
         self._rows = 0
         self._used = 0
@@ -57,6 +61,7 @@ class FastMoments:
             self._imaginary = self._imaginary or FastMoments(self.channel_dim)
             self._imaginary.update(imaginary)
         x = summable(x)
+        self.precision = max(self.precision, torch.finfo(x.dtype if x.is_cpu else widest(x.device)).eps)
         if self.channel_dim is None:
             parts = memory_rows(x)
         else:
@@ -87,6 +92,10 @@ class FastMoments:
             self._join()
         assert self._total is not None
         return self._total if self._imaginary is None else complex_moments(self._total, self._imaginary.moments())
+
+    def resolves(self, mean: float, std: float) -> bool:
+        """Whether a std beside a mean is good to about a thousandth: the square of the mean takes its digits."""
+        return std == 0 or 16 * self.precision * (mean / std) ** 2 <= 1e-3
 
     def _row_sums(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         """Sum and norm of each row's finite values, and how many are not; None where that is known to be none."""
