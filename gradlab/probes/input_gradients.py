@@ -96,9 +96,12 @@ class InputGradients(Probe):
         images = args[0] if args else None
         if not isinstance(images, Tensor) or not images.is_floating_point() or images.ndim < 2:
             given = f"{images.dtype} {tuple(images.shape)}" if isinstance(images, Tensor) else type(images).__name__
+            remedy = "give it the inputs with the examples as the first of two dimensions or more"
+            if isinstance(images, Tensor) and not images.is_floating_point():
+                remedy = "of token ids there is no gradient: probe the part of the model that takes their embeddings"
             raise GradlabError(
-                f"input gradients need a batch of floating-point inputs as the model's first argument, not {given}; of "
-                "token ids there is no gradient: probe the part of the model that takes their embeddings"
+                "input gradients need a batch of floating-point inputs as the model's first argument, not "
+                f"{given}; {remedy}"
             )
         caller_wants_graph = torch.is_grad_enabled()
         contexts = ExitStack()
@@ -172,7 +175,10 @@ def _gradients(output: Any, run: _Pass) -> Tensor:
     count = len(run.source)
     if not isinstance(output, Tensor) or not output.is_floating_point() or output.ndim < 1 or len(output) != count:
         given = f"a tensor of shape {tuple(output.shape)}" if isinstance(output, Tensor) else type(output).__name__
-        raise GradlabError(f"input gradients need logits, a tensor with a row for each of {count} inputs, not {given}")
+        raise GradlabError(
+            f"input gradients need logits, a tensor with a row for each of {count} inputs, not {given}: probe a part "
+            "of the model that returns them, or a module of your own around it that does"
+        )
     if not output.requires_grad:
         raise GradlabError("the model's output does not depend on its input in a way that can be differentiated")
     if run.statistics is not None:

@@ -196,8 +196,9 @@ class ResponseGradients(StepProbe):
         found = [step.norms for step in steps if step.norms is not None]
         if not found and not any(step.lost for step in steps):
             raise GradlabError(
-                "the probe saw no gradient of a response: run model(x) and loss.backward() inside the `with` block, "
-                "with something that requires a gradient, and not inside a compiled function"
+                "the probe saw no gradient of a response of a measured layer: run model(x) and loss.backward() inside "
+                "the `with` block, with something that requires a gradient, and not inside a compiled function, or "
+                "choose layers that the model applies with layers="
             )
         norms = iter(torch.cat([norms.to(found[0].device) for norms in found]).tolist() if found else ())
         rows = []

@@ -163,8 +163,8 @@ class ResponseStd(Probe):
     def _measured_sites(self) -> list[Site]:
         if not self._accumulators:
             raise GradlabError(
-                "the probe saw no forward pass: run the model inside the `with` block, called as model(x) "
-                "and not inside a compiled function"
+                "the probe saw no forward pass of a measured layer: run the model inside the `with` block, called as "
+                "model(x) and not inside a compiled function, or choose layers that it applies with layers="
             )
         return list(self._accumulators)
 

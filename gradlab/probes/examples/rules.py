@@ -211,7 +211,7 @@ def _both(given: Mapping[str, Any], gradients: Mapping[str, Tensor], g: Tensor, 
         if not isinstance(operand, Tensor):
             continue
         place = layout.dim - (g.ndim - operand.ndim)
-        if 0 <= place < operand.ndim and operand.shape[place] != 1:
+        if layout.examples > 1 and 0 <= place < operand.ndim and operand.shape[place] != 1:
             # It has values of each example's own: the rule is for what all have in common.
             continue
         found[name] = _summed(gradient, operand, layout)
@@ -220,11 +220,14 @@ def _both(given: Mapping[str, Any], gradients: Mapping[str, Tensor], g: Tensor, 
 
 def _spread(given: Mapping[str, Any], g: Tensor, layout: Layout) -> Contributions | None:
     place = layout.dim - (g.ndim - given["input"].ndim)
-    return None if place >= 0 and given["input"].shape[place] != 1 else {"input": _summed(g, given["input"], layout)}
+    own = layout.examples > 1 and place >= 0 and given["input"].shape[place] != 1
+    return None if own else {"input": _summed(g, given["input"], layout)}
 
 
 def _summed(g: Tensor, operand: Tensor, layout: Layout) -> RowGradients:
     """The gradient of what was broadcast, by example: the sum over all dimensions that it was broadcast along."""
+    if layout.examples == 1:
+        return RowGradients(g.to(_at_least_single(g.dtype)).sum_to_size(operand.shape).reshape(1, -1))
     missing = g.ndim - operand.ndim
     dims = [
         dim
