@@ -290,7 +290,8 @@ def test_values_near_zero_have_no_sign():
 def frame_of(**ranks):
     samples = {
         name: [
-            [{"relative_effective_rank": value + shift, "mean_cosine": 1 - value - shift}] for shift in (-0.01, 0.01)
+            [{"relative_effective_rank": value + shift, "mean_cosine": 1 - value - shift}]
+            for shift in (-0.01, -0.002, 0.002, 0.01)
         ]
         for name, value in ranks.items()
     }
@@ -304,11 +305,18 @@ def frame_of(**ranks):
 
 def test_findings_hold_the_difference_against_its_error():
     lines = frame_of(plain20=0.9, resnet20=0.5, plain56=0.95, resnet56=0.94).findings()
-    assert lines[0].startswith("The input gradients of plain20@init are nearer to noise than those of resnet20@init: ")
-    assert "0.900 ± 0.010 against 0.500 ± 0.010" in lines[0]
-    assert "are as near to noise as those of resnet56@init" in lines[1]
-    assert lines[2].startswith("From 20 to 56 layers the relative effective rank of plainN@init rises: 0.900")
-    assert "resnetN@init rises: 0.500 ± 0.010 to 0.940 ± 0.010; mean cosine 0.500 ± 0.010 to 0.060" in lines[3]
+    assert lines[0] == (
+        "The input gradients of plain20@init are nearer to noise than those of resnet20@init by relative effective "
+        "rank and mean cosine: relative effective rank 0.900 (0.887 to 0.913) against 0.500 (0.487 to 0.513), mean cosine "
+        "0.100 (0.087 to 0.113) against 0.500 (0.487 to 0.513)."
+    )
+    assert lines[1].startswith("The input gradients of plain56@init are not told apart from those of resnet56@init: ")
+    assert lines[1].endswith(" Both ranks are near that of noise, the rank can hardly be larger and tells little.")
+    assert lines[2].startswith(
+        "From 20 to 56 layers, of plainN@init, the relative effective rank rises: 0.900 (0.887 to 0.913) to 0.950"
+    )
+    assert "the relative effective rank rises: 0.500" in lines[3]
+    assert "mean cosine falls: 0.500 (0.487 to 0.513) to 0.060" in lines[3]
     assert len(lines) == 4
 
 

@@ -14,7 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from gradlab.data import Batches, batches
 from gradlab.errors import GradlabError, UsageError
 from gradlab.experiments.device import device_name, pick_device
-from gradlab.experiments.responses import runner
+from gradlab.experiments.responses import near_chance, right_answers, runner
 from gradlab.experiments.subjects import (
     BatchNormMode,
     Progress,
@@ -165,11 +165,13 @@ def _measured(
     label = unique_label(label_of_all([variant for variant, _ in variants]), taken)
     samples: list[list[Sample]] = []
     total, done, left_out = stream.count * len(variants), 0, 0
+    right: list[int | None] = []
     for variant, images in variants:
         samples.append([])
-        for sample, missing in _samples(variant, label, images, settings):
+        for sample, missing, correct in _samples(variant, label, images, settings):
             samples[-1].append(sample)
             left_out += missing
+            right.append(correct)
             done += images.batch_size
             if progress is not None:
                 progress(label, done, total)
@@ -188,6 +190,14 @@ def _measured(
         "images": len(samples[0]) * stream.batch_size,
         "normalization": normalization,
     }
+    known = [correct for correct in right if correct is not None]
+    accuracy, classes = sum(known) / done, stream.dataset.classes
+    if is_trained(model) and classes and len(known) == len(right) and near_chance(accuracy, classes, done):
+        facts["near_chance"] = True
+        notes.append(
+            f"{label}: {accuracy:.1%} of the images are classified rightly, near chance: these weights are probably "
+            "not what their name says, or the normalization is not theirs; they are compared with no other"
+        )
     return InputGradientsResult.from_samples(
         label,
         samples,
@@ -201,25 +211,38 @@ def _measured(
     )
 
 
-def _samples(model: nn.Module, label: str, stream: Batches, settings: _Settings) -> Iterator[tuple[Sample, int]]:
-    """The statistics of every full batch, and how many of its gradients are left out."""
+def _samples(
+    model: nn.Module, label: str, stream: Batches, settings: _Settings
+) -> Iterator[tuple[Sample, int, int | None]]:
+    """The statistics of every full batch, how many of its gradients are left out, and how many outputs are right."""
     mode = settings.batch_norm(model)
     dtype = getattr(torch, settings.dtype)
     clone = runner(model, mode).to(stream.device, dtype)
     if stream.count < stream.batch_size:
         raise UsageError(f"{stream.count} images do not fill a batch of {stream.batch_size}")
-    for images, _ in stream:
+    for images, labels in stream:
         if len(images) < stream.batch_size:
             return
         images = images.to(dtype)
         statistics = batch_statistics(clone) if mode == "batch" else nullcontext()
         with torch.no_grad(), statistics, InputGradients(clone, norm_grad=settings.norm_grad) as probe:
-            forward(clone, label, images)
+            outputs = forward(clone, label, images)
         if not probe.samples:
             raise GradlabError(f"{label}: the input gradients of a batch are 0, NaN or infinite; try dtype float64")
         if mode == "batch":
             _fix_statistics(clone, label, images)
-        yield {**probe.samples[0], **_segment(clone, label, images, settings)}, probe.left_out
+        yield (
+            {**probe.samples[0], **_segment(clone, label, images, settings)},
+            probe.left_out,
+            _right(outputs, labels, stream.dataset.classes),
+        )
+
+
+def _right(outputs: Tensor, labels: Tensor | None, classes: int | None) -> int | None:
+    """How many outputs are largest at their label; None where there are no labels, or outputs of other classes."""
+    if labels is None or outputs.ndim != 2 or outputs.shape[1] != classes:
+        return None
+    return int(right_answers(outputs, labels).sum())
 
 
 def _segment(model: nn.Module, label: str, images: Tensor, settings: _Settings) -> Sample:

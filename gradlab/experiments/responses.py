@@ -131,7 +131,7 @@ def _measured(
 ) -> ResponsesResult:
     clone = runner(model, mode).to(stream.device)
     correct = loss = torch.zeros((), dtype=torch.float64, device=stream.device)
-    comparable, done = False, 0
+    comparable, done, finite = False, 0, True
     statistics = batch_statistics(clone) if mode == "batch" else nullcontext()
     # Not inference mode: its tensors do not tell whether something changed them in place.
     with torch.no_grad(), statistics, ResponseStd(clone, layers, exact=exact) as probe:
@@ -140,9 +140,10 @@ def _measured(
                 images = images.contiguous(memory_format=torch.channels_last)
             logits = forward(clone, label, images)
             done += len(images)
+            finite = finite and bool(images.isfinite().all())
             comparable = labels is not None and _same_classes(logits, stream)
             if labels is not None and comparable:
-                correct = correct + (logits.argmax(1) == labels).sum()
+                correct = correct + right_answers(logits, labels).sum()
                 loss = loss + nn.functional.cross_entropy(logits, labels, reduction="sum")
             if progress is not None:
                 progress(label, done, stream.count)
@@ -159,7 +160,11 @@ def _measured(
         "normalization": None if stream.normalization is None else str(stream.normalization),
         "accuracy": accuracy,
         "loss": loss.item() / stream.count if comparable else None,
-        "near_chance": accuracy is not None and is_trained(model) and near_chance(accuracy, classes, stream.count),
+        # Of images that hold NaN the answers say nothing of the weights.
+        "near_chance": accuracy is not None
+        and finite
+        and is_trained(model)
+        and near_chance(accuracy, classes, stream.count),
     }
     result.record["networks"] = [facts]
     result.notes += _warnings(model, label, facts, stream, normalize)
@@ -182,10 +187,7 @@ def runner(model: nn.Module, mode: BatchNormMode) -> nn.Module:
 
 def _predicted(model: nn.Module, label: str, layers: Selection) -> ResponsesResult:
     predicted, targets = predicted_response_std(model, layers), response_targets(model, layers).chosen
-    rows = [
-        response_row(layer, index, targets[layer], std)
-        for index, (layer, std) in enumerate(predicted.items(), 1)
-    ]
+    rows = [response_row(layer, index, targets[layer], std) for index, (layer, std) in enumerate(predicted.items(), 1)]
     notes = []
     if not is_trained(model):
         notes.append(f"{label}: running statistics are still 0 and 1, so the prediction says nothing of eval mode")
@@ -211,11 +213,18 @@ def _warnings(model: nn.Module, label: str, facts: dict[str, Any], stream: Batch
     return notes
 
 
+def right_answers(logits: Tensor, labels: Tensor) -> Tensor:
+    """Which outputs are largest at their label; one with NaN is no right answer, wherever its argmax is."""
+    return (logits.argmax(1) == labels) & ~logits.isnan().any(1)
+
+
 def near_chance(accuracy: float, classes: int, images: int) -> bool:
     """Whether an accuracy is one that a network which learnt nothing of this data may have.
 
-    Up to twice chance, or chance plus four standard errors where few images make that more.
+    Up to twice chance (of few classes halfway from chance to 1), or chance plus four standard errors where few images
+    make that more. So few that this passes halfway to 1 tell nothing of the weights.
     """
     chance = 1 / classes
     error: float = (chance * (1 - chance) / images) ** 0.5
-    return accuracy <= max(2 * chance, chance + 4 * error)
+    halfway = (1 + chance) / 2
+    return chance + 4 * error <= halfway and accuracy <= max(min(2 * chance, halfway), chance + 4 * error)

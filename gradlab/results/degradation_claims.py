@@ -2,108 +2,168 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
-from itertools import groupby
+from dataclasses import dataclass
+from itertools import combinations, groupby
 from typing import Any
 
 from gradlab.results.finding import Finding
+from gradlab.results.intervals import and_p, told_by
+from gradlab.stats.verdict import Comparison, Verdict, holm, trend_of_known
 
 _NAME = re.compile(r"(?P<family>plain|resnet)(?P<depth>\d+)(?P<suffix>.*)")
 _DEGRADATION = (
     "He et al. 2015, §1 and §4.2: a deeper plain net has the higher training error, a deeper residual net the lower. "
-    "Deepest against shallowest of one family and recipe; different from two standard errors on, the images of the "
-    "last epoch taken as independent."
+    "The slope of the error over depth, all depths of one family and recipe weighted by their errors; in one direction "
+    "where no two depths are told apart the other way."
 )
-_PAIR = (
-    "He et al. 2015, §4.2: residual nets train better than plain nets of equal depth. Of one recipe; different from "
-    "two standard errors on, the images of the last epoch taken as independent."
-)
+_PAIR = "He et al. 2015, §4.2: residual nets train better than plain nets of equal depth. Of one recipe."
 _VARIANT = (
     "Residual nets with other shortcuts, scales or units against the original of equal depth and recipe, as He et al. "
-    "2016, Tables 1 and 2, compare test errors. Here training errors, different from two standard errors on, the "
-    "images of the last epoch taken as independent."
+    "2016, Tables 1 and 2, compare test errors. Here training errors."
 )
+_IMAGES = "the images of the last epoch taken as independent; another seed may differ by more"
 _FAMILY = {"plain": "plain", "resnet": "residual"}
 
+Net = Mapping[str, Any]
 
-def claims(runs: Sequence[Mapping[str, Any]]) -> list[Finding]:
+
+@dataclass(frozen=True)
+class _Claim:
+    """A comparison, and the sentence that its verdict gives."""
+
+    nets: tuple[Net, ...]
+    comparison: Comparison
+    source: str
+
+    def finding(self, verdict: Verdict, together: Sequence[Comparison]) -> Finding:
+        """The sentence, with its rule."""
+        if self.source is _DEGRADATION:
+            sentence = _across_depth(self.nets, verdict)
+        else:
+            one, other = self.nets
+            sentence = (_against_plain if self.source is _PAIR else _against_original)(one, other, verdict)
+        test = f"the normal approximation to counts, {_IMAGES},"
+        return Finding(sentence, f"{self.source} {told_by(test, together)}{and_p(self.comparison, verdict)}")
+
+
+def claims(runs: Sequence[Net]) -> list[Finding]:
     """What the training errors of the last epoch say, in sentences with numbers.
 
-    Runs of one recipe and data are compared: within a family the deepest with the shallowest, and at each depth
-    the residual net with the plain one, and residual nets of other units with the original. Errors count as
-    different from two standard errors on, taking the images of the epoch as independent; what another seed would give
-    is not in that.
+    Runs of one recipe and data are compared: within a family the trend over all depths, at each depth the residual
+    net with the plain one, and residual nets of other units with the original. What another seed would give is not in
+    the errors. A run near chance, which has learnt next to nothing, is compared with none.
 
     Args:
-        runs: Of complete runs: network, error (a share), images (of the last epoch), key (recipe and data).
+        runs: Of complete runs: network, error (a share), images (of the last epoch), key (recipe and data), and
+            classes where they are known.
     """
-    nets = [{**run, **match.groupdict()} for run in runs if (match := _NAME.fullmatch(run["network"]))]
-    for net in nets:
-        net["depth"] = int(net["depth"])
-    sentences = []
+    named = [{**run, **match.groupdict()} for run in runs if (match := _NAME.fullmatch(run["network"]))]
+    nets = [{**net, "depth": int(net["depth"])} for net in named if _learnt(net)]
+    found = [*_trends(nets), *_pairs(nets), *_variants(nets)]
+    together = [one.comparison for one in found]
+    return [
+        *(one.finding(verdict, together) for one, verdict in zip(found, holm(together), strict=True)),
+        *_not_learnt([net for net in named if not _learnt(net)]),
+    ]
+
+
+def _trends(nets: list[dict[str, Any]]) -> list[_Claim]:
+    found = []
     for _, family in _groups(nets, lambda net: (str(net["key"]), net["suffix"], net["family"])):
         depths = sorted(family, key=lambda net: net["depth"])
         if len(depths) > 1:
-            sentences.append(Finding(_across_depth(depths), f"{_DEGRADATION} {_numbers(depths[0], depths[-1])}"))
+            found.append(_Claim(tuple(depths), _slope(depths), _DEGRADATION))
+    return found
+
+
+def _pairs(nets: list[dict[str, Any]]) -> list[_Claim]:
+    found = []
     for _, pair in _groups(nets, lambda net: (str(net["key"]), net["suffix"], net["depth"])):
         by_family = {net["family"]: net for net in pair}
         if len(by_family) == 2:
-            nets_of_depth = by_family["plain"], by_family["resnet"]
-            sentences.append(Finding(_against_plain(*nets_of_depth), f"{_PAIR} {_numbers(*nets_of_depth)}"))
+            found.append(_two(by_family["plain"], by_family["resnet"], _PAIR))
+    return found
+
+
+def _variants(nets: list[dict[str, Any]]) -> list[_Claim]:
+    found = []
     for _, depth in _groups(nets, lambda net: (str(net["key"]), net["depth"], net["family"])):
-        original, *variants = sorted(depth, key=lambda net: net["suffix"])
+        original, *others = sorted(depth, key=lambda net: net["suffix"])
         if original["suffix"] == "" and original["family"] == "resnet":
-            sentences += [
-                Finding(_against_original(original, net), f"{_VARIANT} {_numbers(original, net)}") for net in variants
-            ]
-    return sentences
+            found += [_two(original, net, _VARIANT) for net in others]
+    return found
 
 
-def _across_depth(nets: Sequence[Mapping[str, Any]]) -> str:
-    first, last = nets[0], nets[-1]
+def _two(one: Net, other: Net, source: str) -> _Claim:
+    """The other net's error less the one's."""
+    return _Claim((one, other), trend_of_known([0, 1], *_errors([one, other])), source)
+
+
+def _slope(nets: Sequence[Net]) -> Comparison:
+    """Of the error over depth."""
+    return trend_of_known([net["depth"] for net in nets], *_errors(nets))
+
+
+def _errors(nets: Sequence[Net]) -> tuple[list[float], list[float]]:
+    """Each net's error, and its standard error: above 0, so that errors of 0 can be compared."""
+    shares = [float(net["error"]) for net in nets]
+    variances = [max(p * (1 - p), 1 / net["images"]) / net["images"] for p, net in zip(shares, nets, strict=True)]
+    return shares, [math.sqrt(variance) for variance in variances]
+
+
+def _across_depth(nets: Sequence[Net], verdict: Verdict) -> str:
     errors = ", ".join(f"{_percent(net['error'])} ({net['depth']})" for net in nets)
-    start = f"{_FAMILY[last['family']].capitalize()} nets end with a training error of {errors}: "
-    worse, plain = _sign(last, first), last["family"] == "plain"
-    if worse == 0:
-        return f"{start}depths {first['depth']} and {last['depth']} cannot be told apart."
-    if worse > 0:
-        return f"{start}the deepest trains worse than the shallowest, which is degradation and no overfitting."
-    return f"{start}the deepest trains better than the shallowest, " + ("no degradation." if plain else "as it should.")
+    start = f"{_FAMILY[nets[0]['family']].capitalize()} nets end with a training error of {errors}: "
+    plain = nets[0]["family"] == "plain"
+    if verdict is Verdict.NOTHING:
+        return f"{start}nothing can be told."
+    if not verdict.speaks:
+        return f"{start}no trend over depth can be told."
+    pairs = [(a, b) for a, b in combinations(nets, 2) if a["depth"] < b["depth"]]
+    steps = holm([_slope(pair) for pair in pairs])
+    if any(step.speaks and step is not verdict for step in steps):
+        return f"{start}it does not change with depth in one direction."
+    if verdict is Verdict.LARGER:
+        return f"{start}deeper nets train worse, which is degradation and no overfitting."
+    return f"{start}deeper nets train better, " + ("no degradation." if plain else "as they should.")
 
 
-def _against_plain(plain: Mapping[str, Any], residual: Mapping[str, Any]) -> str:
-    verdict = {-1: "lower than", 0: "not to be told from", 1: "higher than"}[_sign(residual, plain)]
+def _against_plain(plain: Net, residual: Net, verdict: Verdict) -> str:
     return (
-        f"At depth {plain['depth']} the residual net's training error, {_percent(residual['error'])}, is {verdict} "
-        f"the plain net's, {_percent(plain['error'])}."
+        f"At depth {plain['depth']} the residual net's training error, {_percent(residual['error'])}, is "
+        f"{_than(verdict)} the plain net's, {_percent(plain['error'])}."
     )
 
 
-def _against_original(original: Mapping[str, Any], variant: Mapping[str, Any]) -> str:
-    verdict = {-1: "lower than", 0: "not to be told from", 1: "higher than"}[_sign(variant, original)]
+def _against_original(original: Net, variant: Net, verdict: Verdict) -> str:
     return (
-        f"{variant['network']} ends with a training error of {_percent(variant['error'])}, {verdict} that of "
+        f"{variant['network']} ends with a training error of {_percent(variant['error'])}, {_than(verdict)} that of "
         f"{original['network']}, {_percent(original['error'])}."
     )
 
 
-def _numbers(a: Mapping[str, Any], b: Mapping[str, Any]) -> str:
-    return (
-        f"Here {abs(a['error'] - b['error']) / _deviation(a, b):.1f} standard errors of {_percent(_deviation(a, b))}."
-    )
+def _than(verdict: Verdict) -> str:
+    return {Verdict.LARGER: "higher than", Verdict.SMALLER: "lower than"}.get(verdict, "not to be told from")
 
 
-def _deviation(a: Mapping[str, Any], b: Mapping[str, Any]) -> float:
-    """The standard error of the difference; above 0, so that errors of 0 can be compared."""
-    variance = sum(max(net["error"] * (1 - net["error"]), 1 / net["images"]) / net["images"] for net in (a, b))
-    return float(variance**0.5)
+def _learnt(net: Net) -> bool:
+    """Whether a net is right more often than twice as often as chance."""
+    classes = net.get("classes")
+    return not classes or 1 - net["error"] > min(2 / classes, (1 + 1 / classes) / 2)
 
 
-def _sign(a: Mapping[str, Any], b: Mapping[str, Any]) -> int:
-    """1 where a's error is the larger beyond chance, -1 where b's is, 0 between."""
-    difference = a["error"] - b["error"]
-    return 0 if abs(difference) <= 2 * _deviation(a, b) else 1 if difference > 0 else -1
+def _not_learnt(nets: Sequence[Net]) -> list[Finding]:
+    return [
+        Finding(
+            f"{net['network']} ends with a training error of {_percent(net['error'])}, near chance: it is compared "
+            "with no other.",
+            "A net that is right at most twice as often as chance has not learnt; of two classes, at most at 3/4.",
+        )
+        for net in nets
+    ]
 
 
 def _percent(share: float) -> str:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 import pandas as pd
 
-from gradlab.results.finding import Finding
+from gradlab.results.input_gradient_claims import claims
 from gradlab.results.result import Result
 from gradlab.results.tables import Formats
+from gradlab.stats.verdict import Estimate
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -32,8 +32,6 @@ TITLES = {
     "segment_lag1": "segment lag 1",
 }
 """The statistics of one number each, in the order of the table, and their titles."""
-
-_NAME = re.compile(r"(?P<prefix>.*?)(?P<family>plain|resnet)(?P<depth>\d+)(?P<suffix>.*)")
 
 
 class InputGradientsResult(Result):
@@ -151,69 +149,15 @@ class InputGradientsResult(Result):
             )
         return pd.DataFrame(rows)
 
+    def estimate(self, network: str, statistic: str = HEADLINE) -> Estimate:
+        """One statistic of one network: over its seeds, or over the batches of one set of weights."""
+        value, sem = self.value(network, statistic)
+        first = self.frame[self.frame["network"] == network].iloc[0]
+        return Estimate.mean(value, sem, int(first["seeds"] if first["seeds"] > 1 else first["batches"]))
+
     def findings(self) -> list[str]:
         """Plain against residual at every depth, each family against depth, and what is linear; computed."""
-        named = [(network, match) for network in self.networks if (match := _NAME.fullmatch(network))]
-        families: dict[tuple[str, ...], dict[int, str]] = {}
-        for network, match in named:
-            key = (match["family"], match["prefix"], match["suffix"])
-            families.setdefault(key, {})[int(match["depth"])] = network
-        return [*self._plain_against_residual(families), *self._by_depth(families), *self._linear()]
-
-    def _plain_against_residual(self, families: Mapping[tuple[str, ...], Mapping[int, str]]) -> list[Finding]:
-        sentences = []
-        for (family, prefix, suffix), plain in families.items():
-            if family != "plain":
-                continue
-            for (other, other_prefix, other_suffix), residual in families.items():
-                comparable = (other, other_prefix) == ("resnet", prefix)
-                if not comparable or _without_branches(other_suffix) != _without_branches(suffix):
-                    continue
-                for depth in sorted(plain.keys() & residual.keys()):
-                    sentences.append(self._pair(plain[depth], residual[depth]))
-        return sentences
-
-    def _pair(self, plain: str, residual: str) -> Finding:
-        statistics = (HEADLINE, "mean_cosine", "segment_lag1")
-        ranks, cosines, lags = ([self.value(network, s) for network in (plain, residual)] for s in statistics)
-        verdict = _compare(ranks[0], ranks[1], "nearer to noise than", "further from noise than", "as near to noise as")
-        return Finding(
-            f"The input gradients of {plain} are {verdict} those of {residual}: relative effective rank "
-            f"{_plus_minus(*ranks[0])} against {_plus_minus(*ranks[1])}, mean cosine {_plus_minus(*cosines[0])} "
-            f"against {_plus_minus(*cosines[1])}, autocorrelation between two images at lag 1 "
-            f"{_plus_minus(*lags[0])} against {_plus_minus(*lags[1])}.",
-            _rule("plain to residual", *ranks),
-        )
-
-    def _by_depth(self, families: Mapping[tuple[str, ...], Mapping[int, str]]) -> list[Finding]:
-        findings = []
-        for (family, prefix, suffix), by_depth in families.items():
-            if len(by_depth) < 2:
-                continue
-            shallow, deep = min(by_depth), max(by_depth)
-            ranks, cosines = (
-                [self.value(by_depth[depth], statistic) for depth in (deep, shallow)]
-                for statistic in (HEADLINE, "mean_cosine")
-            )
-            verdict = _compare(ranks[0], ranks[1], "rises", "falls", "does not change beyond its error")
-            sentence = (
-                f"From {shallow} to {deep} layers the relative effective rank of {prefix}{family}N{suffix} {verdict}: "
-                f"{_plus_minus(*ranks[1])} to {_plus_minus(*ranks[0])}; mean cosine {_plus_minus(*cosines[1])} to "
-                f"{_plus_minus(*cosines[0])}."
-            )
-            findings.append(Finding(sentence, _rule("deepest to shallowest", *ranks)))
-        return findings
-
-    def _linear(self) -> list[Finding]:
-        linear = self.frame[(self.frame["statistic"] == "mean_cosine") & (self.frame["theory"] == 1)]
-        return [
-            Finding(
-                f"{row.network} is a linear function as initialized: its input gradients are all equal (mean cosine "
-                f"{row.value:.6f}).",
-                "Looks-linear weights as initialized (Balduzzi et al. 2017, §5): the exact mean cosine is 1.",
-            )
-            for row in linear.itertuples()
-        ]
+        return [*claims(self.frame, self.record.get("networks", []), self.estimate)]
 
     def plot(self, ax: Axes | None = None, statistic: str = HEADLINE) -> Axes:
         """Draw a statistic against depth.
@@ -262,30 +206,6 @@ def _pooled(samples: Sequence[Sample]) -> tuple[np.ndarray, int]:
     constant = int((power == 0).sum())
     # Where all are constant, all have autocorrelation 1.
     return np.average(acf, axis=0, weights=power if power.any() else None), constant
-
-
-def _without_branches(suffix: str) -> str:
-    """A name's suffix without what only residual branches have: shortcut option and β."""
-    return re.sub(r"^-[ABC]|-beta=[^@]*", "", suffix)
-
-
-def _compare(one: tuple[float, float], other: tuple[float, float], more: str, less: str, equal: str) -> str:
-    """The words for a difference: more than three standard errors, or any where no error is known."""
-    difference, error = one[0] - other[0], math.hypot(one[1], other[1])
-    if abs(difference) <= 3 * error:
-        return equal
-    return more if difference > 0 else less
-
-
-def _rule(between: str, one: tuple[float, float], other: tuple[float, float]) -> str:
-    """The condition in `_compare`, with the numbers that met it."""
-    what = f"Relative effective rank (Balduzzi et al. 2017, §1), {between}: the difference"
-    difference, error = one[0] - other[0], math.hypot(one[1], other[1])
-    size = f"{abs(difference):.3f}"
-    if math.isnan(error):
-        return f"{what}, {size}; no error is known, so any difference counts."
-    place = "within" if abs(difference) <= 3 * error else "beyond"
-    return f"{what}, {size}, is {place} three standard errors, {3 * error:.3f}."
 
 
 def _plus_minus(value: float, sem: float) -> str:

@@ -43,6 +43,9 @@ PAPER_TEST_ERROR = {
 }
 """Test error in percent on CIFAR-10, He et al. 2015, Table 6; of other shortcuts and units, He et al. 2016."""
 
+CLASSES = {"cifar10": 10, "cifar100": 100}
+"""Of the data that a run names."""
+
 _FACTS = ("recipe", "steps", "complete", "arithmetic", "initial_weights", "digest", "device", "versions")
 
 
@@ -134,7 +137,7 @@ class TrainingResult(Result):
         return super().save(folder, formats, tables)
 
     def findings(self) -> list[str]:
-        """Whether deeper nets have the higher training error, by family; computed, not canned."""
+        """The trend of training errors over depth, by family, and who trains better; computed, not canned."""
         rows = []
         for network in self.networks:
             facts = self.facts(network)
@@ -142,7 +145,9 @@ class TrainingResult(Result):
                 last = by_epoch(self.frame[self.frame["network"] == network]).iloc[-1]
                 images = int(last["steps"] * facts["batch_size"])
                 key = (facts["recipe"], facts["data"])
-                rows.append({"network": network, "error": last["train_error"], "images": images, "key": key})
+                classes = facts.get("classes", CLASSES.get(facts["data"]))
+                row = {"network": network, "error": last["train_error"], "images": images, "key": key}
+                rows.append(row | {"classes": classes})
         return [*claims(rows)]
 
     def plot(self, ax: Axes | None = None) -> Axes:

@@ -8,6 +8,7 @@ import pytest
 
 import gradlab as gl
 from gradlab.results.degradation_claims import claims
+from gradlab.results.finding import rule_of
 from gradlab.results.growing import read_growing
 from gradlab.results.training import by_epoch
 from gradlab.training import PRESETS
@@ -22,11 +23,11 @@ def run(network: str, error: float, images: int = 50_000, key: str = "same") -> 
 def test_degradation_is_seen_and_its_reverse() -> None:
     said = claims([run("plain56", 0.2), run("plain20", 0.1), run("resnet20", 0.09), run("resnet56", 0.05)])
     assert said[0] == (
-        "Plain nets end with a training error of 10.00% (20), 20.00% (56): the deepest trains worse than the "
-        "shallowest, which is degradation and no overfitting."
+        "Plain nets end with a training error of 10.00% (20), 20.00% (56): deeper nets train worse, which is "
+        "degradation and no overfitting."
     )
     assert "Residual nets" in said[1]
-    assert said[1].endswith("the deepest trains better than the shallowest, as it should.")
+    assert said[1].endswith("deeper nets train better, as they should.")
     assert said[2:] == [
         "At depth 20 the residual net's training error, 9.00%, is lower than the plain net's, 10.00%.",
         "At depth 56 the residual net's training error, 5.00%, is lower than the plain net's, 20.00%.",
@@ -41,10 +42,32 @@ def test_variants_are_held_against_the_original() -> None:
     ]
 
 
-@pytest.mark.parametrize(("images", "verdict"), [(50_000, "worse"), (1_000, "cannot be told apart")])
-def test_two_standard_errors_decide(images: int, verdict: str) -> None:
+@pytest.mark.parametrize(("images", "verdict"), [(50_000, "worse"), (1_000, "no trend over depth can be told")])
+def test_standard_errors_decide(images: int, verdict: str) -> None:
     # Of 50,000 images 0.2 % is the standard error of a difference at 10 %, of 1,000 images 1.4 %.
     assert verdict in claims([run("plain20", 0.10, images), run("plain56", 0.11, images)])[0]
+
+
+def test_the_trend_is_over_all_depths() -> None:
+    errors = {20: 0.10, 32: 0.11, 44: 0.12, 56: 0.13, 110: 0.10}
+    (said,) = claims([run(f"plain{depth}", error) for depth, error in errors.items()])
+    assert "worse" not in said
+    assert "better" not in said
+    errors = {20: 0.10, 32: 0.14, 56: 0.12, 110: 0.2}
+    (said,) = claims([run(f"plain{depth}", error) for depth, error in errors.items()])
+    assert said.endswith("it does not change with depth in one direction.")
+    errors = {20: 0.100, 32: 0.1005, 56: 0.11, 110: 0.13}
+    (said,) = claims([run(f"plain{depth}", error) for depth, error in errors.items()])
+    assert said.endswith("deeper nets train worse, which is degradation and no overfitting.")
+    assert "falsely in at most 1%" in rule_of(said)
+
+
+def test_a_run_near_chance_is_compared_with_none() -> None:
+    runs = [run("plain20", 0.1), run("plain56", 0.2), run("plain110", 0.88)]
+    trend, chance = claims([one | {"classes": 10} for one in runs])
+    assert "88" not in trend
+    assert chance == "plain110 ends with a training error of 88.00%, near chance: it is compared with no other."
+    assert len(claims([one | {"classes": 10} for one in runs[1:]])) == 1
 
 
 def test_only_runs_of_one_recipe_are_compared() -> None:
