@@ -2,7 +2,7 @@
 
 from gradlab.checkpoints.choosing import StateDict, split_key, state_dicts
 from gradlab.checkpoints.digests import file_digest, weights_digest
-from gradlab.checkpoints.files import encode_checkpoint, read_checkpoint, read_content, save_checkpoint
+from gradlab.checkpoints.files import encode_checkpoint, read_checkpoint, read_content, read_torch_file, save_checkpoint
 from gradlab.checkpoints.fitting import bare, own_names
 from gradlab.checkpoints.loading import Loaded, load_weights
 
@@ -16,6 +16,7 @@ __all__ = [
     "own_names",
     "read_checkpoint",
     "read_content",
+    "read_torch_file",
     "save_checkpoint",
     "split_key",
     "state_dicts",

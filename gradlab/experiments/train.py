@@ -26,13 +26,15 @@ from gradlab.training import (
     Status,
     TensorBoard,
     Trainer,
+    check_run,
+    check_tables,
     load_split,
     preset,
     read_training_checkpoint,
     require_tensorboard,
 )
 from gradlab.training.images import Split
-from gradlab.training.run_folder import CHECKPOINT, DYNAMICS
+from gradlab.training.run_folder import CHECKPOINT, DYNAMICS, METRICS
 
 _MADE_ANYWHERE = ("torch", "device", "arithmetic", "compiled")
 """What may differ in a run that goes on, and is said."""
@@ -89,6 +91,7 @@ def train(
     """
     recipe = preset(recipe) if isinstance(recipe, str) else recipe
     recording = Recording((record,) if isinstance(record, str) else tuple(record), every)
+    check_run(seed, checkpoint_every, test_every)
     if log == "tensorboard":
         require_tensorboard()
     elif log is not None:
@@ -138,9 +141,11 @@ def train(
         earlier = float(before.get("wall_seconds", 0.0))
         facts = {**facts, "resumed": resumed, "steps": trainer.steps, "complete": False, "notes": changes}
         if trainer.step < trainer.steps:
-            folder.write_record({**facts, "wall_seconds": earlier})
             # The tables of another folder stay there.
             lengths = content["lengths"] if content is not None and own else {}
+            written = (METRICS, DYNAMICS) if recording.what else (METRICS,)
+            check_tables(folder.path, {table: lengths.get(table, 0) for table in written})
+            folder.write_record({**facts, "wall_seconds": earlier})
             with _watched(trainer, folder, recording, log, lengths.get(DYNAMICS, 0), observe) as watching:
                 try:
                     trainer.run(

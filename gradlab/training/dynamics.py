@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -12,7 +14,7 @@ from torch import nn
 
 from gradlab.errors import UsageError
 from gradlab.probes import ParameterGradients, ResponseStd, log_spaced
-from gradlab.probes.hooks import unwrap
+from gradlab.probes.hooks import RUNS_EAGERLY, unwrap
 from gradlab.training.run_folder import DYNAMICS, GrowingTable
 
 COLUMNS = ("step", "layer", "statistic", "value")
@@ -101,7 +103,10 @@ class DynamicsRecorder:
         responses = gradients = None
         with ExitStack() as stack:
             if "responses" in self.recording.what:
-                # Of the module within: a probe warns of a compiled one, and here that it runs eagerly is meant.
+                # Of the module within: a probe warns of a compiled one, and of a compiled caller; that it runs eagerly
+                # is meant here.
+                stack.enter_context(warnings.catch_warnings())
+                warnings.filterwarnings("ignore", message=f".*{re.escape(RUNS_EAGERLY.partition(':')[2])}")
                 responses = stack.enter_context(ResponseStd(unwrap(self.network)))
             if "gradients" in self.recording.what:
                 gradients = stack.enter_context(ParameterGradients(self.network))

@@ -94,7 +94,7 @@ def load_split(data: str, normalization: str, validation: int = 0) -> Split:
         )
     train_name, test_name = _PARTS.get(data, (f"{data}:train", data))
     train, labels = _labelled(train_name)
-    if validation >= len(train):
+    if not 0 <= validation < len(train):
         raise UsageError(f"{validation:,} of {len(train):,} training images cannot be held out")
     if validation:
         test, test_labels = train[-validation:], labels[-validation:]

@@ -8,6 +8,16 @@ from typing import Any, Literal
 
 from gradlab.errors import UsageError
 
+_WHOLE = {
+    "epochs": (1, 1_000_000),
+    "iterations": (1, 1_000_000_000),
+    "batch_size": (2, 1_000_000),
+    "padding": (0, 64),
+    "validation": (0, 1_000_000_000),
+    "warm_up_depth": (0, 1_000_000),
+}
+"""Bounds of a recipe's whole numbers, far beyond what is meant: a slip of the hand is a sentence and no hang."""
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -59,18 +69,17 @@ class Recipe:
     def __post_init__(self) -> None:
         if (self.epochs is None) == (self.iterations is None):
             raise UsageError("a training is as long as its epochs or its iterations say: give one of the two")
-        least = {"epochs": 1, "iterations": 1, "batch_size": 2, "padding": 0, "validation": 0, "warm_up_depth": 0}
-        for name, value in least.items():
-            given = getattr(self, name)
-            if given is not None and given < value:
-                raise UsageError(f"{name.replace('_', ' ')} must be at least {value}; got {given}")
-        if not 0 < self.learning_rate < float("inf") or not 0 < self.warm_up_rate < float("inf"):
-            raise UsageError(f"a learning rate is a number above 0; got {self.learning_rate}")
+        for name, (least, most) in _WHOLE.items():
+            if (given := getattr(self, name)) is not None:
+                check_whole(name.replace("_", " "), given, least, most)
+        for name in ("learning_rate", "warm_up_rate"):
+            if not 0 < getattr(self, name) < float("inf"):
+                raise UsageError(f"a learning rate is a number above 0; got {getattr(self, name)}")
         for name in ("momentum", "label_smoothing"):
             if not 0 <= getattr(self, name) < 1:
                 raise UsageError(f"{name.replace('_', ' ')} is from 0 to below 1; got {getattr(self, name)}")
-        if self.weight_decay < 0:
-            raise UsageError(f"weight decay is at least 0; got {self.weight_decay}")
+        if not 0 <= self.weight_decay < float("inf"):
+            raise UsageError(f"weight decay is at least 0 and finite; got {self.weight_decay}")
         for name, choices in (("schedule", ("steps", "one-cycle")), ("amp", ("auto", "bf16", "off"))):
             if getattr(self, name) not in choices:
                 raise UsageError(f"{name} is {' or '.join(choices)}, not {getattr(self, name)!r}")
@@ -123,6 +132,33 @@ class Recipe:
     def __str__(self) -> str:
         length = f"{self.epochs} epochs" if self.epochs else f"{self.iterations:,} iterations"
         return f"{self.preset}, {length}, batch {self.batch_size}, learning rate {self.learning_rate:g}"
+
+
+def check_whole(name: str, given: object, least: int, most: int) -> None:
+    """Hold a whole number against its bounds.
+
+    Raises:
+        UsageError: When it is none, or beyond them.
+    """
+    if not isinstance(given, int) or isinstance(given, bool) or not least <= given <= most:
+        bound = f"at least {least}" if isinstance(given, int) and given < least else f"from {least} to {most:,}"
+        # A number of thousands of digits cannot even be written.
+        long = isinstance(given, int) and abs(given) >= 10**40
+        raise UsageError(
+            f"{name} must be {bound}; got {'a number of more than 40 digits' if long else repr(given)[:60]}"
+        )
+
+
+def check_run(seed: int, checkpoint_every: int, test_every: int | None = None) -> None:
+    """Hold what a run has beside its recipe against bounds.
+
+    Raises:
+        UsageError: For a seed that is none of torch's, or steps between checkpoints or tests below 1.
+    """
+    check_whole("seed", seed, 0, 2**63 - 1)
+    check_whole("checkpoint every", checkpoint_every, 1, 1_000_000_000)
+    if test_every is not None:
+        check_whole("test every", test_every, 1, 1_000_000_000)
 
 
 PRESETS = {

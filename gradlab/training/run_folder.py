@@ -13,7 +13,7 @@ from typing import Any, Self
 import torch
 
 from gradlab.errors import GradlabError, UsageError
-from gradlab.results.files import prepare_folder, write_atomically
+from gradlab.results.files import prepare_folder, read_text, write_atomically
 
 CHECKPOINT = "checkpoint.pt"
 METRICS = "metrics.csv"
@@ -40,7 +40,13 @@ class RunFolder:
 
     def __enter__(self) -> Self:
         prepare_folder(self.path)
-        lock = (self.path / ".lock").open("a")
+        name = self.path / ".lock"
+        if name.is_symlink() or (name.exists() and not name.is_file()):
+            raise UsageError(f"{name} is no regular file: remove it, or give another folder")
+        try:
+            lock = name.open("a", encoding="utf-8")
+        except OSError as error:
+            raise GradlabError(f"cannot write {name}: {error.strerror}") from None
         try:
             _lock(lock)
         except OSError:
@@ -68,30 +74,38 @@ class RunFolder:
         write_atomically(self.path / RECORD, (text + "\n").encode())
 
     def record(self) -> dict[str, Any]:
-        """How the run was made, as far as that was written."""
+        """How the run was made, as far as that was written; empty where it is no record of a run."""
         try:
-            record: dict[str, Any] = json.loads((self.path / RECORD).read_text())
-        except (OSError, ValueError):
+            record = json.loads(read_text(self.path / RECORD))
+        except (OSError, ValueError, RecursionError):
             return {}
-        return record
+        if not isinstance(record, dict) or not isinstance(record.get("resumed", []), list):
+            return {}
+        seconds = record.get("wall_seconds", 0.0)
+        return record if isinstance(seconds, int | float) else {**record, "wall_seconds": 0.0}
 
 
-def read_training_checkpoint(path: Path) -> dict[str, Any]:
-    """A training's checkpoint, on the CPU.
+def check_tables(folder: Path, lengths: Mapping[str, int]) -> None:
+    """Make sure that a run's tables have what they had when its checkpoint was written.
+
+    Args:
+        folder: Of the run.
+        lengths: Bytes of each table then, by file name; 0 begins anew.
 
     Raises:
-        GradlabError: When it is damaged or none of a training.
+        UsageError: When one is missing or shorter: its rows would be lost without a word.
     """
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise UsageError(f"{path} does not exist") from None
-    except Exception as error:  # torch, pickle and zipfile raise kinds of their own for what they cannot read
-        reason = str(error).split("\n")[0]
-        raise GradlabError(f"{path} is no whole checkpoint: {reason}") from None
-    if not isinstance(content, dict) or not {"model", "optimizer", "step", "config"} <= content.keys():
-        raise UsageError(f"{path} holds weights alone and no training to go on with")
-    return content
+    for name, length in lengths.items():
+        path = folder / name
+        if path.exists() and not path.is_file():
+            raise UsageError(f"{path} is no regular file, and the run's table is to be written there")
+        there = path.stat().st_size if path.exists() else 0
+        if length and there < length:
+            raise UsageError(
+                f"{path} {'is missing' if not path.exists() else f'has {there:,} bytes'}, and had {length:,} when the "
+                "checkpoint was written: put it back, or go on in a new folder with --resume and --out, whose tables "
+                "begin there"
+            )
 
 
 class GrowingTable:
@@ -101,16 +115,38 @@ class GrowingTable:
         path: The file.
         columns: Of the table; written when the file begins.
         length: Bytes to keep of the file that is there; 0 begins anew.
+
+    Raises:
+        UsageError: When the file that is there is none of this table's, or shorter.
+        GradlabError: When it cannot be written.
     """
 
     def __init__(self, path: Path, columns: Iterable[str], length: int = 0) -> None:
         self._columns = list(columns)
         self._path = path
-        self._file = path.open("r+b" if path.exists() and length else "w+b")
+        check_tables(path.parent, {path.name: length})
+        try:
+            self._file = path.open("r+b" if length else "w+b")
+        except OSError as error:
+            raise GradlabError(f"cannot write {path}: {error.strerror}") from None
+        if length:
+            self._check_content(length)
         self._file.truncate(length)
         self._file.seek(0, os.SEEK_END)
         if not length:
             self._write([dict(zip(self._columns, self._columns, strict=True))])
+
+    def _check_content(self, length: int) -> None:
+        """Make sure that what is kept begins with the columns and ends with a line."""
+        header = (",".join(self._columns) + "\n").encode()
+        begins = self._file.read(len(header)) == header
+        self._file.seek(length - 1)
+        if not begins or self._file.read(1) != b"\n":
+            self._file.close()
+            raise UsageError(
+                f"{self._path} is not the table that this run wrote: put that back, or go on in a new folder with "
+                "--resume and --out"
+            )
 
     @property
     def length(self) -> int:

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gradlab.checkpoints.wording import reason
 from gradlab.errors import GradlabError
 from gradlab.results.training import COLUMNS
 from gradlab.training.arithmetic import Arithmetic
@@ -22,6 +23,7 @@ from gradlab.training.images import Split
 from gradlab.training.interruption import Interrupted, StopRequest
 from gradlab.training.recipe import Recipe
 from gradlab.training.run_folder import METRICS, GrowingTable, RunFolder
+from gradlab.training.saved import check_optimizer
 
 LOOK_EVERY = 100
 """Steps between two looks at the training loss, each a wait for the device."""
@@ -190,16 +192,24 @@ class Trainer:
         self.step += 1
 
     def restore(self, content: dict[str, Any]) -> None:
-        """Go on from a checkpoint's content, as if never stopped."""
-        self.model.load_state_dict(content["model"])
-        self.optimizer.load_state_dict(content["optimizer"])
+        """Go on from a checkpoint's content, as if never stopped.
+
+        Raises:
+            GradlabError: When it is none of this network and optimizer.
+        """
+        try:
+            check_optimizer(self.optimizer.state_dict(), content["optimizer"])
+            self.model.load_state_dict(content["model"])
+            self.optimizer.load_state_dict(content["optimizer"])
+            window = content["window"]
+            self._filled = len(window)
+            self._window[: self._filled] = window.to(self._window)
+            torch.set_rng_state(content["random"]["cpu"])
+            if self.arithmetic.device.type == "cuda" and "cuda" in content["random"]:
+                torch.cuda.set_rng_state(content["random"]["cuda"], self.arithmetic.device)
+        except Exception as error:  # torch raises anything for a state that is none of its own
+            raise GradlabError(f"the checkpoint is none of this training: {reason(error)}") from None
         self.step, self.warming_up = content["step"], content["warming_up"]
-        window = content["window"]
-        self._filled = len(window)
-        self._window[: self._filled] = window.to(self._window)
-        torch.set_rng_state(content["random"]["cpu"])
-        if self.arithmetic.device.type == "cuda" and "cuda" in content["random"]:
-            torch.cuda.set_rng_state(content["random"]["cuda"], self.arithmetic.device)
 
     def _forward_backward(self) -> None:
         epoch, place = divmod(self.step, self.epoch_steps)

@@ -73,6 +73,8 @@ def test_what_is_recorded_is_what_a_loop_by_hand_sees(whole: Path, noise: str) -
         if isinstance(module, torch.nn.BatchNorm2d):
             module.register_forward_hook(lambda _, args, output: stds.append(output.detach().std(correction=0).item()))
     logits = model(crop_and_flip(images, 4, plan.offsets[:32], plan.mirrored[:32]))
+    # The classifier's response has no normalization behind it.
+    stds.append(logits.detach().std(correction=0).item())
     F.cross_entropy(logits, labels).backward()
 
     responses = [value for (_, statistic), value in recorded.items() if statistic == "response_std"]
