@@ -20,23 +20,27 @@ BELOW = {
     "errors": set(),
     "assets": set(),
     "zoo": set(),
-    "stats": {"errors"},
+    "theory": set(),
+    "stats": {"errors", "theory"},
     "plots": {"errors"},
     "models": {"errors"},
-    "results": {"errors", "stats", "plots"},
+    "results": {"errors", "stats", "plots", "theory"},
     "normalization": {"errors", "assets"},
-    "datasets": {"errors", "assets"},
+    "array_files": {"errors"},
+    "image_files": {"errors"},
+    "datasets": {"errors", "assets", "array_files", "image_files"},
     "data": {"errors", "datasets", "normalization"},
     "checkpoints": {"errors", "models", "results"},
     "hub": {"errors", "checkpoints"},
     "networks": {"errors", "models", "normalization", "checkpoints", "hub", "zoo"},
-    "probes": {"errors", "models", "results", "stats"},
+    "probes": {"errors", "models", "results", "stats", "theory"},
     "callbacks": {"errors", "probes", "results"},
 }
 BELOW["training"] = {"errors", "models", "results", "normalization", "datasets", "checkpoints", "probes"}
 BELOW["experiments"] = {*BELOW}
 BELOW["reporting"] = {"errors", "results"}
 BELOW["gallery"] = {*BELOW}
+HEAVY = {"torch", "matplotlib", "pandas", "numpy", "scipy"}
 # Libraries that a part must not know.
 FOREIGN = {
     "stats": {"matplotlib", "pandas", "torchvision"},
@@ -67,6 +71,11 @@ def test_imports_run_downward(path: Path) -> None:
     assert "cli" not in {n.split(".")[0] for n in imported(path)}
 
 
+@pytest.mark.parametrize("path", sorted((PACKAGE / "theory").glob("*.py")), ids=lambda p: p.name)
+def test_theory_imports_torch_and_scipy_only(path: Path) -> None:
+    assert {n.split(".")[0] for n in imported(path)} <= {"gradlab", "torch", "scipy", *sys.stdlib_module_names}
+
+
 @pytest.mark.parametrize("path", sorted((ROOT / "cli").glob("*.py")), ids=lambda p: p.name)
 def test_the_command_line_only_parses_calls_and_prints(path: Path) -> None:
     assert not {n.split(".")[0] for n in imported(path)} & {"torch", "matplotlib", "pandas", "numpy"}
@@ -83,7 +92,7 @@ def test_files_are_short() -> None:
 
 @pytest.mark.parametrize("code", ["import gradlab", "import gradlab.cli", "import gradlab as gl; dir(gl)"])
 def test_nothing_heavy_is_loaded_before_it_is_used(code: str) -> None:
-    check = f"{code}; import sys; print(sorted({{'torch', 'matplotlib', 'pandas', 'numpy'}} & set(sys.modules)))"
+    check = f"{code}; import sys; print(sorted({HEAVY} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 
@@ -93,7 +102,7 @@ def test_help_loads_nothing_heavy() -> None:
         "import sys; sys.argv = ['gradlab', '--help']\n"
         "from gradlab.cli import app\n"
         "try:\n    app()\nexcept SystemExit:\n    pass\n"
-        "print(sorted({'torch', 'matplotlib', 'pandas'} & set(sys.modules)))"
+        f"print(sorted({HEAVY} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip().endswith("[]")

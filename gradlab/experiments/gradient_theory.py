@@ -11,7 +11,7 @@ from gradlab.experiments.subjects import BatchNormMode, is_trained
 from gradlab.models import Architecture, is_mlp, parse_mlp, parse_name
 from gradlab.models.external import is_external
 from gradlab.results.gradient_claims import CLAIMS, Claim
-from gradlab.stats import (
+from gradlab.theory import (
     batch_norm_relu_growth,
     he_growth,
     rectified_residual_gradient_moments,

@@ -9,7 +9,6 @@ from typing import Any, get_args
 import pandas as pd
 import torch
 
-from gradlab import stats
 from gradlab.errors import UsageError
 from gradlab.experiments.device import device_name, pick_device
 from gradlab.experiments.shatter_rows import Row, acf_rows, acf_theory, decay_rows, layer_rows, summary_rows
@@ -17,6 +16,7 @@ from gradlab.experiments.shatter_run import FamilyRun, NormGrad, Settings, run_f
 from gradlab.models import Family, parse_family
 from gradlab.models.mlp import CENTER_UP_TO, Init
 from gradlab.results import ShatterResult, Stopwatch, make_record
+from gradlab.theory import brown_noise_acf, white_noise_acf
 
 FAMILIES = ("ff", "resnet", "resnet-beta=0.1", "ll")
 Progress = Callable[[str, int, int], None]
@@ -141,8 +141,8 @@ def one_thread() -> Iterator[int]:
 def noise_acfs(points: int, lags: int) -> dict[str, list[float]]:
     """Expected autocorrelation of brown and white noise."""
     return {
-        "brown": stats.brown_noise_acf(points, lags).tolist(),
-        "white": stats.white_noise_acf(points, lags).tolist(),
+        "brown": brown_noise_acf(points, lags).tolist(),
+        "white": white_noise_acf(points, lags).tolist(),
     }
 
 

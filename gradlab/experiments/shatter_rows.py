@@ -12,6 +12,14 @@ from torch import Tensor
 from gradlab import stats
 from gradlab.experiments.shatter_run import FamilyRun, Settings
 from gradlab.models import Family
+from gradlab.theory import (
+    expected_autocorrelation,
+    feedforward_gradient_kernel,
+    feedforward_law,
+    normalized_residual_law,
+    paper_asymptote,
+    residual_law,
+)
 
 FIT_FROM = 8
 """Fits of a decay start at this layer or at an eighth of the depth, whichever is deeper."""
@@ -140,11 +148,11 @@ def acf_theory(family: Family, depth: int, settings: Settings, lags: int) -> Ten
         return torch.ones(lags + 1, dtype=torch.float64)
     if not _has_kernel(family, depth, settings):
         return None
-    return stats.expected_autocorrelation(_kernel(family, depth, settings.x), lags)
+    return expected_autocorrelation(_kernel(family, depth, settings.x), lags)
 
 
 def law(family: Family, depth: Tensor, x: Tensor) -> Tensor:
-    """The law of independent coin flips that applies to a family: see `gradlab.stats.coin_flip`.
+    """The law of independent coin flips that applies to a family: see `gradlab.theory.coin_flip`.
 
     A residual net starts with the variance that its stem Vx + b, V, b ~ N(0, 1), has over the line: 4/3 on the
     paper's, not 1. While β²L is small beside it, that decides how fast correlation falls.
@@ -152,20 +160,20 @@ def law(family: Family, depth: Tensor, x: Tensor) -> Tensor:
     if family.kind == "ll":
         return torch.ones(depth.shape, dtype=torch.float64)
     if family.kind == "ff":
-        return stats.feedforward_law(depth)
+        return feedforward_law(depth)
     if family.norm == "bn":
         stem = x.var(correction=0).item()
-        return stats.normalized_residual_law(depth, family.beta, centred=True, stem=stem)
+        return normalized_residual_law(depth, family.beta, centred=True, stem=stem)
     if family.norm == "rms":
         stem = x.square().mean().item() + family.bias
-        return stats.normalized_residual_law(depth, family.beta, stem=stem)
-    return stats.residual_law(depth, family.beta)
+        return normalized_residual_law(depth, family.beta, stem=stem)
+    return residual_law(depth, family.beta)
 
 
 def asymptote(family: Family, depth: Tensor) -> Tensor:
     """1/(β√L), as the paper quotes it for residual nets with normalization; NaN for others."""
     normalized = family.kind == "resnet" and family.norm in ("bn", "rms")
-    quoted = stats.paper_asymptote(depth, family.beta)
+    quoted = paper_asymptote(depth, family.beta)
     return quoted if normalized else torch.full_like(quoted, math.nan)
 
 
@@ -176,7 +184,7 @@ def _has_kernel(family: Family, depth: int, settings: Settings) -> bool:
 
 
 def _kernel(family: Family, depth: int, x: Tensor) -> Tensor:
-    return stats.feedforward_gradient_kernel(x, depth, "center" if family.norm == "center" else "none", family.bias)
+    return feedforward_gradient_kernel(x, depth, "center" if family.norm == "center" else "none", family.bias)
 
 
 def _pair_theory(family: Family, depth: int, settings: Settings) -> float:

@@ -12,7 +12,7 @@ from gradlab.probes.finder import Part, ResponseFinder, Site
 from gradlab.probes.hooks import unwrap
 from gradlab.probes.selection import Selection, paper_layers
 from gradlab.probes.targets import response_targets
-from gradlab.stats import normalized_response_std
+from gradlab.theory import normalized_response_std
 
 
 def batch_norm_std(norm: nn.Module) -> float:
@@ -28,7 +28,7 @@ def predicted_response_std(
     """Predict the response std of every layer that batch normalization follows, without any data.
 
     √(mean_c γ_c²·v_c/(v_c + ε) + Var_c β_c), with v_c the running variance: see
-    `gradlab.stats.normalized_response_std`. Which normalization follows which layer is found by running a
+    `gradlab.theory.normalized_response_std`. Which normalization follows which layer is found by running a
     copy of the model that has shapes but no values.
 
     Args:

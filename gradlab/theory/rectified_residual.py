@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from gradlab.stats.gradient_growth import batch_norm_relu_growth
+from gradlab.theory.gradient_growth import batch_norm_relu_growth
 
 CELLS_PER_STEP = 20
 """Cells of the grid for one standard deviation of a branch: the moments are then good to some 1e-3."""

@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from gradlab.stats.arc_cosine import kappa0, kappa0_slope, kappa1
+from gradlab.theory.arc_cosine import kappa0, kappa0_slope, kappa1
 
 
 def feedforward_gradient_kernel(

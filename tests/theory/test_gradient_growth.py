@@ -1,13 +1,12 @@
-"""Laws of gradient growth against closed forms, simulated networks and brute-force least squares."""
+"""Laws of gradient growth against closed forms and simulated networks."""
 
 import math
 
-import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
 
-from gradlab import stats
+from gradlab import stats, theory
 
 WIDTH, BATCH, LAYERS, SEEDS = 1000, 200, 30, 5
 
@@ -34,14 +33,14 @@ def moments_of_chain(seed, step, layers, width=600, batch=BATCH, dtype=torch.flo
 
 
 def test_he_initialization_keeps_the_second_moment():
-    assert stats.he_growth(9 * 16, 2 / (9 * 16)) == 1
-    assert stats.he_growth(9 * 32, 2 / (9 * 16)) == 2
+    assert theory.he_growth(9 * 16, 2 / (9 * 16)) == 1
+    assert theory.he_growth(9 * 32, 2 / (9 * 16)) == 2
 
 
 def test_he_growth_of_a_wide_net():
     moments = moments_of_chain(0, lambda x, g: (y := x @ weight(400, g) / 2, y.relu()), 10, width=400, batch=50)
     growth = (moments[0] / moments[-1]) ** (1 / 9)
-    assert growth.item() == pytest.approx(stats.he_growth(400, 0.5 / 400), rel=0.02)
+    assert growth.item() == pytest.approx(theory.he_growth(400, 0.5 / 400), rel=0.02)
 
 
 def test_batch_norm_chain_of_a_wide_net_grows_by_pi_over_pi_minus_one():
@@ -57,13 +56,13 @@ def test_batch_norm_chain_of_a_wide_net_grows_by_pi_over_pi_minus_one():
     error = stats.standard_error(rates)
     assert error < 0.002
     assert abs(rates.mean() - math.log(math.pi / (math.pi - 1))) < 3 * error
-    assert stats.batch_norm_relu_growth() == pytest.approx(math.pi / (math.pi - 1), abs=1e-12)
+    assert theory.batch_norm_relu_growth() == pytest.approx(math.pi / (math.pi - 1), abs=1e-12)
 
 
 @pytest.mark.parametrize(("size", "kernel"), [(8, 3), (5, 5), (1, 3), (7, 1)])
 def test_tap_coverage_counts_the_taps_inside(size, kernel):
     ones = F.unfold(torch.ones(1, 1, size, size), kernel, padding=kernel // 2)[0].mean(1)
-    assert stats.tap_coverage(size, kernel) == pytest.approx((ones.square().sum() / ones.sum()).item(), rel=1e-6)
+    assert theory.tap_coverage(size, kernel) == pytest.approx((ones.square().sum() / ones.sum()).item(), rel=1e-6)
 
 
 def test_zero_padding_slows_the_growth():
@@ -80,7 +79,7 @@ def test_zero_padding_slows_the_growth():
     (x * torch.randn(x.shape, generator=generator, dtype=x.dtype)).sum().backward()
     moments = [y.grad.square().mean().item() for y in responses]
     growth = (moments[0] / moments[-1]) ** (1 / 7)
-    assert growth == pytest.approx(stats.batch_norm_relu_growth(stats.tap_coverage(6)), rel=0.02)
+    assert growth == pytest.approx(theory.batch_norm_relu_growth(theory.tap_coverage(6)), rel=0.02)
 
 
 @pytest.mark.parametrize("beta", [1.0, 0.3])
@@ -102,11 +101,11 @@ def test_residual_recursion_against_a_simulation(beta):
 
     moments = torch.stack([start(seed) for seed in range(2)]).log().mean(0)
     measured = (moments - moments[-1]).exp()
-    torch.testing.assert_close(measured, stats.residual_gradient_moments(12, beta), rtol=0.03, atol=0)
+    torch.testing.assert_close(measured, theory.residual_gradient_moments(12, beta), rtol=0.03, atol=0)
 
 
 def test_residual_growth_is_a_power_of_depth():
-    deep, deeper = (stats.residual_gradient_moments(blocks)[0].log() for blocks in (10_000, 20_000))
+    deep, deeper = (theory.residual_gradient_moments(blocks)[0].log() for blocks in (10_000, 20_000))
     assert ((deeper - deep) / math.log(2)).item() == pytest.approx(math.pi / (math.pi - 1), abs=1e-3)
 
 
@@ -118,7 +117,7 @@ def test_rectified_residual_recursion_against_a_simulation(beta):
         return y, (x + beta * y).relu()
 
     moments = torch.stack([moments_of_chain(seed, step, 10) for seed in range(2)]).log().mean(0)
-    expected = stats.rectified_residual_gradient_moments(10, beta=beta)
+    expected = theory.rectified_residual_gradient_moments(10, beta=beta)
     torch.testing.assert_close((moments - moments[-1]).exp(), expected, rtol=0.08, atol=0)
 
 
@@ -139,41 +138,6 @@ def test_rectified_residual_stages_against_wide_convolutions():
         (x * draw(*x.shape)).sum().backward()
         logs.append(torch.stack([y.grad.square().mean() for y in responses]).log())
     measured = torch.stack(logs).mean(0)
-    coverages = [stats.tap_coverage(12), stats.tap_coverage(6)]
-    expected = stats.rectified_residual_gradient_moments(2, coverages).log()
+    coverages = [theory.tap_coverage(12), theory.tap_coverage(6)]
+    expected = theory.rectified_residual_gradient_moments(2, coverages).log()
     torch.testing.assert_close(measured - measured[-1], expected, rtol=0, atol=0.15)
-
-
-def brute_force(log_norms, index, shape):
-    """Slope and its error by the normal equations, an indicator for every shape."""
-    shapes = sorted(set(shape.tolist()))
-    design = np.column_stack([index, *[(shape == s) for s in shapes]]).astype(float)
-    solution, *_ = np.linalg.lstsq(design, log_norms, rcond=None)
-    residuals = log_norms - design @ solution
-    variance = residuals @ residuals / (len(index) - design.shape[1])
-    return solution[0], math.sqrt(variance * np.linalg.inv(design.T @ design)[0, 0])
-
-
-def test_growth_of_one_seed_is_least_squares_with_a_level_for_each_shape():
-    generator = torch.Generator().manual_seed(0)
-    index, shape = torch.arange(1, 13), torch.tensor([0] * 5 + [1] * 6 + [2])
-    norms = -0.1 * index + 3.0 * shape + 0.05 * torch.randn(12, generator=generator, dtype=torch.float64)
-    growth, error = stats.growth_a_layer(norms[None], index, shape)
-    slope, expected = brute_force(norms.numpy(), index.numpy(), shape.numpy())
-    assert growth.item() == pytest.approx(-slope, rel=1e-10)
-    assert error.item() == pytest.approx(expected, rel=1e-10)
-
-
-def test_growth_of_several_seeds_has_the_error_over_seeds():
-    index, shape = torch.arange(8), torch.zeros(8, dtype=torch.long)
-    norms = torch.tensor([[-0.1], [-0.2], [-0.3]]) * index
-    growth, error = stats.growth_a_layer(norms, index, shape)
-    assert growth.item() == pytest.approx(0.2)
-    assert error.item() == pytest.approx(0.1 / math.sqrt(3))
-
-
-@pytest.mark.parametrize("shape", [[0], [0, 1, 2]])
-def test_nothing_to_fit_is_nan(shape):
-    growth, error = stats.growth_a_layer(torch.ones(2, len(shape)), torch.arange(len(shape)), torch.tensor(shape))
-    assert growth.isnan()
-    assert error.isnan()

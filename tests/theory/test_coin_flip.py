@@ -1,0 +1,47 @@
+"""The laws of independent coin flips against their products."""
+
+import math
+
+import pytest
+import torch
+
+from gradlab import stats, theory
+
+
+def test_coin_flip_laws():
+    depth = torch.tensor([1, 2, 10])
+    assert theory.feedforward_law(depth).tolist() == [0.5, 0.25, 2.0**-10]
+    assert theory.residual_law(depth).tolist() == pytest.approx([0.75**n for n in (1, 2, 10)])
+    assert theory.residual_variance(depth).tolist() == [2.0, 4.0, 1024.0]
+    assert theory.normalized_residual_variance(depth, 0.5).tolist() == [1.25, 1.5, 3.5]
+
+
+@pytest.mark.parametrize("beta", [0.1, 0.5, 1.0, 2.0])
+@pytest.mark.parametrize("centred", [False, True])
+def test_the_product_law_is_the_product(beta, centred):
+    share = 1 - 1 / math.pi if centred else 1
+    product, products = 1.0, []
+    for block in range(60):
+        slope = 1 / (1 + share * beta**2 * block)
+        product *= (1 + beta**2 * slope / 2) / (1 + beta**2 * slope)
+        products.append(product)
+    law = theory.normalized_residual_law(torch.arange(1, 61), beta, centred=centred)
+    assert law.tolist() == pytest.approx(products)
+
+
+def test_the_product_law_in_gamma_functions():
+    a, depth = 4.0, 7
+    log = math.lgamma(depth + a + 0.5) + math.lgamma(a + 1) - math.lgamma(a + 0.5) - math.lgamma(depth + a + 1)
+    assert theory.normalized_residual_law(torch.tensor([depth]), 0.5).item() == pytest.approx(math.exp(log))
+
+
+@pytest.mark.parametrize(("centred", "exponent"), [(False, -0.5), (True, theory.CENTRED_EXPONENT)])
+def test_exponents_of_the_product_law(centred, exponent):
+    law = theory.normalized_residual_law(torch.arange(1, 100_001), 1.0, centred=centred).log()
+    assert stats.power_exponent(law, 50_000).item() == pytest.approx(exponent, abs=1e-4)
+    assert pytest.approx(-0.7335, abs=5e-5) == theory.CENTRED_EXPONENT
+
+
+def test_the_quoted_asymptote_exceeds_one():
+    assert theory.paper_asymptote(torch.tensor([4]), 0.1).item() == pytest.approx(5.0)
+    assert theory.normalized_residual_law(torch.tensor([4]), 0.1).item() < 1
