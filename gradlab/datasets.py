@@ -16,7 +16,9 @@ import torch
 from platformdirs import user_cache_dir
 from torch import Tensor
 
+from gradlab.array_files import read_images
 from gradlab.errors import GradlabError, UsageError
+from gradlab.image_files import image_paths, read_image
 
 NAMES = (
     "cifar10-sample",
@@ -28,6 +30,10 @@ NAMES = (
     "PATH.npz",
     "noise",
 )
+
+
+MOST_SEED = 2**40
+"""Seeds of noise are below this."""
 
 
 def data_folder() -> Path:
@@ -85,6 +91,11 @@ class NoiseImages:
     normalized: bool = True
     default_normalization: str = "none"
 
+    def __post_init__(self) -> None:
+        # The generator's seed is a number of 64 bits, and each image has its own.
+        if not 0 <= self.seed < MOST_SEED:
+            raise UsageError(f"a seed of noise is from 0 to below 2^40; got {str(self.seed)[:40]}")
+
     def __len__(self) -> int:
         return 1000
 
@@ -113,7 +124,6 @@ class FolderImages:
 
     def read(self, start: int, stop: int, size: tuple[int, ...]) -> tuple[Tensor, Tensor | None]:
         """Images resized and cropped at the centre to `size`; the crop is 7/8 of the shorter side from 64 up."""
-        from torchvision.datasets.folder import default_loader
         from torchvision.transforms import v2
 
         height, width = size[1:]
@@ -121,10 +131,7 @@ class FolderImages:
         transform = v2.Compose([v2.PILToTensor(), v2.Resize(shorter, antialias=True), v2.CenterCrop((height, width))])
         pixels = []
         for path in self.paths[start:stop]:
-            try:
-                pixels.append(transform(default_loader(str(path))))
-            except OSError as error:
-                raise GradlabError(f"{path} is not an image that can be read: {error}") from None
+            pixels.append(transform(read_image(path)))
         labels = None if self.labels is None else torch.tensor(self.labels[start:stop])
         return torch.stack(pixels), labels
 
@@ -138,11 +145,16 @@ def load_dataset(data: str, seed: int = 0) -> Dataset:
     if data in ("cifar10", "cifar10-train", "cifar100", "cifar100-train"):
         return _cifar(data)
     if data.startswith("imagefolder:"):
-        return _image_folder(data, Path(data.removeprefix("imagefolder:")).expanduser())
+        return _image_folder(data, _path(data.removeprefix("imagefolder:")))
     if data.removesuffix(":train").endswith(".npz"):
-        path = Path(data.removesuffix(":train")).expanduser()
+        path = _path(data.removesuffix(":train"))
         return _npz(data, path, "train" if data.endswith(":train") else "test")
     raise UsageError(f"unknown data {data!r}: give {', '.join(NAMES[:-1])} or {NAMES[-1]}")
+
+
+def _path(text: str) -> Path:
+    """A path as a user gives it; that of an unknown user's home stays as it is, and is not there."""
+    return Path(os.path.expanduser(text))
 
 
 def _sample() -> ArrayImages:
@@ -151,7 +163,7 @@ def _sample() -> ArrayImages:
     folder = files("gradlab.assets")
     with (folder / "cifar10-sample.png").open("rb") as file, Image.open(file) as sprite:
         pixels = torch.from_numpy(np.array(sprite).reshape(-1, 32, 32, 3))
-    labels = json.loads((folder / "cifar10-sample.json").read_text())["labels"]
+    labels = json.loads((folder / "cifar10-sample.json").read_text(encoding="utf-8"))["labels"]
     return ArrayImages("cifar10-sample", _channels_first(pixels), torch.tensor(labels), 10)
 
 
@@ -184,42 +196,10 @@ def _cifar(data: str) -> ArrayImages:
 
 
 def _npz(name: str, path: Path, part: str) -> ArrayImages:
-    if not path.is_file():
-        raise UsageError(f"{path} does not exist" if not path.exists() else f"{path} is no regular file")
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            if f"x_{part}" not in arrays:
-                raise GradlabError(f"{path} has no array x_{part}; it has {', '.join(arrays) or 'none'}")
-            x = arrays[f"x_{part}"]
-            y = arrays.get(f"y_{part}")
-    except GradlabError:
-        raise
-    except Exception:  # zipfile, zlib and numpy raise kinds of their own for what they cannot read
-        raise GradlabError(f"{path} is not a whole .npz file of numeric arrays") from None
-    return ArrayImages(name, _pixels(x, f"{path}: x_{part}"), _labels(y, len(x), f"{path}: y_{part}"), None)
-
-
-def _pixels(x: np.ndarray, name: str) -> Tensor:
-    """Images as (N, C, H, W), uint8 or float32."""
-    if x.ndim != 4 or not {x.shape[1], x.shape[3]} & {1, 3}:
-        raise GradlabError(f"{name} has shape {x.shape}; expected images (N, H, W, 3) or (N, 3, H, W)")
-    if len(x) == 0:
-        raise GradlabError(f"{name} holds no images")
-    if x.dtype != np.uint8 and x.dtype.kind != "f":
-        raise GradlabError(f"{name} is {x.dtype}; expected uint8 (0 to 255) or floats (0 to 1)")
-    if x.dtype.kind == "f" and np.nanmax(np.abs(x), initial=0) > 1.001:
-        raise GradlabError(f"{name} goes beyond 0 to 1, the range of floats; store 0 to 255 as uint8")
-    pixels = torch.from_numpy(x if x.dtype == np.uint8 else x.astype(np.float32))
-    return _channels_first(pixels) if x.shape[3] in (1, 3) else pixels
-
-
-def _labels(y: np.ndarray | None, count: int, name: str) -> Tensor | None:
-    if y is None:
-        return None
-    y = y.reshape(-1) if y.shape == (count, 1) else y
-    if y.shape != (count,) or y.dtype.kind not in "iu" or y.min() < 0:
-        raise GradlabError(f"{name} is {y.dtype} of shape {y.shape}; expected ({count},) class numbers from 0")
-    return torch.from_numpy(y.astype(np.int64))
+    x, y = read_images(path, part)
+    pixels = torch.from_numpy(x)
+    pixels = _channels_first(pixels) if x.shape[3] in (1, 3) else pixels.contiguous()
+    return ArrayImages(name, pixels, None if y is None else torch.from_numpy(y), None)
 
 
 def _image_folder(name: str, folder: Path) -> FolderImages:
@@ -229,13 +209,14 @@ def _image_folder(name: str, folder: Path) -> FolderImages:
         raise UsageError(
             f"{name}: {folder} is not a folder of images" if name != "imagefolder:" else f"{name} names no folder"
         )
-    paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in IMG_EXTENSIONS)
+    paths = list(image_paths(folder, IMG_EXTENSIONS))
     if not paths:
         raise GradlabError(f"{folder} holds no images ({', '.join(IMG_EXTENSIONS)})")
     class_names = sorted({p.relative_to(folder).parts[0] for p in paths if p.parent != folder})
     if not class_names or any(p.parent == folder for p in paths):
         return FolderImages(name, paths, None, None)
-    labels = [class_names.index(p.relative_to(folder).parts[0]) for p in paths]
+    numbers = {class_name: number for number, class_name in enumerate(class_names)}
+    labels = [numbers[p.relative_to(folder).parts[0]] for p in paths]
     return FolderImages(name, paths, labels, len(class_names))
 
 
