@@ -226,7 +226,7 @@ def test_a_model_that_cannot_take_the_images() -> None:
 
 
 def toy_frame(**medians: float) -> pd.DataFrame:
-    rows = [(n, m * f) for n, m in medians.items() for f in (0.8, 0.9, 1.0, 1.1, 1.2)]
+    rows = [(n, m * f) for n, m in medians.items() for f in np.linspace(0.8, 1.2, 11)]
     return pd.DataFrame(rows, columns=["network", "std"])
 
 
@@ -237,17 +237,17 @@ def toy_facts(recipe: str | None = "r", **kinds: str | None) -> list[dict[str, o
 def test_claims_are_computed_and_not_canned() -> None:
     names = {"plain20": "r", "resnet20": "r", "resnet56": "r"}
     smaller = claims(toy_frame(plain20=1.0, resnet20=0.5, resnet56=0.25), "std", toy_facts(**names))
-    assert smaller[0].startswith(
-        "At 20 layers the residual net has smaller responses than the plain net: median std 0.500"
+    assert smaller[0] == (
+        "At 20 layers the residual net has smaller responses than the plain net: smaller at 11 of 11 layers, a median "
+        "ratio of 0.50; median std 0.500 (quartiles 0.450 to 0.550) against 1.000 (quartiles 0.900 to 1.100)."
     )
-    assert "(quartiles 0.450 to 0.550) against 1.000 (quartiles 0.900 to 1.100), a ratio of 0.50" in smaller[0]
     assert smaller[1].startswith("Deeper residual nets have smaller responses: median std 0.500")
     larger = claims(toy_frame(plain20=1.0, resnet20=2.0, resnet56=4.0), "std", toy_facts(**names))
     assert "has larger responses than" in larger[0]
     assert larger[1].startswith("Deeper residual nets have larger responses")
     equal = claims(toy_frame(plain20=1.0, resnet20=1.0, resnet56=1.001), "std", toy_facts(**names))
-    assert "as large responses as" in equal[0]
-    assert "equal responses" in equal[1]
+    assert "responses that are not told from the plain net's" in equal[0]
+    assert equal[1].startswith("Responses of residual nets of different depths are not told apart")
     names["resnet110"] = "r"
     mixed = claims(toy_frame(plain20=1, resnet20=0.5, resnet56=0.2, resnet110=0.4), "std", toy_facts(**names))
     assert mixed[1].startswith("Responses of residual nets do not change with depth in one direction")
@@ -293,6 +293,8 @@ def test_same_recipe_vouches_for_unknown_ones(tmp_path: object) -> None:
         specs.append(f"{name}@{tmp_path}/{name}.pt")
     assert gl.responses(specs, no_data=True).findings()[0].startswith("Nothing says how plain8@plain8.pt")
     assert gl.responses(specs, no_data=True, same_recipe=True).findings()[0].startswith("At 8 layers")
+    with_known = [specs[0], "resnet8@init"]
+    assert any("At 8 layers" in said for said in gl.responses(with_known, no_data=True, same_recipe=True).findings())
 
 
 def test_nothing_finite_is_no_prediction() -> None:

@@ -96,9 +96,8 @@ def responses(
     result = ResponsesResult.concat(results)
     if not result.frame["shortcut"].any():
         result.frame = result.frame.drop(columns="shortcut")
-    for facts in result.record["networks"]:
-        if same_recipe and facts["recipe"] is None:
-            facts["recipe"] = "taken to be the same"
+    if same_recipe:
+        _join_unknown_recipes(result.record["networks"])
     options: dict[str, Any] = {
         "models": [spec if isinstance(spec, str) else type(spec).__name__ for spec, _ in asked],
         "weights": weights,
@@ -117,6 +116,14 @@ def responses(
         "responses", options=options, device=device_name(where), stopwatch=stopwatch, **result.record
     )
     return result
+
+
+def _join_unknown_recipes(networks: Sequence[dict[str, Any]]) -> None:
+    """Take weights of which nothing is known to be of the one recipe that is, or of one where none or several are."""
+    known = {facts["recipe"] for facts in networks} - {None}
+    same = known.pop() if len(known) == 1 else "taken to be the same"
+    for facts in networks:
+        facts["recipe"] = facts["recipe"] or same
 
 
 def _measured(

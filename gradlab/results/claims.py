@@ -10,16 +10,21 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
-from itertools import groupby, pairwise
+from itertools import combinations, groupby
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from gradlab.results.finding import Finding
+from gradlab.results.intervals import and_p, listed, told_by
+from gradlab.stats.verdict import Comparison, Estimate, Verdict, difference, holm, sign_test
 
 EQUAL = 0.01
-"""Relative difference of medians below which two networks are called equal."""
+"""Distance from a std of 1 within which a response counts as normalized."""
+
+LEAST_LAYERS = 4
+"""Layers from which on quartiles are told."""
 
 AT_INITIALIZATION = Finding(
     "With batch statistics every normalized response has a std of 1 at initialization (γ = 1, β = 0), whatever the "
@@ -27,19 +32,31 @@ AT_INITIALIZATION = Finding(
     f"Weights as initialized, batch statistics, and |std − 1| < {EQUAL} in at least half of the layers.",
 )
 
-_SMALLER_THAN_PLAIN = "He et al. 2015, §4.2: “ResNets have generally smaller responses than their plain counterparts.”"
-_SMALLER_WITH_DEPTH = "He et al. 2015, §4.2: “the deeper ResNet has smaller magnitudes of responses.”"
+_SMALLER_THAN_PLAIN = (
+    "He et al. 2015, §4.2: “ResNets have generally smaller responses than their plain counterparts.” Layers of one "
+    "place, of nets of equal depth and recipe."
+)
+_SMALLER_WITH_DEPTH = (
+    "He et al. 2015, §4.2: “the deeper ResNet has smaller magnitudes of responses.” Logarithms of the layers' stds, of "
+    "nets of one recipe; in one direction where no two depths are told apart the other way."
+)
 _COMPARABLE = (
     "Compared are networks of one known recipe and one mode of batch normalization, as He et al. 2015, §4.2, do; "
     "responses differ by recipe."
 )
+_ONE_TRAINING = "layers taken as independent; another training may differ by more"
 
 _NAME = re.compile(r"(?P<prefix>.*?)(?P<family>plain|resnet)(?P<depth>\d+)(?:-(?P<option>[ABC]))?(?P<suffix>.*)")
+_STAGE = re.compile(r"(?:^|\.)(layer\d+)\.")
 
 
 @dataclass(frozen=True)
 class _Network:
-    """A network that can be compared with others of its kind and recipe."""
+    """A network that can be compared with others of its kind and recipe.
+
+    Attributes:
+        stds: By layer, in order of execution; by its number where layers have no names.
+    """
 
     name: str
     family: str
@@ -47,19 +64,36 @@ class _Network:
     kind: tuple[str, str]
     option: str
     recipe: Hashable
-    quartiles: tuple[float, float, float]
+    stds: pd.Series
 
     @property
     def median(self) -> float:
-        return self.quartiles[1]
+        return float(self.stds.median())
+
+    @property
+    def logarithm(self) -> Estimate:
+        """Of the layers whose response varies at all."""
+        return Estimate.of(np.log(self.stds[self.stds > 0]))
 
     def __str__(self) -> str:
-        low, median, high = self.quartiles
-        return f"{median:.3f} (quartiles {low:.3f} to {high:.3f})"
+        if len(self.stds) < LEAST_LAYERS:
+            return f"{self.median:.3f}"
+        low, high = np.percentile(self.stds, [25, 75])
+        return f"{self.median:.3f} (quartiles {low:.3f} to {high:.3f})"
+
+
+@dataclass(frozen=True)
+class _Claim:
+    """A comparison, the sentence that its verdict gives, and its rule."""
+
+    comparison: Comparison
+    sentence: Callable[[Verdict], str]
+    source: str
+    test: str
 
 
 def claims(frame: pd.DataFrame, column: str, facts: Sequence[dict[str, Any]]) -> list[Finding]:
-    """What the measurement says of the paper's two claims, in sentences with medians and quartiles.
+    """What the measurement says of the paper's two claims, in sentences with numbers.
 
     Only networks of one recipe, measured with batch normalization in one mode, are compared; those near
     chance are not, since they are probably not what they are called.
@@ -75,33 +109,63 @@ def claims(frame: pd.DataFrame, column: str, facts: Sequence[dict[str, Any]]) ->
     sentences: list[Finding] = []
     unknown, networks = [], []
     for fact in facts:
-        values = frame.loc[frame["network"] == fact["network"], column].dropna()
+        rows = frame[frame["network"] == fact["network"]]
+        stds = rows.set_index("layer")[column] if "layer" in rows else rows[column].reset_index(drop=True)
+        stds = stds[~stds.index.duplicated()].dropna()
         match = _NAME.fullmatch(str(fact.get("name", fact["network"])))
-        if fact.get("bn") == "batch" and not fact.get("trained", True) and (abs(values - 1) < EQUAL).mean() >= 0.5:
-            sentences = [AT_INITIALIZATION]
-        elif match is None or values.empty or fact.get("near_chance"):
+        if fact.get("bn") == "batch" and not fact.get("trained", True) and (abs(stds - 1) < EQUAL).mean() >= 0.5:
+            sentences = sentences or [_at_initialization(stds)]
+        elif match is None or stds.empty or fact.get("near_chance"):
             continue
         elif fact.get("recipe") is None:
             unknown.append(fact["network"])
         else:
-            networks.append(_network(fact, match, values))
-    compared: list[Finding] = []
+            networks.append(_network(fact, match, stds))
+    made = []
     for group in _groups(networks, lambda n: (n.kind, n.recipe)):
-        compared += _plain_against_residual(group)
+        made += _plain_against_residual(group)
         for option in _groups([n for n in group if n.family == "resnet"], lambda n: n.option):
-            compared += _by_depth(option)
-    recipes = {network.recipe for network in networks}
+            made += _by_depth(option)
+    return [*sentences, *_findings(made), *_not_compared(unknown, networks)]
+
+
+def _findings(made: Sequence[_Claim]) -> list[Finding]:
+    """The sentences of comparisons that share one rate of false alarms."""
+    together = [claim.comparison for claim in made]
+    return [
+        Finding(
+            claim.sentence(verdict),
+            f"{claim.source} {told_by(claim.test, together)}{and_p(claim.comparison, verdict)}",
+        )
+        for claim, verdict in zip(made, holm(together), strict=True)
+    ]
+
+
+def _not_compared(unknown: list[str], networks: list[_Network]) -> list[Finding]:
+    found = []
     if unknown and len(unknown) + len(networks) > 1:
-        sentence = f"Nothing says how {_list(unknown)} came about: not compared, since responses differ by recipe."
-        compared.append(Finding(sentence, _COMPARABLE))
-    if len(recipes) > 1:
+        sentence = f"Nothing says how {listed(unknown)} came about: not compared, since responses differ by recipe."
+        found.append(Finding(sentence, _COMPARABLE))
+    if len({network.recipe for network in networks}) > 1:
         sentence = "Networks of different recipes or modes of batch normalization are not compared."
-        compared.append(Finding(sentence, _COMPARABLE))
-    return sentences + compared
+        found.append(Finding(sentence, _COMPARABLE))
+    return found
 
 
-def _network(fact: dict[str, Any], match: re.Match[str], values: pd.Series) -> _Network:
-    low, median, high = np.percentile(values, [25, 50, 75])
+def _at_initialization(stds: pd.Series) -> Finding:
+    """That normalization alone decides, where it does, and where γ is 0."""
+    others = stds[abs(stds - 1) >= EQUAL]
+    if others.empty:
+        return AT_INITIALIZATION
+    why = "γ = 0 at the others" if (others < EQUAL).all() else "the others are not normalized so"
+    sentence = (
+        f"With batch statistics {len(stds) - len(others)} of {len(stds)} responses have a std of 1 at initialization "
+        f"(γ = 1, β = 0), whatever the network; {why}. The paper's claims are about trained networks."
+    )
+    return Finding(sentence, AT_INITIALIZATION.rule)
+
+
+def _network(fact: dict[str, Any], match: re.Match[str], stds: pd.Series) -> _Network:
     return _Network(
         name=fact["network"],
         family=match["family"],
@@ -109,7 +173,7 @@ def _network(fact: dict[str, Any], match: re.Match[str], values: pd.Series) -> _
         kind=(match["prefix"], match["suffix"]),
         option=match["option"] or "",
         recipe=(fact["recipe"], fact.get("bn")),
-        quartiles=(low, median, high),
+        stds=stds,
     )
 
 
@@ -119,48 +183,73 @@ def _groups(networks: Iterable[_Network], key: Callable[[_Network], Hashable]) -
     return [list(group) for _, group in groupby(ordered, key)]
 
 
-def _plain_against_residual(group: list[_Network]) -> list[Finding]:
+def _plain_against_residual(group: list[_Network]) -> list[_Claim]:
     pairs = [(p, r) for p in group for r in group if (p.family, r.family) == ("plain", "resnet") and p.depth == r.depth]
-    sentences = []
+    made = []
     for plain, residual in sorted(pairs, key=lambda pair: pair[0].depth):
-        ratio = residual.median / plain.median
-        verdict = "as large responses as" if abs(ratio - 1) <= EQUAL else ("smaller" if ratio < 1 else "larger")
-        verdict += "" if "as large" in verdict else " responses than"
+        places = plain.stds.index.intersection(residual.stds.index, sort=False)
         alone = sum(r.depth == residual.depth for _, r in pairs) == 1
-        sentence = (
-            f"At {plain.depth} layers the residual net {'' if alone else f'({residual.name}) '}has {verdict} the plain "
-            f"net: median std {residual} against {plain}, a ratio of {ratio:.2f}."
-        )
-        rule = f"Ratio of median stds, residual to plain, at equal depth and recipe: {_beside_one(ratio)}."
-        sentences.append(Finding(sentence, f"{_SMALLER_THAN_PLAIN} {rule}"))
-    return sentences
+
+        def sentence(
+            verdict: Verdict,
+            plain: _Network = plain,
+            residual: _Network = residual,
+            places: pd.Index = places,
+            alone: bool = alone,
+        ) -> str:
+            return _beside_plain(verdict, plain, residual, places, "" if alone else f"({residual.name}) ")
+
+        comparison = sign_test(residual.stds[places], plain.stds[places])
+        made.append(_Claim(comparison, sentence, _SMALLER_THAN_PLAIN, f"the sign test, {_ONE_TRAINING},"))
+    return made
 
 
-def _by_depth(networks: list[_Network]) -> list[Finding]:
+def _beside_plain(verdict: Verdict, plain: _Network, residual: _Network, places: pd.Index, which: str) -> str:
+    start = f"At {plain.depth} layers the residual net {which}has"
+    medians = f"median std {residual} against {plain}"
+    if not len(places):
+        return f"{start} no layer of a plain net's name, so nothing can be told: {medians}."
+    one, other = residual.stds[places], plain.stds[places]
+    words = {
+        Verdict.NOTHING: "too few layers to tell its responses from the plain net's",
+        Verdict.ALIKE: "responses that are not told from the plain net's",
+    }.get(verdict, f"{verdict} responses than the plain net")
+    # Layers whose response is constant in the plain net have no ratio.
+    ratios = (one / other)[other > 0]
+    ratio = f", a median ratio of {ratios.median():.2f}" if len(ratios) else ""
+    more = "larger" if verdict is Verdict.LARGER else "smaller"
+    count = int(((one > other) if more == "larger" else (one < other)).sum())
+    return f"{start} {words}: {more} at {count} of {len(places)} layers{ratio}{_by_stage(ratios)}; {medians}."
+
+
+def _by_stage(ratios: pd.Series) -> str:
+    """The median ratio of each stage, where layers are named by stages."""
+    stages = [match[1] if (match := _STAGE.search(str(name))) else "" for name in ratios.index]
+    medians = ratios.groupby(stages, sort=False).median().drop(labels="", errors="ignore")
+    if len(medians) < 2:
+        return ""
+    return " (by stage " + ", ".join(f"{ratio:.2f} in {stage}" for stage, ratio in medians.items()) + ")"
+
+
+def _by_depth(networks: list[_Network]) -> list[_Claim]:
+    """The deepest against the shallowest, and no two depths the other way."""
     ordered = sorted(networks, key=lambda network: network.depth)
     if len({network.depth for network in ordered}) < 2:
         return []
-    ratios = [after.median / before.median for before, after in pairwise(ordered) if after.depth > before.depth]
-    if all(ratio < 1 - EQUAL for ratio in ratios):
-        verdict = "Deeper residual nets have smaller responses"
-    elif all(ratio > 1 + EQUAL for ratio in ratios):
-        verdict = "Deeper residual nets have larger responses"
-    elif all(abs(ratio - 1) <= EQUAL for ratio in ratios):
-        verdict = "Residual nets of all depths have equal responses"
-    else:
-        verdict = "Responses of residual nets do not change with depth in one direction"
-    series = ", ".join(f"{network} at {network.depth}" for network in ordered)
-    steps = ", ".join(map(_beside_one, ratios))
-    rule = f"Ratio of median stds, each depth to the one before, of one recipe: {steps}."
-    return [Finding(f"{verdict}: median std {series} layers.", f"{_SMALLER_WITH_DEPTH} {rule}")]
+    ends = difference(ordered[-1].logarithm, ordered[0].logarithm)
 
+    def sentence(verdict: Verdict) -> str:
+        pairs = [(a, b) for a, b in combinations(ordered, 2) if a.depth < b.depth]
+        steps = holm([difference(b.logarithm, a.logarithm) for a, b in pairs])
+        told = {step for step in (*steps, verdict) if step.speaks}
+        if len(told) > 1:
+            words = "Responses of residual nets do not change with depth in one direction"
+        elif verdict.speaks:
+            words = f"Deeper residual nets have {verdict} responses"
+        elif verdict is Verdict.NOTHING:
+            words = "Too few layers to tell residual nets of different depths apart"
+        else:
+            words = "Responses of residual nets of different depths are not told apart"
+        return f"{words}: median std {', '.join(f'{network} at {network.depth}' for network in ordered)} layers."
 
-def _beside_one(ratio: float) -> str:
-    """Where a ratio lies: below, above, or within `EQUAL` of 1."""
-    if abs(ratio - 1) <= EQUAL:
-        return f"|{ratio:.3f} − 1| ≤ {EQUAL}"
-    return f"{ratio:.3f} < {1 - EQUAL:.2f}" if ratio < 1 else f"{ratio:.3f} > {1 + EQUAL:.2f}"
-
-
-def _list(names: list[str]) -> str:
-    return " and ".join(names) if len(names) < 3 else f"{', '.join(names[:-1])} and {names[-1]}"
+    return [_Claim(ends, sentence, _SMALLER_WITH_DEPTH, f"Welch’s t, {_ONE_TRAINING},")]

@@ -135,16 +135,19 @@ def paired(one: ArrayLike, other: ArrayLike) -> Comparison:
 def sign_test(one: ArrayLike, other: ArrayLike) -> Comparison:
     """Values that belong together, position by position: is one the larger more often than a coin shows heads?
 
-    It asks nothing of distributions. Equal values count for neither; with fewer than eight others it is never beyond
-    1 %. The difference is the share at which the first is larger, less a half.
+    It asks nothing of distributions. Equal values count for neither. Of fewer than eight positions nothing can be
+    told, since a coin shows heads seven times in a row in more than 1 % of cases. The difference is the share at which
+    the first is larger, less a half.
     """
     from scipy.special import bdtr
 
     gaps = np.asarray(one, dtype=float) - np.asarray(other, dtype=float)
     larger, smaller = int((gaps > 0).sum()), int((gaps < 0).sum())
     count = larger + smaller
-    if not np.isfinite(gaps).all() or count < 2:
+    if not np.isfinite(gaps).all() or 2 * 0.5 ** len(gaps) > FALSE_ALARMS:
         return NOTHING
+    if not count:
+        return Comparison(0.0, math.nan, 1.0)
     return Comparison(larger / count - 0.5, math.nan, min(1.0, 2 * float(bdtr(min(larger, smaller), count, 0.5))))
 
 
