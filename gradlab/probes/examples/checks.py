@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import get_gradient_edge
 
 from gradlab.errors import GradlabError
+from gradlab.probes.examples.backward import is_watched
 from gradlab.probes.examples.structure import tolerance_of
 from gradlab.stats import l2_norms
 
@@ -31,6 +32,7 @@ class GradientChecks:
         self.precision = 0.0
         self._nodes: dict[int, torch.autograd.graph.Node] = {}
         self._expected: dict[int, list[tuple[Tensor, Tensor]]] = {}
+        self._waiting: list[tuple[int, Tensor, list[tuple[Tensor, Tensor]]]] = []
         self._found: list[Tensor] = []
         self._checked: list[tuple[int, float]] = []
         self._missed: set[int] = set()
@@ -60,7 +62,7 @@ class GradientChecks:
             total: Shape (P,).
             sizes: Of the examples' gradients, or these themselves, the examples first.
         """
-        self._expected.setdefault(number, []).append((total.detach(), _size(sizes)))
+        self._expected.setdefault(number, []).append((total.detach(), sizes))
 
     def all_seen(self, names: Callable[[set[int]], str]) -> None:
         """Raise where a parameter has a gradient of which nothing was seen.
@@ -78,12 +80,13 @@ class GradientChecks:
 
     def taken(self, device: torch.device) -> tuple[Tensor, list[tuple[int, float]]]:
         """The norms of differences and sizes since the last call, shape (2, n), and of which parameters they are."""
+        self._compare()
         found, checked = self._found, self._checked
         self._found, self._checked = [], []
         self._expected.clear()
         if not found:
             return torch.zeros(2, 0, dtype=torch.float64, device=device), []
-        return torch.stack([pair.to(device) for pair in found], 1), checked
+        return torch.cat([pairs.to(device) for pairs in found], 1), checked
 
     def _arrived(self, number: int, gradients: tuple[Tensor | None, ...], active: Callable[[], bool]) -> None:
         gradient = gradients[0]
@@ -93,28 +96,42 @@ class GradientChecks:
         if not parts:
             self._missed.add(number)
             return
-        with torch.no_grad():
-            values = gradient.to_dense() if gradient.is_sparse else gradient
-            difference = values.flatten() - parts[0][0].to(values.dtype)
-            for total, _ in parts[1:]:
-                difference = difference - total.to(values.dtype)
-            size = parts[0][1] if len(parts) == 1 else torch.stack([part for _, part in parts]).sum()
-            self._found.append(torch.stack([l2_norms([difference])[0], size]))
-        self._checked.append((number, max(self.precision, tolerance_of(gradient.dtype))))
+        if not self._waiting:
+            # All at once, when the pass is over: one by one they would cost a tenth of it.
+            torch.autograd.Variable._execution_engine.queue_callback(self._compare)
+        self._waiting.append((number, gradient, parts))
+        if is_watched(self.parameters[number], 1):
+            # Others may change the gradient as soon as it is there.
+            self._compare()
+
+    @torch.no_grad()
+    def _compare(self) -> None:
+        """Take the norms of what differs."""
+        waiting, self._waiting = self._waiting, []
+        if not waiting:
+            return
+        numbers, gradients, parts = zip(*waiting, strict=True)
+        values = [(g.to_dense() if g.is_sparse else g).flatten() for g in gradients]
+        totals = [sum(total for total, _ in uses).to(v.dtype) for uses, v in zip(parts, values, strict=True)]
+        sizes = [size for uses in parts for _, size in uses]
+        norms = l2_norms([*torch._foreach_sub(values, totals), *sizes])
+        # At least the sum of the norms of the examples' gradients, by which rounding errors are measured.
+        each = norms[len(values) :] * math.sqrt(max(len(size) for size in sizes))
+        if len(sizes) > len(values):
+            each = torch.stack([part.sum() for part in each.split([len(uses) for uses in parts])])
+        self._found.append(torch.stack([norms[: len(values)], each]))
+        tolerances = [max(self.precision, tolerance_of(gradient.dtype)) for gradient in gradients]
+        self._checked += zip(numbers, tolerances, strict=True)
 
     def forget(self) -> None:
         """Drop what was noted of backward passes."""
         self._expected.clear()
+        self._waiting.clear()
         self._missed.clear()
 
     def _detached(self) -> None:
         self._nodes, self._task = {}, (-1, False)
         self.forget()
-
-
-def _size(sizes: Tensor) -> Tensor:
-    """At least the sum of the norms of the examples' gradients, by which rounding errors are measured."""
-    return math.sqrt(len(sizes)) * l2_norms([sizes])[0]
 
 
 def _will_run(node: torch.autograd.graph.Node) -> bool:
