@@ -24,8 +24,8 @@ def on_files(files: Files, config: Any) -> Files:
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Put `gradlab COMMAND --help` where a page asks for it."""
-    return HELP.sub(lambda match: f"```text\n{help_of(match[1])}\n```", markdown)
+    """Put `gradlab COMMAND --help` where a page asks for it, and take pictures of the gallery from beside the pages."""
+    return HELP.sub(lambda match: f"```text\n{help_of(match[1])}\n```", markdown).replace("](../figures/", "](")
 
 
 def help_of(command: str) -> str:

@@ -1,6 +1,7 @@
 """The documentation: its commands run, at toy size, its Python runs, and every page is in the menu."""
 
 import itertools
+import json
 import re
 import shlex
 from pathlib import Path
@@ -18,6 +19,7 @@ from gradlab.cli import app
 ROOT = Path(__file__).parent.parent
 PAGES = sorted((ROOT / "docs").glob("*.md"))
 EVERY = [ROOT / "README.md", *PAGES]
+ZOO = json.loads((ROOT / "gradlab" / "zoo" / "zoo.json").read_text())
 
 TOY_IMAGES = ["--images", "4", "--data", "cifar10-sample"]
 TOY_TRAINING = ["--data", "toy.npz", "--iterations", "1", "--batch-size", "2", "--normalize", "cifar10"]
@@ -100,7 +102,30 @@ def test_every_page_is_in_the_menu_and_every_command_has_its_help() -> None:
     assert asked == set(get_command(app).commands)
 
 
-@pytest.mark.parametrize("path", EVERY, ids=lambda path: path.name)
+def test_the_readme_is_short() -> None:
+    assert len((ROOT / "README.md").read_text().split()) <= 1200
+
+
+def table(path: Path, first: str) -> list[list[str]]:
+    """The table of a page whose head begins with a cell, a list of cells a row."""
+    lines = itertools.dropwhile(lambda line: not line.startswith(f"| {first} |"), path.read_text().splitlines())
+    rows = itertools.takewhile(lambda line: line.startswith("|"), lines)
+    return [[cell.strip() for cell in row.strip("|").split("|")] for row in rows if not row.startswith("|---")]
+
+
+def test_the_errors_of_the_bundled_weights_are_those_of_the_zoo() -> None:
+    """Of the networks that a table names; of all others `gradlab zoo` tells."""
+    down = table(ROOT / "docs" / "training.md", "network | epochs")[1:]
+    across = [[*column] for column in zip(*table(ROOT / "README.md", "network | plain20"), strict=True)][1:]
+    for network, epochs, *errors in [*down, *across]:
+        entry = ZOO[network]
+        expected = [100 * entry["errors"][data] for data in ("cifar10", "cifar10-train")]
+        assert float(epochs) == entry["epochs"], network
+        assert [float(error) for error in errors] == pytest.approx(expected, abs=0.006), network
+    assert len(across) == len(down) > 5
+
+
+@pytest.mark.parametrize("path", [*EVERY, ROOT / "llms.txt"], ids=lambda path: path.name)
 def test_links_between_files_lead_somewhere(path: Path) -> None:
     generated = {"gallery.md"}
     for link in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", path.read_text()):
