@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -14,6 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from gradlab.errors import GradlabError, UsageError
 from gradlab.models import weighted_layers
+from gradlab.probes.applications import leave
 from gradlab.probes.finder import is_normalization
 from gradlab.probes.frozen import FrozenStatistics
 from gradlab.probes.hooks import Hook, Probe, in_backward
@@ -30,6 +31,16 @@ STATISTICS = (
     "row_norm_variation",
 )
 """What is measured of every batch, by its name in tables."""
+
+
+@contextmanager
+def _taken_off(mode: FrozenStatistics) -> Iterator[FrozenStatistics]:
+    """A mode that comes off the stack of modes wherever it lies: others' may have come upon it that leave later."""
+    mode.__enter__()
+    try:
+        yield mode
+    finally:
+        leave(mode)
 
 
 @dataclass
@@ -107,7 +118,9 @@ class InputGradients(Probe):
         contexts = ExitStack()
         contexts.enter_context(torch.inference_mode(False))
         contexts.enter_context(torch.enable_grad())
-        statistics = contexts.enter_context(FrozenStatistics()) if self.norm_grad == "frozen" else None
+        statistics = None
+        if self.norm_grad == "frozen":
+            statistics = contexts.enter_context(_taken_off(FrozenStatistics()))
         source = images if images.requires_grad else images.detach().clone().requires_grad_()
         self._passes[threading.get_ident()] = _Pass(source, statistics, caller_wants_graph, contexts)
         # A copy, since the model's first operation may be in place, and a leaf must not be overwritten.

@@ -18,7 +18,7 @@ from conformance.situation import Situation
 
 def seed_all(seed: int = 0) -> None:
     """Set every generator that a model may draw from."""
-    torch.manual_seed(seed)
+    torch.default_generator.manual_seed(seed)
     np.random.seed(seed)  # noqa: NPY002 - the generator that models draw from
     random.seed(seed)
 
@@ -27,6 +27,14 @@ def random_states() -> tuple[Any, ...]:
     """Where all of them stand."""
     name, keys, *rest = np.random.get_state()  # noqa: NPY002
     return torch.get_rng_state().tolist(), name, keys.tolist(), tuple(rest), random.getstate()
+
+
+def hooks_of(model: nn.Module) -> int:
+    """How many hooks hang on its modules and parameters."""
+    kinds = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")
+    on_modules = sum(len(getattr(module, kind, {})) for module in model.modules() for kind in kinds)
+    kinds = ("_backward_hooks", "_post_accumulate_grad_hooks")
+    return on_modules + sum(len(getattr(p, kind) or ()) for p in model.parameters() for kind in kinds)
 
 
 def make_model(situation: Situation) -> nn.Module:

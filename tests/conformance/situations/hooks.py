@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from conformance.reference import Reference
-from conformance.situation import Net, Situation, images
+from conformance.situation import Net, Situation, images, refusing
 from conformance.situations.networks import mlp, mlp_by_hand, normalized, normalized_by_hand
 
 KIND = "Other people's hooks"
@@ -178,6 +178,7 @@ SITUATIONS = [
         KIND,
         changed_parameter_gradient,
         changed_parameter_gradient_by_hand,
+        refused=refusing("0.weight"),
     ),
     Situation("hooks on weights after accumulation", KIND, accumulated_elsewhere, mlp_by_hand),
     Situation("a layer whose forward is another's function", KIND, patched, mlp_by_hand),

@@ -264,7 +264,7 @@ SITUATIONS = [
         scripted_by_hand,
     ),
     alone("functional_call with the model's own parameters", mlp, loop=own_weights),
-    alone("functional_call with weights made of the parameters", mlp, objective=fast_weights, refused=refusing("seen")),
+    alone("functional_call with weights made of the parameters", mlp, objective=fast_weights),
     alone("DataParallel", lambda: nn.DataParallel(mlp())),
     alone("a forward pass in another thread", mlp, loop=in_a_thread),
     alone(

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from conformance.reference import Reference
-from conformance.situation import Batch, Net, Situation, sequences, vectors
+from conformance.situation import RESPONSES, Batch, Net, Situation, sequences, vectors
 from conformance.situations.networks import mlp, mlp_by_hand
 
 KIND = "Scale"
@@ -107,6 +107,14 @@ SITUATIONS = [
             data=functools.partial(at_scale, 1.0),
             objective=linear_loss,
         )
-        for shift in (100, 10_000, 1_000_000)
+        for shift in (100, 10_000)
+    ),
+    float32(
+        "responses whose mean is about 1,000,000 times their std, with exact=True",
+        functools.partial(shifted, 1_000_000),
+        shifted_by_hand,
+        data=functools.partial(at_scale, 1.0),
+        objective=linear_loss,
+        options={RESPONSES: {"exact": True}},
     ),
 ]

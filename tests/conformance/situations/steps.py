@@ -252,7 +252,7 @@ SITUATIONS = [
         two_by_hand(named=False),
         objective=heads,
         loop=heads_apart,
-        refused={INPUTS: "tuple"},
+        refused={**refusing("two backward passes"), INPUTS: "tuple"},
     ),
     Situation("adversarial examples by torch.autograd.grad", KIND, mlp, mlp_by_hand, objective=adversarial),
     Situation("gradients looked at before the pass", KIND, mlp, mlp_by_hand, loop=looked_at_before),

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from conformance.reference import Reference
+from conformance.runs import seed_all
 from conformance.situation import INPUTS, PROBE_BACKWARD, RESPONSES, Net, Situation, vectors
 from conformance.situations.networks import mlp_by_hand
 
@@ -46,6 +47,8 @@ def lightning(run: Net, x: Tensor, y: Tensor) -> None:
     from lightning import pytorch as pl
 
     from gradlab.callbacks.lightning import ProbeCallback
+
+    seed_all()  # What an import draws is not the loop's.
 
     class Module(pl.LightningModule):
         def __init__(self) -> None:
@@ -110,6 +113,8 @@ def transformers(run: Net, x: Tensor, y: Tensor) -> None:
     import transformers as hf
 
     from gradlab.callbacks.transformers import ProbeCallback
+
+    seed_all()  # What an import draws is not the loop's.
 
     class Looking(hf.TrainerCallback):
         def on_pre_optimizer_step(self, *args: Any, **kwargs: Any) -> None:
