@@ -12,6 +12,7 @@ import torch
 from gradlab.errors import UsageError
 from gradlab.experiments.gradient_passes import Dtype, Pass, measure
 from gradlab.results import GradientsResult
+from gradlab.results.gradient_summary import is_rounding
 
 FLOAT32_BOUND = 5e-3
 """Relative error of a layer's norm from which float32 is not trusted."""
@@ -86,6 +87,13 @@ def _float32_errors(part: Pass) -> dict[str, float]:
 
 def float32_notes(label: str, frame: pd.DataFrame, dtype: Dtype | None) -> list[str]:
     """What is to be known of float32, in words."""
+    rounding = is_rounding(frame)
+    if rounding.any():
+        names = frame.loc[rounding, "layer"].unique()
+        of = frame.loc[~frame["block"] & frame["float32_error"].notna(), "layer"].nunique()
+        zero = f"{label}: the gradient is 0 within rounding, in float64 too, in {len(names)} of {of} layers"
+        more = "" if len(names) == of else f" ({', '.join(names[:3])}{', …' if len(names) > 3 else ''})"
+        return [f"{zero}{more}: it has no ratio and no growth", *float32_notes(label, frame[~rounding], dtype)]
     worst = frame.loc[frame["float32_error"].idxmax()] if frame["float32_error"].notna().any() else None
     if worst is None or worst["float32_error"] <= FLOAT32_BOUND:
         return []

@@ -10,7 +10,11 @@ import numpy as np
 import pandas as pd
 import torch
 
+from gradlab.results.noise_claims import noise_scale
 from gradlab.stats import growth_a_layer, standard_error
+
+ROUNDING = 1e6
+"""Relative error of float32 from which on the float64 value is rounding noise itself: the gradient is 0."""
 
 VECTORS = ("bias", "gain", "parameter")
 """Kinds of rows that are no layers."""
@@ -74,7 +78,7 @@ def summary_row(body: pd.DataFrame, value: str, facts: Mapping[str, Any]) -> dic
     growth, error = (term.item() for term in growth_a_layer(logs, index, shape))
     known = body[body["theory"].notna()]
     theory = growth_a_layer(*_by_seed(known, "theory"))[0].item() if len(known) else math.nan
-    errors = body["float32_error"] if "float32_error" in body else pd.Series(dtype=float)
+    errors = body.loc[~is_rounding(body), "float32_error"] if "float32_error" in body else pd.Series(dtype=float)
     return {
         "network": facts.get("name", network),
         "weights": _weights(network, facts),
@@ -92,17 +96,35 @@ def summary_row(body: pd.DataFrame, value: str, facts: Mapping[str, Any]) -> dic
     }
 
 
+def is_rounding(rows: pd.DataFrame) -> pd.Series:
+    """Which layers have a gradient that is 0 within rounding, in float64 too: it has no ratio and no growth."""
+    if "float32_error" not in rows:
+        return pd.Series(False, rows.index)
+    return rows["float32_error"].astype(float) > ROUNDING
+
+
 def examples_row(totals: pd.DataFrame) -> dict[str, float]:
     """What the gradients of single examples tell together, of all parameters: means over seeds, NaN without any.
+
+    A seed that has none makes the mean missing; the noise scale is the ratio of two means, where it is resolved.
 
     Args:
         totals: One network's rows of all parameters.
     """
-    titles = {"example_norm": "example norm", "noise_scale": "noise scale", "diversity": "diversity"}
-    return {
-        title: float(totals[name].astype(float).mean()) if name in totals else math.nan
-        for name, title in titles.items()
+    titles = {
+        "example norm": "example_norm",
+        "tr Σ": "variance",
+        "|G|²": "gradient_square",
+        "diversity": "diversity",
+        "mean cosine": "mean_cosine",
     }
+    means = {
+        title: float(totals[name].astype(float).mean(skipna=False)) if name in totals and len(totals) else math.nan
+        for title, name in titles.items()
+    }
+    order = ("example norm", "tr Σ", "|G|²", "noise scale", "diversity", "mean cosine")
+    means["noise scale"] = noise_scale(totals).value
+    return {title: means[title] for title in order}
 
 
 def coverage_share(facts: Mapping[str, Any]) -> float:
@@ -112,7 +134,7 @@ def coverage_share(facts: Mapping[str, Any]) -> float:
 
 def _by_seed(body: pd.DataFrame, value: str) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Logarithms (S, L) of the layers that every seed has, their places (L,) and shapes (L,)."""
-    values = body[value].astype(float)
+    values = body[value].astype(float).mask(is_rounding(body))
     whole = body.assign(log=np.log(values.where(np.isfinite(values) & (values > 0))), seed=body["seed"].fillna(-1))
     table = whole.pivot_table(index="seed", columns=["index", "call"], values="log", dropna=False)
     table = table.dropna(axis=1, how="any")

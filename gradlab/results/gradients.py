@@ -13,6 +13,7 @@ from gradlab.results.coverage import coverage_text
 from gradlab.results.gradient_claims import claims
 from gradlab.results.gradient_summary import body_of, coverage_share, depth_of, examples_row, summary_row
 from gradlab.results.joining import joined
+from gradlab.results.noise_claims import noise_claims
 from gradlab.results.result import Result
 from gradlab.results.tables import Formats
 
@@ -88,7 +89,7 @@ class GradientsResult(Result):
         "coverage": coverage_text,
         "first / last": "{:.3g}".format,
         "×/÷": "{:.2f}".format,
-        **dict.fromkeys(("example norm", "noise scale", "diversity"), "{:.4g}".format),
+        **dict.fromkeys(("example norm", "tr Σ", "|G|²", "noise scale", "diversity", "mean cosine"), "{:.4g}".format),
         **dict.fromkeys(("growth a layer", "±", "theory"), "{:.3f}".format),
         **dict.fromkeys(("float32 off by", "float32_error"), "{:.1e}".format),
         **dict.fromkeys(("weight_norm", "grad_norm", "grad_rms", "relative", "response_grad_rms"), "{:.4g}".format),
@@ -238,7 +239,10 @@ class GradientsResult(Result):
         Taken over 3×3 convolutions, or else over the commonest kind of layer, and over seeds; see `summary_row`.
         """
         summary = self._summed_up()
-        always = ("network", "weights", "BN", "depth", "first / last", "growth a layer", "seeds")
+        always: tuple[str, ...] = ("network", "weights", "BN", "depth", "first / last", "growth a layer", "seeds")
+        if summary["tr Σ"].notna().any():
+            # A noise scale that is not resolved is told by its absence.
+            always += ("noise scale",)
         return summary[[name for name in summary if name in always or summary[name].notna().any()]]
 
     def _summed_up(self) -> pd.DataFrame:
@@ -250,7 +254,7 @@ class GradientsResult(Result):
                     self.value,
                     {"depth": depth_of(self.layers(network)), **self.facts(network)},
                 )
-                | examples_row(self.totals(network))
+                | examples_row(self._last_total(network))
                 | {"coverage": coverage_share(self.facts(network))}
                 for network in self.networks
             ]
@@ -263,8 +267,17 @@ class GradientsResult(Result):
         return layers[columns + [name for name in ("float32_error", "absent") if name in layers]]
 
     def findings(self) -> list[str]:
-        """Plain against residual nets, and each network against the claim of the literature on it; computed."""
-        return [*claims(self._summed_up())]
+        """Plain against residual nets, each network against the claim of the literature on it, and noise; computed."""
+        facts = [self.facts(network) for network in self.networks]
+        return [
+            *claims(self._summed_up(), facts),
+            *noise_claims({network: self._last_total(network) for network in self.networks}),
+        ]
+
+    def _last_total(self, network: str) -> pd.DataFrame:
+        """A row a seed of all parameters together, at the last step."""
+        totals = self.totals(network)
+        return totals[totals["step"] == totals["step"].max()]
 
     def plot(self, ax: Axes | None = None) -> Axes:
         """Draw norms against depth.

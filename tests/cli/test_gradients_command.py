@@ -16,8 +16,8 @@ def test_writes_what_it_says(gradlab_command, tmp_path):
     done = gradlab_command("gradients", "--model", "plain8,resnet8", "--weights", "init", *SMALL)
     assert done.returncode == 0, done.stderr
     assert "At 8 layers (init) the plain net's gradient" in done.stdout
-    assert "Yang et al. 2019" in done.stdout
-    assert "De and Smith 2020" in done.stdout
+    # Of 8 layers one pair has one shape, which is no fit to hold against theory.
+    assert "Yang et al. 2019" not in done.stdout
     folder = tmp_path / "results" / "gradients"
     assert {path.name for path in folder.iterdir()} == {f"gradients.{kind}" for kind in ("csv", "json", "png", "pdf")}
     frame = pd.read_csv(folder / "gradients.csv")

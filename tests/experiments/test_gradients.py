@@ -277,13 +277,13 @@ def test_predicted_ratios_of_one_shape():
 
 def test_claims_are_computed():
     row = {"network": "plain20", "weights": "init", "BN": "batch", "depth": 20, "first / last": 10.0, "×/÷": 1.1}
-    row |= {"growth a layer": 1.4, "±": 0.01, "theory": 1.41, "claim": "batch norm"}
+    row |= {"growth a layer": 1.4, "±": 0.01, "theory": 1.41, "claim": "batch norm", "seeds": 5}
     other = row | {"network": "resnet20", "first / last": 2.0, "claim": "residual", "theory": 1.2}
     found = claims(pd.DataFrame([row, other]))
-    assert "is 10 (×/÷ 1.10) times as large at its first layer as at its last" in found[0]
-    assert "(resnet20) 2 (×/÷ 1.10) times" in found[0]
-    assert "plain20 1.400 ± 0.010, in theory 1.410 (agrees" in found[1]
-    assert "20 standard errors off" in found[2]
+    assert "is 10 (7.67 to 13) times as large at its first layer as at its last" in found[0]
+    assert "(resnet20) 2 (1.53 to 2.61) times, which is smaller." in found[0]
+    assert "plain20 1.4 (1.373 to 1.428), not told from theory, 1.410" in found[1]
+    assert "resnet20 1.4 (1.373 to 1.428), more than in theory, 1.200" in found[2]
     assert len(claims(pd.DataFrame([row, other | {"BN": "eval"}]))) == 2
 
 
