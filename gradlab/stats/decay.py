@@ -17,15 +17,17 @@ def power_exponent(log_correlation: Tensor, first: int) -> Tensor:
         A float64 tensor of shape ().
     """
     layers = torch.arange(first, len(log_correlation) + 1, dtype=torch.float64)
-    return _slope(layers.log(), log_correlation[first - 1 :].double())
+    return _slope(layers.log(), log_correlation[first - 1 :])
 
 
 def log_rate(log_correlation: Tensor, first: int) -> Tensor:
     """Logarithm of the factor a layer, of a fit correlation ~ r^L over the layers from `first` on."""
     layers = torch.arange(first, len(log_correlation) + 1, dtype=torch.float64)
-    return _slope(layers, log_correlation[first - 1 :].double())
+    return _slope(layers, log_correlation[first - 1 :])
 
 
 def _slope(x: Tensor, y: Tensor) -> Tensor:
-    x = x - x.mean()
-    return (x * y).sum() / x.square().sum()
+    """The slope of y over x; NaN where some of y is not finite."""
+    from scipy.stats import linregress
+
+    return torch.as_tensor(linregress(x.numpy(), y.double().where(y.isfinite(), torch.nan).numpy()).slope)

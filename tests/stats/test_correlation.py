@@ -30,3 +30,9 @@ def test_fits_recover_their_law(power):
     layers = torch.arange(1, 200, dtype=torch.float64)
     assert stats.power_exponent(power * layers.log() + 1, 8).item() == pytest.approx(power)
     assert stats.log_rate(power * layers, 8).item() == pytest.approx(power)
+
+
+def test_no_fit_through_a_correlation_of_nothing():
+    log_correlation = torch.tensor([-1.0, -2.0, -torch.inf], dtype=torch.float64)
+    assert stats.log_rate(log_correlation, 1).isnan()
+    assert stats.power_exponent(log_correlation, 1).isnan()
