@@ -1,4 +1,4 @@
-"""What mkdocs takes from elsewhere: `--help` of every command, the gallery with its pictures, the notebooks."""
+"""What mkdocs takes from elsewhere: `--help` of every command, the gallery with its pictures, llms.txt."""
 
 import re
 from pathlib import Path
@@ -10,11 +10,14 @@ from typer.testing import CliRunner
 from gradlab.cli import app
 
 ROOT = Path(__file__).parent.parent
+LLMS = ROOT / "llms.txt"
 HELP = re.compile(r"^<!-- help: ([a-z]+) -->$", re.MULTILINE)
 
 
 def on_files(files: Files, config: Any) -> Files:
-    """Add the gallery: its page, and the pictures beside it."""
+    """Add the gallery, its page and the pictures beside it, and llms.txt with the addresses that pages have here."""
+    text = re.sub(r"\]\(docs/(?:index|([a-z-]+))\.md\)", lambda page: f"]({page[1] or '.'}/)", LLMS.read_text())
+    files.append(File.generated(config, LLMS.name, content=text.replace("figures/README.md", "gallery/")))
     for path in sorted((ROOT / "figures").iterdir()):
         if path.name == "README.md":
             files.append(File.generated(config, "gallery.md", content=path.read_text()))

@@ -128,7 +128,7 @@ def test_the_wheel_installs_and_runs(tmp_path: Path) -> None:
     """Built from a copy of the sources, installed apart from this checkout, run from an empty folder."""
     source = tmp_path / "source"
     source.mkdir()
-    for part in ("pyproject.toml", "README.md", "LICENSE"):
+    for part in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
         shutil.copy(ROOT / part, source)
     for part in ("gradlab", "cli"):
         shutil.copytree(ROOT / part, source / part)
@@ -136,6 +136,10 @@ def test_the_wheel_installs_and_runs(tmp_path: Path) -> None:
     subprocess.run(build, check=True, capture_output=True)
     (wheel,) = tmp_path.glob("*.whl")
     names = zipfile.ZipFile(wheel).namelist()
+    about = next(name for name in names if name.endswith("/METADATA"))
+    described = zipfile.ZipFile(wheel).read(about).decode()
+    assert "pip install -e ." in described
+    assert not re.findall(r"\]\((?!https?://)[^)]*\)", described), "a package index has no files beside the description"
     data = {f"gradlab/reporting/{name}" for name in ("page.html", "style.css", "sort.js")}
     assert {"gradlab/cli/__init__.py", "gradlab/__init__.pyi", "gradlab/assets/cifar10-sample.png"} | data <= set(names)
     site = tmp_path / "site"
