@@ -1,17 +1,18 @@
 """What every command shares: errors in one line, a progress bar when it takes long, lists of options."""
 
+import io
 import os
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import typer
 from rich.console import Console
 from typer.core import TyperGroup
 
-from gradlab.errors import GradlabError, UsageError
+from gradlab.errors import GradlabError, UsageError, one_line
 
 PROGRESS_AFTER_SECONDS = 2.0
 
@@ -19,21 +20,61 @@ PROGRESS_AFTER_SECONDS = 2.0
 class Commands(TyperGroup):
     """Prints gradlab's errors as one line: exit code 2 for a request that cannot be meant, 1 for a failure."""
 
+    def main(self, *args: Any, **options: Any) -> Any:
+        """Run the command line; what the terminal cannot show is replaced."""
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(errors="replace")
+        return super().main(*args, **options)
+
     def invoke(self, ctx: Any) -> Any:
         """Run the command."""
         try:
-            return super().invoke(ctx)
+            done = super().invoke(ctx)
+            # A full disk shows when what was printed is written.
+            sys.stdout.flush()
+            return done
         except GradlabError as error:
-            message = " ".join(str(error).split())
-            typer.echo(f"gradlab: {message}", err=True)
-            raise typer.Exit(2 if isinstance(error, UsageError) else 1) from None
+            _say(" ".join(str(error).split()))
+            raise typer.Exit(_code(error)) from None
         except KeyboardInterrupt:
-            typer.echo("gradlab: stopped; nothing was written by half", err=True)
+            _say("stopped; nothing was written by half")
             raise typer.Exit(130) from None
         except BrokenPipeError:
             # The reader of our output has gone, as `| head` does; that is no failure.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            _discard_output()
             raise typer.Exit(0) from None
+        except OSError as error:
+            _discard_output()
+            _say(one_line(f"cannot read or write {error.filename or 'standard output'}: {error.strerror or error}"))
+            raise typer.Exit(1) from None
+        except MemoryError:
+            _say("there is not enough memory for this: fewer images a batch, or a smaller network, take less")
+            raise typer.Exit(1) from None
+        except Exception as error:
+            # The parser's own errors, which repeat what was given at any length.
+            if isinstance(message := getattr(error, "message", None), str) and hasattr(error, "exit_code"):
+                error.message = one_line(message)  # type: ignore[attr-defined]
+            raise
+
+
+def _code(error: GradlabError) -> int:
+    """The exit code of an error: that of a signal, as shells count, where one asked the work to stop."""
+    if isinstance(number := getattr(error, "signal", None), int):
+        return 128 + number
+    return 2 if isinstance(error, UsageError) else 1
+
+
+def _say(message: str) -> None:
+    """Print an error; where even that cannot be written, the exit code is left."""
+    with suppress(OSError):
+        typer.echo(f"gradlab: {message}", err=True)
+
+
+def _discard_output() -> None:
+    """Send what is still to be printed nowhere: Python itself would try once more at its end."""
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def output() -> Console:

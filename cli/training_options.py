@@ -83,7 +83,7 @@ class TrainingOptions:
 
     def arguments(self) -> dict[str, Any]:
         """The arguments of `gl.train` and `gl.degradation` that they make."""
-        if not self.every.isdecimal() and self.every != "log":
+        if not (self.every.isdecimal() and len(self.every) <= 9) and self.every != "log":
             raise UsageError(f"--every takes a number of steps or log, not {self.every!r}")
         return {
             "data": self.data,

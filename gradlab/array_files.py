@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -70,8 +71,9 @@ def read_images(path: Path, part: str) -> tuple[np.ndarray, np.ndarray | None]:
         UsageError: When there is no such file.
         GradlabError: When it is damaged or holds something else.
     """
-    if not path.is_file():
-        raise UsageError(f"{path} does not exist" if not path.exists() else f"{path} is no regular file")
+    # The functions of `os.path` take what is too long for a path for one that is not there.
+    if not os.path.isfile(path):
+        raise UsageError(f"{path} {'is no regular file' if os.path.exists(path) else 'does not exist'}")
     try:
         with zipfile.ZipFile(path) as archive:
             members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}

@@ -205,7 +205,7 @@ def _npz(name: str, path: Path, part: str) -> ArrayImages:
 def _image_folder(name: str, folder: Path) -> FolderImages:
     from torchvision.datasets.folder import IMG_EXTENSIONS
 
-    if name == "imagefolder:" or not folder.is_dir():
+    if name == "imagefolder:" or not os.path.isdir(folder):
         raise UsageError(
             f"{name}: {folder} is not a folder of images" if name != "imagefolder:" else f"{name} names no folder"
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import warnings
 from collections.abc import Mapping
@@ -115,11 +116,11 @@ def read_content(path: str | Path) -> tuple[object, dict[str, Any]]:
         GradlabError: When it is damaged, no checkpoint, or can be read only by running code out of it.
     """
     path = Path(path)
-    if path.is_dir():
+    if os.path.isdir(path):
         raise UsageError(f"{shown(path)} is a folder; give a checkpoint file")
-    if not path.exists():
+    if not os.path.exists(path):
         raise UsageError(f"{shown(path)} does not exist")
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise UsageError(f"{shown(path)} is no regular file")
     content, record = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
     if not all(isinstance(record.get(key), str | None) for key in ("network", "recipe", "normalization")):

@@ -17,7 +17,7 @@ _UNDATED: dict[str, dict[str, Any]] = {"pdf": {"CreationDate": None}, "svg": {"D
 def drawn(
     figures: Mapping[str, Callable[[], Figure]], formats: Sequence[str], dpi: int | None = None
 ) -> dict[str, bytes]:
-    """Draw figures in gradlab's theme.
+    """Draw figures in gradlab's theme, whatever a user's own settings of matplotlib are.
 
     Args:
         figures: What makes each, by file name without suffix; called within the theme, one after another, so that
@@ -28,14 +28,41 @@ def drawn(
     Returns:
         Their bytes by file name; no date is inside, so the same figures give the same bytes.
     """
+    import matplotlib as mpl
+
     from gradlab.plots import theme
 
+    with mpl.rc_context():
+        # A matplotlibrc may ask for TeX, other fonts or other sizes, which the theme does not name.
+        mpl.rcdefaults()
+        with theme():
+            return _drawn(figures, formats, dpi)
+
+
+def _drawn(figures: Mapping[str, Callable[[], Figure]], formats: Sequence[str], dpi: int | None) -> dict[str, bytes]:
     contents = {}
-    with theme():
-        for name, make in figures.items():
-            figure = make()
-            for kind in formats:
-                buffer = io.BytesIO()
-                figure.savefig(buffer, format=kind, dpi=dpi, metadata=_UNDATED.get(kind))
-                contents[f"{name}.{kind}"] = buffer.getvalue()
+    for name, make in figures.items():
+        figure = make()
+        _take_literally(figure)
+        for kind in formats:
+            buffer = io.BytesIO()
+            figure.savefig(buffer, format=kind, dpi=dpi, metadata=_UNDATED.get(kind))
+            contents[f"{name}.{kind}"] = buffer.getvalue()
     return contents
+
+
+def _take_literally(figure: Figure) -> None:
+    """Draw names as they are: a dollar sign in one begins no formula. Numbers at the axes keep their powers."""
+    from matplotlib.axis import Axis
+    from matplotlib.text import Text
+    from matplotlib.ticker import LogFormatter, ScalarFormatter
+
+    numbers: set[int] = set()
+    for axis in figure.findobj(Axis):
+        assert isinstance(axis, Axis)
+        if isinstance(axis.get_major_formatter(), LogFormatter | ScalarFormatter):
+            ticks = [*axis.get_major_ticks(), *axis.get_minor_ticks()]
+            numbers |= {id(label) for tick in ticks for label in (tick.label1, tick.label2)}
+    for text in figure.findobj(Text):
+        if isinstance(text, Text) and id(text) not in numbers:
+            text.set_parse_math(False)

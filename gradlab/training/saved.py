@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -20,8 +21,8 @@ def read_training_checkpoint(path: Path) -> dict[str, Any]:
         UsageError: When there is no such file, or it is none of a training of gradlab's.
         GradlabError: When it is damaged.
     """
-    if not path.is_file():
-        what = "is no regular file" if path.exists() else "does not exist"
+    if not os.path.isfile(path):
+        what = "is no regular file" if os.path.exists(path) else "does not exist"
         raise UsageError(f"{shown(path)} {what}")
     content = read_torch_file(path)
     if not isinstance(content, dict) or not {"model", "optimizer", "step", "config"} <= content.keys():

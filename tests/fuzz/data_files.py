@@ -201,3 +201,13 @@ def null_byte(folder: Path) -> tuple[str, str]:
 @data
 def long_nonsense(folder: Path) -> tuple[str, str]:
     return "x" * 100_000, "unknown data"
+
+
+@data
+def path_too_long(folder: Path) -> tuple[str, str]:
+    return "x" * 5000 + ".npz", "does not exist"
+
+
+@data
+def folder_too_long(folder: Path) -> tuple[str, str]:
+    return "imagefolder:" + "x" * 5000, "is not a folder of images"

@@ -1,0 +1,129 @@
+"""Terminals, disks, signals and names that are none of ours: exit codes and one sentence."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gradlab.errors import GradlabError
+from gradlab.results.files import write_all, write_atomically
+from gradlab.training import read_training_checkpoint
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> str:
+    path = tmp_path_factory.mktemp("data") / "d.npz"
+    x = np.random.default_rng(0).integers(0, 256, (64, 32, 32, 3), dtype=np.uint8)
+    np.savez(path, x_train=x, y_train=np.arange(64) % 10, x_test=x, y_test=np.arange(64) % 10)
+    return str(path)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no full disk to write to")
+def test_a_full_disk_under_stdout(gradlab_command: Run) -> None:
+    with open("/dev/full", "w", encoding="utf-8") as full:
+        done = gradlab_command("models", "imagenet/*", capture_output=False, stdout=full, stderr=subprocess.PIPE)
+    assert done.returncode == 1
+    assert done.stderr.strip() == "gradlab: cannot read or write standard output: No space left on device"
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252", "latin-1"])
+def test_terminals_that_know_few_characters(encoding: str, gradlab_command: Run) -> None:
+    environment = {"PYTHONIOENCODING": encoding, "PYTHONUTF8": "0", "LC_ALL": "C"}
+    done = gradlab_command("models", "imagenet/*", env=environment, text=False)
+    assert done.returncode == 0, done.stderr
+    assert b"imagenet/resnet18" in done.stdout
+
+
+def test_a_name_that_is_no_text(gradlab_command: Run, tmp_path: Path) -> None:
+    done = gradlab_command("responses", "-m", os.fsdecode(b"resnet8@\xff\x1b[31m.pt"), errors="replace")
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert "\x1b" not in done.stderr
+    assert "does not exist" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--seed", "9" * 5000],
+        ["--seed", "9" * 20],
+        ["--checkpoint-every", "0"],
+        ["--learning-rate", "nan"],
+        ["--iterations", "9" * 30],
+        ["--data", "x" * 3000 + ".npz"],
+    ],
+)
+def test_whatever_is_given_the_answer_is_short(options: list[str], gradlab_command: Run) -> None:
+    done = gradlab_command("train", "--model", "resnet8", *options)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert len(done.stderr) < 1500  # the parser's own has a frame and a hint
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_training_that_is_stopped_says_so_by_its_exit_code(number: int, code: int, data: str, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "gradlab", "train", "--model", "resnet8", "--data", data, "--device", "cpu"]
+    options = ["--iterations", "100000", "--batch-size", "16", "--checkpoint-every", "1", "--out", "run", "--quiet"]
+    with subprocess.Popen([*command, *options], cwd=tmp_path, stderr=subprocess.PIPE, text=True) as process:
+        for _ in range(600):
+            if (tmp_path / "run" / "checkpoint.pt").exists():
+                break
+            time.sleep(0.1)
+        process.send_signal(number)
+        said = process.communicate(timeout=60)[1]
+    assert process.returncode == code
+    assert "stopped at step" in said
+    step = read_training_checkpoint(tmp_path / "run" / "checkpoint.pt")["step"]
+    assert f"stopped at step {step:,} of" in said
+
+
+@pytest.mark.parametrize("kind", ["link", "dead link", "pipe", "folder", "device"])
+def test_only_files_are_replaced(kind: str, tmp_path: Path) -> None:
+    place, target = tmp_path / "out.html", tmp_path / "target"
+    if kind == "link":
+        target.write_bytes(b"kept")
+    if kind in ("link", "dead link"):
+        place.symlink_to(target)
+    elif kind == "pipe":
+        os.mkfifo(place)
+    elif kind == "folder":
+        place.mkdir()
+    else:
+        place = Path("/dev/null")
+    before = place.lstat()
+    with pytest.raises(GradlabError, match=r"is a link|is no regular file|cannot write into"):
+        write_all(place.parent, {"a.csv": b"1", place.name: b"new"}) if kind != "device" else write_atomically(
+            place, b"new"
+        )
+    assert (place.lstat().st_mode, place.lstat().st_ino) == (before.st_mode, before.st_ino)
+    assert not (tmp_path / "a.csv").exists()
+    assert kind != "link" or target.read_bytes() == b"kept"
+
+
+def test_what_another_host_is_writing_is_left_alone(tmp_path: Path) -> None:
+    theirs, old = (tmp_path / f".a.csv.{name}.part" for name in ("0123abcd.999999", "0123abcd.999998"))
+    for part in (theirs, old):
+        part.write_bytes(b"half")
+    os.utime(old, (0, 0))
+    write_atomically(tmp_path / "a.csv", b"whole")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [theirs.name, "a.csv"]
+
+
+def test_sources_open_files_as_utf8_by_name() -> None:
+    root = Path(__file__).parents[2]
+    missing = []
+    for part in ("gradlab/checkpoints", "gradlab/training", "cli", "gradlab/datasets.py", "gradlab/results/files.py"):
+        place = root / part
+        for path in [place] if place.is_file() else place.rglob("*.py"):
+            for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+                texts = any(call in line for call in (".read_text()", ".write_text(", ".open()", '.open("a")'))
+                missing += [f"{path.name}:{number}"] if texts and "encoding" not in line else []
+    assert not missing

@@ -1,0 +1,48 @@
+"""Figures are the same whatever a user's settings are, and show names as they are."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import matplotlib as mpl
+import pytest
+from matplotlib.figure import Figure
+
+from gradlab.results.drawing import drawn
+
+
+def curves() -> Figure:
+    figure = Figure()
+    axes = figure.subplots()
+    axes.plot([1, 2, 3], [1e-3, 1, 1e3], marker="$7$", label="resnet8@a$b{.pt")
+    axes.set_yscale("log")
+    axes.set_title(r"cost $\frac$ and $x_{$")
+    axes.set_xticks([1, 2], labels=["$", r"a$\b$c"])
+    axes.legend()
+    return figure
+
+
+def plain() -> Figure:
+    figure = Figure()
+    figure.subplots().loglog([1, 10, 100], [1, 2, 3], label="a")
+    return figure
+
+
+def test_dollar_signs_in_names_begin_no_formula() -> None:
+    content = drawn({"a": curves}, ("svg", "png", "pdf"))
+    text = content["a.svg"].decode()
+    assert "resnet8@a$b{.pt" in text
+    assert r"cost $\frac$ and $x_{$" in text
+    assert r"a$\b$c" in text
+    assert "<tspan" in text, "powers of ten are set as such"
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"text.usetex": True}, {"font.size": 30, "axes.facecolor": "red"}, {"savefig.bbox": "tight", "lines.marker": "x"}],
+)
+def test_a_users_settings_change_no_byte(settings: dict[str, object], tmp_path: Path) -> None:
+    kinds: dict[str, Callable[[], Figure]] = {"a": plain}
+    expected = drawn(kinds, ("png", "svg", "pdf"))
+    with mpl.rc_context(settings):
+        assert drawn(kinds, ("png", "svg", "pdf")) == expected
+        assert all(mpl.rcParams[key] == value for key, value in settings.items())
