@@ -18,6 +18,7 @@ from gradlab.probes.applications import leave
 from gradlab.probes.finder import is_normalization
 from gradlab.probes.frozen import FrozenStatistics
 from gradlab.probes.hooks import Hook, Probe, in_backward
+from gradlab.probes.ranks import rank_notes
 from gradlab.results import InputGradientsResult
 from gradlab.stats import cosines, relative_effective_rank, row_norm_variation
 
@@ -172,7 +173,7 @@ class InputGradients(Probe):
                 "`with` block, called as model(images)"
             )
         name = network or str(getattr(self.model, "name", type(self.model).__name__))
-        notes = [left_out_note(name, self.left_out)] if self.left_out else []
+        notes = [*([left_out_note(name, self.left_out)] if self.left_out else []), *rank_notes()]
         return InputGradientsResult.from_samples(
             name,
             [self.samples],

@@ -16,6 +16,7 @@ from gradlab.probes.backward_passes import BackwardPasses
 from gradlab.probes.coverage import depth_of
 from gradlab.probes.finder import Part, ResponseFinder, Site
 from gradlab.probes.gradient_notes import gradient_notes
+from gradlab.probes.ranks import rank_notes
 from gradlab.probes.schedule import Schedule, StepProbe
 from gradlab.probes.selection import Selection, find_blocks, layer_kind, select_layers
 from gradlab.probes.targets import NOT_RUN, response_targets
@@ -208,7 +209,7 @@ class ResponseGradients(StepProbe):
         coverage = response_coverage(self._finder, self._finder.places, left_out)
         facts = {"depth": depth_of(self.model), "coverage": coverage.as_record()}
         told = {name: reason for name, reason in left_out.items() if reason != NOT_RUN}
-        notes = [*gradient_notes(rows), *self._notes(), *unmeasured_notes(told)]
+        notes = [*gradient_notes(rows), *self._notes(), *unmeasured_notes(told), *rank_notes()]
         return GradientsResult.from_rows(self._name(network), rows, notes, facts)
 
     def _refuse_recomputed(self) -> None:

@@ -17,6 +17,7 @@ from gradlab.probes.finder import Part, ResponseFinder, Site, is_normalization
 from gradlab.probes.hooks import Probe
 from gradlab.probes.outputs import plain
 from gradlab.probes.prediction import batch_norm_std
+from gradlab.probes.ranks import rank_notes
 from gradlab.probes.selection import Selection, layer_stride
 from gradlab.probes.targets import Target, response_targets
 from gradlab.probes.unmeasured import reasons, response_coverage, unmeasured_notes
@@ -130,7 +131,7 @@ class ResponseStd(Probe):
         left_out = reasons(self._finder)
         coverage = response_coverage(self._finder, {site.layer for site in table}, left_out)
         facts = {"depth": depth_of(self.model), "coverage": coverage.as_record()}
-        return ResponsesResult.from_rows(str(name), rows, [*self._notes(table), *unmeasured_notes(left_out)], facts)
+        return ResponsesResult.from_rows(str(name), rows, [*self._notes(table), *unmeasured_notes(left_out), *rank_notes()], facts)
 
     def moments(self) -> dict[Site, list[float]]:
         """Count, mean, std and non-finite values of each site so far, in order of execution, in one transfer.

@@ -101,12 +101,12 @@ def tame_norms(pieces: Tensor) -> tuple[Tensor, bool]:
     least = trusted_norm(k * p, torch.float32)
     if n and norms.min().item() >= least and norms.max().item() <= _TAME:
         return norms, True
-    doubtful = ~((norms >= least) & (norms <= _TAME))
-    places = doubtful.nonzero().flatten()
-    rows = pieces.index_select(1, places)
-    # Most often they are 0: an example that is certain has no gradient.
-    if rows.abs().amax().item() != 0:
-        norms[places] = _wide_joint_norms(rows)
+    places = (~((norms >= least) & (norms <= _TAME))).nonzero().flatten()
+    if len(places) and pieces.numel():
+        rows = pieces.index_select(1, places)
+        # Most often they are 0: an example that is certain has no gradient.
+        if any(bound.item() != 0 for bound in torch.aminmax(rows)):
+            norms[places] = _wide_joint_norms(rows)
     return norms, False
 
 

@@ -19,6 +19,7 @@ from gradlab.probes.examples.rows import REST, MeasuredStep, example_columns, ex
 from gradlab.probes.gradient_notes import gradient_notes, shared_notes
 from gradlab.probes.hooks import Hook
 from gradlab.probes.parameter_gradients import ParameterGradients
+from gradlab.probes.ranks import rank_notes
 from gradlab.probes.schedule import Schedule, StepProbe
 from gradlab.probes.selection import Selection, select_rows
 from gradlab.results import GradientsResult
@@ -181,7 +182,7 @@ class ExampleGradients(StepProbe):
             examples = example_columns(steps[total["step"]], [*trainable, REST], self.reduction)
             rows.append({"layer": TOTAL, "kind": TOTAL, "index": None} | total | examples | numel)
         facts = {"coverage": coverage_of(self.model, self.layers.values()).as_record()}
-        notes = [*gradient_notes(rows), *shared_notes(self.layers.values()), *self._notes(list(steps.values()))]
+        notes = [*gradient_notes(rows), *shared_notes(self.layers.values()), *self._notes(list(steps.values())), *rank_notes()]
         return GradientsResult.from_rows(self._name(network), rows, notes, facts)
 
     def examples(self) -> pd.DataFrame:

@@ -95,9 +95,12 @@ class UseFinder(TorchFunctionMode):
 
     def __init__(self, numbers: Mapping[nn.Parameter, int], found: Callable[[Use], None]) -> None:
         super().__init__()
-        self._parameters = {id(parameter): (parameter, (number,)) for parameter, number in numbers.items()}
+        self._parameters: dict[int, tuple[Tensor, tuple[int, ...]]] = {
+            id(parameter): (parameter, (number,)) for parameter, number in numbers.items()
+        }
         self._found = found
-        self._computed: dict[int, tuple[Tensor, tuple[int, ...]]] = {}
+        # With what was computed of them in this pass.
+        self._known = dict(self._parameters)
         self._inputs: dict[int, Tensor] = {}
         self._examples = 0
 
@@ -113,7 +116,7 @@ class UseFinder(TorchFunctionMode):
 
     def stop(self) -> None:
         """End a forward pass: nothing of it is kept."""
-        self._computed.clear()
+        self._known = dict(self._parameters)
         self._inputs.clear()
 
     def __torch_function__(
@@ -125,6 +128,11 @@ class UseFinder(TorchFunctionMode):
     ) -> Any:
         """Call any function of torch."""
         kwargs = kwargs or {}
+        if not self._may_use(args) and not (kwargs and self._may_use(kwargs.values())):
+            output = func(*args, **kwargs)
+            if isinstance(output, Tensor) and not output.requires_grad and self._inputs:
+                self._follow([*_tensors((*args, *kwargs.values()))], output)
+            return output
         if func is F.multi_head_attention_forward:
             with self:
                 return _attention(*args, **kwargs)
@@ -140,9 +148,17 @@ class UseFinder(TorchFunctionMode):
             return output
         return self._call(func, args, kwargs, tensors, operands)
 
+    def _may_use(self, values: Iterable[Any]) -> bool:
+        """Whether a parameter, or what may hold one, is among values; most calls of functions end here."""
+        known = self._known
+        for value in values:  # noqa: SIM110 - a generator would take as long again
+            if id(value) in known or value.__class__ is list or value.__class__ is tuple:
+                return True
+        return False
+
     def _operand(self, tensor: Tensor) -> Operand | None:
         """A tensor as a parameter or what was computed of some, if it is one."""
-        known = self._parameters.get(id(tensor)) or self._computed.get(id(tensor))
+        known = self._known.get(id(tensor))
         return Operand(*known) if known is not None and known[0] is tensor and tensor.requires_grad else None
 
     def _follow(self, tensors: Sequence[Tensor], output: Any) -> None:
@@ -164,7 +180,8 @@ class UseFinder(TorchFunctionMode):
         name = getattr(func, "__name__", str(func))
         if id(tensors[0]) in known and (name in ("__set__", "__setitem__") or _in_place(name)):
             # It is not what it was: what becomes of it is found in the graph.
-            self._computed.pop(id(tensors[0]), None)
+            if id(tensors[0]) not in self._parameters:
+                del self._known[id(tensors[0])]
             return func(*args, **kwargs)
         rule = RULES.get(func)
         match = rule(args, kwargs, known) if rule is not None else None
@@ -182,7 +199,7 @@ class UseFinder(TorchFunctionMode):
             self._found(Use(name, operands, match, follows, before, versions, outputs))
         elif outputs:
             sources = tuple(dict.fromkeys(number for operand in operands for number in operand.sources))
-            self._computed.update((id(result), (result, sources)) for result in outputs)
+            self._known.update((id(result), (result, sources)) for result in outputs)
         return output
 
     def _spreads(
