@@ -11,6 +11,6 @@ def rank_notes() -> list[str]:
     if ranks == 1:
         return []
     return [
-        f"rank {torch.distributed.get_rank()} of {ranks}: measured on the examples of this process alone, and not merged "
-        "with those of the others"
+        f"rank {torch.distributed.get_rank()} of {ranks}: measured on the examples of this process alone, and not "
+        "merged with those of the others"
     ]

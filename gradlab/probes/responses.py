@@ -131,7 +131,8 @@ class ResponseStd(Probe):
         left_out = reasons(self._finder)
         coverage = response_coverage(self._finder, {site.layer for site in table}, left_out)
         facts = {"depth": depth_of(self.model), "coverage": coverage.as_record()}
-        return ResponsesResult.from_rows(str(name), rows, [*self._notes(table), *unmeasured_notes(left_out), *rank_notes()], facts)
+        notes = [*self._notes(table), *unmeasured_notes(left_out), *rank_notes()]
+        return ResponsesResult.from_rows(str(name), rows, notes, facts)
 
     def moments(self) -> dict[Site, list[float]]:
         """Count, mean, std and non-finite values of each site so far, in order of execution, in one transfer.

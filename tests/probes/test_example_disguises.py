@@ -14,7 +14,6 @@ from torch.func import functional_call, grad
 from torch.nn.utils.parametrizations import spectral_norm
 
 import gradlab as gl
-from gradlab.errors import GradlabError
 
 
 class Reversed(nn.Module):

@@ -182,7 +182,8 @@ class ExampleGradients(StepProbe):
             examples = example_columns(steps[total["step"]], [*trainable, REST], self.reduction)
             rows.append({"layer": TOTAL, "kind": TOTAL, "index": None} | total | examples | numel)
         facts = {"coverage": coverage_of(self.model, self.layers.values()).as_record()}
-        notes = [*gradient_notes(rows), *shared_notes(self.layers.values()), *self._notes(list(steps.values())), *rank_notes()]
+        told = self._notes(list(steps.values()))
+        notes = [*gradient_notes(rows), *shared_notes(self.layers.values()), *told, *rank_notes()]
         return GradientsResult.from_rows(self._name(network), rows, notes, facts)
 
     def examples(self) -> pd.DataFrame:
