@@ -17,7 +17,12 @@ from gradlab.theory.coin_flip import (
     residual_law,
     residual_variance,
 )
-from gradlab.theory.expected_acf import expected_autocorrelation
+from gradlab.theory.expected_acf import (
+    brown_noise_acf,
+    brown_noise_pooled_acf,
+    expected_autocorrelation,
+    white_noise_acf,
+)
 from gradlab.theory.gradient_growth import (
     batch_norm_relu_growth,
     he_growth,
@@ -26,7 +31,6 @@ from gradlab.theory.gradient_growth import (
     taps_inside,
 )
 from gradlab.theory.gradient_kernel import feedforward_gradient_kernel
-from gradlab.theory.noise import brown_noise_acf, brown_noise_pooled_acf, white_noise_acf
 from gradlab.theory.normalized import normalized_response_std
 from gradlab.theory.rectified_residual import rectified_residual_gradient_moments
 

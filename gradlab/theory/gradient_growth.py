@@ -65,10 +65,7 @@ def taps_inside(size: int, kernel: int = 3, dimensions: int = 2) -> Tensor:
     line = torch.tensor(
         [max(size - abs(t), 0) / size for t in range(-(kernel // 2), kernel // 2 + 1)], dtype=torch.float64
     )
-    shares = torch.ones(1, dtype=torch.float64)
-    for _ in range(dimensions):
-        shares = torch.outer(shares, line).flatten()
-    return shares
+    return torch.cartesian_prod(*[line] * dimensions).view(-1, dimensions).prod(1)
 
 
 def residual_gradient_moments(blocks: int, beta: float = 1.0) -> Tensor:
