@@ -200,7 +200,7 @@ def _plain_against_residual(group: list[_Network]) -> list[_Claim]:
             return _beside_plain(verdict, plain, residual, places, "" if alone else f"({residual.name}) ")
 
         comparison = sign_test(residual.stds[places], plain.stds[places])
-        made.append(_Claim(comparison, sentence, _SMALLER_THAN_PLAIN, f"the sign test, {_ONE_TRAINING},"))
+        made.append(_Claim(comparison, sentence, _SMALLER_THAN_PLAIN, f"the sign test, {_ONE_TRAINING}"))
     return made
 
 
@@ -252,4 +252,4 @@ def _by_depth(networks: list[_Network]) -> list[_Claim]:
             words = "Responses of residual nets of different depths are not told apart"
         return f"{words}: median std {', '.join(f'{network} at {network.depth}' for network in ordered)} layers."
 
-    return [_Claim(ends, sentence, _SMALLER_WITH_DEPTH, f"Welch’s t, {_ONE_TRAINING},")]
+    return [_Claim(ends, sentence, _SMALLER_WITH_DEPTH, f"Welch’s t, {_ONE_TRAINING}")]

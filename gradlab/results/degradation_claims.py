@@ -49,7 +49,7 @@ class _Claim:
         else:
             one, other = self.nets
             sentence = (_against_plain if self.source is _PAIR else _against_original)(one, other, verdict)
-        test = f"the normal approximation to counts, {_IMAGES},"
+        test = f"the normal approximation to counts, {_IMAGES}"
         return Finding(sentence, f"{self.source} {told_by(test, together)}{and_p(self.comparison, verdict)}")
 
 

@@ -73,13 +73,13 @@ def claims(summary: pd.DataFrame, facts: Sequence[Mapping[str, Any]] = ()) -> li
 def _plain_against_residual(rows: Sequence[dict[str, Any]]) -> list[Finding]:
     pairs = [(plain, residual) for plain in rows for residual in rows if _counterparts(plain, residual)]
     comparisons = [difference(_ratio(residual), _ratio(plain)) for plain, residual in pairs]
-    words = {Verdict.ALIKE: "the two are not told apart", Verdict.NOTHING: "so few seeds tell nothing"}
+    words = {Verdict.ALIKE: "the two are not told apart", Verdict.NOTHING: "of which so few seeds tell nothing"}
     return [
         Finding(
             f"At {plain['depth']} layers ({plain['weights']}) the plain net's gradient is "
             f"{factor_with_interval(_ratio(plain))} times as large at its first layer as at its last, that of the "
             f"residual net ({residual['network']}) {factor_with_interval(_ratio(residual))} times, "
-            f"{words.get(verdict, f'which is {verdict}')}.",
+            f"{words.get(verdict, f'which is {verdict}')} (95 % intervals).",
             f"{_PAIR} {told_by('Welch’s t over seeds', comparisons)}{and_p(comparison, verdict)} {INTERVALS}",
         )
         for (plain, residual), comparison, verdict in zip(pairs, comparisons, holm(comparisons), strict=True)
@@ -109,8 +109,8 @@ def _against_theory(rows: Sequence[dict[str, Any]]) -> list[Finding]:
         claim = CLAIMS[key]
         measured = "; ".join(_measured(row, verdicts[id(row)]) for row in group)
         sentence = (
-            f"{claim.words} ({claim.source}). Here it grows a layer by: {measured}. Theory is of infinite width, away "
-            "from the loss."
+            f"{claim.words} ({claim.source}). Here it grows a layer by (with 95 % intervals): {measured}. Theory "
+            "is of infinite width, away from the loss."
         )
         rule = (
             f"{claim.source}, of networks as initialized; the slope of the logarithm over layers of one shape. "

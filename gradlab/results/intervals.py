@@ -9,6 +9,9 @@ from gradlab.stats.verdict import CONFIDENCE, FALSE_ALARMS, Comparison, Estimate
 
 INTERVALS = f"Intervals hold the true mean in {CONFIDENCE:.0%} of cases (Student's t)."
 
+LEAST_P = 1e-12
+"""Below which no rule tells p: tails so far out are nobody's."""
+
 
 def with_interval(estimate: Estimate, digits: int = 3) -> str:
     """The value with the interval that it lies in, or alone where there is none."""
@@ -29,13 +32,16 @@ def factor_with_interval(estimate: Estimate, digits: int = 3) -> str:
 def told_by(test: str, comparisons: Sequence[Comparison]) -> str:
     """The rule of verdicts that stand together, as a sentence."""
     counted = sum(math.isfinite(one.p) for one in comparisons)
-    together = f", {counted} comparisons taken together (Holm)" if counted > 1 else ""
-    return f"A difference is stated by {test}{together}, falsely in at most {FALSE_ALARMS:.0%} of cases."
+    together = f", {counted} comparisons taken together (Holm)," if counted > 1 else ","
+    return f"A difference is stated by {test}{together} falsely in at most {FALSE_ALARMS:.0%} of cases."
 
 
 def and_p(comparison: Comparison, verdict: Verdict) -> str:
     """The outcome of one comparison, as a sentence; nothing where there was none."""
-    return f" Here p = {comparison.p:.2g}: {verdict}." if math.isfinite(comparison.p) else f" Here {verdict}."
+    if not math.isfinite(comparison.p):
+        return f" Here {verdict}."
+    p = f"= {comparison.p:.2g}" if comparison.p > LEAST_P else f"< {LEAST_P:g}"
+    return f" Here p {p}: {verdict}."
 
 
 def listed(names: Sequence[str]) -> str:

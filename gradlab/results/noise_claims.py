@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
+import numpy as np
 import pandas as pd
 
 from gradlab.results.finding import Finding
@@ -58,6 +59,8 @@ def _sentence(network: str, rows: pd.DataFrame) -> str:
     scale = noise_scale(rows)
     parts = [_number(Estimate.of(rows[name].astype(float))) for name in ("variance", "gradient_square")]
     start = f"{network}: over all parameters tr Σ = {parts[0]} and |G|² = {parts[1]}; the noise scale, their ratio, is "
+    if not np.isfinite(rows[["variance", "gradient_square"]].astype(float)).all(axis=None):
+        return f"{network}: the gradients of single images are not all finite: their noise scale is unresolved."
     if not scale.resolved:
         return f"{start}unresolved, since |G|² is not told from 0."
     if math.isnan(scale.low):

@@ -104,7 +104,7 @@ def _residual_against_feedforward(summary: pd.DataFrame, constant: Mapping[tuple
         ff = pairs[here[0]][1]
         others = "; ".join(_beside(pairs[place][2], verdicts[place], constant) for place in here)
         sentence = (
-            f"At depth {depth} gradients of neighbouring inputs have a lag-1 autocorrelation of "
+            f"At depth {depth} gradients of neighbouring inputs have a lag-1 autocorrelation (95 % interval) of "
             f"{with_interval(_estimate(ff))}{_constants(ff, constant)} in ff ({ff['norm']}); {others}."
         )
         rule = f"{_SIDE_BY_SIDE} {told_by('Welch’s t over seeds', comparisons)} {INTERVALS}"
@@ -134,8 +134,8 @@ def _paths(summary: pd.DataFrame) -> list[Finding]:
     measured = [f"{factor_with_interval(_log(row))} in {row['network']}" for _, row in known.iterrows()]
     if not measured:
         return []
-    sentence = f"At depth {known['depth'].iloc[0]}, counting co-active paths, gradients at a fixed pair correlate by "
-    return [Finding(f"{sentence}{', '.join(measured)}.", f"{_PATHS} {INTERVALS}")]
+    start = f"At depth {known['depth'].iloc[0]}, counting co-active paths, gradients at a fixed pair correlate"
+    return [Finding(f"{start} (95 % interval) by {', '.join(measured)}.", f"{_PATHS} {INTERVALS}")]
 
 
 def _log(row: pd.Series) -> Estimate:

@@ -281,7 +281,7 @@ def test_claims_are_computed():
     other = row | {"network": "resnet20", "first / last": 2.0, "claim": "residual", "theory": 1.2}
     found = claims(pd.DataFrame([row, other]))
     assert "is 10 (7.67 to 13) times as large at its first layer as at its last" in found[0]
-    assert "(resnet20) 2 (1.53 to 2.61) times, which is smaller." in found[0]
+    assert "(resnet20) 2 (1.53 to 2.61) times, which is smaller (95 % intervals)." in found[0]
     assert "plain20 1.4 (1.373 to 1.428), not told from theory, 1.410" in found[1]
     assert "resnet20 1.4 (1.373 to 1.428), more than in theory, 1.200" in found[2]
     assert len(claims(pd.DataFrame([row, other | {"BN": "eval"}]))) == 2

@@ -285,7 +285,7 @@ GRADIENTS: dict[str, tuple[Callable[[], Sentences], list[str], list[str]]] = {
     ),
     "one set": (lambda: noise([400.0], [2.2]), ["unresolved"], ["("]),
     "one set, much gradient": (lambda: noise([40.0], [400.0]), ["is 0.1, of one set"], ["unresolved"]),
-    "a set that is NaN": (lambda: noise([400.0, math.nan], [20.0, math.nan]), ["unresolved"], ["is 20"]),
+    "a set that is NaN": (lambda: noise([400.0, math.nan], [20.0, math.nan]), ["unresolved"], ["is 20", "nan"]),
 }
 
 
