@@ -153,14 +153,14 @@ def _not_compared(unknown: list[str], networks: list[_Network]) -> list[Finding]
 
 
 def _at_initialization(stds: pd.Series) -> Finding:
-    """That normalization alone decides, where it does, and where γ is 0."""
-    others = stds[abs(stds - 1) >= EQUAL]
-    if others.empty:
+    """That normalization alone decides, and where γ is 0."""
+    zero = int((stds < EQUAL).sum())
+    if not zero:
         return AT_INITIALIZATION
-    why = "γ = 0 at the others" if (others < EQUAL).all() else "the others are not normalized so"
     sentence = (
-        f"With batch statistics {len(stds) - len(others)} of {len(stds)} responses have a std of 1 at initialization "
-        f"(γ = 1, β = 0), whatever the network; {why}. The paper's claims are about trained networks."
+        "With batch statistics every normalized response has the std γ at initialization, whatever the network: 0 in "
+        f"the {zero} of {len(stds)} layers that begin with γ = 0, and 1 elsewhere. The paper's claims are about trained "
+        "networks."
     )
     return Finding(sentence, AT_INITIALIZATION.rule)
 

@@ -13,7 +13,7 @@ from gradlab.results.coverage import coverage_text
 from gradlab.results.gradient_claims import claims
 from gradlab.results.gradient_summary import body_of, coverage_share, depth_of, examples_row, summary_row
 from gradlab.results.joining import joined
-from gradlab.results.noise_claims import noise_claims
+from gradlab.results.noise_claims import last_step, noise_claims
 from gradlab.results.result import Result
 from gradlab.results.tables import Formats
 
@@ -254,7 +254,7 @@ class GradientsResult(Result):
                     self.value,
                     {"depth": depth_of(self.layers(network)), **self.facts(network)},
                 )
-                | examples_row(self._last_total(network))
+                | examples_row(last_step(self.totals(network)))
                 | {"coverage": coverage_share(self.facts(network))}
                 for network in self.networks
             ]
@@ -271,13 +271,8 @@ class GradientsResult(Result):
         facts = [self.facts(network) for network in self.networks]
         return [
             *claims(self._summed_up(), facts),
-            *noise_claims({network: self._last_total(network) for network in self.networks}),
+            *noise_claims({network: last_step(self.totals(network)) for network in self.networks}),
         ]
-
-    def _last_total(self, network: str) -> pd.DataFrame:
-        """A row a seed of all parameters together, at the last step."""
-        totals = self.totals(network)
-        return totals[totals["step"] == totals["step"].max()]
 
     def plot(self, ax: Axes | None = None) -> Axes:
         """Draw norms against depth.

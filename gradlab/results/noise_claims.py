@@ -25,6 +25,11 @@ _ONE = (
 )
 
 
+def last_step(totals: pd.DataFrame) -> pd.DataFrame:
+    """A row a seed: those of the last step that was measured."""
+    return totals[totals["step"] == totals["step"].max()]
+
+
 def noise_scale(totals: pd.DataFrame) -> Ratio:
     """tr Σ / |G|² of one network; an interval where there are several seeds.
 

@@ -112,12 +112,12 @@ RESPONSES: dict[str, tuple[Callable[[], Sentences], list[str], list[str]]] = {
     "initial": (
         lambda: responses({"resnet20": np.ones(18)}, all=INITIAL),
         ["every normalized response has a std of 1 at initialization"],
-        ["γ = 0 at the others"],
+        ["γ = 0, and"],
     ),
     "initial, γ = 0": (
         lambda: responses({"resnet20": np.tile([1.0, 1.0, 0.0], 6)}, all=INITIAL),
-        ["12 of 18 responses have a std of 1", "γ = 0 at the others"],
-        ["every normalized response"],
+        ["0 in the 6 of 18 layers that begin with γ = 0"],
+        ["has a std of 1"],
     ),
     "deeper, smaller": (
         lambda: responses({"resnet20": 1.0, "resnet56": 0.5, "resnet110": 0.25}),
