@@ -159,8 +159,8 @@ def _at_initialization(stds: pd.Series) -> Finding:
         return AT_INITIALIZATION
     sentence = (
         "With batch statistics every normalized response has the std γ at initialization, whatever the network: 0 in "
-        f"the {zero} of {len(stds)} layers that begin with γ = 0, and 1 elsewhere. The paper's claims are about trained "
-        "networks."
+        f"the {zero} of {len(stds)} layers that begin with γ = 0, and 1 elsewhere. The paper's claims are about "
+        "trained networks."
     )
     return Finding(sentence, AT_INITIALIZATION.rule)
 
