@@ -21,8 +21,8 @@ from pathlib import Path
 import numpy as np
 
 COMMANDS = {
-    "train": "train --model resnet8 --data d.npz --iterations 12 --batch-size 16 --checkpoint-every 2 --record gradients "
-    "--every 3 --device cpu --out out",
+    "train": "train --model resnet8 --data d.npz --iterations 12 --batch-size 16 --checkpoint-every 2 "
+    "--record gradients --every 3 --device cpu --out out",
     "responses": "responses --model resnet8@init --images 16 --device cpu --out out",
     "figures": "figures balduzzi2017-coactivation --device cpu --out out",
 }

@@ -235,7 +235,7 @@ def meta(path: Path) -> str:
 @file
 def nested(path: Path) -> str:
     torch.save({**state(), "fc.weight": torch.nested.nested_tensor([torch.ones(2), torch.ones(3)])}, path)
-    return "_rebuild_nested_tensor"
+    return "nested"
 
 
 @file
