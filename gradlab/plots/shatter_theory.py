@@ -51,10 +51,9 @@ def _plot_lag1(ax: Axes, summary: pd.DataFrame, colors: dict[str, str]) -> None:
     for network, rows in summary.groupby("network", sort=False):
         color = colors[str(network)]
         ax.errorbar(rows["depth"], rows["value"], 2 * rows["sem"], color=color, fmt="o", elinewidth=0.8)
-        linked = rows["theory"].isna().any()
-        ax.plot(
-            rows["depth"], rows["value"], color=color, linewidth=0.8 if linked else 0, linestyle=dashes(str(network))
-        )
+        # No line of width 0: matplotlib before 3.11 refuses its dashes.
+        if rows["theory"].isna().any():
+            ax.plot(rows["depth"], rows["value"], color=color, linewidth=0.8, linestyle=dashes(str(network)))
         ax.plot(rows["depth"], rows["theory"], color="black", linewidth=0.8, linestyle=(0, (1, 1)), zorder=3)
     ax.set(title="lag-1 autocorrelation, infinite width", ylabel="autocorrelation at lag 1", ylim=(-0.12, 1.06))
 
