@@ -307,8 +307,8 @@ def test_findings_hold_the_difference_against_its_error():
     lines = frame_of(plain20=0.9, resnet20=0.5, plain56=0.95, resnet56=0.94).findings()
     assert lines[0] == (
         "The input gradients of plain20@init are nearer to noise than those of resnet20@init by relative effective "
-        "rank and mean cosine: relative effective rank 0.900 (0.887 to 0.913) against 0.500 (0.487 to 0.513), mean cosine "
-        "0.100 (0.087 to 0.113) against 0.500 (0.487 to 0.513)."
+        "rank and mean cosine: relative effective rank 0.900 (0.887 to 0.913) against 0.500 (0.487 to 0.513), mean "
+        "cosine 0.100 (0.087 to 0.113) against 0.500 (0.487 to 0.513)."
     )
     assert lines[1].startswith("The input gradients of plain56@init are not told apart from those of resnet56@init: ")
     assert lines[1].endswith(" Both ranks are near that of noise, the rank can hardly be larger and tells little.")

@@ -42,7 +42,8 @@ def test_looks_linear_has_one_gradient_in_float32_even_where_values_are_zero(nam
     x[0] = 0  # every value on the way is 0 exactly, or as good as
     (gradient,) = torch.autograd.grad(model(x.requires_grad_()).sum(), x)
     assert gradient.abs().max() > 0
-    torch.testing.assert_close(gradient, gradient[3:4].expand_as(gradient), rtol=0, atol=0)
+    # To the last bits: on some processors a product of matrices rounds its first rows and its last ones apart.
+    torch.testing.assert_close(gradient, gradient[3:4].expand_as(gradient), rtol=1e-5, atol=0)
 
 
 @pytest.mark.parametrize("name", LOOKS_LINEAR)

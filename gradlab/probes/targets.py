@@ -102,7 +102,8 @@ def response_targets(model: nn.Module, layers: Selection = None) -> Targets:
         if isinstance(target.module, torch.jit.ScriptModule):
             raise UsageError(f"{name} is scripted and runs no Python hooks: probe the module it was scripted from")
     order = {name: place for place, name in enumerate([*modules, *everything])}
-    order |= {name: order[t.rows[0].module] for name, t in everything.items() if t.module is None and t.rows}
+    # The root's own parameters come first.
+    order |= {name: order.get(t.rows[0].module, -1) for name, t in everything.items() if t.module is None and t.rows}
     chosen = dict(sorted(found.items(), key=lambda item: order.get(item[0], 0)))
     return Targets(chosen, left_out, asked=True)
 

@@ -180,3 +180,21 @@ def test_complex_and_integer_outputs() -> None:
         model(x)
     assert probe.result().coverage.left_out["not run"] == ["table"]
     assert any("table: did not run" in note for note in probe.result().notes)
+
+
+def test_a_class_is_chosen_in_a_model_with_parameters_of_its_own() -> None:
+    """As of a vision transformer, whose root has positions and a class token."""
+
+    class Rooted(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.positions = nn.Parameter(torch.randn(1, 4))
+            self.one, self.two = nn.Linear(4, 3), nn.Linear(3, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.two(self.one(x + self.positions))
+
+    model, x = Rooted(), torch.randn(5, 4)
+    with torch.no_grad(), gl.ResponseStd(model, nn.Linear) as probe:
+        model(x)
+    assert probe.result().to_frame()["layer"].tolist() == ["one", "two"]
