@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from types import FunctionType
 from typing import Any, Protocol
 
 import torch
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.overrides import TorchFunctionMode
 
+from gradlab.probes.functions import open_attention, tensors_in
 from gradlab.probes.identity import storage_key
 from gradlab.probes.weights import WeightRow
 
@@ -139,7 +139,7 @@ class Applications(TorchFunctionMode):
         kwargs = kwargs or {}
         if func is F.multi_head_attention_forward:
             with self:
-                return _open_attention(*args, **kwargs)
+                return open_attention(*args, **kwargs)
         name = getattr(func, "__name__", "")
         then = None
         if name in NORMALIZING:
@@ -155,7 +155,7 @@ class Applications(TorchFunctionMode):
         return output
 
     def _look_at(self, name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any], output: Tensor) -> None:
-        tensors = [*_tensors(args), *_tensors(kwargs.values())]
+        tensors = [*tensors_in(args), *tensors_in(kwargs.values())]
         memories = [self._memory.get(storage_key(tensor)) for tensor in tensors]
         known = [memory for memory in memories if memory is not None]
         weights = [(t, m) for t, m in zip(tensors, memories, strict=True) if m is not None and m.is_weight]
@@ -245,14 +245,6 @@ def _stretch(tensor: Tensor) -> tuple[int, int]:
     return start, start + int(extent) + 1
 
 
-def _tensors(values: Iterable[Any]) -> Iterator[Tensor]:
-    for value in values:
-        if isinstance(value, Tensor):
-            yield value
-        elif isinstance(value, tuple | list):
-            yield from (part for part in value if isinstance(part, Tensor))
-
-
 def _chooses_matrices(name: str, weight: Tensor, output: Tensor) -> bool:
     """Whether a signal chooses among stacked weights, as a router does experts: they are weights still."""
     return name in _LOOKUPS and (weight.ndim > 2 or storage_key(weight) == storage_key(output))
@@ -267,15 +259,3 @@ def _is_in_place(name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) ->
     if not args or not isinstance(args[0], Tensor) or not args[0].is_inference():
         return False
     return _changes_its_first(name) or bool(kwargs.get("inplace"))
-
-
-_attention = F.multi_head_attention_forward
-_open_attention = FunctionType(
-    _attention.__code__,
-    {**_attention.__globals__, "has_torch_function": lambda tensors: False},
-    _attention.__name__,
-    _attention.__defaults__,
-    _attention.__closure__,
-)
-"""`F.multi_head_attention_forward` as written, whose inner functions a mode sees: else it is one function to it."""
-_open_attention.__kwdefaults__ = _attention.__kwdefaults__

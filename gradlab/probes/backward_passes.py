@@ -54,15 +54,15 @@ class BackwardPasses:
     def _accumulates(self) -> bool:
         trained = [p for p in self.model.parameters() if p.requires_grad and p.is_leaf]
         # Most often the first one tells.
-        if any(_accumulates(get_gradient_edge(parameter).node) for parameter in trained):
+        if any(accumulates_into(get_gradient_edge(parameter).node) for parameter in trained):
             return True
         nodes = [get_gradient_edge(parameter).node for parameter in trained]
         # Also where the graph has other leaves only, such as an input or somebody else's parameters.
         leaves = [*_leaves(torch._C._current_autograd_node())]
-        return not any(leaf in nodes for leaf in leaves) and any(map(_accumulates, leaves))
+        return not any(leaf in nodes for leaf in leaves) and any(map(accumulates_into, leaves))
 
 
-def _accumulates(leaf: Node) -> bool:
+def accumulates_into(leaf: Node) -> bool:
     """Whether the pass under way adds to a leaf's gradient."""
     try:
         return bool(torch._C._will_engine_execute_node(leaf))

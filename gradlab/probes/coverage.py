@@ -30,7 +30,7 @@ def coverage_of(
         vectors: The reason for all other parameters.
     """
     every, weights = weight_rows(model, "all"), weight_rows(model)
-    seen = {_key(part) for row in measured for part in row.parts}
+    seen = {part.key for row in measured for part in row.parts}
     covered = {row.name for row in every.values() if all(_is_among(part, seen) for part in row.parts)}
     reasons: dict[str, list[str]] = {}
     for name in every:
@@ -76,14 +76,10 @@ def depth_of(model: nn.Module) -> int:
 
 def _is_among(part: Part, seen: set[tuple[int, str]]) -> bool:
     """Whether a part was seen, or the whole parameter that it is of."""
-    return _key(part) in seen or (id(part.parameter), str(None)) in seen
-
-
-def _key(part: Part) -> tuple[int, str]:
-    return id(part.parameter), str(part.rows)
+    return part.key in seen or (id(part.parameter), str(None)) in seen
 
 
 def _elements(rows: Iterable[WeightRow]) -> int:
     """The elements of rows, those of tied parameters once."""
-    sizes = {_key(part): part.numel for row in rows for part in row.parts}
+    sizes = {part.key: part.numel for row in rows for part in row.parts}
     return sum(sizes.values())

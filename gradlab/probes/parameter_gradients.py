@@ -85,8 +85,8 @@ class ParameterGradients(StepProbe):
             )
         self.layers = select_rows(self.model, layers, parameters)
         # Each part once, whichever rows have it.
-        self._parts = list({_key(part): part for row in self.layers.values() for part in row.parts}.values())
-        self._numbers = {_key(part): number for number, part in enumerate(self._parts)}
+        self._parts = list({part.key: part for row in self.layers.values() for part in row.parts}.values())
+        self._numbers = {part.key: number for number, part in enumerate(self._parts)}
         self._homes = [(part, home) for part in self._parts if (home := _home(self.model, part)) is not None]
         self._executed = ExecutionOrder(self.model, self.layers)
         self._record: UnscaleRecord | None = None
@@ -188,7 +188,7 @@ class ParameterGradients(StepProbe):
         rows = []
         for index, name in enumerate(self._executed.ordered(), 1):
             row = self.layers[name]
-            numbers = [self._numbers[_key(part)] for part in row.parts]
+            numbers = [self._numbers[part.key] for part in row.parts]
             measured = _together(step, norms, numbers, row.numel)
             described = {"layer": name, "index": index, "kind": row.kind, "shortcut": row.shortcut}
             rows.append(described | measured | {"step": step.step})
@@ -218,34 +218,8 @@ def _together(step: _Step, norms: Sequence[tuple[float, float]], numbers: Sequen
     }
 
 
-def _key(part: Part) -> tuple[int, str]:
-    return id(part.parameter), str(part.rows)
-
-
 def _home(model: nn.Module, part: Part) -> tuple[dict[str, Any], str] | None:
     """Where the module keeps the parameter; None for a scripted one, which keeps it elsewhere."""
     name, _, key = part.name.rpartition(".")
     module = model.get_submodule(name)
     return None if isinstance(module, torch.jit.ScriptModule) else (module._parameters, key)
-
-
-def weights_of(name: str, module: nn.Module) -> list[nn.Parameter]:
-    """The parameters that a layer's gradient is taken of: see `ParameterGradients`.
-
-    Args:
-        name: The layer's, for the error.
-        module: The layer.
-
-    Raises:
-        UsageError: When it has none.
-    """
-    own = dict(module.named_parameters(recurse=False))
-    parametrized = getattr(module, "parametrizations", {})
-    if "weight" in own:
-        return [own["weight"]]
-    if "weight" in parametrized:
-        return list(parametrized["weight"].parameters())
-    weights = list(own.values()) or list(module.parameters())
-    if not weights:
-        raise UsageError(f"layer {name} ({type(module).__name__}) has no parameters: select another")
-    return weights

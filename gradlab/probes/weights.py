@@ -41,6 +41,11 @@ class Part:
         return tensor if self.rows is None else tensor[self.rows]
 
     @property
+    def key(self) -> tuple[int, str]:
+        """The same for every part that is of the same elements, in whichever row it stands."""
+        return id(self.parameter), str(self.rows)
+
+    @property
     def numel(self) -> int:
         """How many elements it has."""
         if self.rows is None or not self.parameter.numel():

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import get_gradient_edge
 
 from gradlab.errors import GradlabError
+from gradlab.probes.backward_passes import accumulates_into
 from gradlab.probes.examples.backward import is_watched
 from gradlab.probes.examples.structure import tolerance_of
 from gradlab.stats import l2_norms
@@ -51,7 +52,7 @@ class GradientChecks:
         """Whether the backward pass under way adds to the gradients of parameters; `torch.autograd.grad` does not."""
         task = torch._C._current_graph_task_id()
         if task != self._task[0]:
-            self._task = task, any(_will_run(node) for node in self._nodes.values())
+            self._task = task, any(map(accumulates_into, self._nodes.values()))
         return self._task[1]
 
     def expect(self, number: int, total: Tensor, sizes: Tensor) -> None:
@@ -132,11 +133,3 @@ class GradientChecks:
     def _detached(self) -> None:
         self._nodes, self._task = {}, (-1, False)
         self.forget()
-
-
-def _will_run(node: torch.autograd.graph.Node) -> bool:
-    try:
-        return bool(torch._C._will_engine_execute_node(node))  # type: ignore[attr-defined]
-    except RuntimeError:
-        # A leaf whose gradient torch.autograd.grad returns.
-        return False

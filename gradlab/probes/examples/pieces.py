@@ -29,7 +29,7 @@ class Pieces:
 
     def __init__(self, model: nn.Module, measured: Iterable[WeightRow], rows: Mapping[str, WeightRow]) -> None:
         self.model = model
-        self.parts = list({_key(part): part for row in (*measured, *rows.values()) for part in row.parts}.values())
+        self.parts = list({part.key: part for row in (*measured, *rows.values()) for part in row.parts}.values())
         chosen = dict.fromkeys(part.parameter for part in self.parts)
         # The others are followed as well, to be told from data.
         self.parameters = [*dict.fromkeys([*chosen, *model.parameters()])]
@@ -38,8 +38,8 @@ class Pieces:
         self.of: dict[int, list[tuple[int, slice | None]]] = {}
         for piece, part in enumerate(self.parts):
             self.of.setdefault(self.numbers[part.parameter], []).append((piece, _elements(part)))
-        pieces = {_key(part): piece for piece, part in enumerate(self.parts)}
-        self.rows = {name: [pieces[_key(part)] for part in row.parts] for name, row in rows.items()}
+        pieces = {part.key: piece for piece, part in enumerate(self.parts)}
+        self.rows = {name: [pieces[part.key] for part in row.parts] for name, row in rows.items()}
         self.shown = {piece for wanted in self.rows.values() for piece in wanted}
 
     @property
@@ -52,10 +52,6 @@ class Pieces:
         wanted = {self.parameters[number] for number in numbers}
         names = [name for name, parameter in self.model.named_parameters() if parameter in wanted]
         return f"{', '.join(names[:3])}{f', … ({len(names)} parameters)' if len(names) > 3 else ''}"
-
-
-def _key(part: Part) -> tuple[int, str]:
-    return id(part.parameter), str(part.rows)
 
 
 def _elements(part: Part) -> slice | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import types
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,14 +13,7 @@ from torch.autograd.graph import Node, get_gradient_edge
 from torch.overrides import TorchFunctionMode
 
 from gradlab.probes.examples.rules import RULES, Match
-
-# Inside this function weights are applied, too: it is run as it is written, where the mode sees what it calls.
-_attention = types.FunctionType(
-    F.multi_head_attention_forward.__code__,
-    {**F.multi_head_attention_forward.__globals__, "has_torch_function": lambda tensors: False},
-    "multi_head_attention_forward",
-    F.multi_head_attention_forward.__defaults__,
-)
+from gradlab.probes.functions import open_attention, tensors_in
 
 _SPREADS = (
     torch.Tensor.expand,
@@ -131,12 +123,12 @@ class UseFinder(TorchFunctionMode):
         if not self._may_use(args) and not (kwargs and self._may_use(kwargs.values())):
             output = func(*args, **kwargs)
             if isinstance(output, Tensor) and not output.requires_grad and self._inputs:
-                self._follow([*_tensors((*args, *kwargs.values()))], output)
+                self._follow([*tensors_in((*args, *kwargs.values()))], output)
             return output
         if func is F.multi_head_attention_forward:
             with self:
-                return _attention(*args, **kwargs)
-        tensors = [*_tensors((*args, *kwargs.values()))]
+                return open_attention(*args, **kwargs)
+        tensors = [*tensors_in((*args, *kwargs.values()))]
         if str(getattr(func, "__module__", None)).startswith("torch.autograd"):
             # A backward pass takes parameters to give their gradients, and is no use of them.
             return func(*args, **kwargs)
@@ -164,7 +156,7 @@ class UseFinder(TorchFunctionMode):
     def _follow(self, tensors: Sequence[Tensor], output: Any) -> None:
         """What is computed of the model's inputs alone depends on the examples, too."""
         if any(id(tensor) in self._inputs for tensor in tensors):
-            self._inputs.update((id(result), result) for result in _tensors((output,)) if not result.requires_grad)
+            self._inputs.update((id(result), result) for result in tensors_in((output,)) if not result.requires_grad)
 
     def _call(
         self,
@@ -193,7 +185,7 @@ class UseFinder(TorchFunctionMode):
             kwargs = dict(zip(kwargs, _replaced(kwargs.values(), stand_ins), strict=True))
         before = [tensor.grad_fn or get_gradient_edge(tensor).node for tensor in others if tensor.requires_grad]
         output = func(*args, **kwargs)
-        outputs = [result for result in _tensors((output,)) if result.grad_fn is not None]
+        outputs = [result for result in tensors_in((output,)) if result.grad_fn is not None]
         if outputs and (follows or self._spreads(func, match, others, outputs)):
             versions = [(tensor, tensor._version) for tensor in others if not tensor.is_inference()]
             self._found(Use(name, operands, match, follows, before, versions, outputs))
@@ -215,15 +207,6 @@ class UseFinder(TorchFunctionMode):
 
 def _in_place(name: str) -> bool:
     return (name.endswith("_") and not name.endswith("__")) or (name.startswith("__i") and name.endswith("__"))
-
-
-def _tensors(values: Iterable[Any]) -> Iterator[Tensor]:
-    """The tensors among values, and in lists and tuples among them."""
-    for value in values:
-        if isinstance(value, Tensor):
-            yield value
-        elif isinstance(value, list | tuple):
-            yield from (inner for inner in value if isinstance(inner, Tensor))
 
 
 def _replaced(values: Iterable[Any], stand_ins: Mapping[int, Tensor | None]) -> Iterator[Any]:

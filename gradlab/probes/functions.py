@@ -1,0 +1,30 @@
+"""Functions of torch as a function mode sees them: what they are given, and attention opened up."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from types import FunctionType
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor
+
+_attention = F.multi_head_attention_forward
+open_attention = FunctionType(
+    _attention.__code__,
+    {**_attention.__globals__, "has_torch_function": lambda tensors: False},
+    _attention.__name__,
+    _attention.__defaults__,
+    _attention.__closure__,
+)
+"""`F.multi_head_attention_forward` as written, whose inner functions a mode sees: else it is one function to it."""
+open_attention.__kwdefaults__ = _attention.__kwdefaults__
+
+
+def tensors_in(values: Iterable[Any]) -> Iterator[Tensor]:
+    """The tensors among values, and in lists and tuples among them."""
+    for value in values:
+        if isinstance(value, Tensor):
+            yield value
+        elif isinstance(value, list | tuple):
+            yield from (inner for inner in value if isinstance(inner, Tensor))
