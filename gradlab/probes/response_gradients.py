@@ -15,13 +15,13 @@ from gradlab.errors import GradlabError, UsageError
 from gradlab.probes.backward_passes import BackwardPasses
 from gradlab.probes.coverage import depth_of
 from gradlab.probes.finder import Part, ResponseFinder, Site
+from gradlab.probes.forward_watch import Watch
 from gradlab.probes.gradient_notes import gradient_notes
 from gradlab.probes.ranks import rank_notes
 from gradlab.probes.schedule import Schedule, StepProbe
 from gradlab.probes.selection import Selection, find_blocks, layer_kind, select_layers
 from gradlab.probes.targets import NOT_RUN, response_targets
 from gradlab.probes.unmeasured import reasons, response_coverage, unmeasured_notes
-from gradlab.probes.watch import Watch
 from gradlab.results import GradientsResult
 from gradlab.stats import l2_norms
 
