@@ -36,7 +36,7 @@ def dynamics(
 
         gradlab dynamics runs/plain56 runs/resnet56
     """
-    from gradlab.results.dynamics import STATISTICS
+    from gradlab.results.dynamics.result import STATISTICS
     from gradlab.results.files import prepare_folder
 
     formats, tables = file_kinds(format, table)

@@ -106,7 +106,7 @@ def shatter(
     """
     from gradlab.normalization import split_specs
     from gradlab.results.files import prepare_folder
-    from gradlab.results.shatter import FIGURES
+    from gradlab.results.shatter.result import FIGURES
 
     formats, tables = file_kinds(format, table)
     figures = one_of("--figure", split(figure), FIGURES)

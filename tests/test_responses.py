@@ -11,7 +11,7 @@ from gradlab.errors import GradlabError, UsageError
 from gradlab.experiments.responses import near_chance
 from gradlab.models import batch_statistics, create, fold_batch_norm
 from gradlab.results import ResponsesResult
-from gradlab.results.claims import AT_INITIALIZATION, claims
+from gradlab.results.responses.findings import AT_INITIALIZATION, findings
 from gradlab.stats import normalized_response_std
 
 
@@ -236,45 +236,45 @@ def toy_facts(recipe: str | None = "r", **kinds: str | None) -> list[dict[str, o
 
 def test_claims_are_computed_and_not_canned() -> None:
     names = {"plain20": "r", "resnet20": "r", "resnet56": "r"}
-    smaller = claims(toy_frame(plain20=1.0, resnet20=0.5, resnet56=0.25), "std", toy_facts(**names))
+    smaller = findings(toy_frame(plain20=1.0, resnet20=0.5, resnet56=0.25), "std", toy_facts(**names))
     assert smaller[0] == (
         "At 20 layers the residual net has smaller responses than the plain net: smaller at 11 of 11 layers, a median "
         "ratio of 0.50; median std 0.500 (quartiles 0.450 to 0.550) against 1.000 (quartiles 0.900 to 1.100)."
     )
     assert smaller[1].startswith("Deeper residual nets have smaller responses: median std 0.500")
-    larger = claims(toy_frame(plain20=1.0, resnet20=2.0, resnet56=4.0), "std", toy_facts(**names))
+    larger = findings(toy_frame(plain20=1.0, resnet20=2.0, resnet56=4.0), "std", toy_facts(**names))
     assert "has larger responses than" in larger[0]
     assert larger[1].startswith("Deeper residual nets have larger responses")
-    equal = claims(toy_frame(plain20=1.0, resnet20=1.0, resnet56=1.001), "std", toy_facts(**names))
+    equal = findings(toy_frame(plain20=1.0, resnet20=1.0, resnet56=1.001), "std", toy_facts(**names))
     assert "responses that are not told from the plain net's" in equal[0]
     assert equal[1].startswith("Responses of residual nets of different depths are not told apart")
     names["resnet110"] = "r"
-    mixed = claims(toy_frame(plain20=1, resnet20=0.5, resnet56=0.2, resnet110=0.4), "std", toy_facts(**names))
+    mixed = findings(toy_frame(plain20=1, resnet20=0.5, resnet56=0.2, resnet110=0.4), "std", toy_facts(**names))
     assert mixed[1].startswith("Responses of residual nets do not change with depth in one direction")
 
 
 def test_networks_of_different_recipes_are_not_compared() -> None:
     frame = toy_frame(plain20=1.0, resnet20=0.5)
-    (sentence,) = claims(frame, "std", toy_facts(plain20="a", resnet20="b"))
+    (sentence,) = findings(frame, "std", toy_facts(plain20="a", resnet20="b"))
     assert sentence == "Networks of different recipes or modes of batch normalization are not compared."
-    (sentence,) = claims(frame, "std", toy_facts(plain20=None, resnet20=None, recipe=None))
+    (sentence,) = findings(frame, "std", toy_facts(plain20=None, resnet20=None, recipe=None))
     assert sentence.startswith("Nothing says how plain20 and resnet20 came about: not compared")
     facts = toy_facts(plain20="a", resnet20="a")
     facts[0]["bn"] = "batch"
-    (sentence,) = claims(frame, "std", facts)
+    (sentence,) = findings(frame, "std", facts)
     assert "are not compared" in sentence
 
 
 def test_networks_near_chance_are_not_concluded_from() -> None:
     facts = toy_facts(plain20="a", resnet20="a")
-    assert len(claims(toy_frame(plain20=1.0, resnet20=0.5), "std", facts)) == 1
+    assert len(findings(toy_frame(plain20=1.0, resnet20=0.5), "std", facts)) == 1
     facts[1]["near_chance"] = True
-    assert claims(toy_frame(plain20=1.0, resnet20=0.5), "std", facts) == []
+    assert findings(toy_frame(plain20=1.0, resnet20=0.5), "std", facts) == []
 
 
 def test_shortcut_options_are_all_compared_with_the_plain_net_and_apart_by_depth() -> None:
     medians = {"plain20": 1.0, "resnet20": 0.5, "resnet20-B": 0.6, "resnet56-B": 0.3, "resnet56": 0.4}
-    found = claims(toy_frame(**medians), "std", toy_facts(**dict.fromkeys(medians, "r")))
+    found = findings(toy_frame(**medians), "std", toy_facts(**dict.fromkeys(medians, "r")))
     assert [s.split(" has ")[0] for s in found[:2]] == [
         "At 20 layers the residual net (resnet20)",
         "At 20 layers the residual net (resnet20-B)",

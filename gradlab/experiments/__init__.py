@@ -2,11 +2,11 @@
 
 from gradlab.experiments.degradation import degradation
 from gradlab.experiments.dynamics import dynamics
-from gradlab.experiments.gradients import gradients
+from gradlab.experiments.gradients.gradients import gradients
 from gradlab.experiments.input_gradients import input_gradients
 from gradlab.experiments.responses import responses
-from gradlab.experiments.shatter import shatter
-from gradlab.experiments.shattering import shattering
+from gradlab.experiments.shatter.shatter import shatter
+from gradlab.experiments.shatter.shattering import shattering
 from gradlab.experiments.train import train
 
 __all__ = [

@@ -33,7 +33,7 @@ from gradlab.models.looks_linear import LooksLinearNet
 from gradlab.probes import InputGradients, NormGrad
 from gradlab.probes.input_gradients import left_out_note, normalization_kind
 from gradlab.results import InputGradientsResult, Stopwatch, make_record
-from gradlab.results.input_gradients import Sample
+from gradlab.results.input_gradients.result import Sample
 from gradlab.stats import noise_effective_rank, segment_autocorrelation
 
 Dtype = Literal["float32", "float64"]

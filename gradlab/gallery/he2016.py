@@ -14,9 +14,9 @@ from gradlab.experiments import degradation
 from gradlab.experiments.degradation import member
 from gradlab.gallery.recipe import NotAtHand, Options, Recipe
 from gradlab.gallery.runs import RUNS, complete_runs
-from gradlab.plots import last_errors_figure
 from gradlab.results import DegradationResult, TrainingResult
-from gradlab.results.training import VARIANT_TEST_ERROR
+from gradlab.results.degradation.figure import last_errors_figure
+from gradlab.results.training.result import VARIANT_TEST_ERROR
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -1,38 +1,20 @@
-"""A frame in, matplotlib axes out."""
+"""How figures look; and, by one road, every function that draws one: a frame in, matplotlib axes out."""
 
-from gradlab.plots.architectures import architectures_figure
-from gradlab.plots.dynamics import dynamics_figure, plot_layers_by_step
-from gradlab.plots.gradients import gradients_figure, plot_gradients, plot_ratios
-from gradlab.plots.input_gradients import input_gradients_figure, plot_against_depth
-from gradlab.plots.last_errors import last_errors_figure
-from gradlab.plots.responses import plot_responses, responses_figure
-from gradlab.plots.shatter import acf_figure, plot_acf, signals_figure
-from gradlab.plots.shatter_depth import coactivation_figure, correlation_figure
-from gradlab.plots.shatter_theory import theory_figure
-from gradlab.plots.theme import COLUMN_WIDTH, PAGE_WIDTH, theme
-from gradlab.plots.training import errors_figure, plot_errors
+import lazy_loader
 
-__all__ = [
-    "COLUMN_WIDTH",
-    "PAGE_WIDTH",
-    "acf_figure",
-    "architectures_figure",
-    "coactivation_figure",
-    "correlation_figure",
-    "dynamics_figure",
-    "errors_figure",
-    "gradients_figure",
-    "input_gradients_figure",
-    "last_errors_figure",
-    "plot_acf",
-    "plot_against_depth",
-    "plot_errors",
-    "plot_gradients",
-    "plot_layers_by_step",
-    "plot_ratios",
-    "plot_responses",
-    "responses_figure",
-    "signals_figure",
-    "theme",
-    "theory_figure",
-]
+_WHERE = {
+    "plots.theme": ["COLUMN_WIDTH", "PAGE_WIDTH", "theme"],
+    "results.architectures.figure": ["architectures_figure"],
+    "results.degradation.figure": ["last_errors_figure"],
+    "results.dynamics.figure": ["dynamics_figure", "plot_layers_by_step"],
+    "results.gradients.figure": ["gradients_figure", "plot_gradients", "plot_ratios"],
+    "results.input_gradients.figure": ["input_gradients_figure", "plot_against_depth"],
+    "results.responses.figure": ["plot_responses", "responses_figure"],
+    "results.shatter.depth_figure": ["coactivation_figure", "correlation_figure"],
+    "results.shatter.figure": ["acf_figure", "plot_acf", "signals_figure"],
+    "results.shatter.theory_figure": ["theory_figure"],
+    "results.training.figure": ["errors_figure", "plot_errors"],
+}
+
+# The figures lie with their results, which stand above this package: nothing is imported before it is asked for.
+__getattr__, __dir__, __all__ = lazy_loader.attach("gradlab", submod_attrs=_WHERE)

@@ -6,14 +6,15 @@ import json
 from pathlib import Path
 
 from gradlab.errors import GradlabError, UsageError
-from gradlab.results.architectures import ArchitecturesResult
-from gradlab.results.dynamics import DynamicsResult
-from gradlab.results.gradients import GradientsResult
-from gradlab.results.input_gradients import InputGradientsResult
-from gradlab.results.responses import ResponsesResult
+from gradlab.results.architectures.result import ArchitecturesResult
+from gradlab.results.degradation.result import DegradationResult
+from gradlab.results.dynamics.result import DynamicsResult
+from gradlab.results.gradients.result import GradientsResult
+from gradlab.results.input_gradients.result import InputGradientsResult
+from gradlab.results.responses.result import ResponsesResult
 from gradlab.results.result import Result
-from gradlab.results.shatter import ShatterResult
-from gradlab.results.training import DegradationResult, TrainingResult
+from gradlab.results.shatter.result import ShatterResult
+from gradlab.results.training.result import TrainingResult
 
 KINDS: dict[str, type[Result]] = {
     "responses": ResponsesResult,

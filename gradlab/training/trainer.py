@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from gradlab.checkpoints.wording import reason
 from gradlab.errors import GradlabError
-from gradlab.results.training import COLUMNS
+from gradlab.results.training.result import COLUMNS
 from gradlab.training.arithmetic import Arithmetic
 from gradlab.training.augmentation import EpochPlan
 from gradlab.training.evaluation import evaluate

@@ -12,11 +12,11 @@ from torch.nn import functional as F
 
 import gradlab as gl
 from gradlab.errors import GradlabError, UsageError
-from gradlab.experiments.gradient_theory import predicted_gradients
+from gradlab.experiments.gradients.theory import predicted_gradients
 from gradlab.models import batch_statistics
 from gradlab.results import GradientsResult
-from gradlab.results.gradient_claims import claims
-from gradlab.results.gradient_summary import body_of, summary_row
+from gradlab.results.gradients.findings import findings
+from gradlab.results.gradients.summary import body_of, summary_row
 
 SMALL = {"images": 8, "batch_size": 4, "seeds": 2}
 
@@ -279,12 +279,12 @@ def test_claims_are_computed():
     row = {"network": "plain20", "weights": "init", "BN": "batch", "depth": 20, "first / last": 10.0, "×/÷": 1.1}
     row |= {"growth a layer": 1.4, "±": 0.01, "theory": 1.41, "claim": "batch norm", "seeds": 5}
     other = row | {"network": "resnet20", "first / last": 2.0, "claim": "residual", "theory": 1.2}
-    found = claims(pd.DataFrame([row, other]))
+    found = findings(pd.DataFrame([row, other]))
     assert "is 10 (7.67 to 13) times as large at its first layer as at its last" in found[0]
     assert "(resnet20) 2 (1.53 to 2.61) times, which is smaller (95 % intervals)." in found[0]
     assert "plain20 1.4 (1.373 to 1.428), not told from theory, 1.410" in found[1]
     assert "resnet20 1.4 (1.373 to 1.428), more than in theory, 1.200" in found[2]
-    assert len(claims(pd.DataFrame([row, other | {"BN": "eval"}]))) == 2
+    assert len(findings(pd.DataFrame([row, other | {"BN": "eval"}]))) == 2
 
 
 @pytest.mark.parametrize("mode", ["parameters", "responses"])

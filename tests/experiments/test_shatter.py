@@ -11,7 +11,7 @@ from torch import nn
 
 import gradlab as gl
 from gradlab.errors import GradlabError, UsageError
-from gradlab.results.shatter import FIGURES
+from gradlab.results.shatter.result import FIGURES
 
 SMALL = {"seeds": 3, "width": 30, "points": 40, "lags": 5, "device": "cpu"}
 

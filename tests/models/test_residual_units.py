@@ -12,7 +12,7 @@ from torch import Tensor, nn
 import gradlab as gl
 from gradlab.errors import UsageError
 from gradlab.models import cost, create, infer_architectures, is_foldable, parse_name
-from gradlab.results.claims import AT_INITIALIZATION
+from gradlab.results.responses.findings import AT_INITIALIZATION
 
 UNITS = ("bn-after-add", "relu-before-add", "relu-preact", "preact")
 State = dict[str, Tensor]

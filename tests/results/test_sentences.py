@@ -11,14 +11,14 @@ import pandas as pd
 import pytest
 
 import gradlab as gl
-from gradlab.results.claims import claims as response_claims
-from gradlab.results.degradation_claims import claims as degradation_claims
+from gradlab.results.degradation.findings import findings as degradation_findings
 from gradlab.results.finding import rule_of
-from gradlab.results.gradient_claims import claims as gradient_claims
-from gradlab.results.gradient_summary import summary_row
-from gradlab.results.noise_claims import noise_claims
-from gradlab.results.shatter_claims import claims as shatter_claims
-from gradlab.results.shatter_claims import nearest_noise
+from gradlab.results.gradients.findings import findings as gradient_findings
+from gradlab.results.gradients.noise import noise_findings
+from gradlab.results.gradients.summary import summary_row
+from gradlab.results.responses.findings import findings as response_findings
+from gradlab.results.shatter.findings import findings as shatter_findings
+from gradlab.results.shatter.findings import nearest_noise
 
 Sentences = Sequence[str]
 DRAW = np.random.default_rng(0)
@@ -37,7 +37,7 @@ def responses(stds: dict[str, Any], names: list[str] = NAMES, **changed: dict[st
         rows += [{"network": network, "layer": name, "std": v} for name, v in zip(names, values, strict=True)]
         fact = {"network": network, "name": network, "recipe": "r", "bn": "eval", "trained": True}
         facts.append(fact | changed.get(network, {}) | changed.get("all", {}))
-    return response_claims(pd.DataFrame(rows), "std", facts)
+    return response_findings(pd.DataFrame(rows), "std", facts)
 
 
 def mostly(share: float, ratio: float = 0.9) -> np.ndarray:
@@ -152,7 +152,7 @@ def shatter(
         rows.append({**key, "statistic": "coactivation", "value": 0.26, "sem": 0.01})
         rows += [{**key, "from_layer": 8, **fit} for fit in fits]
         acf.append({"network": network, "depth": depth, "lag": 1, "n_constant": constant, "seeds": seeds})
-    return shatter_claims(pd.DataFrame(rows), pd.DataFrame(acf), width)
+    return shatter_findings(pd.DataFrame(rows), pd.DataFrame(acf), width)
 
 
 def fit(statistic: str, value: float, sem: float, theory: float = math.nan) -> dict[str, Any]:
@@ -236,12 +236,12 @@ def net(network: str, ratio: float, growth: float = 1.3, error: float = 0.01, se
 
 
 def gradients(*rows: dict[str, Any], **facts: Any) -> Sentences:
-    return gradient_claims(pd.DataFrame(rows), [facts] * len(rows))
+    return gradient_findings(pd.DataFrame(rows), [facts] * len(rows))
 
 
 def noise(variance: list[float], square: list[float], examples: int = 128) -> Sentences:
     rows = pd.DataFrame({"variance": variance, "gradient_square": square, "examples": examples})
-    return noise_claims({"net": rows})
+    return noise_findings({"net": rows})
 
 
 PAIR = (net("plain20", 10.0), net("resnet20", 1.0, claim=None))
@@ -293,7 +293,7 @@ GRADIENTS: dict[str, tuple[Callable[[], Sentences], list[str], list[str]]] = {
 
 
 def trained(errors: dict[str, float], images: int = 50_000, classes: int = 10, **keys: str) -> Sentences:
-    return degradation_claims(
+    return degradation_findings(
         [
             {"network": name, "error": error, "images": images, "key": keys.get(name, "k"), "classes": classes}
             for name, error in errors.items()

@@ -7,10 +7,10 @@ import pandas as pd
 import pytest
 
 import gradlab as gl
-from gradlab.results.degradation_claims import claims
+from gradlab.results.degradation.findings import findings
 from gradlab.results.finding import rule_of
 from gradlab.results.growing import read_growing
-from gradlab.results.training import by_epoch
+from gradlab.results.training.result import by_epoch
 from gradlab.training import PRESETS
 
 RECIPE = PRESETS["he2015"].changed(iterations=4, batch_size=16)
@@ -21,7 +21,7 @@ def run(network: str, error: float, images: int = 50_000, key: str = "same") -> 
 
 
 def test_degradation_is_seen_and_its_reverse() -> None:
-    said = claims([run("plain56", 0.2), run("plain20", 0.1), run("resnet20", 0.09), run("resnet56", 0.05)])
+    said = findings([run("plain56", 0.2), run("plain20", 0.1), run("resnet20", 0.09), run("resnet56", 0.05)])
     assert said[0] == (
         "Plain nets end with a training error of 10.00% (20), 20.00% (56): deeper nets train worse, which is "
         "degradation and no overfitting."
@@ -36,7 +36,7 @@ def test_degradation_is_seen_and_its_reverse() -> None:
 
 def test_variants_are_held_against_the_original() -> None:
     runs = [run("resnet20-preact", 0.05), run("resnet20", 0.1), run("resnet20-C", 0.101), run("resnet56-preact", 0.2)]
-    assert claims([*runs, run("plain20-width=8", 0.3), run("resnet20-B", 0.1, key="longer")])[1:] == [
+    assert findings([*runs, run("plain20-width=8", 0.3), run("resnet20-B", 0.1, key="longer")])[1:] == [
         "resnet20-C ends with a training error of 10.10%, not to be told from that of resnet20, 10.00%.",
         "resnet20-preact ends with a training error of 5.00%, lower than that of resnet20, 10.00%.",
     ]
@@ -45,40 +45,40 @@ def test_variants_are_held_against_the_original() -> None:
 @pytest.mark.parametrize(("images", "verdict"), [(50_000, "worse"), (1_000, "no trend over depth can be told")])
 def test_standard_errors_decide(images: int, verdict: str) -> None:
     # Of 50,000 images 0.2 % is the standard error of a difference at 10 %, of 1,000 images 1.4 %.
-    assert verdict in claims([run("plain20", 0.10, images), run("plain56", 0.11, images)])[0]
+    assert verdict in findings([run("plain20", 0.10, images), run("plain56", 0.11, images)])[0]
 
 
 def test_a_variant_a_point_off_is_no_finding() -> None:
     """As the gallery's note on the tables of He et al. 2016 says; 22.73 against 21.54 % was called higher."""
-    near, off = claims([run("resnet20", 0.2154), run("resnet20-preact", 0.2273), run("resnet20-C", 0.25)])[::-1]
+    near, off = findings([run("resnet20", 0.2154), run("resnet20-preact", 0.2273), run("resnet20-C", 0.25)])[::-1]
     assert "not to be told from" in near
     assert "higher than" in off
 
 
 def test_the_trend_is_over_all_depths() -> None:
     errors = {20: 0.10, 32: 0.11, 44: 0.12, 56: 0.13, 110: 0.10}
-    (said,) = claims([run(f"plain{depth}", error) for depth, error in errors.items()])
+    (said,) = findings([run(f"plain{depth}", error) for depth, error in errors.items()])
     assert "worse" not in said
     assert "better" not in said
     errors = {20: 0.10, 32: 0.14, 56: 0.12, 110: 0.2}
-    (said,) = claims([run(f"plain{depth}", error) for depth, error in errors.items()])
+    (said,) = findings([run(f"plain{depth}", error) for depth, error in errors.items()])
     assert said.endswith("it does not change with depth in one direction.")
     errors = {20: 0.100, 32: 0.1005, 56: 0.11, 110: 0.13}
-    (said,) = claims([run(f"plain{depth}", error) for depth, error in errors.items()])
+    (said,) = findings([run(f"plain{depth}", error) for depth, error in errors.items()])
     assert said.endswith("deeper nets train worse, which is degradation and no overfitting.")
     assert "falsely in at most 1%" in rule_of(said)
 
 
 def test_a_run_near_chance_is_compared_with_none() -> None:
     runs = [run("plain20", 0.1), run("plain56", 0.2), run("plain110", 0.88)]
-    trend, chance = claims([one | {"classes": 10} for one in runs])
+    trend, chance = findings([one | {"classes": 10} for one in runs])
     assert "88" not in trend
     assert chance == "plain110 ends with a training error of 88.00%, near chance: it is compared with no other."
-    assert len(claims([one | {"classes": 10} for one in runs[1:]])) == 1
+    assert len(findings([one | {"classes": 10} for one in runs[1:]])) == 1
 
 
 def test_only_runs_of_one_recipe_are_compared() -> None:
-    assert claims([run("plain20", 0.1), run("plain56", 0.2, key="longer"), run("torchvision/resnet18", 0.3)]) == []
+    assert findings([run("plain20", 0.1), run("plain56", 0.2, key="longer"), run("torchvision/resnet18", 0.3)]) == []
 
 
 def test_an_epochs_error_is_that_of_all_its_steps() -> None:

@@ -15,7 +15,7 @@ from rich.console import Console
 import gradlab as gl
 from gradlab.cli import app
 from gradlab.cli.live import LiveView, gradient_strip
-from gradlab.plots import dynamics_figure
+from gradlab.results.dynamics.figure import dynamics_figure
 from gradlab.training import Status
 
 LAYERS = ("conv1", "layer1.0.conv1", "fc")

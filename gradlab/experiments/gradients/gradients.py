@@ -1,0 +1,233 @@
+"""Measure the gradients of named networks layer by layer: what `gradlab gradients` runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import pandas as pd
+from torch import nn
+
+from gradlab.data import Batches, batches
+from gradlab.errors import UsageError
+from gradlab.experiments.device import device_name, pick_device
+from gradlab.experiments.gradients.float32 import float32_notes, measure_soundly
+from gradlab.experiments.gradients.passes import Dtype, LossName, Pass
+from gradlab.experiments.gradients.theory import predicted_gradients
+from gradlab.experiments.responses import near_chance
+from gradlab.experiments.subjects import (
+    BatchNormMode,
+    Progress,
+    asked_for,
+    assumptions,
+    has_batch_norm,
+    is_trained,
+    label_of_all,
+    network_facts,
+    unique_label,
+    with_weights,
+)
+from gradlab.models import weighted_layers
+from gradlab.probes.selection import Selection
+from gradlab.results import GradientsResult, Stopwatch, make_record
+
+
+@dataclass(frozen=True)
+class _Settings:
+    """What is the same for all networks of one measurement; see `gradients`."""
+
+    loss: LossName
+    mode: str
+    bn: BatchNormMode | None
+    dtype: Dtype | None
+    per_example: bool
+
+    def __post_init__(self) -> None:
+        for name, value, choices in (
+            ("loss", self.loss, ("cross-entropy", "sum")),
+            ("mode", self.mode, ("parameters", "responses")),
+            ("bn", self.bn, (None, "eval", "batch")),
+            ("dtype", self.dtype, (None, "float32", "float64")),
+        ):
+            if value not in choices:
+                raise UsageError(f"{name} is {' or '.join(filter(None, choices))}, not {value!r}")
+        if self.per_example and self.bn == "batch":
+            raise UsageError(
+                "batch statistics couple the examples, so that none has a gradient of its own: per-example gradients "
+                "need bn eval (--bn eval)"
+            )
+
+    def batch_norm(self, model: nn.Module) -> BatchNormMode:
+        """Whose statistics the batch normalization of a network uses."""
+        default: BatchNormMode = "eval" if is_trained(model) or self.per_example else "batch"
+        return self.bn or default
+
+
+def gradients(
+    models: Sequence[str | nn.Module] | str | nn.Module,
+    data: str = "cifar10-sample",
+    *,
+    weights: str | None = None,
+    images: int | None = 128,
+    batch_size: int = 128,
+    device: str = "auto",
+    seed: int = 0,
+    seeds: int = 5,
+    loss: LossName = "cross-entropy",
+    mode: str = "parameters",
+    bn: BatchNormMode | None = None,
+    layers: Selection = None,
+    normalize: str | Sequence[str] | None = None,
+    dtype: Dtype | None = None,
+    per_example: bool = False,
+    progress: Progress | None = None,
+) -> GradientsResult:
+    """Norms of the loss's gradient with respect to weights and responses of several networks, layer by layer.
+
+    With running statistics (`bn` eval) the loss is the mean over all images, its gradient summed up batch by batch,
+    exactly. Statistics of a batch belong to that batch: with `bn` batch each full batch has a mean loss and a
+    gradient of its own, and norms are averaged over batches; a last batch that is not full is left out.
+
+    Args:
+        models: Networks as `gl.build` reads them, or modules.
+        data: A named data set (see `gl.batches`).
+        weights: Where a model names none.
+        images: Only the first so many; None takes all.
+        batch_size: Images a batch; all of them where there are fewer.
+        device: `auto`, `cpu`, `cuda`, `cuda:1`.
+        seed: First seed of initial weights, and the seed of noise data.
+        seeds: Initial weights to measure of a network given as `NAME@init`; all others are measured once. A plain
+            and a residual net of one depth and seed have bitwise equal weights.
+        loss: `cross-entropy`, or `sum`: of the outputs, averaged over images, for data without labels.
+        mode: What table and figure show: `parameters`, norms of the weights' gradients; `responses`, RMS of the
+            gradient with respect to each layer's response, over images, channels and positions. The frame has both.
+        bn: `eval` normalizes with running statistics (the default for trained weights, and per example), `batch`
+            with those of each batch (the default for initial weights); no buffer changes.
+        layers: As in `ParameterGradients`.
+        normalize: Normalization of the images, one for all networks or one each; by default what each network's
+            weights were trained with, else the data set's own.
+        dtype: Arithmetic of the networks. None takes float32, and float64 for weights where a small batch shows
+            float32 to be off by more than `FLOAT32_BOUND` at a layer, or, for single examples, where the loss of one is
+            below `CERTAIN`. `float32` only marks those.
+        per_example: Also the gradient of each image's own loss, layer by layer (see `ExampleGradients`).
+        progress: Called after every batch.
+
+    Raises:
+        UsageError: For a request that cannot be meant.
+        GradlabError: When something cannot be read or run, or there is no gradient.
+    """
+    stopwatch = Stopwatch()
+    settings = _Settings(loss, mode, bn, dtype, per_example)
+    asked = asked_for(models, normalize)
+    if seeds < 1:
+        raise UsageError(f"there is at least one seed; got {seeds}")
+    where = pick_device(device)
+    results: list[GradientsResult] = []
+    for spec, normalization in asked:
+        variants = with_weights(spec, weights, range(seed, seed + seeds))
+        label = unique_label(label_of_all(variants), [result.networks[0] for result in results])
+        streams = [
+            batches(data, batch_size, model, device=where, images=images, normalize=normalization, seed=seed)
+            for model in variants
+        ]
+        passes = [
+            Pass(model, label, _filled(stream), settings.batch_norm(model), loss, layers, per_example)
+            for model, stream in zip(variants, streams, strict=True)
+        ]
+        results.append(_network(passes, settings, seed, normalization, progress))
+    result = GradientsResult.concat(results)
+    options: dict[str, Any] = {
+        "models": [spec if isinstance(spec, str) else type(spec).__name__ for spec, _ in asked],
+        "weights": weights,
+        "data": data,
+        "images": images,
+        "batch_size": batch_size,
+        "seed": seed,
+        "seeds": seeds,
+        **asdict(settings),
+        "layers": layers if isinstance(layers, str | None) else str(layers),
+        "normalize": normalize if isinstance(normalize, str | None) else list(normalize),
+    }
+    result.record = make_record(
+        "gradients", options=options, device=device_name(where), stopwatch=stopwatch, **result.record
+    )
+    return result
+
+
+def _filled(stream: Batches) -> Batches:
+    """The same images in batches of which there is at least one full one."""
+    return replace(stream, batch_size=min(stream.batch_size, stream.count))
+
+
+def _network(
+    passes: Sequence[Pass], settings: _Settings, seed: int, normalize: str | None, progress: Progress | None
+) -> GradientsResult:
+    """One network's result over all its weights."""
+    first = passes[0]
+    model, label, stream = first.model, first.label, first.stream
+    total, parts, digests = sum(part.images for part in passes), [], []
+    for place, part in enumerate(passes):
+        done = sum(earlier.images for earlier in passes[:place])
+        count = None if progress is None else (lambda n, done=done: progress(label, done + n, total))
+        parts.append(measure_soundly(part, settings.dtype, count))
+        own = seed + place if len(passes) > 1 else _own_seed(part.model)
+        parts[-1].frame["seed"] = own
+        if parts[-1].examples is not None:
+            parts[-1].examples["seed"] = own
+        digests.append(getattr(getattr(part.model, "network", None), "digest", None))
+    result = GradientsResult.concat(parts)
+    result.notes = list(dict.fromkeys([*result.notes, *float32_notes(label, result.frame, settings.dtype)]))
+    result.frame["seed"] = result.frame["seed"].astype("Int64")
+    claim = _add_theory(result.frame, first, settings)
+    facts = _facts(passes, result, digests) | {"claim": claim}
+    result.record = {"networks": [facts]}
+    result.notes += assumptions(model, label, facts["normalization"], normalize)
+    if facts["near_chance"]:
+        result.notes.append(
+            f"{label}: {facts['accuracy']:.1%} of the images are classified rightly, near chance: these weights are "
+            "probably not what their name says, or the normalization is not theirs"
+        )
+    if first.images < stream.count:
+        result.notes.append(f"{label}: the last {stream.count - first.images} images fill no batch and are left out")
+    return result
+
+
+def _add_theory(frame: pd.DataFrame, part: Pass, settings: _Settings) -> str | None:
+    """Fill in the column theory; give the key of the claim that it is of."""
+    images, _ = next(iter(part.stream))
+    prediction = predicted_gradients(
+        part.model,
+        part.bn,
+        int(images.shape[-1]),
+        responses=settings.mode == "responses",
+        summed=settings.loss == "sum",
+    )
+    norms = {} if prediction is None else prediction.norms
+    frame["theory"] = frame["layer"].map(norms).where(~frame["block"]).astype(float)
+    return None if prediction is None else prediction.claim.key
+
+
+def _facts(passes: Sequence[Pass], result: GradientsResult, digests: list[str | None]) -> dict[str, Any]:
+    """What the record says of a network."""
+    first = passes[0]
+    parts = result.record["networks"]
+    accuracy = parts[0]["accuracy"] if len(parts) == 1 and is_trained(first.model) else None
+    return network_facts(first.model, first.label) | {
+        "coverage": parts[0].get("coverage"),
+        "digests": digests,
+        "depth": len(weighted_layers(first.model)),
+        "bn": first.bn if has_batch_norm(first.model) else "none",
+        "data": first.stream.dataset.name,
+        "images": first.images,
+        "normalization": None if first.stream.normalization is None else str(first.stream.normalization),
+        "loss": [part["loss"] for part in parts],
+        "accuracy": accuracy,
+        "near_chance": accuracy is not None and near_chance(accuracy, parts[0]["classes"], first.images),
+    }
+
+
+def _own_seed(model: nn.Module) -> int | None:
+    """The seed of initial weights; None of others."""
+    kind, _, seed = getattr(getattr(model, "network", None), "weights", "").partition(":")
+    return int(seed) if kind == "init" else None

@@ -1,0 +1,194 @@
+"""Forward and backward passes of one network over its images, probes attached."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, nullcontext
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from gradlab.data import Batches
+from gradlab.errors import GradlabError, UsageError
+from gradlab.experiments.subjects import BatchNormMode, copy_of, forward
+from gradlab.models import batch_statistics
+from gradlab.probes import ExampleGradients, ParameterGradients, ResponseGradients
+from gradlab.probes.selection import Selection, depth_layers
+from gradlab.results import GradientsResult
+from gradlab.results.gradients.result import TOTAL
+from gradlab.stats import l2_norms
+
+Dtype = Literal["float32", "float64"]
+LossName = Literal["cross-entropy", "sum"]
+Probe = ParameterGradients | ResponseGradients | ExampleGradients
+
+AVERAGED = ("grad_norm", "grad_rms", "relative", "response_grad_rms", "response_grad_norm")
+"""Columns that are averaged over batches with statistics of their own."""
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One network with one set of weights, and what its gradients are taken of; see `gl.gradients`."""
+
+    model: nn.Module
+    label: str
+    stream: Batches
+    bn: BatchNormMode
+    loss: LossName
+    layers: Selection
+    per_example: bool
+
+    @property
+    def images(self) -> int:
+        """How many are measured: with batch statistics only those that fill batches."""
+        whole = self.stream.count - self.stream.count % self.stream.batch_size
+        return whole if self.bn == "batch" else self.stream.count
+
+    def on_few(self, images: int) -> Pass:
+        """The same on one batch of the first images."""
+        few = min(images, self.images)
+        return replace(self, stream=replace(self.stream, batch_size=few, count=few), per_example=False)
+
+    def batches(self, dtype: torch.dtype) -> Iterator[tuple[Tensor, Tensor | None]]:
+        """Images and labels, batch by batch."""
+        done = 0
+        for images, labels in replace(self.stream, dtype=dtype):
+            done += len(images)
+            if done > self.images:
+                return
+            yield images, labels
+
+
+def measure(part: Pass, dtype: torch.dtype, count: Callable[[int], None] | None = None) -> GradientsResult:
+    """Gradients of a network in one dtype: a row a layer, and a row the output of a block.
+
+    Args:
+        part: The network, and what to measure.
+        dtype: Of its arithmetic.
+        count: Called with the images done after every batch.
+
+    Raises:
+        UsageError: For data without the labels that the loss needs.
+        GradlabError: When the network cannot run, or there is no gradient.
+    """
+    model = copy_of(part.model).to(part.stream.device, dtype)
+    parameters = list(model.parameters())
+    if parameters and not any(parameter.requires_grad for parameter in parameters):
+        raise GradlabError(f"{part.label}: every parameter is frozen (requires_grad is off): there is no gradient")
+    # Of a network of convolutions and linear layers, those that count towards its depth.
+    chosen = depth_layers(model) if part.layers is None else part.layers
+    probes: list[Probe] = [ParameterGradients(model, chosen), ResponseGradients(model, chosen)]
+    if part.per_example:
+        probes.append(ExampleGradients(model, part.layers, reduction="sum"))
+    losses, facts = _run(part, model, probes, dtype, count)
+    results = [probe.result(part.label) for probe in probes]
+    # Single examples are measured in every layer, for the sake of the total.
+    rows = {TOTAL, *results[0].frame["layer"], *results[1].frame["layer"]}
+    for one in results[2:]:
+        one.frame = one.frame[one.frame["layer"].isin(rows)]
+    result = GradientsResult.join(results)
+    if part.per_example:
+        _fill_total(result, parameters if part.layers is None else None)
+    # Over the images of the whole measurement, where their gradients were summed up.
+    result.frame = averaged(result.frame, 1 if part.bn == "batch" else part.images)
+    if isinstance(probes[-1], ExampleGradients):
+        examples = probes[-1].examples()
+        examples = examples[examples["layer"].isin(rows)]
+        result.examples = _with_losses(examples, losses, part.label)
+    result.record["networks"] = [{"network": part.label, "coverage": result.facts(part.label).get("coverage"), **facts}]
+    return result
+
+
+def _run(
+    part: Pass, model: nn.Module, probes: Sequence[Probe], dtype: torch.dtype, count: Callable[[int], None] | None
+) -> tuple[Tensor, dict[str, Any]]:
+    """Run the network and its loss's backward pass over all batches; the loss of every image, loss and accuracy.
+
+    The gradients of the last step stay with the parameters.
+    """
+    done, correct, classes = 0, 0, 0
+    losses: list[Tensor] = []
+    statistics = batch_statistics(model) if part.bn == "batch" else nullcontext()
+    backward = next((probe.backward for probe in probes if isinstance(probe, ExampleGradients)), Tensor.backward)
+    with statistics, ExitStack() as stack:
+        for probe in probes:
+            stack.enter_context(probe)
+        for images, labels in part.batches(dtype):
+            if part.bn == "batch" or not done:
+                model.zero_grad()
+            output = forward(model, part.label, images)
+            each = losses_of_examples(part, output, labels)
+            loss = each.mean() if part.bn == "batch" else each.sum()
+            if not loss.requires_grad:
+                raise GradlabError(f"{part.label}: the loss does not depend on any parameter: there is no gradient")
+            backward(loss)
+            losses.append(each.detach().double())
+            done += len(images)
+            if labels is not None and part.loss == "cross-entropy":
+                correct, classes = correct + int((output.argmax(1) == labels).sum()), output.shape[1]
+            if part.bn == "batch" or done == part.images:
+                for probe in probes:
+                    probe.step()
+            if count is not None:
+                count(done)
+    all_losses = torch.cat(losses).cpu()
+    accuracy = correct / done if classes else None
+    return all_losses, {"loss": all_losses.mean().item(), "accuracy": accuracy, "classes": classes}
+
+
+def _fill_total(result: GradientsResult, parameters: Sequence[nn.Parameter] | None) -> None:
+    """Give the row of all parameters the norm of their gradient over all batches.
+
+    Args:
+        result: Of one step.
+        parameters: With their gradients; None stands for the weights of the layers measured.
+    """
+    if parameters is None:
+        total = result.layers()["grad_norm"].astype(float).pow(2).sum() ** 0.5
+    else:
+        total = l2_norms([p.grad for p in parameters if p.grad is not None]).norm().item()
+    result.frame.loc[result.frame["kind"] == TOTAL, "grad_norm"] = total
+
+
+def _with_losses(examples: pd.DataFrame, losses: Tensor, label: str) -> pd.DataFrame:
+    """A row an image and layer: network, seed (to be filled in), example, loss, layer, norm."""
+    examples = examples.assign(network=label, seed=None, loss=losses.numpy()[examples["example"]])
+    return examples[["network", "seed", "example", "loss", "layer", "norm"]]
+
+
+def losses_of_examples(part: Pass, output: Tensor, labels: Tensor | None) -> Tensor:
+    """The loss of each image.
+
+    Raises:
+        UsageError: When there are no labels, or not labels of these outputs.
+    """
+    if output.ndim == 0 or not output.numel():
+        raise GradlabError(f"{part.label} returns no tensor, so it has no loss")
+    if part.loss == "sum":
+        return output.reshape(len(output), -1).sum(1)
+    data = part.stream.dataset.name
+    if labels is None:
+        raise UsageError(f"{data} has no labels, which cross-entropy needs: loss sum (--loss sum) does without")
+    if output.ndim != 2 or int(labels.max()) >= output.shape[1]:
+        raise UsageError(
+            f"{part.label} gives outputs of shape {tuple(output.shape)}, which do not fit the labels 0 to "
+            f"{int(labels.max())} of {data}: loss sum (--loss sum) does without labels"
+        )
+    return nn.functional.cross_entropy(output, labels, reduction="none")
+
+
+def averaged(frame: pd.DataFrame, images: int) -> pd.DataFrame:
+    """A row a layer from a row a layer and batch: means of norms and RMS values, with the number of batches.
+
+    Args:
+        frame: A gradients frame, a step a batch.
+        images: What the losses' sums are to be divided by.
+    """
+    key = ["network", "block", "layer", "call"]
+    frame = frame.assign(batches=frame.groupby(key, sort=False)["step"].transform("nunique"))
+    means = {name: frame.groupby(key, sort=False)[name].transform("mean") / images for name in AVERAGED}
+    frame = frame.assign(**means, non_finite=frame.groupby(key, sort=False)["non_finite"].transform("any"))
+    return frame[frame["step"] == frame["step"].min()].reset_index(drop=True)

@@ -1,0 +1,234 @@
+"""Measure how gradients lose correlation with depth: what `gradlab shatter --depths …` runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, get_args
+
+import pandas as pd
+import torch
+
+from gradlab.errors import UsageError
+from gradlab.experiments.device import device_name, pick_device
+from gradlab.experiments.shatter.rows import Row, acf_rows, acf_theory, decay_rows, layer_rows, summary_rows
+from gradlab.experiments.shatter.run import FamilyRun, NormGrad, Settings, run_family
+from gradlab.models import Family, parse_family
+from gradlab.models.mlp import CENTER_UP_TO, Init
+from gradlab.results import ShatterResult, Stopwatch, make_record
+from gradlab.theory import brown_noise_acf, white_noise_acf
+
+FAMILIES = ("ff", "resnet", "resnet-beta=0.1", "ll")
+Progress = Callable[[str, int, int], None]
+"""Called with a family, seeds done and seeds in all."""
+
+
+def shatter(
+    depths: Sequence[int] | int = (8, 32, 128),
+    families: Sequence[str] | str = FAMILIES,
+    *,
+    seeds: int = 20,
+    lags: int = 20,
+    width: int = 200,
+    points: int = 256,
+    interval: tuple[float, float] = (-2.0, 2.0),
+    norm_grad: NormGrad = "frozen",
+    init: Init = "he",
+    dtype: str = "float32",
+    device: str = "auto",
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> ShatterResult:
+    """Autocorrelation of gradients of random fully connected nets on a line of inputs (Balduzzi et al. 2017, Fig. 2).
+
+    Beside it stand correlation at a fixed pair of inputs, sampled and by counting co-active paths, activation
+    and co-activation, and exact theory where there is any. A family's numbers depend on no other family, nor on
+    the other depths or seeds, and on a CPU the same call gives the same bytes on any number of threads.
+
+    Args:
+        depths: ReLU layers, or residual blocks.
+        families: As `gl.models.parse_family` reads them: `ff`, `ff-norm=none`, `resnet-beta=0.1`, `ll`.
+        seeds: How many nets of each.
+        lags: The largest lag.
+        width: Neurons a layer.
+        points: Inputs, evenly spaced.
+        interval: First and last input.
+        norm_grad: `frozen` or `full`: whether the gradient passes through the statistics of normalization.
+        init: Of the hidden weights: `he`, `glorot` or `orthogonal`.
+        dtype: Of the networks' arithmetic: `float32` or `float64`. Statistics are float64 in any case.
+        device: `auto`, `cpu`, `cuda`, `cuda:1`.
+        seed: Of the first net; the others follow it.
+        progress: Called after every net.
+
+    Raises:
+        UsageError: For a request that cannot be meant.
+        GradlabError: When a gradient is not finite.
+    """
+    stopwatch = Stopwatch()
+    options: dict[str, Any] = {name: value for name, value in locals().items() if name not in ("stopwatch", "progress")}
+    asked = sorted({depths} if isinstance(depths, int) else set(depths))
+    parsed = [parse_family(text) for text in ([families] if isinstance(families, str) else dict.fromkeys(families))]
+    _check(asked, parsed, seeds, lags, width, points, interval, norm_grad, init, dtype)
+    where = _device(device)
+    with one_thread() as threads:
+        settings = Settings(
+            x=torch.linspace(*interval, points, dtype=torch.float64),
+            seeds=list(range(seed, seed + seeds)),
+            width=width,
+            norm_grad=norm_grad,
+            init=init,
+            dtype=getattr(torch, dtype),
+            device=where,
+            workers=threads,
+        )
+        result = _measured(parsed, asked, settings, lags, progress)
+        noise = noise_acfs(points, lags)
+    first, second = settings.pair
+    facts = {
+        "networks": [family.name for family in parsed],
+        "seeds": settings.seeds,
+        "pair": [settings.x[first].item(), settings.x[second].item()],
+        "noise": noise,
+    }
+    result.record = make_record("shatter", options=options, device=device_name(where), stopwatch=stopwatch, **facts)
+    return result
+
+
+def _measured(
+    families: list[Family], depths: list[int], settings: Settings, lags: int, progress: Progress | None
+) -> ShatterResult:
+    """All families' rows, without the record."""
+    frames: dict[str, list[Row]] = {"acf": [], "summary": [], "layers": []}
+    gradients = {}
+    for family in families:
+        for run in _runs(family, depths, settings, progress):
+            key = {"network": family.name, "norm": run.family.norm}
+            for depth, signals in run.gradients.items():
+                theory = acf_theory(run.family, depth, settings, lags)
+                frames["acf"] += acf_rows(signals, lags, theory, **key, depth=depth)
+                frames["summary"] += summary_rows(run, settings, theory, **key, depth=depth)
+                gradients[family.name, depth] = signals.numpy()
+            deepest = max(run.gradients)
+            frames["summary"] += decay_rows(run, settings, **key, depth=deepest)
+            frames["layers"] += layer_rows(run, settings, **key, depth=deepest)
+    return ShatterResult(
+        pd.DataFrame(frames["acf"]),
+        notes=_notes(families, depths, settings),
+        summary_frame=pd.DataFrame(frames["summary"]),
+        layers_frame=pd.DataFrame(frames["layers"]),
+        gradients=gradients,
+        x=settings.x.numpy(),
+    )
+
+
+@contextmanager
+def one_thread() -> Iterator[int]:
+    """Let every operation run on one thread: sums then come out the same to the last digit however many there are.
+
+    Products of this size gain little from several; a seed each does.
+
+    Yields:
+        How many threads there are.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield threads
+    finally:
+        torch.set_num_threads(threads)
+
+
+def noise_acfs(points: int, lags: int) -> dict[str, list[float]]:
+    """Expected autocorrelation of brown and white noise."""
+    return {
+        "brown": brown_noise_acf(points, lags).tolist(),
+        "white": white_noise_acf(points, lags).tolist(),
+    }
+
+
+def _runs(family: Family, depths: list[int], settings: Settings, progress: Progress | None) -> list[FamilyRun]:
+    """One run for each norm that the family has at these depths."""
+    by_norm: dict[Family, list[int]] = {}
+    for depth in depths:
+        by_norm.setdefault(family.at(depth), []).append(depth)
+    runs = []
+    for resolved, group in by_norm.items():
+        label = f"{family.name} ({resolved.norm})" if len(by_norm) > 1 else family.name
+        report = None if progress is None else lambda done, label=label: progress(label, done, len(settings.seeds))
+        runs.append(run_family(resolved, group, settings, report))
+    return runs
+
+
+def _device(name: str) -> torch.device:
+    """As `pick_device`, but never mps, which has no float64."""
+    device = pick_device(name)
+    if device.type != "mps":
+        return device
+    if name != "auto":
+        raise UsageError("the statistics are float64, which mps does not have: use cpu")
+    return torch.device("cpu")
+
+
+def _check(
+    depths: list[int],
+    families: list[Family],
+    seeds: int,
+    lags: int,
+    width: int,
+    points: int,
+    interval: tuple[float, float],
+    norm_grad: str,
+    init: str,
+    dtype: str,
+) -> None:
+    if not families:
+        raise UsageError("name at least one family: ff, resnet, resnet-beta=0.1, ll")
+    if not depths or min(depths) < 1:
+        raise UsageError(f"depths are numbers of layers, at least 1, not {depths[0] if depths else 'none'}")
+    if seeds < 1 or width < 1:
+        raise UsageError(f"seeds and width are at least 1, not {seeds} and {width}")
+    if points < 3:
+        raise UsageError(f"a signal needs at least 3 points, not {points}")
+    if not 0 <= lags < points:
+        raise UsageError(f"{points} points have the lags 0 to {points - 1}, not {lags}")
+    if not interval[0] < interval[1]:
+        raise UsageError(f"the range goes from a lower to a higher input, not from {interval[0]:g} to {interval[1]:g}")
+    for option, value, choices in (
+        ("norm_grad", norm_grad, get_args(NormGrad)),
+        ("init", init, get_args(Init)),
+        ("dtype", dtype, ("float32", "float64")),
+    ):
+        if value not in choices:
+            raise UsageError(f"{option} is {', '.join(choices)}, not {value!r}")
+    unbiased = next((family for family in families if not family.bias), None)
+    if unbiased and points % 2 and interval[0] == -interval[1]:
+        raise UsageError(
+            f"{unbiased.name}: {points} points have x = 0 among them, where every neuron of a net without bias "
+            "switches and there is no gradient: take an even number of points"
+        )
+
+
+def _notes(families: list[Family], depths: list[int], settings: Settings) -> list[str]:
+    notes = []
+    if len(settings.seeds) == 1:
+        notes.append("One seed: there is no error bar.")
+    if settings.norm_grad == "full":
+        notes.append(
+            "Gradients pass through the statistics of normalization (full): correlation is much lower than with "
+            "frozen statistics, of which the theorems speak."
+        )
+    for family in families:
+        resolved = [family.at(depth) for depth in depths]
+        if family.kind == "ff" and len({net.norm for net in resolved}) > 1:
+            notes.append(f"{family.name}: centred up to depth {CENTER_UP_TO}, batch-normalized above.")
+        if family.norm == "center" and depths[-1] > CENTER_UP_TO:
+            notes.append(
+                f"{family.name}: above depth {CENTER_UP_TO} one input may dominate; ff-norm=bn does not suffer that."
+            )
+        chaotic = any(net.kind == "ff" and net.norm == "bn" for net in resolved) and depths[-1] > CENTER_UP_TO
+        if chaotic and settings.dtype == torch.float32:
+            notes.append(
+                f"{family.name}: batch-normalized nets deeper than {CENTER_UP_TO} are chaotic in float32: their "
+                "statistics are reproducible elsewhere, the single signals are not."
+            )
+    return notes

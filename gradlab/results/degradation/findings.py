@@ -1,0 +1,179 @@
+"""Whether deeper nets train worse: the degradation problem of He et al. 2015, §1 and §4.2, held against runs."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations, groupby
+from typing import Any
+
+from gradlab.results.finding import Finding
+from gradlab.results.intervals import and_p, told_by
+from gradlab.stats.verdict import Comparison, Verdict, holm, trend_of_known
+
+_NAME = re.compile(r"(?P<family>plain|resnet)(?P<depth>\d+)(?P<suffix>.*)")
+_DEGRADATION = (
+    "He et al. 2015, §1 and §4.2: a deeper plain net has the higher training error, a deeper residual net the lower. "
+    "The slope of the error over depth, all depths of one family and recipe weighted by their errors; in one direction "
+    "where no two depths are told apart the other way."
+)
+_PAIR = "He et al. 2015, §4.2: residual nets train better than plain nets of equal depth. Of one recipe."
+_VARIANT = (
+    "Residual nets with other shortcuts, scales or units against the original of equal depth and recipe, as He et al. "
+    "2016, Tables 1 and 2, compare test errors. Here training errors, of one seed each, which is taken to move "
+    "either by half a point (one standard deviation)."
+)
+SEED_SPREAD = 0.005
+"""By how much another seed may move the error of a variant: differences of about 1 % are no finding."""
+
+_IMAGES = "the images of the last epoch taken as independent; another seed may differ by more"
+_FAMILY = {"plain": "plain", "resnet": "residual"}
+
+Net = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class _Claim:
+    """A comparison, and the sentence that its verdict gives."""
+
+    nets: tuple[Net, ...]
+    comparison: Comparison
+    source: str
+
+    def finding(self, verdict: Verdict, together: Sequence[Comparison]) -> Finding:
+        """The sentence, with its rule."""
+        if self.source is _DEGRADATION:
+            sentence = _across_depth(self.nets, verdict)
+        else:
+            one, other = self.nets
+            sentence = (_against_plain if self.source is _PAIR else _against_original)(one, other, verdict)
+        test = f"the normal approximation to counts, {_IMAGES}"
+        return Finding(sentence, f"{self.source} {told_by(test, together)}{and_p(self.comparison, verdict)}")
+
+
+def findings(runs: Sequence[Net]) -> list[Finding]:
+    """What the training errors of the last epoch say, in sentences with numbers.
+
+    Runs of one recipe and data are compared: within a family the trend over all depths, at each depth the residual
+    net with the plain one, and residual nets of other units with the original. What another seed would give is not in
+    the errors. A run near chance, which has learnt next to nothing, is compared with none.
+
+    Args:
+        runs: Of complete runs: network, error (a share), images (of the last epoch), key (recipe and data), and
+            classes where they are known.
+    """
+    named = [{**run, **match.groupdict()} for run in runs if (match := _NAME.fullmatch(run["network"]))]
+    nets = [{**net, "depth": int(net["depth"])} for net in named if _learnt(net)]
+    found = [*_trends(nets), *_pairs(nets), *_variants(nets)]
+    together = [one.comparison for one in found]
+    return [
+        *(one.finding(verdict, together) for one, verdict in zip(found, holm(together), strict=True)),
+        *_not_learnt([net for net in named if not _learnt(net)]),
+    ]
+
+
+def _trends(nets: list[dict[str, Any]]) -> list[_Claim]:
+    found = []
+    for _, family in _groups(nets, lambda net: (str(net["key"]), net["suffix"], net["family"])):
+        depths = sorted(family, key=lambda net: net["depth"])
+        if len(depths) > 1:
+            found.append(_Claim(tuple(depths), _slope(depths), _DEGRADATION))
+    return found
+
+
+def _pairs(nets: list[dict[str, Any]]) -> list[_Claim]:
+    found = []
+    for _, pair in _groups(nets, lambda net: (str(net["key"]), net["suffix"], net["depth"])):
+        by_family = {net["family"]: net for net in pair}
+        if len(by_family) == 2:
+            found.append(_two(by_family["plain"], by_family["resnet"], _PAIR))
+    return found
+
+
+def _variants(nets: list[dict[str, Any]]) -> list[_Claim]:
+    found = []
+    for _, depth in _groups(nets, lambda net: (str(net["key"]), net["depth"], net["family"])):
+        original, *others = sorted(depth, key=lambda net: net["suffix"])
+        if original["suffix"] == "" and original["family"] == "resnet":
+            found += [_two(original, net, _VARIANT, SEED_SPREAD) for net in others]
+    return found
+
+
+def _two(one: Net, other: Net, source: str, seed_spread: float = 0.0) -> _Claim:
+    """The other net's error less the one's."""
+    shares, errors = _errors([one, other])
+    return _Claim((one, other), trend_of_known([0, 1], shares, [math.hypot(e, seed_spread) for e in errors]), source)
+
+
+def _slope(nets: Sequence[Net]) -> Comparison:
+    """Of the error over depth."""
+    return trend_of_known([net["depth"] for net in nets], *_errors(nets))
+
+
+def _errors(nets: Sequence[Net]) -> tuple[list[float], list[float]]:
+    """Each net's error, and its standard error: above 0, so that errors of 0 can be compared."""
+    shares = [float(net["error"]) for net in nets]
+    variances = [max(p * (1 - p), 1 / net["images"]) / net["images"] for p, net in zip(shares, nets, strict=True)]
+    return shares, [math.sqrt(variance) for variance in variances]
+
+
+def _across_depth(nets: Sequence[Net], verdict: Verdict) -> str:
+    errors = ", ".join(f"{_percent(net['error'])} ({net['depth']})" for net in nets)
+    start = f"{_FAMILY[nets[0]['family']].capitalize()} nets end with a training error of {errors}: "
+    plain = nets[0]["family"] == "plain"
+    if verdict is Verdict.NOTHING:
+        return f"{start}nothing can be told."
+    if not verdict.speaks:
+        return f"{start}no trend over depth can be told."
+    pairs = [(a, b) for a, b in combinations(nets, 2) if a["depth"] < b["depth"]]
+    steps = holm([_slope(pair) for pair in pairs])
+    if any(step.speaks and step is not verdict for step in steps):
+        return f"{start}it does not change with depth in one direction."
+    if verdict is Verdict.LARGER:
+        return f"{start}deeper nets train worse, which is degradation and no overfitting."
+    return f"{start}deeper nets train better, " + ("no degradation." if plain else "as they should.")
+
+
+def _against_plain(plain: Net, residual: Net, verdict: Verdict) -> str:
+    return (
+        f"At depth {plain['depth']} the residual net's training error, {_percent(residual['error'])}, is "
+        f"{_than(verdict)} the plain net's, {_percent(plain['error'])}."
+    )
+
+
+def _against_original(original: Net, variant: Net, verdict: Verdict) -> str:
+    return (
+        f"{variant['network']} ends with a training error of {_percent(variant['error'])}, {_than(verdict)} that of "
+        f"{original['network']}, {_percent(original['error'])}."
+    )
+
+
+def _than(verdict: Verdict) -> str:
+    return {Verdict.LARGER: "higher than", Verdict.SMALLER: "lower than"}.get(verdict, "not to be told from")
+
+
+def _learnt(net: Net) -> bool:
+    """Whether a net is right more often than twice as often as chance."""
+    classes = net.get("classes")
+    return not classes or 1 - net["error"] > min(2 / classes, (1 + 1 / classes) / 2)
+
+
+def _not_learnt(nets: Sequence[Net]) -> list[Finding]:
+    return [
+        Finding(
+            f"{net['network']} ends with a training error of {_percent(net['error'])}, near chance: it is compared "
+            "with no other.",
+            "A net that is right at most twice as often as chance has not learnt; of two classes, at most at 3/4.",
+        )
+        for net in nets
+    ]
+
+
+def _percent(share: float) -> str:
+    return f"{share:.2%}"
+
+
+def _groups(nets: list[dict[str, Any]], key: Any) -> Any:
+    return groupby(sorted(nets, key=key), key)

@@ -1,0 +1,1 @@
+"""Layers along a training: the result, what it says, how it is drawn."""

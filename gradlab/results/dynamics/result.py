@@ -1,0 +1,220 @@
+"""What was recorded of every layer along a training, with the errors beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Self
+
+import numpy as np
+import pandas as pd
+
+from gradlab.errors import GradlabError, UsageError
+from gradlab.results.finding import Finding
+from gradlab.results.growing import read_growing
+from gradlab.results.result import Result
+from gradlab.results.tables import Formats
+from gradlab.results.training.result import TrainingResult, refuse_run_folder
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+STATISTICS = ("grad_norm", "response_std", "relative")
+"""What may be recorded of a layer: the L2 norm of its weight's gradient, the std of its response, and that norm
+over the weight's own."""
+
+DRAWN = ("grad_norm", "response_std")
+"""What the figure shows by default, where it was recorded."""
+
+_RULE = (
+    "Told, without a verdict, of gradient norms and response stds wherever all layers' are above 0 at the first and "
+    "the last recorded step: the largest over the smallest of the layers, and their median."
+)
+_COLUMNS = ("step", "layer", "statistic", "value")
+_ERRORS = "dynamics-errors.csv"
+
+
+@dataclass
+class DynamicsResult(Result):
+    """Statistics of every layer along the training of one run or several.
+
+    Columns: network, step (optimizer steps made before: 0 is the initialization), layer, index (1-based, in order
+    of execution, among the layers of the statistic), statistic, value.
+
+    Attributes:
+        errors: Columns network, step, train_error, test_error of the runs' metrics.
+        drawn: Which statistics the figure shows.
+    """
+
+    errors: pd.DataFrame = field(default_factory=pd.DataFrame)
+    drawn: Sequence[str] = DRAWN
+
+    name: ClassVar[str] = "dynamics"
+    title: ClassVar[str | None] = "Layers along the training"
+    formats: ClassVar[Formats] = {
+        **dict.fromkeys(("steps", "last step"), "{:,d}".format),
+        **dict.fromkeys(("smallest", "median", "largest"), "{:.3g}".format),
+    }
+
+    captions: ClassVar[Mapping[str, str]] = {
+        "dynamics": (
+            "Each layer (upward, in order of execution) at each recorded step in colour, with one scale for all "
+            "networks, over the errors in percent: training dashed, test bold."
+        )
+    }
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Self:
+        """Read a run's folder, finished or not, also while it trains; or what `save` wrote.
+
+        Raises:
+            GradlabError: When it holds neither, or nothing was recorded.
+        """
+        folder = Path(folder)
+        if (folder / cls.record_file()).exists():
+            result = super().load(folder)
+            try:
+                result.errors = pd.read_csv(folder / _ERRORS)
+            except (OSError, ValueError) as error:
+                raise GradlabError(f"{folder} holds no whole dynamics result: {error}") from None
+            return result
+        training = TrainingResult.load(folder)
+        try:
+            frame = read_growing(folder / "dynamics.csv", _COLUMNS)
+        except (OSError, ValueError) as error:
+            raise GradlabError(f"{folder / 'dynamics.csv'} is no table: {error}") from None
+        if frame.empty:
+            raise GradlabError(f"nothing was recorded in {folder}: train with --record responses,gradients")
+        frame.insert(0, "network", training.record["network"])
+        order = frame.drop_duplicates(["statistic", "layer"])
+        index = order.groupby("statistic").cumcount() + 1
+        places = pd.Series(index.to_numpy(), pd.MultiIndex.from_frame(order[["statistic", "layer"]]))
+        frame.insert(3, "index", places.loc[pd.MultiIndex.from_frame(frame[["statistic", "layer"]])].to_numpy())
+        errors = training.frame[["network", "step", "train_error", "test_error"]]
+        return cls(frame, training.record, training.notes, errors.copy())
+
+    @classmethod
+    def of_runs(cls, folders: Iterable[str | Path]) -> Self:
+        """Several runs as one result; runs of one network are told apart by the names of their folders.
+
+        Raises:
+            GradlabError: When a folder holds no run with dynamics.
+        """
+        paths = [Path(folder) for folder in folders]
+        parts = [cls.load(path) for path in paths]
+        names = [part.networks[0] for part in parts]
+        for part, path, name in zip(parts, paths, names, strict=True):
+            if names.count(name) > 1:
+                part._rename(path.resolve().name)
+        if len(set(labels := [part.networks[0] for part in parts])) < len(labels):
+            raise UsageError(f"runs are told apart by their networks or folders, and these are {', '.join(labels)}")
+        result = cls.concat(parts)
+        result.errors = pd.concat([part.errors for part in parts], ignore_index=True)
+        return result
+
+    def _rename(self, label: str) -> None:
+        self.frame["network"] = self.errors["network"] = label
+        self.record["networks"][0]["network"] = label
+
+    def summary(self) -> pd.DataFrame:
+        """A row a network and statistic: how often it was recorded, and its layers at the last step."""
+        rows = []
+        for (network, statistic), part in self.frame.groupby(["network", "statistic"], sort=False):
+            values = _finite(part[part["step"] == part["step"].max()])["value"]
+            rows.append(
+                {
+                    "network": network,
+                    "statistic": statistic,
+                    "steps": part["step"].nunique(),
+                    "last step": int(part["step"].max()),
+                    "smallest": values.min(),
+                    "median": values.median(),
+                    "largest": values.max(),
+                }
+            )
+        return pd.DataFrame(rows)
+
+    def findings(self) -> list[str]:
+        """How far layers differ at the first and the last recorded step, by network; computed, not canned."""
+        sentences: list[str] = []
+        for (network, statistic), part in self.frame.groupby(["network", "statistic"], sort=False):
+            ends = [_finite(part[part["step"] == step]) for step in (part["step"].min(), part["step"].max())]
+            if statistic not in DRAWN or any(end.empty or end["value"].min() <= 0 for end in ends):
+                continue
+            first, last = (end["value"].max() / end["value"].min() for end in ends)
+            what = "gradient norms" if statistic == "grad_norm" else "response stds"
+            medians = [end["value"].median() for end in ends]
+            places = ends[1].set_index("layer")["value"]
+            sentence = (
+                f"{network}: {what} of the layers differ by a factor {first:.3g} at step {ends[0]['step'].iloc[0]:,} "
+                f"and {last:.3g} at step {ends[1]['step'].iloc[0]:,} (smallest in {places.idxmin()}, largest in "
+                f"{places.idxmax()}); their median goes from {medians[0]:.3g} to {medians[1]:.3g}."
+            )
+            sentences.append(Finding(sentence, _RULE))
+        return sentences
+
+    def plot(self, ax: Axes | None = None, network: str | None = None, statistic: str = "grad_norm") -> Axes:
+        """Draw one statistic of one network: layer × step, in colour.
+
+        Args:
+            ax: Where to draw; None makes a figure.
+            network: Which; None takes the first.
+            statistic: Of those recorded.
+
+        Raises:
+            UsageError: When it was not recorded.
+        """
+        from gradlab.plots.theme import theme
+        from gradlab.results.dynamics.figure import plot_layers_by_step
+
+        chosen = network or self.networks[0]
+        rows = self.frame[(self.frame["network"] == chosen) & (self.frame["statistic"] == statistic)]
+        if rows.empty:
+            raise UsageError(f"{statistic} of {chosen} was not recorded; there is {', '.join(self._recorded())}")
+        with theme():
+            import matplotlib.pyplot as plt
+
+            ax = ax or plt.figure().subplots()
+            mesh = plot_layers_by_step(rows, ax)
+            ax.figure.colorbar(mesh, ax=ax)
+            return ax
+
+    def figure(self) -> Figure:
+        """Heat maps of the drawn statistics above, error curves below, a column a network.
+
+        Raises:
+            UsageError: When one was not recorded.
+        """
+        from matplotlib.figure import Figure
+
+        from gradlab.results.dynamics.figure import dynamics_figure
+
+        recorded = self._recorded()
+        shown = [s for s in self.drawn if s in recorded] if tuple(self.drawn) == DRAWN else list(self.drawn)
+        if missing := [s for s in shown or self.drawn if s not in recorded]:
+            raise UsageError(f"{', '.join(missing)} was not recorded; there is {', '.join(recorded)}")
+        return dynamics_figure(self.frame, self.errors, shown, Figure())
+
+    def save(
+        self, folder: str | Path, formats: Sequence[str] = ("png", "pdf"), tables: Sequence[str] = ()
+    ) -> list[Path]:
+        """Write it as any result, but into no run's folder: the dynamics.csv there is the run's own.
+
+        Raises:
+            UsageError: For a run's folder.
+            GradlabError: When a file cannot be written.
+        """
+        refuse_run_folder(folder)
+        return super().save(folder, formats, tables)
+
+    def _recorded(self) -> list[str]:
+        return [s for s in STATISTICS if s in set(self.frame["statistic"])]
+
+    def _more_files(self) -> dict[str, bytes]:
+        return {_ERRORS: self.errors.to_csv(index=False).encode()}
+
+
+def _finite(rows: pd.DataFrame) -> pd.DataFrame:
+    return rows[np.isfinite(rows["value"])]

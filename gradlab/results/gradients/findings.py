@@ -1,0 +1,144 @@
+"""What the literature claims on gradients across depth at initialization, held against a measurement."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+import pandas as pd
+
+from gradlab.results.finding import Finding
+from gradlab.results.intervals import INTERVALS, and_p, factor_with_interval, told_by
+from gradlab.stats.verdict import Estimate, Verdict, difference, from_constant, holm
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A claim of the literature.
+
+    Attributes:
+        key: Its name in tables.
+        words: What it says in theory, as a sentence without its full stop.
+        source: Where.
+    """
+
+    key: str
+    words: str
+    source: str
+
+
+CLAIMS = {
+    "he": Claim(
+        "he",
+        "In theory He initialization without normalization keeps the gradient's second moment constant",
+        "He et al. 2015, arXiv:1502.01852",
+    ),
+    "batch norm": Claim(
+        "batch norm",
+        "In theory batch normalization without shortcuts makes the gradient's second moment grow with every layer "
+        "towards the input, without padding by π/(π − 1) = 1.467",
+        "Yang et al. 2019, arXiv:1902.08129",
+    ),
+    "residual": Claim(
+        "residual",
+        "In theory shortcuts let the gradient's second moment grow as a power of depth only",
+        "De and Smith 2020, arXiv:2002.10444",
+    ),
+}
+"""The claims by their key."""
+
+
+_PAIR = (
+    "A plain and a residual net of one depth, both as initialized or both trained by one known recipe, neither near "
+    "chance, measured alike; the logarithms of the ratios of the first layer's norm to the last's."
+)
+
+
+def findings(summary: pd.DataFrame, facts: Sequence[Mapping[str, Any]] = ()) -> list[Finding]:
+    """Plain against residual nets at every depth, and each network against the claim on it.
+
+    Args:
+        summary: A gradients summary.
+        facts: What the record says of each of its networks: recipe and near_chance, where they are known.
+    """
+    rows = [
+        {**(facts[place] if place < len(facts) else {}), **row} for place, row in enumerate(summary.to_dict("records"))
+    ]
+    return _plain_against_residual(rows) + _against_theory(rows)
+
+
+def _plain_against_residual(rows: Sequence[dict[str, Any]]) -> list[Finding]:
+    pairs = [(plain, residual) for plain in rows for residual in rows if _counterparts(plain, residual)]
+    comparisons = [difference(_ratio(residual), _ratio(plain)) for plain, residual in pairs]
+    words = {Verdict.ALIKE: "the two are not told apart", Verdict.NOTHING: "of which so few seeds tell nothing"}
+    return [
+        Finding(
+            f"At {plain['depth']} layers ({plain['weights']}) the plain net's gradient is "
+            f"{factor_with_interval(_ratio(plain))} times as large at its first layer as at its last, that of the "
+            f"residual net ({residual['network']}) {factor_with_interval(_ratio(residual))} times, "
+            f"{words.get(verdict, f'which is {verdict}')} (95 % intervals).",
+            f"{_PAIR} {told_by('Welch’s t over seeds', comparisons)}{and_p(comparison, verdict)} {INTERVALS}",
+        )
+        for (plain, residual), comparison, verdict in zip(pairs, comparisons, holm(comparisons), strict=True)
+    ]
+
+
+def _counterparts(plain: dict[str, Any], residual: dict[str, Any]) -> bool:
+    """Whether two networks are a plain net and its residual one, measured alike."""
+    names = str(plain["network"]), str(residual["network"])
+    alike = all(plain[key] == residual[key] for key in ("depth", "BN"))
+    initial = [str(row["weights"]).startswith("init") for row in (plain, residual)]
+    known = not any(math.isnan(row["first / last"]) or row.get("near_chance") for row in (plain, residual))
+    # Trained ones differ by their recipe and its length, too.
+    recipes = {row.get("recipe") for row in (plain, residual)}
+    same = all(initial) or (not any(initial) and None not in recipes and len(recipes) == 1)
+    return alike and known and same and "plain" in names[0] and "resnet" in names[1]
+
+
+def _against_theory(rows: Sequence[dict[str, Any]]) -> list[Finding]:
+    """A sentence a claim, with every network that it is on."""
+    known = [row for row in rows if row["claim"] in CLAIMS and not math.isnan(row["growth a layer"])]
+    known.sort(key=lambda row: list(CLAIMS).index(row["claim"]))
+    comparisons = [from_constant(_growth(row), math.log(row["theory"])) for row in known]
+    verdicts = dict(zip((id(row) for row in known), holm(comparisons), strict=True))
+    sentences = []
+    for key, group in groupby(known, key=lambda row: str(row["claim"])):
+        claim = CLAIMS[key]
+        measured = "; ".join(_measured(row, verdicts[id(row)]) for row in group)
+        sentence = (
+            f"{claim.words} ({claim.source}). Here it grows a layer by (with 95 % intervals): {measured}. Theory "
+            "is of infinite width, away from the loss."
+        )
+        rule = (
+            f"{claim.source}, of networks as initialized; the slope of the logarithm over layers of one shape. "
+            f"{told_by('Student’s t over seeds', comparisons)} {INTERVALS}"
+        )
+        sentences.append(Finding(sentence, rule))
+    return sentences
+
+
+def _measured(row: dict[str, Any], verdict: Verdict) -> str:
+    beside = {
+        Verdict.LARGER: "more than in theory",
+        Verdict.SMALLER: "less than in theory",
+        Verdict.ALIKE: "not told from theory",
+        Verdict.NOTHING: "so few seeds tell nothing of theory",
+    }[verdict]
+    return f"{row['network']} {factor_with_interval(_growth(row), 4)}, {beside}, {row['theory']:.3f}"
+
+
+def _growth(row: dict[str, Any]) -> Estimate:
+    """The logarithm of the growth a layer; of one seed it has no error that speaks of others."""
+    return _logarithm(row["growth a layer"], row["±"] / row["growth a layer"], row)
+
+
+def _ratio(row: dict[str, Any]) -> Estimate:
+    """The logarithm of the first layer's norm over the last's."""
+    return _logarithm(row["first / last"], math.log(row["×/÷"]), row)
+
+
+def _logarithm(value: float, error: float, row: dict[str, Any]) -> Estimate:
+    return Estimate.mean(math.log(value), error, int(row["seeds"]))

@@ -1,0 +1,317 @@
+"""The result of measuring gradients layer by layer: columns, and how several probes' rows are joined."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+import pandas as pd
+
+from gradlab.errors import GradlabError
+from gradlab.results.coverage import coverage_text
+from gradlab.results.gradients.findings import findings
+from gradlab.results.gradients.noise import last_step, noise_findings
+from gradlab.results.gradients.summary import body_of, coverage_share, depth_of, examples_row, summary_row
+from gradlab.results.joining import joined
+from gradlab.results.result import Result
+from gradlab.results.tables import Formats
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+COLUMNS = [
+    "network",
+    "seed",
+    "layer",
+    "index",
+    "kind",
+    "numel",
+    "weight_norm",
+    "grad_norm",
+    "grad_rms",
+    "relative",
+    "response_grad_rms",
+    "response_grad_norm",
+    "response_numel",
+    "step",
+    "call",
+    "block",
+    "non_finite",
+    "absent",
+    "shortcut",
+]
+
+TOTAL = "total"
+"""Layer and kind of the row that stands for all measured parameters together."""
+
+EXAMPLES_FILE = "gradients-examples.csv"
+
+_INTEGERS = ("seed", "index", "numel", "response_numel", "step", "call")
+
+
+class GradientsResult(Result):
+    """Gradients of one network or several: a row a layer and measured step, in order of execution.
+
+    Columns: network, seed, layer, index, kind, and of the layer's weight, without its bias, numel, weight_norm,
+    grad_norm, grad_rms (grad_norm / √numel) and relative (grad_norm / weight_norm); response_grad_rms,
+    response_grad_norm and response_numel of ∂loss/∂response over all images, channels and positions; step
+    (optimizer steps made before: 0 is the gradient at the first weights), call (which call of the layer), block
+    (whether the row is the output of a block, with an index of its own), non_finite (whether the gradient holds
+    NaN or infinite values), absent (why there is no gradient: `frozen`, `not reached`, `cleared`, `no graph`,
+    `not run`), shortcut (whether the layer is the projection of a shortcut, which the summary and depth leave out).
+
+    Norms are L2. What was not measured is missing. `ExampleGradients` adds examples, example_norm, variance,
+    noise_scale, diversity and mean_cosine, and a row whose layer and kind are `total`, without an index.
+
+    `gl.gradients` adds batches (over which norms are averaged), dtype, float32_error (relative error that float32
+    norms were found to have on a few images) and theory (predicted norm at initialization, up to one factor for all
+    layers of one shape), and keeps single examples in `examples`.
+
+    Attributes:
+        examples: A row an example and layer: network, seed, example, loss, layer (`total` for all parameters), norm;
+            None where they were not measured.
+    """
+
+    examples: pd.DataFrame | None = None
+
+    name: ClassVar[str] = "gradients"
+    title: ClassVar[str | None] = "Gradients, layer by layer"
+    captions: ClassVar[Mapping[str, str]] = {
+        "gradients": "Size of the loss's gradient in each layer, in order of execution: over seeds the geometric mean "
+        "with its standard error; dotted, theory at initialization in the limit of infinite width (He et al. 2015b; "
+        "Yang et al. 2019; De and Smith 2020). Below, the first layer's over the last one's against depth, with bars "
+        "of two standard errors: squares are plain nets, circles residual, open ones trained.",
+    }
+    formats: ClassVar[Formats] = {
+        "depth": "{:d}".format,
+        "coverage": coverage_text,
+        "first / last": "{:.3g}".format,
+        "×/÷": "{:.2f}".format,
+        **dict.fromkeys(("example norm", "tr Σ", "|G|²", "noise scale", "diversity", "mean cosine"), "{:.4g}".format),
+        **dict.fromkeys(("growth a layer", "±", "theory"), "{:.3f}".format),
+        **dict.fromkeys(("float32 off by", "float32_error"), "{:.1e}".format),
+        **dict.fromkeys(("weight_norm", "grad_norm", "grad_rms", "relative", "response_grad_rms"), "{:.4g}".format),
+    }
+
+    @classmethod
+    def from_rows(
+        cls,
+        network: str,
+        rows: Sequence[Mapping[str, Any]],
+        notes: Iterable[str] = (),
+        facts: Mapping[str, Any] | None = None,
+        seed: int | None = None,
+    ) -> Self:
+        """One network's result.
+
+        Args:
+            network: Name of the network.
+            rows: A dict a layer and step; of the columns at least layer, index, kind and step.
+            notes: Sentences on this measurement.
+            facts: What the record says of the network.
+            seed: Seed of its initial weights, where that is what it was measured at.
+        """
+        frame = pd.DataFrame(list(rows))
+        frame["network"], frame["seed"] = network, seed
+        more = [column for column in frame if column not in COLUMNS]
+        frame = frame.reindex(columns=COLUMNS + more)
+        frame["call"] = frame["call"].fillna(1)
+        for column in ("block", "non_finite", "shortcut"):
+            frame[column] = frame[column].eq(True)
+        frame = frame.astype(dict.fromkeys(_INTEGERS, "Int64") | {"absent": object})
+        return cls(frame, {"networks": [{"network": network, **(facts or {})}]}, list(notes))
+
+    @classmethod
+    def concat(cls, results: Iterable[Self]) -> Self:
+        """Several networks' results as one, with their examples; see `Result.concat`."""
+        parts = cls._told_apart(results)
+        whole = super().concat(parts)
+        examples = [part.examples for part in parts if part.examples is not None]
+        whole.examples = pd.concat(examples, ignore_index=True) if examples else None
+        return whole
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Self:
+        """Read back what `save` wrote.
+
+        Raises:
+            GradlabError: When the folder holds no such result, or files of different runs.
+        """
+        result = super().load(folder)
+        if result.record.get("options", {}).get("per_example"):
+            result.examples = pd.read_csv(Path(folder) / EXAMPLES_FILE)
+        return result
+
+    def _renamed(self, names: Mapping[str, str]) -> Self:
+        result = super()._renamed(names)
+        if self.examples is not None:
+            result.examples = self.examples.assign(network=self.examples["network"].map(names))
+        return result
+
+    def _more_files(self) -> dict[str, bytes]:
+        return {} if self.examples is None else {EXAMPLES_FILE: self.examples.to_csv(index=False).encode()}
+
+    @classmethod
+    def join(cls, results: Iterable[Self]) -> Self:
+        """One result of what several probes measured of the same networks at the same steps.
+
+        Rows of one network, seed, step, layer and call become one, with the values of each; where two have
+        measured the same, the first one's stands, and so does what it says is absent.
+
+        Args:
+            results: The probes' results, in the order that decides.
+
+        Raises:
+            UsageError: For no result, or one that is not of gradients.
+        """
+        first, *others = cls._alike(results, "join")
+        frame = first.frame
+        for other in others:
+            frame = joined(frame, other.frame)
+        notes = [note for result in (first, *others) for note in result.notes]
+        facts = {network: dict(first.facts(network)) for network in first.networks}
+        for other in others:
+            for network, known in facts.items():
+                facts[network] = other.facts(network) | known
+        return cls(frame, {**first.record, "networks": [*facts.values()]}, list(dict.fromkeys(notes)))
+
+    def layers(self, network: str | None = None) -> pd.DataFrame:
+        """The rows of layers, without those of blocks and totals.
+
+        Args:
+            network: Only its rows; None takes all networks.
+        """
+        return self._rows(~self.frame["block"] & (self.frame["kind"] != TOTAL), network)
+
+    def blocks(self, network: str | None = None) -> pd.DataFrame:
+        """The rows of the outputs of blocks."""
+        return self._rows(self.frame["block"], network)
+
+    def totals(self, network: str | None = None) -> pd.DataFrame:
+        """A row a step of all measured parameters together, each element counted once.
+
+        Of `ParameterGradients(parameters="all")` grad_norm is what `clip_grad_norm_` returns; `ExampleGradients` tells
+        more.
+        """
+        rows = self._rows(self.frame["kind"] == TOTAL, network)
+        known = [
+            {"network": facts["network"], "layer": TOTAL, "kind": TOTAL, "call": 1, "block": False, **total}
+            for facts in self.record.get("networks", [])
+            for total in facts.get("totals", [])
+            if network in (None, facts["network"])
+        ]
+        if len(rows) or not known:
+            return rows
+        frame = pd.DataFrame(known).reindex(columns=COLUMNS)
+        return frame.astype({**dict.fromkeys(_INTEGERS, "Int64"), "shortcut": bool, "absent": object})
+
+    def facts(self, network: str) -> dict[str, Any]:
+        """What the record says of one network."""
+        facts = (entry for entry in self.record.get("networks", []) if entry["network"] == network)
+        return next(facts, {"network": network})
+
+    @property
+    def value(self) -> str:
+        """The column that table and figure are about: by the option `mode`, or what was measured."""
+        responses = self.record.get("options", {}).get("mode") == "responses"
+        return "response_grad_rms" if responses or not self.frame["grad_norm"].notna().any() else "grad_norm"
+
+    def body(self, network: str) -> pd.DataFrame:
+        """The layers of one network that are compared across depth, at the last step; see `summary`.
+
+        Where none of them has a gradient, they are chosen from the layers that have one.
+        """
+        layers = self._last(network)
+        body, there = body_of(layers), layers[layers["absent"].isna()]
+        return body_of(there) if len(there) and body["absent"].notna().all() else body
+
+    def _last(self, network: str) -> pd.DataFrame:
+        """The layers of one network at the last step, with the column theory."""
+        layers = self.layers(network)
+        layers = layers[layers["step"] == layers["step"].max()]
+        return layers if "theory" in layers else layers.assign(theory=float("nan"))
+
+    def summary(self) -> pd.DataFrame:
+        """A row a network: first-to-last ratio and growth a layer of the gradient, each with its error, and theory.
+
+        Taken over 3×3 convolutions, or else over the commonest kind of layer, and over seeds; see `summary_row`.
+        """
+        summary = self._summed_up()
+        always: tuple[str, ...] = ("network", "weights", "BN", "depth", "first / last", "growth a layer", "seeds")
+        if summary["tr Σ"].notna().any():
+            # A noise scale that is not resolved is told by its absence.
+            always += ("noise scale",)
+        return summary[[name for name in summary if name in always or summary[name].notna().any()]]
+
+    def _summed_up(self) -> pd.DataFrame:
+        """The summary with the columns that have no values here."""
+        return pd.DataFrame(
+            [
+                summary_row(
+                    self.body(network),
+                    self.value,
+                    {"depth": depth_of(self.layers(network)), **self.facts(network)},
+                )
+                | examples_row(last_step(self.totals(network)))
+                | {"coverage": coverage_share(self.facts(network))}
+                for network in self.networks
+            ]
+        )
+
+    def layers_table(self, network: str) -> pd.DataFrame:
+        """One network's rows, with the columns a reader wants."""
+        columns = ["seed", "index", "layer", "kind", "weight_norm", "grad_norm", "relative", "response_grad_rms"]
+        layers = self.layers(network)
+        return layers[columns + [name for name in ("float32_error", "absent") if name in layers]]
+
+    def findings(self) -> list[str]:
+        """Plain against residual nets, each network against the claim of the literature on it, and noise; computed."""
+        facts = [self.facts(network) for network in self.networks]
+        return [
+            *findings(self._summed_up(), facts),
+            *noise_findings({network: last_step(self.totals(network)) for network in self.networks}),
+        ]
+
+    def plot(self, ax: Axes | None = None) -> Axes:
+        """Draw norms against depth.
+
+        Args:
+            ax: Draw only the upper panel here; None makes the whole figure.
+
+        Returns:
+            The axes of the upper panel.
+        """
+        from gradlab.plots.theme import theme
+        from gradlab.results.gradients.figure import gradients_figure, plot_gradients
+
+        if ax is not None:
+            return plot_gradients(self._drawn_rows(), ax, self.value)
+        with theme():
+            import matplotlib.pyplot as plt
+
+            return gradients_figure(self._drawn_rows(), self._summed_up(), plt.figure(), self.value).axes[0]
+
+    def figure(self) -> Figure:
+        """Norms against depth, and first-to-last ratios against the depth of the networks."""
+        from matplotlib.figure import Figure
+
+        from gradlab.results.gradients.figure import gradients_figure
+
+        return gradients_figure(self._drawn_rows(), self._summed_up(), Figure(), self.value)
+
+    def _drawn_rows(self) -> pd.DataFrame:
+        """All layers at the last step; the column body says which of them the line goes through."""
+        parts = []
+        for network in self.networks:
+            rows = self._last(network)
+            parts.append(rows.assign(body=rows.index.isin(self.body(network).index)))
+        return pd.concat(parts, ignore_index=True)
+
+    def _rows(self, chosen: pd.Series, network: str | None) -> pd.DataFrame:
+        if network is not None:
+            if network not in self.networks:
+                raise GradlabError(f"no gradients of {network}: measured were {', '.join(self.networks)}")
+            chosen = chosen & (self.frame["network"] == network)
+        return self.frame[chosen].reset_index(drop=True)

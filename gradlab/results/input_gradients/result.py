@@ -1,0 +1,216 @@
+"""The result of measuring input gradients on images: columns, summary, and what it shows in words."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+import numpy as np
+import pandas as pd
+
+from gradlab.results.input_gradients.findings import findings
+from gradlab.results.result import Result
+from gradlab.results.tables import Formats
+from gradlab.stats.verdict import Estimate
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Sample = Mapping[str, float | Sequence[float]]
+"""One batch's statistics by name: a number, or a number for every lag."""
+
+HEADLINE = "relative_effective_rank"
+
+TITLES = {
+    HEADLINE: "rel. eff. rank",
+    "relative_effective_rank_raw": "raw",
+    "mean_cosine": "mean cosine",
+    "mean_abs_cosine": "mean |cosine|",
+    "row_norm_variation": "norm variation",
+    "segment_lag1": "segment lag 1",
+}
+"""The statistics of one number each, in the order of the table, and their titles."""
+
+
+class InputGradientsResult(Result):
+    """How the input gradients of networks correlate over images: a row a statistic and lag.
+
+    Columns: network, norm (`bn`, `none`, …), depth, statistic, lag (of `segment_acf`, missing elsewhere), value,
+    sem, theory (of networks that are linear as initialized), seeds, batches, bn (`batch`, `eval`), norm_grad, and
+    for `segment_acf` acf_pooled (numerators and denominators, `segment_power`, summed over all segments) and
+    n_constant (segments with a constant gradient).
+
+    `value` is the mean over seeds of the mean over batches. `sem` is the standard error over seeds; with one set
+    of weights, over its batches; missing where there is one of each.
+    """
+
+    name: ClassVar[str] = "shatter"
+    title: ClassVar[str | None] = "Correlation of input gradients"
+    table: ClassVar[str] = "table"
+    measurement: ClassVar[str] = "input-gradients"
+    captions: ClassVar[Mapping[str, str]] = {
+        "shatter": "How the gradients of the summed logits with respect to each image correlate, against depth: "
+        "effective rank relative to Gaussian noise, mean cosine between images, and autocorrelation along the segment "
+        "between two images. Bars: two standard errors (after Balduzzi et al. 2017).",
+    }
+    formats: ClassVar[Formats] = {"depth": "{:d}".format, "seeds": "{:d}".format}
+
+    @classmethod
+    def _frame_file(cls) -> str:
+        return "shatter-summary.csv"
+
+    def _more_files(self) -> dict[str, bytes]:
+        return {"shatter.csv": self.acf().to_csv(index=False).encode()}
+
+    @classmethod
+    def from_samples(
+        cls,
+        network: str,
+        samples: Sequence[Sequence[Sample]],
+        *,
+        depth: int,
+        norm: str,
+        bn: str,
+        norm_grad: str,
+        theory: Mapping[str, float] | None = None,
+        notes: Iterable[str] = (),
+        facts: Mapping[str, Any] | None = None,
+    ) -> Self:
+        """One network's result.
+
+        Args:
+            network: Its label.
+            samples: The statistics of every batch, for every seed; all with the same names.
+            depth: Weighted layers.
+            norm: Kind of normalization.
+            bn: Statistics of batch normalization.
+            norm_grad: Its derivative, `frozen` or `full`.
+            theory: Exact values by statistic, where there are any.
+            notes: Sentences on this measurement.
+            facts: What else the record says of the network.
+        """
+        rows = []
+        pooled, constant = _pooled([sample for seed in samples for sample in seed])
+        for statistic, example in samples[0][0].items():
+            value, sem = _mean_and_error([[sample[statistic] for sample in seed] for seed in samples])
+            lags: list[int | None] = [None] if isinstance(example, float) else list(range(len(example)))
+            for lag, one_value, one_sem in zip(lags, np.atleast_1d(value), np.atleast_1d(sem), strict=True):
+                rows.append(
+                    {
+                        "network": network,
+                        "norm": norm,
+                        "depth": depth,
+                        "statistic": statistic,
+                        "lag": lag,
+                        "value": one_value,
+                        "sem": one_sem,
+                        "theory": (theory or {}).get(statistic, float("nan")),
+                        "seeds": len(samples),
+                        "batches": len(samples[0]),
+                        "bn": bn,
+                        "norm_grad": norm_grad,
+                        "acf_pooled": float("nan") if lag is None else pooled[lag],
+                        "n_constant": None if lag is None else constant,
+                    }
+                )
+        frame = pd.DataFrame(rows).astype({"lag": "Int64", "n_constant": "Int64"})
+        return cls(frame, {"networks": [{**(facts or {}), "network": network, "bn": bn}]}, list(notes))
+
+    def value(self, network: str, statistic: str = HEADLINE) -> tuple[float, float]:
+        """Value and standard error of one statistic of one network; NaN where it was not measured."""
+        frame = self.frame
+        rows = frame[(frame["network"] == network) & (frame["statistic"] == statistic)]
+        return (math.nan, math.nan) if rows.empty else (float(rows["value"].iloc[0]), float(rows["sem"].iloc[0]))
+
+    def acf(self) -> pd.DataFrame:
+        """The autocorrelation along the segments, with the columns of `shatter.csv`."""
+        rows = self.frame[self.frame["statistic"] == "segment_acf"].reset_index(drop=True)
+        renamed = rows.rename(columns={"value": "acf", "sem": "acf_sem"})
+        return renamed[["network", "norm", "depth", "lag", "acf", "acf_sem", "acf_pooled", "n_constant", "seeds"]]
+
+    def summary(self) -> pd.DataFrame:
+        """A row a network: every statistic with its standard error."""
+        rows = []
+        for network in self.networks:
+            first = self.frame[self.frame["network"] == network].iloc[0]
+            label, _, weights = network.partition("@")
+            rows.append(
+                {
+                    "network": label,
+                    "weights": weights or "–",
+                    "depth": int(first["depth"]),
+                    "norm": f"bn {first['bn']}" if first["norm"] == "bn" else first["norm"],
+                    "derivative": first["norm_grad"] if first["bn"] not in ("eval", "none") else "–",
+                    **{title: _plus_minus(*self.value(network, name)) for name, title in TITLES.items()},
+                    "seeds": int(first["seeds"]),
+                }
+            )
+        return pd.DataFrame(rows)
+
+    def estimate(self, network: str, statistic: str = HEADLINE) -> Estimate:
+        """One statistic of one network: over its seeds, or over the batches of one set of weights."""
+        value, sem = self.value(network, statistic)
+        first = self.frame[self.frame["network"] == network].iloc[0]
+        return Estimate.mean(value, sem, int(first["seeds"] if first["seeds"] > 1 else first["batches"]))
+
+    def findings(self) -> list[str]:
+        """Plain against residual at every depth, each family against depth, and what is linear; computed."""
+        return [*findings(self.frame, self.record.get("networks", []), self.estimate)]
+
+    def plot(self, ax: Axes | None = None, statistic: str = HEADLINE) -> Axes:
+        """Draw a statistic against depth.
+
+        Args:
+            ax: Where to draw; None makes the whole figure.
+            statistic: One of the statistics of one number.
+
+        Returns:
+            The axes drawn on, the upper one of the figure.
+        """
+        from gradlab.plots.theme import theme
+        from gradlab.results.input_gradients.figure import input_gradients_figure, plot_against_depth
+
+        if ax is not None:
+            return plot_against_depth(self.frame, ax, statistic)
+        with theme():
+            import matplotlib.pyplot as plt
+
+            return input_gradients_figure(self.frame, plt.figure()).axes[0]
+
+    def figure(self) -> Figure:
+        """Relative effective rank, mean cosine and the segments' lag 1, against depth."""
+        from matplotlib.figure import Figure
+
+        from gradlab.results.input_gradients.figure import input_gradients_figure
+
+        return input_gradients_figure(self.frame, Figure())
+
+
+def _mean_and_error(samples: list[list[Any]]) -> tuple[np.ndarray, np.ndarray]:
+    """Mean over seeds of the means over batches, and its standard error; see `InputGradientsResult`."""
+    by_seed = np.stack([np.mean(batches, axis=0) for batches in samples])
+    units = by_seed if len(by_seed) > 1 else np.asarray(samples[0])
+    with np.errstate(invalid="ignore"):
+        error = np.full_like(by_seed[0], np.nan)
+        if len(units) > 1:
+            error = units.std(axis=0, ddof=1) / math.sqrt(len(units))
+    return by_seed.mean(axis=0), error
+
+
+def _pooled(samples: Sequence[Sample]) -> tuple[np.ndarray, int]:
+    """Autocorrelation with numerators and denominators summed over segments, and how many are constant."""
+    if "segment_acf" not in samples[0]:
+        return np.array([]), 0
+    acf, power = (np.array([sample[name] for sample in samples]) for name in ("segment_acf", "segment_power"))
+    constant = int((power == 0).sum())
+    # Where all are constant, all have autocorrelation 1.
+    return np.average(acf, axis=0, weights=power if power.any() else None), constant
+
+
+def _plus_minus(value: float, sem: float) -> str:
+    if math.isnan(value):
+        return "–"
+    number = f"{round(value, 3) + 0.0:.3f}"  # the sum turns −0 into 0
+    return number if math.isnan(sem) else f"{number} ± {sem:.3f}"

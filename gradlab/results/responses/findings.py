@@ -1,0 +1,255 @@
+"""The two claims of He et al. 2015 §4.2 on layer responses, held against a measurement.
+
+"ResNets have generally smaller responses than their plain counterparts. [...] We also notice that the deeper
+ResNet has smaller magnitudes of responses [...]. When there are more layers, an individual layer of ResNets
+tends to modify the signal less."
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from dataclasses import dataclass
+from itertools import combinations, groupby
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from gradlab.results.finding import Finding
+from gradlab.results.intervals import and_p, listed, told_by
+from gradlab.stats.verdict import Comparison, Estimate, Verdict, difference, holm, sign_test
+
+EQUAL = 0.01
+"""Distance from a std of 1 within which a response counts as normalized."""
+
+LEAST_LAYERS = 4
+"""Layers from which on quartiles are told."""
+
+AT_INITIALIZATION = Finding(
+    "With batch statistics every normalized response has a std of 1 at initialization (γ = 1, β = 0), whatever the "
+    "network: the paper's claims are about trained networks.",
+    f"Weights as initialized, batch statistics, and |std − 1| < {EQUAL} in at least half of the layers.",
+)
+
+_SMALLER_THAN_PLAIN = (
+    "He et al. 2015, §4.2: “ResNets have generally smaller responses than their plain counterparts.” Layers of one "
+    "place, of nets of equal depth and recipe."
+)
+_SMALLER_WITH_DEPTH = (
+    "He et al. 2015, §4.2: “the deeper ResNet has smaller magnitudes of responses.” Logarithms of the layers' stds, of "
+    "nets of one recipe; in one direction where no two depths are told apart the other way."
+)
+_COMPARABLE = (
+    "Compared are networks of one known recipe and one mode of batch normalization, as He et al. 2015, §4.2, do; "
+    "responses differ by recipe."
+)
+_ONE_TRAINING = "layers taken as independent; another training may differ by more"
+
+_NAME = re.compile(r"(?P<prefix>.*?)(?P<family>plain|resnet)(?P<depth>\d+)(?:-(?P<option>[ABC]))?(?P<suffix>.*)")
+_STAGE = re.compile(r"(?:^|\.)(layer\d+)\.")
+
+
+@dataclass(frozen=True)
+class _Network:
+    """A network that can be compared with others of its kind and recipe.
+
+    Attributes:
+        stds: By layer, in order of execution; by its number where layers have no names.
+    """
+
+    name: str
+    family: str
+    depth: int
+    kind: tuple[str, str]
+    option: str
+    recipe: Hashable
+    stds: pd.Series
+
+    @property
+    def median(self) -> float:
+        return float(self.stds.median())
+
+    @property
+    def logarithm(self) -> Estimate:
+        """Of the layers whose response varies at all."""
+        return Estimate.of(np.log(self.stds[self.stds > 0]))
+
+    def __str__(self) -> str:
+        if len(self.stds) < LEAST_LAYERS:
+            return f"{self.median:.3f}"
+        low, high = np.percentile(self.stds, [25, 75])
+        return f"{self.median:.3f} (quartiles {low:.3f} to {high:.3f})"
+
+
+@dataclass(frozen=True)
+class _Claim:
+    """A comparison, the sentence that its verdict gives, and its rule."""
+
+    comparison: Comparison
+    sentence: Callable[[Verdict], str]
+    source: str
+    test: str
+
+
+def findings(frame: pd.DataFrame, column: str, facts: Sequence[dict[str, Any]]) -> list[Finding]:
+    """What the measurement says of the paper's two claims, in sentences with numbers.
+
+    Only networks of one recipe, measured with batch normalization in one mode, are compared; those near
+    chance are not, since they are probably not what they are called.
+
+    Args:
+        frame: A responses frame.
+        column: `std`, or `predicted_std`.
+        facts: For each network of the frame: network, name, recipe (None where unknown), bn and near_chance.
+
+    Returns:
+        Sentences with their rules; none when there is nothing to compare.
+    """
+    sentences: list[Finding] = []
+    unknown, networks = [], []
+    for fact in facts:
+        rows = frame[frame["network"] == fact["network"]]
+        stds = rows.set_index("layer")[column] if "layer" in rows else rows[column].reset_index(drop=True)
+        stds = stds[~stds.index.duplicated()].dropna()
+        match = _NAME.fullmatch(str(fact.get("name", fact["network"])))
+        if fact.get("bn") == "batch" and not fact.get("trained", True) and (abs(stds - 1) < EQUAL).mean() >= 0.5:
+            sentences = sentences or [_at_initialization(stds)]
+        elif match is None or stds.empty or fact.get("near_chance"):
+            continue
+        elif fact.get("recipe") is None:
+            unknown.append(fact["network"])
+        else:
+            networks.append(_network(fact, match, stds))
+    made = []
+    for group in _groups(networks, lambda n: (n.kind, n.recipe)):
+        made += _plain_against_residual(group)
+        for option in _groups([n for n in group if n.family == "resnet"], lambda n: n.option):
+            made += _by_depth(option)
+    return [*sentences, *_findings(made), *_not_compared(unknown, networks)]
+
+
+def _findings(made: Sequence[_Claim]) -> list[Finding]:
+    """The sentences of comparisons that share one rate of false alarms."""
+    together = [claim.comparison for claim in made]
+    return [
+        Finding(
+            claim.sentence(verdict),
+            f"{claim.source} {told_by(claim.test, together)}{and_p(claim.comparison, verdict)}",
+        )
+        for claim, verdict in zip(made, holm(together), strict=True)
+    ]
+
+
+def _not_compared(unknown: list[str], networks: list[_Network]) -> list[Finding]:
+    found = []
+    if unknown and len(unknown) + len(networks) > 1:
+        sentence = f"Nothing says how {listed(unknown)} came about: not compared, since responses differ by recipe."
+        found.append(Finding(sentence, _COMPARABLE))
+    if len({network.recipe for network in networks}) > 1:
+        sentence = "Networks of different recipes or modes of batch normalization are not compared."
+        found.append(Finding(sentence, _COMPARABLE))
+    return found
+
+
+def _at_initialization(stds: pd.Series) -> Finding:
+    """That normalization alone decides, and where γ is 0."""
+    zero = int((stds < EQUAL).sum())
+    if not zero:
+        return AT_INITIALIZATION
+    sentence = (
+        "With batch statistics every normalized response has the std γ at initialization, whatever the network: 0 in "
+        f"the {zero} of {len(stds)} layers that begin with γ = 0, and 1 elsewhere. The paper's claims are about "
+        "trained networks."
+    )
+    return Finding(sentence, AT_INITIALIZATION.rule)
+
+
+def _network(fact: dict[str, Any], match: re.Match[str], stds: pd.Series) -> _Network:
+    return _Network(
+        name=fact["network"],
+        family=match["family"],
+        depth=int(match["depth"]),
+        kind=(match["prefix"], match["suffix"]),
+        option=match["option"] or "",
+        recipe=(fact["recipe"], fact.get("bn")),
+        stds=stds,
+    )
+
+
+def _groups(networks: Iterable[_Network], key: Callable[[_Network], Hashable]) -> list[list[_Network]]:
+    """The networks that share a key, in their own order."""
+    ordered = sorted(networks, key=lambda network: repr(key(network)))
+    return [list(group) for _, group in groupby(ordered, key)]
+
+
+def _plain_against_residual(group: list[_Network]) -> list[_Claim]:
+    pairs = [(p, r) for p in group for r in group if (p.family, r.family) == ("plain", "resnet") and p.depth == r.depth]
+    made = []
+    for plain, residual in sorted(pairs, key=lambda pair: pair[0].depth):
+        places = plain.stds.index.intersection(residual.stds.index, sort=False)
+        alone = sum(r.depth == residual.depth for _, r in pairs) == 1
+
+        def sentence(
+            verdict: Verdict,
+            plain: _Network = plain,
+            residual: _Network = residual,
+            places: pd.Index = places,
+            alone: bool = alone,
+        ) -> str:
+            return _beside_plain(verdict, plain, residual, places, "" if alone else f"({residual.name}) ")
+
+        comparison = sign_test(residual.stds[places], plain.stds[places])
+        made.append(_Claim(comparison, sentence, _SMALLER_THAN_PLAIN, f"the sign test, {_ONE_TRAINING}"))
+    return made
+
+
+def _beside_plain(verdict: Verdict, plain: _Network, residual: _Network, places: pd.Index, which: str) -> str:
+    start = f"At {plain.depth} layers the residual net {which}has"
+    medians = f"median std {residual} against {plain}"
+    if not len(places):
+        return f"{start} no layer of a plain net's name, so nothing can be told: {medians}."
+    one, other = residual.stds[places], plain.stds[places]
+    words = {
+        Verdict.NOTHING: "too few layers to tell its responses from the plain net's",
+        Verdict.ALIKE: "responses that are not told from the plain net's",
+    }.get(verdict, f"{verdict} responses than the plain net")
+    # Layers whose response is constant in the plain net have no ratio.
+    ratios = (one / other)[other > 0]
+    ratio = f", a median ratio of {ratios.median():.2f}" if len(ratios) else ""
+    more = "larger" if verdict is Verdict.LARGER else "smaller"
+    count = int(((one > other) if more == "larger" else (one < other)).sum())
+    return f"{start} {words}: {more} at {count} of {len(places)} layers{ratio}{_by_stage(ratios)}; {medians}."
+
+
+def _by_stage(ratios: pd.Series) -> str:
+    """The median ratio of each stage, where layers are named by stages."""
+    stages = [match[1] if (match := _STAGE.search(str(name))) else "" for name in ratios.index]
+    medians = ratios.groupby(stages, sort=False).median().drop(labels="", errors="ignore")
+    if len(medians) < 2:
+        return ""
+    return " (by stage " + ", ".join(f"{ratio:.2f} in {stage}" for stage, ratio in medians.items()) + ")"
+
+
+def _by_depth(networks: list[_Network]) -> list[_Claim]:
+    """The deepest against the shallowest, and no two depths the other way."""
+    ordered = sorted(networks, key=lambda network: network.depth)
+    if len({network.depth for network in ordered}) < 2:
+        return []
+    ends = difference(ordered[-1].logarithm, ordered[0].logarithm)
+
+    def sentence(verdict: Verdict) -> str:
+        pairs = [(a, b) for a, b in combinations(ordered, 2) if a.depth < b.depth]
+        steps = holm([difference(b.logarithm, a.logarithm) for a, b in pairs])
+        told = {step for step in (*steps, verdict) if step.speaks}
+        if len(told) > 1:
+            words = "Responses of residual nets do not change with depth in one direction"
+        elif verdict.speaks:
+            words = f"Deeper residual nets have {verdict} responses"
+        elif verdict is Verdict.NOTHING:
+            words = "Too few layers to tell residual nets of different depths apart"
+        else:
+            words = "Responses of residual nets of different depths are not told apart"
+        return f"{words}: median std {', '.join(f'{network} at {network.depth}' for network in ordered)} layers."
+
+    return [_Claim(ends, sentence, _SMALLER_WITH_DEPTH, f"Welch’s t, {_ONE_TRAINING}")]

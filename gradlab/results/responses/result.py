@@ -1,0 +1,182 @@
+"""The result of measuring layer responses: columns, summary, and what the figure shows in words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+import pandas as pd
+
+from gradlab.results.coverage import coverage_text
+from gradlab.results.finding import Finding
+from gradlab.results.gradients.summary import coverage_share
+from gradlab.results.responses.findings import findings
+from gradlab.results.result import Result
+from gradlab.results.tables import Formats
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+COLUMNS = ["network", "layer", "index", "kind", "std", "mean", "count", "rank", "predicted_std"]
+
+GAP_WORTH_TELLING = 0.005
+"""Mean relative gap between predicted and measured std above which the output speaks of it."""
+
+PADDED_CROPS = ("gradlab ", "akamaster/", "junyuseu/")
+"""How the names of recipes begin that train on padded random crops."""
+
+
+def was_measured(frame: pd.DataFrame) -> bool:
+    """Whether any value was seen, finite or not; if none was, the frame holds a prediction."""
+    return bool((frame["count"] + frame["non_finite"]).any())
+
+
+class ResponsesResult(Result):
+    """Layer-response std of one network or several: a row a layer, in order of execution.
+
+    Columns: network, layer, index, kind, std, mean, count, rank (1 = largest std), predicted_std (from
+    batch-normalization parameters alone), call (which call of the layer), stride, non_finite, shortcut (whether it is
+    the projection of a shortcut, which ranks, the summary and findings leave out).
+    """
+
+    name: ClassVar[str] = "responses"
+    title: ClassVar[str | None] = "Standard deviation of layer responses"
+    captions: ClassVar[Mapping[str, str]] = {
+        "responses": "Standard deviation of each layer's response, its output after normalization and before any other "
+        "nonlinearity or addition: above in order of execution, below ranked (He et al. 2015, §4.2, Fig. 7).",
+    }
+    formats: ClassVar[Formats] = {
+        "layers": "{:d}".format,
+        "images": "{:,.0f}".format,
+        "coverage": coverage_text,
+        "accuracy (%)": "{:.2f}".format,
+        **dict.fromkeys(("mean std", "median std", "largest std"), "{:.4f}".format),
+        **dict.fromkeys(("std", "mean", "predicted_std"), "{:.4f}".format),
+        "count": "{:,d}".format,
+    }
+
+    @classmethod
+    def from_rows(
+        cls, network: str, rows: list[dict[str, Any]], notes: list[str], facts: dict[str, Any] | None = None
+    ) -> Self:
+        """One network's result, ranked.
+
+        Args:
+            network: Name of the network.
+            rows: A dict a layer, in order of execution.
+            notes: Sentences on this measurement.
+            facts: What the record says of the network.
+        """
+        frame = pd.DataFrame(rows)
+        frame.insert(0, "network", network)
+        frame["shortcut"] = frame["shortcut"].eq(True) if "shortcut" in frame else False
+        key = frame["std"] if was_measured(frame) else frame["predicted_std"]
+        key = key.where(~frame["shortcut"])
+        frame.insert(7, "rank", key.rank(ascending=False, method="first").astype("Int64"))
+        first = [column for column in COLUMNS if column in frame]
+        frame = frame[first + [column for column in frame if column not in first]]
+        return cls(frame, {"networks": [{"network": network, **(facts or {})}]}, notes)
+
+    @property
+    def measured(self) -> bool:
+        """Whether any std was measured; if not, the predicted std is all there is."""
+        return was_measured(self.frame)
+
+    def facts(self, network: str) -> dict[str, Any]:
+        """What the record says of one network: weights, recipe, accuracy, mode of batch normalization."""
+        facts = (entry for entry in self.record.get("networks", []) if entry["network"] == network)
+        return next(facts, {"network": network})
+
+    def summary(self) -> pd.DataFrame:
+        """A row a network: weights, layers, mean, median and largest std and where, images, accuracy."""
+        rows = []
+        column, counted = "std" if self.measured else "predicted_std", self._counted()
+        for network in self.networks:
+            frame = counted[counted["network"] == network]
+            facts = self.facts(network)
+            largest = frame[column].idxmax() if frame[column].notna().any() else None
+            accuracy = facts.get("accuracy")
+            rows.append(
+                {
+                    "network": facts.get("name", network),
+                    "weights": facts.get("weights_label", "–"),
+                    "BN": facts.get("bn", "–"),
+                    "layers": len(frame),
+                    "mean std": frame[column].mean(),
+                    "median std": frame[column].median(),
+                    "largest std": frame[column].max(),
+                    "at": "–" if largest is None else frame.loc[largest, "layer"],
+                    "images": facts.get("images"),
+                    "accuracy (%)": None if accuracy is None else 100 * accuracy,
+                    "coverage": coverage_share(facts),
+                }
+            )
+        summary = pd.DataFrame(rows)
+        summary[["images", "accuracy (%)"]] = summary[["images", "accuracy (%)"]].astype(float)
+        return summary if summary["coverage"].notna().any() else summary.drop(columns="coverage")
+
+    def _counted(self) -> pd.DataFrame:
+        """The rows without those of shortcuts' projections."""
+        return self.frame[~self.frame["shortcut"]] if "shortcut" in self.frame else self.frame
+
+    def layers(self, network: str) -> pd.DataFrame:
+        """One network's rows, with the columns a reader wants."""
+        frame = self.frame[self.frame["network"] == network]
+        return frame[["index", "layer", "kind", "std", "rank", "predicted_std", "mean", "count"]]
+
+    def findings(self) -> list[str]:
+        """The paper's two claims, and how far the prediction is off; computed, not canned."""
+        column = "std" if self.measured else "predicted_std"
+        facts = [self.facts(network) for network in self.networks]
+        return [*findings(self._counted(), column, facts), *self._gaps()]
+
+    def _gaps(self) -> list[Finding]:
+        findings, counted = [], self._counted()
+        for network in self.networks:
+            frame = counted[counted["network"] == network]
+            gap = (frame["predicted_std"] / frame["std"] - 1).abs()
+            if not gap.notna().any() or gap.mean() < GAP_WORTH_TELLING or self.facts(network).get("near_chance"):
+                continue
+            where = frame.loc[gap.idxmax()]
+            if not self.facts(network).get("trained", True):
+                cause = "they are still 0 and 1"
+            elif self.facts(network).get("bn") == "eval":
+                crops = str(self.facts(network).get("recipe")).startswith(PADDED_CROPS)
+                cause = "they come from other inputs than these" + (", such as padded random crops" if crops else "")
+            else:
+                cause = "they are not those of these inputs"
+            sentence = (
+                f"{network}: the std predicted from running statistics is off by {gap.mean():.1%} on average and "
+                f"by {gap.max():.0%} at {where['layer']}: {cause}."
+            )
+            rule = f"Mean of |predicted / measured − 1| over layers: {gap.mean():.4f} ≥ {GAP_WORTH_TELLING}."
+            findings.append(Finding(sentence, rule))
+        return findings
+
+    def plot(self, ax: Axes | None = None) -> Axes:
+        """Draw the responses, in order of execution above and by magnitude below (Fig. 7).
+
+        Args:
+            ax: Draw only the upper panel here; None makes a figure of both.
+
+        Returns:
+            The axes of the upper panel.
+        """
+        from gradlab.plots.theme import theme
+        from gradlab.results.responses.figure import plot_responses, responses_figure
+
+        if ax is not None:
+            return plot_responses(self.frame, ax)
+        with theme():
+            import matplotlib.pyplot as plt
+
+            return responses_figure(self.frame, plt.figure()).axes[0]
+
+    def figure(self) -> Figure:
+        """Both panels of Fig. 7."""
+        from matplotlib.figure import Figure
+
+        from gradlab.results.responses.figure import responses_figure
+
+        return responses_figure(self.frame, Figure())

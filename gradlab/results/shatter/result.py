@@ -1,0 +1,195 @@
+"""The result of a shatter measurement: autocorrelations, statistics by depth, layers, and the gradients themselves."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+import numpy as np
+import pandas as pd
+
+from gradlab.errors import GradlabError, UsageError
+from gradlab.results.result import Result
+from gradlab.results.shatter.findings import findings, nearest_noise
+from gradlab.results.tables import Formats
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+FIGURES = ("acf", "signals", "correlation", "coactivation", "theory")
+
+
+@dataclass
+class ShatterResult(Result):
+    """Correlation of gradients along a line of inputs, by family and depth.
+
+    Attributes:
+        frame: A row a network, depth and lag: network, norm, depth, lag, acf, acf_sem, acf_pooled, n_constant,
+            seeds, theory.
+        summary_frame: A row a network, depth and statistic: network, norm, depth, statistic, value, sem, theory (of
+            that very quantity, missing where there is none), seeds, from_layer. Of the statistics path_correlation and
+            pair_decay_exponent (or pair_decay_log_factor) are of the fixed pair of inputs, mean_path_correlation and
+            decay_exponent (or decay_log_factor) of an average pair, of which the laws are.
+        layers_frame: A row a hidden layer of the deepest net: activation, coactivation, always_on, always_off,
+            path_correlation of the fixed pair and mean_path_correlation of an average one with their errors, and the
+            law of the average one.
+        gradients: (S, M) by network and depth.
+        x: (M,), the inputs.
+        figures: Which figures `save` draws, of `FIGURES`.
+    """
+
+    summary_frame: pd.DataFrame = field(default_factory=pd.DataFrame)
+    layers_frame: pd.DataFrame = field(default_factory=pd.DataFrame)
+    gradients: dict[tuple[str, int], np.ndarray] = field(default_factory=dict)
+    x: np.ndarray = field(default_factory=lambda: np.empty(0))
+    figures: Sequence[str] = ("acf",)
+
+    name: ClassVar[str] = "shatter"
+    title: ClassVar[str | None] = "Autocorrelation of gradients"
+    table: ClassVar[str] = "table"
+    captions: ClassVar[Mapping[str, str]] = {
+        "shatter-acf": "Autocorrelation of the gradient along a line of inputs, with bands of two standard errors over "
+        "seeds, beside brown and white noise of as many points (Balduzzi et al. 2017, Fig. 2).",
+        "shatter-signals": "Above: the gradient along the line, of one seed, divided by its largest magnitude. Below, "
+        "of several seeds: its covariance over them, scaled to a diagonal of 1 (Balduzzi et al. 2017, Fig. 1).",
+        "shatter-correlation": "Correlation of the gradients at a pair of inputs against depth, by counting co-active "
+        "paths and by sampling, beside the exact laws (Balduzzi et al. 2017, Theorems 1 to 3).",
+        "shatter-coactivation": "Of each layer of the deepest nets: neurons active at an input, active at both of a "
+        "pair, and those that never switch (Balduzzi et al. 2017, §3.2).",
+        "shatter-theory": "Left: autocorrelation at lag 1 against depth, beside that of infinite width. Right: "
+        "correlation of an average pair of inputs by counting co-active paths, beside the law of coin flips.",
+    }
+    formats: ClassVar[Formats] = {
+        "depth": "{:d}".format,
+        "lag-1 ACF": "{:.3f}".format,
+        "±": "{:.3f}".format,
+        "theory": "{:.3f}".format,
+        "half-life": lambda lags: "never" if lags == float("inf") else f"{lags:.1f}",
+        "co-activation": "{:.3f}".format,
+    }
+
+    def summary(self) -> pd.DataFrame:
+        """A row a network and depth: lag-1 autocorrelation, half-life in lags, co-activation, nearest noise."""
+        rows = []
+        for (network, norm, depth), part in self.summary_frame.groupby(["network", "norm", "depth"], sort=False):
+            values = part.set_index("statistic")
+            acf = self.frame.query("network == @network and depth == @depth")
+            rows.append(
+                {
+                    "family": network,
+                    "norm": norm,
+                    "depth": depth,
+                    "lag-1 ACF": values["value"].get("lag1"),
+                    "±": values["sem"].get("lag1"),
+                    "theory": values["theory"].get("lag1"),
+                    "half-life": values["value"].get("half_life"),
+                    "co-activation": values["value"].get("coactivation", np.nan),
+                    "nearest to": nearest_noise(acf, self.record["noise"]),
+                }
+            )
+        return pd.DataFrame(rows)
+
+    def findings(self) -> list[str]:
+        """What is seen, in sentences with numbers, held against the laws; computed, not canned."""
+        return [*findings(self.summary_frame, self.frame, self.record.get("options", {}).get("width"))]
+
+    def plot(self, ax: Axes | None = None, network: str | None = None) -> Axes:
+        """Draw the autocorrelation against lag of one network, one line a depth.
+
+        Args:
+            ax: Where to draw; None makes a figure.
+            network: Which; None takes the first.
+        """
+        import matplotlib.pyplot as plt
+
+        from gradlab.plots.theme import theme
+        from gradlab.results.shatter.figure import plot_acf
+
+        with theme():
+            ax = ax or plt.figure().subplots()
+            chosen = network or self.frame["network"].iloc[0]
+            return plot_acf(self.frame[self.frame["network"] == chosen], ax, self.record["noise"])
+
+    def figure(self, which: str = "acf") -> Figure:
+        """One of the figures.
+
+        Args:
+            which: `acf`, `signals` (the paper's Fig. 1), `correlation` (of a fixed pair, against depth),
+                `coactivation` or `theory` (against depth, beside exact theory).
+
+        Raises:
+            UsageError: For another name, or a figure for which nothing was measured.
+        """
+        from matplotlib.figure import Figure
+
+        from gradlab.results.shatter.depth_figure import coactivation_figure, correlation_figure
+        from gradlab.results.shatter.figure import acf_figure, signals_figure
+        from gradlab.results.shatter.theory_figure import theory_figure
+
+        if which not in FIGURES:
+            raise UsageError(f"there are the figures {', '.join(FIGURES)}, not {which!r}")
+        if which == "acf":
+            return acf_figure(self.frame, self.record["noise"], Figure())
+        if which == "signals":
+            return signals_figure(self.gradients, self.x, Figure())
+        if self.layers_frame.empty:
+            raise UsageError(f"the figure {which!r} shows layers, and a function of your own has none that are known")
+        if which == "correlation":
+            return correlation_figure(self.layers_frame, self.summary_frame, Figure())
+        if which == "theory":
+            return theory_figure(self.layers_frame, self.summary_frame, Figure())
+        return coactivation_figure(self.layers_frame, Figure())
+
+    def _figures(self) -> Mapping[str, Callable[[], Figure]]:
+        names = {which: self.name if which == "acf" else f"{self.name}-{which}" for which in self.figures}
+        return {name: partial(self.figure, which) for which, name in names.items()}
+
+    def _all_figures(self) -> Mapping[str, Callable[[], Figure]]:
+        drawable = FIGURES if len(self.layers_frame) else FIGURES[:2]
+        return {f"{self.name}-{which}": partial(self.figure, which) for which in drawable}
+
+    def _more_files(self) -> dict[str, bytes]:
+        """The other frames, and `gradients.npz`: x, and an array (S, M) a network and depth."""
+        arrays: dict[str, Any] = {f"{network}-depth={depth}": g for (network, depth), g in self.gradients.items()}
+        buffer = io.BytesIO()
+        np.savez_compressed(buffer, x=self.x, **arrays)
+        return {
+            "shatter-summary.csv": self.summary_frame.to_csv(index=False).encode(),
+            "shatter-layers.csv": self.layers_frame.to_csv(index=False).encode(),
+            "gradients.npz": buffer.getvalue(),
+        }
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Self:
+        """Read back what `save` wrote.
+
+        Raises:
+            GradlabError: When the folder holds no such result.
+        """
+        result, folder = super().load(folder), Path(folder)
+        try:
+            result.summary_frame = pd.read_csv(folder / "shatter-summary.csv", keep_default_na=False, na_values=[""])
+            for frame in (result.frame, result.summary_frame):
+                # A function of the user's own has no norm, which is no missing value.
+                frame["norm"] = frame["norm"].astype(object).fillna("")
+            result.layers_frame = _read_layers(folder / "shatter-layers.csv")
+            with np.load(folder / "gradients.npz") as arrays:
+                result.x = arrays["x"]
+                for key in arrays.files[1:]:
+                    network, _, depth = key.rpartition("-depth=")
+                    result.gradients[network, int(depth)] = arrays[key]
+        except (OSError, ValueError, KeyError) as error:
+            raise GradlabError(f"{folder} holds no whole shatter result: {error}") from None
+        return result
+
+
+def _read_layers(path: Path) -> pd.DataFrame:
+    try:
+        return pd.read_csv(path, keep_default_na=False, na_values=[""])
+    except pd.errors.EmptyDataError:
+        return pd.DataFrame()

@@ -1,0 +1,244 @@
+"""Loss and error along a training, with the record of the run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+import numpy as np
+import pandas as pd
+
+from gradlab.errors import GradlabError, UsageError
+from gradlab.results.degradation.findings import findings
+from gradlab.results.growing import read_growing
+from gradlab.results.result import Result
+from gradlab.results.tables import Formats
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+COLUMNS = ("step", "epoch", "learning_rate", "train_loss", "train_error", "test_loss", "test_error")
+
+VARIANT_TEST_ERROR = {
+    "": 6.61,
+    "-shortcut=0.5-beta=0.5": 12.35,
+    "-C": 12.22,
+    "-bn-after-add": 8.17,
+    "-relu-before-add": 7.84,
+    "-relu-preact": 6.71,
+    "-preact": 6.37,
+}
+"""Of ResNet-110 by what follows its name, in percent, medians of five runs: He et al. 2016, Tables 1 and 2."""
+
+PAPER_TEST_ERROR = {
+    **{f"resnet110{suffix}": error for suffix, error in VARIANT_TEST_ERROR.items()},
+    "resnet20": 8.75,
+    "resnet32": 7.51,
+    "resnet44": 7.17,
+    "resnet56": 6.97,
+    "resnet110": 6.43,
+}
+"""Test error in percent on CIFAR-10, He et al. 2015, Table 6; of other shortcuts and units, He et al. 2016."""
+
+CLASSES = {"cifar10": 10, "cifar100": 100}
+"""Of the data that a run names."""
+
+_FACTS = ("recipe", "steps", "complete", "arithmetic", "initial_weights", "digest", "device", "versions")
+
+
+CAPTION = (
+    "Training error (dashed; over each epoch's batches, as they were trained on) and test error (bold) against "
+    "optimizer steps."
+)
+
+
+class TrainingResult(Result):
+    """Loss and error of one run or several, finished or not.
+
+    Columns: network, step, epoch, learning_rate, train_loss and train_error (means over the batches since the row
+    before, as they were trained on: augmented, in training mode), test_loss, test_error (missing where no test
+    was made). Errors are shares from 0 to 1.
+    """
+
+    name: ClassVar[str] = "training"
+    title: ClassVar[str | None] = "Training"
+    formats: ClassVar[Formats] = {
+        "epochs": "{:.1f}".format,
+        **dict.fromkeys(("train error (%)", "test error (%)", "best (%)", "paper (%)"), "{:.2f}".format),
+    }
+
+    captions: ClassVar[Mapping[str, str]] = {"training": CAPTION}
+
+    @classmethod
+    def record_file(cls) -> str:
+        """`record.json`, which a run itself writes, too."""
+        return "record.json"
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Self:
+        """Read a run's folder, finished or not, also while it trains; or what `save` wrote.
+
+        Raises:
+            GradlabError: When it holds neither.
+        """
+        folder = Path(folder)
+        if (folder / cls._frame_file()).exists():
+            return super().load(folder)
+        record = read_run_record(folder)
+        try:
+            frame = read_growing(folder / "metrics.csv", COLUMNS)
+        except (OSError, ValueError) as error:
+            raise GradlabError(f"{folder / 'metrics.csv'} is no table: {error}") from None
+        network = record["network"]
+        frame.insert(0, "network", network)
+        notes = [f"{network}: {note}" for note in record.get("notes", [])]
+        if not record.get("complete"):
+            done = int(frame["step"].max()) if len(frame) else 0
+            notes.append(f"{network}: not finished; {done:,} of {record['steps']:,} steps are in the table")
+        return cls(frame, {**record, "networks": [_facts(record)]}, notes)
+
+    def summary(self) -> pd.DataFrame:
+        """A row a network: errors in percent in the last epoch, the best test error, the paper's."""
+        rows = []
+        for network in self.networks:
+            epochs = by_epoch(self.frame[self.frame["network"] == network])
+            tests = epochs["test_error"].dropna()
+            cifar10 = self.facts(network).get("data") == "cifar10"
+            rows.append(
+                {
+                    "network": network,
+                    "epochs": epochs["epoch"].iloc[-1],
+                    "train error (%)": 100 * epochs["train_error"].iloc[-1],
+                    "test error (%)": 100 * tests.iloc[-1] if len(tests) else np.nan,
+                    "best (%)": 100 * tests.min(),
+                    "paper (%)": PAPER_TEST_ERROR.get(network, np.nan) if cifar10 else np.nan,
+                }
+            )
+        return pd.DataFrame(rows)
+
+    def facts(self, network: str) -> dict[str, Any]:
+        """What the record says of one network's run: recipe, data, seed, steps, whether it is complete."""
+        facts = (entry for entry in self.record.get("networks", []) if entry["network"] == network)
+        return next(facts, {"network": network})
+
+    def save(
+        self, folder: str | Path, formats: Sequence[str] = ("png", "pdf"), tables: Sequence[str] = ()
+    ) -> list[Path]:
+        """Write it as any result, but into no run's folder.
+
+        Raises:
+            UsageError: For a run's folder.
+            GradlabError: When a file cannot be written.
+        """
+        refuse_run_folder(folder)
+        return super().save(folder, formats, tables)
+
+    def findings(self) -> list[str]:
+        """The trend of training errors over depth, by family, and who trains better; computed, not canned."""
+        rows = []
+        for network in self.networks:
+            facts = self.facts(network)
+            if facts.get("complete"):
+                last = by_epoch(self.frame[self.frame["network"] == network]).iloc[-1]
+                images = int(last["steps"] * facts["batch_size"])
+                key = (facts["recipe"], facts["data"])
+                classes = facts.get("classes", CLASSES.get(facts["data"]))
+                row = {"network": network, "error": last["train_error"], "images": images, "key": key}
+                rows.append(row | {"classes": classes})
+        return [*findings(rows)]
+
+    def plot(self, ax: Axes | None = None) -> Axes:
+        """Draw training error dashed and test error bold against optimizer steps.
+
+        Args:
+            ax: Where to draw; None makes a figure.
+        """
+        from gradlab.plots.theme import theme
+        from gradlab.results.training.figure import plot_errors
+
+        with theme():
+            import matplotlib.pyplot as plt
+
+            return plot_errors(self.curves(), ax or plt.figure().subplots())
+
+    def figure(self) -> Figure:
+        """The error curves, a panel each for plain, residual and other networks (He et al. 2015, Fig. 6)."""
+        from matplotlib.figure import Figure
+
+        from gradlab.results.training.figure import errors_figure
+
+        return errors_figure(self.curves(), Figure())
+
+    def _figures(self) -> Mapping[str, Callable[[], Figure]]:
+        return {} if self.frame.empty else {self.name: self.figure}
+
+    def curves(self) -> pd.DataFrame:
+        """Errors epoch by epoch: network, epoch, step (the last of the epoch), steps, train_error, test_error.
+
+        Raises:
+            GradlabError: When no run has a row yet.
+        """
+        if self.frame.empty:
+            raise GradlabError("there is nothing to draw yet: metrics.csv gets its first row at the first look")
+        parts = []
+        for network in self.networks:
+            part = by_epoch(self.frame[self.frame["network"] == network])
+            part.insert(0, "network", network)
+            parts.append(part)
+        return pd.concat(parts, ignore_index=True)
+
+
+def by_epoch(frame: pd.DataFrame) -> pd.DataFrame:
+    """One network's errors, a row an epoch.
+
+    Args:
+        frame: Its rows of a training frame.
+
+    Returns:
+        Columns epoch (whole but for the last), step, steps (how many of them the training error is the mean of),
+        train_error, test_error.
+    """
+    steps = frame["step"].diff().fillna(frame["step"])
+    rows = frame.assign(steps=steps, wrong=frame["train_error"] * steps)
+    # An epoch ends at its whole number: what floats leave above it belongs to it.
+    epochs = rows.groupby(np.ceil(rows["epoch"] - 1e-9), sort=True).agg(
+        epoch=("epoch", "last"), step=("step", "last"), steps=("steps", "sum"), wrong=("wrong", "sum"),
+        test_error=("test_error", "last"),
+    )  # fmt: skip
+    epochs["train_error"] = epochs.pop("wrong") / epochs["steps"]
+    return epochs[["epoch", "step", "steps", "train_error", "test_error"]].reset_index(drop=True)
+
+
+def refuse_run_folder(folder: str | Path) -> None:
+    """Make sure that a folder is no run's, before a result is written there.
+
+    Raises:
+        UsageError: When it is one.
+    """
+    if (Path(folder) / "metrics.csv").exists():
+        raise UsageError(f"{folder} is a run's folder, whose own files would be overwritten: give another")
+
+
+def read_run_record(folder: Path) -> dict[str, Any]:
+    """The record of a run.
+
+    Raises:
+        GradlabError: When the folder holds no run.
+    """
+    try:
+        record: dict[str, Any] = json.loads((folder / "record.json").read_text())
+    except (OSError, ValueError) as error:
+        raise GradlabError(f"{folder} holds no training: {error}") from None
+    if not {"network", "options", "steps"} <= record.keys():
+        raise GradlabError(f"{folder}/record.json is not the record of a training")
+    return record
+
+
+def _facts(record: dict[str, Any]) -> dict[str, Any]:
+    options = record["options"]
+    facts = {"network": record["network"], **{key: record[key] for key in _FACTS if key in record}}
+    facts |= {"data": options["data"], "seed": options["seed"], "batch_size": options["recipe"]["batch_size"]}
+    return facts | {key: options[key] for key in ("record", "every") if key in options}
