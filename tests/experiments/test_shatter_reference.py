@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from shatter_oracles import Net, autocorrelation, correlation
+from oracles.shatter import Net, autocorrelation, correlation
 
 import gradlab as gl
 

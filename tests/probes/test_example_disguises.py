@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 import torch
 import torch.nn.functional as F
-from example_gradient_oracles import MLP, by_loop, check_backward, check_equal, expected_of, gradients_of, loss_of
+from oracles.example_gradients import MLP, by_loop, check_backward, check_equal, expected_of, gradients_of, loss_of
 from torch import Tensor, nn
 from torch.func import functional_call, grad
 from torch.nn.utils.parametrizations import spectral_norm

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from example_gradient_oracles import (
+from oracles.example_gradients import (
     MLP,
     Attention,
     Awkward,

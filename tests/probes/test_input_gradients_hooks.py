@@ -6,7 +6,7 @@ from contextlib import ExitStack
 
 import pytest
 import torch
-from input_gradient_oracles import (
+from oracles.input_gradients import (
     MODELS,
     assert_equal,
     images,

@@ -4,7 +4,7 @@ from contextlib import nullcontext
 
 import pytest
 import torch
-from input_gradient_oracles import (
+from oracles.input_gradients import (
     MODELS,
     Checkpointed,
     assert_equal,

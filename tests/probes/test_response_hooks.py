@@ -9,7 +9,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from response_oracles import images, probed
+from oracles.responses import images, probed
 from torch import Tensor, nn
 
 import gradlab as gl
@@ -18,7 +18,7 @@ from gradlab.models import create
 from gradlab.probes import select_layers
 
 
-def test_rule_2_gradients_pass_through() -> None:
+def test_gradients_pass_through() -> None:
     model = create("torchvision/resnet18").train()
     model(images()).sum().backward()
     expected = model.conv1.weight.grad.clone()
@@ -30,7 +30,7 @@ def test_rule_2_gradients_pass_through() -> None:
 
 
 @pytest.mark.parametrize("training", [False, True])
-def test_rule_3_the_model_is_left_alone(training: bool) -> None:
+def test_the_model_is_left_alone(training: bool) -> None:
     model, twin = create("resnet20").train(training), create("resnet20").train(training)
     hooks = count_hooks(model)
     rng = torch.get_rng_state()
@@ -50,7 +50,7 @@ def count_hooks(model: nn.Module) -> int:
     return sum(len(m._forward_hooks) + len(m._forward_pre_hooks) + len(m._backward_hooks) for m in model.modules())
 
 
-def test_rule_3_hooks_come_off_on_an_exception() -> None:
+def test_hooks_come_off_on_an_exception() -> None:
     model = create("resnet20")
     with pytest.raises(RuntimeError), gl.ResponseStd(model):
         model(torch.zeros(1, 5, 32, 32))
@@ -61,7 +61,7 @@ def test_rule_3_hooks_come_off_on_an_exception() -> None:
 
 
 @pytest.mark.parametrize("how", ["deepcopy", "pickle", "torch"])
-def test_rule_3_copies_carry_no_hook_that_fires(how: str) -> None:
+def test_copies_carry_no_hook_that_fires(how: str) -> None:
     model = create("resnet8").eval()
     with torch.no_grad(), gl.ResponseStd(model) as probe:
         model(images())
@@ -82,7 +82,7 @@ def test_rule_3_copies_carry_no_hook_that_fires(how: str) -> None:
     assert (probe_frame["count"] == 2 * before["count"]).all()
 
 
-def test_rule_3_nothing_is_kept() -> None:
+def test_nothing_is_kept() -> None:
     model = create("resnet8").eval()
     before = [o for o in gc.get_objects() if type(o) is Tensor]  # Held, so that no other takes its identity.
     with torch.no_grad(), gl.ResponseStd(model):
@@ -93,7 +93,7 @@ def test_rule_3_nothing_is_kept() -> None:
     assert max(new, default=0) < images().numel()
 
 
-def test_rule_3_a_probe_is_entered_once_at_a_time_and_adds_up() -> None:
+def test_a_probe_is_entered_once_at_a_time_and_adds_up() -> None:
     model = create("resnet8").eval()
     probe = gl.ResponseStd(model)
     with torch.no_grad():
@@ -107,7 +107,7 @@ def test_rule_3_a_probe_is_entered_once_at_a_time_and_adds_up() -> None:
 
 
 @pytest.mark.parametrize("how", ["wrapper", "in place"])
-def test_rule_6_compiled_models_are_measured(how: str) -> None:
+def test_compiled_models_are_measured(how: str) -> None:
     model = create("resnet8").eval()
     expected = probed(model)
     torch._dynamo.reset()
@@ -124,7 +124,7 @@ def test_rule_6_compiled_models_are_measured(how: str) -> None:
     torch._dynamo.reset()
 
 
-def test_rule_6_a_compiled_function_around_the_model() -> None:
+def test_a_compiled_function_around_the_model() -> None:
     torch._dynamo.reset()
     model = create("resnet8").eval()
     step = torch.compile(lambda x: model(x) * 2, backend="eager")
@@ -136,7 +136,7 @@ def test_rule_6_a_compiled_function_around_the_model() -> None:
     torch._dynamo.reset()
 
 
-def test_rule_6_scripted_modules_are_refused() -> None:
+def test_scripted_modules_are_refused() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         scripted = torch.jit.trace(nn.Sequential(nn.Conv2d(3, 4, 3)), images(1))
@@ -152,7 +152,7 @@ def test_no_forward_pass_is_an_error() -> None:
 
 
 @pytest.mark.parametrize("layers", ["conv9*", nn.Conv3d, lambda name, module: False])
-def test_rule_7_a_selection_that_matches_nothing_shows_names(layers: object) -> None:
+def test_a_selection_that_matches_nothing_shows_names(layers: object) -> None:
     with pytest.raises(UsageError, match=r"CifarNet matches .* it has conv1, layer1\.0\.conv1, .* \(8 in all\)"):
         gl.ResponseStd(create("resnet8"), layers)
 
@@ -168,7 +168,7 @@ def test_rule_7_a_selection_that_matches_nothing_shows_names(layers: object) -> 
         (lambda name, module: name.endswith("conv2"), ["layer1.0.conv2", "layer2.0.conv2", "layer3.0.conv2"]),
     ],
 )
-def test_rule_7_selection(layers: object, expected: list[str]) -> None:
+def test_selection(layers: object, expected: list[str]) -> None:
     model = create("resnet8").eval()
     assert list(select_layers(model, layers))[: len(expected)] == expected
     found = probed(model, layers)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from response_oracles import close, norms, std, stds
+from oracles.responses import close, norms, std, stds
 from torch import Tensor, nn
 
 import gradlab as gl

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from response_oracles import Checkpointed, InPlace, Repeated, batches, brute_force, images, probed, randomized
+from oracles.responses import Checkpointed, InPlace, Repeated, batches, brute_force, images, probed, randomized
 from torch import Tensor, nn
 
 import gradlab as gl
@@ -42,7 +42,7 @@ def test_rules_1_and_5_the_response_is_what_the_paper_defines(case: str, exact: 
         assert std == pytest.approx(expected[layer], rel=1e-6), layer
 
 
-def test_rule_5_a_normalization_with_its_activation_inside() -> None:
+def test_a_normalization_with_its_activation_inside() -> None:
     """timm's BatchNormAct2d: the response is what it hands to its activation."""
     model = randomized(create("timm/regnety_002"))
     found = probed(model, "stem.conv,s1.b1.conv2.conv")
@@ -62,7 +62,7 @@ def test_rule_5_a_normalization_with_its_activation_inside() -> None:
         assert found[layer] == pytest.approx(torch.cat(expected).double().std(correction=0).item(), rel=1e-6)
 
 
-def test_rule_5_without_normalization_and_with_others() -> None:
+def test_without_normalization_and_with_others() -> None:
     net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.GroupNorm(2, 4), nn.ReLU(), nn.Conv2d(4, 4, 3), nn.ReLU(inplace=True))
     found = probed(net)
     expected = brute_force(net, {"0": "1", "3": "3"})
@@ -88,7 +88,7 @@ class BetweenLayerAndNorm(nn.Module):
 
 @pytest.mark.parametrize("context", [torch.no_grad, torch.enable_grad, torch.inference_mode])
 @pytest.mark.parametrize("how", ["nothing", "keyword", "module", "function"])
-def test_rule_5_the_input_of_the_normalization_is_the_output_itself(how: str, context: type) -> None:
+def test_the_input_of_the_normalization_is_the_output_itself(how: str, context: type) -> None:
     if how == "function" and context is torch.inference_mode:
         pytest.skip("inference tensors do not tell that they were changed")
     model = randomized(BetweenLayerAndNorm(how))
@@ -106,7 +106,7 @@ def test_rule_5_the_input_of_the_normalization_is_the_output_itself(how: str, co
     assert any("takes a measured layer's output" in note for note in result.notes) == (followed is model.conv)
 
 
-def test_rule_4_each_call_is_a_site() -> None:
+def test_each_call_is_a_site() -> None:
     model = Repeated()
     with torch.no_grad(), gl.ResponseStd(model) as probe:
         for batch in batches():
@@ -123,7 +123,7 @@ def test_rule_4_each_call_is_a_site() -> None:
 
 
 @pytest.mark.parametrize("reentrant", [False, True])
-def test_rule_4_recomputation_is_not_counted_twice(reentrant: bool) -> None:
+def test_recomputation_is_not_counted_twice(reentrant: bool) -> None:
     model = Checkpointed(reentrant)
     with gl.ResponseStd(model) as probe:
         model(images().requires_grad_()).sum().backward()
@@ -132,7 +132,7 @@ def test_rule_4_recomputation_is_not_counted_twice(reentrant: bool) -> None:
     assert frame["call"].tolist() == [1]
 
 
-def test_rule_4_layers_are_in_order_of_execution() -> None:
+def test_layers_are_in_order_of_execution() -> None:
     frame = pd_frame(create("resnet68"))
     layers = frame["layer"].tolist()
     assert layers.index("layer1.2.conv1") < layers.index("layer1.10.conv1")
@@ -158,7 +158,7 @@ def test_parts_called_outside_the_models_forward() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
-def test_rule_8_other_precisions(dtype: torch.dtype) -> None:
+def test_other_precisions(dtype: torch.dtype) -> None:
     model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3)).to(dtype)
     kept = []
     model[0].register_forward_hook(lambda m, args, out: kept.append(out.double()))
@@ -168,7 +168,7 @@ def test_rule_8_other_precisions(dtype: torch.dtype) -> None:
 
 
 @pytest.mark.parametrize("exact", [False, True])
-def test_rule_8_non_finite_values_do_not_poison_the_rest(exact: bool) -> None:
+def test_non_finite_values_do_not_poison_the_rest(exact: bool) -> None:
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3))
     with torch.no_grad():
         model[0].weight[1, 0, 0, 0] = float("nan")

@@ -21,7 +21,7 @@ from gradlab.errors import GradlabError
 from gradlab.experiments.architectures import architectures
 from gradlab.gallery import RECIPES, NotAtHand, Recipe, find_recipes, readme, render
 
-FIGURES = Path(__file__).parent.parent / "figures"
+FIGURES = Path(__file__).parents[2] / "figures"
 by_name = pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.name)
 
 
