@@ -7,7 +7,7 @@ import fnmatch
 import pandas as pd
 
 from gradlab.errors import UsageError
-from gradlab.experiments.subjects import Progress
+from gradlab.experiments.subject import Progress
 from gradlab.models import catalog, cost, create, multiply_adds_by_part
 from gradlab.results import ArchitecturesResult, Stopwatch, make_record
 

@@ -10,7 +10,7 @@ import pandas as pd
 
 from gradlab import hub
 from gradlab.errors import UsageError
-from gradlab.experiments.subjects import Progress
+from gradlab.experiments.subject import Progress
 from gradlab.models import Cost, cost, create, named_cost, network_names, parse_name
 from gradlab.models.external import check_external, is_external, is_function
 from gradlab.results.tables import Formats

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from gradlab.errors import GradlabError, UsageError
-from gradlab.experiments.subjects import Progress
+from gradlab.experiments.subject import Progress
 from gradlab.experiments.train import train
 from gradlab.networks import network_name
 from gradlab.results import DegradationResult, Stopwatch, TrainingResult, make_record

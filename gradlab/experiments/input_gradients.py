@@ -15,7 +15,7 @@ from gradlab.data import Batches, batches
 from gradlab.errors import GradlabError, UsageError
 from gradlab.experiments.device import device_name, pick_device
 from gradlab.experiments.responses import near_chance, right_answers, runner
-from gradlab.experiments.subjects import (
+from gradlab.experiments.subject import (
     BatchNormMode,
     Progress,
     asked_for,

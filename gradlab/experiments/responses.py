@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from gradlab.data import Batches, batches
 from gradlab.errors import UsageError
 from gradlab.experiments.device import device_name, pick_device
-from gradlab.experiments.subjects import (
+from gradlab.experiments.subject import (
     BatchNormMode,
     Progress,
     asked_for,

@@ -13,7 +13,7 @@ from torch import nn
 from gradlab.checkpoints import weights_digest
 from gradlab.errors import UsageError
 from gradlab.experiments.device import device_name, pick_device
-from gradlab.experiments.subjects import Progress
+from gradlab.experiments.subject import Progress
 from gradlab.models import create, weighted_layers
 from gradlab.networks import network_name
 from gradlab.results import Stopwatch, TrainingResult, make_record

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from gradlab import hub
-from gradlab.experiments.subjects import Progress
+from gradlab.experiments.subject import Progress
 from gradlab.gallery.recipe import Recipe
 from gradlab.results import Result
 from gradlab.results.drawing import drawn

@@ -16,7 +16,7 @@ from gradlab.experiments.gradients.float32 import float32_notes, measure_soundly
 from gradlab.experiments.gradients.passes import Dtype, LossName, Pass
 from gradlab.experiments.gradients.theory import predicted_gradients
 from gradlab.experiments.responses import near_chance
-from gradlab.experiments.subjects import (
+from gradlab.experiments.subject import (
     BatchNormMode,
     Progress,
     asked_for,

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from gradlab.data import Batches
 from gradlab.errors import GradlabError, UsageError
-from gradlab.experiments.subjects import BatchNormMode, copy_of, forward
+from gradlab.experiments.subject import BatchNormMode, copy_of, forward
 from gradlab.models import batch_statistics
 from gradlab.probes import ExampleGradients, ParameterGradients, ResponseGradients
 from gradlab.probes.selection import Selection, depth_layers

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from gradlab.experiments.subjects import BatchNormMode, is_trained
+from gradlab.experiments.subject import BatchNormMode, is_trained
 from gradlab.models import Architecture, is_mlp, parse_mlp, parse_name
 from gradlab.models.external import is_external
 from gradlab.results.gradients.findings import CLAIMS, Claim
