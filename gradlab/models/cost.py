@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from gradlab.models.description import NamedNetwork
 from gradlab.models.meta import meta_copy
 from gradlab.models.shortcuts import GateConvolution
+from gradlab.models.transformer.block import Attention
 
 
 @dataclass(frozen=True)
@@ -84,23 +85,27 @@ def named_cost(network: NamedNetwork) -> Cost:
 
 @cache
 def _skeleton_cost(network: NamedNetwork) -> Cost:
-    """The cost of a network whose products are all those of convolutions and linear layers.
+    """The cost of a network whose products are all those of convolutions, linear layers and attention.
 
-    It runs on no images at all, (0, …), which gives every layer's output its shape and computes nothing.
+    It runs on no inputs at all, (0, …), which gives every layer's output its shape and computes nothing.
     """
     model, multiply_adds = network.skeleton(), 0
 
     def add(module: nn.Module, args: object, output: Tensor) -> None:
         nonlocal multiply_adds
+        if isinstance(module, Attention):
+            multiply_adds += module.multiply_adds(output)
+            return
         weight = module.weight
         assert isinstance(weight, Tensor)
         multiply_adds += math.prod(output.shape[1:]) * weight[0].numel()
 
     for module in model.modules():
-        if isinstance(module, nn.Conv2d | nn.Linear):
+        if isinstance(module, nn.Conv2d | nn.Linear | Attention):
             module.register_forward_hook(add)
+    dtype = torch.long if hasattr(model, "vocabulary") else torch.float32
     with torch.no_grad():
-        model.eval()(torch.empty(0, *model.input_shape))  # type: ignore[misc]
+        model.eval()(torch.empty(0, *model.input_shape, dtype=dtype))  # type: ignore[misc]
     return Cost(len(weighted_layers(model)), sum(p.numel() for p in model.parameters()), multiply_adds)
 
 

@@ -24,6 +24,7 @@ from gradlab.models.residual import (
 )
 from gradlab.models.residual_units import UNITS
 from gradlab.models.shortcuts import ShortcutOption
+from gradlab.models.transformer import FAMILIES as TRANSFORMERS
 
 CIFAR_DEPTHS = (20, 32, 44, 56, 110)
 
@@ -206,5 +207,6 @@ FAMILIES = (
         refusals={"ll": "a looks-linear net has no shortcuts, such as mlp50-ll"},
         ordered=False,
     ),
+    *TRANSFORMERS,
 )
 """The families of networks that can be built by name."""

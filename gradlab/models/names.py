@@ -14,7 +14,7 @@ from gradlab.models.families import CIFAR_DEPTHS, FAMILIES
 from gradlab.models.grammar import read_options
 from gradlab.models.mlp.family import MLPArchitecture
 
-_SPLIT = re.compile(r"(?P<prefix>(?:imagenet/)?[a-z]+)(?P<depth>[0-9]{1,9})(?P<rest>.*)", re.DOTALL)
+_SPLIT = re.compile(r"(?P<prefix>(?:imagenet/|webtext/)?[a-z]+)(?P<depth>[0-9]{1,9})(?P<rest>.*)", re.DOTALL)
 
 
 def parse_name(name: str) -> Any:
