@@ -78,6 +78,7 @@ class ResponseFinder:
         targets: What is measured.
         observer: Who is told.
         blocks: Modules whose outputs are told of as well, as those of blocks.
+        begin: Called before each pass.
 
     Attributes:
         norms: The normalization module of each site that has one; empty for a function.
@@ -90,9 +91,14 @@ class ResponseFinder:
     """
 
     def __init__(
-        self, model: nn.Module, targets: Targets, observer: Observer, blocks: dict[str, nn.Module] | None = None
+        self,
+        model: nn.Module,
+        targets: Targets,
+        observer: Observer,
+        blocks: dict[str, nn.Module] | None = None,
+        begin: Callable[[], None] = lambda: None,
     ) -> None:
-        self.model, self.targets, self.observer = model, targets, observer
+        self.model, self.targets, self.observer, self._begin_observer = model, targets, observer, begin
         self.blocks = blocks or {}
         self.norms: dict[Site, str] = {}
         self.unseen: dict[Site, int] = {}
@@ -148,6 +154,7 @@ class ResponseFinder:
             self.applications.look_up()
             self.applications.__enter__()
             self._listening = True
+        self._begin_observer()
 
     def _end(self, whole: bool) -> None:
         if self._listening:

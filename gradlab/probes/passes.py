@@ -85,6 +85,11 @@ class Passes:
         """Whether a pass is."""
         return bool(self._names)
 
+    @property
+    def innermost(self) -> str:
+        """Name of the innermost module that is being called, of those that are followed."""
+        return self._names[-1] if self._names else ""
+
     def is_running(self, name: str) -> bool:
         """Whether a module is being called."""
         return name in self._names
