@@ -43,6 +43,11 @@ class Remembered(Generic[T]):
         """Remember something of a tensor as it is now."""
         self._found[_key(tensor)] = _weak(tensor), value
 
+    def find(self, tensor: Tensor) -> T | None:
+        """What is known of a tensor as it is now; None where it is not known."""
+        found = self._found.get(_key(tensor))
+        return None if found is None or _is_gone(found[0]) else found[1]
+
     def take(self, tensor: Tensor) -> T | None:
         """What is known of a tensor as it is now, which is then forgotten; None where it is not known."""
         found = self._found.pop(_key(tensor), None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 import threading
 from collections import Counter, OrderedDict
@@ -51,8 +52,10 @@ class Passes:
         self._last: list[tuple[nn.Module, RemovableHandle]] = []
         # The modules that are running, outermost first, and the exception that was being handled before each.
         self._names: list[str] = []
+        self._numbers: list[int] = []
         self._raised: list[BaseException | None] = []
         self._calls: Counter[str] = Counter()
+        self._started = itertools.count()
         self._thread = 0
         # The number that the next hook anywhere will have, when places were last taken.
         self._registered = -1
@@ -90,6 +93,11 @@ class Passes:
         """Name of the innermost module that is being called, of those that are followed."""
         return self._names[-1] if self._names else ""
 
+    @property
+    def running(self) -> list[tuple[str, int]]:
+        """The modules that are being called, outermost first, each with a number that no other call has."""
+        return [*zip(self._names, self._numbers, strict=True)]
+
     def is_running(self, name: str) -> bool:
         """Whether a module is being called."""
         return name in self._names
@@ -120,6 +128,7 @@ class Passes:
                 self._take_places()
                 self._begin(name, args, kwargs)
             self._names.append(name)
+            self._numbers.append(next(self._started))
             self._raised.append(sys.exc_info()[1])
 
         return hook
@@ -154,11 +163,13 @@ class Passes:
 
     def _pop(self) -> None:
         self._names.pop()
+        self._numbers.pop()
         self._raised.pop()
 
     def _leave(self) -> None:
         if self._names:
             self._names.clear()
+            self._numbers.clear()
             self._raised.clear()
             self._end(False)
 
