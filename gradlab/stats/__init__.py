@@ -1,4 +1,4 @@
-"""Estimators: tensors in, numbers out. With the names of `gradlab.theory`, so that all is found in one place."""
+"""Estimators, which turn tensors into numbers. The names of `gradlab.theory` are exported here as well."""
 
 from gradlab import theory
 from gradlab.stats.autocorrelation import autocorrelation, half_life, is_constant, pooled_autocorrelation

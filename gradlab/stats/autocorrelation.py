@@ -6,27 +6,27 @@ import torch
 from torch import Tensor
 
 CONSTANT = 1e-7
-"""max|g − ḡ| / max|g| up to which a signal counts as constant: below it, rounding noise would pass for signal."""
+"""Largest max|g − ḡ| / max|g| of a signal that counts as constant: what is smaller may be rounding noise."""
 
 
 def autocorrelation(signal: Tensor, lags: int | None = None) -> Tensor:
-    """Sample autocorrelation of each signal, biased.
+    """Compute the biased sample autocorrelation of each signal.
 
-    r_k = Σ_t (g_t − ḡ)(g_{t+k} − ḡ) / Σ_t (g_t − ḡ)², with ḡ the mean of the whole signal and t as far as both
-    points exist (Box and Jenkins, "Time Series Analysis", Eq. 2.1.12). A constant signal has r_k = 1 by
-    definition. Over all lags, Σ_{k≥1} r_k = −1/2 for every signal that is not constant.
+    r_k = Σ_t (g_t − ḡ)(g_{t+k} − ḡ) / Σ_t (g_t − ḡ)², where ḡ is the mean of the whole signal and t runs over all
+    points for which t + k exists (Box and Jenkins, "Time Series Analysis", Eq. 2.1.12). A constant signal has r_k = 1
+    by definition. Over all lags, Σ_{k≥1} r_k = −1/2 for every signal that is not constant.
 
     Args:
-        signal: (..., M), any real dtype.
+        signal: Signals of shape (..., M) and any real dtype.
         lags: The largest lag; None means M − 1.
 
     Returns:
-        (..., lags + 1), float64; 1 at lag 0.
+        A float64 tensor of shape (..., lags + 1), which is 1 at lag 0.
 
     Raises:
-        ValueError: When the lags do not fit into the signal.
+        ValueError: If the largest lag is not between 0 and M − 1.
     """
-    # Each to the range of 1 first: squares of the gradients of very deep nets leave even float64.
+    # Each signal is scaled to at most 1 first: the squared gradients of very deep nets overflow even float64.
     products = _lagged_products(_unit_range(signal.double(), dim=-1), lags)
     constant = is_constant(signal)
     energy = products[..., :1].masked_fill(constant[..., None], 1.0)
@@ -34,16 +34,17 @@ def autocorrelation(signal: Tensor, lags: int | None = None) -> Tensor:
 
 
 def pooled_autocorrelation(signal: Tensor, lags: int | None = None) -> Tensor:
-    """Autocorrelation with numerators and denominators each summed over the signals.
+    """Compute the autocorrelation from numerators and denominators that are each summed over the signals.
 
-    Another quantity than the mean of `autocorrelation`: signals of large variance count for more.
+    It differs from the mean of `autocorrelation`: signals of large variance have more weight.
 
     Args:
-        signal: (S, M), any real dtype; constant signals add nothing. If all are constant, the result is 1.
-        lags: As in `autocorrelation`.
+        signal: Signals of shape (S, M) and any real dtype. Constant signals add nothing; if all are constant, the
+            result is 1.
+        lags: The largest lag; None means M − 1.
 
     Returns:
-        (lags + 1,), float64; 1 at lag 0.
+        A float64 tensor of shape (lags + 1,), which is 1 at lag 0.
     """
     constant = is_constant(signal)[..., None]
     total = _lagged_products(_unit_range(signal.double(), dim=(-2, -1)), lags).masked_fill(constant, 0.0).sum(0)
@@ -51,20 +52,20 @@ def pooled_autocorrelation(signal: Tensor, lags: int | None = None) -> Tensor:
 
 
 def is_constant(signal: Tensor) -> Tensor:
-    """Whether max|g − ḡ| ≤ 1e-7·max|g|, for each signal of (..., M)."""
+    """Return whether max|g − ḡ| ≤ 1e-7·max|g|, for each signal in a tensor of shape (..., M)."""
     signal = signal.double()
     deviation = (signal - signal.mean(-1, keepdim=True)).abs().amax(-1)
     return deviation <= CONSTANT * signal.abs().amax(-1)
 
 
 def half_life(acf: Tensor) -> Tensor:
-    """The lag, interpolated linearly, at which an autocorrelation first falls to 1/2.
+    """Find the lag, interpolated linearly, at which an autocorrelation first falls to 1/2.
 
     Args:
-        acf: (..., K + 1), 1 at lag 0.
+        acf: Autocorrelations of shape (..., K + 1), which are 1 at lag 0.
 
     Returns:
-        (...), float64; infinite where it never does.
+        A float64 tensor of shape (...), infinite where the autocorrelation stays above 1/2.
     """
     acf = acf.double()
     below = acf <= 0.5

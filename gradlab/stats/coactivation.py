@@ -1,4 +1,4 @@
-"""How many neurons of a layer are active, and at how many pairs of inputs at once."""
+"""Activation and co-activation of a layer's neurons: at how many inputs, and pairs of inputs, they are active."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from torch import Tensor
 
 
 class Activation(NamedTuple):
-    """Fractions of one layer, all float64 of one shape (...).
+    """Fractions for one layer, as float64 tensors of one shape (...).
 
     Attributes:
-        activation: Inputs at which a neuron is active, averaged over neurons.
-        coactivation: Pairs of distinct inputs at which it is active at both, averaged over neurons. Independent
-            coin flips have 1/4, neurons that never switch 1/2 on average.
-        always_on: Neurons active at every input.
-        always_off: Neurons active at none.
+        activation: The fraction of inputs at which a neuron is active, averaged over neurons.
+        coactivation: The fraction of pairs of distinct inputs at both of which a neuron is active, averaged over
+            neurons. It is 1/4 for independent coin flips, and 1/2 on average for neurons that never switch.
+        always_on: The fraction of neurons that are active at every input.
+        always_off: The fraction of neurons that are active at no input.
     """
 
     activation: Tensor
@@ -26,14 +26,14 @@ class Activation(NamedTuple):
 
 
 def activation_statistics(count: Tensor, inputs: int) -> Activation:
-    """Activation and co-activation of a layer (Balduzzi et al. 2017, §3.2).
+    """Compute the activation and co-activation of a layer (Balduzzi et al. 2017, §3.2).
 
-    With c of M inputs active, c(c − 1) of the M(M − 1) ordered pairs are active at both, so that no pair has to
-    be formed.
+    A neuron that is active at c of M inputs is active at both inputs of c(c − 1) of the M(M − 1) ordered pairs, so
+    no pair has to be formed.
 
     Args:
-        count: (..., N), at how many of the inputs each neuron is active.
-        inputs: M, at least 2.
+        count: The number of inputs at which each neuron is active, shape (..., N).
+        inputs: The number of inputs M, at least 2.
     """
     count = count.double()
     return Activation(
@@ -45,5 +45,5 @@ def activation_statistics(count: Tensor, inputs: int) -> Activation:
 
 
 def mean_activation(layers: list[Activation]) -> Activation:
-    """The same fractions averaged over layers of equal width."""
+    """Average the fractions over layers of equal width."""
     return Activation(*(torch.stack(values).mean(0) for values in zip(*layers, strict=True)))

@@ -7,30 +7,30 @@ from torch import Tensor
 
 
 def gradient_covariance(gradients: Tensor) -> Tensor:
-    """Covariance of the gradients at every pair of inputs, over networks drawn at random.
+    """Compute the covariance of the gradients at every pair of inputs, over networks drawn at random.
 
-    The mean is not subtracted: it is 0 exactly, since a network and its negative are equally likely.
+    The mean is not subtracted: it is exactly 0, since a network and its negative are equally likely.
 
     Args:
-        gradients: (S, M), a row a network.
+        gradients: Gradients of shape (S, M), one row per network.
 
     Returns:
-        (M, M), float64, with divisor S.
+        A float64 matrix of shape (M, M), with divisor S.
     """
     gradients = gradients.double()
     return gradients.T @ gradients / gradients.shape[0]
 
 
 def gradient_correlation(gradients: Tensor) -> Tensor:
-    """Correlation of the gradients at every pair of inputs, over networks drawn at random.
+    """Compute the correlation of the gradients at every pair of inputs, over networks drawn at random.
 
-    E[g g'] / √(E[g²] E[g'²]), the quantity of the theorems (Balduzzi et al. 2017, §3).
+    It is E[g g'] / √(E[g²] E[g'²]), the quantity of the theorems of Balduzzi et al. 2017, §3.
 
     Args:
-        gradients: (S, M), a row a network.
+        gradients: Gradients of shape (S, M), one row per network.
 
     Returns:
-        (M, M), float64; NaN in the rows of an input whose gradient is always 0.
+        A float64 matrix of shape (M, M), NaN in the row and column of an input whose gradient is always 0.
     """
     gradients = gradients.double()
     largest = gradients.abs().amax().clamp(min=torch.finfo(torch.float64).tiny)

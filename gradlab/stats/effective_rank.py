@@ -1,7 +1,7 @@
-"""How alike the rows of a matrix are: effective rank, cosines, and how much their norms vary.
+"""Similarity of the rows of a matrix: effective rank, cosines and variation of the norms.
 
-The measures of Balduzzi et al. 2017 (arXiv:1702.08591), §1, for matrices whose rows are the gradients of
-single examples. All is computed in float64.
+These are the measures of Balduzzi et al. 2017 (arXiv:1702.08591), §1, for matrices whose rows are the gradients of
+single examples. Everything is computed in float64.
 """
 
 from functools import cache
@@ -10,20 +10,20 @@ import torch
 from torch import Tensor
 
 _NOISE_VALUES = 10**7
-"""Gaussian values to draw for the effective rank of noise: a quarter of a second."""
+"""Number of Gaussian values drawn for the effective rank of noise, which takes a quarter of a second."""
 
 
 def effective_rank(rows: Tensor) -> Tensor:
-    """tr(DᵀD) / ‖D‖₂²: how many directions a matrix has, weighted by their strength.
+    """Compute tr(DᵀD) / ‖D‖₂², the number of directions of a matrix, weighted by their strength.
 
-    It is also called the stable rank. n for n orthogonal rows of one norm, 1 for a matrix of rank one; scale
-    and rotation do not change it. The spectral norm is the largest eigenvalue of the smaller Gram matrix.
+    It is also called the stable rank. It is n for n orthogonal rows of equal norm and 1 for a matrix of rank one, and
+    does not depend on scale or rotation. ‖D‖₂² is the largest eigenvalue of the smaller Gram matrix.
 
     Args:
-        rows: D, shape (n, p), finite.
+        rows: The matrix D of shape (n, p), with finite entries.
 
     Returns:
-        A float64 tensor of shape (), from 1 to min(n, p); NaN where D is 0.
+        A float64 tensor of shape (), from 1 to min(n, p); NaN if D is 0.
     """
     d = _double(rows)
     gram = d @ d.mT if len(d) <= d.shape[1] else d.mT @ d
@@ -31,13 +31,13 @@ def effective_rank(rows: Tensor) -> Tensor:
 
 
 def unit_rows(rows: Tensor) -> Tensor:
-    """Each row divided by its L2 norm, in float64; a row of zeros has no direction and stays.
+    """Divide each row by its L2 norm, in float64; a row of zeros has no direction and is kept.
 
     Args:
-        rows: Shape (n, p).
+        rows: A matrix of shape (n, p).
 
     Returns:
-        Float64, of the same shape.
+        A float64 matrix of the same shape.
     """
     d = _double(rows)
     norms = torch.linalg.vector_norm(d, dim=1, keepdim=True)
@@ -46,18 +46,18 @@ def unit_rows(rows: Tensor) -> Tensor:
 
 @cache
 def noise_effective_rank(n: int, p: int, *, unit: bool, draws: int | None = None, seed: int = 0) -> float:
-    """Mean effective rank of matrices of iid Gaussian noise, by sampling from a seed.
+    """Estimate the mean effective rank of matrices of i.i.d. Gaussian noise by seeded sampling.
 
-    By default as many matrices are drawn as make up `_NOISE_VALUES` values, from 4 to 1,000: 32 for n = 100 and
-    p = 3,072, where one draw varies by 1 % and so the mean by 0.2 %; larger matrices vary less. For large n and p
+    By default the number of matrices, from 4 to 1,000, is chosen to make up `_NOISE_VALUES` values: 32 for n = 100
+    and p = 3,072, where one draw varies by 1 % and so the mean by 0.2 %; larger matrices vary less. For large n and p
     it approaches np / (√n + √p)² (Marchenko and Pastur 1967), which is 1 % too low there.
 
     Args:
-        n: Rows.
-        p: Columns.
-        unit: Whether the rows of the noise are divided by their norms, too.
-        draws: Matrices to average over.
-        seed: Seed of the noise.
+        n: The number of rows.
+        p: The number of columns.
+        unit: Whether to divide the rows of the noise by their norms.
+        draws: The number of matrices to average over.
+        seed: The seed of the noise.
     """
     generator = torch.Generator().manual_seed(seed)
     draws = draws or min(max(_NOISE_VALUES // (n * p), 4), 1000)
@@ -69,14 +69,14 @@ def noise_effective_rank(n: int, p: int, *, unit: bool, draws: int | None = None
 
 
 def relative_effective_rank(rows: Tensor, *, unit: bool = True) -> Tensor:
-    """Effective rank over that of Gaussian noise of the same shape: 1 for noise, 1/rank(noise) for equal rows.
+    """Divide the effective rank by that of Gaussian noise of the same shape: 1 for noise, 1/rank(noise) for equal rows.
 
-    With raw rows a few of large norm rule the value; unit rows weigh all examples alike. The noise is treated
-    as the rows are. See `noise_effective_rank` for its error.
+    Without unit rows, a few rows of large norm dominate the value; with them, all examples have equal weight. The
+    rows of the noise are treated alike. See `noise_effective_rank` for the error.
 
     Args:
-        rows: Shape (n, p), finite.
-        unit: Divide every row by its norm first.
+        rows: A matrix of shape (n, p), with finite entries.
+        unit: Whether to divide every row by its norm first.
 
     Returns:
         A float64 tensor of shape ().
@@ -85,13 +85,14 @@ def relative_effective_rank(rows: Tensor, *, unit: bool = True) -> Tensor:
 
 
 def cosines(rows: Tensor) -> Tensor:
-    """Cosine of the angle between the rows of each pair.
+    """Compute the cosine of the angle between the rows of each pair.
 
     Args:
-        rows: Shape (n, p); n at least 2.
+        rows: A matrix of shape (n, p), n at least 2.
 
     Returns:
-        Float64 of shape (n (n − 1) / 2,), pairs (i, j) with i < j in the order of a matrix's upper triangle.
+        A float64 tensor of shape (n (n − 1) / 2,), for the pairs (i, j) with i < j in the order of a matrix's upper
+        triangle.
     """
     unit = unit_rows(rows)
     i, j = torch.triu_indices(len(unit), len(unit), offset=1, device=unit.device)
@@ -99,10 +100,10 @@ def cosines(rows: Tensor) -> Tensor:
 
 
 def row_norm_variation(rows: Tensor) -> Tensor:
-    """Coefficient of variation of the rows' L2 norms: their std (divisor n) over their mean.
+    """Compute the coefficient of variation of the rows' L2 norms: their std (divisor n) over their mean.
 
     Args:
-        rows: Shape (n, p).
+        rows: A matrix of shape (n, p).
 
     Returns:
         A float64 tensor of shape ().
@@ -112,7 +113,7 @@ def row_norm_variation(rows: Tensor) -> Tensor:
 
 
 def _double(rows: Tensor) -> Tensor:
-    """The rows in float64, divided by the largest value, so that no square leaves float64's range."""
+    """Convert to float64 and divide by the largest magnitude, so that no square leaves the range of float64."""
     rows = rows.detach()
     d = (rows.cpu() if rows.device.type == "mps" else rows).double()
     largest = d.abs().amax()

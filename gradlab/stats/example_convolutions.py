@@ -1,4 +1,4 @@
-"""Gradients of a convolution's weight for single examples, in two ways: which is faster depends on the layer."""
+"""Gradients of a convolution's weight for single examples, by two methods; the layer decides which is faster."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from gradlab.stats.workspace import Workspace
 
 @dataclass(frozen=True)
 class Geometry:
-    """What a convolution does besides multiplying.
+    """The hyperparameters of a convolution.
 
     Attributes:
         weight: The shape of its weight, (O, C / groups, *kernel).
-        stride: A number a dimension.
-        padding: Zeros on both sides, a number a dimension.
-        dilation: A number a dimension.
-        groups: Groups of channels.
+        stride: The stride along each dimension.
+        padding: The number of zeros on either side of each dimension.
+        dilation: The dilation along each dimension.
+        groups: The number of groups of channels.
     """
 
     weight: tuple[int, ...]
@@ -34,29 +34,29 @@ class Geometry:
 
 
 def convolution_gradients(x: Tensor, gradient: Tensor, geometry: Geometry) -> ExampleContributions:
-    """The gradients of a convolution's weight.
+    """Choose the faster method for the gradients of a convolution's weight.
 
-    Where an example's gradient has more values than its maps, writing it is what takes time, and products of
-    matrices write it once, where the grouped convolution has several copies of it.
+    Where an example's gradient has more values than its maps, writing it takes most of the time. Matrix products
+    write it once, whereas the grouped convolution makes several copies.
 
     Args:
-        x: Input, shape (B, C, *).
-        gradient: Of the output, shape (B, O, *).
-        geometry: The convolution's.
+        x: The input, shape (B, C, *).
+        gradient: The gradient of the output, shape (B, O, *).
+        geometry: The hyperparameters of the convolution.
     """
     large = math.prod(geometry.weight) * x.shape[0] > x.numel() + gradient.numel()
     return (ProductGradients if large else GroupedGradients)(x, gradient, geometry)
 
 
 class GroupedGradients(ExampleContributions):
-    """By one convolution with a group of channels for each example.
+    """Gradients by one convolution that has a group of channels for each example.
 
-    As in Rochette, Manoel and Tramel 2019 (arXiv:1912.06015), with the examples as groups.
+    This is the method of Rochette, Manoel and Tramel 2019 (arXiv:1912.06015).
 
     Args:
-        x: Input, shape (B, C, *).
-        gradient: Of the output, shape (B, O, *).
-        geometry: The convolution's.
+        x: The input, shape (B, C, *).
+        gradient: The gradient of the output, shape (B, O, *).
+        geometry: The hyperparameters of the convolution.
     """
 
     def __init__(self, x: Tensor, gradient: Tensor, geometry: Geometry) -> None:
@@ -92,18 +92,18 @@ class GroupedGradients(ExampleContributions):
 
 
 class ProductGradients(ExampleContributions):
-    """By products of matrices: for each row of the kernel, of the output's gradient and the inputs that it met.
+    """Gradients by one matrix product per row of the kernel, between the output's gradient and the inputs it saw.
 
     Args:
-        x: Input, shape (B, C, *).
-        gradient: Of the output, shape (B, O, *).
-        geometry: The convolution's.
+        x: The input, shape (B, C, *).
+        gradient: The gradient of the output, shape (B, O, *).
+        geometry: The hyperparameters of the convolution.
     """
 
     def __init__(self, x: Tensor, gradient: Tensor, geometry: Geometry) -> None:
         self.geometry, self.positions = geometry, gradient.shape[2:]
         self.examples, self.numel = len(x), math.prod(geometry.weight)
-        # Groups of channels are examples of their own.
+        # Each group of channels is treated as an example of its own.
         folded = len(x) * geometry.groups
         self.x = x.reshape(folded, -1, *x.shape[2:])
         self.gradient = gradient.reshape(folded, -1, math.prod(self.positions))
@@ -140,18 +140,18 @@ class ProductGradients(ExampleContributions):
             yield out.view(out.shape[0], span.stop - span.start, -1)
 
     def _pad(self, x: Tensor, padded: Tensor) -> None:
-        """Fill in zeros around the input, its channels last."""
+        """Copy the input, channels last, into a zero-padded tensor."""
         if any(self.geometry.padding):
             padded.zero_()
         inside = [slice(p, p + n) for p, n in zip(self.geometry.padding, x.shape[2:], strict=True)]
         padded[:, *inside].copy_(x.movedim(1, -1))
 
     def _gather(self, padded: Tensor, columns: Tensor) -> None:
-        """Fill in the inputs along the last dimension that each output's position there meets, in a row of the kernel.
+        """Collect, for each output position along the last dimension, the inputs under one row of the kernel.
 
         Args:
-            padded: Shape (b, *, W, C).
-            columns: Shape (b, *, W_out, K · C) for a kernel of width K.
+            padded: The padded input, shape (b, *, W, C).
+            columns: The tensor to fill, shape (b, *, W_out, K · C) for a kernel of width K.
         """
         geometry, width = self.geometry, self.geometry.weight[-1]
         span = geometry.dilation[-1] * (width - 1) + 1
@@ -159,7 +159,7 @@ class ProductGradients(ExampleContributions):
         columns.view(*columns.shape[:-1], width, -1).copy_(taps.mT)
 
     def _met(self, columns: Tensor) -> Iterator[Tensor]:
-        """For each row of the kernel the columns that it meets, shape (b, positions, K · C)."""
+        """Yield, for each row of the kernel, the inputs under it, shape (b, positions, K · C)."""
         geometry = self.geometry
         for offsets in itertools.product(*map(range, geometry.weight[2:-1])):
             places = zip(offsets, geometry.dilation, geometry.stride, self.positions[:-1], strict=False)

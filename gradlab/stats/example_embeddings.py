@@ -1,4 +1,4 @@
-"""Gradients of an embedding's table for single examples, which touch few of its rows."""
+"""Gradients of an embedding table for single examples, which touch few of its rows."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from gradlab.stats.workspace import Workspace
 
 
 class EmbeddingGradients(ExampleContributions):
-    """Gradients Σ_t e(id_t) g_tᵀ of a table: of the rows that were looked up and the gradients of what was found.
+    """Gradients Σ_t e(id_t) g_tᵀ of an embedding table, from the looked-up rows and the gradients of the output.
 
     Args:
-        ids: Shape (B, T), integers from 0 to V − 1.
-        gradient: Shape (B, T, D), float32 or float64.
-        entries: V, the rows of the table.
+        ids: The looked-up rows, integers from 0 to V − 1, shape (B, T).
+        gradient: The gradient of the output, shape (B, T, D), float32 or float64.
+        entries: The number V of rows of the table.
     """
 
     def __init__(self, ids: Tensor, gradient: Tensor, entries: int) -> None:
@@ -37,9 +37,9 @@ class EmbeddingGradients(ExampleContributions):
             yield EmbeddingGradients(self.ids[span], self.gradient[span], self.entries).rows()[None]
 
     def reduced(self, workspace: Workspace) -> tuple[Tensor, Tensor]:
-        """See `ExampleContributions`; ‖g‖² = Σ_st [id_s = id_t] ⟨g_s, g_t⟩."""
+        """See `ExampleContributions`. The norms follow from ‖g‖² = Σ_st [id_s = id_t] ⟨g_s, g_t⟩."""
         wide = self.gradient.to(widest(self.gradient.device))
-        # Freed of their scale, whose square no precision may hold; a power of two changes no digit.
+        # The scale, whose square may overflow any dtype, is divided out; a power of two changes no digit.
         scale = torch.exp2(wide.abs().amax((1, 2)).clamp(min=torch.finfo(wide.dtype).tiny).log2().floor())
         wide = wide / scale[:, None, None]
         grams = torch.bmm(wide, wide.mT).mul_(self.ids[:, :, None] == self.ids[:, None, :])

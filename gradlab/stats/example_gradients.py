@@ -1,7 +1,7 @@
-"""Gradients of single examples: their norms, their sum and the sum of their directions, without keeping them.
+"""Gradients of single examples: their norms, their sum and the sum of their directions, without storing them.
 
-A layer's gradient is a sum over examples, and each form of layer has a way to take it apart: the classes here hold
-the pieces of one layer's backward pass, and reduce them.
+A layer's gradient is a sum over examples, and each type of layer has its own way to separate the terms. The classes
+here hold the operands of one layer's backward pass, and reduce them.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from gradlab.stats.norms import all_tame, tame_norms
 from gradlab.stats.workspace import Workspace
 
 _VALUES = 1 << 24
-"""Values of single examples' gradients that exist at a time: 64 MiB of float32."""
+"""Number of values of single examples' gradients held at a time: 64 MiB of float32."""
 
 
 class ExampleContributions(ABC):
-    """What one use of a parameter adds to the gradients of B examples.
+    """The contributions of one use of a parameter to the gradients of B examples.
 
     Attributes:
-        examples: B.
-        numel: P, the number of the parameter's values.
+        examples: The number B of examples.
+        numel: The number P of elements of the parameter.
     """
 
     examples: int
@@ -32,25 +32,26 @@ class ExampleContributions(ABC):
 
     @abstractmethod
     def rows(self) -> Tensor:
-        """The gradients themselves, shape (B, P), their values in the parameter's order."""
+        """Return the gradients themselves, shape (B, P), with their values in the parameter's order."""
 
     @abstractmethod
     def parts(self, workspace: Workspace) -> Iterator[Tensor]:
-        """The gradients of some examples after those of others, in k pieces: shape (k, b, P / k).
+        """Yield the gradients of b examples at a time, in k pieces: shape (k, b, P / k).
 
-        Their values come in any order, the same for all examples, and are good until the next part is asked for.
+        The order of their values is arbitrary but the same for all examples. Each part is valid until the next one is
+        requested.
         """
 
     def in_order(self, values: Tensor) -> Tensor:
-        """Values in the order of `parts`, shape (k, P / k), in that of the parameter, shape (P,)."""
+        """Convert values from the order of `parts`, shape (k, P / k), to that of the parameter, shape (P,)."""
         return values.flatten()
 
     def reduced(self, workspace: Workspace) -> tuple[Tensor, Tensor]:
-        """The norms ‖g_i‖ and two sums over the gradients g_1 … g_B.
+        """Compute the norms ‖g_i‖ of the gradients g_1 … g_B and two sums over them.
 
         Returns:
-            The norms, float64 (float32 on mps) of shape (B,), and in the order of `parts` Σ g_i and the sum of the
-            directions g_i/‖g_i‖ of those that are not 0, shape (k, 2, P / k).
+            The norms, float64 (float32 on mps) of shape (B,); and Σ g_i with the sum of the directions g_i/‖g_i‖ of
+            the nonzero gradients, in the order of `parts`, shape (k, 2, P / k).
         """
         norms, sums = [], None
         for part in self.parts(workspace):
@@ -65,16 +66,16 @@ class ExampleContributions(ABC):
         return norms[0] if len(norms) == 1 else torch.cat(norms), sums
 
     def spans(self) -> Iterator[slice]:
-        """Ranges of examples whose gradients may exist at a time."""
+        """Return the ranges of examples whose gradients are held at a time."""
         size = max(1, _VALUES // max(1, self.numel))
         return (slice(start, min(start + size, self.examples)) for start in range(0, self.examples, size))
 
 
 class RowGradients(ExampleContributions):
-    """Gradients that are there already.
+    """Gradients that have already been computed.
 
     Args:
-        values: Shape (B, P).
+        values: The gradients, shape (B, P).
     """
 
     def __init__(self, values: Tensor) -> None:
@@ -93,17 +94,17 @@ class RowGradients(ExampleContributions):
 def normalization_gradients(
     x: Tensor, gradient: Tensor, mean: Tensor, var: Tensor, eps: float
 ) -> tuple[RowGradients, RowGradients]:
-    """The gradients of γ and β of a batch normalization by running statistics.
+    """Compute the gradients of γ and β of a batch normalization that uses running statistics.
 
-    dL/dγ = Σ g (x − mean) / √(var + ε) and dL/dβ = Σ g, over positions: one normalization's backward pass, with the
-    channels of each example as channels of their own.
+    dL/dγ = Σ g (x − mean) / √(var + ε) and dL/dβ = Σ g, summed over positions. One backward pass of a normalization
+    gives them when the channels of each example are treated as channels of their own.
 
     Args:
-        x: Input, shape (B, C, *).
-        gradient: Of the output, of the same shape.
-        mean: Running mean, shape (C,).
-        var: Running variance, shape (C,).
-        eps: ε.
+        x: The input, shape (B, C, *).
+        gradient: The gradient of the output, of the same shape.
+        mean: The running mean, shape (C,).
+        var: The running variance, shape (C,).
+        eps: The constant ε.
     """
     examples, channels = x.shape[:2]
     mean, var = (t.to(x.dtype).expand(examples, channels).reshape(-1) for t in (mean, var))
@@ -123,23 +124,23 @@ def normalization_gradients(
 
 
 def positions_sum(gradient: Tensor) -> Tensor:
-    """Sum over positions: (B, C, *) to (B, C)."""
+    """Sum over positions, from shape (B, C, *) to (B, C)."""
     return gradient.flatten(2).sum(2) if gradient.ndim > 2 else gradient
 
 
 def inverse(norms: Tensor, dtype: torch.dtype) -> Tensor:
-    """The inverses of norms, as weights that give the sum of the directions of gradients.
+    """Invert norms, for use as weights that turn a sum of gradients into a sum of directions.
 
-    A gradient of 0 has no direction: the weight that it gets here is finite, and adds nothing.
+    A gradient of 0 has no direction: its weight is finite here, and adds nothing.
 
     Args:
-        norms: Float64 (float32 on mps).
-        dtype: Which has to hold the inverses; it does of norms from its smallest normal number on.
+        norms: The norms, float64 (float32 on mps).
+        dtype: The dtype that has to represent the inverses. Norms below its smallest normal number are raised to it.
     """
     return norms.clamp(min=torch.finfo(dtype).tiny).reciprocal()
 
 
 def _wide_direction_sum(part: Tensor, norms: Tensor) -> Tensor:
-    """The sum of directions in float64, shape (k, P), of a part (k, b, P) at scales whose inverse float32 lacks."""
+    """Sum directions in float64, from shape (k, b, P) to (k, P), for norms whose inverse float32 cannot represent."""
     wide = torch.promote_types(part.dtype, torch.float64)
     return (inverse(norms, wide).to(wide) @ part.to(wide)).to(part.dtype)

@@ -1,4 +1,4 @@
-"""Gradients of a linear layer's weight for single examples: sums of outer products, reduced without making them."""
+"""Gradients of a linear layer's weight for single examples: sums of outer products, reduced without forming them."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from gradlab.stats.precision import unit_scaled, widest
 from gradlab.stats.workspace import Workspace
 
 _POSITIONS = 16
-"""Up to how many positions Gram matrices are the faster way on the CPU, as measured."""
+"""Largest number of positions for which Gram matrices were measured to be faster on the CPU."""
 
 _LARGE = 1 << 14
-"""Values of a weight from which on they are."""
+"""Smallest number of elements of a weight for which Gram matrices were measured to be faster on the CPU."""
 
 _CANCELLED = 0.05
-"""Σ_st of ⟨a_s, a_t⟩⟨b_s, b_t⟩ over Σ_t of ‖a_t‖²‖b_t‖² up to which float32 may not give the norm to 1e-6."""
+"""Ratio Σ_st ⟨a_s, a_t⟩⟨b_s, b_t⟩ / Σ_t ‖a_t‖²‖b_t‖² below which float32 may miss a relative error of 1e-6."""
 
 
 class OuterGradients(ExampleContributions):
-    """Gradients Σ_t b_t a_tᵀ of a linear layer: of its inputs a and the gradients b of its outputs.
+    """Gradients Σ_t b_t a_tᵀ of a linear layer, from its inputs a and the gradients b of its outputs.
 
     Args:
-        a: Shape (B, T, I).
-        b: Shape (B, T, O).
+        a: The inputs, shape (B, T, I).
+        b: The gradients of the outputs, shape (B, T, O).
     """
 
     def __init__(self, a: Tensor, b: Tensor) -> None:
@@ -47,11 +47,11 @@ class OuterGradients(ExampleContributions):
             yield torch.bmm(b.mT, a, out=out).flatten(1)[None]
 
     def reduced(self, workspace: Workspace) -> tuple[Tensor, Tensor]:
-        """See `ExampleContributions`; ‖g‖² = Σ_st ⟨a_s, a_t⟩⟨b_s, b_t⟩, which for T = 1 is ‖a‖²‖b‖² (Goodfellow 2015,
+        """See `ExampleContributions`. ‖g‖² is Σ_st ⟨a_s, a_t⟩⟨b_s, b_t⟩, which for T = 1 is ‖a‖²‖b‖² (Goodfellow 2015,
         arXiv:1510.01799).
 
-        The norms are those of the exact products, also where float32 has none of their values. On the CPU what is out
-        of float32's range is found and done in float64; on accelerators all is scaled first.
+        The norms are those of the exact products, even where float32 cannot represent the products. On the CPU,
+        examples outside the range of float32 are computed again in float64; on accelerators, values are scaled first.
         """
         length = self.a.shape[1]
         if length > 1 and not self._by_gram():
@@ -65,7 +65,7 @@ class OuterGradients(ExampleContributions):
         return norms, self._sums(a, b, norms)
 
     def _reduced_unread(self) -> tuple[Tensor, Tensor]:
-        """As of `reduced`, without reading a value."""
+        """Compute what `reduced` returns without copying any value to the host."""
         a, a_scale = unit_scaled(self.a, (1, 2))
         b, b_scale = unit_scaled(self.b, (1, 2))
         if a.shape[1] == 1:
@@ -75,9 +75,9 @@ class OuterGradients(ExampleContributions):
         return norms * a_scale.flatten().to(norms.dtype) * b_scale.flatten(), self._sums(a, b, norms)
 
     def _by_gram(self) -> bool:
-        """Whether Gram matrices take less time than the gradients themselves.
+        """Return whether Gram matrices take less time than the gradients themselves.
 
-        They need more products and less memory. On the CPU that pays for few positions of a large weight.
+        They need more products and less memory. On the CPU that pays off for few positions and a large weight.
         """
         length, inputs, outputs = *self.a.shape[1:], self.b.shape[2]
         if length * (inputs + outputs) >= self.numel or self.a.is_complex():
@@ -85,18 +85,18 @@ class OuterGradients(ExampleContributions):
         return not self.a.is_cpu or (length <= _POSITIONS and self.numel >= _LARGE)
 
     def _sums(self, a: Tensor, b: Tensor, norms: Tensor) -> Tensor:
-        """The two sums, that of directions by factors whose gradients have these norms."""
+        """Compute the two sums; the factors a and b, of gradients with these norms, give the sum of directions."""
         directions = _outer_sum(a, b * inverse(norms, b.dtype).to(b.dtype)[:, None, None])
         return torch.stack([_outer_sum(self.a, self.b), directions.to(self.a.dtype)]).flatten(1)[None]
 
 
 def _outer_sum(a: Tensor, b: Tensor) -> Tensor:
-    """Σ b_t a_tᵀ over all examples and positions."""
+    """Compute Σ b_t a_tᵀ over all examples and positions."""
     return b.flatten(0, 1).mT @ a.flatten(0, 1)
 
 
 def _checked_product_norms(a: Tensor, b: Tensor) -> tuple[Tensor, bool]:
-    """The norms for T = 1 on the CPU, and whether float32 holds all that they are made of, and their inverses."""
+    """Compute the norms for T = 1 on the CPU, and whether float32 can represent their factors and inverses."""
     a_norms, a_tame = tame_norms(a.transpose(0, 1))
     b_norms, b_tame = tame_norms(b.transpose(0, 1))
     single = a.dtype is torch.float32
@@ -105,16 +105,16 @@ def _checked_product_norms(a: Tensor, b: Tensor) -> tuple[Tensor, bool]:
 
 
 def _gram_norms(a: Tensor, b: Tensor) -> Tensor:
-    """The norms by Gram matrices, of values whose fourth powers their dtype holds."""
+    """Compute the norms by Gram matrices, for values whose fourth powers their dtype can represent."""
     grams = torch.bmm(a, a.mT).mul_(torch.bmm(b, b.mT))
     return grams.sum((1, 2), dtype=widest(grams.device)).clamp(min=0).sqrt()
 
 
 def _checked_gram_norms(a: Tensor, b: Tensor) -> tuple[Tensor, bool]:
-    """`_gram_norms` on the CPU, in float64 for examples that need it, and whether none does.
+    """Compute `_gram_norms` on the CPU, in float64 for the examples that need it, and whether none does.
 
-    Those are examples whose squares leave float32's range, and those in which positions cancel, so that the sum is
-    much smaller than what it is the sum of.
+    An example needs it if its squares leave the range of float32, or if its positions cancel, so that the sum is much
+    smaller than its terms.
     """
     if a.dtype is not torch.float32 or not len(a):
         return _gram_norms(a.double(), b.double()), False
@@ -122,7 +122,7 @@ def _checked_gram_norms(a: Tensor, b: Tensor) -> tuple[Tensor, bool]:
     grams, b_grams = torch.bmm(a, a.mT), torch.bmm(b, b.mT)
     a_squares, b_squares = _trace(grams), _trace(b_grams)
     squares = grams.mul_(b_grams).sum((1, 2), dtype=torch.float64)
-    # Each product may lose the smallest normal number, times what it is multiplied by: at most 1e-9 of the sum.
+    # Each product may lose the smallest normal number times its other factor: at most 1e-9 of the sum.
     lost = length * torch.finfo(a.dtype).tiny * 1e9
     needed = _trace(grams).mul_(_CANCELLED).add_(a_squares, alpha=lost * outputs).add_(b_squares, alpha=lost * inputs)
     needed.add_(lost * length)
@@ -130,7 +130,7 @@ def _checked_gram_norms(a: Tensor, b: Tensor) -> tuple[Tensor, bool]:
     if quotients.min().item() >= 1 and quotients.max().item() < math.inf:
         return squares.sqrt(), True
     doubtful = ~((quotients >= 1) & (quotients < math.inf))
-    # Of examples without a gradient the norm is 0 as it should be.
+    # For examples without a gradient the norm is 0, as it should be.
     doubtful &= a.flatten(1).any(1) & b.flatten(1).any(1) | squares.isnan()
     norms = squares.clamp(min=0).sqrt()
     norms[doubtful] = _gram_norms(a[doubtful].double(), b[doubtful].double())

@@ -1,4 +1,4 @@
-"""Moments at the speed of memory, in tensors of any scale."""
+"""Moments of tensors of any scale, at the speed of memory."""
 
 from __future__ import annotations
 
@@ -10,35 +10,35 @@ from gradlab.stats.moments import Moments, complex_moments, finite_parts
 from gradlab.stats.precision import trusted_norm, wide_norms, widened, widest
 
 _PENDING_ROWS = 8192
-"""Rows that `FastMoments` lets wait before it joins them: 64 KiB, so that small batches cost few operations."""
+"""Number of rows that `FastMoments` collects before it joins them: 64 KiB, so that small batches are cheap."""
 
 _CHUNK = 1 << 20
-"""Elements copied at a time, where a copy is needed."""
+"""Number of elements copied at a time, where a copy is needed."""
 
 
 def fast_moments(x: Tensor, channel_dim: int | None = None) -> Moments:
-    """Moments of one tensor as `FastMoments` takes them."""
+    """Compute the moments of one tensor by `FastMoments`."""
     accumulator = FastMoments(channel_dim)
     accumulator.update(x)
     return accumulator.moments()
 
 
 class FastMoments:
-    """Accumulates sums and sums of squares of short rows: two passes at the speed of memory.
+    """Accumulates sums and sums of squares of short rows, in two passes at the speed of memory.
 
-    Rows are summed in the tensor's own precision (float32 at least) and joined in float64. For float32 the
-    std is good to 1e-6 relative while |mean| / std is at most `WELL_CONDITIONED`; `Moments.condition` tells. For
-    float16, whose values are few and round alike, it is good to 1e-5.
+    Rows are summed in the tensor's own precision (at least float32) and joined in float64. For float32 the relative
+    error of the std is at most 1e-6 while |mean| / std, which is `Moments.condition`, is at most `WELL_CONDITIONED`.
+    For float16, whose few values have correlated rounding errors, it is at most 1e-5.
 
-    Where squares leave the range of float32, rows are summed in float64. On an accelerator this is always so, and
-    there is no host synchronization, but on mps, which has no float64: rows are summed in float32 there, and joined
-    on the CPU.
+    Where squares leave the range of float32, rows are summed in float64. On accelerators this is always done, without
+    host synchronization. The exception is mps, which has no float64: there rows are summed in float32 and joined on
+    the CPU.
 
     Args:
-        channel_dim: Dimension to keep; None takes all values as one set.
+        channel_dim: The dimension to keep; None treats all values as one set.
 
     Attributes:
-        precision: The relative rounding error of the coarsest sums that were made.
+        precision: The relative rounding error of the coarsest sums so far.
     """
 
     def __init__(self, channel_dim: int | None = None) -> None:
@@ -54,7 +54,7 @@ class FastMoments:
         self._imaginary: FastMoments | None = None
 
     def update(self, x: Tensor) -> None:
-        """Take in a tensor of any dtype, see `complex_moments` for complex ones; nothing of it is kept."""
+        """Add a tensor of any dtype and keep no reference to it; see `complex_moments` for complex tensors."""
         x = x.detach()
         if x.is_complex():
             x, imaginary = finite_parts(x)
@@ -74,19 +74,19 @@ class FastMoments:
             self._rows += len(rows)
 
     def mark(self) -> None:
-        """Have `undo` come back to here."""
+        """Mark the present state as the one that `undo` restores."""
         self._marked = len(self._pending)
         if self._imaginary is not None:
             self._imaginary.mark()
 
     def undo(self) -> None:
-        """Forget the tensors since `mark`."""
+        """Forget the tensors added since `mark`."""
         self._keep(self._pending[: self._marked])
         if self._imaginary is not None:
             self._imaginary.undo()
 
     def moments(self) -> Moments:
-        """The moments of all tensors so far; there must have been one."""
+        """Return the moments of all tensors so far, of which there must be at least one."""
         self._marked = None
         if self._pending:
             self._join()
@@ -94,11 +94,11 @@ class FastMoments:
         return self._total if self._imaginary is None else complex_moments(self._total, self._imaginary.moments())
 
     def resolves(self, mean: float, std: float) -> bool:
-        """Whether a std beside a mean is good to about a thousandth: the square of the mean takes its digits."""
+        """Return whether a std is accurate to about 0.1 %, given that subtracting the squared mean costs digits."""
         return std == 0 or 16 * self.precision * (mean / std) ** 2 <= 1e-3
 
     def _row_sums(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Sum and norm of each row's finite values, and how many are not; None where that is known to be none."""
+        """Return the sum and norm of each row's finite values, and the count of others, or None if known to be 0."""
         if rows.is_cpu and rows.numel():
             sums, norms = self._room(rows)
             torch.sum(rows, 1, out=sums)
@@ -108,13 +108,13 @@ class FastMoments:
         return _wide_row_sums(rows)
 
     def _room(self, rows: Tensor) -> Tensor:
-        """A place for the sums and norms of these rows, (2, R), in a block that is allocated once.
+        """Return room for the sums and norms of these rows, shape (2, R), in a block that is allocated once.
 
-        Small tensors that outlive a forward pass would lie between its large ones and break up the heap.
+        Small tensors that outlive a forward pass would lie between its large ones and fragment the heap.
         """
         stop = self._used + len(rows)
         if self._block is None or self._block.dtype != rows.dtype or stop > self._block.shape[1]:
-            # What is pending holds on to the old block.
+            # The pending rows keep the old block alive.
             stop = len(rows)
             with torch.inference_mode(False):
                 self._block = torch.empty(2, max(_PENDING_ROWS, stop), dtype=rows.dtype, device=rows.device)
@@ -122,7 +122,7 @@ class FastMoments:
         return self._block[:, start:stop]
 
     def _join(self) -> None:
-        """Join what was there at the mark, if there is one: what came since may have to be forgotten."""
+        """Join the pending rows, or only those before the mark, since later ones may have to be forgotten."""
         count = len(self._pending) if self._marked is None else self._marked
         joined, rest = self._pending[:count], self._pending[count:]
         sums, norms, lost, elements = zip(*joined, strict=True)
@@ -149,12 +149,12 @@ class FastMoments:
 
 
 def _trusted(norms: Tensor, rows: Tensor, together: bool) -> bool:
-    """Whether the norms of rows on the CPU are right and finite.
+    """Return whether the norms of rows on the CPU are accurate and finite.
 
     Args:
-        norms: Shape (R,).
-        rows: Shape (R, w).
-        together: Whether only the norm of all rows need be right.
+        norms: The norms of the rows, shape (R,).
+        rows: The rows, shape (R, w).
+        together: Whether only the joint norm of all rows need be accurate.
     """
     largest = norms.max().item()
     if rows.dtype is torch.float64 or not largest < torch.inf:
@@ -169,9 +169,9 @@ def _trusted(norms: Tensor, rows: Tensor, together: bool) -> bool:
 
 
 def _wide_row_sums(rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """As of `FastMoments._row_sums`, by sums in float64: the rare case on the CPU may cost what it costs."""
+    """Compute `FastMoments._row_sums` in float64; on the CPU this is rare, so its cost does not matter."""
     parts = []
-    # In parts, so that the copies stay small beside the tensor.
+    # The rows are split so that the copies stay small compared with the tensor.
     for part in rows.split(max(1, _CHUNK // rows.shape[1])):
         part = part.to(widest(part.device))
         finite = part.nan_to_num(0.0, 0.0, 0.0)

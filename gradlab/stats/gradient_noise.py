@@ -1,7 +1,7 @@
-"""How much the gradients of single examples differ: variance, noise scale, diversity, mean cosine.
+"""Measures of how much the gradients of single examples differ: variance, noise scale, diversity, mean cosine.
 
-All are functions of the norms of the example gradients g_1 … g_B, of their mean ḡ, and of the sum of their
-directions, so that no gradient has to be kept. Float32 has the norms, but not their squares, so all is in float64.
+All are functions of the norms of the example gradients g_1 … g_B, of their mean ḡ and of the sum of their
+directions, so no gradient has to be stored. Squared norms may leave the range of float32, so float64 is used.
 """
 
 import torch
@@ -11,14 +11,14 @@ from gradlab.stats.precision import widened
 
 
 def gradient_variance(norms: Tensor, mean_norm: Tensor) -> Tensor:
-    """tr(Σ), the trace of the covariance of the example gradients, unbiased: Σ‖g_i − ḡ‖² / (B − 1).
+    """Estimate tr(Σ), the trace of the covariance of the example gradients, without bias: Σ‖g_i − ḡ‖² / (B − 1).
 
     Args:
-        norms: ‖g_i‖, of shape (…, B).
-        mean_norm: ‖ḡ‖, of shape (…).
+        norms: The norms ‖g_i‖, shape (…, B).
+        mean_norm: The norm ‖ḡ‖ of the mean gradient, shape (…).
 
     Returns:
-        Float64 of shape (…); NaN for a single example.
+        A float64 tensor of shape (…), NaN for a single example.
     """
     norms, mean_norm = widened(norms), widened(mean_norm)
     examples = norms.shape[-1]
@@ -30,65 +30,65 @@ def gradient_variance(norms: Tensor, mean_norm: Tensor) -> Tensor:
 
 
 def true_gradient_square(norms: Tensor, mean_norm: Tensor) -> Tensor:
-    """|G|², the squared norm of the gradient over all data, unbiased: ‖ḡ‖² − tr(Σ) / B.
+    """Estimate |G|², the squared norm of the gradient over all data, without bias: ‖ḡ‖² − tr(Σ) / B.
 
-    McCandlish et al. 2018 (arXiv:1812.06162), App. A.1, with batches of 1 and of B examples. Noise may make it
-    negative.
+    This is App. A.1 of McCandlish et al. 2018 (arXiv:1812.06162) with batches of 1 and of B examples. Noise may make
+    it negative.
 
     Args:
-        norms: ‖g_i‖, of shape (…, B).
-        mean_norm: ‖ḡ‖, of shape (…).
+        norms: The norms ‖g_i‖, shape (…, B).
+        mean_norm: The norm ‖ḡ‖ of the mean gradient, shape (…).
 
     Returns:
-        Float64 of shape (…).
+        A float64 tensor of shape (…).
     """
     return widened(mean_norm).square() - gradient_variance(norms, mean_norm) / norms.shape[-1]
 
 
 def simple_noise_scale(variance: Tensor, gradient_square: Tensor) -> Tensor:
-    """B_simple = tr(Σ) / |G|²: the batch size at which noise and gradient are equally large.
+    """Compute B_simple = tr(Σ) / |G|², the batch size at which noise and gradient are equally large.
 
-    McCandlish et al. 2018 (arXiv:1812.06162), Eq. 2.9. Each of the two is unbiased, their ratio is not: average both
-    over batches first (App. A.1).
+    This is Eq. 2.9 of McCandlish et al. 2018 (arXiv:1812.06162). Both estimates are unbiased but their ratio is not:
+    average each over batches first (App. A.1).
 
     Args:
-        variance: tr(Σ), as of `gradient_variance`.
-        gradient_square: |G|², as of `true_gradient_square`.
+        variance: The estimate of tr(Σ) from `gradient_variance`.
+        gradient_square: The estimate of |G|² from `true_gradient_square`.
 
     Returns:
-        Of the same shape; NaN where |G|² is not positive: the batch is too small to tell it from 0.
+        A tensor of the same shape, NaN where |G|² is not positive because the batch is too small to resolve it.
     """
     return (variance / gradient_square).where(gradient_square > 0, float("nan"))
 
 
 def gradient_diversity(norms: Tensor, mean_norm: Tensor) -> Tensor:
-    """Σ‖g_i‖² / ‖Σ g_i‖² (Yin et al. 2018, arXiv:1706.05699).
+    """Compute the gradient diversity Σ‖g_i‖² / ‖Σ g_i‖² (Yin et al. 2018, arXiv:1706.05699).
 
-    1/B for equal gradients, 1 for orthogonal ones, infinite where they cancel.
+    It is 1/B for equal gradients, 1 for orthogonal ones, and infinite where they cancel.
 
     Args:
-        norms: ‖g_i‖, of shape (…, B).
-        mean_norm: ‖ḡ‖, of shape (…).
+        norms: The norms ‖g_i‖, shape (…, B).
+        mean_norm: The norm ‖ḡ‖ of the mean gradient, shape (…).
 
     Returns:
-        Float64 of shape (…).
+        A float64 tensor of shape (…).
     """
     sum_norm = norms.shape[-1] * widened(mean_norm)
-    # Their quotient, and not one of squares, which even float64 may not hold.
+    # Norms are divided before they are squared, since squares may leave the range of even float64.
     return (widened(norms) / sum_norm[..., None]).square().sum(-1)
 
 
 def mean_cosine(norms: Tensor, direction_norm: Tensor) -> Tensor:
-    """Mean cosine of the angle between the gradients of two different examples.
+    """Compute the mean cosine of the angle between the gradients of two different examples.
 
-    (‖Σ g_i/‖g_i‖‖² − n) / (n (n − 1)), over the n examples whose gradient is not 0.
+    It is (‖Σ g_i/‖g_i‖‖² − n) / (n (n − 1)) over the n examples whose gradient is not 0.
 
     Args:
-        norms: ‖g_i‖, of shape (…, B).
-        direction_norm: ‖Σ g_i/‖g_i‖‖ over those that are not 0, of shape (…).
+        norms: The norms ‖g_i‖, shape (…, B).
+        direction_norm: The norm ‖Σ g_i/‖g_i‖‖ over the nonzero gradients, shape (…).
 
     Returns:
-        Float64 of shape (…); NaN where fewer than two are not 0.
+        A float64 tensor of shape (…), NaN where fewer than two gradients are nonzero.
     """
     n = (widened(norms) > 0).sum(-1).double()
     pairs = n * (n - 1)

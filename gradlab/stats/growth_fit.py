@@ -1,4 +1,4 @@
-"""Growth a layer, fitted to norms across depth."""
+"""Growth factor per layer, fitted to norms across depth."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from gradlab.stats.jackknife import standard_error
 
 
 def growth_a_layer(log_norms: Tensor, index: Tensor, shape: Tensor) -> tuple[Tensor, Tensor]:
-    """Logarithm of the factor by which norms grow a layer towards the input, with its standard error.
+    """Fit the logarithm of the factor per layer by which norms grow towards the input, with its standard error.
 
-    Least squares with one slope for all layers and an intercept for each shape: where layers change their shape
-    norms jump for reasons that are not growth. A shape of one layer tells nothing, and a single pair of layers is no
-    fit: of a line through all its points nobody knows whether it is one.
+    The least-squares fit has one slope for all layers and one intercept per shape, since norms jump where the shape
+    changes, for reasons other than growth. A shape that only one layer has does not constrain the slope. A single
+    pair of layers is no fit, because a line through all its points leaves no residual to judge it by.
 
     Args:
-        log_norms: (S, L), a row a seed.
-        index: (L,), places of the layers.
-        shape: (L,), whole numbers, equal for layers of one shape.
+        log_norms: Logarithms of the norms, shape (S, L), one row per seed.
+        index: Positions of the layers, shape (L,).
+        shape: Integers of shape (L,), equal for layers of the same shape.
 
     Returns:
-        The mean over seeds and its standard error over seeds; of one seed the slope's own, which takes deviations
-        of the layers from the line as independent. NaN where fewer layers are than a fit and its error need.
+        The mean over seeds and its standard error over seeds. For one seed, the error is that of the slope, assuming
+        that the layers deviate from the line independently. Both are NaN if there are too few layers for the fit.
     """
     y, x = log_norms.double(), index.double()
     x = _centred(x[None], shape)[0]
@@ -39,7 +39,7 @@ def growth_a_layer(log_norms: Tensor, index: Tensor, shape: Tensor) -> tuple[Ten
 
 
 def _centred(values: Tensor, shape: Tensor) -> Tensor:
-    """Each row less its mean over the layers of one shape."""
+    """Subtract from each row its mean over the layers of each shape."""
     centred = values.clone()
     for one in shape.unique():
         layers = shape == one

@@ -1,4 +1,4 @@
-"""Standard errors of statistics that are no plain mean."""
+"""Standard errors of means, and by the jackknife of other statistics."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 def standard_error(samples: Tensor) -> Tensor:
-    """Standard error of the mean over dimension 0, divisor n − 1; NaN for one sample."""
+    """Compute the standard error of the mean over dimension 0 (divisor n − 1), NaN for one sample."""
     count = samples.shape[0]
     if count < 2:
         return torch.full_like(samples[0], torch.nan)
@@ -18,14 +18,16 @@ def standard_error(samples: Tensor) -> Tensor:
 
 
 def jackknife(statistic: Callable[[Tensor], Tensor], samples: Tensor) -> tuple[Tensor, Tensor]:
-    """A statistic of all samples with its standard error (Efron and Stein 1981, "The jackknife estimate of variance").
+    """Compute a statistic of all samples, and its standard error by the jackknife.
+
+    See Efron and Stein 1981, "The jackknife estimate of variance".
 
     Args:
-        statistic: From samples (n, ...) to a value of any shape.
-        samples: (S, ...).
+        statistic: A function from samples of shape (n, ...) to a value of any shape.
+        samples: The samples, shape (S, ...).
 
     Returns:
-        The value, and its standard error: NaN for one sample.
+        The value and its standard error, which is NaN for one sample.
     """
     value = statistic(samples)
     count = samples.shape[0]

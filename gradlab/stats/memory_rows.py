@@ -1,4 +1,4 @@
-"""Tensors as short rows of values, in the order of memory and in a precision to sum them in."""
+"""Tensors as short rows of values, in memory order and in a precision suited to summation."""
 
 from __future__ import annotations
 
@@ -8,18 +8,14 @@ import torch
 from torch import Tensor
 
 FEW = 1 << 17
-"""Below so many elements rounding does not average out over rows, and float64 costs next to nothing."""
+"""Number of elements below which rounding errors do not average out over rows, and float64 costs next to nothing."""
 
 _ROW = 1024
 """Length of a row summed in float32: short enough for its rounding, long enough to be as fast as memory."""
 
 
 def summable(x: Tensor) -> Tensor:
-    """The values in float64 where they are few or not floating-point, else in float32 at least.
-
-    Args:
-        x: Any real tensor.
-    """
+    """Convert a real tensor to float64 if its values are few or not floating-point, otherwise to at least float32."""
     if x.is_mps:
         return x.float()
     if x.numel() < FEW or not x.is_floating_point():
@@ -28,13 +24,13 @@ def summable(x: Tensor) -> Tensor:
 
 
 def memory_rows(x: Tensor) -> list[Tensor]:
-    """All values as rows, in memory order: views if x allows them.
+    """Arrange all values as rows in memory order, as a view if the layout of x allows one.
 
-    Rows are of `_ROW` values where their number allows, else of those of the last dimension, and where these are many
-    there is a last row of the rest.
+    Rows have `_ROW` values if the number of elements allows, otherwise those of the last dimension; if that is long,
+    rows of `_ROW` values are followed by one row with the rest.
 
     Returns:
-        One tensor, or two, each of rows of one length.
+        One or two tensors, each with rows of one length.
     """
     if not x.is_contiguous() and x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last):
         x = x.permute(0, 2, 3, 1)
@@ -49,7 +45,7 @@ def memory_rows(x: Tensor) -> list[Tensor]:
 
 
 def channel_rows(x: Tensor, channel_dim: int) -> Tensor:
-    """Rows of one channel each, the channels in turn."""
+    """Arrange values as rows that each belong to one channel, with the channels in turn."""
     channel_dim %= x.ndim
     if channel_dim == x.ndim - 1:
         x, channel_dim = x.movedim(-1, 0), 0
@@ -58,5 +54,5 @@ def channel_rows(x: Tensor, channel_dim: int) -> Tensor:
 
 
 def real_pairs(x: Tensor) -> Tensor:
-    """A complex tensor's real and imaginary parts along a new last dimension; others as they are."""
+    """Return a complex tensor's real and imaginary parts along a new last dimension, and real tensors unchanged."""
     return torch.view_as_real(x.resolve_conj()) if x.is_complex() else x

@@ -1,8 +1,8 @@
 """Count, mean and centred second moment of tensors, mergeable in float64.
 
-Two forms behind one interface: `CentredMoments` is exact for any data, `FastMoments` (in `fast_moments`) costs two
-passes at the speed of memory and serves inside hooks. `Moments.merge` joins batches (Chan, Golub and LeVeque 1979,
-"Updating formulae and a pairwise algorithm for computing sample variances", Eq. 2.1).
+There are two implementations of one interface: `CentredMoments` is exact for any data, and `FastMoments` (in
+`fast_moments`) makes two passes at the speed of memory, for use inside hooks. `Moments.merge` joins batches (Chan,
+Golub and LeVeque 1979, "Updating formulae and a pairwise algorithm for computing sample variances", Eq. 2.1).
 """
 
 from __future__ import annotations
@@ -14,21 +14,21 @@ import torch
 from torch import Tensor
 
 WELL_CONDITIONED = 10.0
-"""|mean| / std up to which `FastMoments` of float32 gives the std to 1e-6 relative."""
+"""Largest |mean| / std for which `FastMoments` of float32 gives the std with a relative error of at most 1e-6."""
 
 _CHUNK = 1 << 20
-"""Elements copied at a time, where a copy is needed."""
+"""Number of elements copied at a time, where a copy is needed."""
 
 
 @dataclass
 class Moments:
-    """Moments of a set of values, or of one set a channel; all four tensors have one shape, () or (C,).
+    """Moments of one set of values, or of one set per channel, as float64 tensors of shape () or (C,).
 
     Attributes:
-        count: Finite values seen, float64.
-        mean: Their mean, float64; 0 where count is 0.
-        m2: Sum of squared deviations from the mean, float64.
-        non_finite: NaNs and infinities seen and left out, float64.
+        count: The number of finite values.
+        mean: Their mean, 0 where the count is 0.
+        m2: The sum of their squared deviations from the mean.
+        non_finite: The number of NaNs and infinities, which are left out.
     """
 
     count: Tensor
@@ -38,21 +38,21 @@ class Moments:
 
     @property
     def variance(self) -> Tensor:
-        """Population variance (divisor n), NaN where nothing was counted."""
+        """Population variance (divisor n), NaN where the count is 0."""
         return self.m2 / self.count
 
     @property
     def std(self) -> Tensor:
-        """Population standard deviation (divisor n), NaN where nothing was counted."""
+        """Population standard deviation (divisor n), NaN where the count is 0."""
         return self.variance.sqrt()
 
     @property
     def condition(self) -> Tensor:
-        """|mean| / std: beyond `WELL_CONDITIONED` the fast form in float32 loses digits."""
+        """The ratio |mean| / std; above `WELL_CONDITIONED`, `FastMoments` in float32 loses digits."""
         return self.mean.abs() / self.std
 
     def merge(self, other: Moments) -> Moments:
-        """The moments of both sets together; no host synchronization."""
+        """Return the moments of the union of both sets, without host synchronization."""
         count = self.count + other.count
         share = other.count / count.clamp(min=1)
         delta = other.mean - self.mean
@@ -64,7 +64,7 @@ class Moments:
         )
 
     def pooled(self) -> Moments:
-        """The moments of all channels taken as one set: from shape (C,) to shape ()."""
+        """Return the moments of all channels as one set, from shape (C,) to shape ()."""
         count = self.count.sum()
         mean = (self.count * self.mean).sum() / count.clamp(min=1)
         between = (self.count * (self.mean - mean).square()).sum()
@@ -72,23 +72,23 @@ class Moments:
 
 
 def complex_moments(real: Moments, imaginary: Moments) -> Moments:
-    """The moments of complex values from those of their parts as of `finite_parts`.
+    """Combine the moments of the real and imaginary parts, as split by `finite_parts`, into those of complex values.
 
     Returns:
-        The mean is |E x|, the sum of squared deviations that of |x − E x|², so that the std is √E|x − E x|². Such
-        moments cannot be merged: `Moments.merge` wants those of the parts.
+        Moments whose mean is |E x| and whose m2 sums |x − E x|², so that the std is √E|x − E x|². They cannot be
+        merged; merge the moments of the parts instead.
     """
     return Moments(real.count, torch.hypot(real.mean, imaginary.mean), real.m2 + imaginary.m2, real.non_finite)
 
 
 def finite_parts(x: Tensor) -> tuple[Tensor, Tensor]:
-    """The real and the imaginary part of complex values, both NaN where either is not finite."""
+    """Return the real and the imaginary part of complex values, both NaN where either is not finite."""
     x = x.where(x.isfinite(), complex(float("nan"), float("nan")))
     return x.real, x.imag
 
 
 def centred_moments(x: Tensor, channel_dim: int | None = None) -> Moments:
-    """Moments of a tensor, exact to float64 rounding whatever its mean; see `CentredMoments`."""
+    """Compute the moments of a tensor, exact to float64 rounding whatever its mean; see `CentredMoments`."""
     accumulator = CentredMoments(channel_dim)
     accumulator.update(x)
     return accumulator.moments()
@@ -98,23 +98,23 @@ class Accumulator(Protocol):
     """Moments of a stream of tensors, of shape () or (C,)."""
 
     def update(self, x: Tensor) -> None:
-        """Take in a tensor of any dtype, see `complex_moments` for complex ones; nothing of it is kept."""
+        """Add a tensor of any dtype and keep no reference to it; see `complex_moments` for complex tensors."""
 
     def mark(self) -> None:
-        """Have `undo` come back to here."""
+        """Mark the present state as the one that `undo` restores."""
 
     def undo(self) -> None:
-        """Forget the tensors since `mark`."""
+        """Forget the tensors added since `mark`."""
 
     def moments(self) -> Moments:
-        """The moments of all tensors so far; there must have been one."""
+        """Return the moments of all tensors so far, of which there must be at least one."""
 
 
 class CentredMoments:
-    """Accumulates `centred_moments`: exact for any data.
+    """Accumulates moments that are exact to float64 rounding for any data.
 
     Args:
-        channel_dim: Dimension to keep; None takes all values as one set.
+        channel_dim: The dimension to keep; None treats all values as one set.
     """
 
     def __init__(self, channel_dim: int | None = None) -> None:
@@ -124,7 +124,7 @@ class CentredMoments:
         self._imaginary: CentredMoments | None = None
 
     def update(self, x: Tensor) -> None:
-        """Take in a tensor of any dtype, see `complex_moments` for complex ones; nothing of it is kept."""
+        """Add a tensor of any dtype and keep no reference to it; see `complex_moments` for complex tensors."""
         x = x.detach()
         if x.is_complex():
             x, imaginary = finite_parts(x)
@@ -134,31 +134,31 @@ class CentredMoments:
         self._total = part if self._total is None else self._total.merge(part)
 
     def mark(self) -> None:
-        """Have `undo` come back to here."""
+        """Mark the present state as the one that `undo` restores."""
         self._marked = self._total
         if self._imaginary is not None:
             self._imaginary.mark()
 
     def undo(self) -> None:
-        """Forget the tensors since `mark`."""
+        """Forget the tensors added since `mark`."""
         self._total = self._marked
         if self._imaginary is not None:
             self._imaginary.undo()
 
     def moments(self) -> Moments:
-        """The moments of all tensors so far; there must have been one."""
+        """Return the moments of all tensors so far, of which there must be at least one."""
         assert self._total is not None
         return self._total if self._imaginary is None else complex_moments(self._total, self._imaginary.moments())
 
 
 def _centred(x: Tensor, channel_dim: int | None) -> Moments:
-    """Moments of one real tensor.
+    """Compute the moments of one real tensor.
 
-    Deviations are formed in float64 from the mean itself, a chunk at a time, so memory stays small.
+    Deviations from the mean itself are formed in float64, one chunk at a time to save memory.
 
     Args:
-        x: Of any real dtype.
-        channel_dim: Dimension to keep; None takes all values as one set.
+        x: A tensor of any real dtype.
+        channel_dim: The dimension to keep; None treats all values as one set.
 
     Returns:
         Moments of shape () or (x.shape[channel_dim],).

@@ -1,7 +1,8 @@
-"""Norms at the speed of memory, at any scale that the values' own dtype can hold.
+"""Norms at the speed of memory, for values of any scale that their dtype can represent.
 
-Sums of squares in float32 are wrong for values under 1e-19 and beyond 1e19. On the CPU the norms that come of them
-tell, and those few are taken again in float64; on accelerators, which nothing may wait for, all are in float64.
+Sums of squares in float32 are wrong for values below 1e-19 or above 1e19. On the CPU such cases are recognised by
+the resulting norm, and computed again in float64. On accelerators, where reading a norm would synchronize, all norms
+are computed in float64.
 """
 
 import functools
@@ -14,31 +15,31 @@ from gradlab.stats.memory_rows import memory_rows, real_pairs, summable
 from gradlab.stats.precision import trusted_norm, wide_norms, widest
 
 _ROW = 1024
-"""Length of a row summed in float32, at most, unless its length has no such divisor."""
+"""Largest length of a row summed in float32, unless the length has no such divisor."""
 
 _CHUNK = 1 << 22
-"""Elements copied at a time, where a copy is needed."""
+"""Number of elements copied at a time, where a copy is needed."""
 
 _TAME = 2.0**60
-"""Of norms up to this and from its inverse on float32 holds products of two, and their inverses."""
+"""Norms between the inverse of this number and the number itself have products and inverses within float32's range."""
 
 
 def l2_norms(tensors: Sequence[Tensor]) -> Tensor:
-    """L2 norms of tensors of any shapes and dtypes, without waiting for their device.
+    """Compute the L2 norms of tensors of any shapes and dtypes, without synchronizing with their device.
 
     Args:
-        tensors: At least one. DTensors count with all shards, sparse ones with their values, and complex numbers z
-            with |z|; the norm of none is 0.
+        tensors: One or more tensors. DTensors count with all shards, sparse tensors with their values, and complex
+            numbers z with |z|; the norm of an empty tensor is 0.
 
     Returns:
-        Float64 (float32 on mps) of shape (len(tensors),), on the first one's device.
+        The norms, float64 (float32 on mps) of shape (len(tensors),), on the device of the first tensor.
     """
     single, strided = torch.float32, torch.strided
     dense = [t if t.dtype is single and t.layout is strided else _floating_values(t) for t in tensors]
     device = dense[0].device
     wide = widest(device)
     if any(hasattr(tensor, "full_tensor") for tensor in dense):
-        # One by one: a DTensor has no foreach norm of another dtype.
+        # Norms are computed one by one, since a DTensor has no foreach norm in another dtype.
         norms = [torch.linalg.vector_norm(tensor, dtype=wide) for tensor in dense]
         norms = [norm.full_tensor() if hasattr(norm, "full_tensor") else norm for norm in norms]
     elif wide is torch.float64:
@@ -49,21 +50,22 @@ def l2_norms(tensors: Sequence[Tensor]) -> Tensor:
 
 
 def row_norms(x: Tensor) -> Tensor:
-    """L2 norms of rows of values, in memory order: those of several tensors can be joined at once.
+    """Compute the L2 norms of rows of values in memory order, so that those of several tensors can be joined at once.
 
     Args:
         x: Any tensor of a floating or complex dtype.
 
     Returns:
-        Shape (rows,), of up to 4,096 values each, on accelerators of all of them; float64, or float32 where that
-        holds them. The norm of x is theirs: in float32 good to 1e-6, or to 4e-6 where a few values in a thousand are
-        thousands of times the others. NaN or infinite where an element is.
+        The norms of rows of up to 4,096 values, or on accelerators of all values together, shape (rows,); float64, or
+        float32 where its range suffices. Their own norm is that of x, in float32 with a relative error of at most
+        1e-6, or 4e-6 where a few values in a thousand are thousands of times larger than the others. A norm is NaN
+        or infinite if an element is.
     """
     x = x.detach()
     if x.is_complex():
         x = real_pairs(x)
     if not x.is_cpu or type(x) is not Tensor:
-        # Nothing can be read of what lies on another device or in shards.
+        # Values on another device or in shards must not be read.
         return l2_norms([x])
     parts = memory_rows(summable(x))
     norms: Tensor = torch.linalg.vector_norm(parts[0], dim=1)
@@ -75,22 +77,22 @@ def row_norms(x: Tensor) -> Tensor:
 
 
 def joint_norms(pieces: Tensor) -> Tensor:
-    """The L2 norm of rows that lie in k pieces, each right whatever the scale of others.
+    """Compute the L2 norms of rows that are split into k pieces, each accurate whatever the scale of the others.
 
     Args:
-        pieces: Shape (k, n, p), of a floating or complex dtype.
+        pieces: The pieces of n rows, shape (k, n, p), of a floating or complex dtype.
 
     Returns:
-        Float64 (float32 on mps) of shape (n,).
+        The norms, float64 (float32 on mps) of shape (n,).
     """
     return tame_norms(pieces)[0]
 
 
 def tame_norms(pieces: Tensor) -> tuple[Tensor, bool]:
-    """The norms as of `joint_norms`, and whether they are known to be tame.
+    """Compute `joint_norms`, and whether the norms are known to be tame.
 
-    That is, float32 holds their inverses and products as well as if all were 1, and none is 0. Nothing is known on
-    accelerators.
+    Tame norms are not 0, and float32 represents their inverses and products as accurately as if all were 1. On
+    accelerators nothing is known.
     """
     if not pieces.is_cpu:
         return _wide_joint_norms(pieces), False
@@ -104,19 +106,19 @@ def tame_norms(pieces: Tensor) -> tuple[Tensor, bool]:
     places = (~((norms >= least) & (norms <= _TAME))).nonzero().flatten()
     if len(places) and pieces.numel():
         rows = pieces.index_select(1, places)
-        # Most often they are 0: an example that is certain has no gradient.
+        # Most often these rows are 0, since an example that is classified with certainty has no gradient.
         if any(bound.item() != 0 for bound in torch.aminmax(rows)):
             norms[places] = _wide_joint_norms(rows)
     return norms, False
 
 
 def all_tame(norms: Tensor) -> bool:
-    """Whether norms on the CPU are 0, or float32 holds their inverses and products as well as if they were 1."""
+    """Return whether every norm on the CPU is 0 or within `_TAME`, so that float32 holds products and inverses."""
     return bool(((norms == 0) | ((norms >= 1 / _TAME) & (norms <= _TAME))).all())
 
 
 def _short_joint_norms(pieces: Tensor) -> Tensor:
-    """On the CPU, by sums of squares of short parts in the pieces' own precision."""
+    """Compute `joint_norms` on the CPU, by sums of squares of short parts in the pieces' own precision."""
     k, n, p = pieces.shape
     parts = _even_parts(p)
     if parts is None:
@@ -131,7 +133,7 @@ def _short_joint_norms(pieces: Tensor) -> Tensor:
 
 
 def _wide_joint_norms(pieces: Tensor) -> Tensor:
-    """By sums of squares in float64, for some rows after others, so that the copies stay small."""
+    """Compute `joint_norms` by sums of squares in float64, a few rows at a time to keep the copies small."""
     if pieces.is_complex():
         pieces = real_pairs(pieces).flatten(2)
     k, n, p = pieces.shape
@@ -142,13 +144,13 @@ def _wide_joint_norms(pieces: Tensor) -> Tensor:
 
 @functools.cache
 def _even_parts(length: int) -> int | None:
-    """Into how many equal parts of at most `_ROW` values a row can be cut, unless into too many."""
+    """Return into how many equal parts of at most `_ROW` values a row can be split, or None if too many are needed."""
     least = max(1, -(-length // _ROW))
     return next((parts for parts in range(least, 8 * least + 1) if length % parts == 0), None)
 
 
 def _floating_values(x: Tensor) -> Tensor:
-    """The values of a tensor of any layout and dtype in one that norms are taken of."""
+    """Return the values of a tensor of any layout and dtype in a layout and dtype for which norms exist."""
     if x.layout is not torch.strided:
         x = x.coalesce().values() if x.is_sparse else x.values()
     if x.is_floating_point() and x.dtype.itemsize > 1:

@@ -8,40 +8,40 @@ from torch import Tensor
 
 
 def widest(device: torch.device) -> torch.dtype:
-    """Float64, but on mps, which has none, float32."""
+    """Return float64, or float32 on mps, which has no float64."""
     return torch.float32 if device.type == "mps" else torch.float64
 
 
 def widened(x: Tensor) -> Tensor:
-    """The values in float64; those on mps, which has none, come to the CPU."""
+    """Convert to float64; tensors on mps, which has no float64, are moved to the CPU."""
     return x.cpu().double() if x.device.type == "mps" else x.double()
 
 
 @functools.cache
 def trusted_norm(numel: int, dtype: torch.dtype) -> float:
-    """The norm from which on it does not matter that squares of single values are below the range of a dtype.
+    """Return the smallest norm for which underflow of single squares does not matter.
 
-    A square that is lost is under the smallest normal number, whether or not subnormal ones are flushed to 0. At this
-    norm `numel` of them are 1e-9 of the sum of squares; below it the norm may be anything, 0 included.
+    A square that underflows is below the smallest normal number, whether or not subnormal numbers are flushed to 0.
+    At this norm, `numel` such squares make up 1e-9 of the sum of squares; a smaller norm may be arbitrarily wrong.
 
     Args:
-        numel: Of the values under the norm.
-        dtype: In which the squares are taken, float32 or float64.
+        numel: The number of values under the norm.
+        dtype: The dtype of the squares, float32 or float64.
     """
     return math.sqrt(numel * torch.finfo(dtype).tiny * 1e9)
 
 
 def wide_norms(x: Tensor, dim: int | tuple[int, ...]) -> Tensor:
-    """L2 norms along dimensions, right whatever the scale of single values, without waiting for the device.
+    """Compute L2 norms that are accurate whatever the scale of single values, without synchronizing with the device.
 
-    This makes copies: it is for the few values that need it.
+    This makes copies, so it is meant for the few values that need it.
 
     Args:
-        x: Real, of a floating dtype.
-        dim: What to reduce.
+        x: A real tensor of a floating dtype.
+        dim: The dimensions to reduce.
 
     Returns:
-        Float64 (float32 on mps, where values are scaled first).
+        The norms in float64, or on mps in float32, where values are scaled first.
     """
     norms: Tensor
     if widest(x.device) is torch.float64:
@@ -54,21 +54,22 @@ def wide_norms(x: Tensor, dim: int | tuple[int, ...]) -> Tensor:
 
 
 def unit_scaled(x: Tensor, dim: int | tuple[int, ...]) -> tuple[Tensor, Tensor]:
-    """Values multiplied by a power of two so that the largest along dimensions is about 1, and what undoes this.
+    """Scale values by a power of two so that the largest along the given dimensions is about 1.
 
-    Exact, but where values become subnormal, and without waiting for the device. What holds nothing but 0, or
-    something not finite, stays as it is.
+    The scaling is exact unless values become subnormal, and does not synchronize with the device. Slices that are all
+    0 or not finite are unchanged.
 
     Args:
-        x: Of a floating dtype, or complex.
-        dim: Along which values are scaled together.
+        x: A tensor of a floating or complex dtype.
+        dim: The dimensions along which values share one factor.
 
     Returns:
-        The values, and the inverse factors, of the shape of x with 1 in place of the dimensions.
+        The scaled values and the factors that undo the scaling, which have the shape of x with 1 for each dimension
+        in `dim`.
     """
     largest = torch.linalg.vector_norm(x, math.inf, dim=dim, keepdim=True)
     ordinary = (largest > 0) & (largest < math.inf)
-    # Subnormal numbers stay small, since the inverse of what would lift them is out of range.
+    # Subnormal numbers stay small, since the factor that would scale them to 1 is out of range.
     exponents = largest.where(ordinary, 1).log2().floor().clamp(-126, 126)
     factor = exponents.exp2()
     return x / factor, factor

@@ -1,4 +1,4 @@
-"""The ratio of two noisy quantities, with an interval, or none where the denominator may be 0."""
+"""The ratio of two noisy quantities with a confidence interval, unless the denominator may be 0."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 from gradlab.stats.verdict import CONFIDENCE, FALSE_ALARMS, Estimate, Verdict, critical, from_constant
 
 LEAST_EXAMPLES = 8
-"""Of one set, from which on its gradient may be told from 0."""
+"""Smallest number of examples in a set for which a test may find its gradient nonzero."""
 
 
 @dataclass(frozen=True)
@@ -19,10 +19,10 @@ class Ratio:
     """A ratio of two means.
 
     Attributes:
-        value: NaN where it is not resolved.
-        low: Lower end of its interval.
-        high: Upper end.
-        resolved: Whether the denominator is told from 0.
+        value: The ratio, NaN if it is not resolved.
+        low: The lower end of its confidence interval.
+        high: The upper end of its confidence interval.
+        resolved: Whether the denominator differs significantly from 0.
     """
 
     value: float
@@ -35,16 +35,17 @@ UNRESOLVED = Ratio(math.nan, math.nan, math.nan, False)
 
 
 def ratio(above: ArrayLike, below: ArrayLike, *, confidence: float = CONFIDENCE, rate: float = FALSE_ALARMS) -> Ratio:
-    """The mean of one quantity over that of another, of samples that belong together (Fieller 1954).
+    """Estimate the ratio of two means from paired samples, with Fieller's confidence interval (Fieller 1954).
 
-    The interval holds every r for which the mean of above − r·below is not told from 0, by Student's t. It is not
-    symmetric, and would reach infinity where the denominator is not told from 0; there the ratio is unresolved.
+    The interval contains every r for which the mean of above − r·below does not differ significantly from 0 by
+    Student's t. It is not symmetric. If the denominator does not differ significantly from 0, the interval would be
+    unbounded, and the ratio is unresolved.
 
     Args:
-        above: (n,), samples of the numerator.
-        below: (n,), those of the denominator, of the same seeds or sets.
-        confidence: Share of intervals that hold the true ratio.
-        rate: Share of denominators that are 0 and said not to be.
+        above: Samples of the numerator, shape (n,).
+        below: Samples of the denominator for the same seeds or sets, shape (n,).
+        confidence: The probability that the interval contains the true ratio.
+        rate: The probability that a denominator of 0 is found to be nonzero.
     """
     one, other = (np.asarray(samples, dtype=float).ravel() for samples in (above, below))
     top, bottom = Estimate.of(one), Estimate.of(other)
@@ -60,20 +61,20 @@ def ratio(above: ArrayLike, below: ArrayLike, *, confidence: float = CONFIDENCE,
 
 
 def gradient_of_one_set(variance: float, square: float, examples: int, rate: float = FALSE_ALARMS) -> Verdict:
-    """Whether |G|² is told from 0 by the norms of one set of examples alone.
+    """Test whether |G|² exceeds 0, from the norms of a single set of examples.
 
-    With |G|² = 0 its unbiased estimate has the variance 2 tr(Σ²)/(B (B − 1)), at most 2 tr(Σ)²/(B (B − 1)); by
-    Cantelli's inequality it exceeds √(1/rate − 1) standard deviations with a probability of `rate` at most, however
-    it is distributed. Below `LEAST_EXAMPLES` tr(Σ) itself is too uncertain for that.
+    If |G|² = 0, its unbiased estimate has the variance 2 tr(Σ²)/(B (B − 1)), at most 2 tr(Σ)²/(B (B − 1)). By
+    Cantelli's inequality it exceeds √(1/rate − 1) standard deviations with probability at most `rate`, whatever its
+    distribution. Below `LEAST_EXAMPLES` examples, tr(Σ) itself is too uncertain for this test.
 
     Args:
-        variance: tr(Σ), as of `gradient_variance`.
-        square: |G|², as of `true_gradient_square`.
-        examples: B.
-        rate: Share of false alarms.
+        variance: The estimate of tr(Σ) from `gradient_variance`.
+        square: The estimate of |G|² from `true_gradient_square`.
+        examples: The number B of examples.
+        rate: The probability of a false alarm.
 
     Returns:
-        Larger, not told apart, or that nothing can be told.
+        `Verdict.LARGER`, `Verdict.ALIKE` or `Verdict.NOTHING`.
     """
     if examples < LEAST_EXAMPLES or not (math.isfinite(variance) and math.isfinite(square)):
         return Verdict.NOTHING

@@ -4,26 +4,26 @@ import torch
 from torch import Tensor
 
 CONSTANT = 1e-7
-"""Largest deviation from the mean, relative to the largest norm, of a signal that counts as constant."""
+"""Largest deviation from the mean, relative to the largest norm, for which a signal counts as constant."""
 
 
 def segment_autocorrelation(signal: Tensor, lags: int) -> tuple[Tensor, float]:
-    """Autocorrelation of a vector-valued signal on an even grid: Σ⟨g_t − ḡ, g_{t+k} − ḡ⟩ / Σ‖g_t − ḡ‖².
+    """Compute the autocorrelation of a vector-valued signal on an even grid: Σ⟨g_t − ḡ, g_{t+k} − ḡ⟩ / Σ‖g_t − ḡ‖².
 
     ḡ is the mean of the whole signal. The numerator has M − k terms and the denominator M, the biased form
     (divisor M at every lag). For p = 1 it is the autocorrelation of a scalar signal.
 
-    A signal whose deviations from its mean are at most `CONSTANT` times its largest norm is constant, as
-    that of a linear function is: it has autocorrelation 1 at every lag by definition, since anything else
-    would be the autocorrelation of rounding errors.
+    A signal whose deviations from its mean are at most `CONSTANT` times its largest norm counts as constant, like the
+    gradient of a linear function. Its autocorrelation is 1 at every lag by definition, since anything else would be
+    the autocorrelation of rounding errors.
 
     Args:
-        signal: g, shape (M, p), finite; M at least 2.
-        lags: Largest lag k, below M.
+        signal: The finite signal g, shape (M, p), M at least 2.
+        lags: The largest lag, below M.
 
     Returns:
-        The autocorrelation at lags 0 to `lags`, float64 of shape (lags + 1,), and its denominator, by which it
-        is weighted where several signals are pooled: 0 exactly when the signal is constant.
+        The autocorrelation at lags 0 to `lags`, float64 of shape (lags + 1,); and its denominator, which serves as
+        weight when signals are pooled, and is exactly 0 for a constant signal.
     """
     g = signal.detach()
     g = (g.cpu() if g.device.type == "mps" else g).double()

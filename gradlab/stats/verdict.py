@@ -1,8 +1,9 @@
-"""Whether measurements differ: every comparison that a finding states, with its rate of false alarms.
+"""Significance tests for the comparisons that findings state, at a known rate of false alarms.
 
-An estimate has a value, a standard error and degrees of freedom, and is compared by Student's t; several comparisons
-that stand together share one rate (Holm 1979). What is measured over seeds is a little skewed, and t then errs more
-often than it says: comparisons are made at half of the rate that is stated, which simulations hold it to.
+An estimate has a value, a standard error and degrees of freedom, and is compared by Student's t; comparisons that are
+stated together share one rate (Holm 1979). Quantities measured over seeds are slightly skewed, so that t raises more
+false alarms than its nominal rate; comparisons are therefore made at half of the stated rate, which simulations
+confirm.
 """
 
 from __future__ import annotations
@@ -17,17 +18,17 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 FALSE_ALARMS = 0.01
-"""Share of verdicts that speak of a difference where there is none."""
+"""Probability that a verdict reports a difference where there is none."""
 
 CONFIDENCE = 0.95
-"""Share of intervals that hold the true value."""
+"""Probability that an interval contains the true value."""
 
 SKEW_MARGIN = 2.0
-"""By what p-values of Student's t are raised; see above."""
+"""Factor by which the p-values of Student's t are raised to allow for skew."""
 
 
 class Verdict(StrEnum):
-    """What a comparison tells of the first of two, or of a slope."""
+    """The outcome of a comparison, for the first of two values or for a slope."""
 
     LARGER = "larger"
     SMALLER = "smaller"
@@ -36,19 +37,19 @@ class Verdict(StrEnum):
 
     @property
     def speaks(self) -> bool:
-        """Whether a difference was found."""
+        """Whether a significant difference was found."""
         return self in (Verdict.LARGER, Verdict.SMALLER)
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A value that chance may have moved.
+    """A value with its uncertainty.
 
     Attributes:
         value: The estimate.
-        error: Its standard error; NaN where it is not known.
-        freedom: Degrees of freedom of the error; infinite where it is known exactly.
-        samples: Of how many independent values it is.
+        error: Its standard error, NaN if unknown.
+        freedom: The degrees of freedom of the error, infinite if it is known exactly.
+        samples: The number of independent samples behind the estimate.
     """
 
     value: float
@@ -58,25 +59,25 @@ class Estimate:
 
     @classmethod
     def of(cls, samples: ArrayLike) -> Self:
-        """The mean of independent samples; a sample that is not finite makes it NaN, and none is dropped."""
+        """Estimate the mean of independent samples. None is dropped, and a non-finite one makes the error NaN."""
         x = np.asarray(samples, dtype=float).ravel()
-        # One that is infinite has no deviation from its mean.
+        # An infinite sample has no deviation from the mean.
         finite = len(x) > 1 and bool(np.isfinite(x).all())
         error = float(x.std(ddof=1) / math.sqrt(len(x))) if finite else math.nan
         return cls(float(x.mean()) if len(x) else math.nan, error, len(x) - 1, len(x))
 
     @classmethod
     def mean(cls, value: float, error: float, samples: int) -> Self:
-        """A mean whose standard error is already known from so many samples."""
+        """Return a mean whose standard error is already known from the given number of samples."""
         return cls(float(value), float(error), samples - 1, int(samples))
 
     @property
     def known(self) -> bool:
-        """Whether there are samples enough, that they differ, and that all is finite."""
+        """Whether there are at least two samples that differ, with a finite value and error."""
         return self.samples > 1 and self.freedom > 0 and math.isfinite(self.value) and 0 < self.error < math.inf
 
     def interval(self, confidence: float = CONFIDENCE) -> tuple[float, float]:
-        """Where the true value lies, by Student's t; NaN where that is not known."""
+        """Return the confidence interval of the true value by Student's t, NaN if the error is unknown."""
         if not self.known:
             return math.nan, math.nan
         half = self.error * critical(self.freedom, 1 - confidence)
@@ -85,12 +86,12 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Comparison:
-    """A difference, and how likely chance alone makes one as large.
+    """A difference, and the probability that chance alone makes one as large.
 
     Attributes:
-        difference: The first less the second; of a trend its slope.
-        error: Its standard error; NaN where none is used.
-        p: Two-sided; NaN where nothing can be told.
+        difference: The first value minus the second, or the slope of a trend.
+        error: Its standard error, NaN if none is used.
+        p: The two-sided p-value, NaN if the data do not allow a test.
     """
 
     difference: float
@@ -98,23 +99,23 @@ class Comparison:
     p: float
 
     def verdict(self, rate: float = FALSE_ALARMS) -> Verdict:
-        """What it tells on its own."""
+        """Return the verdict of this comparison on its own."""
         return holm([self], rate)[0]
 
 
 NOTHING = Comparison(math.nan, math.nan, math.nan)
-"""The comparison of too little."""
+"""The comparison of data that do not allow a test."""
 
 
 def critical(freedom: float, rate: float) -> float:
-    """How many standard errors Student's t exceeds, in either direction, with a probability of `rate`."""
+    """Return the two-sided critical value of Student's t: |t| exceeds it with probability `rate`."""
     from scipy.special import ndtri, stdtrit
 
     return float(-ndtri(rate / 2) if math.isinf(freedom) else -stdtrit(freedom, rate / 2))
 
 
 def difference(one: Estimate, other: Estimate) -> Comparison:
-    """Two independent estimates, of unlike variances: Welch 1947, degrees of freedom after Satterthwaite 1946."""
+    """Compare two independent estimates of unequal variances (Welch 1947; degrees of freedom: Satterthwaite 1946)."""
     if not (one.known and other.known):
         return NOTHING
     errors = one.error**2 + other.error**2
@@ -123,21 +124,21 @@ def difference(one: Estimate, other: Estimate) -> Comparison:
 
 
 def from_constant(one: Estimate, constant: float) -> Comparison:
-    """An estimate and an exact value, such as that of theory."""
+    """Compare an estimate with an exact value, such as a theoretical one."""
     return _student(one.value - constant, one.error, one.freedom) if one.known else NOTHING
 
 
 def paired(one: ArrayLike, other: ArrayLike) -> Comparison:
-    """Values that belong together two by two, such as those of one seed: Student's t of their differences."""
+    """Compare paired values, such as two measured with the same seed, by Student's t of their differences."""
     return from_constant(Estimate.of(np.asarray(one, dtype=float) - np.asarray(other, dtype=float)), 0.0)
 
 
 def sign_test(one: ArrayLike, other: ArrayLike) -> Comparison:
-    """Values that belong together, position by position: is one the larger more often than a coin shows heads?
+    """Compare paired values by the sign test: is the first larger more often than a fair coin shows heads?
 
-    It asks nothing of distributions. Equal values count for neither. Of fewer than eight positions nothing can be
-    told, since a coin shows heads seven times in a row in more than 1 % of cases. The difference is the share at which
-    the first is larger, less a half.
+    It makes no assumption about distributions. Ties are dropped. Fewer than eight pairs do not allow a test, since
+    seven equal signs in a row occur by chance in more than 1 % of cases. The difference is the fraction of pairs in
+    which the first is larger, minus 1/2.
     """
     from scipy.special import bdtr
 
@@ -152,7 +153,7 @@ def sign_test(one: ArrayLike, other: ArrayLike) -> Comparison:
 
 
 def trend(x: ArrayLike, y: ArrayLike) -> Comparison:
-    """The slope of y over x by least squares, with the error that the residuals give; as `scipy.stats.linregress`."""
+    """Fit the slope of y over x by least squares, with its error from the residuals, as `scipy.stats.linregress`."""
     across, up = np.asarray(x, dtype=float), np.asarray(y, dtype=float)
     if len(across) < 3 or not np.isfinite(up).all() or np.ptp(across) == 0:
         return NOTHING
@@ -161,12 +162,12 @@ def trend(x: ArrayLike, y: ArrayLike) -> Comparison:
     slope = float(centred @ up) / spread
     left = up - up.mean() - slope * centred
     error = math.sqrt(float(left @ left) / (len(across) - 2) / spread)
-    # What is left by rounding alone is no error.
+    # A residual that rounding alone explains is no measure of the error.
     return _student(slope, error, len(across) - 2) if error > 1e-12 * abs(slope) else NOTHING
 
 
 def trend_of_known(x: ArrayLike, y: ArrayLike, errors: ArrayLike) -> Comparison:
-    """The slope of y over x by weighted least squares where the standard error of every y is known."""
+    """Fit the slope of y over x by weighted least squares, given the standard error of every y."""
     across, up, error = (np.asarray(values, dtype=float) for values in (x, y, errors))
     if len(across) < 2 or not (np.isfinite(up).all() and (error > 0).all()) or np.ptp(across) == 0:
         return NOTHING
@@ -177,10 +178,10 @@ def trend_of_known(x: ArrayLike, y: ArrayLike, errors: ArrayLike) -> Comparison:
 
 
 def holm(comparisons: Sequence[Comparison], rate: float = FALSE_ALARMS) -> list[Verdict]:
-    """Verdicts of comparisons that stand together: none is false in all but `rate` of cases (Holm 1979).
+    """Decide comparisons jointly, so that the probability of any false alarm is at most `rate` (Holm 1979).
 
-    The least p is held against rate/m, the next against rate/(m − 1), and so on; from the first that is larger on,
-    none speaks. Comparisons that nothing can be told of do not count.
+    The smallest p-value is compared with rate/m, the next with rate/(m − 1), and so on; from the first that exceeds
+    its bound, no difference is significant. Comparisons without a p-value are not counted.
     """
     known = sorted((i for i, one in enumerate(comparisons) if math.isfinite(one.p)), key=lambda i: comparisons[i].p)
     verdicts = [Verdict.NOTHING] * len(comparisons)

@@ -1,4 +1,4 @@
-"""Memory that is used again and again."""
+"""Reusable memory for intermediate results."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from torch import Tensor
 
 
 class Workspace:
-    """Room for one layer's work after another's, so that a backward pass asks for it once.
+    """Memory that successive layers share, so that a backward pass allocates it once.
 
-    Large blocks that come and go are what a CPU's allocator gives back to the system, and getting them anew costs
-    more than filling them. The allocators of other devices keep what they have: there every request is its own.
+    The CPU's allocator returns large blocks to the system, and allocating them anew costs more than filling them. The
+    allocators of other devices cache memory, so every request is served separately there.
     """
 
     def __init__(self) -> None:
@@ -20,11 +20,11 @@ class Workspace:
         self._weights: dict[tuple[int, torch.dtype, torch.device], tuple[Tensor, Tensor]] = {}
 
     def take(self, like: Tensor, *shapes: tuple[int, ...]) -> list[Tensor]:
-        """Uninitialized tensors, good until others are taken.
+        """Return uninitialized tensors, valid until the next call.
 
         Args:
-            like: What gives dtype and device.
-            shapes: Theirs.
+            like: A tensor of the dtype and device of the results.
+            shapes: The shapes of the results.
         """
         if like.device.type != "cpu":
             return [like.new_empty(shape) for shape in shapes]
@@ -36,11 +36,11 @@ class Workspace:
         return [part.view(shape) for part, shape in zip(parts, shapes, strict=True)]
 
     def weights(self, others: Tensor, dtype: torch.dtype) -> Tensor:
-        """Ones above others, shape (1, 2, n), good until asked for again.
+        """Return a row of ones above a row of given weights, shape (1, 2, n), valid until the next call.
 
         Args:
-            others: Shape (n,).
-            dtype: Of the result.
+            others: The weights, shape (n,).
+            dtype: The dtype of the result.
         """
         key = others.shape[0], dtype, others.device
         if key not in self._weights:
