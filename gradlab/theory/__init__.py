@@ -1,4 +1,4 @@
-"""Closed forms and recursions of the papers: tensors in, numbers out. `gradlab.stats` exports every name as well."""
+"""Closed forms and recursions from the papers. `gradlab.stats` exports every name as well."""
 
 from gradlab.theory.arc_cosine import (
     feedforward_gradient_correlation,

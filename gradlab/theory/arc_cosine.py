@@ -1,4 +1,4 @@
-"""Arc-cosine kernels and what depth makes of them: networks of infinite width."""
+"""Arc-cosine kernels and their iteration over depth, for networks of infinite width."""
 
 from __future__ import annotations
 
@@ -9,35 +9,38 @@ from torch import Tensor
 
 
 def kappa0(rho: Tensor) -> Tensor:
-    """1 − θ/π, θ = arccos ρ: twice the chance that a ReLU is active at both inputs (Cho and Saul 2009, n = 0)."""
+    """Compute 1 − θ/π, θ = arccos ρ: twice the probability that a ReLU is active at both inputs.
+
+    This is the arc-cosine kernel of order n = 0 of Cho and Saul 2009.
+    """
     return 1 - torch.arccos(rho.double().clamp(-1, 1)) / math.pi
 
 
 def kappa1(rho: Tensor) -> Tensor:
-    """(sin θ + (π − θ) cos θ)/π: correlation after a ReLU, not centred (Cho and Saul 2009, Eq. 6, n = 1)."""
+    """Compute (sin θ + (π − θ) cos θ)/π, the uncentred correlation after a ReLU (Cho and Saul 2009, Eq. 6, n = 1)."""
     rho = rho.double().clamp(-1, 1)
     return (1 - rho.square()).sqrt() / math.pi + rho * kappa0(rho)
 
 
 def kappa0_slope(rho: Tensor) -> Tensor:
-    """dκ₀/dρ = 1/(π √(1 − ρ²)): infinite at ±1; dκ₁/dρ is κ₀."""
+    """Compute dκ₀/dρ = 1/(π √(1 − ρ²)), which is infinite at ±1; dκ₁/dρ is κ₀."""
     return 1 / (math.pi * (1 - rho.double().square()).sqrt())
 
 
 def feedforward_gradient_correlation(rho: Tensor, depth: int, dimension: float = math.inf) -> Tensor:
-    """Correlation of input gradients at two inputs of a ReLU net of infinite width, without normalization.
+    """Compute the correlation of input gradients at two inputs of an infinitely wide ReLU net without normalization.
 
-    With k the kernel, κ₁ iterated `depth` times, R = [d·k′ + ρ(k − ρk′) − ρ(1 − ρ²)k″]/d is the mean inner
-    product of the gradients over their mean square; for d → ∞ it is k′ = Π κ₀(κ₁ˡ(ρ)). It holds for He
-    initialization without biases; at width N the error is of order depth/N.
+    With the kernel k, κ₁ iterated `depth` times, R = [d·k′ + ρ(k − ρk′) − ρ(1 − ρ²)k″]/d is the mean inner product
+    of the gradients divided by their mean square; for d → ∞ it is k′ = Π κ₀(κ₁ˡ(ρ)). It holds for He initialization
+    without biases; at width N the error is of order depth/N.
 
     Args:
-        rho: Cosine of the angle between the inputs, any shape, inside (−1, 1).
-        depth: ReLU layers.
-        dimension: d of the inputs.
+        rho: The cosine of the angle between the inputs, inside (−1, 1), of any shape.
+        depth: The number of ReLU layers.
+        dimension: The dimension d of the inputs.
 
     Returns:
-        Of rho's shape, float64.
+        A float64 tensor of rho's shape.
     """
     k, slope, bend = kernel_derivatives(rho, depth)
     rho = rho.double()
@@ -46,7 +49,7 @@ def feedforward_gradient_correlation(rho: Tensor, depth: int, dimension: float =
 
 
 def kernel_derivatives(rho: Tensor, depth: int) -> tuple[Tensor, Tensor, Tensor]:
-    """κ₁ iterated `depth` times, with its first and second derivative with respect to ρ."""
+    """Iterate κ₁ `depth` times and return it with its first and second derivatives with respect to ρ."""
     k = rho.double()
     slope, bend = torch.ones_like(k), torch.zeros_like(k)
     for _ in range(depth):
@@ -56,10 +59,10 @@ def kernel_derivatives(rho: Tensor, depth: int) -> tuple[Tensor, Tensor, Tensor]
 
 
 def residual_correlation(rho: Tensor, depth: int, beta: float = 1.0) -> tuple[Tensor, Tensor]:
-    """Correlation of states, and of input gradients, in a residual net of infinite width without normalization.
+    """Compute the correlations of states and of input gradients in an infinitely wide residual net, not normalized.
 
-    x ← x + βW relu(x), W ~ N(0, 2/N): k ← (k + β²κ₁(k))/(1 + β²). The gradients' correlation is the derivative
-    dk/dρ, the limit of many input dimensions.
+    Blocks x ← x + βW relu(x) with W ~ N(0, 2/N) give k ← (k + β²κ₁(k))/(1 + β²). The correlation of the gradients is
+    the derivative dk/dρ, in the limit of many input dimensions.
 
     Returns:
         Two float64 tensors of rho's shape.

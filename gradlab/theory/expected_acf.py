@@ -1,6 +1,6 @@
 """Expected autocorrelation of Gaussian signals from their covariance, and of white and brown noise.
 
-Balduzzi et al. 2017, Fig. 1 and 2: gradients of shallow nets look like brown noise, of deep nets like white.
+In Balduzzi et al. 2017, Fig. 1 and 2, gradients of shallow nets look like brown noise, those of deep nets like white.
 """
 
 from __future__ import annotations
@@ -12,26 +12,27 @@ import torch
 from torch import Tensor
 
 _LOG_TIMES = (-45.0, 90.0)
-"""Limits of the integral: what lies beyond is below a last digit of float64."""
+"""Limits of the integral; the remainder is below the precision of float64."""
 
 
 def expected_autocorrelation(covariance: Tensor, lags: int) -> Tensor:
-    """E[r_k] of a Gaussian signal of mean 0, the expectation of the ratio and not a ratio of expectations.
+    """Compute E[r_k] of a Gaussian signal of mean 0: the expectation of the ratio, not a ratio of expectations.
 
     For z of independent standard normal entries and D = Σ λ_i z_i², E[z_i²/D] is the integral over t > 0 of
     (1 + 2tλ_i)⁻¹ Π_j (1 + 2tλ_j)^(−1/2) (Sawa 1972, "Finite-sample properties of the k-class estimators",
-    Lemma 1). With the eigenvectors q_i of the centred covariance, E[r_k] = Σ_i E[z_i²/D] λ_i q_iᵀ S_k q_i, S_k
-    the shift by k. The integral is taken over log t, where the integrand falls off exponentially on both sides.
+    Lemma 1). With the eigenvectors q_i of the centred covariance, E[r_k] = Σ_i E[z_i²/D] λ_i q_iᵀ S_k q_i, where S_k
+    shifts by k. The integral is taken over log t, where the integrand decays exponentially on both sides.
 
     Args:
-        covariance: (M, M), positive semidefinite; a constant signal, whose centred covariance is 0, gives 1.
+        covariance: A positive semidefinite matrix of shape (M, M). For a constant signal, whose centred covariance is
+            0, the result is 1.
         lags: The largest lag, below M.
 
     Returns:
-        (lags + 1,), float64; 1 at lag 0.
+        A float64 tensor of shape (lags + 1,), which is 1 at lag 0.
 
     Raises:
-        ValueError: When the lags do not fit into the signal.
+        ValueError: If the largest lag is not between 0 and M − 1.
     """
     points = covariance.shape[-1]
     if not 0 <= lags < points:
@@ -48,10 +49,10 @@ def expected_autocorrelation(covariance: Tensor, lags: int) -> Tensor:
 
 
 def white_noise_acf(points: int, lags: int) -> Tensor:
-    """E[r_k] of white noise, exact for any exchangeable signal: −(M − k)/(M(M − 1)).
+    """Compute E[r_k] = −(M − k)/(M(M − 1)) of white noise, which is exact for any exchangeable signal.
 
     Returns:
-        (lags + 1,), float64; 1 at lag 0.
+        A float64 tensor of shape (lags + 1,), which is 1 at lag 0.
     """
     lag = torch.arange(lags + 1, dtype=torch.float64)
     acf = -(points - lag) / (points * (points - 1))
@@ -60,29 +61,29 @@ def white_noise_acf(points: int, lags: int) -> Tensor:
 
 
 def brown_noise_pooled_acf(points: int, lags: int) -> Tensor:
-    """Pooled autocorrelation of Brownian motion for many points: 1 − 5κ + 6κ² − 2κ³ with κ = k/M.
+    """Compute the pooled autocorrelation of Brownian motion for many points: 1 − 5κ + 6κ² − 2κ³ with κ = k/M.
 
-    The ratio of expectations of numerator and denominator, in the limit of continuous time.
+    It is the ratio of the expectations of numerator and denominator, in the limit of continuous time.
 
     Returns:
-        (lags + 1,), float64.
+        A float64 tensor of shape (lags + 1,).
     """
     ratio = torch.arange(lags + 1, dtype=torch.float64) / points
     return 1 - 5 * ratio + 6 * ratio**2 - 2 * ratio**3
 
 
 def brown_noise_acf(points: int, lags: int) -> Tensor:
-    """E[r_k] of Brownian motion, by quadrature: 0.9715 at lag 1 for 256 points.
+    """Compute E[r_k] of Brownian motion by quadrature; it is 0.9715 at lag 1 for 256 points.
 
     Returns:
-        (lags + 1,), float64.
+        A float64 tensor of shape (lags + 1,).
     """
     time = torch.arange(1, points + 1, dtype=torch.float64)
     return expected_autocorrelation(torch.minimum(time[:, None], time[None, :]), lags)
 
 
 def _mean_shares(values: Tensor) -> Tensor:
-    """E[λ_i z_i²/D] for each eigenvalue; their sum is 1."""
+    """Compute E[λ_i z_i²/D] for each eigenvalue; the values sum to 1."""
     from scipy.integrate import quad_vec
 
     def integrand(log_time: float) -> Any:

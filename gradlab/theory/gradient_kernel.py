@@ -1,4 +1,4 @@
-"""Covariance of the input gradient of infinitely wide nets along a line of inputs."""
+"""Covariance of the input gradients of infinitely wide nets along a line of inputs."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from gradlab.theory.arc_cosine import kappa0, kappa0_slope, kappa1
 def feedforward_gradient_kernel(
     x: Tensor, depth: int, norm: Literal["none", "center"] = "none", bias: bool = True
 ) -> Tensor:
-    """E[g(x_i) g(x_j)] of a ReLU net with scalar inputs, at infinite width, up to a constant factor.
+    """Compute E[g(x_i) g(x_j)] of an infinitely wide ReLU net with scalar inputs, up to a constant factor.
 
-    The pre-activations z and their derivatives t along the line are jointly Gaussian in every layer. Their
-    covariances pass through a ReLU by differentiating k̂ = √(ac) κ₁(b/√(ac)) along the two inputs. `center`
-    subtracts the mean over the line from z alone, since its derivative is frozen; not before the first ReLU,
-    nor before the last. It is exact for N → ∞; at width N the error is of order depth/N. Batch normalization
-    has no such limit on a line: the std of a neuron over its inputs does not average out.
+    The pre-activations z and their derivatives t along the line are jointly Gaussian in every layer. Their covariances
+    after a ReLU follow by differentiating k̂ = √(ac) κ₁(b/√(ac)) with respect to the two inputs. The normalization
+    `center` subtracts the mean over the line from z alone, since the mean is frozen in the backward pass; it is absent
+    before the first and the last ReLU. The result is exact for N → ∞; at width N the error is of order depth/N. Batch
+    normalization has no such limit on a line, since the std of a neuron over its inputs does not average out.
 
     Args:
-        x: (M,), the inputs.
-        depth: ReLU layers.
-        norm: `none` or `center`.
-        bias: Whether the first layer has one, of its weights' variance.
+        x: The inputs, shape (M,).
+        depth: The number of ReLU layers.
+        norm: The normalization, `none` or `center`.
+        bias: Whether the first layer has a bias, with the variance of its weights.
 
     Returns:
-        (M, M), float64.
+        A float64 matrix of shape (M, M).
     """
     x = x.double()
     state = x[:, None] * x[None, :] + float(bias)
@@ -44,7 +44,7 @@ def feedforward_gradient_kernel(
 
 
 def _relu(state: Tensor, mixed: Tensor, tangent: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The three covariances after a ReLU and fresh weights of variance 2/N."""
+    """Propagate the three covariances through a ReLU and new weights of variance 2/N."""
     std = state.diagonal().clamp(min=0).sqrt()
     product = (std[:, None] * std[None, :]).clamp(min=torch.finfo(torch.float64).tiny)
     own = mixed.diagonal()
@@ -53,7 +53,7 @@ def _relu(state: Tensor, mixed: Tensor, tangent: Tensor) -> tuple[Tensor, Tensor
     zero, one = kappa0(rho), kappa1(rho)
     rest = one - rho * zero
     ratio = std[None, :] / std[:, None].clamp(min=torch.finfo(torch.float64).tiny)  # (i, j): √(c/a)
-    # Where ρ = ±1 the slope is infinite and what it multiplies is 0: the product is 0.
+    # At ρ = ±1 the slope is infinite but its factor is 0, and the limit of the product is 0.
     slope = kappa0_slope(rho).nan_to_num(posinf=0.0)
     off = mixed - rho * ratio * own[:, None]
     new_mixed = rest * ratio * own[:, None] + zero * mixed

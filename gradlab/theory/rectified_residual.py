@@ -1,4 +1,4 @@
-"""Gradients along the residual net of He et al. 2015, whose ReLU stands after the addition."""
+"""Gradients in the residual net of He et al. 2015, which applies ReLU after the addition."""
 
 from __future__ import annotations
 
@@ -11,37 +11,37 @@ from torch import Tensor
 from gradlab.theory.gradient_growth import batch_norm_relu_growth
 
 CELLS_PER_STEP = 20
-"""Cells of the grid for one standard deviation of a branch: the moments are then good to some 1e-3."""
+"""Cells of the grid per standard deviation of a branch, which gives the moments to about 1e-3."""
 
 
 def rectified_residual_gradient_moments(blocks: int, coverages: Sequence[float] = (1.0,), beta: float = 1.0) -> Tensor:
-    """Second moments of the gradient at the branches' outputs, x_l = relu(x_{l−1} + β·y_l), at initialization.
+    """Compute second moments of the gradient at the branches' outputs at initialization, x_l = relu(x_{l−1} + β·y_l).
 
-    The recursion of variances of De and Smith 2020 (arXiv:2002.10444) for the original ReLU after the addition,
-    which they leave out. Over the batch y_l = BN(W₂ relu(BN(W₁ x_{l−1}))) is standard normal and, the weights being
-    independent, x_l is a random walk reflected at 0. Its distribution over x follows on a grid, and v_l is its
-    variance. Of the gradient, let E_l(x) be the mean square at the units whose x_l is x. A reflected unit passes none
-    of it, and the branch gives back the same to all units:
+    This extends the recursion of variances of De and Smith 2020 (arXiv:2002.10444) to the original ReLU after the
+    addition, which they omit. Over the batch, y_l = BN(W₂ relu(BN(W₁ x_{l−1}))) is standard normal, and as the weights
+    are independent, x_l is a random walk reflected at 0. Its distribution is computed on a grid, and v_l is its
+    variance. Let E_l(x) be the mean square of the gradient at the units whose x_l is x. A reflected unit passes no
+    gradient, and the branch returns the same amount to all units:
 
         A_l(x) = E[1{x + βy > 0}·E_l(x + βy)],    G_l = E[A_l(x_{l−1})]
         E_{l−1}(x) = A_l(x) + G_l·β²·π/(π − 1)/v_{l−1}
 
-    since the branch's two normalizations divide by 2v_{l−1} and 1 − 1/π. G_l is the second moment at the
-    output of branch l, to which that of the gradient of its weights is proportional: with the factor 1/2 for W₂ and
+    since the branch's two normalizations divide by 2v_{l−1} and 1 − 1/π. G_l is the second moment at the output of
+    branch l. The second moment of the gradient of its weights is proportional to it, with the factor 1/2 for W₂ and
     π/(π − 1)/2 for W₁. It grows as a power of depth, nearly L^2.7 for long stages. Zero padding enters by ρ as in
-    `batch_norm_relu_growth`: π/(π − ρ), and E[x²] − ρE[x]² for v.
+    `batch_norm_relu_growth`: the growth is π/(π − ρ), and v is E[x²] − ρE[x]².
 
-    Where a new stage begins, half as many units join at x = 0, and a quarter of the positions keep their shortcut
-    (option A); the branch gives each input half as much.
+    At the start of a new stage the number of units doubles, the new ones starting at x = 0, and a quarter of the
+    positions keep their shortcut (option A); the branch returns half as much to each input.
 
     Args:
-        blocks: Blocks a stage.
-        coverages: ρ of every stage, as many as there are stages; each has twice the channels and half the map size
-            of the one before.
-        beta: Weight of the residual branches.
+        blocks: The number of blocks per stage.
+        coverages: The coverage ρ of each stage. Each stage has twice the channels and half the map size of the
+            previous one.
+        beta: The weight of the residual branches.
 
     Returns:
-        (stages·blocks,), float64: G relative to that of the last block.
+        The moments G relative to that of the last block, float64 of shape (stages·blocks,).
     """
     total = len(coverages) * blocks
     width = min(beta, 1.0) / CELLS_PER_STEP
@@ -50,7 +50,7 @@ def rectified_residual_gradient_moments(blocks: int, coverages: Sequence[float] 
     _, step = _grid(cells, width, beta)
     atom = torch.zeros_like(places)
     atom[0] = 1.0
-    # A share of the units and their distribution; units that joined together stay alike.
+    # Each entry is a fraction of the units and their distribution; units that start together remain identical.
     units = [(1.0, stem[0])]
     inputs, variances = [], []
     for block in range(total):
@@ -77,7 +77,7 @@ def _begins_stage(block: int, blocks: int) -> bool:
 
 
 def _grid(cells: int, width: float, scale: float) -> tuple[Tensor, Tensor]:
-    """Places of the cells, the first for 0 itself, and the chance to go from each to each by one reflected step."""
+    """Return the cells' positions, the first for 0 itself, and the transition matrix of one reflected step."""
     edges = torch.arange(cells + 1, dtype=torch.float64) * width
     places = torch.cat([edges[:1], edges[1:] - width / 2])
     below = torch.special.ndtr((edges[None, :] - places[:, None]) / scale)
