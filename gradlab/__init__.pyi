@@ -1,6 +1,6 @@
 from . import callbacks, models, plots, stats
 from .checkpoints import read_checkpoint, save_checkpoint
-from .data import batches
+from .data.batching import batches
 from .errors import GradlabError, UsageError
 from .experiments import degradation, dynamics, gradients, input_gradients, responses, shatter, shattering, train
 from .models import batch_statistics

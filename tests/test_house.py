@@ -26,17 +26,14 @@ BELOW = {
     "models": {"errors"},
     "results": {"errors", "stats", "plots", "theory"},
     "normalization": {"errors", "assets"},
-    "array_files": {"errors"},
-    "image_files": {"errors"},
-    "datasets": {"errors", "assets", "array_files", "image_files"},
-    "data": {"errors", "datasets", "normalization"},
+    "data": {"errors", "assets", "normalization"},
     "checkpoints": {"errors", "models", "results"},
     "hub": {"errors", "checkpoints"},
     "networks": {"errors", "models", "normalization", "checkpoints", "hub", "zoo"},
     "probes": {"errors", "models", "results", "stats", "theory"},
     "callbacks": {"errors", "probes", "results"},
 }
-BELOW["training"] = {"errors", "models", "results", "normalization", "datasets", "checkpoints", "probes"}
+BELOW["training"] = {"errors", "models", "results", "normalization", "data", "checkpoints", "probes"}
 BELOW["experiments"] = {*BELOW}
 BELOW["reporting"] = {"errors", "results"}
 BELOW["gallery"] = {*BELOW}

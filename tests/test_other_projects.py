@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 import gradlab as gl
-from gradlab.datasets import data_folder
+from gradlab.data.images import data_folder
 
 FILES = {
     "resnet20": ("resnet20-12fca82f.th", 8.27, 0.372661),

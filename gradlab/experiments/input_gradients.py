@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from gradlab.data import Batches, batches
+from gradlab.data.batching import Batches, batches
 from gradlab.errors import GradlabError, UsageError
 from gradlab.experiments.device import device_name, pick_device
 from gradlab.experiments.responses import near_chance, right_answers, runner

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gradlab.data import Batches, batches
+from gradlab.data.batching import Batches, batches
 from gradlab.errors import UsageError
 from gradlab.experiments.device import device_name, pick_device
 from gradlab.experiments.subject import (

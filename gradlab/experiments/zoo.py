@@ -12,7 +12,7 @@ import pandas as pd
 import torch
 
 from gradlab.checkpoints import encode_checkpoint, file_digest
-from gradlab.data import batches
+from gradlab.data.batching import batches
 from gradlab.errors import GradlabError, UsageError
 from gradlab.experiments.device import pick_device
 from gradlab.experiments.subject import Progress

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from gradlab.datasets import ArrayImages, load_dataset
+from gradlab.data.datasets import load_dataset
+from gradlab.data.images import ArrayImages
 from gradlab.errors import UsageError
 from gradlab.normalization import Normalization
 from gradlab.training.augmentation import EpochPlan, crop_and_flip

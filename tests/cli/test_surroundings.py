@@ -120,7 +120,7 @@ def test_what_another_host_is_writing_is_left_alone(tmp_path: Path) -> None:
 def test_sources_open_files_as_utf8_by_name() -> None:
     root = Path(__file__).parents[2]
     missing = []
-    for part in ("gradlab/checkpoints", "gradlab/training", "cli", "gradlab/datasets.py", "gradlab/results/files.py"):
+    for part in ("gradlab/checkpoints", "gradlab/training", "cli", "gradlab/data", "gradlab/results/files.py"):
         place = root / part
         for path in [place] if place.is_file() else place.rglob("*.py"):
             for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):

@@ -15,7 +15,7 @@ from fuzz import strategies as drawn
 from fuzz.checkpoint_files import pickled
 from fuzz.limits import said
 from gradlab.checkpoints import read_checkpoint, split_key
-from gradlab.datasets import load_dataset
+from gradlab.data.datasets import load_dataset
 from gradlab.errors import GradlabError
 from gradlab.networks import which_network
 from gradlab.normalization import Normalization, split_specs

@@ -10,7 +10,7 @@ from PIL import Image
 import gradlab as gl
 from fuzz.data_files import DATA, images
 from fuzz.limits import refusal
-from gradlab.datasets import load_dataset
+from gradlab.data.datasets import load_dataset
 
 
 @pytest.mark.parametrize("name", DATA)

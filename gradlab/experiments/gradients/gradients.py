@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 from torch import nn
 
-from gradlab.data import Batches, batches
+from gradlab.data.batching import Batches, batches
 from gradlab.errors import UsageError
 from gradlab.experiments.device import device_name, pick_device
 from gradlab.experiments.gradients.float32 import float32_notes, measure_soundly

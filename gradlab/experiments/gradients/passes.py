@@ -11,7 +11,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from gradlab.data import Batches
+from gradlab.data.batching import Batches
 from gradlab.errors import GradlabError, UsageError
 from gradlab.experiments.subject import BatchNormMode, copy_of, forward
 from gradlab.models import batch_statistics

@@ -1,4 +1,4 @@
-"""Images by name, read a slice at a time: bundled, in files, downloaded, or noise."""
+"""Data sets of images, read a slice at a time: bundled, in files, downloaded, or noise."""
 
 from __future__ import annotations
 
@@ -9,28 +9,17 @@ import sys
 from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
 from platformdirs import user_cache_dir
 from torch import Tensor
 
-from gradlab.array_files import read_images
+from gradlab.data.array_files import read_images
+from gradlab.data.datasets import Asked, Items
+from gradlab.data.image_files import image_paths, read_image
 from gradlab.errors import GradlabError, UsageError
-from gradlab.image_files import image_paths, read_image
-
-NAMES = (
-    "cifar10-sample",
-    "cifar10",
-    "cifar10-train",
-    "cifar100",
-    "cifar100-train",
-    "imagefolder:PATH",
-    "PATH.npz",
-    "noise",
-)
-
 
 MOST_SEED = 2**40
 """Seeds of noise are below this."""
@@ -39,27 +28,6 @@ MOST_SEED = 2**40
 def data_folder() -> Path:
     """Where data sets lie: `$GRADLAB_DATA`, by default the user cache directory."""
     return Path(os.environ.get("GRADLAB_DATA") or user_cache_dir("gradlab"))
-
-
-class Dataset(Protocol):
-    """Images that can be read a slice at a time.
-
-    Attributes:
-        name: As asked for.
-        classes: Number of classes; None without labels.
-        normalized: Whether the images already are network inputs, as noise is.
-        default_normalization: The spec to use where the weights say nothing.
-    """
-
-    name: str
-    classes: int | None
-    normalized: bool
-    default_normalization: str
-
-    def __len__(self) -> int: ...
-
-    def read(self, start: int, stop: int, size: tuple[int, ...]) -> tuple[Tensor, Tensor | None]:
-        """Images (B, C, H, W), uint8 or floating point, and labels (B,) or None."""
 
 
 @dataclass
@@ -72,6 +40,7 @@ class ArrayImages:
     classes: int | None
     default_normalization: str = "cifar10"
     normalized: bool = False
+    items: Items = "images"
 
     def __len__(self) -> int:
         return len(self.pixels)
@@ -90,6 +59,7 @@ class NoiseImages:
     classes: int | None = None
     normalized: bool = True
     default_normalization: str = "none"
+    items: Items = "images"
 
     def __post_init__(self) -> None:
         # The generator's seed is a number of 64 bits, and each image has its own.
@@ -118,6 +88,7 @@ class FolderImages:
     classes: int | None
     normalized: bool = False
     default_normalization: str = "imagenet"
+    items: Items = "images"
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -136,44 +107,24 @@ class FolderImages:
         return torch.stack(pixels), labels
 
 
-def load_dataset(data: str, seed: int = 0) -> Dataset:
-    """Find a data set by name; see `batches` for the names and the errors."""
-    if data == "noise":
-        return NoiseImages(seed)
-    if data == "cifar10-sample":
-        return _sample()
-    if data in ("cifar10", "cifar10-train", "cifar100", "cifar100-train"):
-        return _cifar(data)
-    if data.startswith("imagefolder:"):
-        return _image_folder(data, _path(data.removeprefix("imagefolder:")))
-    if data.removesuffix(":train").endswith(".npz"):
-        path = _path(data.removesuffix(":train"))
-        return _npz(data, path, "train" if data.endswith(":train") else "test")
-    raise UsageError(f"unknown data {data!r}: give {', '.join(NAMES[:-1])} or {NAMES[-1]}")
-
-
-def _path(text: str) -> Path:
-    """A path as a user gives it; that of an unknown user's home stays as it is, and is not there."""
-    return Path(os.path.expanduser(text))
-
-
-def _sample() -> ArrayImages:
+def load_sample(asked: Asked) -> ArrayImages:
+    """Load the bundled images: 100 test images of each class of CIFAR-10."""
     from PIL import Image
 
     folder = files("gradlab.assets")
     with (folder / "cifar10-sample.png").open("rb") as file, Image.open(file) as sprite:
         pixels = torch.from_numpy(np.array(sprite).reshape(-1, 32, 32, 3))
     labels = json.loads((folder / "cifar10-sample.json").read_text(encoding="utf-8"))["labels"]
-    return ArrayImages("cifar10-sample", _channels_first(pixels), torch.tensor(labels), 10)
+    return ArrayImages(asked.name, _channels_first(pixels), torch.tensor(labels), 10)
 
 
-def _cifar(data: str) -> ArrayImages:
-    """`$GRADLAB_DATA/cifar10.npz`, else torchvision's copy, else a download through torchvision."""
-    name, train = data.removesuffix("-train"), data.endswith("-train")
+def load_cifar(asked: Asked) -> ArrayImages:
+    """Load CIFAR from `$GRADLAB_DATA/NAME.npz`, else torchvision's copy, else a download through torchvision."""
+    name, train = asked.name.removesuffix("-train"), asked.name.endswith("-train")
     folder = data_folder()
     array_file = folder / f"{name}.npz"
     if array_file.exists():
-        found = _npz(data, array_file, "train" if train else "test")
+        found = _arrays(asked.name, array_file, "train" if train else "test")
         return replace(found, default_normalization=name, classes=10 if name == "cifar10" else 100)
     from torchvision import datasets
 
@@ -192,19 +143,24 @@ def _cifar(data: str) -> ArrayImages:
             "to where it is"
         ) from None
     pixels = _channels_first(torch.from_numpy(copy.data))
-    return ArrayImages(data, pixels, torch.tensor(copy.targets), len(copy.classes), name)
+    return ArrayImages(asked.name, pixels, torch.tensor(copy.targets), len(copy.classes), name)
 
 
-def _npz(name: str, path: Path, part: str) -> ArrayImages:
-    x, y = read_images(path, part)
-    pixels = torch.from_numpy(x)
-    pixels = _channels_first(pixels) if x.shape[3] in (1, 3) else pixels.contiguous()
-    return ArrayImages(name, pixels, None if y is None else torch.from_numpy(y), None)
+def load_noise(asked: Asked) -> NoiseImages:
+    """Draw noise from a seed."""
+    return NoiseImages(asked.seed)
 
 
-def _image_folder(name: str, folder: Path) -> FolderImages:
+def load_arrays(asked: Asked) -> ArrayImages:
+    """Load the test images of an `.npz` file, or with `:train` its training images."""
+    return _arrays(asked.name, asked.path, "train" if asked.name.endswith(":train") else "test")
+
+
+def load_folder(asked: Asked) -> FolderImages:
+    """Find the image files of a folder, labelled by its subfolders where all of them lie in one."""
     from torchvision.datasets.folder import IMG_EXTENSIONS
 
+    name, folder = asked.name, asked.path
     if name == "imagefolder:" or not os.path.isdir(folder):
         raise UsageError(
             f"{name}: {folder} is not a folder of images" if name != "imagefolder:" else f"{name} names no folder"
@@ -218,6 +174,13 @@ def _image_folder(name: str, folder: Path) -> FolderImages:
     numbers = {class_name: number for number, class_name in enumerate(class_names)}
     labels = [numbers[p.relative_to(folder).parts[0]] for p in paths]
     return FolderImages(name, paths, labels, len(class_names))
+
+
+def _arrays(name: str, path: Path, part: str) -> ArrayImages:
+    x, y = read_images(path, part)
+    pixels = torch.from_numpy(x)
+    pixels = _channels_first(pixels) if x.shape[3] in (1, 3) else pixels.contiguous()
+    return ArrayImages(name, pixels, None if y is None else torch.from_numpy(y), None)
 
 
 def _channels_first(pixels: Tensor) -> Tensor:

@@ -8,23 +8,24 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from gradlab.datasets import Dataset, load_dataset
+from gradlab.data.datasets import Dataset, load_dataset
 from gradlab.errors import UsageError
 from gradlab.normalization import Normalization
 
 
 @dataclass(frozen=True)
 class Batches:
-    """An iterable of (images, labels); labels are None where the data has none.
+    """An iterable of (images, labels), or of sequences of tokens; labels are None where the data has none.
 
     Attributes:
         dataset: Where the images come from.
-        batch_size: Images a batch; the last may have fewer.
-        count: Images in all.
-        normalization: Applied to every batch; None for data that needs none.
+        batch_size: The number of images in a batch; the last batch may have fewer.
+        count: The number of images in all.
+        normalization: What is applied to every batch; None for data that needs none.
         device: Where the batches go.
-        input_shape: Shape of one image, for data that has no size of its own.
-        dtype: Of the images and of the arithmetic of their normalization; None is float32 for images stored as bytes.
+        input_shape: The shape of one input, for data that has no size of its own.
+        dtype: The dtype of the images and of the arithmetic of their normalization; None is float32 for images
+            stored as bytes. Tokens keep their own.
     """
 
     dataset: Dataset
@@ -45,7 +46,7 @@ class Batches:
             images = images.to(self.device, non_blocking=True)
             if self.normalization is not None:
                 images = self.normalization(images, self.dtype)
-            elif self.dtype is not None:
+            elif self.dtype is not None and images.is_floating_point():
                 images = images.to(self.dtype)
             yield images, None if labels is None else labels.to(self.device, non_blocking=True)
 
@@ -65,12 +66,12 @@ def batches(
     Args:
         data: `cifar10-sample` (bundled), `cifar10`, `cifar10-train`, `cifar100`, `imagefolder:PATH`,
             `PATH.npz` (`PATH.npz:train` for its training part) or `noise`.
-        batch_size: Images a batch.
-        model: Its `normalization` and `input_shape`, which `gl.build` sets, are used, and its device.
+        batch_size: The number of images in a batch.
+        model: The network: its `normalization` and `input_shape`, which `gl.build` sets, are used, and its device.
         device: Where the batches go; by default the model's device, else the CPU.
-        images: Only the first so many.
-        normalize: Overrides the model's normalization (see `Normalization`).
-        seed: Seed of `noise`.
+        images: The number of images to take, the first ones; None takes all.
+        normalize: What overrides the model's normalization (see `Normalization`).
+        seed: The seed of `noise`.
 
     Raises:
         UsageError: For an unknown data set or normalization, or a number of images that cannot be.

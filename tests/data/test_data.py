@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 import gradlab as gl
-from gradlab.datasets import load_dataset
+from gradlab.data.datasets import load_dataset
 from gradlab.errors import GradlabError, UsageError
 from gradlab.normalization import Normalization, split_specs
 
