@@ -103,9 +103,8 @@ def _skeleton_cost(network: NamedNetwork) -> Cost:
     for module in model.modules():
         if isinstance(module, nn.Conv2d | nn.Linear | Attention):
             module.register_forward_hook(add)
-    dtype = torch.long if hasattr(model, "vocabulary") else torch.float32
     with torch.no_grad():
-        model.eval()(torch.empty(0, *model.input_shape, dtype=dtype))  # type: ignore[misc]
+        model.eval()(_empty(model, (0, *model.input_shape)))  # type: ignore[misc]
     return Cost(len(weighted_layers(model)), sum(p.numel() for p in model.parameters()), multiply_adds)
 
 
@@ -126,6 +125,11 @@ def _flops(model: nn.Module, input_shape: tuple[int, ...]) -> dict[str, int]:
     from torch.utils.flop_counter import FlopCounterMode  # loads what takes a second
 
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        meta_copy(model)(torch.empty(1, *input_shape, device="meta"))
+        meta_copy(model)(_empty(model, (1, *input_shape)).to("meta"))
     counts = {name: sum(operations.values()) for name, operations in counter.get_flop_counts().items()}
     return {"Global": 0, **counts}
+
+
+def _empty(model: nn.Module, shape: tuple[int, ...]) -> Tensor:
+    """Inputs without values: tokens where the model has a vocabulary."""
+    return torch.empty(shape, dtype=torch.long if hasattr(model, "vocabulary") else torch.float32)

@@ -43,7 +43,7 @@ def read_transformer(name: str, depth: int, values: dict[str, Any], *, form: For
     heads = values.get("heads") or _heads(given["width"])
     _check(name, given, heads, style, form)
     defaults = {**known, "heads": _heads(given["width"]), "norm": _norm(style.scale)}
-    said = tuple((field, value) for field, value in values.items() if value != defaults.get(field))
+    said = tuple(sorted((field, value) for field, value in values.items() if value != defaults.get(field)))
     return TransformerArchitecture(
         family, form, style, heads=heads, untied=bool(values.get("untied")), values=said, **given
     )
