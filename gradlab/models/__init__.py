@@ -1,4 +1,4 @@
-"""Networks of the papers, built from small blocks, and their names."""
+"""The papers' networks, built from small blocks, and the grammar of their names."""
 
 from gradlab.models.batch_norm import batch_statistics, fold_batch_norm, is_foldable
 from gradlab.models.cost import Cost, cost, is_projection, multiply_adds_by_part, named_cost, weighted_layers

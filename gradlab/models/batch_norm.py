@@ -1,4 +1,4 @@
-"""Batch normalization in the two ways it can be measured, and folded away where only its value counts."""
+"""Batch normalization by batch statistics, and folded into convolutions where only its output matters."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,10 +14,10 @@ from gradlab.models.imagenet import ImageNetNet
 
 @contextmanager
 def batch_statistics(model: nn.Module) -> Iterator[None]:
-    """Let batch normalization use the statistics of each batch, the model left in eval mode.
+    """Let batch normalization use the statistics of each batch while the model stays in eval mode.
 
-    Dropout stays off and no buffer changes: the running statistics are set aside and put back, also
-    when the body raises.
+    Dropout stays off and no buffer changes: the running statistics are set aside and restored, even if the body
+    raises.
     """
     aside: list[tuple[_BatchNorm, Tensor | None, Tensor | None]] = []
     for module in model.modules():
@@ -32,18 +32,18 @@ def batch_statistics(model: nn.Module) -> Iterator[None]:
 
 
 def is_foldable(model: nn.Module) -> bool:
-    """Whether `fold_batch_norm` knows a network: ours, of original units, where each bnK follows its convK at once."""
+    """Return whether `fold_batch_norm` supports a network: one of ours whose bnK directly follows its convK."""
     blocks = [module for module in model.modules() if isinstance(module, ResidualBlock)]
     return isinstance(model, CifarNet | ImageNetNet) and all(block.style.unit == "original" for block in blocks)
 
 
 def fold_batch_norm(model: nn.Module) -> nn.Module:
-    """Fold every eval-mode batch normalization of one of our own networks into its convolution.
+    """Fold every eval-mode batch normalization of one of our own networks into its convolution, in place.
 
-    The convolution then gives the response itself, in one pass over memory instead of two. Works in place.
+    The convolution then outputs the response itself, in one pass over memory instead of two.
 
     Args:
-        model: A network that `is_foldable`, in eval mode. In a projection layer 1 follows layer 0.
+        model: A network in eval mode for which `is_foldable` holds. In a projection, layer 1 normalizes layer 0.
     """
     for parent in model.modules():
         for name, child in list(parent.named_children()):

@@ -6,7 +6,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 
 class BatchCentering(_BatchNorm):
-    """Subtracts each neuron's mean over the batch; in eval mode its running mean."""
+    """Subtracts each neuron's mean over the batch, or in eval mode its running mean."""
 
     def __init__(self, features: int) -> None:
         super().__init__(features, affine=False)
@@ -21,7 +21,7 @@ class BatchCentering(_BatchNorm):
 
 
 class BatchRMSNorm(_BatchNorm):
-    """Divides each neuron by its root mean square over the batch, uncentred; in eval mode by its running one."""
+    """Divides each neuron by its root mean square over the batch, uncentred, or in eval mode by the running one."""
 
     def __init__(self, features: int) -> None:
         super().__init__(features, affine=False)

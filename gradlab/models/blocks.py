@@ -19,17 +19,17 @@ from gradlab.models.shortcuts import (
 
 @dataclass(frozen=True)
 class Style:
-    """What the blocks of a network are like, besides their sizes.
+    """The design of a network's blocks, apart from their sizes.
 
     Attributes:
-        option: Shortcut option A, B or C; None makes the same layers of a plain net.
-        beta: β of the residual branches, x + β·F(x). Below 1 the shortcut dominates (Balduzzi et al. 2017,
+        option: The shortcut option A, B or C; None gives the same layers as a plain net.
+        beta: The weight β of the residual branches, x + β·F(x). Below 1 the shortcut dominates (Balduzzi et al. 2017,
             arXiv:1702.08591, §3.2).
-        shortcut_scale: λ of the shortcuts, λ·x + F(x). Below 1 they fade from block to block (He et al. 2016,
-            arXiv:1603.05027, Eq. 6 and Table 1).
-        unit: Where normalization and ReLU stand.
-        gate: How shortcuts are gated, if they are.
-        dropout: The share of the shortcuts' values that is dropped in training.
+        shortcut_scale: The factor λ of the shortcuts, λ·x + F(x). Below 1 the signal decays from block to block (He
+            et al. 2016, arXiv:1603.05027, Eq. 6 and Table 1).
+        unit: The order of normalization and ReLU.
+        gate: The gating of the shortcuts, or None.
+        dropout: The fraction of the shortcuts' values that is dropped in training.
     """
 
     option: ShortcutOption | None = "A"
@@ -41,13 +41,13 @@ class Style:
 
 
 class ResidualBlock(nn.Module):
-    """A row of convolutions with a shortcut around them; without one, the same layers of a plain net.
+    """A sequence of convolutions with a shortcut around it; without a shortcut, the layers of a plain net.
 
     Args:
-        in_channels: Channels of the input.
-        channels: Outputs of the first convolution; the last one has `expansion` times as many.
-        stride: Of the first convolution.
-        style: What the block is like.
+        in_channels: The number of input channels.
+        channels: The output channels of the first convolution; the last one has `expansion` times as many.
+        stride: The stride of the first convolution.
+        style: The design of the block.
     """
 
     expansion = 1
@@ -58,7 +58,7 @@ class ResidualBlock(nn.Module):
         self.make_layers(in_channels, channels, stride)
         out_channels = channels * self.expansion
         if self.style.unit == "preact":
-            # Each normalization is that of its convolution's input.
+            # Each normalization is applied to the input of its convolution.
             self.bn1, self.bn2 = nn.BatchNorm2d(in_channels), nn.BatchNorm2d(channels)
             if self.expansion > 1:
                 self.bn3 = nn.BatchNorm2d(channels)
@@ -73,18 +73,18 @@ class ResidualBlock(nn.Module):
 
     @abstractmethod
     def make_layers(self, in_channels: int, channels: int, stride: int) -> None:
-        """Make the convolutions and normalizations."""
+        """Create the convolutions and normalizations."""
 
     @abstractmethod
     def layers(self) -> Layers:
-        """The convolutions in order, each with its normalization."""
+        """Return the convolutions in order, each with its normalization."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C, H, W) to (B, C', H / stride, W / stride)."""
         return UNITS[self.style.unit](self, x)
 
     def add(self, kept: Tensor, branch: Tensor, x: Tensor) -> Tensor:
-        """The addition: λ·h(x) + β·F(x), of what the shortcut kept and what the branch gives for a block's input x."""
+        """Add the outputs of shortcut and branch for a block's input x: λ·h(x) + β·F(x), gated if there is a gate."""
         if self.style.shortcut_scale != 1:
             kept = self.style.shortcut_scale * kept
         if self.style.gate is not None:
@@ -98,14 +98,14 @@ class BasicBlock(ResidualBlock):
     """Two 3×3 convolutions (Fig. 5, left)."""
 
     def make_layers(self, in_channels: int, channels: int, stride: int) -> None:
-        """Make the convolutions and normalizations."""
+        """Create the convolutions and normalizations."""
         self.conv1 = convolution(in_channels, channels, kernel=3, stride=stride)
         self.bn1 = nn.BatchNorm2d(channels)
         self.conv2 = convolution(channels, channels, kernel=3)
         self.bn2 = nn.BatchNorm2d(channels)
 
     def layers(self) -> Layers:
-        """The convolutions in order, each with its normalization."""
+        """Return the convolutions in order, each with its normalization."""
         return (self.conv1, self.bn1), (self.conv2, self.bn2)
 
 
@@ -115,7 +115,7 @@ class Bottleneck(ResidualBlock):
     expansion = 4
 
     def make_layers(self, in_channels: int, channels: int, stride: int) -> None:
-        """Make the convolutions and normalizations."""
+        """Create the convolutions and normalizations."""
         self.conv1 = convolution(in_channels, channels, kernel=1, stride=stride)
         self.bn1 = nn.BatchNorm2d(channels)
         self.conv2 = convolution(channels, channels, kernel=3)
@@ -124,14 +124,14 @@ class Bottleneck(ResidualBlock):
         self.bn3 = nn.BatchNorm2d(channels * self.expansion)
 
     def layers(self) -> Layers:
-        """The convolutions in order, each with its normalization."""
+        """Return the convolutions in order, each with its normalization."""
         return (self.conv1, self.bn1), (self.conv2, self.bn2), (self.conv3, self.bn3)
 
 
 def stage(
     block: type[ResidualBlock], in_channels: int, channels: int, blocks: int, stride: int, style: Style
 ) -> nn.Sequential:
-    """A row of blocks at one map size; only the first changes the size."""
+    """Build a sequence of blocks at one map size; only the first one changes the size."""
     first = block(in_channels, channels, stride, style)
     rest = (block(channels * block.expansion, channels, 1, style) for _ in range(blocks - 1))
     return nn.Sequential(first, *rest)

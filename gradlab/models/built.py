@@ -1,4 +1,4 @@
-"""Entries of the table of names whose networks are of one class, and what their names say."""
+"""Families whose networks are instances of one class, and networks described by their names."""
 
 from __future__ import annotations
 
@@ -13,22 +13,23 @@ from gradlab.models.grammar import Depths, Option, Value, written
 from gradlab.models.initialization import he_initialize, materialize
 
 Refusals = Mapping[str, str]
-"""What to say of a word that another family takes as an option; {word} stands for it."""
+"""Error messages for options that only other families have; {word} stands for the option."""
 
 
 @dataclass(frozen=True)
 class Family:
-    """An entry of the table.
+    """An entry of the table of families.
 
     Attributes:
-        prefix: What stands before the depth.
-        depths: The rule of depths, in words.
-        read: Makes the architecture from the whole name, the depth and the options' values; raises `UsageError`.
-        options: In the order in which a name has them.
+        prefix: The part of a name before the depth.
+        depths: The rule for depths, in words.
+        read: A function that makes the architecture from the whole name, the depth and the values of the options,
+            and raises `UsageError` if they are inconsistent.
+        options: The options, in the order in which a name gives them.
         listed: The papers' own networks, which `gradlab models` lists.
-        variants: One name a variant, which it lists too.
-        refusals: What to say of words that are no options here.
-        ordered: Whether options have to stand in their order.
+        variants: One name per variant, which `gradlab models` lists as well.
+        refusals: Error messages for options that this family does not have.
+        ordered: Whether options must be given in order.
     """
 
     prefix: str
@@ -42,21 +43,21 @@ class Family:
 
     @property
     def grammar(self) -> str:
-        """The names of the family in one line."""
+        """The grammar of the family's names in one line."""
         return f"{self.prefix}DEPTH{''.join(map(str, self.options))} (DEPTH {self.depths})"
 
 
 @dataclass(frozen=True)
 class BuiltNetwork:
-    """A network whose name sets the arguments of one class.
+    """A network whose name determines the arguments of one class.
 
     Attributes:
-        family: Its prefix.
-        depth: Layers as its paper counts them.
+        family: The prefix of its family.
+        depth: The number of layers as its paper counts them.
         options: The options of its family.
-        values: What its name says, by argument.
-        net: The class; takes the depth, `classes`, and the options' values by name.
-        facts: What its description says besides name, family, depth and options.
+        values: The values of the options given in its name, by argument.
+        net: The class, which takes the depth, `classes`, and the values of the options by name.
+        facts: The fields of its description other than name, family, depth and options.
     """
 
     family: str
@@ -67,38 +68,38 @@ class BuiltNetwork:
     facts: tuple[tuple[str, Any], ...]
 
     imagenet = False
-    """Whether a checkpoint can be in torchvision's layout of the same network, with other strides."""
+    """Whether a checkpoint may belong to torchvision's form of the network, which has other strides."""
 
     @property
     def name(self) -> str:
-        """The canonical name, without what is the default."""
+        """The canonical name, which omits default values."""
         return f"{self.family}{self.depth}{written(dict(self.values), self.options)}"
 
     @property
     def former_name(self) -> str:
-        """The name in older records."""
+        """The name used in older records."""
         return self.name
 
     @property
     def shown(self) -> BuiltNetwork:
-        """The architecture as far as a state dict shows it."""
+        """The architecture as far as a state dict determines it."""
         return self
 
     @property
     def initialization(self) -> str:
-        """How `create` draws the weights, in words."""
+        """A phrase that names the initialization which `create` uses."""
         return "He initialization"
 
     @property
     def description(self) -> NetworkDescription:
-        """The facts of the network."""
+        """The description of the network."""
         form, _, family = self.family.rpartition("/")
         options = {key: value for key, value in self.values if key != "width"}
         facts = dict(self.facts)
         return NetworkDescription(self.name, family, self.depth, form=form or "cifar", options=options, **facts)
 
     def skeleton(self, classes: int | None = None) -> nn.Module:
-        """The network with memory but without values."""
+        """Build the network with allocated but uninitialized parameters."""
         values = dict(self.values) if classes is None else {**dict(self.values), "classes": classes}
         return materialize(lambda: self.net(self.depth, **values))
 
@@ -107,7 +108,7 @@ class BuiltNetwork:
         return he_initialize(self.skeleton(classes), seed)
 
     def regular(self) -> None:
-        """There is no rule by which its cost follows from that of smaller networks."""
+        """Return None, since the cost of these networks does not follow from that of smaller ones."""
 
 
 def family_of(
@@ -122,18 +123,18 @@ def family_of(
     rule: str = "",
     **facts: str,
 ) -> Family:
-    """An entry whose networks are of one class.
+    """Define a family whose networks are instances of one class.
 
     Args:
-        prefix: What stands before the depth.
-        depths: The depths that there are, from the options' values.
-        net: The class of the networks; takes the depth, `classes`, and the options' values by name.
+        prefix: The part of a name before the depth.
+        depths: A function from the values of the options to the valid depths.
+        net: The class of the networks, which takes the depth, `classes`, and the values of the options by name.
         listed: The papers' networks.
-        options: Those of the family.
-        defaults: Values that a canonical name has where the name does not say them.
-        width: Channels of the first stage, from the options' values.
-        rule: The rule of depths in words, where options change it.
-        **facts: `kind`, `unit`, `block` and `normalization` of the description.
+        options: The options of the family.
+        defaults: Values that the canonical name states even if the given name omits them.
+        width: A function from the values of the options to the number of channels of the first stage.
+        rule: The rule for depths in words, if it depends on the options.
+        **facts: The `kind`, `unit`, `block` and `normalization` of the description.
     """
 
     def read(name: str, depth: int, values: dict[str, Any]) -> BuiltNetwork:

@@ -9,14 +9,14 @@ from gradlab.models.shortcuts import convolution
 
 
 class CifarNet(nn.Module):
-    """A 3×3 stem, three stages of n blocks at map sizes 32, 16, 8, global average pooling, a classifier.
+    """A 3×3 stem, three stages of n blocks at map sizes 32, 16 and 8, global average pooling and a classifier.
 
     Args:
-        depth: Weighted layers: 6n + 2, with bottlenecks 9n + 2.
-        style: What the blocks are like; without an option, the plain net of the same layers.
-        width: Channels of the first stage (16 in the papers), 4× as many between bottlenecks; the later stages
-            have 2× and 4×.
-        classes: Outputs of the classifier.
+        depth: The number of weighted layers: 6n + 2, or 9n + 2 with bottlenecks.
+        style: The design of the blocks; without a shortcut option it is a plain net.
+        width: The number of channels of the first stage (16 in the papers), with 4× as many between bottlenecks; the
+            later stages have 2× and 4× as many.
+        classes: The number of outputs of the classifier.
         bottleneck: Whether the blocks are bottlenecks.
     """
 

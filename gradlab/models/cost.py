@@ -1,4 +1,4 @@
-"""What a network is made of and what it costs: weighted layers, parameters, multiply-adds."""
+"""Size and cost of a network: weighted layers, parameters and multiply-adds."""
 
 import math
 from dataclasses import dataclass
@@ -18,10 +18,11 @@ class Cost:
     """Size and cost of a network for one image.
 
     Attributes:
-        layers: Weighted layers as He et al. 2015 count them: convolutions and linear layers, the
-            projections of shortcuts left out.
-        parameters: Trainable values.
-        multiply_adds: Multiplications of weights and activations for one image: the FLOPs of Table 1.
+        layers: The number of weighted layers as He et al. 2015 count them: convolutions and linear layers, without
+            the projections of shortcuts.
+        parameters: The number of parameters.
+        multiply_adds: The number of multiplications of weights and activations for one image, which are the FLOPs of
+            Table 1.
     """
 
     layers: int
@@ -30,10 +31,10 @@ class Cost:
 
 
 def is_projection(name: str, module: nn.Module) -> bool:
-    """Whether a layer belongs to a shortcut: a 1×1 convolution on a path so named, or the convolution of a gate.
+    """Return whether a layer belongs to a shortcut: a 1×1 convolution in a module so named, or that of a gate.
 
-    The names are those of this package (`shortcut`) and of torchvision and timm (`downsample`), and
-    `skip` and `identity`, which other projects use. A gate counts with the layer that it gates.
+    The names are `shortcut` in this package, `downsample` in torchvision and timm, and `skip` and `identity` in other
+    projects. A gate counts as part of the layer that it gates.
     """
     if isinstance(module, GateConvolution):
         return True
@@ -43,7 +44,7 @@ def is_projection(name: str, module: nn.Module) -> bool:
 
 
 def weighted_layers(model: nn.Module) -> list[str]:
-    """The layers that count towards a network's depth: convolutions and linear layers, no projections."""
+    """Return the names of the layers that count towards the depth: convolutions and linear layers, no projections."""
     return [
         name
         for name, module in model.named_modules()
@@ -52,11 +53,11 @@ def weighted_layers(model: nn.Module) -> list[str]:
 
 
 def cost(model: nn.Module, input_shape: tuple[int, ...]) -> Cost:
-    """Count a network's layers, parameters and multiply-adds, without computing or drawing anything.
+    """Count a network's layers, parameters and multiply-adds without computing any value.
 
     Args:
         model: Any network that maps (1, *input_shape) to logits.
-        input_shape: Shape of one input, without the batch.
+        input_shape: The shape of one input, without the batch dimension.
     """
     return Cost(
         layers=len(weighted_layers(model)),
@@ -66,12 +67,12 @@ def cost(model: nn.Module, input_shape: tuple[int, ...]) -> Cost:
 
 
 def named_cost(network: NamedNetwork) -> Cost:
-    """Count one of our own networks without drawing its weights; as `cost`, in a hundredth of the time.
+    """Count the cost of one of our own networks as `cost` does, in a hundredth of the time.
 
-    Of a network of equal blocks two small ones are counted: every further block a stage costs as much as the last.
+    For a network of equal blocks two small networks are counted, since each further block per stage costs the same.
 
     Args:
-        network: What its name says.
+        network: The network as its name describes it.
     """
     if (rule := network.regular()) is None:
         return _skeleton_cost(network)
@@ -85,9 +86,9 @@ def named_cost(network: NamedNetwork) -> Cost:
 
 @cache
 def _skeleton_cost(network: NamedNetwork) -> Cost:
-    """The cost of a network whose products are all those of convolutions, linear layers and attention.
+    """Count the cost of a network whose only products are those of convolutions, linear layers and attention.
 
-    It runs on no inputs at all, (0, …), which gives every layer's output its shape and computes nothing.
+    It runs on an empty batch, which determines the output shape of every layer without computing anything.
     """
     model, multiply_adds = network.skeleton(), 0
 
@@ -109,11 +110,11 @@ def _skeleton_cost(network: NamedNetwork) -> Cost:
 
 
 def multiply_adds_by_part(model: nn.Module, input_shape: tuple[int, ...]) -> dict[str, int]:
-    """The multiply-adds of every direct child of a network that has any, in order.
+    """Count the multiply-adds of every direct child of a network that has any, in order.
 
     Args:
-        model: As in `cost`.
-        input_shape: Shape of one input, without the batch.
+        model: Any network that maps (1, *input_shape) to logits.
+        input_shape: The shape of one input, without the batch dimension.
     """
     flops = _flops(model, input_shape)
     parts = {name: flops.get(f"{type(model).__name__}.{name}", 0) // 2 for name, _ in model.named_children()}
@@ -121,8 +122,8 @@ def multiply_adds_by_part(model: nn.Module, input_shape: tuple[int, ...]) -> dic
 
 
 def _flops(model: nn.Module, input_shape: tuple[int, ...]) -> dict[str, int]:
-    """Floating-point operations of every module by qualified name, and of all as `Global`."""
-    from torch.utils.flop_counter import FlopCounterMode  # loads what takes a second
+    """Count the floating-point operations of every module by qualified name, with the total as `Global`."""
+    from torch.utils.flop_counter import FlopCounterMode  # takes a second to load
 
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         meta_copy(model)(_empty(model, (1, *input_shape)).to("meta"))
@@ -131,5 +132,5 @@ def _flops(model: nn.Module, input_shape: tuple[int, ...]) -> dict[str, int]:
 
 
 def _empty(model: nn.Module, shape: tuple[int, ...]) -> Tensor:
-    """Inputs without values: tokens where the model has a vocabulary."""
+    """Return uninitialized inputs, which are tokens if the model has a vocabulary."""
     return torch.empty(shape, dtype=torch.long if hasattr(model, "vocabulary") else torch.float32)

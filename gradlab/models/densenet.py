@@ -8,11 +8,11 @@ from gradlab.models.shortcuts import convolution
 
 
 class DenseLayer(nn.Module):
-    """Normalization, ReLU and a 3×3 convolution, whose k channels are put behind the input's.
+    """Normalization, ReLU and a 3×3 convolution, whose k channels are appended to the input.
 
     Args:
-        in_channels: Channels of the input.
-        growth: k.
+        in_channels: The number of input channels.
+        growth: The growth rate k.
     """
 
     def __init__(self, in_channels: int, growth: int) -> None:
@@ -26,7 +26,7 @@ class DenseLayer(nn.Module):
 
 
 class DenseBottleneck(nn.Module):
-    """As `DenseLayer`, with a 1×1 convolution to 4k channels before the 3×3 one (DenseNet-B)."""
+    """A `DenseLayer` with a 1×1 convolution to 4k channels before the 3×3 convolution (DenseNet-B)."""
 
     def __init__(self, in_channels: int, growth: int) -> None:
         super().__init__()
@@ -55,13 +55,13 @@ class Transition(nn.Module):
 
 
 class DenseNet(nn.Module):
-    """A 3×3 stem, three dense blocks of n layers at map sizes 32, 16 and 8 with transitions between, a classifier.
+    """A 3×3 stem, three dense blocks of n layers at map sizes 32, 16 and 8, transitions and a classifier.
 
     Args:
-        depth: Weighted layers: 3n + 4, with bottlenecks 6n + 4.
-        classes: Outputs of the classifier.
-        growth: k, the channels that every layer adds.
-        bottleneck: DenseNet-BC: bottlenecks, and transitions that halve the channels.
+        depth: The number of weighted layers: 3n + 4, or 6n + 4 with bottlenecks.
+        classes: The number of outputs of the classifier.
+        growth: The growth rate k, the number of channels that every layer adds.
+        bottleneck: Whether it is a DenseNet-BC, with bottlenecks and transitions that halve the channels.
     """
 
     input_shape = (3, 32, 32)
@@ -96,5 +96,5 @@ def _block(in_channels: int, layers: int, growth: int, bottleneck: bool) -> nn.S
 
 
 def _after(channels: int, bottleneck: bool) -> int:
-    """Channels behind a transition: half of them with compression, θ = 0.5."""
+    """Return the number of channels after a transition, which compression with θ = 0.5 halves."""
     return channels // 2 if bottleneck else channels

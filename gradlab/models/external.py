@@ -1,4 +1,4 @@
-"""Networks that are not ours: torchvision's, timm's, and any function of the user's that returns one."""
+"""Networks from elsewhere: torchvision, timm, and user-defined functions that return a network."""
 
 import difflib
 import importlib
@@ -14,20 +14,20 @@ from gradlab.errors import GradlabError, UsageError
 
 
 def is_external(name: str) -> bool:
-    """Whether a name asks for a network of another package."""
+    """Return whether a name refers to a network of another package."""
     return name.startswith(("torchvision/", "timm/")) or ":" in name
 
 
 def is_function(name: str) -> bool:
-    """Whether a name is a function of the user's, `package.module:function`."""
+    """Return whether a name refers to a user-defined function, `package.module:function`."""
     return is_external(name) and not name.startswith(("torchvision/", "timm/"))
 
 
 def check_external(name: str) -> None:
-    """Hold the name of a torchvision or timm network against those there are; other names pass.
+    """Check that a torchvision or timm network exists; other names are not checked.
 
     Raises:
-        UsageError: When there is no such network; it names the nearest.
+        UsageError: If there is no such network. The message suggests similar names.
     """
     if name.startswith("torchvision/"):
         from torchvision import models
@@ -42,15 +42,15 @@ def check_external(name: str) -> None:
 
 
 def file_options(name: str, keys: Iterable[str], published: bool) -> dict[str, Any]:
-    """How torchvision's builder is asked for the network of a file, as far as the names in it show.
+    """Infer from a checkpoint's keys the options with which torchvision's builder makes its network.
 
-    GoogLeNet and Inception have heads for training alone, which torchvision drops when it loads published weights.
-    Those weights are for images on another scale, to which the networks then bring theirs.
+    GoogLeNet and Inception have auxiliary heads for training, which torchvision drops when it loads published weights.
+    Those weights expect images on a different scale, to which the networks then convert their input.
 
     Args:
-        name: Of the network.
-        keys: The names in the file.
-        published: Whether the file is torchvision's own.
+        name: The name of the network.
+        keys: The keys of the state dict.
+        published: Whether torchvision published the file.
     """
     if name not in ("torchvision/googlenet", "torchvision/inception_v3"):
         return {}
@@ -59,17 +59,17 @@ def file_options(name: str, keys: Iterable[str], published: bool) -> dict[str, A
 
 
 def load_external(name: str, classes: int | None, seed: int, **options: Any) -> nn.Module:
-    """Build a network of another package, its own initialization drawn from `seed`.
+    """Build a network of another package with its own initialization, drawn from a seed.
 
     Args:
-        name: `torchvision/NAME`, `timm/NAME` or `package.module:function`; the function takes no argument.
-        classes: Outputs of the classifier, for torchvision and timm; None keeps the network's own number.
-        seed: Seed of the initial weights; the caller's random state is left as it was.
-        **options: For torchvision's builder.
+        name: A name `torchvision/NAME`, `timm/NAME` or `package.module:function`; the function takes no argument.
+        classes: The number of outputs of the classifier, for torchvision and timm; None keeps the network's default.
+        seed: The seed of the initial weights; the caller's random state is preserved.
+        **options: Options for torchvision's builder.
 
     Raises:
-        UsageError: When there is no such package, module, function or network.
-        GradlabError: When the function raises, or returns something that is no module.
+        UsageError: If there is no such package, module, function or network.
+        GradlabError: If the function raises, or returns something other than a module.
     """
     check_external(name)
     with torch.random.fork_rng(devices=[]):
@@ -85,7 +85,7 @@ def _torchvision(name: str, classes: int | None, asked: dict[str, Any]) -> nn.Mo
     from torchvision import models
 
     options = asked if classes is None else {**asked, "num_classes": classes}
-    # GoogLeNet and Inception warn that their own slow initialization will change; the seed is what counts.
+    # GoogLeNet and Inception warn that their slow initialization will change, unless it is requested.
     if name in ("googlenet", "inception_v3"):
         options = {**options, "init_weights": True}
     model = cast(nn.Module, models.get_model(name, weights=None, **options))
@@ -99,7 +99,7 @@ def _timm(name: str, classes: int | None) -> nn.Module:
     options: dict[str, Any] = {} if classes is None else {"num_classes": classes}
     try:
         model = cast(Any, timm.create_model(name, pretrained=False, **options))
-    except Exception as error:  # a tag that is not there, or a network without classes
+    except Exception as error:  # an unknown tag, or a network without classes
         raise UsageError(f"timm/{name} cannot be built: {_first_line(error)}") from None
     model.input_shape = tuple(model.pretrained_cfg.get("input_size") or (3, 224, 224))
     return cast(nn.Module, model)
@@ -109,7 +109,7 @@ def _function(name: str) -> nn.Module:
     module_name, _, function_name = name.partition(":")
     if not module_name or not function_name:
         raise UsageError(f"{name!r} names no function: give package.module:function")
-    # Behind everything installed, so that a file lying about cannot stand in for a library.
+    # The folder comes after all installed packages, so that a local file cannot shadow a library.
     sys.path.append(os.getcwd())
     try:
         module = importlib.import_module(module_name)
@@ -134,7 +134,7 @@ def _function(name: str) -> nn.Module:
 
 
 def _first_line(error: BaseException) -> str:
-    """What an error says, cut where it is long."""
+    """Return the first line of an error's message, truncated to 200 characters."""
     return next(iter(str(error).strip().splitlines()), "")[:200]
 
 

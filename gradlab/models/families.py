@@ -1,6 +1,6 @@
-"""The table of networks that can be built by name: an entry a family, with its depths and options.
+"""The table of networks that can be built by name, with one entry per family that states its depths and options.
 
-A variant of a family is an option of its entry; a new family is a file with its network and an entry here.
+A variant of a family is an option in its entry; a new family is a file with its network and an entry in this table.
 """
 
 from __future__ import annotations

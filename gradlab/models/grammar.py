@@ -1,4 +1,4 @@
-"""The parts of a network's name: depths that a family has, and options with their types and ranges."""
+"""The parts of a network's name: the depths of a family, and options with their types and ranges."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from dataclasses import dataclass
 from gradlab.errors import UsageError
 
 Value = str | int | float
-"""What an option says: one of its words, or a number; True for an option of a single word."""
+"""The value of an option: one of its words or a number, and True for an option with a single word."""
 
 _NUMBER = re.compile(r"(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 _WHOLE = re.compile(r"[0-9]{1,9}")
 _END = r"(?=-[A-Za-z]|$)"
 
 Unknown = Callable[[str], UsageError]
-"""Makes the error about a name that cannot be read, from the reason."""
+"""A function from the reason why a name cannot be read to the error."""
 
 
 @dataclass(frozen=True)
 class Depths:
-    """The depths that the networks of a family have.
+    """The depths of the networks of a family.
 
     Attributes:
-        step: Layers of one more block in every stage.
-        plus: Layers outside the stages.
-        choices: All depths, where they follow no rule.
-        most: The deepest network that is built.
+        step: The number of layers that one more block in every stage adds.
+        plus: The number of layers outside the stages.
+        choices: The list of depths, if they follow no rule.
+        most: The largest depth that is built.
     """
 
     step: int = 1
@@ -37,16 +37,16 @@ class Depths:
     most: int = 10_000
 
     def __str__(self) -> str:
-        """The rule in words: `6n + 2`."""
+        """Return the rule in words, such as `6n + 2`."""
         if self.choices:
             return ", ".join(map(str, self.choices))
         return f"{self.step}n + {self.plus}" if self.plus else "at least 1"
 
     def check(self, family: str, depth: int, name: str) -> None:
-        """Refuse a depth that the family does not have.
+        """Check that the family has a depth.
 
         Raises:
-            UsageError: With the rule, and the nearest depths that there are.
+            UsageError: If it does not. The message states the rule and the nearest valid depths.
         """
         if self.choices:
             if depth not in self.choices:
@@ -68,16 +68,16 @@ class Option:
     """One option of a family's names, such as `-preact`, `-width=32` or `-k12`.
 
     Attributes:
-        field: The field of an architecture that it sets.
-        label: What stands before the value: `width=`; nothing before a bare word.
-        words: The values that there are, for an option of words; otherwise it takes a number.
-        says: What it is and its range, in words, for the error about a value that is none: `the width is a
-            number of channels, at least 1`.
-        whole: Whether the number is a whole one.
-        low: The least number.
-        above: Whether the number has to be above `low`.
-        high: The largest number.
-        default: The value that a name leaves out.
+        field: The field of an architecture that the option sets.
+        label: The text before the value, such as `width=`, empty for an option that is a bare word.
+        words: The possible values of an option that takes words; otherwise it takes a number.
+        says: The meaning and range in words, for the error about an invalid value, such as `the width is a number of
+            channels, at least 1`.
+        whole: Whether the number must be an integer.
+        low: The smallest value.
+        above: Whether the value must be strictly above `low`.
+        high: The largest value.
+        default: The value that canonical names omit.
     """
 
     field: str
@@ -91,23 +91,23 @@ class Option:
     default: Value | None = None
 
     def __str__(self) -> str:
-        """As it stands in a grammar: `[-A|-B|-C]`, `[-width=N]`, `[-beta=X]`."""
+        """Return the option in the notation of grammars: `[-A|-B|-C]`, `[-width=N]`, `[-beta=X]`."""
         if not self.words:
             return f"[-{self.label}{'N' if self.whole else 'X'}]"
         return f"[-{self.label}{'|'.join(self.words)}]" if self.label else f"[-{'|-'.join(self.words)}]"
 
     @property
     def shown(self) -> str:
-        """What it is called in a sentence."""
+        """The name of the option in a sentence."""
         return self.label.removesuffix("=") or "|".join(self.words)
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The words by which it is known in a name."""
+        """The words that denote the option in a name."""
         return (self.shown,) if self.label else self.words
 
     def find(self, rest: str) -> re.Match[str] | None:
-        """The option at the start of what is left of a name; its value is the group `value`."""
+        """Match the option at the start of the rest of a name; the group `value` is its value."""
         if self.words and not self.label:
             values = "|".join(sorted(map(re.escape, self.words), key=len, reverse=True))
         else:
@@ -115,15 +115,15 @@ class Option:
         return re.match(f"-{re.escape(self.label)}(?P<value>{values}){_END}", rest)
 
     def read(self, text: str, name: str, unknown: Unknown) -> Value:
-        """The value of the option.
+        """Parse the value of the option.
 
         Args:
-            text: How it is written.
+            text: The value as written.
             name: The whole name, for the error.
-            unknown: Makes the error for a text that is no value at all.
+            unknown: A function that makes the error for a text that is not a number.
 
         Raises:
-            UsageError: For a text that is no value, and for a number out of range.
+            UsageError: If the text is no valid value, or the number is out of range.
         """
         if self.words:
             if text not in self.words:
@@ -141,20 +141,21 @@ class Option:
 def read_options(
     name: str, rest: str, options: Sequence[Option], unknown: Callable[[str, str], UsageError], *, ordered: bool
 ) -> dict[str, Value]:
-    """Read the options behind a family and its depth.
+    """Parse the options after a family and its depth.
 
     Args:
         name: The whole name, for errors.
-        rest: What is left of it: empty, or a hyphen and options with hyphens between them.
-        options: Those of the family.
-        unknown: Makes the error from the reason, or from what is left of the name where that begins with no option.
-        ordered: Whether they have to stand in this order.
+        rest: The part of the name after the depth: empty, or options that are each preceded by a hyphen.
+        options: The options of the family.
+        unknown: A function that makes the error from the reason, or from the unread rest of the name if it does not
+            begin with an option.
+        ordered: Whether the options must be given in this order.
 
     Returns:
         The values by field.
 
     Raises:
-        UsageError: For an option that there is not, a value out of range, or an option in a wrong place.
+        UsageError: If an option is unknown, repeated or out of order, or a value is out of range.
     """
     values: dict[str, Value] = {}
     texts: dict[int, str] = {}
@@ -179,12 +180,12 @@ def read_options(
 
 
 def write_number(label: str, value: float, default: float | None) -> str:
-    """A number as it stands in a canonical name; nothing where it is the default."""
+    """Format a number for a canonical name, or return an empty string if it is the default."""
     return "" if value == default else f"-{label}{value!r}".removesuffix(".0")
 
 
 def written(values: Mapping[str, Value], options: Sequence[Option]) -> str:
-    """Options as they stand in a canonical name, in the order of the family's options."""
+    """Format options for a canonical name, in the order of the family's options."""
     parts = []
     for option in options:
         value = values.get(option.field)

@@ -1,12 +1,12 @@
 """Highway networks for CIFAR (Srivastava et al. 2015, arXiv:1505.00387 and 1507.06228).
 
 A highway layer computes y = H(x)·T(x) + x·(1 − T(x)) with H(x) = ReLU(W_H * x + b_H) and the transform gate
-T(x) = σ(W_T * x + b_T). b_T begins below 0, so that layers begin by carrying their input on. Layers that change the
-number of channels are plain convolutions.
+T(x) = σ(W_T * x + b_T). b_T is initialized below 0, so that layers at first carry their input through. Layers that
+change the number of channels are plain convolutions.
 
 The 19-layer network has the layers of FitNet-4 (1507.06228, Table 2) with the widths of the authors' published Caffe
-network; of the 32-layer one the papers print depth and parameters alone, 1.25 M, and the same form with ten layers of
-32, 48 and 64 channels has these. Dropout, which the authors train with, is left to the training.
+network. For the 32-layer network the papers state only the depth and 1.25 M parameters; stages of ten layers with 32,
+48 and 64 channels match both. The dropout with which the authors train is not part of the network.
 """
 
 import torch
@@ -16,18 +16,18 @@ from torch import Tensor, nn
 from gradlab.models.shortcuts import GateConvolution, convolution
 
 STAGES = {19: ((32, 5), (80, 6), (128, 6)), 32: ((32, 10), (48, 10), (64, 10))}
-"""Channels and 3×3 layers of the three stages by depth; a 1×1 convolution and the classifier are the last two."""
+"""Channels and number of 3×3 layers of the three stages, by depth; a 1×1 convolution and the classifier follow."""
 
 LAST_CHANNELS = {19: 100, 32: 10}
 """Outputs of the 1×1 convolution; the authors' 19-layer network has 100 for CIFAR-10 as well."""
 
 
 class HighwayLayer(nn.Module):
-    """H(x)·T(x) + x·(1 − T(x)), both 3×3 convolutions.
+    """The layer H(x)·T(x) + x·(1 − T(x)), where H and T are 3×3 convolutions.
 
     Args:
-        channels: Channels of input and output.
-        bias: b_T as initialized.
+        channels: The number of channels of input and output.
+        bias: The initial value of b_T.
     """
 
     def __init__(self, channels: int, bias: float) -> None:
@@ -36,7 +36,7 @@ class HighwayLayer(nn.Module):
         self.shortcut_gate = GateConvolution(channels, channels, kernel=3, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (B, C, H, W) to the same."""
+        """Map (B, C, H, W) to (B, C, H, W)."""
         gate = torch.sigmoid(self.shortcut_gate(x))
         return gate * F.relu(self.transform(x)) + (1 - gate) * x
 
@@ -45,9 +45,9 @@ class HighwayNet(nn.Module):
     """Three stages at map sizes 32, 16 and 8, each a plain convolution and highway layers, with max pooling between.
 
     Args:
-        depth: Weighted layers, 19 or 32; a gate counts with its layer.
-        classes: Outputs of the classifier.
-        bias: Of the transform gates as initialized (−2 in the authors' network).
+        depth: The number of weighted layers, 19 or 32, where a layer and its gate count as one.
+        classes: The number of outputs of the classifier.
+        bias: The initial bias of the transform gates (−2 in the authors' network).
     """
 
     input_shape = (3, 32, 32)

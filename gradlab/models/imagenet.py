@@ -17,18 +17,18 @@ STAGES: dict[int, tuple[type[ResidualBlock], tuple[int, int, int, int]]] = {
 
 
 def paper_option(depth: int) -> ShortcutOption:
-    """The shortcut option the paper uses by default: A up to 34 layers (Table 2), B from 50 (§4.1)."""
+    """Return the paper's default shortcut option: A up to 34 layers (Table 2), B from 50 (§4.1)."""
     return "A" if depth < 50 else "B"
 
 
 class ImageNetNet(nn.Module):
-    """A 7×7 stem and 3×3 max pooling, four stages of blocks, global average pooling, a classifier.
+    """A 7×7 stem, 3×3 max pooling, four stages of blocks, global average pooling and a classifier.
 
     Args:
-        depth: Weighted layers: 18, 34, 50, 101 or 152.
-        style: What the blocks are like; without an option, the plain net of the same layers.
-        width: Channels of the first stage (64 in the paper).
-        classes: Outputs of the classifier.
+        depth: The number of weighted layers: 18, 34, 50, 101 or 152.
+        style: The design of the blocks; without a shortcut option it is a plain net.
+        width: The number of channels of the first stage (64 in the paper).
+        classes: The number of outputs of the classifier.
     """
 
     input_shape = (3, 224, 224)

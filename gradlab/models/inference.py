@@ -1,4 +1,4 @@
-"""Which of our networks a state dict belongs to, read off its keys and shapes."""
+"""Inference of the network to which a state dict belongs, from its keys and shapes."""
 
 import re
 from collections.abc import Mapping
@@ -14,15 +14,15 @@ _BLOCK = re.compile(r"layer(\d)\.(\d+)\.(.+)")
 
 
 def infer_architectures(state: Mapping[str, Tensor]) -> list[Architecture]:
-    """The architectures of ours that have exactly this state dict's layers.
+    """Find the residual and plain architectures that have exactly the layers of a state dict.
 
-    A plain net and its option-A residual net have the same keys and shapes: both are returned, the
-    residual one first. Scales are not in a state dict, nor the order of operations in a residual unit but that of
-    full pre-activation, nor what a gate is for: they are given as 1 and as the original, and whoever loads one has
-    to say (`Architecture.shown`). The list is empty for a state dict that is none of ours.
+    A plain net and the residual net with option A have the same keys and shapes: both are returned, the residual net
+    first. A state dict determines neither scales nor what a gate multiplies, nor the order of operations in a
+    residual unit, except for full pre-activation. Scales are returned as 1 and units as original; the name under
+    which a file is loaded must state them (`Architecture.shown`). The list is empty if no architecture fits.
 
     Args:
-        state: Parameters and buffers under our key names.
+        state: Parameters and buffers with the keys of this package.
     """
     stages: dict[int, set[int]] = {}
     projected: set[tuple[int, int]] = set()
@@ -83,6 +83,6 @@ def _imagenet_depth(counts: tuple[int, ...], bottleneck: bool) -> int | None:
 def _option(projected: set[tuple[int, int]], counts: tuple[int, ...], bottleneck: bool) -> ShortcutOption | None:
     size_changes = {(stage, 0) for stage in range(1 if bottleneck else 2, len(counts) + 1)}
     every = {(stage, block) for stage, n in enumerate(counts, 1) for block in range(n)}
-    # With one block a stage, B and C differ only where the size stays: in the first stage.
+    # With one block per stage, B and C differ only in the first stage, where the size does not change.
     options: dict[ShortcutOption, set[tuple[int, int]]] = {"A": set(), "B": size_changes, "C": every}
     return next((option for option, where in options.items() if projected == where), None)

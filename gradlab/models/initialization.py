@@ -1,4 +1,4 @@
-"""Weights as initialized, drawn from an explicit seed and from nothing else."""
+"""Initialization of weights from an explicit seed."""
 
 import math
 from collections.abc import Callable
@@ -8,30 +8,29 @@ from torch import nn
 
 
 def materialize(make: Callable[[], nn.Module]) -> nn.Module:
-    """Build a module with memory but without values, skipping the layers' own initialization.
+    """Build a module with allocated but uninitialized parameters, skipping the layers' own initialization.
 
     Nothing is drawn from the global generator, and ResNet-1202 is built in about a second.
     """
     with torch.device("meta"):
         module = make()
-    # As `to_empty`, which loads torch's decompositions and takes a second the first time.
+    # This replaces `to_empty`, whose first call takes a second to load torch's decompositions.
     module._apply(lambda tensor: torch.empty(tensor.shape, dtype=tensor.dtype))
     return module
 
 
 @torch.no_grad()
 def he_initialize(model: nn.Module, seed: int) -> nn.Module:
-    """Initialize in place: weights from N(0, 2/n), biases 0, normalization at its identity.
+    """Initialize in place: weights from N(0, 2/n), biases 0, normalization as the identity.
 
-    A layer's attribute `initial_bias` says otherwise for its biases: those of gates begin below 0.
+    Biases start at the layer's attribute `initial_bias` if it has one: those of gates start below 0.
 
-    He et al. 2015b (arXiv:1502.01852), Eq. 10, with n = k²·c, the fan-in, which keeps the second moment
-    of the responses constant with depth in ReLU nets. The residual paper (arXiv:1512.03385, §3.4) says
-    "as in [13]", where fan-in and fan-out (Eq. 14) serve equally well; the two differ only where the
-    number of channels changes.
+    This is Eq. 10 of He et al. 2015b (arXiv:1502.01852), where n = k²·c is the fan-in, which keeps the second moment
+    of the responses constant with depth in ReLU nets. The residual paper (arXiv:1512.03385, §3.4) says "as in [13]",
+    which allows fan-in as well as fan-out (Eq. 14); the two differ only where the number of channels changes.
 
-    The body is drawn before the projections of shortcuts, so that networks of one depth and seed have
-    bitwise equal weights whatever their shortcuts are, plain nets included.
+    The body is drawn before the projections of shortcuts, so that networks of equal depth and seed have bitwise equal
+    weights whatever their shortcuts, including plain nets.
     """
     generator = torch.Generator().manual_seed(seed)
     layers = [(name, m) for name, m in model.named_modules() if isinstance(m, nn.Conv2d | nn.Linear)]

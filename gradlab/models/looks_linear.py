@@ -1,4 +1,4 @@
-"""Looks-linear networks (Balduzzi et al. 2017, arXiv:1702.08591, §5): plain nets that start as linear functions."""
+"""Looks-linear networks (Balduzzi et al. 2017, arXiv:1702.08591, §5): plain nets that are linear at initialization."""
 
 import torch
 import torch.nn.functional as F
@@ -8,18 +8,18 @@ from gradlab.models.shortcuts import convolution
 
 
 def crelu(x: Tensor) -> Tensor:
-    """Concatenated ReLU, (relu(x), relu(−x)): from (B, C, …) to (B, 2 C, …), and nothing is lost.
+    """Apply the concatenated ReLU, (relu(x), relu(−x)), from (B, C, …) to (B, 2 C, …), which loses no information.
 
-    Shang et al. 2016 (arXiv:1603.05201), Definition 2.1. The derivative at 0 belongs to the second half alone. Of
-    millions of float32 values a few are exactly 0: were both halves flat there, as relu(−x) has it, the gradient of
-    a linear net would have gaps.
+    See Shang et al. 2016 (arXiv:1603.05201), Definition 2.1. At 0 only the second half has a nonzero derivative. A
+    few of millions of float32 values are exactly 0; if both halves had derivative 0 there, as with relu(−x), the
+    gradient of a linear net would have gaps.
     """
     positive = F.relu(x)
     return torch.cat((positive, positive - x), dim=1)
 
 
 class LooksLinearBlock(nn.Module):
-    """Two 3×3 convolutions, each behind a CReLU."""
+    """Two 3×3 convolutions, each preceded by a CReLU."""
 
     def __init__(self, in_channels: int, channels: int, stride: int) -> None:
         super().__init__()
@@ -32,17 +32,18 @@ class LooksLinearBlock(nn.Module):
 
 
 class LooksLinearNet(nn.Module):
-    """The plain CIFAR net of He et al. 2015 (arXiv:1512.03385, §4.2) with CReLU in the place of ReLU.
+    """The plain CIFAR net of He et al. 2015 (arXiv:1512.03385, §4.2) with CReLU in place of ReLU.
 
-    There is no normalization anywhere, so that the network is exactly linear at initialization; the
-    convolutions have biases instead, which start at 0. Every convolution has as many outputs as in the plain
-    net, and behind a CReLU twice its inputs. Without normalization it needs smaller steps than the plain
-    net: at 20 layers and momentum 0.9 a learning rate of 0.01 trains, while 0.1 diverges at once.
+    It has no normalization, so that it is exactly linear at initialization; the convolutions have biases instead,
+    which start at 0. Every convolution has as many outputs as in the plain net, and twice as many inputs if it
+    follows a CReLU. Without normalization it needs a smaller learning rate than the plain net: with 20 layers and
+    momentum 0.9, it trains at 0.01 and diverges immediately at 0.1.
 
     Args:
-        depth: Weighted layers, 6n + 2.
-        width: Outputs of the first stage's convolutions (16 in the paper); the later stages have 2× and 4×.
-        classes: Outputs of the classifier.
+        depth: The number of weighted layers, 6n + 2.
+        width: The number of outputs of the first stage's convolutions (16 in the paper); the later stages have 2× and
+            4× as many.
+        classes: The number of outputs of the classifier.
     """
 
     input_shape = (3, 32, 32)
@@ -72,15 +73,15 @@ def _stage(in_channels: int, channels: int, blocks: int, stride: int) -> nn.Sequ
 
 @torch.no_grad()
 def looks_linear_initialize(model: nn.Module, seed: int) -> nn.Module:
-    """Initialize in place: mirrored orthogonal blocks (W′, −W′), biases 0 (§5.1).
+    """Initialize in place with mirrored orthogonal blocks (W′, −W′) and biases 0 (§5.1).
 
-    (W′, −W′)·CReLU(x) = W′ x, so the network is a product of orthogonal maps. W′ is drawn uniformly (Haar) and
-    stands at the centre tap of a convolution, all other taps being 0; where the number of channels changes,
-    its rows or columns are orthonormal. The stem, which sees the image and no CReLU, has a single block.
+    Since (W′, −W′)·CReLU(x) = W′ x, the network is a product of orthogonal maps. W′ is Haar distributed and occupies
+    the centre tap of a convolution, while all other taps are 0; where the number of channels changes, its rows or
+    columns are orthonormal. The stem, whose input is the image rather than a CReLU, has a single block.
 
     Args:
         model: A `LooksLinearNet`.
-        seed: Seed of the weights.
+        seed: The seed of the weights.
     """
     generator = torch.Generator().manual_seed(seed)
     for name, layer in model.named_modules():

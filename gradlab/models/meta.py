@@ -1,4 +1,4 @@
-"""A model's shape without its values: structure and cost are read off a copy that computes nothing."""
+"""Copies of a model without values, from which structure and cost are read without computing anything."""
 
 import copy
 
@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 
 def meta_copy(model: nn.Module) -> nn.Module:
-    """Copy a model onto the meta device, in eval mode and without hooks; no value is copied."""
+    """Copy a model to the meta device, in eval mode and without hooks, so that no value is copied."""
     memo: dict[int, Tensor] = {}
     for parameter in model.parameters():
         empty = torch.empty_like(parameter, device="meta")

@@ -1,4 +1,4 @@
-"""The one grammar of our networks' names: a family, a depth and options, as in `resnet110-preact-width=32`."""
+"""The grammar of our networks' names: a family, a depth and options, as in `resnet110-preact-width=32`."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ _SPLIT = re.compile(r"(?P<prefix>(?:imagenet/|webtext/)?[a-z]+)(?P<depth>[0-9]{1
 
 
 def parse_name(name: str) -> Any:
-    """Read the name of one of our own networks.
+    """Parse the name of one of our own networks.
 
     Returns:
-        What it says: an `Architecture` for the residual and plain networks, an `MLPArchitecture` for the fully
-        connected ones, and a `BuiltNetwork` for all others; each is a `NamedNetwork`.
+        The network, which is a `NamedNetwork`: an `Architecture` for residual and plain networks, an
+        `MLPArchitecture` for fully connected ones, and a `BuiltNetwork` for all others.
 
     Raises:
-        UsageError: For a name that is not known, with the nearest ones that are; for an option that the family does
-            not have, with the family's grammar; for a depth or a value out of range, with the range.
+        UsageError: If the name is unknown, if the family does not have an option, or if a depth or a value is out of
+            range. The message gives the nearest names, the family's grammar or the range.
     """
     match = _SPLIT.fullmatch(name)
     by_prefix = {family.prefix: family for family in FAMILIES}
@@ -66,16 +66,16 @@ def describe(name: str) -> NetworkDescription:
 
 
 def is_mlp(name: str) -> bool:
-    """Whether a network's name is one of a fully connected net."""
+    """Return whether a name refers to a fully connected net."""
     match = _SPLIT.fullmatch(name)
     return (match["prefix"] if match else name) in ("mlp", "resmlp")
 
 
 def parse_mlp(name: str) -> MLPArchitecture:
-    """Read the name of a fully connected net.
+    """Parse the name of a fully connected net.
 
     Raises:
-        UsageError: For a name that is not known, or of another network.
+        UsageError: If the name is unknown, or refers to another kind of network.
     """
     found = parse_name(name)
     if not isinstance(found, MLPArchitecture):
@@ -84,7 +84,7 @@ def parse_mlp(name: str) -> MLPArchitecture:
 
 
 def catalog() -> list[str]:
-    """The networks of He et al. 2015 for CIFAR and ImageNet, with their pre-activation and looks-linear forms."""
+    """List the networks of He et al. 2015 for CIFAR and ImageNet, and their pre-activation and looks-linear forms."""
     preact, looks_linear = (
         [f"{family}{depth}-{word}" for depth in CIFAR_DEPTHS]
         for family, word in (("resnet", "preact"), ("plain", "ll"))
@@ -94,13 +94,13 @@ def catalog() -> list[str]:
 
 
 def network_names() -> list[str]:
-    """All that `gradlab models` lists: the papers' networks, then one name a variant."""
+    """List the networks that `gradlab models` shows: the papers' networks, then one name per variant."""
     of_papers = [name for family in FAMILIES for name in family.listed]
     return of_papers + [name for family in FAMILIES for name in family.variants]
 
 
 def _hint(name: str, family: Family | None, match: re.Match[str] | None) -> str:
-    """What to say of a name that belongs to no family, or has no depth."""
+    """Return a hint about a name that has no known family or no depth."""
     if family is not None:
         return f"a name has a depth, as {family.listed[0]}; its names are {family.grammar}"
     if match and (forms := [f for f in FAMILIES if f.prefix == f"imagenet/{match['prefix']}"]):

@@ -1,4 +1,4 @@
-"""Any network by its name: ours, those of other packages, and functions of the user's."""
+"""Networks by name: our own, those of other packages, and user-defined functions."""
 
 from typing import Any
 
@@ -10,16 +10,17 @@ from gradlab.models.names import parse_name
 
 
 def create(name: str, classes: int | None = None, seed: int = 0, **options: Any) -> nn.Module:
-    """Build any network by name, as initialized from a seed.
+    """Build any network by name, initialized from a seed.
 
     Args:
-        name: One of our own (`resnet110-B`), `torchvision/NAME`, `timm/NAME` or `package.module:function`.
-        classes: Outputs of the classifier; None keeps the network's own number.
-        seed: Seed of the initial weights.
-        **options: For the builder of a torchvision network (see `file_options`).
+        name: The name of one of our networks (`resnet110-B`), `torchvision/NAME`, `timm/NAME` or
+            `package.module:function`.
+        classes: The number of outputs of the classifier; None keeps the network's default.
+        seed: The seed of the initial weights.
+        **options: Options for the builder of a torchvision network (see `file_options`).
 
     Raises:
-        UsageError: For a name that is not known.
+        UsageError: If the name is unknown.
     """
     if is_external(name):
         return load_external(name, classes, seed, **options)

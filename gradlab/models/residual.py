@@ -1,4 +1,4 @@
-"""The residual and plain networks of He et al., and their looks-linear form: what their names say."""
+"""The residual and plain networks of He et al. and their looks-linear form, as their names describe them."""
 
 from __future__ import annotations
 
@@ -19,36 +19,36 @@ from gradlab.models.residual_units import Unit
 from gradlab.models.shortcuts import Gate, ShortcutOption
 
 BOTTLENECK_DEPTHS = (164, 1001)
-"""The CIFAR networks of He et al. 2016 (arXiv:1603.05027, Table 2 to 4), which are made of bottlenecks."""
+"""Depths of the CIFAR networks with bottlenecks of He et al. 2016 (arXiv:1603.05027, Tables 2 to 4)."""
 
 GATE_BIAS = -6.0
-"""The bias of the gates in Table 1 with which shortcuts lose least; a state dict does not show its initial value."""
+"""The gate bias of Table 1 that harms shortcuts least, assumed where a state dict does not show the initial bias."""
 
 BASIC = Depths(step=6, plus=2)
 BOTTLENECKS = Depths(step=9, plus=2)
 IMAGENET = Depths(choices=tuple(STAGES))
 IMAGENET_PLAIN = Depths(choices=(18, 34))
-"""The depths of each form."""
+"""The valid depths of each form."""
 
 
 @dataclass(frozen=True)
 class Architecture:
-    """What a name of the residual and plain networks says; `name` writes it back.
+    """A residual or plain network as its name describes it.
 
     Attributes:
-        family: `resnet`, or `plain` for the same layers without shortcuts.
-        depth: Weighted layers, projections of shortcuts not counted.
-        option: Shortcut option; None for a plain net.
-        width: Channels of the first stage.
-        imagenet: Table 1's form rather than the CIFAR form of §4.2.
-        beta: β of the residual branches, x + β·F(x).
-        looks_linear: CReLU and mirrored orthogonal weights, in the place of ReLU and batch normalization.
-        shortcut_scale: λ of the shortcuts, λ·x + F(x).
-        unit: Where normalization and ReLU stand in a residual block.
-        bottleneck: Whether a CIFAR network is made of bottlenecks; the depth says it for ImageNet.
-        exclusive_gate: Initial bias of gates on shortcut and branch; None without them.
-        shortcut_gate: Initial bias of gates on the shortcut alone; None without them.
-        shortcut_dropout: The share of the shortcut's values that is dropped in training.
+        family: The family, `resnet`, or `plain` for the same layers without shortcuts.
+        depth: The number of weighted layers, not counting projections of shortcuts.
+        option: The shortcut option; None for a plain net.
+        width: The number of channels of the first stage.
+        imagenet: Whether it has the ImageNet form of Table 1 rather than the CIFAR form of §4.2.
+        beta: The weight β of the residual branches, x + β·F(x).
+        looks_linear: Whether CReLU and mirrored orthogonal weights replace ReLU and batch normalization.
+        shortcut_scale: The factor λ of the shortcuts, λ·x + F(x).
+        unit: The order of normalization and ReLU in a residual block.
+        bottleneck: Whether a CIFAR network has bottlenecks; for ImageNet the depth determines it.
+        exclusive_gate: The initial bias of gates on shortcut and branch; None without such gates.
+        shortcut_gate: The initial bias of gates on the shortcut alone; None without such gates.
+        shortcut_dropout: The fraction of the shortcut's values that is dropped in training.
     """
 
     family: Literal["resnet", "plain"]
@@ -67,13 +67,13 @@ class Architecture:
 
     @property
     def name(self) -> str:
-        """The canonical name, without what is the default."""
+        """The canonical name, which omits default values."""
         prefix = "imagenet/" if self.imagenet else ""
         return f"{prefix}{self.family}{self.depth}{self._words()}{self._numbers()}"
 
     @property
     def former_name(self) -> str:
-        """The name in records from when a depth alone meant basic blocks, also where now it says too little."""
+        """The name in older records, in which a depth without a block type always meant basic blocks."""
         return self.name.replace("-basic", "")
 
     def _words(self) -> str:
@@ -97,7 +97,7 @@ class Architecture:
 
     @property
     def shown(self) -> Architecture:
-        """The architecture as far as a state dict shows it: scales and most units leave keys and shapes as they are."""
+        """The architecture as far as a state dict determines it; scales and most units do not change keys or shapes."""
         return replace(
             self,
             beta=1.0,
@@ -110,26 +110,26 @@ class Architecture:
 
     @property
     def is_of_2015(self) -> bool:
-        """Whether it is a network of He et al. 2015, §4.2, but for its width and β: what theory speaks of."""
+        """Whether, apart from width and β, it is a network of He et al. 2015, §4.2, to which the theory applies."""
         return replace(self, beta=1.0) == Architecture(
             self.family, self.depth, "A" if self.option else None, self.width
         )
 
     @property
     def initialization(self) -> str:
-        """How `create` draws the weights, in words."""
+        """A phrase that names the initialization which `create` uses."""
         return "looks-linear initialization" if self.looks_linear else "He initialization"
 
     @property
     def style(self) -> Style:
-        """What the blocks are like."""
+        """The design of the blocks."""
         gates = (self.exclusive_gate, True), (self.shortcut_gate, False)
         gate = next((Gate(bias, exclusive) for bias, exclusive in gates if bias is not None), None)
         return Style(self.option, self.beta, self.shortcut_scale, self.unit, gate, self.shortcut_dropout)
 
     @property
     def description(self) -> NetworkDescription:
-        """The facts of the network."""
+        """The description of the network."""
         expansion = STAGES[self.depth][0].expansion if self.imagenet else 4 if self.bottleneck else 1
         return NetworkDescription(
             name=self.name,
@@ -156,7 +156,7 @@ class Architecture:
         return {name: value for name, (value, default) in values.items() if value is not None and value != default}
 
     def skeleton(self, classes: int | None = None) -> nn.Module:
-        """The network with memory but without values."""
+        """Build the network with allocated but uninitialized parameters."""
         classes = classes or (1000 if self.imagenet else 10)
         sizes = self.style, self.width, classes
         if self.looks_linear:
@@ -171,7 +171,7 @@ class Architecture:
         return initialize(self.skeleton(classes), seed)
 
     def regular(self) -> tuple[Architecture, Architecture, int] | None:
-        """The networks with one and two blocks a stage, and how many more blocks a stage this one has."""
+        """Return the networks with one and two blocks per stage, and how many blocks per stage more than 1 this has."""
         if self.imagenet:
             return None
         rule = BOTTLENECKS if self.bottleneck else BASIC
@@ -180,24 +180,24 @@ class Architecture:
 
 
 def default_option(depth: int, imagenet: bool, bottleneck: bool) -> ShortcutOption:
-    """The shortcut option of the papers: zero-padding, but projections where bottlenecks widen."""
+    """Return the papers' shortcut option: zero-padding, or projections for bottlenecks."""
     if imagenet:
         return paper_option(depth)
     return "B" if bottleneck else "A"
 
 
 def block_word(depth: int, bottleneck: bool) -> str:
-    """What a CIFAR name says of its blocks: nothing where the depth alone does."""
+    """Return the word for the block type in a CIFAR name, empty if the depth determines it."""
     if bottleneck:
         return "" if depth in BOTTLENECK_DEPTHS else "bottleneck"
     return "basic" if depth in BOTTLENECK_DEPTHS or depth in STAGES else ""
 
 
 def read_residual(name: str, depth: int, values: dict[str, Any], *, imagenet: bool = False) -> Architecture:
-    """The residual network that a name says.
+    """Make the residual network of a parsed name.
 
     Raises:
-        UsageError: For a depth that there is not, and for options that no network has together.
+        UsageError: If the depth is invalid or the options are incompatible.
     """
     block = values.pop("block", None)
     bottleneck = not imagenet and (block == "bottleneck" or (block is None and depth in BOTTLENECK_DEPTHS))
@@ -215,10 +215,10 @@ def read_residual(name: str, depth: int, values: dict[str, Any], *, imagenet: bo
 
 
 def read_plain(name: str, depth: int, values: dict[str, Any], *, imagenet: bool = False) -> Architecture:
-    """The plain network that a name says.
+    """Make the plain network of a parsed name.
 
     Raises:
-        UsageError: For a depth that there is not.
+        UsageError: If the depth is invalid.
     """
     if imagenet:
         IMAGENET_PLAIN.check("imagenet/plain", depth, name)
@@ -231,7 +231,7 @@ def read_plain(name: str, depth: int, values: dict[str, Any], *, imagenet: bool 
 
 
 def _unclear(family: str, depth: int, name: str) -> UsageError:
-    """The error about a depth by which networks of two forms are known."""
+    """Make the error about a depth that may mean the CIFAR or the ImageNet form."""
     others = [f"imagenet/{family}{depth}", *([f"torchvision/{family}{depth}"] if family == "resnet" else [])]
     if (depth - BASIC.plus) % BASIC.step:
         cifar = f"the CIFAR form has {BASIC} layers"
@@ -243,7 +243,7 @@ def _unclear(family: str, depth: int, name: str) -> UsageError:
 
 
 def _check(asked: Architecture, name: str) -> None:
-    """Refuse options that no network has together."""
+    """Raise `UsageError` if the options are incompatible."""
     if asked.option == "A" and asked.width % 2 and asked.imagenet and asked.depth >= 50:
         raise UsageError(f"{name}: zero-padding shortcuts need an even width")
     if asked.unit != "original" and asked.option != "A" and not asked.bottleneck:

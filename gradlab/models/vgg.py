@@ -1,4 +1,4 @@
-"""VGG for ImageNet (Simonyan & Zisserman 2014, arXiv:1409.1556, Table 1), without the dropout of its training."""
+"""VGG for ImageNet (Simonyan and Zisserman 2014, arXiv:1409.1556, Table 1), without dropout."""
 
 from itertools import pairwise
 
@@ -7,18 +7,18 @@ from torch import Tensor, nn
 from gradlab.models.shortcuts import convolution
 
 CONVOLUTIONS = {11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
-"""3×3 convolutions in the five stages, by depth: configurations A, B, D and E."""
+"""Number of 3×3 convolutions in the five stages, by depth: configurations A, B, D and E."""
 
 CHANNELS = (3, 64, 128, 256, 512, 512)
-"""Channels of the image and of the stages."""
+"""Number of channels of the image and of the stages."""
 
 
 class VGG(nn.Module):
     """Five stages of 3×3 convolutions with ReLUs and 2×2 max pooling, and three linear layers.
 
     Args:
-        depth: Weighted layers: 11, 13, 16 or 19.
-        classes: Outputs of the classifier.
+        depth: The number of weighted layers: 11, 13, 16 or 19.
+        classes: The number of outputs of the classifier.
     """
 
     input_shape = (3, 224, 224)

@@ -1,8 +1,8 @@
 """VoVNet (Lee et al. 2019, arXiv:1904.09730, Table 1), and its CIFAR form.
 
-A one-shot aggregation (OSA) module runs five 3×3 convolutions one after the other and concatenates its input with all
-their outputs once, at its end. The form for ImageNet is that of Table 1. The CIFAR form is not in the paper: it has
-the same modules behind a stem without strides, so that the four stages have the map sizes 32, 16, 8 and 4.
+A one-shot aggregation (OSA) module applies five 3×3 convolutions in sequence and concatenates its input with all their
+outputs once, at its end. The ImageNet form is that of Table 1. The CIFAR form is not in the paper: it has the same
+modules after a stem without strides, so that the four stages have map sizes 32, 16, 8 and 4.
 """
 
 import torch
@@ -11,19 +11,19 @@ from torch import Tensor, nn
 from gradlab.models.shortcuts import convolution
 
 MODULES = {27: (1, 1, 1, 1), 39: (1, 1, 2, 2), 57: (1, 1, 4, 3)}
-"""OSA modules in stages 2 to 5, by depth: the convolutions of the stem and of all modules."""
+"""Number of OSA modules in stages 2 to 5, by depth, which counts the convolutions of the stem and of all modules."""
 
 CONVOLUTIONS = 5
-"""3×3 convolutions of an OSA module."""
+"""Number of 3×3 convolutions of an OSA module."""
 
 
 class OSA(nn.Module):
-    """Five 3×3 convolutions in a row, and a 1×1 convolution of their outputs and the input together.
+    """Five 3×3 convolutions in sequence, and a 1×1 convolution of their concatenated outputs and the input.
 
     Args:
-        in_channels: Channels of the input.
-        channels: Outputs of every 3×3 convolution.
-        out_channels: Outputs of the 1×1 convolution.
+        in_channels: The number of input channels.
+        channels: The number of outputs of every 3×3 convolution.
+        out_channels: The number of outputs of the 1×1 convolution.
     """
 
     def __init__(self, in_channels: int, channels: int, out_channels: int) -> None:
@@ -41,15 +41,15 @@ class OSA(nn.Module):
 
 
 class VoVNet(nn.Module):
-    """A stem of three 3×3 convolutions, four stages of OSA modules with max pooling between, a classifier.
+    """A stem of three 3×3 convolutions, four stages of OSA modules with max pooling between, and a classifier.
 
     Args:
-        depth: Convolutions: 27, 39 or 57.
-        classes: Outputs of the classifier.
-        width: Outputs of the first stage's convolutions; 0 for 128, and 64 in the slim form. The later stages have
-            1.25, 1.5 and 1.75 times as many.
+        depth: The number of convolutions: 27, 39 or 57.
+        classes: The number of outputs of the classifier.
+        width: The number of outputs of the first stage's convolutions; 0 means 128, or 64 in the slim form. The later
+            stages have 1.25, 1.5 and 1.75 times as many.
         slim: Whether the stem has as many channels as the first stage, rather than half as many.
-        imagenet: Whether the stem has a stride of 4.
+        imagenet: Whether the stem has a stride of 4 rather than 1.
     """
 
     def __init__(
@@ -84,17 +84,17 @@ class VoVNet(nn.Module):
 
 
 def default_width(slim: bool) -> int:
-    """Outputs of the first stage's convolutions in Table 1."""
+    """Return the number of outputs of the first stage's convolutions in Table 1."""
     return 64 if slim else 128
 
 
 def normalized(in_channels: int, out_channels: int, kernel: int, stride: int = 1) -> nn.Sequential:
-    """A convolution, batch normalization and ReLU."""
+    """Build a convolution, batch normalization and ReLU."""
     conv = convolution(in_channels, out_channels, kernel, stride)
     return nn.Sequential(conv, nn.BatchNorm2d(out_channels), nn.ReLU())
 
 
 def stage(in_channels: int, channels: int, out_channels: int, modules: int) -> nn.Sequential:
-    """A row of OSA modules at one map size."""
+    """Build a sequence of OSA modules at one map size."""
     rest = (OSA(out_channels, channels, out_channels) for _ in range(modules - 1))
     return nn.Sequential(OSA(in_channels, channels, out_channels), *rest)

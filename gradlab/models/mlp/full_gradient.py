@@ -1,4 +1,4 @@
-"""Input gradients of fully connected nets through the statistics of normalization as well, in reverse mode."""
+"""Input gradients of fully connected nets in reverse mode, including those through the normalization statistics."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from gradlab.models.mlp.gradients import EPS, divide_by_power_of_two
 from gradlab.models.mlp.weights import WeightStream
 
 _SEGMENT = 16
-"""Blocks between states that are kept. The way back runs each segment again, its weights drawn again, so that
-memory hardly grows with depth: neither states nor weights of all layers are ever held."""
+"""Number of blocks between stored states. The backward pass recomputes each segment and draws its weights again, so
+that memory hardly grows with depth: neither the states nor the weights of all layers are ever held at once."""
 
 
 def full_gradient(
@@ -25,22 +25,22 @@ def full_gradient(
     dtype: torch.dtype = torch.float32,
     device: torch.device | str = "cpu",
 ) -> Tensor:
-    """Gradient of the sum of all outputs, through the statistics of normalization as well.
+    """Compute the gradient of the sum of all outputs, including its part through the normalization statistics.
 
     The net is that of `create_mlp`.
 
     Args:
-        family: What the net is made of, its norm resolved.
-        x: (M,), the inputs.
-        seed: Of the weights.
-        depth: ReLU layers, or residual blocks.
-        width: Neurons a layer.
-        init: As in `WeightStream`.
-        dtype: Of the arithmetic.
-        device: Where to compute.
+        family: The family of the net, with its norm resolved.
+        x: The inputs, shape (M,).
+        seed: The seed of the weights.
+        depth: The number of ReLU layers, or of residual blocks.
+        width: The number of neurons per layer.
+        init: The initialization, see `WeightStream`.
+        dtype: The dtype of the computation.
+        device: The device of the computation.
 
     Returns:
-        (M,), float64.
+        The gradient, float64 of shape (M,).
     """
     stream = WeightStream(family, width, seed, init, dtype)
     stem, bias, readout = (vector.to(device) for vector in (stream.stem, stream.bias, stream.readout))
@@ -53,7 +53,7 @@ def full_gradient(
         with torch.no_grad():
             z = _run(family, z, stream, range(first, min(first + _SEGMENT, blocks)))
             if family.norm in ("none", "center"):
-                # Such nets are homogeneous: a factor on the states leaves gradients as they are.
+                # Such nets are homogeneous, so scaling the states does not change the gradients.
                 divide_by_power_of_two(z)
     z.requires_grad_()
     end = readout @ (z if residual else _activation(family, z))
@@ -70,7 +70,7 @@ def full_gradient(
 def _run(family: Family, z: Tensor, stream: WeightStream, blocks: range) -> Tensor:
     residual = family.kind == "resnet"
     for block in blocks:
-        # The first ReLU of a net without shortcuts has no norm before it.
+        # In a net without shortcuts, no norm precedes the first ReLU.
         hidden = _activation(family, _normalized(family, z) if residual or block else z)
         out = stream.layer().to(z.device) @ hidden
         z = z + family.beta * out if residual else out
@@ -86,5 +86,5 @@ def _normalized(family: Family, z: Tensor) -> Tensor:
 
 
 def _activation(family: Family, z: Tensor) -> Tensor:
-    """ReLU; the concatenated one of looks-linear nets, contracted with its mirrored weights, is the identity."""
+    """Apply ReLU, or in looks-linear nets the identity, to which CReLU with mirrored weights amounts."""
     return z if family.kind == "ll" else z.relu()

@@ -1,4 +1,4 @@
-"""Input gradients of fully connected nets in one forward-mode pass, with what is active on the way."""
+"""Input gradients and activity of fully connected nets in one forward-mode pass."""
 
 from __future__ import annotations
 
@@ -12,24 +12,25 @@ from gradlab.models.mlp.family import Family, Init
 from gradlab.models.mlp.weights import WeightStream
 
 EPS = 1e-5
-"""ε of every normalization, as in `nn.BatchNorm1d`."""
+"""The constant ε of every normalization, as in `nn.BatchNorm1d`."""
 
 _RESCALE_EVERY = 16
-"""Layers after which states and tangents are brought back near 1: 2^(L/2) leaves float32 at depth 256."""
+"""Number of layers after which states and tangents are rescaled: 2^(L/2) leaves the range of float32 at depth 256."""
 
 
 @dataclass(frozen=True)
 class ForwardPass:
-    """What one pass reads off; shapes are of L layers, S seeds, N neurons, M inputs, and a pair of inputs.
+    """The results of one pass, for L layers, S seeds, N neurons, M inputs and a pair of inputs.
 
     Attributes:
-        gradients: df(x_i)/dx_i, statistics of normalization frozen, by depth: (S, M), float64.
-        active: At how many inputs a neuron is active: (L, S, N); (L, S, 2N) in a looks-linear net.
-        passing: Whether the gradient passes a neuron at the pair, of 0 and 1: (L, S, N, 2).
-        scale: Derivative of each neuron's frozen normalization: (L, S, N, 1).
-        end_active: As `active`, of the last ReLU of the net of each depth, which has no norm before it: (S, N).
-            Empty for residual nets, whose readout is linear.
-        end_passing: As `passing`, of the same ReLU: (S, N, 2).
+        gradients: The gradients df(x_i)/dx_i with frozen normalization statistics, by depth, float64 of shape (S, M).
+        active: The number of inputs at which each neuron is active, shape (L, S, N), or (L, S, 2N) in a looks-linear
+            net.
+        passing: Whether the gradient passes each neuron at either input of the pair, as 0 or 1, shape (L, S, N, 2).
+        scale: The derivative of each neuron's frozen normalization, shape (L, S, N, 1).
+        end_active: The counts of `active` for the last ReLU of the net of each depth, which no norm precedes, shape
+            (S, N). Empty for residual nets, whose readout is linear.
+        end_passing: The values of `passing` for the same ReLU, shape (S, N, 2).
     """
 
     gradients: dict[int, Tensor]
@@ -53,25 +54,25 @@ def forward_mode(
     dtype: torch.dtype = torch.float32,
     device: torch.device | str = "cpu",
 ) -> ForwardPass:
-    """Run states and tangents through random nets together, and read off the gradient at every depth asked for.
+    """Propagate states and tangents through random nets, and compute the gradient at every requested depth.
 
-    Weights are drawn layer by layer and discarded, and two layers' states are kept, so that memory hardly grows
-    with depth. The same numbers as those of `create_mlp`: a seed's do not depend on the other seeds, nor on the
-    other depths.
+    Weights are drawn layer by layer and discarded, and only the states of two layers are held, so that memory hardly
+    grows with depth. The weights are those of `create_mlp`: those of a seed depend neither on the other seeds nor on
+    the other depths.
 
     Args:
-        family: What the nets are made of, its norm resolved.
-        x: (M,), the inputs; batch statistics are over all of them.
-        seeds: One net each; on an accelerator all in one product.
-        depths: Where to read off.
-        pair: Places of the two inputs at which to tell what the gradient passes.
-        width: Neurons a layer.
-        init: As in `WeightStream`.
-        dtype: Of the arithmetic.
-        device: Where to compute.
+        family: The family of the nets, with its norm resolved.
+        x: The inputs, shape (M,); batch statistics are taken over all of them.
+        seeds: The seeds, one per net; all nets are computed in one product.
+        depths: The depths at which to compute the gradient.
+        pair: The indices of the two inputs for which to record which neurons the gradient passes.
+        width: The number of neurons per layer.
+        init: The initialization, see `WeightStream`.
+        dtype: The dtype of the computation.
+        device: The device of the computation.
     """
     if family.kind == "ll":
-        # Rounding in float32 would pass for a gradient that varies.
+        # Rounding errors in float32 would look like variation of the gradient.
         dtype = torch.float64
     streams = [WeightStream(family, width, seed, init, dtype) for seed in seeds]
 
@@ -88,7 +89,7 @@ def forward_mode(
     places = torch.tensor([place % len(x) for place in pair], device=x.device)
     residual, last = family.kind == "resnet", max(depths)
     neurons = 2 * width if family.kind == "ll" else width
-    # One block each: small tensors kept from every layer would break up the heap.
+    # One block per quantity: small tensors kept from every layer would fragment the heap.
     run = ForwardPass(
         {}, x.new_empty(last, len(seeds), neurons), x.new_empty(last, len(seeds), width, 2),
         x.new_ones(last, len(seeds), width, 1), {}, {}
@@ -104,7 +105,7 @@ def forward_mode(
         if residual or depth < last:
             weight = batch([s.layer() for s in streams])
             if scale is not None and family.norm in ("rms", "bn"):
-                # A positive scale changes no sign, and there are fewer weights than states and tangents.
+                # A positive scale commutes with ReLU, and there are fewer weights than states and tangents.
                 weight *= scale.mT
             z.both.baddbmm_(weight, hidden.both, beta=float(residual), alpha=family.beta)
         if depth % _RESCALE_EVERY == 0:
@@ -115,7 +116,7 @@ def forward_mode(
 
 
 class _Rows:
-    """States at all inputs and their tangents in one memory, (S, N, 2M)."""
+    """States at all inputs and their tangents in one tensor of shape (S, N, 2M)."""
 
     def __init__(self, both: Tensor) -> None:
         self.both, self.eps = both, both.new_tensor(EPS)
@@ -125,26 +126,27 @@ class _Rows:
 def _activate(
     family: Family, z: _Rows, hidden: _Rows, scale: Tensor | None, places: Tensor, count: Tensor, passing: Tensor
 ) -> None:
-    """Take states and tangents through centring and ReLU; scaling them is left to the weights.
+    """Apply centring and ReLU to states and tangents; the scale is left to be applied to the weights.
 
     Args:
-        family: What the net is made of.
-        z: Before the norm.
-        hidden: Where to write them.
-        scale: Where to write the scale, (S, N, 1), ones; None where there is no norm.
-        places: Of the pair of inputs.
-        count: Where to write at how many inputs a neuron is active, (S, N); (S, 2N) in a looks-linear net.
-        passing: Where to write whether the gradient passes a neuron at the pair, (S, N, 2).
+        family: The family of the net.
+        z: The states and tangents before the norm.
+        hidden: The output for states and tangents.
+        scale: The output for the scale, initially ones, shape (S, N, 1); None where there is no norm.
+        places: The indices of the pair of inputs.
+        count: The output for the number of inputs at which each neuron is active, shape (S, N), or (S, 2N) in a
+            looks-linear net.
+        passing: The output for whether the gradient passes each neuron at the pair, shape (S, N, 2).
     """
     if family.kind == "ll":
-        # Weights (W′, −W′) undo the concatenated ReLU, of which one side or the other passes: `looks_linear.crelu`.
+        # Weights (W′, −W′) invert the concatenated ReLU, one half of which always passes: see `looks_linear.crelu`.
         first, second = count.chunk(2, -1)
         torch.sum(torch.gt(z.state, 0, out=hidden.state), -1, out=first)
         torch.sub(z.state.new_tensor(z.state.shape[-1]), first, out=second)
         passing.fill_(1)
         hidden.both.copy_(z.both)
         return
-    # Numbers are passed as factors, and ε as a tensor: in an operation of their own each costs as much as a row.
+    # Factors and ε are fused into other operations, since an operation of their own costs as much as a row.
     state, share = z.state, 1 / z.state.shape[-1]
     if scale is not None and family.norm in ("center", "bn"):
         state = torch.sub(state, state.sum(-1, keepdim=True), alpha=share, out=hidden.state)
@@ -152,8 +154,8 @@ def _activate(
         norm = torch.linalg.vector_norm(state, dim=-1, keepdim=True)
         torch.addcmul(z.eps, norm, norm, value=share, out=scale).rsqrt_()
     torch.clamp(state, min=0, out=hidden.state)
-    # Numbers and not booleans: what is made of them runs many times faster on a CPU. Where tangents will stand, so
-    # that there is no more memory than fits into the cache.
+    # Numbers make the following operations many times faster than booleans on a CPU. They are written to the memory
+    # of the tangents, so that everything fits into the cache.
     active = torch.gt(hidden.state, 0, out=hidden.tangent)
     torch.sum(active, -1, out=count)
     torch.index_select(active, -1, places, out=passing)
@@ -165,20 +167,20 @@ def _gradient(readout: Tensor, tangents: Tensor, exponent: Tensor) -> Tensor:
 
 
 def _rescale(family: Family, z: _Rows) -> Tensor:
-    """Divide by a power of two in place, which is exact; return the tangents' exponents, (S, 1, 1)."""
+    """Divide by a power of two in place, which is exact, and return the exponents of the tangents, shape (S, 1, 1)."""
     if family.norm in ("none", "center"):
         divide_by_power_of_two(z.state)
     return divide_by_power_of_two(z.tangent)
 
 
 def divide_by_power_of_two(part: Tensor) -> Tensor:
-    """Bring the largest magnitude of a matrix to between 1/2 and 1, in place and exactly.
+    """Scale the largest magnitude of a matrix to between 1/2 and 1, in place and exactly.
 
     Args:
-        part: (..., N, M).
+        part: Matrices of shape (..., N, M).
 
     Returns:
-        The exponents, (..., 1, 1).
+        The exponents of the divisors, shape (..., 1, 1).
     """
     exponent = torch.frexp(part.abs().amax((-2, -1), keepdim=True)).exponent
     part *= torch.ldexp(torch.ones_like(part[..., :1, :1]), -exponent)

@@ -1,4 +1,4 @@
-"""The fully connected nets of "The Shattered Gradients Problem" as modules: trainable, probed like any other."""
+"""The fully connected nets of "The Shattered Gradients Problem" as modules, to be trained or probed like any other."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ class MLP(nn.Module):
     """A net with scalar inputs and outputs; see `Family` for its equations.
 
     Args:
-        family: What it is made of, its norm resolved.
-        depth: ReLU layers, or residual blocks.
-        width: Neurons a layer.
+        family: The family of the net, with its norm resolved.
+        depth: The number of ReLU layers, or of residual blocks.
+        width: The number of neurons per layer.
     """
 
     input_shape = (1,)
@@ -30,7 +30,7 @@ class MLP(nn.Module):
         self.family = family
         self.stem = nn.Linear(1, width, bias=family.bias)
         blocks = depth if residual else depth - 1
-        # The first ReLU of a net without shortcuts has no norm before it.
+        # In a net without shortcuts, no norm precedes the first ReLU.
         norms = [family.norm or "none" if residual or block else "none" for block in range(blocks)]
         self.body = nn.Sequential(*(Block(family, width, norm) for norm in norms))
         self.head = nn.Linear(2 * width if family.kind == "ll" else width, 1, bias=False)
@@ -42,7 +42,7 @@ class MLP(nn.Module):
 
 
 class Block(nn.Module):
-    """Norm, ReLU, linear layer; with a shortcut around them in a residual net."""
+    """A norm, a ReLU and a linear layer, with a shortcut around them in a residual net."""
 
     def __init__(self, family: Family, width: int, norm: str) -> None:
         super().__init__()
@@ -60,12 +60,12 @@ _NORMS = {"none": nn.Identity, "center": BatchCentering, "rms": BatchRMSNorm, "b
 
 
 def activation(family: Family, z: Tensor) -> Tensor:
-    """ReLU, or in a looks-linear net the concatenated ReLU: (B, N) to (B, N) or (B, 2N)."""
+    """Apply ReLU, from (B, N) to (B, N), or in a looks-linear net the concatenated ReLU, from (B, N) to (B, 2N)."""
     return crelu(z) if family.kind == "ll" else F.relu(z)
 
 
 def empty_mlp(architecture: MLPArchitecture) -> MLP:
-    """Build a net with memory but without values."""
+    """Build a net with allocated but uninitialized parameters."""
     family = architecture.family.at(architecture.depth)
     model = materialize(lambda: MLP(family, architecture.depth, architecture.width))
     assert isinstance(model, MLP)
@@ -76,7 +76,7 @@ def empty_mlp(architecture: MLPArchitecture) -> MLP:
 def create_mlp(
     architecture: MLPArchitecture, seed: int = 0, init: Init = "he", dtype: torch.dtype = torch.float32
 ) -> MLP:
-    """Build a net as initialized; see `WeightStream`."""
+    """Build a net at its initialization; see `WeightStream`."""
     model = empty_mlp(architecture).to(dtype)
     family = model.family
     weights = WeightStream(family, architecture.width, seed, init, dtype)

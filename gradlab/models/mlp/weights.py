@@ -1,4 +1,4 @@
-"""The random weights of fully connected nets, layer by layer from one seed."""
+"""The random weights of fully connected nets, drawn layer by layer from one seed."""
 
 from __future__ import annotations
 
@@ -11,18 +11,19 @@ from gradlab.models.mlp.family import Family, Init
 
 
 class WeightStream:
-    """Draws a network's weights in order of depth: nets of one seed share their first layers, whatever their depth.
+    """Draws a network's weights in order of depth, so that nets of one seed share their first layers at any depth.
 
     Values are drawn in float32 on the CPU, orthogonalized in float64 and then converted, so that every dtype and
-    device has the same.
+    device has the same weights.
 
     Args:
-        family: What the weights are for.
-        width: Neurons a layer, N.
-        seed: Seed of everything.
-        init: `he`: W ~ N(0, 2/N); `glorot`: N(0, 1/N); `orthogonal`: √2 times an orthogonal matrix, Haar
-            distributed. First and last layer are as the family says in every case, and so is a looks-linear net.
-        dtype: Of the weights handed out.
+        family: The family of the net.
+        width: The number N of neurons per layer.
+        seed: The seed of all weights.
+        init: The initialization: `he`, W ~ N(0, 2/N); `glorot`, W ~ N(0, 1/N); or `orthogonal`, √2 times a Haar
+            distributed orthogonal matrix. It affects neither the first and last layer nor looks-linear nets, which
+            are as `Family` defines them.
+        dtype: The dtype of the returned weights.
     """
 
     def __init__(
@@ -38,7 +39,7 @@ class WeightStream:
 
     @property
     def state(self) -> Tensor:
-        """Where the stream stands; set it to draw the same layers again."""
+        """The state of the generator; restore it to draw the same layers again."""
         return self._generator.get_state()
 
     @state.setter
@@ -46,7 +47,7 @@ class WeightStream:
         self._generator.set_state(state)
 
     def layer(self) -> Tensor:
-        """The next W, or W′ of a looks-linear net: (N, N)."""
+        """Draw the next W, or W′ for a looks-linear net, shape (N, N)."""
         if self.family.kind == "ll":
             return self._orthogonal()
         if self.init == "orthogonal":
