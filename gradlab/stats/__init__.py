@@ -31,6 +31,7 @@ from gradlab.stats.gradient_noise import (
     true_gradient_square,
 )
 from gradlab.stats.growth_fit import growth_a_layer
+from gradlab.stats.inner_product import inner_product
 from gradlab.stats.jackknife import jackknife, standard_error
 from gradlab.stats.moments import (
     WELL_CONDITIONED,
@@ -80,6 +81,7 @@ __all__ = [
     "gradient_variance",
     "growth_a_layer",
     "half_life",
+    "inner_product",
     "is_constant",
     "jackknife",
     "joint_norms",
