@@ -1,0 +1,7 @@
+"""Where the first value begins that is not finite."""
+
+from gradlab.probes.nonfinite.find import find_nonfinite
+from gradlab.probes.nonfinite.origin import Origin
+from gradlab.probes.nonfinite.probe import NonfiniteOrigin
+
+__all__ = ["NonfiniteOrigin", "Origin", "find_nonfinite"]

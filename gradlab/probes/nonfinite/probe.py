@@ -1,0 +1,168 @@
+"""Watches every operation of a model's passes for the first non-finite value."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
+from typing import Any
+
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.optimizer import register_optimizer_step_post_hook
+
+from gradlab.probes.hooks import Probe
+from gradlab.probes.identity import storage_key
+from gradlab.probes.nonfinite.calls import Calls
+from gradlab.probes.nonfinite.memory import Memory
+from gradlab.probes.nonfinite.origin import Origin, described
+from gradlab.probes.nonfinite.recorder import Recorder
+from gradlab.probes.nonfinite.tracing import earliest, faults
+from gradlab.probes.nonfinite.values import Operation, Source, Value, is_measurable, settle
+from gradlab.probes.outputs import measurable
+
+
+class NonfiniteOrigin(Probe):
+    """Finds the first non-finite value that reaches a loss, a gradient or a weight.
+
+        with gl.NonfiniteOrigin(model) as probe:
+            for images, labels in loader:
+                ...                       # a training step as it is
+                if probe.found:
+                    break
+        print(probe.origin())
+
+    While it is on it looks at the output of every operation, forward, backward and of the optimizer: a step takes
+    several times as long. Nothing waits for the device but the search at the end of a step, by the optimizer's hook.
+    What becomes finite again is no fault: the −inf of masked attention, an overflow that a GradScaler skips.
+
+    Args:
+        model: Any `torch.nn.Module`.
+
+    Attributes:
+        steps: Optimizer steps that were finite so far. Set it when training resumes.
+        found: Whether an optimizer step was not finite; nothing is recorded from there on.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__(model)
+        self.steps = 0
+        self._sources: dict[int, Source] = {}
+        self._memory = Memory(lambda tensor: self._sources.get(storage_key(tensor), Source("input")))
+        self._calls = Calls(self.model, self._before, self._after)
+        self._recorder = Recorder(self._calls, self._memory, self._began)
+        self._outputs: list[Value] = []
+        self._losses: list[Operation] = []
+        self._origin: Origin | None = None
+        # Known once an optimizer has made a step.
+        self._step: int | None = None
+
+    @property
+    def found(self) -> bool:
+        """Whether an optimizer step was not finite."""
+        return self._origin is not None
+
+    def origin(self) -> Origin | None:
+        """Where the first non-finite value began.
+
+        It is that of the first optimizer step that was not finite, else of what has run since: of its loss and
+        gradients, or where no backward pass was seen, of the model's output but for infinities on purpose.
+
+        Returns:
+            None where all is finite.
+        """
+        return self._origin or self._search([], self._unskipped())
+
+    def trace(self, outputs: Iterable[Tensor], gradients: Iterable[Tensor], *, masks: bool = False) -> Origin | None:
+        """Where the first non-finite value began that reaches some tensors.
+
+        Args:
+            outputs: What the forward pass gave: a loss, or outputs of the model.
+            gradients: What the backward pass gave.
+            masks: Whether outputs may hold infinities that were put there on purpose.
+
+        Returns:
+            None where they are finite.
+        """
+        return self._search(self._read(outputs), self._read(gradients), masks)
+
+    def name_inputs(self, batch: Any) -> None:
+        """Call the tensors of a batch by where they lie in it."""
+        for place, tensor in measurable(batch):
+            self._sources.setdefault(storage_key(tensor), Source("input", place))
+
+    def _attach(self, stack: ExitStack) -> None:
+        self._name_own()
+        self._calls.attach(stack)
+        handle = register_optimizer_step_post_hook(lambda optimizer, args, kwargs: self._stepped(optimizer))
+        stack.callback(handle.remove)
+        stack.enter_context(self._recorder)
+
+    def _name_own(self) -> None:
+        """Find out where weights and buffers lie; `torch.func.functional_call` puts others there."""
+        own: dict[int, Source] = {}
+        for prefix, module in self.model.named_modules():
+            for kind, tensors in (("weight", module._parameters), ("buffer", module._buffers)):
+                for name, tensor in tensors.items():
+                    if tensor is not None:
+                        own.setdefault(storage_key(tensor), Source(kind, f"{prefix}.{name}" if prefix else name))
+        self._sources |= own
+
+    def _before(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if self._recorder.updating and not self._recorder.paused:
+            # Another forward pass without an optimizer step: gradients add up, or a GradScaler has skipped the step.
+            self._close(self._unskipped())
+        self._name_own()
+
+    def _after(self, output: Any) -> None:
+        self._outputs = self._read(tensor for _, tensor in measurable(output))
+
+    def _began(self, operation: Operation | None) -> None:
+        if operation is not None:
+            self._losses.append(operation)
+
+    def _stepped(self, optimizer: Optimizer) -> None:
+        own = {id(parameter) for parameter in self.model.parameters()}
+        parameters = [p for group in optimizer.param_groups for p in group["params"] if id(p) in own]
+        if parameters and not self._recorder.paused:
+            self._step = self.steps
+            self._close([*self._gradients(), *self._read(parameters)])
+            self.steps += not self.found
+
+    def _close(self, sinks: Sequence[Value]) -> None:
+        """Search what was recorded, and forget it."""
+        self._origin = self._search([], sinks) if sinks else None
+        self._memory.clear()
+        self._calls.clear()
+        self._outputs, self._losses = [], []
+        self._recorder.updating, self._recorder.paused = False, self.found
+
+    def _unskipped(self) -> list[Value]:
+        """The gradients of a step that is not over; a GradScaler skips it where they overflow."""
+        return [] if self._recorder.scaled else self._gradients()
+
+    def _gradients(self) -> list[Value]:
+        return self._read(p.grad for p in self.model.parameters() if p.grad is not None)
+
+    def _read(self, tensors: Iterable[Tensor]) -> list[Value]:
+        before, self._recorder.paused = self._recorder.paused, True
+        try:
+            return [self._memory.read(tensor) for tensor in tensors if is_measurable(tensor)]
+        finally:
+            self._recorder.paused = before
+
+    def _search(self, outputs: Sequence[Value], gradients: Sequence[Value], masks: bool = False) -> Origin | None:
+        values = self._memory.values
+        before, self._recorder.paused = self._recorder.paused, True
+        try:
+            settle(values)
+        finally:
+            self._recorder.paused = before
+        found = faults(values)
+        if not outputs:
+            outputs, masks = [value for value in values if value.maker in self._losses], False
+        if not outputs:
+            outputs, masks = self._outputs, True
+        reached = [found[value] for value in outputs if value in found]
+        reached = [fault for fault in reached if not (masks and fault.on_purpose)]
+        first = earliest([*reached, *(found[value] for value in gradients if value in found)])
+        return None if first is None else described(first, hidden=not reached, step=self._step)

@@ -1,0 +1,141 @@
+"""`NonfiniteOrigin` in a training loop: the step, updates, accumulation and gradient scaling."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.amp.grad_scaler import GradScaler
+
+from gradlab.probes.nonfinite import NonfiniteOrigin
+
+X = torch.randn(16, 6, generator=torch.Generator().manual_seed(0))
+Y = torch.arange(16) % 3
+
+
+def _net() -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3))
+
+
+@pytest.mark.parametrize("optimizer", [torch.optim.SGD, torch.optim.AdamW])
+def test_clean_loop(optimizer: type[torch.optim.Optimizer]) -> None:
+    model = _net()
+    steps = optimizer(model.parameters(), lr=0.01)
+    with NonfiniteOrigin(model) as probe:
+        for _ in range(5):
+            steps.zero_grad()
+            F.cross_entropy(model(X), Y).backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            steps.step()
+        assert probe.origin() is None
+    assert (probe.steps, probe.found) == (5, False)
+
+
+def test_same_training_with_the_probe() -> None:
+    states = []
+    for watched in (False, True):
+        model = _net()
+        steps = torch.optim.AdamW(model.parameters())
+        probe = NonfiniteOrigin(model)
+        if watched:
+            probe.__enter__()
+        for _ in range(3):
+            steps.zero_grad()
+            F.cross_entropy(model(X), Y).backward()
+            steps.step()
+        probe.__exit__()
+        states.append(torch.cat([p.detach().flatten() for p in model.parameters()]))
+    assert states[0].equal(states[1])
+
+
+def test_step_of_a_bad_batch() -> None:
+    model = _net()
+    steps = torch.optim.SGD(model.parameters(), lr=0.1)
+    batches = [X.clone() for _ in range(6)]
+    batches[3][2, 1] = float("nan")
+    with NonfiniteOrigin(model) as probe:
+        for x in batches:
+            steps.zero_grad()
+            F.cross_entropy(model(x), Y).backward()
+            steps.step()
+    origin = probe.origin()
+    assert origin is not None
+    assert (origin.step, origin.layer, origin.cause, origin.operation) == (3, "0", "input", "matmul")
+    assert str(origin).startswith("At step 3: the input itself holds NaN")
+
+
+def test_update_that_spoils_a_weight() -> None:
+    model = _net()
+    steps = torch.optim.AdamW(model.parameters(), eps=0.0)
+    dead = X.clone()
+    dead[:, 2] = 0
+    with NonfiniteOrigin(model) as probe:
+        steps.zero_grad()
+        F.cross_entropy(model(dead), Y).backward()
+        steps.step()
+    origin = probe.origin()
+    assert origin is not None
+    assert (origin.step, origin.direction, origin.value) == (0, "update", "NaN")
+    assert "in the optimizer's update" in str(origin)
+
+
+def test_weight_that_held_nan_before() -> None:
+    model = _net()
+    model[2].weight.data[0, 0] = float("nan")
+    steps = torch.optim.SGD(model.parameters(), lr=0.1)
+    with NonfiniteOrigin(model) as probe:
+        F.cross_entropy(model(X), Y).backward()
+        steps.step()
+    origin = probe.origin()
+    assert origin is not None
+    assert (origin.cause, origin.tensor, origin.step) == ("weight", "2.weight", 0)
+
+
+def test_accumulated_batches() -> None:
+    model = _net()
+    steps = torch.optim.SGD(model.parameters(), lr=0.1)
+    with NonfiniteOrigin(model) as probe:
+        for batch in range(4):
+            F.cross_entropy(model(X * (float("inf") if batch == 2 else 1)), Y).backward()
+        steps.step()
+    origin = probe.origin()
+    assert origin is not None
+    assert origin.layer in ("0", None)
+
+
+def test_step_that_a_scaler_skips_is_no_fault() -> None:
+    model = _net()
+    steps = torch.optim.SGD(model.parameters(), lr=0.01)
+    scaler = GradScaler("cpu", init_scale=2.0**40)
+    with NonfiniteOrigin(model) as probe:
+        for _ in range(40):
+            steps.zero_grad()
+            with torch.autocast("cpu", torch.float16):
+                loss = F.cross_entropy(model(10 * X), Y)
+            scaler.scale(loss).backward()
+            scaler.step(steps)
+            scaler.update()
+            assert probe.origin() is None
+    assert scaler.get_scale() < 2.0**40
+    assert 0 < probe.steps < 40
+    assert not probe.found
+
+
+def test_forward_passes_alone() -> None:
+    model = _net()
+    with torch.no_grad(), NonfiniteOrigin(model) as probe:
+        model(X)
+        assert probe.origin() is None
+        model(X.log())
+    origin = probe.origin()
+    assert origin is not None
+    assert (origin.layer, origin.operation, origin.direction) == (None, "log", "forward")
+
+
+def test_nothing_stays_behind() -> None:
+    model = _net()
+    probe = NonfiniteOrigin(model)
+    with pytest.raises(ZeroDivisionError), probe:
+        raise ZeroDivisionError
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
+    assert torch.utils._python_dispatch._get_current_dispatch_mode() is None
