@@ -10,9 +10,11 @@ from .plots import theme
 from .probes import (
     ExampleGradients,
     InputGradients,
+    NonfiniteOrigin,
     ParameterGradients,
     ResponseGradients,
     ResponseStd,
+    find_nonfinite,
     log_spaced,
     predicted_response_std,
 )
@@ -37,6 +39,7 @@ __all__ = [
     "GradlabError",
     "InputGradients",
     "InputGradientsResult",
+    "NonfiniteOrigin",
     "Normalization",
     "ParameterGradients",
     "Recipe",
@@ -53,6 +56,7 @@ __all__ = [
     "callbacks",
     "degradation",
     "dynamics",
+    "find_nonfinite",
     "gradients",
     "input_gradients",
     "log_spaced",

@@ -3,6 +3,7 @@
 from gradlab.probes.examples import ExampleGradients
 from gradlab.probes.hooks import Probe
 from gradlab.probes.input_gradients import InputGradients, NormGrad
+from gradlab.probes.nonfinite import NonfiniteOrigin, find_nonfinite
 from gradlab.probes.parameter_gradients import ParameterGradients
 from gradlab.probes.prediction import predicted_response_std
 from gradlab.probes.response_gradients import ResponseGradients
@@ -13,6 +14,7 @@ from gradlab.probes.selection import find_blocks, layer_kind, layer_stride, sele
 __all__ = [
     "ExampleGradients",
     "InputGradients",
+    "NonfiniteOrigin",
     "NormGrad",
     "ParameterGradients",
     "Probe",
@@ -21,6 +23,7 @@ __all__ = [
     "Schedule",
     "StepProbe",
     "find_blocks",
+    "find_nonfinite",
     "layer_kind",
     "layer_stride",
     "log_spaced",
