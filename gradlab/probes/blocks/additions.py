@@ -1,0 +1,259 @@
+"""The blocks of one forward pass, as its additions show them."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gradlab.probes.blocks.channels import likely_channel_dim
+from gradlab.probes.blocks.graph import Relation, Value
+from gradlab.probes.blocks.naming import block_name, common_module
+from gradlab.probes.blocks.operations import Operand, applies, attends, joined, operands
+from gradlab.probes.blocks.readings import Behind, Branch, Found, Reader, Reading
+from gradlab.probes.blocks.recorder import Recorder
+from gradlab.stats import inner_product
+
+
+@dataclass
+class _Sum:
+    """Branches that were added to one another, and may be to a stream yet.
+
+    Attributes:
+        call: The call of the module that added them.
+        parts: The branches.
+        found: The block that it was taken for, with the one of fewer weights as a projection.
+    """
+
+    call: int
+    parts: list[Branch]
+    found: Found | None
+
+
+class PassAdditions:
+    """Looks at every addition of a pass, and has those read that make a block.
+
+    Args:
+        recorder: Of the pass.
+        reader: Who reads.
+        elements: Names of the elements of rows of like parts.
+
+    Attributes:
+        found: The blocks so far.
+    """
+
+    def __init__(self, recorder: Recorder, reader: Reader, elements: set[str]) -> None:
+        self.recorder, self.reader, self.elements = recorder, reader, elements
+        self.found: list[Found] = []
+        self._taken: list[Reading] = []
+        # By number: streams behind additions, streams that were read, sums of branches, tensors that may be gone.
+        self._behind: dict[int, Behind] = {}
+        self._streams: dict[int, Reading] = {}
+        self._sums: dict[int, _Sum] = {}
+        self._tensors: dict[int, weakref.ref[Tensor]] = {}
+
+    def calling(
+        self, func: Callable[..., Any], name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> Callable[[Tensor], None] | None:
+        """See `Listener`."""
+        pair = operands(func, name, args, kwargs)
+        if pair is None:
+            return None
+        first, second = self._number(pair[0], name), self._number(pair[1], name)
+        if first is None or second is None:
+            return None
+        relation = self.recorder.graph.relation(first, second, self._running[-1][1])
+        if relation is None or not _keeps_shape(pair, relation.stream):
+            return None
+        with torch._C.DisableTorchFunction(), torch.no_grad():
+            if relation.stream is None or relation.projected:
+                return self._sum(pair, (first, second), relation)
+            found = self._found(pair, (first, second), relation, relation.stream)
+        return lambda output: self._added(found, output)
+
+    def made(self, number: int, tensor: Tensor) -> None:
+        """See `Listener`: what is made of a stream within its block may be the block's output."""
+        self._tensors[number] = weakref.ref(tensor)
+        value = self.recorder.graph[number]
+        if len(value.parents) != 1 or value.weighted or value.is_part:
+            return
+        behind = self._behind.get(value.parents[0])
+        if behind is not None and tensor.shape == behind.shape and any(c == behind.call for _, c in self._running):
+            with torch._C.DisableTorchFunction(), torch.no_grad():
+                behind.readings[number] = self._read(tensor, number, tensor)
+            self._behind[number] = behind
+
+    def leaving(self, output: Tensor) -> None:
+        """The call of a module ends that runs: where it is that of a block, its output is what it returns."""
+        number = self.recorder.values.number(output)
+        behind = self._behind.get(-1 if number is None else number)
+        if behind is not None and number is not None and behind.call == self._running[-1][1]:
+            behind.hand_on(number)
+
+    def part(self, name: str, output: Tensor) -> Found:
+        """The output of a part that repeats, as a stream without branches."""
+        number = self.recorder.values.number(output)
+        with torch._C.DisableTorchFunction(), torch.no_grad():
+            reading = self._read(output, -1 if number is None else number, output)
+        return Found(name, Behind(-1, output.shape, {0: reading}, 0))
+
+    def close(self, kept: list[Found]) -> None:
+        """The pass is over: the gradients of what is not kept are not waited for."""
+        wanted = {id(reading.watch) for found in kept for reading in found.watched()}
+        for reading in self._taken:
+            if reading.watch is not None and id(reading.watch) not in wanted:
+                reading.watch.remove()
+
+    @property
+    def _running(self) -> list[tuple[str, int]]:
+        return self.recorder.passes.running or [("", -1)]
+
+    def _number(self, operand: Operand, name: str) -> int | None:
+        """The number of an operand; one that exists only within the addition gets a value of its own."""
+        if operand.tensor is not None:
+            number = self.recorder.values.number(operand.tensor)
+            return number if number is not None and number >= 0 else None
+        values = self.recorder.values
+        parents = joined(values.number(tensor) for tensor in operand.tensors)
+        if not parents:
+            return None
+        weighted = applies(name, any(map(values.is_weight, operand.tensors)), len(parents))
+        value = self.recorder.value_of(parents, weighted=weighted, attends=attends(name, len(parents)))
+        return self.recorder.add(value, self.recorder.channel(parents[0]))
+
+    def _found(
+        self, pair: tuple[Operand, Operand], numbers: tuple[int, int], relation: Relation, stream: int
+    ) -> list[Found]:
+        """The block of an addition; of several branches that were added to one another before, one for each."""
+        origin = self._behind.get(relation.origin)
+        if origin is not None:
+            origin.hand_on(relation.origin)
+        block, name, attending = self._named(relation.between[1 - stream])
+        behind = Behind(self._call_of(block), pair[stream].tensors[0].shape)
+        of_stream = self._stream(pair[stream], numbers[stream])
+        earlier = self._sums.pop(numbers[1 - stream], None)
+        if earlier is not None and earlier.call == self._running[-1][1]:
+            if earlier.found is not None:
+                self.found.remove(earlier.found)
+            if all(numbers[stream] in part.products for part in earlier.parts):
+                return [Found(block, behind, of_stream, part, part.products[numbers[stream]]) for part in earlier.parts]
+        branch = self._branch(pair[1 - stream], numbers[1 - stream], name, attending, behind.shape)
+        x, y = (operand.as_added().expand(behind.shape) for operand in (pair[stream], pair[1 - stream]))
+        return [Found(block, behind, of_stream, branch, inner_product(x, y))]
+
+    def _sum(
+        self, pair: tuple[Operand, Operand], numbers: tuple[int, int], relation: Relation
+    ) -> Callable[[Tensor], None]:
+        """Read two functions of one signal: branches of one block, or one of them is a projection of the signal."""
+        shape = pair[0].tensors[0].shape
+        parts: list[Branch] = []
+        for operand, number, between in zip(pair, numbers, relation.between, strict=True):
+            earlier = self._sums.get(number)
+            if earlier is not None and earlier.call == self._running[-1][1]:
+                parts += earlier.parts
+                continue
+            _, name, attending = self._named(between)
+            parts.append(self._branch(operand, number, name, attending, shape))
+            parts[-1].products = self._products(operand.as_added(), relation.origin)
+        found = []
+        if relation.stream is not None and len(parts) == 2:
+            stream = relation.stream
+            block, *_ = self._named(relation.between[1 - stream])
+            product = inner_product(pair[0].as_added(), pair[1].as_added())
+            behind = Behind(self._call_of(block), shape)
+            found = [Found(block, behind, parts[stream].reading, parts[1 - stream], product)]
+            origin = self._behind.get(relation.origin)
+            if origin is not None:
+                origin.hand_on(relation.origin)
+
+        def added(output: Tensor) -> None:
+            number = self.recorder.values.number(output)
+            assert number is not None
+            self._sums[number] = _Sum(self._running[-1][1], parts, found[0] if found else None)
+            if found:
+                self._added(found, output)
+
+        return added
+
+    def _added(self, found: list[Found], output: Tensor) -> None:
+        """Read the sum."""
+        number = self.recorder.values.number(output)
+        assert number is not None
+        behind = found[0].behind
+        with torch._C.DisableTorchFunction(), torch.no_grad():
+            behind.readings[number] = self._read(output, number, output)
+        behind.hand_on(number)
+        self._behind[number] = behind
+        for each in found:
+            if each.branch is not None and each.branch.reading.watch is None:
+                # What exists only within the addition has the gradient of the sum.
+                each.branch.reading.watch = behind.readings[number].watch
+        self.found += found
+
+    def _named(self, between: list[int]) -> tuple[str, str, bool]:
+        """What the block of a branch is called, the module of the branch, and whether it attends.
+
+        Args:
+            between: The values of the branch.
+        """
+        values = [self.recorder.graph[number] for number in between]
+        running, call = self._running[-1]
+        # Without a weight, those that another module made tell.
+        places = [v.module for v in values if v.weighted] or [v.module for v in values if v.call != call]
+        module = common_module(places)
+        block = block_name(running, module, self.elements)
+        if not module.startswith(f"{block}." if block else ""):
+            module = next((place for place in reversed(places) if place.startswith(f"{block}.")), module)
+        return block, module, any(value.attends for value in values)
+
+    def _call_of(self, block: str) -> int:
+        """The call of a block that runs, or of the module that adds."""
+        return next((call for name, call in reversed(self._running) if name == block), self._running[-1][1])
+
+    def _branch(self, operand: Operand, number: int, module: str, attending: bool, shape: torch.Size) -> Branch:
+        value = operand.as_added().expand(shape)
+        reading = self._read(value, number, operand.tensor)
+        return Branch(module, attending, reading)
+
+    def _stream(self, operand: Operand, number: int) -> Reading:
+        """Of a stream; what was read of it before serves again, where it is the same tensor."""
+        behind = self._behind.get(number)
+        if behind is not None:
+            return behind.readings[number]
+        if number not in self._streams:
+            self._streams[number] = self._read(operand.as_added(), number, None)
+        return self._streams[number]
+
+    def _read(self, value: Tensor, number: int, watched: Tensor | None) -> Reading:
+        """Have a value read, with the gradient of a tensor."""
+        channel = self.recorder.channel(number) if number >= 0 else None
+        reading = self.reader.read(value, likely_channel_dim(value) if channel is None else channel, watched)
+        self._taken.append(reading)
+        return reading
+
+    def _products(self, branch: Tensor, origin: int) -> dict[int, Tensor]:
+        """Inner products with the values that a branch may be added to yet: its input, and what that was made of."""
+        products: dict[int, Tensor] = {}
+        number, graph = origin, self.recorder.graph
+        while True:
+            tensor = self._tensors[number]() if number in self._tensors else None
+            if tensor is not None and tensor.shape == branch.shape and self.recorder.values.is_same(tensor, number):
+                products[number] = inner_product(tensor, branch)
+            value: Value = graph[number]
+            if len(value.parents) != 1 or value.weighted or len(products) > 2:
+                return products
+            number = value.parents[0]
+
+
+def _keeps_shape(pair: tuple[Operand, Operand], stream: int | None) -> bool:
+    """Whether an addition leaves a stream its shape; branches that are added to one another have one shape."""
+    first, second = (operand.tensors[0].shape for operand in pair)
+    if stream is None:
+        return first == second
+    # What a function adds by itself is of the stream's shape.
+    joint = torch.broadcast_shapes(first, second) if pair[1 - stream].tensor is not None else None
+    return joint is None or bool((first, second)[stream] == joint)

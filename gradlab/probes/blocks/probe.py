@@ -1,0 +1,201 @@
+"""The signal and its gradient block by block (Brock et al. 2021, arXiv:2101.08692), off any model while it runs."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from contextlib import ExitStack
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gradlab.errors import GradlabError
+from gradlab.probes.backward_passes import BackwardPasses
+from gradlab.probes.blocks.finder import BlockFinder
+from gradlab.probes.blocks.naming import branch_names
+from gradlab.probes.blocks.readings import Found, Reading
+from gradlab.probes.blocks.sites import Signal, Site, channel_mean_square, channel_variance, cosine, in_order
+from gradlab.probes.forward_watch import Watch
+from gradlab.probes.hooks import Probe
+from gradlab.probes.ranks import rank_notes
+from gradlab.results.signal.result import SignalResult
+from gradlab.stats import WELL_CONDITIONED, centred_moments, fast_moments
+from gradlab.stats.precision import widened
+
+
+class BlockSignal(Probe):
+    """Measures stream and branches of every residual block, and their gradients, over all that the model is run on.
+
+        with gl.BlockSignal(model) as probe:
+            for images, labels in loader:
+                loss_function(model(images), labels).backward()
+        probe.result().plot()
+
+    Blocks are found while the model runs (see `BlockFinder`): additions of a signal, the stream, and a function of it,
+    the branch. Where there is none, blocks are the parts that repeat, and have a stream only. What is measured, with
+    channels as the layers put them and examples and positions (tokens) as samples:
+
+    - std: the square root of the average channel variance, that of each channel over samples, averaged over channels;
+      and mean²: the average squared channel mean (Brock et al. 2021, §3). Of the stream behind the addition (the
+      block's output, after the normalization and activation in the block where it hands that on), of the stream
+      before it, and of the branch as it is added, after every scale, gate and dropout.
+    - ratio: the average channel variance of the branch over that of the stream it is added to.
+    - cosine: of the branch and the stream it is added to, as two vectors of all elements of all passes, not centred.
+    - the RMS, over all elements, of the gradient of the loss with respect to the stream behind the addition and to the
+      branch, as autograd gives them; the loss is differentiated as it is. Nothing where no backward pass runs.
+
+    Nothing is stored and nothing waits for the device until the result is asked for. Non-finite values are counted and
+    left out. A branch that a pass leaves out, as with a layer dropped, is measured in the others. A pass that ends in
+    an exception does not count.
+
+    Args:
+        model: Any `torch.nn.Module`.
+        exact: Use centred float64 moments: exact for any data, several times slower. The default is good to 1e-6
+            while the mean² of the channels is at most 100 times their variance, and the result says where it is not.
+    """
+
+    def __init__(self, model: nn.Module, *, exact: bool = False) -> None:
+        super().__init__(model)
+        self.exact = exact
+        self._signals: dict[Site, Signal] = {}
+        self._order: list[Site] = []
+        self._backward = BackwardPasses(self.model)
+        self._finder = BlockFinder(self.model, self)
+
+    def _attach(self, stack: ExitStack) -> None:
+        self._finder.attach(stack)
+
+    def read(self, value: Tensor, channel: int, watched: Tensor | None) -> Reading:
+        """See `Reader`."""
+        moments = (centred_moments if self.exact else fast_moments)(value, channel)
+        if watched is None or not watched.requires_grad:
+            return Reading(moments)
+        return Reading(moments, Watch(watched, None, self._backward.counts, lambda _: None))
+
+    def finish(self, found: list[Found]) -> None:
+        """See `Reader`."""
+        if found and found[0].branch is not None and any(not site.module for site in self._signals):
+            # What repeats was taken for blocks before there was an addition.
+            self._signals, self._order = {}, []
+        for signal in self._signals.values():
+            signal.behind_gradient.settle()
+            signal.branch_gradient.settle()
+        calls: Counter[tuple[str, str]] = Counter()
+        seen = []
+        for each in found:
+            place = each.block, "" if each.branch is None else each.branch.module
+            calls[place] += 1
+            seen.append(Site(*place, calls[place]))
+            self._signals.setdefault(seen[-1], Signal()).update(each)
+        self._order = in_order(self._order, seen)
+
+    def result(self, network: str | None = None) -> SignalResult:
+        """The measurement so far: a row a block and branch, in order of execution.
+
+        Args:
+            network: What to call the model; by default its name from `gl.build`, else its class.
+
+        Raises:
+            GradlabError: When no block was seen.
+        """
+        if not self._signals:
+            raise GradlabError(
+                f"no block of {type(self.model).__name__} was seen: run the model inside the `with` block, called as "
+                "model(x), and not inside a compiled function; a block is an addition of a signal and a function of "
+                "it, or one of the like parts of an nn.Sequential or nn.ModuleList"
+            )
+        values = torch.stack([_values(self._signals[site]) for site in self._order]).cpu().tolist()
+        names, blocks = self._branch_names(), list(dict.fromkeys((site.block, site.call) for site in self._order))
+        rows: list[dict[str, Any]] = [
+            {
+                "block": site.block,
+                "branch": names[site],
+                "index": blocks.index((site.block, site.call)) + 1,
+                "call": site.call,
+                **dict(zip(VALUES, row, strict=True)),
+            }
+            for site, row in zip(self._order, values, strict=True)
+        ]
+        name = network or str(getattr(self.model, "name", type(self.model).__name__))
+        return SignalResult.from_rows(name, rows, [*self._notes(rows), *rank_notes()])
+
+    def _branch_names(self) -> dict[Site, str]:
+        """What the branch of each site is called."""
+        names: dict[Site, str] = {}
+        for block in {site.block for site in self._order}:
+            sites = [site for site in self._order if site.block == block]
+            modules = {site.module: self._signals[site].attends for site in sites}
+            short = {module: module.removeprefix(block).removeprefix(".") for module in modules}
+            found = branch_names([(short[module], attends) for module, attends in modules.items()])
+            called = dict(zip(modules, found, strict=True))
+            names |= {site: called[site.module] for site in sites}
+        return names
+
+    def _notes(self, rows: list[dict[str, Any]]) -> list[str]:
+        """What is to be known of this measurement."""
+        notes = []
+        if not self._finder.residual:
+            notes.append("no addition of a signal and a function of it was seen: the blocks are the parts that repeat")
+        for row, site in zip(rows, self._order, strict=True):
+            where = " ".join(filter(None, (site.block, row["branch"])))
+            if row["non_finite"]:
+                notes.append(f"{where}: {row['non_finite']:,.0f} values are NaN or infinite and left out")
+            stream, branch = row["stream_mean_square"], row["branch_mean_square"]
+            far = stream > (WELL_CONDITIONED * row["stream_std"]) ** 2
+            if not self.exact and (far or branch > (WELL_CONDITIONED * row["branch_std"]) ** 2):
+                notes.append(
+                    f"{where}: the channels' means are more than {WELL_CONDITIONED:.0f} times their std, too much for "
+                    "sums of squares; exact=True (--exact) measures it right"
+                )
+            lost = self._signals[site].behind_gradient.lost or self._signals[site].branch_gradient.lost
+            if lost:
+                notes.append(f"{where}: its gradients are not given ({lost})")
+        again = self._finder.recomputed
+        if again and any(math.isnan(row["stream_grad_rms"]) for row in rows):
+            notes.append(
+                "activation checkpointing leaves blocks without a graph, so that their gradients are missing; "
+                "checkpoint with use_reentrant=False"
+            )
+        return notes
+
+
+VALUES = (
+    "stream_std",
+    "stream_mean_square",
+    "branch_std",
+    "branch_mean_square",
+    "ratio",
+    "cosine",
+    "stream_grad_rms",
+    "branch_grad_rms",
+    "input_std",
+    "input_mean_square",
+    "channels",
+    "count",
+    "non_finite",
+)
+"""What is measured of every site, by its columns."""
+
+
+def _values(signal: Signal) -> Tensor:
+    """The values of `VALUES` as one tensor, NaN where there is none."""
+    behind, stream, branch = signal.behind, signal.stream, signal.branch
+    assert behind is not None
+    nothing = torch.full_like(behind.count.sum(), math.nan)
+    gradients = [
+        nothing if square is None else square.sqrt().to(nothing)
+        for square in (signal.behind_gradient.mean_square(), signal.branch_gradient.mean_square())
+    ]
+    of_branch, of_stream = [nothing, nothing], [nothing, nothing]
+    ratio = alike = nothing
+    non_finite = behind.non_finite.sum()
+    if stream is not None and branch is not None and signal.product is not None:
+        of_branch = [channel_variance(branch).sqrt(), channel_mean_square(branch)]
+        of_stream = [channel_variance(stream).sqrt(), channel_mean_square(stream)]
+        ratio = channel_variance(branch) / channel_variance(stream)
+        alike = cosine(widened(signal.product), stream, branch).to(nothing)
+        non_finite = non_finite + branch.non_finite.sum()
+    output = [channel_variance(behind).sqrt(), channel_mean_square(behind)]
+    counts = [torch.full_like(nothing, len(behind.count)), behind.count.sum(), non_finite]
+    return torch.stack([*output, *of_branch, ratio, alike, *gradients, *of_stream, *counts])

@@ -1,0 +1,143 @@
+"""A mode that records the values of a forward pass as a graph, whatever functions of torch and modules make them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Protocol
+
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from gradlab.probes.blocks.channels import channel_dim
+from gradlab.probes.blocks.graph import Graph, Value
+from gradlab.probes.blocks.operations import SLICES, applies, attends, function_name, is_in_place, joined
+from gradlab.probes.blocks.values import CONSTANT, DATA, Values
+from gradlab.probes.functions import tensors_in
+from gradlab.probes.hooks import in_backward
+from gradlab.probes.passes import Passes
+
+
+class Listener(Protocol):
+    """Who is told of what functions do."""
+
+    def calling(
+        self, func: Callable[..., Any], name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> Callable[[Tensor], None] | None:
+        """A function is about to be called; what to do with what it returns."""
+
+    def made(self, number: int, tensor: Tensor) -> None:
+        """A function has made a value."""
+
+
+class Recorder(TorchFunctionMode):
+    """Numbers every signal of a pass: what depends on its inputs by floating-point operations, or by an embedding.
+
+    Args:
+        passes: The passes of the model, with all its modules.
+    """
+
+    listener: Listener
+
+    def __init__(self, passes: Passes) -> None:
+        super().__init__()
+        self.passes = passes
+
+    def start(self, listener: Listener, model: nn.Module, inputs: Iterable[Tensor]) -> None:
+        """Begin a pass: who is told, whose weights apply, and the tensors that the model is given."""
+        self.listener = listener
+        self.graph, self.values = Graph(), Values(model.parameters(), model.buffers())
+        self._channels: list[int | None] = []
+        for tensor in inputs:
+            self._name(tensor, Value() if _is_signal(tensor) else None, None)
+
+    def channel(self, number: int) -> int | None:
+        """Which dimension of a value its channels are, as far as that is known."""
+        return self._channels[number]
+
+    def value_of(self, parents: tuple[int, ...], **facts: bool) -> Value:
+        """A value that is made where the pass is now."""
+        module, call = self.passes.running[-1] if self.passes.under_way else ("", -1)
+        return Value(parents, module, call, **facts)
+
+    def add(self, value: Value, channel: int | None) -> int:
+        """Take in a value that no tensor stands for; its number."""
+        self._channels.append(channel)
+        return self.graph.add(value)
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """Call any function of torch, and note what it makes of what."""
+        kwargs = dict(kwargs or {})
+        if in_backward():
+            return func(*args, **kwargs)
+        name = function_name(func)
+        then = self.listener.calling(func, name, args, kwargs)
+        # What is written to is another value afterwards.
+        given = self._given(args, kwargs) if is_in_place(name) else None
+        output = func(*args, **kwargs)
+        made = [args[0]] if name == "__setitem__" else [*tensors_in((output,))]
+        if made:
+            self._note(func, name, args, kwargs, given or self._given(args, kwargs), made)
+        if then is not None:
+            then(output)
+        return output
+
+    def _given(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[tuple[Tensor, int | None]]:
+        return [(tensor, self.values.number(tensor)) for tensor in tensors_in((*args, *kwargs.values()))]
+
+    def _note(
+        self,
+        func: Callable[..., Any],
+        name: str,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        given: Sequence[tuple[Tensor, int | None]],
+        made: Sequence[Tensor],
+    ) -> None:
+        """Note what a function has made of tensors with their numbers."""
+        weights = any(self.values.is_weight(tensor) for tensor, _ in given)
+        if all(number in (None, CONSTANT) for _, number in given):
+            for tensor in made:
+                self.values.put(tensor, CONSTANT)
+                if weights:
+                    self.values.put_weight(tensor)
+            return
+        parents = joined(number for _, number in given)
+        weighted = applies(name, weights, len(parents))
+        attending = attends(name, len(parents))
+        value = self.value_of(parents, weighted=weighted, attends=attending, is_part=name in SLICES)
+        signals = [(tensor, self._channels[number]) for tensor, number in given if number is not None and number >= 0]
+        for tensor in made:
+            if not _is_signal(tensor) or not (parents or weighted):
+                self._name(tensor, None, None)
+            elif is_in_place(name) or not any(self.values.is_same(tensor, parent) for parent in parents):
+                self._name(tensor, value, channel_dim(func, args, kwargs, signals, tensor))
+
+    def after_module(self, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+        """Note what a module has made where no function was seen that did, as within a custom autograd function."""
+        if in_backward() or not self.passes.under_way:
+            return
+        for tensor in tensors_in((output,)):
+            if _is_signal(tensor) and self.values.number(tensor) is None:
+                given = [self.values.number(each) for each in tensors_in((*args, *kwargs.values()))]
+                if any(number not in (None, CONSTANT) for number in given) and not self.values.is_weight(tensor):
+                    weighted = any(parameter.ndim > 1 for parameter in module.parameters())
+                    known = self.value_of(joined(given), weighted=weighted)
+                    self._name(tensor, known if known.parents or weighted else None, None)
+
+    def _name(self, tensor: Tensor, value: Value | None, channel: int | None) -> None:
+        if value is None:
+            self.values.put(tensor, DATA)
+            return
+        number = self.add(value, channel)
+        self.values.put(tensor, number)
+        self.listener.made(number, tensor)
+
+
+def _is_signal(tensor: Tensor) -> bool:
+    return tensor.is_floating_point() or tensor.is_complex()
