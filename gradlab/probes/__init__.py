@@ -1,4 +1,4 @@
-"""Hooks that stream statistics off any module."""
+"""Probes: hooks that stream statistics off any module."""
 
 from gradlab.probes.examples import ExampleGradients
 from gradlab.probes.hooks import Probe

@@ -1,4 +1,4 @@
-"""Weights applied by functions: in attention, by tied heads, by `x @ self.weight`, outside of any layer's call."""
+"""Detection of weights that functions apply outside a layer's call: attention, tied heads, `x @ self.weight`."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _EMBEDDINGS = {"embedding", "embedding_bag"}
 _WEIGHT_PLACES = {name: 1 for name in _PRODUCTS if name.startswith("conv") or name == "linear"} | {"bilinear": 2}
 _LOOKUPS = {"__getitem__", "index_select", "gather", "take_along_dim"}
 APPLYING = _PRODUCTS | _EMBEDDINGS | _LOOKUPS
-"""Names of the functions that apply a weight to a signal: products, and rows looked up by it."""
+"""Names of the functions that apply a weight to a signal: products and lookups of rows."""
 
 NORMALIZING = {"batch_norm", "layer_norm", "group_norm", "instance_norm", "rms_norm", "local_response_norm"}
 
@@ -33,12 +33,12 @@ _IN_PLACE = {"__iadd__", "__isub__", "__imul__", "__itruediv__", "__ipow__", "__
 
 @dataclass
 class Piece:
-    """A weight, or a part of it, as a stretch of some memory.
+    """A weight, or a part of it, as a range of memory.
 
     Attributes:
-        rows: Whose weight it is: of several rows where it is tied.
-        start: Of its first element, in elements.
-        stop: After its last one.
+        rows: The rows to which the weight belongs, several if it is tied.
+        start: The offset of the first element, in elements.
+        stop: The offset after the last element.
     """
 
     rows: list[WeightRow]
@@ -47,30 +47,30 @@ class Piece:
 
 
 class Listener(Protocol):
-    """Who is told of what functions do."""
+    """The interface of an object that is notified of what functions do."""
 
     def applied(self, row: WeightRow, output: Tensor, part: tuple[int, int] | None) -> None:
-        """A function has applied a weight; of so many equal parts of the output's last dimension one may be its own."""
+        """Handle the application of a weight, whose output is all of a tensor or one of several equal parts."""
 
     def normalizing(self, source: Tensor) -> Callable[[Tensor], None] | None:
-        """A function is about to normalize a tensor; what to do with what it returns."""
+        """Handle a tensor that is about to be normalized, and return a handler for the result, or None."""
 
     def overwriting(self, target: Tensor) -> None:
-        """A function is about to change an inference tensor in place."""
+        """Handle an inference tensor that is about to be changed in place."""
 
     def is_called(self, row: WeightRow) -> bool:
-        """Whether the module is being called which applies this weight."""
+        """Return whether the module that applies this weight is being called."""
 
 
 @dataclass
 class _Memory:
-    """What is known of a stretch of memory.
+    """Properties of a block of memory.
 
     Attributes:
-        pieces: Weights that lie in it.
-        computed_from: The weight that it was computed from, with nothing but constants.
-        fresh: Whether it was made within the pass out of nothing, as zeros and random numbers are.
-        reference: Keeps the address of what may be gone from being given to other memory.
+        pieces: The weights that lie in it.
+        computed_from: The weight from which it was computed using only constants.
+        fresh: Whether it was created during the pass without inputs, such as zeros or random numbers.
+        reference: A weak reference, which prevents the address from being reused if the memory is freed.
     """
 
     pieces: list[Piece] = field(default_factory=list)
@@ -80,22 +80,22 @@ class _Memory:
 
     @property
     def is_weight(self) -> bool:
-        """Whether it holds a weight, as it is or computed with."""
+        """Whether it holds a weight, or values computed from one."""
         return bool(self.pieces) or self.computed_from is not None
 
 
 class Applications(TorchFunctionMode):
-    """A mode that recognizes weights by their memory: views of them, and what is computed of weights alone.
+    """A mode that recognizes weights by their memory, including views of them and values computed from weights only.
 
-    Every weight's memory is looked up anew for each pass, so that `torch.func.functional_call` may put others there.
+    The memory of every weight is looked up again for each pass, so that `torch.func.functional_call` may replace it.
 
     Args:
         modules: All modules by name.
-        rows: The weights that are looked for.
-        listener: Who is told.
+        rows: The weights to look for.
+        listener: The object to notify.
 
     Attributes:
-        seen: Names of the rows that some function has taken, other than within their own module's call.
+        seen: Names of the rows that some function received outside their own module's call.
         used: Names of the rows that were applied.
     """
 
@@ -108,10 +108,10 @@ class Applications(TorchFunctionMode):
         self._memory: dict[int, _Memory] = {}
 
     def look_up(self) -> None:
-        """Find out where the weights lie now."""
+        """Look up the memory of the weights."""
         self._memory = {}
         for module in self._modules.values():
-            # Whatever else a module owns is no signal: a weight times a mask is still a weight.
+            # Other tensors that a module owns are no signal: a weight times a mask is still a weight.
             for tensor in itertools.chain(module._parameters.values(), module._buffers.values()):
                 if tensor is not None:
                     self._memory.setdefault(storage_key(tensor), _Memory())
@@ -125,7 +125,7 @@ class Applications(TorchFunctionMode):
                     _add_piece(where, row, tensor if part.rows is None else tensor[part.rows])
 
     def forget(self) -> None:
-        """Let go of what the pass has computed."""
+        """Forget what the pass has computed."""
         self._memory = {}
 
     def __torch_function__(
@@ -135,7 +135,7 @@ class Applications(TorchFunctionMode):
         args: tuple[Any, ...] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        """Call any function of torch, and tell of what it does."""
+        """Call a function of torch and notify the listener of what it does."""
         kwargs = kwargs or {}
         if func is F.multi_head_attention_forward:
             with self:
@@ -160,10 +160,10 @@ class Applications(TorchFunctionMode):
         known = [memory for memory in memories if memory is not None]
         weights = [(t, m) for t, m in zip(tensors, memories, strict=True) if m is not None and m.is_weight]
         of_signal = len(known) < len(memories)
-        # A hidden state that begins as zeros is a signal; rows at constant places are a part of the weight.
+        # A hidden state that starts as zeros is a signal; rows at constant indices are part of the weight.
         applies = (of_signal and name in APPLYING) or (name in _PRODUCTS and any(memory.fresh for memory in known))
         applies |= name in _EMBEDDINGS
-        # Where a function says which of its arguments is the weight, the other one is a signal, be it learned.
+        # If a function declares which argument is the weight, the other one is a signal, even a learned one.
         place = _WEIGHT_PLACES.get(name)
         given = None if place is None else kwargs.get("weight", args[place] if len(args) > place else None)
         for tensor, memory in weights:
@@ -186,20 +186,20 @@ class Applications(TorchFunctionMode):
                 self.listener.applied(row, output, part)
 
     def _note_computed(self, name: str, output: Tensor, weights: list[tuple[Tensor, _Memory]]) -> None:
-        """Note that a tensor was computed of weights and constants alone; a product is a weight no longer."""
+        """Note that a tensor was computed from weights and constants only; a product is no longer a weight."""
         key = storage_key(output)
         if key in self._memory or output.layout is not torch.strided:
             return
         pieces = [piece for tensor, memory in weights for piece in _pieces_in(tensor, memory)]
         if name in _PRODUCTS | _EMBEDDINGS:
             pieces = []
-        # Where a weight is cast or masked it is still that weight; of several, the one that has this form.
+        # A cast or masked weight is still that weight; among several, the one of the same size.
         alike = [piece for piece in pieces if piece.rows[0].numel == output.numel()] or pieces
         reference = StorageWeakRef(output.untyped_storage())
         self._memory[key] = _Memory([], alike[0] if alike else None, not alike, reference)
 
     def _forget_computed(self, tensor: Tensor) -> None:
-        """What was made of constants holds a signal from now on."""
+        """Note that a tensor made from constants holds a signal from now on."""
         key = storage_key(tensor)
         memory = self._memory.get(key)
         if memory is not None and memory.reference is not None:
@@ -207,7 +207,7 @@ class Applications(TorchFunctionMode):
 
 
 def _pieces_in(tensor: Tensor, memory: _Memory) -> list[Piece]:
-    """The weights that lie in a tensor, in order."""
+    """Return the weights that lie in a tensor, in order."""
     if memory.computed_from is not None:
         return [memory.computed_from]
     start, stop = _stretch(tensor)
@@ -215,7 +215,7 @@ def _pieces_in(tensor: Tensor, memory: _Memory) -> list[Piece]:
 
 
 def leave(mode: TorchFunctionMode) -> None:
-    """Take a mode off the stack of modes, wherever it lies."""
+    """Remove a mode from the stack of modes, wherever it is."""
     above = []
     stack = torch.overrides._get_current_function_mode_stack()
     if not any(entry is mode for entry in stack):
@@ -227,7 +227,7 @@ def leave(mode: TorchFunctionMode) -> None:
 
 
 def _add_piece(pieces: list[Piece], row: WeightRow, tensor: Tensor) -> None:
-    """Add a row's weight to what lies in some memory; of tied weights the first one's row is the first."""
+    """Add a row's weight to the pieces in a block of memory; for tied weights, the first row stays first."""
     start, stop = _stretch(tensor)
     tied = next((piece for piece in pieces if (piece.start, piece.stop) == (start, stop)), None)
     if tied is None:
@@ -237,7 +237,7 @@ def _add_piece(pieces: list[Piece], row: WeightRow, tensor: Tensor) -> None:
 
 
 def _stretch(tensor: Tensor) -> tuple[int, int]:
-    """From where to where a tensor lies in its memory, in elements."""
+    """Return the range of a tensor in its memory, in elements."""
     if tensor.layout is not torch.strided or not tensor.numel():
         return 0, tensor.numel()
     start = int(tensor.storage_offset())
@@ -246,7 +246,7 @@ def _stretch(tensor: Tensor) -> tuple[int, int]:
 
 
 def _chooses_matrices(name: str, weight: Tensor, output: Tensor) -> bool:
-    """Whether a signal chooses among stacked weights, as a router does experts: they are weights still."""
+    """Return whether a lookup selects among stacked weights, as a router selects experts; the result is a weight."""
     return name in _LOOKUPS and (weight.ndim > 2 or storage_key(weight) == storage_key(output))
 
 
@@ -255,7 +255,7 @@ def _changes_its_first(name: str) -> bool:
 
 
 def _is_in_place(name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
-    """Whether a function changes its first argument, an inference tensor: the others tell by their version."""
+    """Return whether a function changes an inference tensor in place; other tensors have a version counter."""
     if not args or not isinstance(args[0], Tensor) or not args[0].is_inference():
         return False
     return _changes_its_first(name) or bool(kwargs.get("inplace"))

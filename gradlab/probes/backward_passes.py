@@ -1,4 +1,4 @@
-"""Which backward passes are the training's own: those that add to the gradients of parameters."""
+"""Detection of the backward passes that belong to training, which add to the gradients of parameters."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _declared = 0
 
 @contextmanager
 def declared() -> Iterator[None]:
-    """A context whose backward passes count, whatever they accumulate into: somebody else does that himself."""
+    """A context in which every backward pass counts, for callers that accumulate gradients themselves."""
     global _declared
     _declared += 1
     try:
@@ -24,18 +24,18 @@ def declared() -> Iterator[None]:
 
 
 def keeps_graph() -> bool:
-    """Whether another pass may follow through the graph of the one under way."""
+    """Return whether the current backward pass retains the graph, so that another may follow."""
     return bool(torch._C._autograd._get_current_graph_task_keep_graph())
 
 
 class BackwardPasses:
-    """Tells of the backward pass under way whether it counts.
+    """Determines whether the current backward pass counts.
 
-    It does when it adds to the gradient of a parameter: `torch.autograd.grad`, as for adversarial examples and
-    penalties of gradients, does not. Where no parameter of the model takes part, every plain backward pass counts.
+    It counts if it adds to the gradient of a parameter. `torch.autograd.grad`, as used for adversarial examples and
+    gradient penalties, does not. If no parameter of the model takes part, every plain backward pass counts.
 
     Args:
-        model: Whose parameters are meant.
+        model: The model whose parameters are considered.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -43,7 +43,7 @@ class BackwardPasses:
         self._task, self._counts = -1, False
 
     def counts(self) -> bool:
-        """Whether the pass counts in which this is called, from a hook on a node of the graph."""
+        """Return whether the current pass counts; to be called from a hook on a node of the graph."""
         if _declared:
             return True
         task = torch._C._current_graph_task_id()
@@ -53,26 +53,26 @@ class BackwardPasses:
 
     def _accumulates(self) -> bool:
         trained = [p for p in self.model.parameters() if p.requires_grad and p.is_leaf]
-        # Most often the first one tells.
+        # Most often the first parameter decides.
         if any(accumulates_into(get_gradient_edge(parameter).node) for parameter in trained):
             return True
         nodes = [get_gradient_edge(parameter).node for parameter in trained]
-        # Also where the graph has other leaves only, such as an input or somebody else's parameters.
+        # The graph may also have only other leaves, such as an input or another model's parameters.
         leaves = [*_leaves(torch._C._current_autograd_node())]
         return not any(leaf in nodes for leaf in leaves) and any(map(accumulates_into, leaves))
 
 
 def accumulates_into(leaf: Node) -> bool:
-    """Whether the pass under way adds to a leaf's gradient."""
+    """Return whether the current pass adds to a leaf's gradient."""
     try:
         return bool(torch._C._will_engine_execute_node(leaf))
     except RuntimeError:
-        # What `torch.autograd.grad` returns is not accumulated.
+        # The results of `torch.autograd.grad` are not accumulated.
         return False
 
 
 def _leaves(node: Node) -> Iterator[Node]:
-    """The ends of the graph below a node."""
+    """Yield the leaves of the graph below a node."""
     seen, waiting = set[Node](), [node]
     while waiting:
         current = waiting.pop()

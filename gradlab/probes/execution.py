@@ -1,4 +1,4 @@
-"""In which order a model's weights are used."""
+"""The order in which a model's weights are used."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from gradlab.probes.weights import WeightRow
 
 
 class ExecutionOrder:
-    """Notes when each row of a model is first used.
+    """Records the order in which the rows of a model are first used.
 
-    A layer is noted when it is called, and any other parameter when a function of torch takes it, in the first forward
-    pass of the whole model. Hooks come off as they have done their work, and later passes cost nothing.
+    A layer is recorded when it is called, and any other parameter when a function of torch receives it, during the
+    first forward pass of the whole model. Each hook is removed after its first call, so later passes cost nothing.
 
     Args:
         model: The root module.
-        rows: By name, as of `weight_rows`.
+        rows: The rows by name, as returned by `weight_rows`.
     """
 
     def __init__(self, model: nn.Module, rows: Mapping[str, WeightRow]) -> None:
@@ -43,11 +43,11 @@ class ExecutionOrder:
         self._thread = 0
 
     def __len__(self) -> int:
-        """How many rows were seen to be used."""
+        """Return the number of rows that were used."""
         return len(self.seen)
 
     def attach(self, stack: ExitStack) -> None:
-        """Register hooks, their removal on the stack."""
+        """Register the hooks, and their removal on the stack."""
         if not self._done:
             stack.callback(self._stop)
             _once(stack, self.model, self._start)
@@ -58,7 +58,7 @@ class ExecutionOrder:
                 _once(stack, module, self._notice(name))
 
     def ordered(self) -> list[str]:
-        """The names of the rows: those that were used first, in order, then those that were not seen to be used."""
+        """Return the names of the rows: the used ones in order of first use, then the others."""
         return [*self.seen, *(name for name in self.rows if name not in self.seen)]
 
     def _start(self) -> None:
@@ -67,7 +67,7 @@ class ExecutionOrder:
             self._uses.__enter__()
 
     def _stop(self) -> None:
-        # A mode belongs to a thread, and another one may run the model as well.
+        # A mode belongs to a thread, and another thread may run the model as well.
         if self._running and self._thread == threading.get_ident():
             self._running, self._done = False, True
             leave(self._uses)
@@ -75,7 +75,7 @@ class ExecutionOrder:
     def _notice(self, name: str) -> Callable[[], None]:
         def notice() -> None:
             for row in self._by_module[name]:
-                # The uses of parameters, where they are watched, tell more than the call of the module around them.
+                # Where uses of parameters are watched, they are more precise than the call of the enclosing module.
                 if row.name == name or not self._running:
                     self.seen.setdefault(row.name)
 
@@ -83,7 +83,7 @@ class ExecutionOrder:
 
 
 class _Uses(TorchFunctionMode):
-    """Notes the rows of parameters in the order in which functions of torch take them."""
+    """Records the rows of parameters in the order in which functions of torch receive them."""
 
     def __init__(self, owners: Mapping[int, list[str]], seen: dict[str, None]) -> None:
         super().__init__()
@@ -92,10 +92,10 @@ class _Uses(TorchFunctionMode):
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        """Call any function of torch."""
+        """Call a function of torch and record its parameters."""
         kwargs = kwargs or {}
         if func is F.multi_head_attention_forward:
-            # Its projections of query, key and value, where they are apart, come last in its arguments.
+            # Separate projections of query, key and value are its last arguments, so they are recorded first.
             self._look([kwargs.get(f"{use}_proj_weight") for use in ("q", "k", "v")])
         self._look(args)
         self._look(kwargs.values())
@@ -107,7 +107,7 @@ class _Uses(TorchFunctionMode):
                 self._look(value)
             elif isinstance(value, nn.Parameter):
                 rows = self.owners.get(id(value), ())
-                # Of a weight that two layers share, each layer's call tells its place.
+                # If two layers share a weight, the call of each layer determines its place.
                 if len(rows) == 1 or not any(row in self.seen for row in rows):
                     for row in rows:
                         self.seen.setdefault(row)

@@ -1,4 +1,4 @@
-"""Finds the responses of a model while it runs, with no list of names."""
+"""Detection of a model's responses while it runs, without a list of layer names."""
 
 from __future__ import annotations
 
@@ -22,19 +22,20 @@ from gradlab.probes.weights import WeightRow
 __all__ = ["Observer", "ResponseFinder", "Site", "is_normalization", "output_tensor"]
 
 Part = tuple[int, int]
-"""Of a tensor's last dimension the place of a part among so many equal ones."""
+"""The index of a part of a tensor's last dimension, and the number of equal parts."""
 
 _FUSING = (nn.MultiheadAttention, nn.TransformerEncoderLayer, nn.TransformerEncoder)
-"""Modules that in eval mode run as one function, unless a mode is on."""
+"""Modules that run as one fused function in eval mode, unless a function mode is active."""
 
 
 class Site(NamedTuple):
-    """One call of one layer in a forward pass: a layer called n times is n sites.
+    """One call of one layer in a forward pass, so that a layer called n times has n sites.
 
     Attributes:
-        layer: Qualified name of the layer, and for all but the first of several outputs where it lies: `lstm[1][0]`.
-        call: 1-based number of the call within one pass.
-        block: Whether it is the output of a block, as such.
+        layer: The qualified name of the layer; for every output after the first, it includes the position, as in
+            `lstm[1][0]`.
+        call: The number of the call within one pass, counted from 1.
+        block: Whether the site is the output of a block.
     """
 
     layer: str
@@ -43,16 +44,16 @@ class Site(NamedTuple):
 
 
 class Observer(Protocol):
-    """Who is told of responses."""
+    """The interface of an object that receives responses."""
 
     def observe(self, site: Site, response: Tensor, part: Part | None) -> object:
-        """Take in a response at once: what follows in the network may overwrite it. Gives back what `discard` gets."""
+        """Process a response at once, as later operations may overwrite it, and return what `discard` is to receive."""
 
     def discard(self, site: Site, observation: object) -> None:
-        """Undo what was observed of a site in this pass and before: it was not the response."""
+        """Undo all observations of a site, in this pass and before, since they were not of its response."""
 
     def finish(self, whole: bool) -> None:
-        """A pass is over; when it is not whole, what it has shown has never been."""
+        """Handle the end of a pass; the observations of an incomplete pass are to be dropped."""
 
 
 class _Pending(NamedTuple):
@@ -61,33 +62,33 @@ class _Pending(NamedTuple):
 
 
 class ResponseFinder:
-    """Tells of the response of each target, at the moment it exists.
+    """Passes the response of each target to an observer as soon as it exists.
 
-    The response of a weight layer is the output of the normalization whose input *is* the layer's output, and the
-    layer's own output where there is none (He et al. 2015, §4.2: "after BN and before other nonlinearity"). An output
-    is what calling the module gives, after all hooks that other people have put on it; and a normalization's input is
-    what it is called with, before such hooks. A normalization module that holds its activation inside, as timm's do,
-    gives its response as the input of the first module it calls. Any other module gives its output. What a function
-    makes of a signal and a weight, outside of the layer that owns the weight, is a further call of that layer.
+    The response of a weight layer is the output of the normalization whose input *is* the layer's output, or the
+    layer's own output if there is none (He et al. 2015, §4.2: "after BN and before other nonlinearity"). An output is
+    what calling the module returns, after all hooks of other users; the input of a normalization is what it is called
+    with, before such hooks. If a normalization module contains its activation, as in timm, the response is the input
+    of the first module that it calls. The response of any other module is its output. The result of a function of a
+    signal and a weight, outside the layer that owns the weight, is a further call of that layer.
 
-    Until the first normalization has shown itself, a layer's own output is observed, and discarded when
-    it turns out to be normalized; from then on only the normalized output is.
+    Until the first normalization is seen, a layer's own output is observed, and discarded if it turns out to be
+    normalized; from then on only the normalized output is observed.
 
     Args:
         model: The root module.
-        targets: What is measured.
-        observer: Who is told.
-        blocks: Modules whose outputs are told of as well, as those of blocks.
-        begin: Called before each pass.
+        targets: The targets to measure.
+        observer: The object that receives the responses.
+        blocks: Modules whose outputs are also passed on, as outputs of blocks.
+        begin: A function called before each pass.
 
     Attributes:
-        norms: The normalization module of each site that has one; empty for a function.
-        unseen: How many calls of a site were not normalized as its others were.
-        silent: Why targets that did run had nothing to measure.
+        norms: The name of each site's normalization module, if it has one; empty for a function.
+        unseen: The number of calls of a site that were not normalized although its others were.
+        silent: The reason why a target that ran had nothing to measure.
         called: Names of the targets that ran.
         recomputed: Names of the modules that ran again in a backward pass.
-        places: The target behind the layer of each site.
-        applications: The weights that functions took.
+        places: The target of the layer of each site.
+        applications: The weights that functions applied.
     """
 
     def __init__(
@@ -119,7 +120,7 @@ class ResponseFinder:
         self._fuses = any(isinstance(module, _FUSING) for module in model.modules())
 
     def attach(self, stack: ExitStack) -> None:
-        """Register all hooks, their removal on the stack."""
+        """Register all hooks, and their removal on the stack."""
         own = {name: target.module for name, target in self.targets.chosen.items() if target.module is not None}
         modules = dict(self.model.named_modules())
         measured = {*own, *self.blocks, *(row.module for t in self.targets.chosen.values() for row in t.rows)}
@@ -165,7 +166,7 @@ class ResponseFinder:
             self._settle(self._pending.take_all())
         unclear = {row.name for row in self.applications.rows if self._targets[row.name].module is None}
         if whole and not self._needed and unclear <= self.applications.seen:
-            # Nothing that only a mode can see: later passes of this kind do without it.
+            # Only a mode can see functions; this kind of pass has none that matter, so later ones do without it.
             self._quiet.add(self._kind)
         self._claimed.clear()
         self.observer.finish(whole)
@@ -209,7 +210,7 @@ class ResponseFinder:
             self._pending.put(tensor, _Pending(site, observation))
 
     def _observe(self, site: Site, tensor: Tensor, part: Part | None) -> object:
-        # What the observer computes is no part of the model.
+        # The observer's computations are not part of the model.
         with torch._C.DisableTorchFunction() if self._listening else nullcontext():
             observation = self.observer.observe(site, tensor, part)
         if not self.passes.under_way:
@@ -241,7 +242,7 @@ class ResponseFinder:
 
     def overwriting(self, target: Tensor) -> None:
         """See `Listener`."""
-        # Where no normalization could take it, it does not matter.
+        # Without a normalization that could receive it, this does not matter.
         self._needed |= self._pending.overwrite(target) and self._normalizes
 
     def _before_norm(self, name: str) -> Callable[[nn.Module, Any, Any], None]:
@@ -273,12 +274,12 @@ class ResponseFinder:
             self._observe(site, tensor, None)
 
     def _before_in_place(self, module: nn.Module, args: tuple[Any, ...]) -> None:
-        # The same tensor comes out with other values: it is the layer's output no longer.
+        # The same tensor is returned with other values, so it is no longer the layer's output.
         if args and isinstance(args[0], Tensor) and args[0].is_inference():
             self._pending.overwrite(args[0])
 
     def _claim(self, name: str, source: Tensor) -> Site | None:
-        """The site whose output is a normalization's input, if there is one."""
+        """Return the site whose output is the input of a normalization, or None."""
         found = self._pending.take(source)
         if found is None:
             return None
@@ -291,7 +292,7 @@ class ResponseFinder:
 
 
 def _form(value: Any) -> object:
-    """What calls of one kind have in common."""
+    """Return the properties of an argument that calls of one kind share."""
     return (value.dtype, value.ndim) if isinstance(value, Tensor) else type(value)
 
 

@@ -17,16 +17,16 @@ OVERWRITTEN = "overwritten"
 
 
 class Watch:
-    """Takes in the gradient with respect to the value that a tensor has now, as hooks of other people leave it.
+    """Receives the gradient with respect to the present value of a tensor, after all hooks on the tensor.
 
-    Gradients of several backward passes through one graph are gradients of a sum of losses: they add up as vectors.
-    The first is kept for that as long as the graph is, and not otherwise.
+    Gradients of several backward passes through one graph are gradients of a sum of losses, so they are added as
+    vectors. The first gradient is kept for this purpose only as long as the graph is retained.
 
     Args:
-        tensor: Part of a graph.
-        part: Of its last dimension the place of the part that is meant, among so many equal ones.
-        counts: Whether the backward pass under way is to be taken in.
-        arrived: Called with this at each gradient.
+        tensor: A tensor that is part of a graph.
+        part: The index of a part of the tensor's last dimension and the number of equal parts; None for the whole.
+        counts: A function that returns whether the current backward pass counts.
+        arrived: A function called with this watch after each gradient.
     """
 
     def __init__(
@@ -47,16 +47,16 @@ class Watch:
             self._follow(tensor)
 
     def remove(self) -> None:
-        """Take in nothing any more."""
+        """Remove the hooks, so that no further gradient is received."""
         for handle in self._handles:
             handle.remove()
 
     def rows(self) -> Tensor | None:
-        """Norms of rows of the gradient so far: its norm is theirs."""
+        """Return norms of rows of the gradient so far, whose own norm is that of the gradient."""
         return self._rows if self._kept is None else row_norms(self._kept)
 
     def reset(self) -> None:
-        """Forget what has arrived: what follows belongs to another step."""
+        """Forget the gradients so far, since later ones belong to another step."""
         self._rows = self._kept = self.lost = None
 
     def _take(self, gradient: Tensor) -> None:
@@ -67,7 +67,7 @@ class Watch:
             if self._part is not None:
                 gradient = gradient.chunk(self._part[1], -1)[self._part[0]]
             if self._rows is not None:
-                # Its first gradient is gone: nobody said that another would come.
+                # The first gradient is gone, because the graph was not retained for another pass.
                 self.lost = LOST
             total = gradient if self._kept is None else self._kept + gradient
             if keeps_graph():
@@ -78,13 +78,13 @@ class Watch:
         self._arrived(self)
 
     def _follow(self, view: Tensor) -> None:
-        """See to a view that is changed in place: autograd then takes another way, to what it is a view of.
+        """Handle a view that may be changed in place, after which autograd passes the gradient to its base instead.
 
-        Where it is a view of a whole tensor that nothing else is known to use, the gradient there is the same.
+        If the view covers its whole base, which nothing else is known to use, the gradient there is the same.
         """
         base = view._base
         assert base is not None
-        # Shares the count of changes, and none of the memory.
+        # This alias shares the version counter but not the memory.
         self._version = view.detach()
         self._version.data = torch.empty(0, dtype=view.dtype, device=view.device)
         before = self._version._version
@@ -105,9 +105,9 @@ class Watch:
 
 
 def _hook(tensor: Tensor, take: Callable[[Tensor], None]) -> Any:
-    """Have the gradient at a tensor as it is now taken in, after all hooks on the tensor.
+    """Register a function that receives the gradient of a tensor's present value, after all hooks on the tensor.
 
-    Not by a hook on the tensor, for those that others set later would change the gradient afterwards.
+    A hook on the tensor itself would not do, since hooks registered later could change the gradient afterwards.
     """
     if tensor.grad_fn is None:
         return tensor.register_hook(take)
@@ -122,7 +122,7 @@ def _hook(tensor: Tensor, take: Callable[[Tensor], None]) -> Any:
 
 
 def _is_dense(tensor: Tensor) -> bool:
-    """Whether each element has a place of its own, and none lies between them."""
+    """Return whether the elements occupy distinct places in memory without gaps."""
     expected = 1
     for stride, size in sorted((st, si) for st, si in zip(tensor.stride(), tensor.shape, strict=True) if si > 1):
         if stride != expected:

@@ -1,4 +1,4 @@
-"""Batch normalization whose statistics are constants in the derivative, its values untouched."""
+"""Batch normalization with statistics that the derivative treats as constants, with unchanged values."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from torch.overrides import TorchFunctionMode
 
 
 class FrozenStatistics(TorchFunctionMode):
-    """A context whose batch normalizations can be differentiated with the batch's statistics as constants.
+    """A context in which batch normalization can be differentiated with the batch's statistics as constants.
 
     With y = γ (x − m) / √(v + ε) + β, where m and v are the mean and variance of the batch, that derivative is
-    dy/dx = γ / √(v + ε), the theorems' quantity in Balduzzi et al. 2017 (arXiv:1702.08591): examples do
-    not depend on each other. It is taken by backward passes made while `constant` is true; any other backward
-    pass through the same graph, and every value, is what it would be without this context.
+    dy/dx = γ / √(v + ε), the quantity in the theorems of Balduzzi et al. 2017 (arXiv:1702.08591), in which examples
+    do not depend on each other. Backward passes use it while `constant` is true. Any other backward pass through the
+    same graph, and every value, is the same as without this context.
 
-    Every call of `torch.nn.functional.batch_norm` is seen, whichever module makes it. A normalization of the
-    user's own that uses the batch's statistics by other means is not.
+    Every call of `torch.nn.functional.batch_norm` is affected, whichever module makes it. A user's own normalization
+    that computes batch statistics by other means is not.
     """
 
     def __init__(self) -> None:
@@ -34,7 +34,7 @@ class FrozenStatistics(TorchFunctionMode):
         args: tuple[Any, ...] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        """Call any function of torch; batch normalization by batch statistics gets its second derivative."""
+        """Call a function of torch, and give batch normalization by batch statistics its second derivative."""
         kwargs = kwargs or {}
         output = func(*args, **kwargs)
         if func is not F.batch_norm:
@@ -53,7 +53,7 @@ def _derivative(
     momentum: float = 0.1,
     eps: float = 1e-5,
 ) -> tuple[Tensor, Tensor | None]:
-    """The input of `F.batch_norm` and γ / √(v + ε) for each channel; None where no batch statistics are used."""
+    """Return the input of `F.batch_norm` and γ / √(v + ε) per channel, or None if batch statistics are not used."""
     if not training:
         return input, None
     x = input.detach()
@@ -65,18 +65,18 @@ def _derivative(
 
 
 class _TwoDerivatives(torch.autograd.Function):
-    """The identity of y, which passes the gradient on to y or, by a factor, past it to x."""
+    """The identity of y, which passes the gradient on to y or, multiplied by a factor, directly to x."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, y: Tensor, factor: Tensor, mode: FrozenStatistics) -> Tensor:
-        """Return y itself, no copy: what follows may overwrite it, as in-place ReLU does."""
-        # Not by save_for_backward: activation checkpointing counts what is saved, and recomputes without us.
+        """Return y itself rather than a copy, since later operations such as in-place ReLU may overwrite it."""
+        # `save_for_backward` is not used: activation checkpointing counts saved tensors, and recomputes without us.
         ctx.factor, ctx.mode = factor, mode
         ctx.mark_dirty(y)
         return y
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
-        """The gradient of x or that of y."""
+        """Return the gradient of x or that of y."""
         (gradient,) = gradients
         return (gradient * ctx.factor, None, None, None) if ctx.mode.constant else (None, gradient, None, None)

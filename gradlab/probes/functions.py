@@ -1,4 +1,4 @@
-"""Functions of torch as a function mode sees them: what they are given, and attention opened up."""
+"""Functions of torch as a function mode sees them: their arguments, and the operations inside attention."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ open_attention = FunctionType(
     _attention.__defaults__,
     _attention.__closure__,
 )
-"""`F.multi_head_attention_forward` as written, whose inner functions a mode sees: else it is one function to it."""
+"""A copy of `F.multi_head_attention_forward` that exposes its inner functions to a mode, rather than being opaque."""
 open_attention.__kwdefaults__ = _attention.__kwdefaults__
 
 
 def tensors_in(values: Iterable[Any]) -> Iterator[Tensor]:
-    """The tensors among values, and in lists and tuples among them."""
+    """Yield the tensors among values, including those in lists and tuples."""
     for value in values:
         if isinstance(value, Tensor):
             yield value

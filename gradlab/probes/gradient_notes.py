@@ -1,4 +1,4 @@
-"""What is to be said of gradients that are not there, or not finite."""
+"""Notes on gradients that are absent or not finite."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ REASONS = {
     "return a tensor of its own",
     "not run": "did not run",
 }
-"""The words for each value of the column `absent`."""
+"""The explanation of each value of the column `absent`."""
 
 
 def gradient_notes(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Sentences on absent and non-finite gradients, with the layers' names and the steps.
+    """Write sentences on absent and non-finite gradients, with the names of the layers and the steps.
 
     Args:
-        rows: As of `GradientsResult.from_rows`.
+        rows: The rows that `GradientsResult.from_rows` takes.
     """
     steps = len({row["step"] for row in rows})
     notes = []
@@ -39,10 +39,10 @@ def gradient_notes(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def shared_notes(rows: Iterable[WeightRow]) -> list[str]:
-    """A sentence on the rows that have one weight between them.
+    """Write a sentence on the rows that share a weight.
 
     Args:
-        rows: All that were measured.
+        rows: All measured rows.
     """
     owners: dict[int, list[str]] = {}
     for row in rows:
@@ -63,7 +63,7 @@ def _names(rows: Iterable[Mapping[str, Any]]) -> str:
 
 
 def _when(rows: Iterable[Mapping[str, Any]], steps: int) -> str:
-    """At which steps, where more than one was measured."""
+    """Say at which steps, if more than one was measured."""
     at = sorted({row["step"] for row in rows})
     if steps == 1:
         return ""

@@ -1,4 +1,4 @@
-"""Hooks that go on, come off, and leave nothing behind."""
+"""Hooks, and probes that attach them to a model and remove them without a trace."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from gradlab.errors import GradlabError, UsageError
 
 
 class Hook:
-    """A hook that belongs to one model: a copied or pickled model carries one that does nothing."""
+    """A hook that belongs to one model; a copied or pickled model has one that does nothing."""
 
     def __init__(self, function: Callable[..., Any] | None = None) -> None:
         self.function = function
 
     def __call__(self, *args: Any) -> Any:
-        """Call the function, if there is one."""
+        """Call the function, if any."""
         return None if self.function is None else self.function(*args)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Hook:
@@ -32,41 +32,41 @@ class Hook:
 
 
 def in_backward() -> bool:
-    """Whether autograd is running a backward pass: a forward seen then is a recomputation.
+    """Return whether autograd is running a backward pass, during which any forward pass is a recomputation.
 
-    Activation checkpointing runs the forward again there. torch's own flop counter and module tracker
-    ask the same private function; there is no public one.
+    Activation checkpointing recomputes in the backward pass. torch's own flop counter and module tracker call the
+    same private function, as there is no public one.
     """
     return bool(torch._C._current_graph_task_id() != -1)
 
 
 def keep_freed_memory() -> None:
-    """Let glibc keep some 60 MiB that operations free on the CPU, instead of giving them back to the system.
+    """Make glibc retain about 60 MiB of freed CPU memory instead of returning it to the system.
 
-    It takes twice the largest block freed so far for its measure, of those up to 32 MiB. Where a training step frees
-    none so large, the next operation gets its memory anew and page by page; a probe's small tensors in between make
-    that worse, to a tenth of a step.
+    Its threshold is twice the largest block freed so far, among blocks of up to 32 MiB. If a training step frees only
+    smaller blocks, the next operation allocates its memory page by page; a probe's small tensors in between increase
+    this cost to a tenth of a step.
     """
     torch.empty(31 << 20, dtype=torch.uint8, device="cpu")
 
 
 def unwrap(model: nn.Module) -> nn.Module:
-    """The user's module inside `torch.compile` and data-parallel wrappers."""
+    """Return the module inside `torch.compile` and data-parallel wrappers."""
     while type(model).__name__ in ("OptimizedModule", "DistributedDataParallel", "DataParallel"):
         model = model._orig_mod if hasattr(model, "_orig_mod") else model.module  # type: ignore[assignment]
     return model
 
 
 class Probe:
-    """A context manager that hangs hooks on a model and takes them off again, whatever happens.
+    """A context manager that attaches hooks to a model and always removes them.
 
     It never runs the model, and never changes its mode, buffers, random state or output.
 
     Args:
-        model: Any `torch.nn.Module`; wrappers of `torch.compile` and data parallelism are seen through.
+        model: Any `torch.nn.Module`; wrappers of `torch.compile` and data parallelism are unwrapped.
 
     Raises:
-        UsageError: For anything else, and for a module that runs no hooks.
+        UsageError: If the model is not a module, or is a module that runs no hooks.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -93,14 +93,14 @@ class Probe:
             stack.close()
 
     def _attach(self, stack: ExitStack) -> None:
-        """Register every hook, its handle on the stack."""
+        """Register every hook, and put its handle on the stack."""
         raise AssertionError("a probe says what it attaches")
 
     def _refuse_silence(self, stack: ExitStack) -> None:
-        """Run compiled code eagerly while the probe is on: compiled code never calls a late hook."""
+        """Run compiled code eagerly while the probe is attached, since compiled code ignores hooks added later."""
         if self._compiled:
             warnings.warn(RUNS_EAGERLY, stacklevel=3)
-        # Also where only a function around the model was compiled, which cannot be seen from here.
+        # A compiled function may also call the model, which cannot be detected at this point.
         if self._compiled or "torch._dynamo" in sys.modules:
             stack.enter_context(torch.compiler.set_stance("force_eager"))
             if not self._compiled:
@@ -112,7 +112,7 @@ RUNS_EAGERLY = "the model is compiled: it runs eagerly while it is probed, since
 
 
 def is_compiled(module: nn.Module) -> bool:
-    """Whether `torch.compile` was given a module, or one of its methods."""
+    """Return whether a module, or one of its methods, was passed to `torch.compile`."""
     if type(module).__name__ == "OptimizedModule" or module._compiled_call_impl is not None:
         return True
     owners = [vars(module), *(vars(base) for base in type(module).__mro__ if base.__module__.split(".")[0] != "torch")]
@@ -120,12 +120,12 @@ def is_compiled(module: nn.Module) -> bool:
 
 
 def _warn_of_compiled_caller() -> None:
-    """Warn where a compiled function, which runs eagerly now, is what calls the model."""
+    """Warn if a compiled function, which now runs eagerly, calls the model."""
     frame = sys._getframe(1)
     while frame.f_back is not None:
         frame = frame.f_back
         if frame.f_code.co_filename.endswith("_dynamo/eval_frame.py"):
-            # Shown once for each place in the code, as warnings are.
+            # Python shows a warning once per location.
             warnings.warn(RUNS_EAGERLY.replace("the model", "a function around the model"), stacklevel=2)
             return
 

@@ -1,4 +1,4 @@
-"""Tensors known by their memory: other people's hooks hand on aliases, which are other Python objects."""
+"""Identification of tensors by their memory, since hooks of other users may return aliases of a tensor."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 
 def storage_key(tensor: Tensor) -> int:
-    """The identity of the memory that a tensor is a view of; its own, where it has none (sparse ones)."""
+    """Return an identifier of a tensor's storage, or of the tensor itself if it has none, as sparse tensors."""
     try:
         key: int = tensor.untyped_storage()._cdata
         return key
@@ -22,9 +22,9 @@ def storage_key(tensor: Tensor) -> int:
 
 
 def _key(tensor: Tensor) -> tuple[object, ...]:
-    """What tells a value from others: its place in memory, its shape there, and how often it was changed in place.
+    """Return a key of a tensor's value: its address, shape, strides and version.
 
-    Inference tensors do not tell the last.
+    Inference tensors have no version.
     """
     version = None if tensor.is_inference() else tensor._version
     if tensor.layout is not torch.strided or torch._C._functorch.is_functorch_wrapped_tensor(tensor):
@@ -34,38 +34,38 @@ def _key(tensor: Tensor) -> tuple[object, ...]:
 
 
 class Remembered(Generic[T]):
-    """What is known of tensors that may be gone already; none of them is kept alive."""
+    """A mapping from tensors to values that does not keep the tensors alive."""
 
     def __init__(self) -> None:
         self._found: dict[tuple[object, ...], tuple[Any, T]] = {}
 
     def put(self, tensor: Tensor, value: T) -> None:
-        """Remember something of a tensor as it is now."""
+        """Store a value for the present state of a tensor."""
         self._found[_key(tensor)] = _weak(tensor), value
 
     def find(self, tensor: Tensor) -> T | None:
-        """What is known of a tensor as it is now; None where it is not known."""
+        """Return the value for the present state of a tensor, or None."""
         found = self._found.get(_key(tensor))
         return None if found is None or _is_gone(found[0]) else found[1]
 
     def take(self, tensor: Tensor) -> T | None:
-        """What is known of a tensor as it is now, which is then forgotten; None where it is not known."""
+        """Remove and return the value for the present state of a tensor, or None."""
         found = self._found.pop(_key(tensor), None)
         return None if found is None or _is_gone(found[0]) else found[1]
 
     def overwrite(self, tensor: Tensor) -> bool:
-        """Forget all that lies in the memory of a tensor; whether there was anything."""
+        """Forget all tensors in the storage of a tensor, and return whether there were any."""
         key, before = storage_key(tensor), len(self._found)
         self._found = {known: e for known, e in self._found.items() if getattr(e[0], "cdata", None) != key}
         return len(self._found) < before
 
     def take_gone(self) -> list[T]:
-        """What is known of tensors that are gone; it is then forgotten."""
+        """Remove and return the values of tensors that no longer exist."""
         gone = [key for key, (reference, _) in self._found.items() if _is_gone(reference)]
         return [self._found.pop(key)[1] for key in gone]
 
     def take_all(self) -> list[T]:
-        """All that is known; it is then forgotten."""
+        """Remove and return all values."""
         values = [value for _, value in self._found.values()]
         self._found.clear()
         return values

@@ -1,4 +1,4 @@
-"""The tensors in what a module returns."""
+"""The tensors in the output of a module."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from gradlab.errors import GradlabError
 
 
 def measurable(output: Any) -> list[tuple[str, Tensor]]:
-    """The floating-point and complex tensors in an output, each with where it lies: `""`, `"[1]"`, `"[key][0]"`.
+    """List the floating-point and complex tensors in an output with their positions: `""`, `"[1]"`, `"[key][0]"`.
 
-    Tuples, lists, mappings, dataclasses and what else `torch.utils._pytree` knows are looked into. The first tensor
-    has no place, whatever it lies in.
+    Tuples, lists, mappings, dataclasses and other types that `torch.utils._pytree` supports are searched. The position
+    of the first tensor is always empty.
     """
     if isinstance(output, Tensor):
         return [("", output)] if output.is_floating_point() or output.is_complex() else []
@@ -45,15 +45,15 @@ def _parts(value: Any) -> Iterator[tuple[Any, Any]]:
 
 
 def describe(output: Any) -> str:
-    """What an output without a measurable tensor is, in a word or two."""
+    """Describe an output without a measurable tensor in a word or two."""
     return f"{str(output.dtype).removeprefix('torch.')} values" if isinstance(output, Tensor) else type(output).__name__
 
 
 def output_tensor(name: str, output: Any) -> Tensor:
-    """The first floating-point tensor that a layer returns.
+    """Return the first floating-point tensor in a layer's output.
 
     Raises:
-        GradlabError: When it returns none.
+        GradlabError: If there is none.
     """
     for _, tensor in measurable(output):
         if tensor.is_floating_point():
@@ -62,7 +62,7 @@ def output_tensor(name: str, output: Any) -> Tensor:
 
 
 def plain(tensor: Tensor) -> Tensor:
-    """The tensor inside those that `torch.func` wraps: its statistics over all elements are those of all examples."""
+    """Return the tensor inside `torch.func` wrappers, whose statistics are those over all examples."""
     while torch._C._functorch.is_functorch_wrapped_tensor(tensor):
         tensor = torch._C._functorch.get_unwrapped(tensor)
     return tensor

@@ -1,4 +1,4 @@
-"""Forward passes as they are seen from inside: what runs, which pass it belongs to, and whether it came to its end."""
+"""Tracking of forward passes through hooks: which modules run, in which pass, and whether the pass completes."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ After = Callable[[nn.Module, Any], None]
 
 
 class Passes:
-    """Follows the calls of a model, or of its parts where they are called without it.
+    """Follows the calls of a model, or of its parts if they are called on their own.
 
-    A pass is an outermost call: of the model, or of a part of it. Calls of a layer are counted within a pass. One
-    that ends in an exception has never been. What activation checkpointing runs again in the backward pass is none.
+    A pass is an outermost call of the model or of a part of it. Calls of a layer are counted within a pass. A pass
+    that ends in an exception is not counted, nor is recomputation by activation checkpointing in the backward pass.
 
     Args:
         model: The root module.
-        modules: Those of its modules whose calls are followed, by name.
-        begin: Called before each pass with the name of the module that is called, and its arguments.
-        end: Called after it, with whether it came to its end.
+        modules: The modules whose calls are followed, by name.
+        begin: A function called before each pass with the name of the called module and its arguments.
+        end: A function called after each pass with whether it completed.
 
     Attributes:
         recomputed: Names of the modules that ran again in a backward pass.
@@ -57,15 +57,15 @@ class Passes:
         self._calls: Counter[str] = Counter()
         self._started = itertools.count()
         self._thread = 0
-        # The number that the next hook anywhere will have, when places were last taken.
+        # The id that the next hook anywhere would have had when hooks were last put in place.
         self._registered = -1
 
     def attach(self, stack: ExitStack, after: dict[str, After]) -> None:
-        """Register the hooks, their removal on the stack.
+        """Register the hooks, and their removal on the stack.
 
         Args:
-            stack: For the handles.
-            after: What is called with modules and what they return, after all other people's hooks.
+            stack: The stack for the handles.
+            after: Functions called with a module and its output, after all hooks of other users, by module name.
         """
         self._after = after
         stack.callback(self._leave)
@@ -76,16 +76,16 @@ class Passes:
                 self.keep_last(stack, module, module.register_forward_hook(behind, always_call=True))
 
     def keep_first(self, stack: ExitStack, module: nn.Module, handle: RemovableHandle) -> None:
-        """Have a forward-pre hook called before all other people's."""
+        """Keep a forward-pre hook before those of other users."""
         self._first.append((module, stack.enter_context(handle)))
 
     def keep_last(self, stack: ExitStack, module: nn.Module, handle: RemovableHandle) -> None:
-        """Have a forward hook called after all other people's."""
+        """Keep a forward hook after those of other users."""
         self._last.append((module, stack.enter_context(handle)))
 
     @property
     def under_way(self) -> bool:
-        """Whether a pass is."""
+        """Whether a pass is running."""
         return bool(self._names)
 
     @property
@@ -99,11 +99,11 @@ class Passes:
         return [*zip(self._names, self._numbers, strict=True)]
 
     def is_running(self, name: str) -> bool:
-        """Whether a module is being called."""
+        """Return whether a module is being called."""
         return name in self._names
 
     def count(self, name: str) -> int:
-        """The number of this call in the pass, from 1."""
+        """Return the number of this call within the pass, counted from 1."""
         self._calls[name] += 1
         return self._calls[name]
 
@@ -115,13 +115,13 @@ class Passes:
             if self._names:
                 self._check_thread()
                 if name in self._names and not _is_recursive(module):
-                    # Something that hooks are not told of, such as Ctrl-C, has ended the pass.
+                    # Something that hooks do not see, such as Ctrl-C, has ended the pass.
                     self._leave()
             if not self._names:
                 if getattr(module, "_is_replica", False):
                     raise GradlabError(
-                        "DataParallel runs copies of the model in several threads, whose calls cannot be told apart: "
-                        "probe it on one device, or use DistributedDataParallel"
+                        "DataParallel runs copies of the model in several threads, whose calls cannot be "
+                        "distinguished: probe it on one device, or use DistributedDataParallel"
                     )
                 self._thread = threading.get_ident()
                 self._calls.clear()
@@ -139,7 +139,7 @@ class Passes:
                 return
             while self._names[-1] != name:
                 self._pop()
-            # Called in the course of an exception as well, which is then another one than before the call.
+            # This hook also runs during an exception, which then differs from the one before the call.
             whole = self._raised[-1] is sys.exc_info()[1]
             try:
                 if whole and name in self._after:
@@ -157,8 +157,8 @@ class Passes:
     def _check_thread(self) -> None:
         if threading.get_ident() != self._thread:
             raise GradlabError(
-                f"{type(self.model).__name__} runs in two threads at once, whose calls cannot be told apart: run one "
-                "after the other, or a copy of the model in each"
+                f"{type(self.model).__name__} runs in two threads at once, whose calls cannot be distinguished: run "
+                "one after the other, or a copy of the model in each"
             )
 
     def _pop(self) -> None:
@@ -174,7 +174,7 @@ class Passes:
             self._end(False)
 
     def _take_places(self) -> None:
-        """Put hooks in front of those that others have registered in the meantime, and behind them."""
+        """Move hooks to the front or back again, if other users have registered hooks in the meantime."""
         if self._registered == RemovableHandle.next_id:
             return
         self._registered = RemovableHandle.next_id
@@ -189,7 +189,7 @@ class Passes:
 
 
 def _strangers(hooks: Iterable[tuple[int, Any]], own: int) -> bool:
-    """Whether somebody else's hook comes before one's own."""
+    """Return whether a hook of another user comes before our own."""
     for number, hook in hooks:
         if number == own:
             return False
@@ -199,7 +199,7 @@ def _strangers(hooks: Iterable[tuple[int, Any]], own: int) -> bool:
 
 
 def _is_recursive(module: nn.Module) -> bool:
-    """Whether a call of a module is made within another one of it."""
+    """Return whether a module is being called within its own call."""
     code, calls, frame = nn.Module._call_impl.__code__, 0, sys._getframe(1)
     while frame.f_back is not None:
         frame = frame.f_back

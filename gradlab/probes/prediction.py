@@ -1,4 +1,4 @@
-"""The std of every batch-normalized response of a model, from its parameters alone."""
+"""Prediction of the std of batch-normalized responses from a model's parameters and running statistics."""
 
 from contextlib import ExitStack
 
@@ -16,7 +16,7 @@ from gradlab.theory import normalized_response_std
 
 
 def batch_norm_std(norm: nn.Module) -> float:
-    """The predicted std of one normalization's output; NaN unless it holds running statistics."""
+    """Predict the std of a normalization's output, NaN unless it has running statistics."""
     if not isinstance(norm, _BatchNorm) or norm.running_var is None:
         return float("nan")
     return normalized_response_std(norm.running_var, norm.weight, norm.bias, norm.eps).item()
@@ -27,34 +27,34 @@ def predicted_response_std(
 ) -> dict[str, float]:
     """Predict the response std of every layer that batch normalization follows, without any data.
 
-    √(mean_c γ_c²·v_c/(v_c + ε) + Var_c β_c), with v_c the running variance: see
-    `gradlab.theory.normalized_response_std`. Which normalization follows which layer is found by running a
-    copy of the model that has shapes but no values.
+    The prediction is √(mean_c γ_c²·v_c/(v_c + ε) + Var_c β_c), where v_c is the running variance: see
+    `gradlab.theory.normalized_response_std`. The normalization that follows each layer is found by running a copy of
+    the model on the meta device.
 
     Args:
         model: Any `torch.nn.Module`; it is neither run nor changed.
-        layers: As in `ResponseStd`, but None takes a convolutional network's convolutions without the projections of
-            shortcuts, and every layer of any other.
-        input_shape: Shape of one input without the batch; by default the model's own `input_shape`, which
-            `gl.build` sets, else (3, 224, 224) or (3, 32, 32), whichever it takes.
+        layers: The layers, as for `ResponseStd`, except that None selects the convolutions of a convolutional network
+            without the projections of shortcuts, and every layer of any other network.
+        input_shape: The shape of one input without the batch dimension; by default the model's own `input_shape`,
+            which `gl.build` sets, otherwise the first of (3, 224, 224) and (3, 32, 32) that the model accepts.
 
     Returns:
-        Predicted std by layer name, in order of execution; NaN where no batch normalization follows.
+        The predicted std by layer name, in order of execution; NaN where no batch normalization follows.
 
     Raises:
-        GradlabError: When the model cannot be run without values.
+        GradlabError: If the model cannot be run on the meta device.
     """
     model = unwrap(model)
     layers = paper_layers(model) if layers is None else layers
     shape = input_shape or getattr(model, "input_shape", None)
-    # Where nothing says which, the two sizes that image networks are made for.
+    # If no shape is given, the two usual sizes of images are tried.
     for size in (shape,) if shape else ((3, 224, 224), (3, 32, 32)):
         try:
             order, norms = _trace(model, layers, size)
             break
         except GradlabError:
             raise
-        except Exception as error:  # a network of the user's may raise anything
+        except Exception as error:  # a user's network may raise anything
             failure = error
     else:
         raise GradlabError(
@@ -67,7 +67,7 @@ def predicted_response_std(
 
 
 def _trace(model: nn.Module, layers: Selection, shape: tuple[int, ...]) -> tuple[list[str], dict[str, str]]:
-    """The layers in order of execution, and the normalization that follows each, by name."""
+    """Return the layers in order of execution, and the names of the normalizations that follow them, by layer."""
     clone, order = meta_copy(model), _Order()
     targets = response_targets(clone, layers)
     finder = ResponseFinder(clone, targets, order)
@@ -79,7 +79,7 @@ def _trace(model: nn.Module, layers: Selection, shape: tuple[int, ...]) -> tuple
 
 
 class _Order:
-    """Notes which layers run, in order."""
+    """Records which layers run, in order."""
 
     def __init__(self) -> None:
         self.layers: dict[str, None] = {}

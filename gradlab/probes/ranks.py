@@ -1,10 +1,10 @@
-"""Whose numbers they are, where one process of several measures its own data."""
+"""The note on results that one process of several measured on its own data."""
 
 import torch
 
 
 def rank_notes() -> list[str]:
-    """The sentence that a result of one process of several needs; none where there is one process."""
+    """Return the sentence for a result of one process of several, or none for a single process."""
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
         return []
     ranks = torch.distributed.get_world_size()

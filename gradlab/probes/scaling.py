@@ -1,4 +1,4 @@
-"""Which gradients a GradScaler has freed of its scale."""
+"""Record of the gradients that a GradScaler has unscaled."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ if TYPE_CHECKING:
 
 
 class UnscaleRecord:
-    """Stands in for a scaler's `unscale_` and remembers whose gradients it was called for.
+    """Replaces a scaler's `unscale_` and records the parameters whose gradients it unscales.
 
-    A scaler keeps its state by optimizer, and no reference to the optimizers.
+    A scaler keeps its state per optimizer, without a reference to the optimizers.
 
     Args:
-        scaler: The one it stands in for.
+        scaler: The scaler whose method is replaced.
     """
 
     def __init__(self, scaler: GradScaler) -> None:
@@ -29,15 +29,15 @@ class UnscaleRecord:
         self._states: Any = None
 
     def __call__(self, optimizer: Optimizer) -> None:
-        """Divide the scale out of an optimizer's gradients, as the scaler does."""
+        """Unscale an optimizer's gradients, as the scaler does."""
         type(self.scaler).unscale_(self.scaler, optimizer)
         self._now()[id(optimizer)] = {id(p) for group in optimizer.param_groups for p in group["params"]}
 
     def parameters(self) -> set[int]:
-        """The ids of the parameters whose gradients are free of the scale in this step.
+        """Return the ids of the parameters whose gradients have been unscaled in this step.
 
         Raises:
-            GradlabError: When that was done before a probe was there to see it.
+            GradlabError: If gradients were unscaled before a probe was attached.
         """
         known = self._now()
         states: dict[int, dict[str, Any]] = getattr(self.scaler, "_per_optimizer_states", {})
@@ -49,7 +49,7 @@ class UnscaleRecord:
         return {parameter for parameters in known.values() for parameter in parameters}
 
     def _now(self) -> dict[int, set[int]]:
-        """What was recorded since the scaler's last `update`, which puts new states in the place of the old."""
+        """Return the record since the scaler's last `update`, which replaces its states."""
         states = getattr(self.scaler, "_per_optimizer_states", None)
         if states is not self._states:
             self._states, self._parameters = states, {}
@@ -57,7 +57,7 @@ class UnscaleRecord:
 
 
 def watch_unscaling(scaler: GradScaler, stack: ExitStack) -> UnscaleRecord:
-    """Have a scaler's `unscale_` recorded, by all probes together; the stack takes the record off again."""
+    """Record the calls of a scaler's `unscale_` for all probes together, until the stack closes."""
     record = vars(scaler).get("unscale_")
     if not isinstance(record, UnscaleRecord):
         record = scaler.unscale_ = UnscaleRecord(scaler)  # type: ignore[method-assign,assignment]

@@ -1,4 +1,4 @@
-"""When a probe in a training loop measures, and the probes that are told of each optimizer step."""
+"""Schedules of measurement in a training loop, and probes that are notified of each optimizer step."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ if TYPE_CHECKING:
     from torch.amp.grad_scaler import GradScaler
 
 Schedule = int | Callable[[int], bool]
-"""Every so many steps, starting with step 0, or a predicate of the step's number."""
+"""The number of steps from one measurement to the next, starting at step 0, or a predicate of the step number."""
 
 
 def log_spaced(per_decade: int = 10) -> Callable[[int], bool]:
-    """A schedule of steps 0, 1, 2, … that thins out: `per_decade` steps from each power of ten to the next.
+    """Make a schedule of logarithmically spaced steps 0, 1, 2, …
 
     Args:
-        per_decade: Steps between s and 10 s; where so many whole numbers are not there, all of them.
+        per_decade: The number of steps from each power of ten to the next; all integers where there are fewer.
 
     Raises:
-        UsageError: For less than one.
+        UsageError: If `per_decade` is less than 1.
     """
     if per_decade < 1:
         raise UsageError(f"a log-spaced schedule needs at least 1 step per decade, not {per_decade}")
@@ -41,21 +41,21 @@ def log_spaced(per_decade: int = 10) -> Callable[[int], bool]:
 
 
 class StepProbe(Probe):
-    """A probe of gradients in a training loop: it is told of every optimizer step, and measures some.
+    """A probe of gradients in a training loop, which is notified of every optimizer step and measures some of them.
 
-    Call `step` once a step, after the backward pass and before the optimizer's step and `zero_grad`. On steps
-    that the schedule leaves out nothing is computed.
+    Call `step` once per optimizer step, after the backward pass and before the optimizer's `step` and `zero_grad`. On
+    steps outside the schedule nothing is computed.
 
     Args:
         model: Any `torch.nn.Module`.
-        every: Measure every so many steps, or where a function of the step's number says so (`log_spaced`).
+        every: The number of steps from one measurement to the next, or a predicate of the step number (`log_spaced`).
         scaler: The GradScaler of mixed-precision training, whose scale is divided out.
 
     Attributes:
-        steps: Optimizer steps so far. Set it when training resumes.
+        steps: The number of optimizer steps so far. Set it when training resumes.
 
     Raises:
-        UsageError: For `every` below 1.
+        UsageError: If `every` is below 1.
     """
 
     def __init__(self, model: nn.Module, every: Schedule = 1, scaler: GradScaler | None = None) -> None:
@@ -67,14 +67,14 @@ class StepProbe(Probe):
 
     @property
     def due(self) -> bool:
-        """Whether the step under way is measured."""
+        """Whether the current step is measured."""
         return self.every(self.steps) if callable(self.every) else self.steps % self.every == 0
 
     def step(self) -> None:
-        """Close a step: the gradients as they are now belong to it.
+        """End a step, to which the present gradients belong.
 
         Raises:
-            GradlabError: Outside the `with` block.
+            GradlabError: If called outside the `with` block.
         """
         if self._stack is None:
             raise GradlabError("the probe is not attached: call step() inside its `with` block")
@@ -83,11 +83,11 @@ class StepProbe(Probe):
         self.steps += 1
 
     def _measure(self) -> None:
-        """Take in the gradients of the step that ends."""
+        """Measure the gradients of the step that ends."""
         raise AssertionError("a probe says what it measures")
 
     def _scale(self, device: torch.device) -> Tensor | float:
-        """What the loss was multiplied by, as a tensor: asking the scaler for a number waits for the device."""
+        """Return the scale of the loss as a tensor, since reading it as a number would synchronize with the device."""
         if self.scaler is None or not self.scaler.is_enabled():
             return 1.0
         scale: Tensor = self.scaler.scale(torch.ones((), device=device))

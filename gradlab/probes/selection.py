@@ -1,4 +1,4 @@
-"""Which layers of a model a probe measures."""
+"""Selection of the layers that a probe measures."""
 
 from __future__ import annotations
 
@@ -38,21 +38,21 @@ __all__ = [
 
 Predicate = Callable[[str, nn.Module], bool]
 Selection = str | type[nn.Module] | tuple[type[nn.Module], ...] | Sequence[str] | Predicate | None
-"""A glob or name (or several, in a list or comma-separated), a class, a predicate of name and module, or None for the
-default."""
+"""A name or glob (or several, in a list or separated by commas), a class, a predicate of name and module, or None for
+the default."""
 
 
 def select_layers(model: nn.Module, layers: Selection = None) -> dict[str, nn.Module]:
-    """Choose layers by name, class or predicate; by name, in the order in which the model registers them.
+    """Select layers by name, class or predicate, and return them by name in the order of registration.
 
     Args:
         model: Any module.
-        layers: None selects every module that owns a parameter of two or more dimensions, unless a module within it
-            does, and normalizations. A glob selects among these (`*` crosses dots); a name without wildcards selects
-            that very module, whatever it is.
+        layers: The selection. None selects every module that owns a parameter of two or more dimensions, except for
+            normalizations and modules with a descendant that owns one. A glob selects among these (`*` matches dots);
+            a name without wildcards selects exactly that module, of any kind.
 
     Raises:
-        UsageError: When nothing is selected, or there is no module of a name; it shows names that the model does have.
+        UsageError: If nothing is selected, or no module has a given name. The message lists names that exist.
     """
     weighted = weight_layers(model)
     modules = {name: module for name, module in model.named_modules() if name or name in weighted}
@@ -73,7 +73,7 @@ def select_layers(model: nn.Module, layers: Selection = None) -> dict[str, nn.Mo
 
 
 def weight_layers(model: nn.Module) -> dict[str, nn.Module]:
-    """The modules that apply a weight, of any class: see `select_layers`."""
+    """Return the modules of any class that apply a weight; see `select_layers`."""
     owners = {name: module for name, module in owning_modules(model) if owns_weight(module)}
     inner = {name.rpartition(".")[0] for name in owners if name}
     above = {
@@ -87,17 +87,17 @@ def weight_layers(model: nn.Module) -> dict[str, nn.Module]:
 
 
 def select_rows(model: nn.Module, layers: Selection = None, parameters: Parameters = "weights") -> dict[str, WeightRow]:
-    """Choose the weights whose gradients are measured, as rows of a table.
+    """Select the weights whose gradients are measured, as rows of a table.
 
     Args:
         model: Any module.
-        layers: None selects all of `weight_rows`, or every parameter where no weight is there. A glob selects among
-            these rows. A name, class or predicate selects modules as they are: a layer by its weight, and any other
-            module by all parameters below it.
-        parameters: See `weight_rows`; `all` adds a selected layer's other parameters.
+        layers: The selection. None selects all of `weight_rows`, or every parameter if there are no weights. A glob
+            selects among these rows. A name, class or predicate selects modules: a layer is measured by its weight,
+            and any other module by all parameters below it.
+        parameters: The parameters to include, see `weight_rows`; `all` adds a selected layer's other parameters.
 
     Raises:
-        UsageError: When nothing is selected, or a selected module has no parameters.
+        UsageError: If nothing is selected, or a selected module has no parameters.
     """
     every = weight_rows(model, "all")
     if not every:
@@ -133,7 +133,7 @@ def _parameters(row: WeightRow) -> list[nn.Parameter]:
 
 
 def _row_called(model: nn.Module, name: str, rows: dict[str, WeightRow], every: dict[str, WeightRow]) -> WeightRow:
-    """The row of a name, or of the parameter of that name."""
+    """Return the row with a name, or that of the parameter with the name."""
     if row := rows.get(name) or every.get(name):
         return row
     found = next((row for row in every.values() if any(part.name == name for part in row.parts)), None)
@@ -141,7 +141,7 @@ def _row_called(model: nn.Module, name: str, rows: dict[str, WeightRow], every: 
 
 
 def _rows_of(name: str, module: nn.Module, every: dict[str, WeightRow], parameters: Parameters) -> dict[str, WeightRow]:
-    """The row of a selected module: its weight, without its bias, or all the parameters below it."""
+    """Return the row of a selected module: its weight without its bias, or all parameters below it."""
     own = {key: row for key, row in every.items() if row.module == name}
     if name in own:
         return own if parameters == "all" else {name: own[name]}
@@ -154,7 +154,7 @@ def _rows_of(name: str, module: nn.Module, every: dict[str, WeightRow], paramete
 
 
 def _each(layers: Selection) -> list[str | type[nn.Module] | Predicate]:
-    """What a selection lists, one by one."""
+    """Return the items of a selection as a list."""
     if isinstance(layers, str):
         return [name.strip() for name in layers.split(",")]
     if isinstance(layers, Iterable) and not isinstance(layers, type):
@@ -169,7 +169,7 @@ def _is_glob(name: str) -> bool:
 
 
 def _matching(modules: dict[str, nn.Module], wanted: type[nn.Module] | Predicate) -> list[str]:
-    """The modules of a class, or those that a predicate takes."""
+    """Return the names of the modules of a class, or of those that satisfy a predicate."""
     if isinstance(wanted, type):
         return [name for name, module in modules.items() if isinstance(module, wanted)]
     return [name for name, module in modules.items() if wanted(name, module)]
@@ -184,22 +184,22 @@ def _words(layers: Selection) -> str:
 
 
 def _nothing(model: nn.Module, asked: str, names: Iterable[str]) -> Never:
-    """Say that nothing is selected, with names that are there."""
+    """Raise the error that nothing is selected, with names that exist."""
     there = [name for name in names if name] or ["no layers"]
     shown = ", ".join(there[:6]) + (f", … ({len(there)} in all)" if len(there) > 6 else "")
     raise UsageError(f"no layer of {type(model).__name__} matches {asked}; it has {shown}")
 
 
 def layer_stride(module: nn.Module) -> int:
-    """The stride of a convolution's first dimension; 1 for anything else."""
+    """Return the stride of a convolution's first dimension, or 1 for any other module."""
     return int(module.stride[0]) if isinstance(module, _ConvNd) else 1
 
 
 def select_weight_layers(model: nn.Module, layers: Selection = None) -> dict[str, nn.Module]:
-    """Choose the layers whose responses' gradients are measured: as `select_layers`, of a model with parameters.
+    """Select layers with `select_layers`, from a model that must have parameters.
 
     Raises:
-        UsageError: When nothing is selected, or the model has no parameters.
+        UsageError: If nothing is selected, or the model has no parameters.
     """
     if next(model.parameters(), None) is None:
         raise UsageError(f"{type(model).__name__} has no parameters: there is no gradient to measure")
@@ -207,10 +207,10 @@ def select_weight_layers(model: nn.Module, layers: Selection = None) -> dict[str
 
 
 def paper_layers(model: nn.Module) -> list[str] | None:
-    """The layers of Fig. 7 of He et al. 2015, by name: a convolutional network's convolutions, without projections.
+    """Name the layers of Fig. 7 of He et al. 2015: a convolutional network's convolutions, without projections.
 
     Returns:
-        None for a network whose weight layers are not mostly convolutions: all of them count.
+        The names, or None for a network whose weight layers are not mostly convolutions, where all of them count.
     """
     layers = {n: m for n, m in weight_layers(model).items() if n and not is_projection(n, m)}
     convolutions = [name for name, module in layers.items() if isinstance(module, _ConvNd)]
@@ -218,10 +218,10 @@ def paper_layers(model: nn.Module) -> list[str] | None:
 
 
 def depth_layers(model: nn.Module) -> list[str] | None:
-    """The layers that count towards the depth of a network of convolutions and linear layers: no projections.
+    """Name the layers of the depth of a network of convolutions and linear layers, without projections.
 
     Returns:
-        Their names; None where other modules have weights as well: all of them count.
+        The names, or None if other modules have weights as well, where all of them count.
     """
     rows = weight_rows(model)
     modules = {name: model.get_submodule(name) for name, row in rows.items() if row.module == name}
@@ -230,10 +230,10 @@ def depth_layers(model: nn.Module) -> list[str] | None:
 
 
 def find_blocks(model: nn.Module) -> dict[str, nn.Module]:
-    """The building blocks of a network, by name: what a row of residual blocks consists of.
+    """Find the building blocks of a network, such as its residual blocks, by name.
 
-    A block is an element of an `nn.Sequential` or `nn.ModuleList` in which at least two convolutions or linear
-    layers lie, and no smaller such element.
+    A block is an element of an `nn.Sequential` or `nn.ModuleList` that contains at least two convolutions or linear
+    layers, and no smaller such element.
     """
     elements = {
         f"{name}.{child}".removeprefix("."): module

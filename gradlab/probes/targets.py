@@ -1,4 +1,4 @@
-"""What a model's responses are the outputs of: layers, and weights that are applied without one."""
+"""The targets of response probes: layers, and weights that functions apply outside a layer."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ NOT_RUN = "not run"
 
 @dataclass(frozen=True, eq=False)
 class Target:
-    """What a response is measured of.
+    """A layer or weight whose response is measured.
 
     Attributes:
-        name: The layer's qualified name, or that of the row of a weight which is no module's own.
-        kind: As tables print it.
-        module: Whose output it is; None for a weight that is applied by a function.
-        rows: The weights behind it.
+        name: The qualified name of the layer, or the name of the row of a weight that a function applies.
+        kind: The kind of layer, as printed in tables.
+        module: The module whose output is measured; None for a weight that a function applies.
+        rows: The weights of the target.
         is_layer: Whether it is a weight layer, whose response may be the output of a normalization.
         shortcut: Whether it is the projection of a shortcut.
     """
@@ -42,12 +42,12 @@ class Target:
 
 @dataclass(frozen=True)
 class Targets:
-    """What is measured of a model.
+    """The targets of a model.
 
     Attributes:
-        chosen: By name, in the order in which the model registers them.
-        left_out: Why a row of `weight_rows` has no response, by its name.
-        asked: Whether somebody asked for these, so that one without a response is an error.
+        chosen: The targets by name, in the order of registration.
+        left_out: The reason why a row of `weight_rows` has no response, by name.
+        asked: Whether the user selected the targets, so that one without a response is an error.
     """
 
     chosen: dict[str, Target]
@@ -56,7 +56,7 @@ class Targets:
 
 
 def is_normalization(module: nn.Module) -> bool:
-    """Whether a module normalizes: torch's own classes, and leaf modules without a matrix whose class name says so."""
+    """Return whether a module normalizes: one of torch's classes, or a leaf without a matrix whose class says `norm`."""
     if isinstance(module, _NormBase | nn.GroupNorm | nn.LayerNorm | nn.RMSNorm | nn.LocalResponseNorm):
         return True
     if "norm" not in type(module).__name__.lower() or any(module.children()):
@@ -65,17 +65,17 @@ def is_normalization(module: nn.Module) -> bool:
 
 
 def response_targets(model: nn.Module, layers: Selection = None) -> Targets:
-    """Choose what is measured.
+    """Select the targets of a model.
 
     Args:
         model: Any module.
-        layers: None takes every weight that is applied to a signal: layers that have one, the projections of
-            `nn.MultiheadAttention`, and parameters of two or more dimensions that functions apply; every module with
-            parameters, where none has two dimensions. A glob selects among these; a name, class or predicate
-            selects modules as they are.
+        layers: The selection. None selects every weight that is applied to a signal: layers with a weight, the
+            projections of `nn.MultiheadAttention`, and parameters of two or more dimensions that functions apply; or
+            every module with parameters, if none has two dimensions. A glob selects among these; a name, class or
+            predicate selects modules, which are measured by their own outputs.
 
     Raises:
-        UsageError: When nothing is selected, or there is no module or weight of a name.
+        UsageError: If nothing is selected, or no module or weight has a given name.
     """
     everything, left_out = _weights(model)
     if layers is None:
@@ -109,7 +109,7 @@ def response_targets(model: nn.Module, layers: Selection = None) -> Targets:
 
 
 def _weights(model: nn.Module) -> tuple[dict[str, Target], dict[str, str]]:
-    """Every weight that may be applied, and why the others are not."""
+    """Return every weight that may be applied, and the reasons why others are not."""
     modules = dict(model.named_modules(remove_duplicate=False))
     scripted = [name for name, module in modules.items() if isinstance(module, torch.jit.ScriptModule)]
     found: dict[str, Target] = {}
@@ -133,7 +133,7 @@ def _weights(model: nn.Module) -> tuple[dict[str, Target], dict[str, str]]:
 
 
 def _above(names: set[str]) -> set[str]:
-    """The modules in which those of some names lie."""
+    """Return the names of the modules that contain the given ones."""
     parts = [name.split(".") for name in names if name]
     return {".".join(each[:length]) for each in parts for length in range(len(each))}
 

@@ -1,4 +1,4 @@
-"""Which weights have no response, and why."""
+"""The weights without a response, and the reasons."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from gradlab.results import Coverage
 VECTORS = "vectors and scalars, which have no response of their own"
 
 _SAID = (SCRIPTED, NOT_RUN)
-"""Reasons that are told in a note as well, since something else may have been meant."""
+"""Reasons that are also stated in a note, since the user may have intended otherwise."""
 
 
 def reasons(finder: ResponseFinder) -> dict[str, str]:
-    """Why rows of weights have no response, by the row's name.
+    """Return the reasons why rows of weights have no response, by the name of the row.
 
     Args:
-        finder: After the passes that were measured.
+        finder: The finder after the measured passes.
     """
     found = dict(finder.targets.left_out)
     for name, target in finder.targets.chosen.items():
@@ -33,17 +33,17 @@ def reasons(finder: ResponseFinder) -> dict[str, str]:
 
 
 def response_coverage(finder: ResponseFinder, measured: Iterable[str], left_out: Mapping[str, str]) -> Coverage:
-    """What part of the parameters has a response.
+    """Compute the coverage of the parameters by responses.
 
     Args:
-        finder: After the passes that were measured.
-        measured: The layers with a value, or a reason to have none.
-        left_out: As of `reasons`.
+        finder: The finder after the measured passes.
+        measured: The layers with a value or a stated reason for its absence.
+        left_out: The reasons from `reasons`.
     """
     targets = {id(target): target for target in map(finder.places.__getitem__, measured)}
     rows = [row for target in targets.values() for row in target.rows]
     coverage = coverage_of(finder.model, rows, left_out, vectors=VECTORS)
-    # Of a tied weight one row may have run, and another one not.
+    # One row of a tied weight may have run, and another one not.
     said = {name for names in coverage.left_out.values() for name in names} | {row.name for row in rows}
     told = {reason: list(names) for reason, names in coverage.left_out.items()}
     for name, reason in left_out.items():
@@ -53,7 +53,7 @@ def response_coverage(finder: ResponseFinder, measured: Iterable[str], left_out:
 
 
 def unmeasured_notes(left_out: Mapping[str, str]) -> list[str]:
-    """A sentence for each reason that the reader should know of.
+    """Write a sentence for each reason that the reader should know.
 
     Args:
         left_out: The reason for each name.

@@ -1,4 +1,4 @@
-"""The weights of a model, of modules of any class: which parameters stand in which row."""
+"""The weights of a model with modules of any class, and the parameters of each row."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from gradlab.errors import UsageError
 from gradlab.models import is_projection
 
 Parameters = Literal["weights", "all"]
-"""Parameters of two or more dimensions, or every one."""
+"""The parameters of two or more dimensions, or all parameters."""
 
 _ATTENTION = {"in_proj_weight": ("query", "key", "value"), "q_proj_weight": ("query",)}
 _ATTENTION |= {"k_proj_weight": ("key",), "v_proj_weight": ("value",)}
-"""What `nn.MultiheadAttention` applies each of its own weights as."""
+"""The projections that each weight of `nn.MultiheadAttention` holds."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,9 +27,9 @@ class Part:
     """A parameter, or some of its rows.
 
     Attributes:
-        name: The parameter's qualified name.
-        parameter: Itself.
-        rows: Of its first dimension; None takes the whole.
+        name: The qualified name of the parameter.
+        parameter: The parameter itself.
+        rows: The range of its first dimension; None means the whole parameter.
     """
 
     name: str
@@ -37,17 +37,17 @@ class Part:
     rows: slice | None = None
 
     def of(self, tensor: Tensor) -> Tensor:
-        """The part of a tensor that has the parameter's shape, such as its gradient."""
+        """Return the corresponding part of a tensor of the parameter's shape, such as its gradient."""
         return tensor if self.rows is None else tensor[self.rows]
 
     @property
     def key(self) -> tuple[int, str]:
-        """The same for every part that is of the same elements, in whichever row it stands."""
+        """A key that is equal for parts with the same elements, whichever row they belong to."""
         return id(self.parameter), str(self.rows)
 
     @property
     def numel(self) -> int:
-        """How many elements it has."""
+        """The number of elements."""
         if self.rows is None or not self.parameter.numel():
             return self.parameter.numel()
         rows: int = self.rows.stop - self.rows.start
@@ -56,13 +56,13 @@ class Part:
 
 @dataclass(frozen=True, eq=False)
 class WeightRow:
-    """What is measured as one row: the weight of a layer, or a parameter.
+    """The weight of a layer, or a parameter, that is measured as one row.
 
     Attributes:
-        name: The layer's, or the parameter's, in the model.
-        kind: As tables print it.
-        module: Qualified name of the module that owns it.
-        parts: What is trained of it: of a weight that is computed, all that it is computed from.
+        name: The qualified name of the layer or parameter.
+        kind: The kind of layer or parameter, as printed in tables.
+        module: The qualified name of the module that owns it.
+        parts: The trained parameters; for a computed weight, all parameters that it is computed from.
         shortcut: Whether it is the projection of a shortcut.
     """
 
@@ -74,24 +74,24 @@ class WeightRow:
 
     @property
     def numel(self) -> int:
-        """How many elements it has."""
+        """The number of elements."""
         return sum(part.numel for part in self.parts)
 
 
 def weight_rows(model: nn.Module, parameters: Parameters = "weights") -> dict[str, WeightRow]:
-    """The rows of a model by name, in the order in which it registers them.
+    """Return the rows of a model by name, in the order of registration.
 
-    A layer's `weight` of two or more dimensions has the layer's name, and any other parameter its own qualified name;
-    `nn.MultiheadAttention` has its packed weights as query, key and value. A weight that is computed (parametrized,
-    pruned, with the older weight or spectral norm) is what it is computed from. A parameter that two modules own has
-    a row in each.
+    The row of a layer's `weight` of two or more dimensions has the layer's name, and that of any other parameter its
+    own qualified name; the packed weights of `nn.MultiheadAttention` have separate rows for query, key and value. A
+    computed weight (parametrized, pruned, with the older weight or spectral norm) is represented by the parameters it
+    is computed from. A parameter that two modules own has a row for each.
 
     Args:
         model: Any module.
-        parameters: `weights` are those of two or more dimensions; `all` adds biases, gains and every other.
+        parameters: `weights` for parameters of two or more dimensions; `all` adds biases, gains and all others.
 
     Raises:
-        UsageError: When a parameter has no shape yet, or for another word.
+        UsageError: If a parameter has no shape yet, or `parameters` is neither `weights` nor `all`.
     """
     if parameters not in ("weights", "all"):
         raise UsageError(f"parameters is weights or all, not {parameters!r}")
@@ -108,7 +108,7 @@ def weight_rows(model: nn.Module, parameters: Parameters = "weights") -> dict[st
 
 
 def owning_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """Every module by name, without those that only compute another one's weight."""
+    """Return every module by name, except those that only compute another module's weight."""
     inner = {
         id(part)
         for module in model.modules()
@@ -119,14 +119,14 @@ def owning_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 
 
 def trained_parts(name: str, module: nn.Module) -> dict[str, list[Part]]:
-    """The parameters behind each tensor that a module itself computes with, by the tensor's name in the module.
+    """Return the parameters behind each tensor that a module itself computes with, by the tensor's attribute name.
 
     Args:
-        name: The module's qualified name.
-        module: Any.
+        name: The qualified name of the module.
+        module: Any module.
 
     Raises:
-        UsageError: When a parameter has no shape yet.
+        UsageError: If a parameter has no shape yet.
     """
     own = dict(module.named_parameters(recurse=False, remove_duplicate=False))
     if lazy := next((key for key, parameter in own.items() if is_lazy(parameter)), None):
@@ -146,7 +146,7 @@ def trained_parts(name: str, module: nn.Module) -> dict[str, list[Part]]:
 
 
 def is_weight(module: nn.Module, attribute: str, parts: list[Part]) -> bool:
-    """Whether a tensor of a module, with the parameters behind it, has two or more dimensions."""
+    """Return whether a module's tensor, computed from the given parameters, has two or more dimensions."""
     computed = vars(module).get(attribute)
     if isinstance(computed, Tensor):
         return computed.ndim >= 2
@@ -154,12 +154,12 @@ def is_weight(module: nn.Module, attribute: str, parts: list[Part]) -> bool:
 
 
 def owns_weight(module: nn.Module) -> bool:
-    """Whether a module has a parameter of two or more dimensions of its own."""
+    """Return whether a module itself owns a parameter of two or more dimensions."""
     return any(is_weight(module, attribute, parts) for attribute, parts in trained_parts("", module).items())
 
 
 def layer_kind(module: nn.Module) -> str:
-    """The kind of a layer as tables print it: `conv3x3`, `linear`, else its class name in lower case."""
+    """Return the kind of a layer as printed in tables: `conv3x3`, `linear`, or its class name in lower case."""
     if isinstance(module, _ConvNd):
         transposed = "transposed-" if module.transposed else ""
         return f"{transposed}conv{'x'.join(map(str, module.kernel_size))}"
@@ -169,7 +169,7 @@ def layer_kind(module: nn.Module) -> str:
 
 
 def _weight(name: str, module: nn.Module, attribute: str, parts: list[Part]) -> list[WeightRow]:
-    """The row of one weight, or the rows that attention's is taken apart into."""
+    """Return the row of a weight, or the rows into which a packed attention weight is split."""
     shortcut = is_projection(name, module)
     if attribute == "weight":
         return [WeightRow(name, layer_kind(module), name, parts, shortcut)]
@@ -188,14 +188,14 @@ def _weight(name: str, module: nn.Module, attribute: str, parts: list[Part]) -> 
 
 
 def _kind(attribute: str, module: nn.Module) -> str:
-    """The kind of a parameter that is no weight."""
+    """Return the kind of a parameter that is not a weight."""
     if "bias" in attribute:
         return "bias"
     return "gain" if attribute == "weight" and not isinstance(module, nn.PReLU) else "parameter"
 
 
 def _computed_from(module: nn.Module, key: str) -> str | None:
-    """The tensor that a hook computes of a parameter, as pruning does `weight` of `weight_orig`; None without one."""
+    """Name the tensor that a hook computes from a parameter, as pruning does `weight` from `weight_orig`, or None."""
     attribute, _, suffix = key.rpartition("_")
     return attribute if suffix != "reverse" and isinstance(vars(module).get(attribute), Tensor) else None
 
