@@ -10,6 +10,9 @@ from torch import Tensor
 
 from gradlab.theory.gradient_growth import batch_norm_relu_growth
 
+Units = list[tuple[float, Tensor]]
+"""Shares of units, each with its distribution over places."""
+
 CELLS_PER_STEP = 20
 """Cells of the grid per standard deviation of a branch, which gives the moments to about 1e-3."""
 
@@ -44,22 +47,14 @@ def rectified_residual_gradient_moments(blocks: int, coverages: Sequence[float] 
         The moments G relative to that of the last block, float64 of shape (stages·blocks,).
     """
     total = len(coverages) * blocks
-    width = min(beta, 1.0) / CELLS_PER_STEP
-    cells = int(6 * math.sqrt(1 + total * beta**2) / width)
-    places, stem = _grid(cells, width, 1.0)
-    _, step = _grid(cells, width, beta)
-    atom = torch.zeros_like(places)
-    atom[0] = 1.0
-    # Each entry is a fraction of the units and their distribution; units that start together remain identical.
-    units = [(1.0, stem[0])]
-    inputs, variances = [], []
-    for block in range(total):
+    places, stem, step = _walk(total, beta)
+    # A share of the units and their distribution; units that joined together stay alike.
+    inputs = [[(1.0, stem)], *_distributions(total, blocks, stem, step)[:-1]]
+    variances = []
+    for block, units in enumerate(inputs):
         coverage = coverages[block // blocks]
         variances.append(sum(share * _variance(places, p, coverage) for share, p in units))
-        if _begins_stage(block, blocks):
-            units = [*((share / 2, p) for share, p in units), (0.5, atom)]
-        inputs.append(units)
-        units = [(share, p @ step) for share, p in units]
+    inputs = [_joined(units, stem) if _begins_stage(block, blocks) else units for block, units in enumerate(inputs)]
     energy = torch.ones_like(places)
     moments: list[Tensor] = []
     for block in reversed(range(total)):
@@ -70,6 +65,48 @@ def rectified_residual_gradient_moments(blocks: int, coverages: Sequence[float] 
         energy = passed / 4 + branch / 2 if _begins_stage(block, blocks) else passed + branch
     result = torch.stack(moments[::-1])
     return result / result[-1]
+
+
+def rectified_walk(blocks: int, stages: int, beta: float = 1.0) -> tuple[Tensor, list[Units]]:
+    """The distribution of the stream behind every block, as shares of units with their probabilities over places.
+
+    Args:
+        blocks: Blocks a stage.
+        stages: Stages; half of a stage's units join at 0 as it begins.
+        beta: Weight of the residual branches.
+
+    Returns:
+        The places, (cells,), and for each block the shares of units, each with its distribution (cells,).
+    """
+    places, stem, step = _walk(stages * blocks, beta)
+    return places, _distributions(stages * blocks, blocks, stem, step)
+
+
+def _walk(total: int, beta: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Places, the distribution of the first block's input over them, and the chances to go from each to each."""
+    width = min(beta, 1.0) / CELLS_PER_STEP
+    cells = int(6 * math.sqrt(1 + total * beta**2) / width)
+    places, stem = _grid(cells, width, 1.0)
+    return places, stem[0], _grid(cells, width, beta)[1]
+
+
+def _distributions(total: int, blocks: int, stem: Tensor, step: Tensor) -> list[Units]:
+    """Behind every block."""
+    units: Units = [(1.0, stem)]
+    found = []
+    for block in range(total):
+        if _begins_stage(block, blocks):
+            units = _joined(units, stem)
+        units = [(share, p @ step) for share, p in units]
+        found.append(units)
+    return found
+
+
+def _joined(units: Units, stem: Tensor) -> Units:
+    """With as many units at 0."""
+    atom = torch.zeros_like(stem)
+    atom[0] = 1.0
+    return [*((share / 2, p) for share, p in units), (0.5, atom)]
 
 
 def _begins_stage(block: int, blocks: int) -> bool:
