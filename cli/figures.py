@@ -28,7 +28,7 @@ def figures(
     format: options.Format = ["png,pdf"],  # noqa: B006
     quiet: options.Quiet = False,
 ) -> None:
-    """Rebuild the figures of the papers: each from its recipe, with its rows and its record.
+    """Rebuild the figures of the papers, each with its rows and its record.
 
     Writes NAME.png, NAME.pdf, NAME.csv (the rows that are drawn) and NAME.json (claim, command, how it was made)
     for each figure, and README.md, which shows them all.
@@ -37,11 +37,11 @@ def figures(
 
         gradlab figures balduzzi2017-fig2
     """
-    from gradlab.gallery import RECIPES, find_recipes, readme, render
+    from gradlab.gallery import FIGURES, find_figures, readme, render
     from gradlab.results.files import prepare_folder, write_atomically
 
     formats, _ = file_kinds(format, None)
-    asked = find_recipes(split(names))
+    asked = find_figures(split(names))
     if list_ + all_ + bool(asked) != 1:
         raise UsageError("name figures, or give --list or --all")
     if list_:
@@ -49,16 +49,16 @@ def figures(
         return
     prepare_folder(out)
     built = False
-    for recipe in RECIPES if all_ else asked:
-        missing = recipe.missing()
+    for figure in FIGURES if all_ else asked:
+        missing = figure.missing()
         if missing and all_:
-            notes().print(f"skipped {recipe.name}: {missing}", markup=False)
+            notes().print(f"skipped {figure.name}: {missing}", markup=False)
             continue
         with progress_bar(quiet) as progress:
-            result, paths = render(recipe, out, device=device, formats=formats, progress=progress)
+            result, paths = render(figure, out, device=device, formats=formats, progress=progress)
         built = True
         if not quiet:
-            _print_built(recipe.title, result.findings(), out, paths)
+            _print_built(figure.title, result.findings(), out, paths)
     if not built:
         raise GradlabError("no figure could be built with what is at hand")
     write_atomically(out / "README.md", readme(out).encode())
@@ -69,17 +69,17 @@ def _print_list() -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    from gradlab.gallery import RECIPES
+    from gradlab.gallery import FIGURES
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     # Names are there to be copied.
     table.add_column("name", no_wrap=True)
     table.add_column("shows", overflow="fold")
-    for recipe in RECIPES:
-        missing = recipe.missing()
-        shows = [recipe.title, f"[dim]{escape(recipe.paper.partition(',')[0])}: {escape(recipe.figure)}[/dim]"]
+    for figure in FIGURES:
+        missing = figure.missing()
+        shows = [figure.title, f"[dim]{escape(figure.paper.partition(',')[0])}: {escape(figure.figure)}[/dim]"]
         shows += [] if missing is None else [f"[yellow]not here: {escape(missing)}[/yellow]"]
-        table.add_row(recipe.name, "\n".join(shows))
+        table.add_row(figure.name, "\n".join(shows))
     output().print(table)
 
 

@@ -2,12 +2,20 @@ from . import callbacks, models, plots, stats
 from .checkpoints import read_checkpoint, save_checkpoint
 from .data.batching import batches
 from .errors import GradlabError, UsageError
-from .experiments import degradation, dynamics, gradients, input_gradients, responses, shatter, shattering, train
+from .experiments.degradation import degradation
+from .experiments.dynamics import dynamics
+from .experiments.gradients.gradients import gradients
+from .experiments.input_gradients.input_gradients import input_gradients
+from .experiments.responses.responses import responses
+from .experiments.shatter.shatter import shatter
+from .experiments.shatter.shattering import shattering
+from .experiments.train import train
 from .models import batch_statistics
 from .networks import build
 from .normalization import Normalization
 from .plots import theme
 from .probes import (
+    BlockSignal,
     ExampleGradients,
     InputGradients,
     NonfiniteOrigin,
@@ -18,6 +26,7 @@ from .probes import (
     log_spaced,
     predicted_response_std,
 )
+from .probes.watch import Watch, watch
 from .reporting import report
 from .results import (
     DegradationResult,
@@ -27,11 +36,13 @@ from .results import (
     ResponsesResult,
     Result,
     ShatterResult,
+    SignalResult,
     TrainingResult,
 )
 from .training import Recipe
 
 __all__ = [
+    "BlockSignal",
     "DegradationResult",
     "DynamicsResult",
     "ExampleGradients",
@@ -48,8 +59,10 @@ __all__ = [
     "ResponsesResult",
     "Result",
     "ShatterResult",
+    "SignalResult",
     "TrainingResult",
     "UsageError",
+    "Watch",
     "batch_statistics",
     "batches",
     "build",
@@ -72,6 +85,7 @@ __all__ = [
     "stats",
     "theme",
     "train",
+    "watch",
 ]
 
 __version__: str

@@ -28,7 +28,16 @@ from gradlab.checkpoints import (
 )
 from gradlab.checkpoints.wording import sentence, shown
 from gradlab.errors import GradlabError, UsageError
-from gradlab.models import Architecture, create, infer_architectures, is_mlp, parse_mlp, parse_name
+from gradlab.models import (
+    Architecture,
+    NetworkDescription,
+    create,
+    describe,
+    infer_architectures,
+    is_mlp,
+    parse_mlp,
+    parse_name,
+)
 from gradlab.models.external import check_external, file_options, is_external, is_function, load_external
 from gradlab.normalization import Normalization
 from gradlab.zoo import zoo_path
@@ -50,6 +59,7 @@ class Network:
         weights_key: Under which keys of the file they were, joined by dots; None where it has nothing else.
         classes: Outputs of the classifier where the file has another number of them than the network by itself.
         note: A sentence on the choice among several state dicts of the file, where there was one.
+        description: The facts of the architecture: family, depth, kind, unit and the rest.
     """
 
     name: str
@@ -63,10 +73,17 @@ class Network:
     weights_key: str | None = None
     classes: int | None = None
     note: str | None = None
+    description: NetworkDescription | None = None
+
+    @property
+    def weights_label(self) -> str:
+        """What tables call the weights: the label without the name."""
+        return self.label.removeprefix(f"{self.name}@")
 
     def to_dict(self) -> dict[str, Any]:
         """As plain values, for a record."""
-        return asdict(self)
+        described = {} if self.description is None else {"description": self.description.to_dict()}
+        return {**asdict(self), "weights_label": self.weights_label, **described}
 
 
 @dataclass(frozen=True)
@@ -109,7 +126,7 @@ def build(spec: str, weights: str | None = None, *, seed: int = 0, device: str =
 
 
 def _build(spec: str, weights: str | None, seed: int) -> nn.Module:
-    name, _, asked = spec.partition("@")
+    name, asked = split_spec(spec)
     asked = asked or weights or "trained"
     architecture = None if is_external(name) or is_mlp(name) else parse_name(name)
     check_external(name)
@@ -137,13 +154,19 @@ def _build(spec: str, weights: str | None, seed: int) -> nn.Module:
     return model.eval()
 
 
+def split_spec(spec: str) -> tuple[str, str]:
+    """The name and the weights of `NAME[@WEIGHTS]`; the weights are empty where none are named."""
+    name, _, weights = spec.partition("@")
+    return name, weights
+
+
 def network_name(spec: str) -> str:
     """The canonical name of a network that is asked for without weights.
 
     Raises:
         UsageError: For an unknown network, and where weights are asked for.
     """
-    name, _, weights = spec.partition("@")
+    name, weights = split_spec(spec)
     if weights:
         raise UsageError(f"{spec}: a training begins at the network's initialization; give {name} and a seed")
     check_external(name)
@@ -188,6 +211,7 @@ def _describe(
         weights_key=None if loaded is None else loaded.key or None,
         classes=None if loaded is None else loaded.classes,
         note=None if loaded is None else loaded.note,
+        description=describe(name) if architecture is None else architecture.description,
     )
 
 

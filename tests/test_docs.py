@@ -67,7 +67,7 @@ def test_commands_run(command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     images, labels = np.zeros((8, 32, 32, 3), np.uint8), np.arange(8)
     np.savez("toy.npz", x_train=images, y_train=labels, x_test=images, y_test=labels)
     # The gallery is measured at toy size, too, and by its first recipe where all are asked for.
-    monkeypatch.setattr(gallery, "RECIPES", gallery.RECIPES[:1])
+    monkeypatch.setattr(gallery, "FIGURES", gallery.FIGURES[:1])
     full = gallery.render
     monkeypatch.setattr(gallery, "render", lambda recipe, out, **options: full(recipe, out, **options, toy=True))
     words = shlex.split(LENGTH.sub("", WEIGHTS.sub("@init", command)))[1:]

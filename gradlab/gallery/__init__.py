@@ -1,8 +1,8 @@
-"""The gallery: a recipe for every figure of the papers, and what rebuilds them."""
+"""The gallery: every figure of the papers that is rebuilt here, and what rebuilds it."""
 
+from gradlab.gallery.figure import Figure, NotAtHand
+from gradlab.gallery.figures import FIGURES, find_figures
 from gradlab.gallery.readme import readme
-from gradlab.gallery.recipe import NotAtHand, Recipe
-from gradlab.gallery.recipes import RECIPES, find_recipes
 from gradlab.gallery.render import render
 
-__all__ = ["RECIPES", "NotAtHand", "Recipe", "find_recipes", "readme", "render"]
+__all__ = ["FIGURES", "Figure", "NotAtHand", "find_figures", "readme", "render"]

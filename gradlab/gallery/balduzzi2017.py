@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from gradlab.experiments import input_gradients, shatter
-from gradlab.gallery.recipe import Recipe
+from gradlab.experiments.input_gradients.input_gradients import input_gradients
+from gradlab.experiments.shatter.shatter import shatter
+from gradlab.gallery.figure import Figure
 from gradlab.results import InputGradientsResult, ShatterResult
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure as Drawing
 
 PAPER = "Balduzzi et al. 2017, The Shattered Gradients Problem, arXiv:1702.08591"
 
@@ -21,7 +22,7 @@ FIG_1 = (("ff", 1), ("ff", 24), ("resnet", 50))
 _TOY_NETS = {"seeds": 2, "width": 20, "points": 32, "lags": 4}
 
 
-def _signals(result: ShatterResult) -> Figure:
+def _signals(result: ShatterResult) -> Drawing:
     """Fig. 1 of those networks that the paper shows, and of whatever else was measured where none of them was."""
     shown = {key: result.gradients[key] for key in FIG_1 if key in result.gradients}
     return ShatterResult(result.frame, gradients=shown or result.gradients, x=result.x).figure("signals")
@@ -52,8 +53,8 @@ def _statistics(result: InputGradientsResult) -> pd.DataFrame:
     return result.frame[result.frame["lag"].isna()].drop(columns=["lag", "acf_pooled", "n_constant"])
 
 
-RECIPES = (
-    Recipe(
+FIGURES = (
+    Figure(
         name="balduzzi2017-fig1",
         paper=PAPER,
         figure="Fig. 1",
@@ -71,7 +72,7 @@ RECIPES = (
             "The figure that the command draws shows the feedforward net at its greatest depth instead of 24 layers.",
         ),
     ),
-    Recipe(
+    Figure(
         name="balduzzi2017-fig2",
         paper=PAPER,
         figure="Fig. 2",
@@ -88,7 +89,7 @@ RECIPES = (
             "Looks-linear nets are drawn as well.",
         ),
     ),
-    Recipe(
+    Figure(
         name="balduzzi2017-coactivation",
         paper=PAPER,
         figure="§3, the figure of activations and co-activations",
@@ -103,7 +104,7 @@ RECIPES = (
         table=lambda result: result.layers_frame,
         differs=("Nets have 200 neurons a layer and one input, as in Fig. 1 and 2.",),
     ),
-    Recipe(
+    Figure(
         name="balduzzi2017-effective-rank",
         paper=PAPER,
         figure="the figure of relative effective rank",
@@ -136,7 +137,7 @@ RECIPES = (
             "Segments have 64 points; with more the autocorrelation at lag 1 is higher.",
         ),
     ),
-    Recipe(
+    Figure(
         name="theory-correlation",
         paper="gradlab, after Balduzzi et al. 2017, §3",
         figure="ours",

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import pandas as pd
 
 from gradlab import hub
-from gradlab.experiments import degradation, dynamics, responses
 from gradlab.experiments.architectures import architectures
-from gradlab.gallery.recipe import NotAtHand, Options, Recipe
-from gradlab.gallery.runs import RUNS, complete_runs
+from gradlab.experiments.degradation import degradation
+from gradlab.experiments.dynamics import dynamics
+from gradlab.experiments.responses.responses import responses
+from gradlab.gallery.figure import Figure, NotAtHand, Options
+from gradlab.gallery.runs import RUNS, complete_runs, known
 from gradlab.results import DegradationResult, DynamicsResult
 from gradlab.zoo import zoo_names
 
@@ -19,9 +20,6 @@ PAPER = "He et al. 2015, Deep Residual Learning for Image Recognition, arXiv:151
 
 FIG_7 = ("plain20", "plain56", "resnet20", "resnet56", "resnet110")
 """The networks of Fig. 7."""
-
-ORIGINAL = r"(plain|resnet)(\d+)"
-"""The names of the networks of Fig. 6."""
 
 
 def trained_networks() -> Options:
@@ -43,12 +41,12 @@ def _downloaded(name: str) -> bool:
 
 def finished_runs() -> Options:
     """The plain and residual nets that have a complete run here."""
-    found = [match for name in complete_runs(ORIGINAL) if (match := re.fullmatch(ORIGINAL, name))]
+    found = [net for run in complete_runs().values() if (net := known(run))["series"] in ("plain", "resnet")]
     if not found:
         raise NotAtHand(f"no finished run of a plain or residual net is in {RUNS}/ (gradlab degradation trains them)")
     return {
-        "depths": tuple(sorted({int(match[2]) for match in found})),
-        "families": tuple(sorted({match[1] for match in found})),
+        "depths": tuple(sorted({net["depth"] for net in found})),
+        "families": tuple(sorted({net["series"] for net in found})),
         "runs": str(RUNS),
         "train_missing": False,
     }
@@ -70,8 +68,8 @@ def rows_drawn(result: DynamicsResult) -> pd.DataFrame:
     return result.frame[result.frame["statistic"].isin(result.drawn)]
 
 
-RECIPES = (
-    Recipe(
+FIGURES = (
+    Figure(
         name="he2015-table1",
         paper=PAPER,
         figure="Table 1, and the FLOPs of Fig. 3",
@@ -85,7 +83,7 @@ RECIPES = (
         differs=("Projections of shortcuts are counted; the paper's plain and residual 34-layer nets have none.",),
         arguments=("pattern",),
     ),
-    Recipe(
+    Figure(
         name="he2015-fig7",
         paper=PAPER,
         figure="Fig. 7",
@@ -100,7 +98,7 @@ RECIPES = (
             "The legend says whose weights were measured; the table gives their errors.",
         ),
     ),
-    Recipe(
+    Figure(
         name="he2015-fig6",
         paper=PAPER,
         figure="Fig. 1, and Fig. 6, left and middle",
@@ -118,7 +116,7 @@ RECIPES = (
             "The seconds above are those of reading the runs, not of training.",
         ),
     ),
-    Recipe(
+    Figure(
         name="he2015-table6",
         paper=PAPER,
         figure="Table 6",
@@ -138,7 +136,7 @@ RECIPES = (
             "The seconds above are those of reading the runs, not of training.",
         ),
     ),
-    Recipe(
+    Figure(
         name="dynamics-56",
         paper="gradlab, on the networks of He et al. 2015",
         figure="ours",

@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from gradlab.experiments import degradation
-from gradlab.experiments.degradation import member
-from gradlab.gallery.recipe import NotAtHand, Options, Recipe
-from gradlab.gallery.runs import RUNS, complete_runs
+from gradlab.experiments.degradation import degradation, member
+from gradlab.gallery.figure import Figure, NotAtHand, Options
+from gradlab.gallery.runs import RUNS, complete_runs, known
 from gradlab.results import DegradationResult, TrainingResult
 from gradlab.results.degradation.figure import last_errors_figure
+from gradlab.results.label import description
 from gradlab.results.training.result import VARIANT_TEST_ERROR
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure as Drawing
 
 PAPER = "He et al. 2016, Identity Mappings in Deep Residual Networks, arXiv:1603.05027"
 
@@ -62,9 +61,9 @@ def runs_of(cases: Cases) -> Options:
     Args:
         cases: Of a table; the first is what the others are held against.
     """
-    found = complete_runs(r"(plain|resnet)\d+.*")
+    found = complete_runs()
     first, *_, last = cases
-    for depth in sorted({int(re.findall(r"\d+", name)[0]) for name in found}, reverse=True):
+    for depth in sorted({known(run)["depth"] for run in found.values()}, reverse=True):
         original = found.get(member(first, depth))
         here = tuple(family for family in cases if original and _alike(found.get(member(family, depth)), original))
         if len(here) > 1:
@@ -77,11 +76,10 @@ def runs_of(cases: Cases) -> Options:
 
 def _alike(run: TrainingResult | None, original: TrainingResult) -> bool:
     """Whether a run is there and of the original's recipe and data."""
-    return run is not None and all(_facts(run)[key] == _facts(original)[key] for key in ("recipe", "data"))
-
-
-def _facts(run: TrainingResult) -> dict[str, Any]:
-    return run.facts(run.record["network"])
+    if run is None:
+        return False
+    one, other = (net.facts(net.networks[0]) for net in (run, original))
+    return all(one[key] == other[key] for key in ("recipe", "data"))
 
 
 def errors(result: DegradationResult, cases: Cases) -> pd.DataFrame:
@@ -89,25 +87,24 @@ def errors(result: DegradationResult, cases: Cases) -> pd.DataFrame:
     summary = result.summary().set_index("network")
     rows = []
     for family, case in cases.items():
-        match = [name for name in summary.index if member(family, int(re.findall(r"\d+", name)[0])) == name]
-        for network in match:
+        for network in [name for name in summary.index if description(result.facts(name)).get("series") == family]:
             paper = VARIANT_TEST_ERROR.get(family.removeprefix("resnet"), math.nan)
             rows.append({"case": case, "network": network, **summary.loc[network], "paper (%)": paper})
     return pd.DataFrame(rows)
 
 
-def _draw(result: DegradationResult, cases: Cases) -> Figure:
-    from matplotlib.figure import Figure
+def _draw(result: DegradationResult, cases: Cases) -> Drawing:
+    from matplotlib.figure import Figure as Drawing
 
     frame = errors(result, cases)
-    figure = last_errors_figure(frame.assign(network=frame["case"]), Figure(), paper="test, paper's 110 layers")
-    depths = dict.fromkeys(re.findall(r"\d+", name)[0] for name in frame["network"])
+    figure = last_errors_figure(frame.assign(network=frame["case"]), Drawing(), paper="test, paper's 110 layers")
+    depths = dict.fromkeys(str(description(result.facts(name))["depth"]) for name in frame["network"])
     figure.axes[0].set_title(f"{', '.join(depths)} layers")
     return figure
 
 
-RECIPES = (
-    Recipe(
+FIGURES = (
+    Figure(
         name="he2016-table1",
         paper=PAPER,
         figure="Table 1",
@@ -129,7 +126,7 @@ RECIPES = (
             "only that the error is above 20 %.",
         ),
     ),
-    Recipe(
+    Figure(
         name="he2016-table2",
         paper=PAPER,
         figure="Table 2",

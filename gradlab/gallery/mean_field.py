@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from gradlab.experiments import gradients
-from gradlab.gallery.recipe import Recipe
+from gradlab.experiments.gradients.gradients import gradients
+from gradlab.gallery.figure import Figure
 
-RECIPES = (
-    Recipe(
+FIGURES = (
+    Figure(
         name="gradients-across-depth",
         paper="Yang et al. 2019, A Mean Field Theory of Batch Normalization, arXiv:1902.08129; De and Smith 2020, "
         "Batch Normalization Biases Residual Blocks Towards the Identity Function, arXiv:2002.10444",

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from gradlab.errors import GradlabError
-from gradlab.gallery.recipes import RECIPES
+from gradlab.gallery.figures import FIGURES
 
 HEAD = """# Gallery
 
@@ -27,7 +27,7 @@ def readme(folder: str | Path) -> str:
     Raises:
         GradlabError: When a record there cannot be read.
     """
-    records = [record for recipe in RECIPES if (record := _record(Path(folder) / f"{recipe.name}.json"))]
+    records = [record for figure in FIGURES if (record := _record(Path(folder) / f"{figure.name}.json"))]
     contents = "\n".join(
         f"- [{record['title']}](#{record['name']}): {record['paper'].partition(',')[0]}, {record['figure']}"
         for record in records

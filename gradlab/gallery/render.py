@@ -1,4 +1,4 @@
-"""From a recipe to its four files: figure as PNG and PDF, rows as CSV, record as JSON."""
+"""From a figure of the gallery to its four files: PNG and PDF, rows as CSV, record as JSON."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from gradlab import hub
-from gradlab.experiments.subject import Progress
-from gradlab.gallery.recipe import Recipe
+from gradlab.experiments.request import Progress
+from gradlab.gallery.figure import Figure
 from gradlab.results import Result
 from gradlab.results.drawing import drawn
 from gradlab.results.files import write_all
@@ -21,7 +21,7 @@ PNG_DPI = 250
 
 
 def render(
-    recipe: Recipe,
+    figure: Figure,
     folder: str | Path,
     *,
     device: str = "auto",
@@ -32,7 +32,7 @@ def render(
     """Measure and draw one figure of the gallery.
 
     Args:
-        recipe: Which.
+        figure: Which.
         folder: For `NAME.csv`, `NAME.json` and the figure in each format; all are written, or none.
         device: `auto`, `cpu`, `cuda`, `cuda:1`.
         toy: As small as a test wants it; the record says so.
@@ -46,15 +46,15 @@ def render(
         NotAtHand: When something that the figure needs is not here.
         GradlabError: When something cannot be read, run or written.
     """
-    options = recipe.small() if toy else dict(recipe.options())
-    result = recipe.measure(options, device=device, progress=progress)
-    contents = {f"{recipe.name}.csv": recipe.table(result).to_csv(index=False).encode()}
-    contents |= drawn({recipe.name: lambda: recipe.draw(result)}, formats, PNG_DPI)
+    options = figure.small() if toy else dict(figure.options())
+    result = figure.measure(options, device=device, progress=progress)
+    contents = {f"{figure.name}.csv": figure.table(result).to_csv(index=False).encode()}
+    contents |= drawn({figure.name: lambda: figure.draw(result)}, formats, PNG_DPI)
     digests = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
-    record = _facts(recipe, toy) | {**result.record, "notes": result.notes, "findings": result.findings()}
-    record |= {"command": recipe.command_line(options), "sha256": digests}
+    record = _facts(figure, toy) | {**result.record, "notes": result.notes, "findings": result.findings()}
+    record |= {"command": figure.command_line(options), "sha256": digests}
     record["networks"] = [_with_test_error(network) for network in record["networks"]]
-    contents[f"{recipe.name}.json"] = json_text(record).encode()
+    contents[f"{figure.name}.json"] = json_text(record).encode()
     return result, write_all(folder, contents)
 
 
@@ -68,14 +68,14 @@ def _with_test_error(network: Any) -> Any:
     return network if published is None else {**network, "test_error": published.test_error}
 
 
-def _facts(recipe: Recipe, toy: bool) -> dict[str, Any]:
+def _facts(figure: Figure, toy: bool) -> dict[str, Any]:
     """What the record says of the figure, before how it was measured."""
     return {
-        "name": recipe.name,
-        "paper": recipe.paper,
-        "figure": recipe.figure,
-        "title": recipe.title,
-        "claim": recipe.claim,
-        "differs": list(recipe.differs),
+        "name": figure.name,
+        "paper": figure.paper,
+        "figure": figure.figure,
+        "title": figure.title,
+        "claim": figure.claim,
+        "differs": list(figure.differs),
         "toy": toy,
     }

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from gradlab.results import TrainingResult
+from gradlab.results.label import description
+
+KINDS = ("plain", "residual")
 
 RUNS = Path("runs")
 """Where trainings are looked for, in the folder where the command runs."""
 
 
-def complete_runs(pattern: str) -> dict[str, TrainingResult]:
-    """Every complete run, by the name of its folder, which is its network's.
+def complete_runs() -> dict[str, TrainingResult]:
+    """Every complete run of a plain or residual network, by the name of its folder, which is that of its network."""
+    runs = {path.parent.name: TrainingResult.load(path.parent) for path in sorted(RUNS.glob("*/record.json"))}
+    return {name: run for name, run in runs.items() if run.record.get("complete") and known(run).get("kind") in KINDS}
 
-    Args:
-        pattern: A regular expression for the whole name.
-    """
-    folders = [folder for folder in sorted(RUNS.glob("*")) if re.fullmatch(pattern, folder.name)]
-    runs = {folder.name: TrainingResult.load(folder) for folder in folders if (folder / "record.json").exists()}
-    return {name: run for name, run in runs.items() if run.record.get("complete")}
+
+def known(run: TrainingResult) -> Mapping[str, Any]:
+    """What is known of the network of a run: its family, depth and kind."""
+    return description(run.facts(run.networks[0]))

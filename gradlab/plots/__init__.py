@@ -3,7 +3,7 @@
 import lazy_loader
 
 _WHERE = {
-    "plots.theme": ["COLUMN_WIDTH", "PAGE_WIDTH", "theme"],
+    "plots.style": ["COLUMN_WIDTH", "PAGE_WIDTH", "theme"],
     "results.architectures.figure": ["architectures_figure"],
     "results.degradation.figure": ["last_errors_figure"],
     "results.dynamics.figure": ["dynamics_figure", "plot_layers_by_step"],

@@ -1,28 +1,54 @@
-"""What networks look like in every figure against layers: a colour a depth, a dash a family, labels without repeats."""
+"""What networks look like in every figure against layers: a colour a depth, a dash a kind, labels without repeats."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sized
+from collections.abc import Hashable, Sized
 from typing import Any
 
-from gradlab.plots.theme import FAMILY_DASHES, depth_colors
+import pandas as pd
+
+from gradlab.plots.style import KIND_DASHES, depth_colors, look
 
 
-def network_styles(networks: list[str]) -> dict[str, dict[str, Any]]:
-    """One colour a depth, shared by a plain net and its residual counterpart; the dash tells the family."""
-    keys = {network: re.sub(r"plain|resnet", "", network.partition("@")[0]) for network in networks}
-    if len(set(zip(keys.values(), ("plain" in n for n in networks), strict=True))) < len(networks):
-        keys = {network: network.replace("plain", "resnet") for network in networks}
-    ordered = sorted(dict.fromkeys(keys.values()), key=_by_depth)
-    colors = depth_colors(ordered)
+def networks_of(frame: pd.DataFrame) -> pd.DataFrame:
+    """The networks of a frame, a row each in their order, with what it says of them.
+
+    Args:
+        frame: It has the column network, and those of the facts of networks where they are known.
+
+    Returns:
+        Indexed by network; columns weights, family, network_kind, unit, normalization, network_depth and series, None
+        where the frame does not say; look is how a network of its kind is drawn.
+    """
+    columns = ["network", "weights", "family", "network_kind", "unit", "normalization", "network_depth", "series"]
+    networks = frame.drop_duplicates("network").reindex(columns=columns).astype(object).set_index("network")
+    networks = networks.where(networks.notna(), None)
+    looks = [look(row.network_kind, row.unit) for row in networks.itertuples()]
+    return networks.assign(look=looks)
+
+
+def network_styles(networks: pd.DataFrame) -> dict[str, dict[str, Any]]:
+    """One colour a depth, shared by a plain net and its residual counterpart; the dash tells the kind.
+
+    Args:
+        networks: As `networks_of` returns them.
+    """
+    keys: dict[str, Hashable] = {str(row.Index): _depth_and_rest(row) for row in networks.itertuples()}
+    if len(set(zip(keys.values(), networks["look"], strict=True))) < len(networks):
+        keys = {name: (*_depth_and_rest(networks.loc[name]), str(networks["weights"][name])) for name in keys}  # type: ignore[misc]
+    if len(set(zip(keys.values(), networks["look"], strict=True))) < len(networks):
+        keys = {name: (networks["network_depth"][name] or 0, name) for name in keys}
+    colors = depth_colors(sorted(dict.fromkeys(keys.values())))  # type: ignore[type-var]
     return {
-        network: {
-            "color": colors[key],
-            "linestyle": FAMILY_DASHES["plain" if "plain" in network.partition("@")[0] else "residual"],
-        }
-        for network, key in keys.items()
+        name: {"color": colors[key], "linestyle": KIND_DASHES[networks["look"][name]]} for name, key in keys.items()
     }
+
+
+def _depth_and_rest(row: Any) -> tuple[int, str]:
+    """A network's depth, and what its name says besides family and depth."""
+    if row.look == "other":
+        return row.network_depth or 0, str(row.series)
+    return row.network_depth or 0, str(row.series).partition(str(row.family))[2]
 
 
 def lone_marker(points: Sized) -> str | None:
@@ -30,23 +56,19 @@ def lone_marker(points: Sized) -> str | None:
     return "o" if len(points) == 1 else None
 
 
-def network_labels(networks: list[str]) -> list[str]:
+def network_labels(networks: pd.DataFrame) -> list[str]:
     """The networks' names, without the weights where all have the same: the title says them then."""
-    return [network.partition("@")[0] for network in networks] if common_weights(networks) else networks
+    weights = common_weights(networks)
+    return [str(name).removesuffix(f"@{weights}") if weights else str(name) for name in networks.index]
 
 
-def common_weights(networks: list[str]) -> str | None:
+def common_weights(networks: pd.DataFrame) -> str | None:
     """The weights that all networks have, if they are the same by name and there are several networks."""
-    weights = {network.partition("@")[2] for network in networks}
-    return weights.pop() if len(weights) == 1 else None
+    weights = set(networks["weights"])
+    return weights.pop() if len(weights) == 1 and len(networks) > 1 else None
 
 
 def legend_columns(labels: list[str]) -> int:
     """In how many columns labels stand at the width of a column of text."""
     longest = max(map(len, labels))
     return 3 if longest <= 10 and len(labels) > 5 else 2 if longest <= 26 and len(labels) > 1 else 1
-
-
-def _by_depth(key: str) -> tuple[int, str]:
-    depth = re.search(r"\d+", key)
-    return (int(depth[0]) if depth else 0), key

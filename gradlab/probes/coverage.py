@@ -1,8 +1,9 @@
-"""What part of a model's parameters a probe has measured."""
+"""The fraction of a model's parameters that a probe has measured."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 from torch import nn
 
@@ -20,14 +21,15 @@ def coverage_of(
     *,
     vectors: str = VECTORS,
 ) -> Coverage:
-    """Count what was measured of a model's parameters, each element once, and name the rest.
+    """Count the measured elements of a model's parameters, each once, and list the rest.
 
     Args:
         model: The model.
-        measured: The rows that have a value, or a reason to have none: of `weight_rows`, or made of such parameters.
-        left_out: Why a row of `weight_rows(model, "all")` was not measured, by its name; the others of two or more
-            dimensions were not selected.
-        vectors: The reason for all other parameters.
+        measured: The rows with a value or a stated reason for its absence, from `weight_rows` or with the same
+            parameters.
+        left_out: The reason why a row of `weight_rows(model, "all")` was not measured, by name; other weights were
+            not selected.
+        vectors: The reason for all other parameters, which have fewer than two dimensions.
     """
     every, weights = weight_rows(model, "all"), weight_rows(model)
     seen = {part.key for row in measured for part in row.parts}
@@ -49,20 +51,20 @@ def coverage_of(
 
 
 def module_rows(model: nn.Module, name: str) -> list[WeightRow]:
-    """The rows of all parameters that a module has itself or below it.
+    """Return the rows of all parameters of a module and its descendants.
 
     Args:
         model: The model.
-        name: The module's qualified name.
+        name: The qualified name of the module.
     """
     inner = f"{name}." if name else ""
     return [row for row in weight_rows(model, "all").values() if f"{row.module}.".startswith(inner)]
 
 
 def depth_of(model: nn.Module) -> int:
-    """The layers that count towards a network's depth: those that apply a weight, without the projections of shortcuts.
+    """Count the layers of a network's depth: those that apply a weight, without the projections of shortcuts.
 
-    The query, key and value of `nn.MultiheadAttention` count as one, as do the weights of a recurrent layer.
+    The query, key and value of `nn.MultiheadAttention` count as one layer, as do the weights of a recurrent layer.
     """
     rows = weight_rows(model).values()
     return len(
@@ -75,11 +77,17 @@ def depth_of(model: nn.Module) -> int:
 
 
 def _is_among(part: Part, seen: set[tuple[int, str]]) -> bool:
-    """Whether a part was seen, or the whole parameter that it is of."""
+    """Return whether a part was seen, or the whole parameter to which it belongs."""
     return part.key in seen or (id(part.parameter), str(None)) in seen
 
 
 def _elements(rows: Iterable[WeightRow]) -> int:
-    """The elements of rows, those of tied parameters once."""
+    """Count the elements of rows, those of tied parameters once."""
     sizes = {part.key: part.numel for row in rows for part in row.parts}
     return sum(sizes.values())
+
+
+def description_of(model: nn.Module) -> dict[str, Any] | None:
+    """The facts of the architecture of a network that `gl.build` made, as plain values; None of any other."""
+    description = getattr(getattr(model, "network", None), "description", None)
+    return None if description is None else dict(description.to_dict())

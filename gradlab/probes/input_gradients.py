@@ -15,6 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from gradlab.errors import GradlabError, UsageError
 from gradlab.models import weighted_layers
 from gradlab.probes.applications import leave
+from gradlab.probes.coverage import description_of
 from gradlab.probes.finder import is_normalization
 from gradlab.probes.frozen import FrozenStatistics
 from gradlab.probes.hooks import Hook, Probe, in_backward
@@ -31,12 +32,12 @@ STATISTICS = (
     "mean_abs_cosine",
     "row_norm_variation",
 )
-"""What is measured of every batch, by its name in tables."""
+"""The statistics of every batch, by their names in tables."""
 
 
 @contextmanager
 def _taken_off(mode: FrozenStatistics) -> Iterator[FrozenStatistics]:
-    """A mode that comes off the stack of modes wherever it lies: others' may have come upon it that leave later."""
+    """Enter a mode, and later remove it from the stack of modes even if other modes were entered after it."""
     mode.__enter__()
     try:
         yield mode
@@ -46,7 +47,7 @@ def _taken_off(mode: FrozenStatistics) -> Iterator[FrozenStatistics]:
 
 @dataclass
 class _Pass:
-    """One forward pass: the input to differentiate by, and what the caller's surroundings were."""
+    """One forward pass: the input to differentiate with respect to, and the caller's context."""
 
     source: Tensor
     statistics: FrozenStatistics | None
@@ -55,32 +56,32 @@ class _Pass:
 
 
 class InputGradients(Probe):
-    """Takes the gradient of the summed logits with respect to the input, for every example the model is run on.
+    """Computes the gradient of the summed logits with respect to the input for every example the model is run on.
 
-    The sum, and not a loss: the label-dependent signs of cross-entropy would hide how gradients correlate.
-    Each batch's gradients are reduced at once to effective rank, cosines and variation of norms.
+    The sum is used instead of a loss, because the label-dependent signs of cross-entropy would hide how gradients
+    correlate. The gradients of each batch are reduced at once to effective rank, cosines and variation of norms.
 
         with gl.batch_statistics(model), gl.InputGradients(model) as probe:
             for images, _ in gl.batches("cifar10-sample", 100, model=model, images=500):
                 model(images)
         probe.result()
 
-    Batch normalization works as it does in the model that is run: with running statistics in eval mode, with
-    the batch's in training mode and inside `gl.batch_statistics` (which changes no buffer). The model may be
-    run under `torch.no_grad` or `torch.inference_mode`, or trained: outputs, parameters' gradients, buffers
-    and random state are what they would be without the probe.
+    Batch normalization is not changed: it uses running statistics in eval mode, and those of the batch in training
+    mode and inside `gl.batch_statistics` (which changes no buffer). The model may be run under `torch.no_grad` or
+    `torch.inference_mode`, or trained: outputs, gradients of parameters, buffers and random state are the same as
+    without the probe.
 
     Args:
-        model: Any module that maps images (B, …) to a tensor of logits (B, …), the images its first argument.
-        norm_grad: The derivative of batch normalization by batch statistics. `frozen` takes the statistics as
-            constants, as the theorems do; gradient i is then that of example i's own logits. `full`
-            differentiates through them; examples are coupled, and gradient i is that of the sum of all examples'
-            logits. No difference in eval mode.
-        observe: Called with the gradients of each batch, of the input's shape and dtype, in place of the
-            statistics: `gradients.append` keeps them.
+        model: Any module whose first argument is a batch of images (B, …) and that returns logits (B, …).
+        norm_grad: The derivative of batch normalization by batch statistics. `frozen` treats the statistics as
+            constants, as the theorems do, so that gradient i is that of example i's own logits. `full` differentiates
+            through them, so that examples are coupled, and gradient i is that of the sum of all examples' logits. In
+            eval mode there is no difference.
+        observe: A function that is called with the gradients of each batch, of the input's shape and dtype, instead
+            of computing statistics; `gradients.append` keeps them.
 
     Raises:
-        UsageError: For another `norm_grad`.
+        UsageError: If `norm_grad` is neither `frozen` nor `full`.
     """
 
     def __init__(
@@ -93,13 +94,13 @@ class InputGradients(Probe):
         self.left_out = 0
         self._samples: list[Tensor] = []
         self._observe = observe or self._reduce
-        # By thread: each has contexts of its own.
+        # One entry per thread, since each has contexts of its own.
         self._passes: dict[int, _Pass] = {}
 
     def _attach(self, stack: ExitStack) -> None:
         stack.callback(self._leave)
         stack.enter_context(self.model.register_forward_pre_hook(Hook(self._before)))
-        # In front of others, so that of two such probes the one that entered last leaves first.
+        # The hook precedes others, so that of two such probes the one entered last exits first.
         stack.enter_context(self.model.register_forward_hook(Hook(self._after), prepend=True, always_call=True))
 
     def _before(self, module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
@@ -132,7 +133,7 @@ class InputGradients(Probe):
         if in_backward() or run is None:
             return None
         try:
-            # There is no output when the model raised: that error is on its way.
+            # If the model raised an error, there is no output, and the error is being propagated.
             if output is not None:
                 self._observe(_gradients(output, run))
         finally:
@@ -145,7 +146,7 @@ class InputGradients(Probe):
             run.contexts.close()
 
     def _reduce(self, gradients: Tensor) -> None:
-        # The statistics take thousands of operations, which the modes of others around the model need not see.
+        # The statistics take thousands of operations, from which other function modes are spared.
         with torch._C.DisableTorchFunction():
             rows = gradients.flatten(1)
             usable = rows[rows.isfinite().all(1) & rows.any(1)]
@@ -159,13 +160,13 @@ class InputGradients(Probe):
         return [dict(zip(STATISTICS, sample.tolist(), strict=True)) for sample in self._samples]
 
     def result(self, network: str | None = None) -> InputGradientsResult:
-        """The measurement so far: a row a statistic, its mean and standard error over batches.
+        """Return the measurement so far: one row per statistic, with its mean and standard error over batches.
 
         Args:
-            network: What to call the model; by default its name from `gl.build`, else its class.
+            network: The name of the model in the result; by default its name from `gl.build`, or its class.
 
         Raises:
-            GradlabError: When no batch of at least two examples was seen.
+            GradlabError: If no batch of at least two examples was seen.
         """
         if not self._samples:
             raise GradlabError(
@@ -182,6 +183,7 @@ class InputGradients(Probe):
             bn="as run",
             norm_grad=self.norm_grad,
             notes=notes,
+            facts={"description": description_of(self.model)},
         )
 
 
@@ -217,13 +219,13 @@ def _gradients(output: Any, run: _Pass) -> Tensor:
 
 
 def gradient_statistics(rows: Tensor) -> Tensor:
-    """The statistics of one batch's input gradients, in the order of `STATISTICS`.
+    """Compute the statistics of one batch's input gradients, in the order of `STATISTICS`.
 
     Args:
-        rows: A gradient a row, shape (B, p), finite, none of them 0; B at least 2.
+        rows: Finite and nonzero gradients of shape (B, p), one per row, with B at least 2.
 
     Returns:
-        Float64 of shape (5,), on the gradients' device.
+        A float64 tensor of shape (5,), on the device of the gradients.
     """
     pairs = cosines(rows)
     ranks = (relative_effective_rank(rows, unit=unit) for unit in (True, False))
@@ -231,7 +233,7 @@ def gradient_statistics(rows: Tensor) -> Tensor:
 
 
 def normalization_kind(model: nn.Module) -> str:
-    """How a model normalizes, in a word: `bn`, `none`, or the class of its first normalization in lower case."""
+    """Name a model's normalization: `bn`, `none`, or the class of its first normalization in lower case."""
     kinds = [type(module).__name__.lower() for module in model.modules() if is_normalization(module)]
     if any(isinstance(module, _BatchNorm) for module in model.modules()):
         return "bn"
@@ -239,5 +241,5 @@ def normalization_kind(model: nn.Module) -> str:
 
 
 def left_out_note(network: str, count: int) -> str:
-    """The sentence on examples whose gradient cannot be measured."""
+    """Write the sentence on examples whose gradient cannot be measured."""
     return f"{network}: {count} input gradients are 0, NaN or infinite, and left out"

@@ -1,4 +1,4 @@
-"""The norm of every layer's weight gradient, in a training loop."""
+"""The norms of weight gradients in a training loop."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from gradlab.errors import GradlabError, UsageError
-from gradlab.probes.coverage import coverage_of, depth_of
+from gradlab.probes.coverage import coverage_of, depth_of, description_of
 from gradlab.probes.execution import ExecutionOrder
 from gradlab.probes.gradient_notes import gradient_notes, shared_notes
 from gradlab.probes.scaling import UnscaleRecord, watch_unscaling
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class _Step:
-    """One measured step: why a part has no gradient, and the norms of the others and of all parts."""
+    """One measured step: why parts have no gradient, the norms of the other gradients, and those of all parts."""
 
     step: int
     absent: list[str | None]
@@ -46,26 +46,26 @@ class ParameterGradients(StepProbe):
                 optimizer.zero_grad()
         probe.result()
 
-    What is measured is `.grad` as it is when `step` is called, whatever passes it came of: after `clip_grad_norm_` it
-    is the clipped gradient. A layer's gradient is that of its weight, without its bias, and where the weight is
-    computed (parametrized, pruned, with weight or spectral norm), of what it is computed from. Norms are taken in
-    float64 on the model's device, which nothing waits for until the result is asked for. Gradients that are
-    DTensors count with all their shards; `step` is then to be called by every process.
+    The value of `.grad` at the call of `step` is measured, whichever passes produced it; after `clip_grad_norm_` it is
+    the clipped gradient. A layer's gradient is that of its weight without its bias. If the weight is computed
+    (parametrized, pruned, with weight or spectral norm), it is the gradient of the parameters it is computed from.
+    Norms are computed in float64 on the model's device, without synchronization until the result is requested.
+    Gradients that are DTensors count with all their shards; every process must then call `step`.
 
     Args:
         model: Any `torch.nn.Module`.
-        layers: What to measure: names or globs, a class, a predicate, or None for every parameter of two or more
-            dimensions, of modules of any class (see `select_rows`). A module that is no layer is measured by all
+        layers: The layers to measure: names or globs, a class, a predicate, or None for every parameter of two or more
+            dimensions, in modules of any class (see `select_rows`). A module that is not a layer is measured by all
             parameters below it.
-        parameters: `weights`, or `all` for rows of biases, gains and every other parameter as well: `totals` then
-            gives what `clip_grad_norm_` returns.
-        every: Measure every so many steps, or where a function of the step's number says so (`log_spaced`).
-        scaler: The GradScaler of mixed-precision training: its scale is divided out of the gradients of those
+        parameters: `weights`, or `all` to add rows for biases, gains and every other parameter; `totals` then gives
+            the value that `clip_grad_norm_` returns.
+        every: The number of steps from one measurement to the next, or a predicate of the step number (`log_spaced`).
+        scaler: The GradScaler of mixed-precision training. Its scale is divided out of the gradients of those
             optimizers for which `unscale_` has not been called in this step.
 
     Raises:
-        UsageError: When no layer with parameters is selected, a parameter has no shape yet, or the model is wrapped in
-            FullyShardedDataParallel, which flattens parameters: `fully_shard` keeps them.
+        UsageError: If no layer with parameters is selected, if a parameter has no shape yet, or if the model is
+            wrapped in FullyShardedDataParallel, which flattens parameters; `fully_shard` keeps them.
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class ParameterGradients(StepProbe):
                 "shard the model with torch.distributed.fsdp.fully_shard, whose gradients are measured over all shards"
             )
         self.layers = select_rows(self.model, layers, parameters)
-        # Each part once, whichever rows have it.
+        # Each part is listed once, even if several rows contain it.
         self._parts = list({part.key: part for row in self.layers.values() for part in row.parts}.values())
         self._numbers = {part.key: number for number, part in enumerate(self._parts)}
         self._homes = [(part, home) for part in self._parts if (home := _home(self.model, part)) is not None]
@@ -99,12 +99,12 @@ class ParameterGradients(StepProbe):
             self._executed.attach(stack)
 
     def _refuse_silence(self, stack: ExitStack) -> None:
-        """Parameters' gradients need no hooks, so compiled code may stay compiled."""
+        """Leave compiled code compiled, since gradients of parameters need no hooks."""
 
     @torch.no_grad()
     def _measure(self) -> None:
         self._check_in_place()
-        # Of a parameter that stands in several rows the gradient is asked for once: it may be a new tensor each time.
+        # The gradient of a parameter in several rows is read once, as it may be a new tensor at each access.
         grads = {id(part.parameter): part.parameter.grad for part in self._parts if part.parameter.requires_grad}
         missing = "not reached" if any(p.grad is not None for p in self.model.parameters()) else "cleared"
         absent = [
@@ -123,7 +123,7 @@ class ParameterGradients(StepProbe):
         self._steps.append(_Step(self.steps, absent, norms))
 
     def _check_in_place(self) -> None:
-        """Refuse to read gradients of parameters that the model has no longer."""
+        """Raise an error if the model's parameters were replaced since the probe was made."""
         replaced = [part.name for part, (own, key) in self._homes if own.get(key) is not part.parameter]
         if replaced:
             raise GradlabError(
@@ -132,13 +132,13 @@ class ParameterGradients(StepProbe):
             )
 
     def result(self, network: str | None = None) -> GradientsResult:
-        """The measurement so far: one row a weight and step, in order of execution.
+        """Return the measurement so far: one row per weight and step, in order of execution.
 
         Args:
-            network: What to call the model; by default its name from `gl.build`, else its class.
+            network: The name of the model in the result; by default its name from `gl.build`, or its class.
 
         Raises:
-            GradlabError: When no step was measured.
+            GradlabError: If no step was measured.
         """
         rows, totals = [], []
         for step, norms in self._fetched():
@@ -146,6 +146,7 @@ class ParameterGradients(StepProbe):
             totals.append(self._total(step, norms))
         facts = {
             "depth": depth_of(self.model),
+            "description": description_of(self.model),
             "coverage": coverage_of(self.model, self.layers.values()).as_record(),
             "totals": totals,
         }
@@ -153,23 +154,23 @@ class ParameterGradients(StepProbe):
         return GradientsResult.from_rows(self._name(network), rows, notes, facts)
 
     def rows(self) -> list[dict[str, Any]]:
-        """The rows of `result`, as plain values.
+        """Return the rows of `result` as plain values.
 
         Raises:
-            GradlabError: When no step was measured.
+            GradlabError: If no step was measured.
         """
         return [row for step, norms in self._fetched() for row in self._rows(step, norms)]
 
     def totals(self) -> list[dict[str, Any]]:
-        """What is measured of all parts together, as plain values: one dict a step, as rows but without a layer.
+        """Return the values for all parts together: one dict per step, like `rows` but without a layer.
 
         Raises:
-            GradlabError: When no step was measured.
+            GradlabError: If no step was measured.
         """
         return [self._total(step, norms) for step, norms in self._fetched()]
 
     def _fetched(self) -> Iterator[tuple[_Step, list[tuple[float, float]]]]:
-        """Every step, with the norms of gradient and value of each part, in one transfer."""
+        """Yield every step with the norms of the gradient and value of each part, copied in one transfer."""
         if not self._steps:
             raise GradlabError(
                 "the probe has measured no step: call probe.step() after each backward pass, before the optimizer's "
@@ -178,13 +179,13 @@ class ParameterGradients(StepProbe):
         lengths = [len(step.norms) for step in self._steps]
         values = torch.cat([step.norms for step in self._steps]).cpu().split(lengths)
         for step, norms in zip(self._steps, values, strict=True):
-            # Norms of the gradients that are there, then those of all parts.
+            # The norms of the existing gradients come first, then those of all parts.
             found = iter(norms.tolist())
             gradients = [math.nan if reason else next(found) for reason in step.absent]
             yield step, list(zip(gradients, found, strict=True))
 
     def _rows(self, step: _Step, norms: Sequence[tuple[float, float]]) -> list[dict[str, Any]]:
-        """The rows of one step."""
+        """Make the rows of one step."""
         rows = []
         for index, name in enumerate(self._executed.ordered(), 1):
             row = self.layers[name]
@@ -195,7 +196,7 @@ class ParameterGradients(StepProbe):
         return rows
 
     def _total(self, step: _Step, norms: Sequence[tuple[float, float]]) -> dict[str, Any]:
-        """Of all that is measured together; of a parameter of which rows are measured apart, no element twice."""
+        """Compute the values for all parts together, counting no element of a parameter twice."""
         whole = {id(part.parameter) for part in self._parts if part.rows is None}
         once = [n for n, part in enumerate(self._parts) if part.rows is None or id(part.parameter) not in whole]
         numel = sum(self._parts[number].numel for number in once)
@@ -203,7 +204,7 @@ class ParameterGradients(StepProbe):
 
 
 def _together(step: _Step, norms: Sequence[tuple[float, float]], numbers: Sequence[int], numel: int) -> dict[str, Any]:
-    """The values of several parts as of one."""
+    """Compute the values of several parts as if they were one."""
     there = [norms[number][0] for number in numbers if step.absent[number] is None]
     grad_norm = math.hypot(*there) if there else math.nan
     weight_norm = math.hypot(*(norms[number][1] for number in numbers))
@@ -219,7 +220,7 @@ def _together(step: _Step, norms: Sequence[tuple[float, float]], numbers: Sequen
 
 
 def _home(model: nn.Module, part: Part) -> tuple[dict[str, Any], str] | None:
-    """Where the module keeps the parameter; None for a scripted one, which keeps it elsewhere."""
+    """Return the dict and key under which a module holds a parameter; None for a scripted module, which has no dict."""
     name, _, key = part.name.rpartition(".")
     module = model.get_submodule(name)
     return None if isinstance(module, torch.jit.ScriptModule) else (module._parameters, key)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from gradlab.errors import GradlabError, UsageError
 from gradlab.probes.backward_passes import BackwardPasses
-from gradlab.probes.coverage import depth_of
+from gradlab.probes.coverage import depth_of, description_of
 from gradlab.probes.finder import Part, ResponseFinder, Site
 from gradlab.probes.forward_watch import Watch
 from gradlab.probes.gradient_notes import gradient_notes
@@ -31,15 +31,15 @@ if TYPE_CHECKING:
 
 @dataclass
 class _Step:
-    """One measured step: which sites ran, with a graph or without, and what arrived at them.
+    """One measured step: the sites that ran, with or without a graph, and their gradients.
 
     Attributes:
-        step: Its number.
-        ran: Whether each site's value was part of a graph.
-        watches: What the gradients that have arrived were taken in by.
-        lost: Why what arrived at a site is not its gradient.
-        numel: Over how many elements the gradients of each site were, in all backward passes of the step.
-        norms: Of the sites in the order of `numel`, with the loss's scale as it was then divided out.
+        step: The number of the step.
+        ran: Whether the value of each site was part of a graph.
+        watches: The watches that received gradients.
+        lost: The reason why the gradient of a site is not known.
+        numel: The number of elements of the gradients of each site, over all backward passes of the step.
+        norms: The norms for the sites in the order of `numel`, with the loss scale of that step divided out.
     """
 
     step: int
@@ -51,7 +51,7 @@ class _Step:
 
 
 class ResponseGradients(StepProbe):
-    """Measures L2 norm and RMS of ∂loss/∂response of every layer, and of ∂loss/∂output of every block.
+    """Measures the L2 norm and RMS of ∂loss/∂response for every layer, and of ∂loss/∂output for every block.
 
     The response of a layer is its output after normalization and before any other nonlinearity or addition (He et
     al. 2015, arXiv:1512.03385, §4.2).
@@ -64,27 +64,27 @@ class ResponseGradients(StepProbe):
                 optimizer.zero_grad()
         probe.result()
 
-    The loss is differentiated as it is: with the mean over a batch, gradients shrink as the batch grows. The RMS is
+    The loss itself is differentiated: if it is a mean over the batch, gradients shrink as the batch grows. The RMS is
     over all elements: images, channels and positions. Each gradient is reduced when it arrives, on the model's device,
-    which nothing waits for until the result is asked for. In-place operations on a response do not matter: the gradient
-    is that with respect to the value which the response had, as hooks on its tensor leave it.
+    without synchronization until the result is requested. In-place operations on a response do not matter: the
+    gradient is taken with respect to the value before them, after all hooks on its tensor.
 
-    What lies between two calls of `step` is one step; without any call all are one. Responses of several forward
-    passes, as of micro-batches, are taken as one of so many more elements; gradients of several losses that come back
-    through one graph (`retain_graph`) are added before their norm is taken. Passes of `torch.autograd.grad`, which add
-    to no parameter's gradient, do not count. See `ResponseStd` for what is a layer's response, and a call.
+    A step comprises what happens between two calls of `step`; without any call, everything is one step. Responses of
+    several forward passes, as for micro-batches, are joined into one with more elements. Gradients of several losses
+    through one graph (`retain_graph`) are added before the norm is taken. Passes of `torch.autograd.grad`, which add
+    to no parameter's gradient, are ignored. See `ResponseStd` for the definitions of a layer's response and of a call.
 
     Args:
         model: Any `torch.nn.Module`.
-        layers: What to measure: names or globs, a class, a predicate, or None for every weight that is applied to
-            a signal (see `response_targets`). A module that is no weight layer is measured by its own output.
-        blocks: The modules whose outputs are measured apart; None for the elements of the network's rows of blocks
-            (see `find_blocks`).
-        every: Measure every so many steps, or where a function of the step's number says so (`log_spaced`).
-        scaler: The GradScaler of mixed-precision training: its scale is divided out.
+        layers: The layers to measure: names or globs, a class, a predicate, or None for every weight that is applied
+            to a signal (see `response_targets`). A module that is not a weight layer is measured by its own output.
+        blocks: The modules whose outputs are measured separately; None for the network's building blocks (see
+            `find_blocks`).
+        every: The number of steps from one measurement to the next, or a predicate of the step number (`log_spaced`).
+        scaler: The GradScaler of mixed-precision training, whose scale is divided out.
 
     Raises:
-        UsageError: When no layer is selected.
+        UsageError: If no layer is selected.
     """
 
     def __init__(
@@ -103,9 +103,9 @@ class ResponseGradients(StepProbe):
         self.blocks = find_blocks(self.model) if blocks is None else select_layers(self.model, blocks)
         self._finder = ResponseFinder(self.model, self.targets, self, self.blocks)
         self._passes = BackwardPasses(self.model)
-        # In order of execution; what a step of several micro-batches adds keeps its place.
+        # Sites in order of execution; those that further micro-batches repeat keep their place.
         self._sites: dict[Site, None] = {}
-        # What the pass under way has shown so far.
+        # The sites that the current pass has reached so far.
         self._seen: dict[Site, bool] = {}
         self._watches: list[Watch] = []
         self._steps: list[_Step] = []
@@ -144,7 +144,7 @@ class ResponseGradients(StepProbe):
                 ran[site] = ran.get(site, False) or graph
 
     def _arrived(self, watch: Watch, site: Site) -> None:
-        # In the step in which it arrives, whichever one the forward pass was in.
+        # A gradient belongs to the step in which it arrives, regardless of that of the forward pass.
         if self._stack is not None and self.due:
             step = self._step()
             step.watches[watch] = site
@@ -162,7 +162,7 @@ class ResponseGradients(StepProbe):
             watch.reset()
 
     def _closed(self, step: _Step) -> _Step:
-        """The step with its norms, all at once; the scaler changes the scale of the loss from step to step."""
+        """Return the step with all norms computed at once, before the scaler changes the scale of the loss."""
         rows: dict[Site, list[Tensor]] = {}
         lost: dict[Site, str] = {}
         numel: dict[Site, int] = {}
@@ -181,17 +181,17 @@ class ResponseGradients(StepProbe):
         return replace(step, watches={}, lost=lost, numel=numel, norms=norms / self._scale(norms.device))
 
     def result(self, network: str | None = None) -> GradientsResult:
-        """The measurement so far: a row a layer, call and step, in order of execution, and after them the blocks'.
+        """Return the measurement so far: one row per layer, call and step in order of execution, then those of blocks.
 
         Args:
-            network: What to call the model; by default its name from `gl.build`, else its class.
+            network: The name of the model in the result; by default its name from `gl.build`, or its class.
 
         Raises:
-            GradlabError: When no gradient of any response was seen.
+            GradlabError: If no gradient of any response was seen.
         """
         self._refuse_recomputed()
         steps = list(self._steps)
-        # A pass after the last step, as of validation, is none.
+        # A pass after the last step, such as validation, is not a step.
         if self._open is not None and (self._open.watches or not steps):
             steps.append(self._closed(self._open))
         found = [step.norms for step in steps if step.norms is not None]
@@ -207,13 +207,17 @@ class ResponseGradients(StepProbe):
             rows += self._rows(step, {site: next(norms) for site in step.numel})
         left_out = reasons(self._finder)
         coverage = response_coverage(self._finder, self._finder.places, left_out)
-        facts = {"depth": depth_of(self.model), "coverage": coverage.as_record()}
+        facts = {
+            "depth": depth_of(self.model),
+            "description": description_of(self.model),
+            "coverage": coverage.as_record(),
+        }
         told = {name: reason for name, reason in left_out.items() if reason != NOT_RUN}
         notes = [*gradient_notes(rows), *self._notes(), *unmeasured_notes(told), *rank_notes()]
         return GradientsResult.from_rows(self._name(network), rows, notes, facts)
 
     def _refuse_recomputed(self) -> None:
-        """Refuse layers whose gradients arrive at what a backward pass has made again, out of sight."""
+        """Raise an error for layers whose gradients only arrive at tensors recomputed in a backward pass."""
         steps = [*self._steps, *([] if self._open is None else [self._open])]
         without = {
             site.layer: None for step in steps for site, graph in step.ran.items() if not graph and not site.block
@@ -255,7 +259,7 @@ class ResponseGradients(StepProbe):
         return rows
 
     def _never_run(self) -> list[Site]:
-        """The layers of which no call was seen; weights that are applied otherwise than to a signal are none."""
+        """Return the layers that were never called, except for weights that are not applied to a signal."""
         left_out = reasons(self._finder)
         return [
             Site(name, 1)
@@ -277,5 +281,5 @@ class ResponseGradients(StepProbe):
 
 
 def _reason(graph: bool | None) -> str:
-    """Why a site has no gradient, by whether it ran with a graph, without, or not at all."""
+    """Return why a site has no gradient, given whether it ran with a graph, without one, or not at all."""
     return {None: "not run", False: "no graph", True: "not reached"}[graph]

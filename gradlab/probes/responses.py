@@ -1,4 +1,4 @@
-"""Layer-response std (He et al. 2015, arXiv:1512.03385, §4.2, Fig. 7) off any model, while it runs."""
+"""Layer-response std (He et al. 2015, arXiv:1512.03385, §4.2, Fig. 7) of any model, while it runs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
 from gradlab.errors import GradlabError
-from gradlab.probes.coverage import depth_of
+from gradlab.probes.coverage import depth_of, description_of
 from gradlab.probes.finder import Part, ResponseFinder, Site, is_normalization
 from gradlab.probes.hooks import Probe
 from gradlab.probes.outputs import plain
@@ -26,37 +26,37 @@ from gradlab.stats import WELL_CONDITIONED, Accumulator, CentredMoments, FastMom
 
 
 class ResponseStd(Probe):
-    """Measures the standard deviation of layer responses over all that the model is run on.
+    """Measures the standard deviation of layer responses over all inputs on which the model is run.
 
-    The response of a layer is its output after normalization and before any other nonlinearity or
-    addition. Its std is the population std over all elements: images, channels and positions; of complex values x
-    it is √E|x − E x|².
+    The response of a layer is its output after normalization and before any other nonlinearity or addition. Its std
+    is the population std over all elements: images, channels and positions. For complex values x it is √E|x − E x|².
 
         with gl.ResponseStd(model) as probe:
             for images, _ in loader:
                 model(images)
         probe.result().to_frame()
 
-    Sums stay on the model's device and are merged in float64; nothing is stored and nothing waits for the
-    device until the result is asked for. Non-finite values are counted and left out.
+    Sums stay on the model's device and are merged in float64; no activation is stored, and there is no synchronization
+    until the result is requested. Non-finite values are counted and left out.
 
-    A layer's output is what calling it gives, whatever hooks are on it. Where a layer gives several tensors, the first
-    one is its response, and the others have rows of their own: `lstm`, `lstm[1][0]`. A weight that a function applies
-    outside of its layer (`F.linear(h, embedding.weight)`, `x @ self.weight`, the projections of
-    `nn.MultiheadAttention`) is a further call of the layer, or a row by the parameter's name. A call is counted within
-    one forward pass: a call of the model, or where its parts are called without it, of a part. A pass that ends in an
-    exception does not count.
+    The output of a layer is what calling it returns, including the effect of hooks. If a layer returns several
+    tensors, the first one is its response, and the others have rows of their own: `lstm`, `lstm[1][0]`. A weight that
+    a function applies outside its layer (`F.linear(h, embedding.weight)`, `x @ self.weight`, the projections of
+    `nn.MultiheadAttention`) counts as a further call of the layer, or as a row with the parameter's name. Calls are
+    counted within one forward pass, which is a call of the model, or of a part of it that is called on its own. A
+    pass that ends in an exception is not counted.
 
     Args:
         model: Any `torch.nn.Module`.
-        layers: What to measure: names or globs, a class, a predicate, or None for every weight that is applied to
-            a signal (see `response_targets`). A module that is no weight layer is measured by its own output.
-        exact: Use centred float64 moments: exact for any data, several times slower. The default is good to
-            1e-6 while |mean| / std is at most 10, and the result says where that does not hold.
-        per_channel: Also keep the moments of each channel, for `channels`.
+        layers: The layers to measure: names or globs, a class, a predicate, or None for every weight that is applied
+            to a signal (see `response_targets`). A module that is not a weight layer is measured by its own output.
+        exact: Whether to use centred float64 moments, which are exact for any data but several times slower. The
+            default has a relative error of at most 1e-6 while |mean| / std is at most 10, and the result notes where
+            this does not hold.
+        per_channel: Whether to keep the moments of each channel as well, for `channels`.
 
     Raises:
-        UsageError: When no layer is selected.
+        UsageError: If no layer is selected.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class ResponseStd(Probe):
         self.targets = response_targets(self.model, layers)
         self.exact, self.per_channel = exact, per_channel
         self._accumulators: dict[Site, Accumulator] = {}
-        # What was there before the pass under way, of the sites that it has reached.
+        # The accumulators before the current pass, of the sites that it has reached.
         self._before: dict[Site, Accumulator | None] = {}
         self._finder = ResponseFinder(self.model, self.targets, self)
 
@@ -89,7 +89,7 @@ class ResponseStd(Probe):
 
     def discard(self, site: Site, observation: object) -> None:
         """See `Observer`."""
-        # Assigned and not deleted: the site keeps its place in the order of execution.
+        # The entry is replaced rather than deleted, so that the site keeps its place in the order of execution.
         self._accumulators[site] = self._accumulator(site)
 
     def finish(self, whole: bool) -> None:
@@ -112,13 +112,13 @@ class ResponseStd(Probe):
         return CentredMoments(channel_dim) if self.exact else FastMoments(channel_dim)
 
     def result(self, network: str | None = None) -> ResponsesResult:
-        """The measurement so far: one row a site, in order of execution.
+        """Return the measurement so far: one row per site, in order of execution.
 
         Args:
-            network: What to call the model; by default its name from `gl.build`, else its class.
+            network: The name of the model in the result; by default its name from `gl.build`, or its class.
 
         Raises:
-            GradlabError: When no forward pass of the model was seen.
+            GradlabError: If no forward pass of the model was seen.
         """
         table = self.moments()
         rows = []
@@ -130,24 +130,28 @@ class ResponseStd(Probe):
         name = network or getattr(self.model, "name", type(self.model).__name__)
         left_out = reasons(self._finder)
         coverage = response_coverage(self._finder, {site.layer for site in table}, left_out)
-        facts = {"depth": depth_of(self.model), "coverage": coverage.as_record()}
+        facts = {
+            "depth": depth_of(self.model),
+            "description": description_of(self.model),
+            "coverage": coverage.as_record(),
+        }
         notes = [*self._notes(table), *unmeasured_notes(left_out), *rank_notes()]
         return ResponsesResult.from_rows(str(name), rows, notes, facts)
 
     def moments(self) -> dict[Site, list[float]]:
-        """Count, mean, std and non-finite values of each site so far, in order of execution, in one transfer.
+        """Return count, mean, std and non-finite count of each site so far, in order of execution, in one transfer.
 
         Raises:
-            GradlabError: When no forward pass of the model was seen.
+            GradlabError: If no forward pass of the model was seen.
         """
         sites = self._measured_sites()
         return dict(zip(sites, self._table([self._accumulators[site].moments() for site in sites]), strict=True))
 
     def channels(self) -> pd.DataFrame:
-        """Moments of each channel, with columns layer, call, channel, std, mean, count.
+        """Return the moments of each channel, with columns layer, call, channel, std, mean and count.
 
         Raises:
-            GradlabError: When the probe was not made with `per_channel=True`, or saw no forward pass.
+            GradlabError: If the probe was not made with `per_channel=True`, or saw no forward pass.
         """
         if not self.per_channel:
             raise GradlabError("channels were not kept: make the probe with per_channel=True")
@@ -171,7 +175,7 @@ class ResponseStd(Probe):
         return list(self._accumulators)
 
     def _table(self, moments: list[Moments]) -> list[list[float]]:
-        """Count, mean, std and non-finite values of each site, in one transfer."""
+        """Return count, mean, std and non-finite count of each site, in one transfer."""
         pooled = [m.pooled() if self.per_channel else m for m in moments]
         rows = [torch.stack((m.count, m.mean, m.std, m.non_finite)) for m in pooled]
         values: list[list[float]] = torch.stack([row.to(rows[0].device) for row in rows]).cpu().tolist()
@@ -222,7 +226,7 @@ def response_row(
     call: int = 1,
     non_finite: int = 0,
 ) -> dict[str, Any]:
-    """One layer's row of a responses frame; without the measured values, that of a prediction alone."""
+    """Make one layer's row of a responses frame; without measured values it holds a prediction only."""
     return {
         "layer": layer,
         "index": index,

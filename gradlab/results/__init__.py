@@ -12,6 +12,7 @@ from gradlab.results.record import Stopwatch, make_record, versions
 from gradlab.results.responses.result import ResponsesResult
 from gradlab.results.result import Result
 from gradlab.results.shatter.result import ShatterResult
+from gradlab.results.signal.result import SignalResult
 from gradlab.results.training.result import TrainingResult
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "ResponsesResult",
     "Result",
     "ShatterResult",
+    "SignalResult",
     "Stopwatch",
     "TrainingResult",
     "load_results",

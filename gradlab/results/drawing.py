@@ -30,7 +30,7 @@ def drawn(
     """
     import matplotlib as mpl
 
-    from gradlab.plots.theme import theme
+    from gradlab.plots.style import theme
 
     with mpl.rc_context():
         # A matplotlibrc may ask for TeX, other fonts or other sizes, which the theme does not name.

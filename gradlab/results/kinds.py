@@ -14,6 +14,7 @@ from gradlab.results.input_gradients.result import InputGradientsResult
 from gradlab.results.responses.result import ResponsesResult
 from gradlab.results.result import Result
 from gradlab.results.shatter.result import ShatterResult
+from gradlab.results.signal.result import SignalResult
 from gradlab.results.training.result import TrainingResult
 
 KINDS: dict[str, type[Result]] = {
@@ -22,6 +23,7 @@ KINDS: dict[str, type[Result]] = {
     "shattering": ShatterResult,
     "input-gradients": InputGradientsResult,
     "gradients": GradientsResult,
+    "signal": SignalResult,
     "training": TrainingResult,
     "architectures": ArchitecturesResult,
     "dynamics": DynamicsResult,

@@ -18,6 +18,7 @@ from gradlab.results.drawing import drawn
 from gradlab.results.files import write_all
 from gradlab.results.finding import rule_of
 from gradlab.results.joining import told_apart
+from gradlab.results.label import COLUMNS, described, with_descriptions
 from gradlab.results.record import json_text
 from gradlab.results.tables import TABLE_SUFFIXES, Formats, formatted, rich_table, sentences, text_table
 
@@ -52,8 +53,12 @@ class Result:
     measurement: ClassVar[str] = ""
 
     def to_frame(self) -> pd.DataFrame:
-        """A copy of the tidy frame."""
-        return self.frame.copy()
+        """A copy of the tidy frame, with the facts of the networks as columns: family, depth and the like."""
+        return self.described(self.frame)
+
+    def described(self, frame: pd.DataFrame) -> pd.DataFrame:
+        """A frame of this measurement with the facts of its networks as columns (see `gradlab.results.label`)."""
+        return described(frame, self.record.get("networks", []))
 
     @classmethod
     def concat(cls, results: Iterable[Self]) -> Self:
@@ -127,6 +132,15 @@ class Result:
         """The networks, in the order in which they were asked for."""
         return list(dict.fromkeys(self.frame["network"]))
 
+    def facts(self, network: str) -> dict[str, Any]:
+        """What the record says of one network: its description, weights, recipe and the like.
+
+        Args:
+            network: Its label.
+        """
+        entries = (entry for entry in self.record.get("networks", []) if isinstance(entry, dict))
+        return next((entry for entry in entries if entry["network"] == network), {"network": network})
+
     def summary(self) -> pd.DataFrame:
         """The table that a reader sees first."""
         return self.to_frame()
@@ -169,7 +183,7 @@ class Result:
         Raises:
             GradlabError: When a file cannot be written.
         """
-        contents = {self._frame_file(): self.frame.to_csv(index=False).encode(), **self._more_files()}
+        contents = {self._frame_file(): self.to_frame().to_csv(index=False).encode(), **self._more_files()}
         for kind in tables:
             text = text_table(self.summary(), self.formats, kind)
             contents[f"{self.name}-{self.table}.{TABLE_SUFFIXES[kind]}"] = text.encode()
@@ -203,7 +217,8 @@ class Result:
             raise GradlabError(f"{path} is not the file that {cls.record_file()} describes: measure again")
         notes = record.pop("notes", [])
         record.pop("findings", None)
-        return cls(frame, record, notes)
+        record["networks"] = with_descriptions(record.get("networks", []))
+        return cls(frame.drop(columns=[*COLUMNS], errors="ignore"), record, notes)
 
     @classmethod
     def record_file(cls) -> str:

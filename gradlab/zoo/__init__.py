@@ -12,13 +12,15 @@ RECORD = "zoo.json"
 
 def zoo_names() -> list[str]:
     """Networks with bundled weights, plain before residual, by depth."""
-    names = (path.stem for path in zoo_folder().glob("*.safetensors"))
-    return sorted(names, key=by_family_and_depth)
+    return sorted((path.stem for path in zoo_folder().glob("*.safetensors")), key=by_family_and_depth)
 
 
-def by_family_and_depth(network: str) -> tuple[bool, int, str]:
+def by_family_and_depth(network: str) -> tuple[str, int, str]:
     """The key that puts plain nets before residual ones, each by depth."""
-    return network.startswith("resnet"), len(network), network
+    from gradlab.models import describe
+
+    known = describe(network)
+    return known.kind or "", known.depth or 0, network
 
 
 def zoo_path(network: str) -> Path | None:

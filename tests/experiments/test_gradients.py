@@ -17,6 +17,7 @@ from gradlab.models import batch_statistics
 from gradlab.results import GradientsResult
 from gradlab.results.gradients.findings import findings
 from gradlab.results.gradients.summary import body_of, summary_row
+from gradlab.results.label import with_descriptions
 
 SMALL = {"images": 8, "batch_size": 4, "seeds": 2}
 
@@ -279,12 +280,13 @@ def test_claims_are_computed():
     row = {"network": "plain20", "weights": "init", "BN": "batch", "depth": 20, "first / last": 10.0, "×/÷": 1.1}
     row |= {"growth a layer": 1.4, "±": 0.01, "theory": 1.41, "claim": "batch norm", "seeds": 5}
     other = row | {"network": "resnet20", "first / last": 2.0, "claim": "residual", "theory": 1.2}
-    found = findings(pd.DataFrame([row, other]))
+    facts = with_descriptions([{"network": "plain20"}, {"network": "resnet20"}])
+    found = findings(pd.DataFrame([row, other]), facts)
     assert "is 10 (7.67 to 13) times as large at its first layer as at its last" in found[0]
     assert "(resnet20) 2 (1.53 to 2.61) times, which is smaller (95 % intervals)." in found[0]
     assert "plain20 1.4 (1.373 to 1.428), not told from theory, 1.410" in found[1]
     assert "resnet20 1.4 (1.373 to 1.428), more than in theory, 1.200" in found[2]
-    assert len(findings(pd.DataFrame([row, other | {"BN": "eval"}]))) == 2
+    assert len(findings(pd.DataFrame([row, other | {"BN": "eval"}]), facts)) == 2
 
 
 @pytest.mark.parametrize("mode", ["parameters", "responses"])

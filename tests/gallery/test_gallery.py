@@ -1,4 +1,4 @@
-"""The gallery: every recipe at toy size, commands that measure what their recipes do, and the figures as committed."""
+"""The gallery: every figure at toy size, commands that measure what they do, and the figures as committed."""
 
 import hashlib
 import inspect
@@ -19,10 +19,10 @@ import gradlab as gl
 from gradlab.cli import app
 from gradlab.errors import GradlabError
 from gradlab.experiments.architectures import architectures
-from gradlab.gallery import RECIPES, NotAtHand, Recipe, find_recipes, readme, render
+from gradlab.gallery import FIGURES, Figure, NotAtHand, find_figures, readme, render
 
-FIGURES = Path(__file__).parents[2] / "figures"
-by_name = pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.name)
+COMMITTED = Path(__file__).parents[2] / "figures"
+by_name = pytest.mark.parametrize("figure", FIGURES, ids=lambda figure: figure.name)
 
 
 @pytest.fixture(scope="session")
@@ -49,16 +49,16 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @by_name
-def test_every_recipe_at_toy_size(recipe: Recipe, tmp_path: Path, runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_figure_at_toy_size(figure: Figure, tmp_path: Path, runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(runs)
-    _, paths = render(recipe, tmp_path, toy=True, device="cpu")
-    assert {path.name for path in paths} == {f"{recipe.name}.{kind}" for kind in ("csv", "png", "pdf", "json")}
-    assert len(pd.read_csv(tmp_path / f"{recipe.name}.csv")) > 0
-    record = json.loads((tmp_path / f"{recipe.name}.json").read_text())
+    _, paths = render(figure, tmp_path, toy=True, device="cpu")
+    assert {path.name for path in paths} == {f"{figure.name}.{kind}" for kind in ("csv", "png", "pdf", "json")}
+    assert len(pd.read_csv(tmp_path / f"{figure.name}.csv")) > 0
+    record = json.loads((tmp_path / f"{figure.name}.json").read_text())
     assert record["toy"]
-    assert record["claim"] == recipe.claim
+    assert record["claim"] == figure.claim
     page = readme(tmp_path)
-    assert f"![{recipe.title}]({recipe.name}.png)" in page
+    assert f"![{figure.title}]({figure.name}.png)" in page
     assert "at toy size" in page
 
 
@@ -67,29 +67,29 @@ class Called(GradlabError):
 
 
 @by_name
-def test_the_command_measures_what_the_recipe_does(recipe: Recipe, monkeypatch: pytest.MonkeyPatch, runs: Path) -> None:
+def test_the_command_measures_what_the_figure_does(figure: Figure, monkeypatch: pytest.MonkeyPatch, runs: Path) -> None:
     monkeypatch.chdir(runs)
     try:
-        options = dict(recipe.options())
+        options = dict(figure.options())
     except NotAtHand:
-        options = recipe.small()
+        options = figure.small()
     calls = []
 
     def spy(*args: object, **kwargs: object) -> None:
         calls.append((args, kwargs))
         raise Called("called")
 
-    signature = inspect.signature(recipe.experiment)
-    if recipe.experiment is architectures:
+    signature = inspect.signature(figure.experiment)
+    if figure.experiment is architectures:
         monkeypatch.setattr("gradlab.experiments.catalog.list_networks", spy)
     else:
-        monkeypatch.setattr(gl, recipe.experiment.__name__, spy)
-    words = shlex.split(recipe.command_line(options))
+        monkeypatch.setattr(gl, figure.experiment.__name__, spy)
+    words = shlex.split(figure.command_line(options))
     assert words[0] == "gradlab"
     result = CliRunner().invoke(app, words[1:])
     assert len(calls) == 1, result.output
     args, kwargs = calls[0]
-    if recipe.experiment is architectures:
+    if figure.experiment is architectures:
         assert args[0] == options["pattern"]
         return
     bound = signature.bind(*args, **kwargs).arguments
@@ -107,12 +107,12 @@ def plain(value: object) -> object:
 
 
 def test_names_and_their_mistakes() -> None:
-    assert [recipe.name for recipe in find_recipes(["he2015-fig7", "he2015-table1", "he2015-fig7"])] == [
+    assert [figure.name for figure in find_figures(["he2015-fig7", "he2015-table1", "he2015-fig7"])] == [
         "he2015-fig7",
         "he2015-table1",
     ]
     with pytest.raises(gl.UsageError, match="did you mean balduzzi2017-fig2"):
-        find_recipes(["balduzi2017-fig2"])
+        find_figures(["balduzi2017-fig2"])
 
 
 def test_the_command(gradlab_command: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path) -> None:
@@ -125,7 +125,7 @@ def test_the_command(gradlab_command: Callable[..., subprocess.CompletedProcess[
 
 def test_the_list_has_every_figure() -> None:
     listed = CliRunner().invoke(app, ["figures", "--list"]).output
-    assert all(recipe.name in listed for recipe in RECIPES)
+    assert all(figure.name in listed for figure in FIGURES)
 
 
 @pytest.mark.parametrize(
@@ -147,10 +147,10 @@ def test_bad_input_is_one_line(args: list[str], message: str) -> None:
 def test_what_is_not_at_hand_is_named_and_skipped(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setattr("gradlab.gallery.he2015.zoo_names", list)
-    (recipe,) = find_recipes(["he2015-fig7"])
-    assert "no trained weights are here" in str(recipe.missing())
+    (figure,) = find_figures(["he2015-fig7"])
+    assert "no trained weights are here" in str(figure.missing())
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("gradlab.gallery.RECIPES", (recipe,))
+    monkeypatch.setattr("gradlab.gallery.FIGURES", (figure,))
     result = CliRunner().invoke(app, ["figures", "--all"])
     assert result.exit_code == 1
     assert "skipped he2015-fig7" in result.output
@@ -170,8 +170,8 @@ def test_figures_of_trainings_need_runs(
     name: str, reason: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    (recipe,) = find_recipes([name])
-    assert reason in str(recipe.missing())
+    (figure,) = find_figures([name])
+    assert reason in str(figure.missing())
 
 
 def test_runs_that_are_finished_are_found(runs: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -180,45 +180,45 @@ def test_runs_that_are_finished_are_found(runs: Path, monkeypatch: pytest.Monkey
     path.write_text(path.read_text().replace('"complete": true', '"complete": false'))
     (tmp_path / "runs" / "notes").mkdir()
     monkeypatch.chdir(tmp_path)
-    (recipe,) = find_recipes(["he2015-table6"])
-    options = recipe.options()
+    (figure,) = find_figures(["he2015-table6"])
+    options = figure.options()
     assert options == {"depths": (8,), "families": ("resnet",), "runs": "runs", "train_missing": False}
-    assert recipe.command_line(options) == "gradlab degradation --no-train --depths 8 --families resnet --runs runs"
+    assert figure.command_line(options) == "gradlab degradation --no-train --depths 8 --families resnet --runs runs"
 
 
 def test_variants_of_one_recipe_are_found(runs: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     shutil.copytree(runs / "runs", tmp_path / "runs")
     monkeypatch.chdir(tmp_path)
-    (recipe,) = find_recipes(["he2016-table2"])
-    options = recipe.options()
+    (figure,) = find_figures(["he2016-table2"])
+    options = figure.options()
     assert options["families"] == ("resnet", "resnet-preact")
-    result = recipe.measure(options)
-    frame = recipe.table(result)
+    result = figure.measure(options)
+    frame = figure.table(result)
     assert frame["case"].tolist() == ["original", "full pre-activation"]
     assert frame["network"].tolist() == ["resnet8", "resnet8-preact"]
     assert frame["paper (%)"].tolist() == [6.61, 6.37]
     path = tmp_path / "runs" / "resnet8-preact" / "record.json"
     path.write_text(path.read_text().replace("4 iterations", "5 iterations"))
-    assert "of one depth and recipe" in str(recipe.missing())
+    assert "of one depth and recipe" in str(figure.missing())
 
 
 def test_the_page_says_how_networks_were_trained(runs: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(runs)
-    (recipe,) = find_recipes(["he2015-table6"])
-    render(recipe, tmp_path, toy=True, formats=())
+    (figure,) = find_figures(["he2015-table6"])
+    render(figure, tmp_path, toy=True, formats=())
     page = readme(tmp_path)
     assert "| plain8 | gradlab he2015, 4 iterations, batch 16, learning rate 0.1, seed 0 | 4 | float32 |" in page
 
 
 def test_bundled_weights_come_first(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gradlab.gallery.he2015.zoo_names", lambda: ["plain20", "resnet1202", "resnet20"])
-    (recipe,) = find_recipes(["he2015-fig7"])
-    assert recipe.options() == {"models": ("plain20@trained", "resnet20@trained")}
+    (figure,) = find_figures(["he2015-fig7"])
+    assert figure.options() == {"models": ("plain20@trained", "resnet20@trained")}
 
 
 def test_the_page_gives_weights_with_their_errors(tmp_path: Path) -> None:
-    (recipe,) = find_recipes(["he2015-fig7"])
-    render(recipe, tmp_path, toy=True, device="cpu", formats=())
+    (figure,) = find_figures(["he2015-fig7"])
+    render(figure, tmp_path, toy=True, device="cpu", formats=())
     path = tmp_path / "he2015-fig7.json"
     record = json.loads(path.read_text())
     assert "test_error" not in record["networks"][0]
@@ -236,21 +236,21 @@ def test_multiply_adds_of_stages() -> None:
 
 
 def records() -> list[Path]:
-    return sorted(FIGURES.glob("*.json"))
+    return sorted(COMMITTED.glob("*.json"))
 
 
 @pytest.mark.parametrize("path", records(), ids=lambda path: path.stem)
 def test_committed_figures_are_whole(path: Path) -> None:
     record = json.loads(path.read_text())
     assert not record["toy"]
-    assert path.stem in {recipe.name for recipe in RECIPES}
+    assert path.stem in {figure.name for figure in FIGURES}
     assert len(record["sha256"]) == 3
     for name, digest in record["sha256"].items():
-        assert hashlib.sha256((FIGURES / name).read_bytes()).hexdigest() == digest, (
+        assert hashlib.sha256((COMMITTED / name).read_bytes()).hexdigest() == digest, (
             f"{name}: gradlab figures {path.stem}"
         )
 
 
 def test_the_committed_page_is_that_of_the_records() -> None:
-    assert (FIGURES / "README.md").read_text() == readme(FIGURES), "gradlab figures he2015-table1 writes it anew"
-    assert sum(path.stat().st_size for path in FIGURES.iterdir()) < 4e6
+    assert (COMMITTED / "README.md").read_text() == readme(COMMITTED), "gradlab figures he2015-table1 writes it anew"
+    assert sum(path.stat().st_size for path in COMMITTED.iterdir()) < 4e6

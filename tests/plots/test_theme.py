@@ -10,7 +10,7 @@ import pytest
 from matplotlib.colors import to_rgb
 
 import gradlab as gl
-from gradlab.plots.theme import FAMILY_COLORS, family_colors
+from gradlab.plots.style import KIND_COLORS, KIND_DASHES, kind_colors, look
 
 # Linear RGB as seen without long-, and without middle-wavelength cones (after Viénot, Brettel and Mollon 1999).
 DEFICIENT = {
@@ -30,18 +30,19 @@ def lightness(color: object, matrix: object) -> float:
 
 @pytest.mark.parametrize("eyes", DEFICIENT)
 def test_families_differ_in_lightness(eyes: str) -> None:
-    seen = [lightness(color, DEFICIENT[eyes]) for color in FAMILY_COLORS.values()]
+    seen = [lightness(color, DEFICIENT[eyes]) for color in list(KIND_COLORS.values())[:3]]
     assert all(abs(one - other) > 15 for one, other in combinations(seen, 2))
     assert max(seen) < 80, "dark enough for a thin line on white"
 
 
 def test_a_family_has_its_colour_in_every_figure() -> None:
-    assert family_colors(["ff", "resnet", "ll"]) == [FAMILY_COLORS[k] for k in ("plain", "residual", "looks-linear")]
-    assert family_colors(["plain@init", "imagenet/resnet@hub", "plain-ll@init"]) == family_colors(
-        ["ff", "resnet", "ll"]
-    )
-    first, second, third = family_colors(["resnet", "resnet-beta=0.1", "resnet-norm=rms"])
-    assert first == family_colors(["resnet"])[0]
+    kinds = [("plain", "original"), ("plain", "crelu"), ("residual", "preact"), ("highway", "relu"), (None, None)]
+    looks = [look(kind, unit) for kind, unit in kinds]
+    assert looks == ["plain", "looks-linear", "residual", "other", "other"]
+    assert kind_colors(looks)[:4] == [KIND_COLORS[name] for name in looks[:4]]
+    assert KIND_DASHES["other"] not in (KIND_DASHES["plain"], KIND_DASHES["residual"])
+    first, second, third = kind_colors(["residual"] * 3)
+    assert first == kind_colors(["residual"])[0]
     eye = DEFICIENT["normal"]
     assert lightness(first, eye) + 10 < lightness(second, eye) < lightness(third, eye) - 10
 

@@ -1,6 +1,7 @@
 """The grid of plain and residual nets, and what its errors say."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -10,14 +11,16 @@ import gradlab as gl
 from gradlab.results.degradation.findings import findings
 from gradlab.results.finding import rule_of
 from gradlab.results.growing import read_growing
+from gradlab.results.label import with_descriptions
 from gradlab.results.training.result import by_epoch
 from gradlab.training import PRESETS
 
 RECIPE = PRESETS["he2015"].changed(iterations=4, batch_size=16)
 
 
-def run(network: str, error: float, images: int = 50_000, key: str = "same") -> dict[str, object]:
-    return {"network": network, "error": error, "images": images, "key": key}
+def run(network: str, error: float, images: int = 50_000, key: str = "same") -> dict[str, Any]:
+    (one,) = with_descriptions([{"network": network, "error": error, "images": images, "key": key}])
+    return one
 
 
 def test_degradation_is_seen_and_its_reverse() -> None:

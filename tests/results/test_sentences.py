@@ -11,11 +11,13 @@ import pandas as pd
 import pytest
 
 import gradlab as gl
+from gradlab.models import parse_family
 from gradlab.results.degradation.findings import findings as degradation_findings
 from gradlab.results.finding import rule_of
 from gradlab.results.gradients.findings import findings as gradient_findings
 from gradlab.results.gradients.noise import noise_findings
 from gradlab.results.gradients.summary import summary_row
+from gradlab.results.label import with_descriptions
 from gradlab.results.responses.findings import findings as response_findings
 from gradlab.results.shatter.findings import findings as shatter_findings
 from gradlab.results.shatter.findings import nearest_noise
@@ -37,7 +39,7 @@ def responses(stds: dict[str, Any], names: list[str] = NAMES, **changed: dict[st
         rows += [{"network": network, "layer": name, "std": v} for name, v in zip(names, values, strict=True)]
         fact = {"network": network, "name": network, "recipe": "r", "bn": "eval", "trained": True}
         facts.append(fact | changed.get(network, {}) | changed.get("all", {}))
-    return response_findings(pd.DataFrame(rows), "std", facts)
+    return response_findings(pd.DataFrame(rows), "std", with_descriptions(facts))
 
 
 def mostly(share: float, ratio: float = 0.9) -> np.ndarray:
@@ -152,7 +154,8 @@ def shatter(
         rows.append({**key, "statistic": "coactivation", "value": 0.26, "sem": 0.01})
         rows += [{**key, "from_layer": 8, **fit} for fit in fits]
         acf.append({"network": network, "depth": depth, "lag": 1, "n_constant": constant, "seeds": seeds})
-    return shatter_findings(pd.DataFrame(rows), pd.DataFrame(acf), width)
+    families = [{"network": name, "description": parse_family(name).description.to_dict()} for name in lag1]
+    return shatter_findings(pd.DataFrame(rows), pd.DataFrame(acf), width, families)
 
 
 def fit(statistic: str, value: float, sem: float, theory: float = math.nan) -> dict[str, Any]:
@@ -236,7 +239,8 @@ def net(network: str, ratio: float, growth: float = 1.3, error: float = 0.01, se
 
 
 def gradients(*rows: dict[str, Any], **facts: Any) -> Sentences:
-    return gradient_findings(pd.DataFrame(rows), [facts] * len(rows))
+    known = [facts | {"network": row["network"]} for row in rows]
+    return gradient_findings(pd.DataFrame(rows), with_descriptions(known))
 
 
 def noise(variance: list[float], square: list[float], examples: int = 128) -> Sentences:
@@ -294,10 +298,10 @@ GRADIENTS: dict[str, tuple[Callable[[], Sentences], list[str], list[str]]] = {
 
 def trained(errors: dict[str, float], images: int = 50_000, classes: int = 10, **keys: str) -> Sentences:
     return degradation_findings(
-        [
+        with_descriptions(
             {"network": name, "error": error, "images": images, "key": keys.get(name, "k"), "classes": classes}
             for name, error in errors.items()
-        ]
+        )
     )
 
 
@@ -308,7 +312,8 @@ def images(nets: dict[str, tuple[float, float]], units: int = 4, facts: Any = No
         gl.InputGradientsResult.from_samples(
             name,
             [[{"relative_effective_rank": rank + step, "segment_lag1": lag1 - step}] for step in steps],
-            depth=20, norm="bn", bn="batch", norm_grad="frozen", facts=(facts or {}).get(name),
+            depth=20, norm="bn", bn="batch", norm_grad="frozen",
+            facts=with_descriptions([{"network": name, "name": name.split("@")[0], **(facts or {}).get(name, {})}])[0],
         )
         for name, (rank, lag1) in nets.items()
     ).findings()  # fmt: skip

@@ -1,4 +1,4 @@
-"""The families of fully connected nets of "The Shattered Gradients Problem", and the words for them."""
+"""The families of fully connected nets of "The Shattered Gradients Problem", and their names."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Norm = Literal["none", "center", "rms", "bn"]
 Init = Literal["he", "glorot", "orthogonal"]
 
 CENTER_UP_TO = 50
-"""Depth up to which plain `ff` centres; deeper, one input would dominate, and it uses batch normalization."""
+"""Largest depth at which `ff` centres by default; deeper nets use batch normalization, lest one input dominate."""
 
 LL = Option("ll", words=("ll",))
 NORM = Option("norm", "norm=", get_args(Norm), says=f"the norm is {', '.join(get_args(Norm))}")
@@ -33,21 +33,21 @@ NORMALIZATIONS = {"none": "none", "center": "center", "rms": "rms", "bn": "batch
 class Family:
     """Networks of one kind at every depth (Balduzzi et al. 2017, arXiv:1702.08591).
 
-    With width N, W ~ N(0, 2/N) without biases, and w ~ N(0, 1/N):
+    The width is N, W ~ N(0, 2/N) without biases, and w ~ N(0, 1/N).
 
     - `ff`: z₁ = Vx + b; z_l = W relu(norm(z_{l−1})); f = w·relu(z_L); V, b ~ N(0, 2). The first and the last
       ReLU have no norm before them. Depth counts ReLUs.
     - `resnet`: x₀ = Vx + b; x_l = x_{l−1} + βW relu(norm(x_{l−1})); f = w·x_L; V, b ~ N(0, 1). Depth counts blocks.
-    - `ll` ("looks linear"): as ff without norm, with concatenated ReLUs and W = (W′, −W′), W′ orthogonal:
+    - `ll` ("looks linear"): as `ff` without norm, with concatenated ReLUs and W = (W′, −W′), W′ orthogonal. It is
       exactly linear at initialization.
 
     Attributes:
-        kind: `ff`, `resnet` or `ll`.
-        norm: Over the batch, for each neuron: `none`, `center` (minus the mean), `rms` (divided by the root of
-            the mean square) or `bn` (both). None is the default: `bn` for resnet, and for ff `center` up to
+        kind: The kind of net, `ff`, `resnet` or `ll`.
+        norm: The normalization of each neuron over the batch: `none`, `center` (subtracts the mean), `rms` (divides by
+            the root mean square) or `bn` (both). None is the default: `bn` for resnet, and for ff `center` up to
             depth 50 and `bn` above.
-        beta: Weight of a residual branch.
-        bias: Whether the first layer has one.
+        beta: The weight of a residual branch.
+        bias: Whether the first layer has a bias.
     """
 
     kind: Kind
@@ -57,18 +57,33 @@ class Family:
 
     @property
     def name(self) -> str:
-        """The family in words, without what is the default: `resnet-beta=0.1`."""
+        """The name of the family, which omits default values, such as `resnet-beta=0.1`."""
         return self.kind + self.suffix
 
     @property
     def suffix(self) -> str:
-        """The settings in words: `-beta=0.1`, empty at the defaults."""
+        """The settings as part of a name, such as `-beta=0.1`, empty for the defaults."""
         norm = f"-norm={self.norm}" if self.norm else ""
         beta = f"-beta={self.beta:g}" if self.beta != 1 else ""
         return norm + beta + ("" if self.bias else "-bias=0")
 
+    @property
+    def description(self) -> NetworkDescription:
+        """The description shared by the family's networks; the normalization is None if it depends on the depth."""
+        options: dict[str, Value] = {} if self.beta == 1 else {"beta": self.beta}
+        return NetworkDescription(
+            name=self.name,
+            family=self.kind,
+            kind="residual" if self.kind == "resnet" else "plain",
+            unit={"ff": "relu", "resnet": "preact", "ll": "crelu"}[self.kind],
+            block="linear",
+            normalization=None if self.norm is None else NORMALIZATIONS[self.norm],
+            form="scalar",
+            options=options if self.bias else {**options, "bias": 0},
+        )
+
     def at(self, depth: int) -> Family:
-        """The same family with the norm that it has at a depth."""
+        """Return the family with its norm resolved for a depth."""
         default: Norm = "none"
         if self.kind == "resnet":
             default = "bn"
@@ -79,12 +94,12 @@ class Family:
 
 @dataclass(frozen=True)
 class MLPArchitecture:
-    """One network by name: `mlp50`, `resmlp50-beta=0.1`, `mlp50-ll`, `mlp24-norm=none-width=100`.
+    """A network with a name such as `mlp50`, `resmlp50-beta=0.1`, `mlp50-ll` or `mlp24-norm=none-width=100`.
 
     Attributes:
-        family: What it is made of.
-        depth: ReLU layers, or residual blocks.
-        width: Neurons a layer.
+        family: The family of the network.
+        depth: The number of ReLU layers, or of residual blocks.
+        width: The number of neurons per layer.
     """
 
     family: Family
@@ -93,7 +108,7 @@ class MLPArchitecture:
 
     @property
     def name(self) -> str:
-        """The canonical name, without what is the default."""
+        """The canonical name, which omits default values."""
         prefix = "resmlp" if self.family.kind == "resnet" else "mlp"
         kind = "-ll" if self.family.kind == "ll" else ""
         width = "" if self.width == 200 else f"-width={self.width}"
@@ -101,41 +116,36 @@ class MLPArchitecture:
 
     @property
     def initialization(self) -> str:
-        """How `create` draws the weights, in words."""
+        """A phrase that names the initialization which `create` uses."""
         return "its own initialization"
 
     @property
     def description(self) -> NetworkDescription:
-        """The facts of the network."""
+        """The description of the network."""
         family = self.family.at(self.depth)
-        options: dict[str, Value] = {} if family.beta == 1 else {"beta": family.beta}
-        return NetworkDescription(
+        return replace(
+            family.description,
             name=self.name,
             family="resmlp" if family.kind == "resnet" else "mlp",
             depth=self.depth,
-            kind="residual" if family.kind == "resnet" else "plain",
-            unit={"ff": "relu", "resnet": "preact", "ll": "crelu"}[family.kind],
-            block="linear",
             normalization=NORMALIZATIONS[family.norm or "none"],
             width=self.width,
-            form="scalar",
-            options=options if family.bias else {**options, "bias": 0},
         )
 
     def skeleton(self, classes: int | None = None) -> MLP:
-        """The network with memory but without values; it has one output, whatever the classes."""
+        """Build the network with uninitialized parameters; it has one output, whatever `classes` is."""
         from gradlab.models.mlp.network import empty_mlp
 
         return empty_mlp(self)
 
     def create(self, classes: int | None = None, seed: int = 0) -> MLP:
-        """Build the network at its initialization; it has one output, whatever the classes."""
+        """Build the network at its initialization; it has one output, whatever `classes` is."""
         from gradlab.models.mlp.network import create_mlp
 
         return create_mlp(self, seed)
 
     def regular(self) -> tuple[MLPArchitecture, MLPArchitecture, int] | None:
-        """The networks of the second and third depth, of the same norm, and how many more layers this one has."""
+        """Return the networks of depth 2 and 3 with the same norm, and how many layers more than 2 this one has."""
         if self.depth < 2:
             return None
         family = self.family.at(self.depth)
@@ -143,10 +153,10 @@ class MLPArchitecture:
 
 
 def parse_family(text: str) -> Family:
-    """Read a family with its settings: `ff-norm=none`, `resnet-beta=0.1`, `ll`.
+    """Parse a family with its settings, such as `ff-norm=none`, `resnet-beta=0.1` or `ll`.
 
     Raises:
-        UsageError: For a kind or a setting that there is not.
+        UsageError: If the kind or a setting is unknown.
     """
     kind, hyphen, rest = text.partition("-")
     if kind not in get_args(Kind):
@@ -163,10 +173,10 @@ def parse_family(text: str) -> Family:
 
 
 def read_mlp(name: str, depth: int, values: dict[str, Any], *, residual: bool = False) -> MLPArchitecture:
-    """The fully connected network that a name says.
+    """Make the fully connected network of a parsed name.
 
     Raises:
-        UsageError: For a depth that there is not, or a norm in a looks-linear net.
+        UsageError: If the depth is invalid, or a norm is given for a looks-linear net.
     """
     DEPTHS.check("resmlp" if residual else "mlp", depth, name)
     kind: Kind = "resnet" if residual else "ll" if values.pop("ll", None) else "ff"

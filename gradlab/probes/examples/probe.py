@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from gradlab.errors import GradlabError, UsageError
-from gradlab.probes.coverage import coverage_of
+from gradlab.probes.coverage import coverage_of, description_of
 from gradlab.probes.examples.backward_passes import BackwardPasses
 from gradlab.probes.examples.forward_passes import ForwardPasses
 from gradlab.probes.examples.pieces import Pieces
@@ -181,7 +181,10 @@ class ExampleGradients(StepProbe):
             numel = {"numel": sum(self._pieces.parts[piece].numel for piece in trainable)}
             examples = example_columns(steps[total["step"]], [*trainable, REST], self.reduction)
             rows.append({"layer": TOTAL, "kind": TOTAL, "index": None} | total | examples | numel)
-        facts = {"coverage": coverage_of(self.model, self.layers.values()).as_record()}
+        facts = {
+            "description": description_of(self.model),
+            "coverage": coverage_of(self.model, self.layers.values()).as_record(),
+        }
         told = self._notes(list(steps.values()))
         notes = [*gradient_notes(rows), *shared_notes(self.layers.values()), *told, *rank_notes()]
         return GradientsResult.from_rows(self._name(network), rows, notes, facts)

@@ -6,7 +6,7 @@ import matplotlib as mpl
 import pandas as pd
 from matplotlib.figure import Figure
 
-from gradlab.plots.theme import COLUMN_WIDTH
+from gradlab.plots.style import COLUMN_WIDTH
 
 GIGA = 1e9
 

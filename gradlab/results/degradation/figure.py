@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
-from gradlab.plots.theme import COLUMN_WIDTH
+from gradlab.plots.style import COLUMN_WIDTH
 
 _MARKS: dict[str, dict[str, Any]] = {
     "train error (%)": {"marker": "o", "color": "0.35", "markerfacecolor": "none", "label": "training"},

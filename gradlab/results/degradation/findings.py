@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations, groupby
@@ -11,9 +10,9 @@ from typing import Any
 
 from gradlab.results.finding import Finding
 from gradlab.results.intervals import and_p, told_by
+from gradlab.results.label import counterpart_key, description
 from gradlab.stats.verdict import Comparison, Verdict, holm, trend_of_known
 
-_NAME = re.compile(r"(?P<family>plain|resnet)(?P<depth>\d+)(?P<suffix>.*)")
 _DEGRADATION = (
     "He et al. 2015, §1 and §4.2: a deeper plain net has the higher training error, a deeper residual net the lower. "
     "The slope of the error over depth, all depths of one family and recipe weighted by their errors; in one direction "
@@ -29,7 +28,6 @@ SEED_SPREAD = 0.005
 """By how much another seed may move the error of a variant: differences of about 1 % are no finding."""
 
 _IMAGES = "the images of the last epoch taken as independent; another seed may differ by more"
-_FAMILY = {"plain": "plain", "resnet": "residual"}
 
 Net = Mapping[str, Any]
 
@@ -61,11 +59,11 @@ def findings(runs: Sequence[Net]) -> list[Finding]:
     the errors. A run near chance, which has learnt next to nothing, is compared with none.
 
     Args:
-        runs: Of complete runs: network, error (a share), images (of the last epoch), key (recipe and data), and
-            classes where they are known.
+        runs: Of complete runs: network, description, error (a share), images (of the last epoch), key (recipe and
+            data), and classes where they are known.
     """
-    named = [{**run, **match.groupdict()} for run in runs if (match := _NAME.fullmatch(run["network"]))]
-    nets = [{**net, "depth": int(net["depth"])} for net in named if _learnt(net)]
+    named = [_described(run) for run in runs if description(run).get("kind") in ("plain", "residual")]
+    nets = [net for net in named if _learnt(net)]
     found = [*_trends(nets), *_pairs(nets), *_variants(nets)]
     together = [one.comparison for one in found]
     return [
@@ -74,9 +72,21 @@ def findings(runs: Sequence[Net]) -> list[Finding]:
     ]
 
 
+def _described(run: Net) -> dict[str, Any]:
+    """A run with the facts that it is compared by."""
+    known = description(run)
+    facts = {name: known[name] for name in ("depth", "kind", "series", "family")}
+    return {**run, **facts, "form": counterpart_key(run, apart=("shortcut",)), "original": _is_original(known)}
+
+
+def _is_original(known: Mapping[str, Any]) -> bool:
+    """Whether a residual net is the original of He et al. 2015 that variants are held against."""
+    return bool(known["family"] == "resnet" and known["series"] == known["family"])
+
+
 def _trends(nets: list[dict[str, Any]]) -> list[_Claim]:
     found = []
-    for _, family in _groups(nets, lambda net: (str(net["key"]), net["suffix"], net["family"])):
+    for _, family in _groups(nets, lambda net: (str(net["key"]), net["series"])):
         depths = sorted(family, key=lambda net: net["depth"])
         if len(depths) > 1:
             found.append(_Claim(tuple(depths), _slope(depths), _DEGRADATION))
@@ -85,18 +95,18 @@ def _trends(nets: list[dict[str, Any]]) -> list[_Claim]:
 
 def _pairs(nets: list[dict[str, Any]]) -> list[_Claim]:
     found = []
-    for _, pair in _groups(nets, lambda net: (str(net["key"]), net["suffix"], net["depth"])):
-        by_family = {net["family"]: net for net in pair}
-        if len(by_family) == 2:
-            found.append(_two(by_family["plain"], by_family["resnet"], _PAIR))
+    for _, group in _groups(nets, lambda net: (str(net["key"]), repr(net["form"]), net["depth"])):
+        alike = list(group)
+        plain = [net for net in alike if net["kind"] == "plain"]
+        found += [_two(one, other, _PAIR) for one in plain for other in alike if other["kind"] == "residual"]
     return found
 
 
 def _variants(nets: list[dict[str, Any]]) -> list[_Claim]:
     found = []
     for _, depth in _groups(nets, lambda net: (str(net["key"]), net["depth"], net["family"])):
-        original, *others = sorted(depth, key=lambda net: net["suffix"])
-        if original["suffix"] == "" and original["family"] == "resnet":
+        original, *others = sorted(depth, key=lambda net: (not net["original"], net["series"]))
+        if original["original"]:
             found += [_two(original, net, _VARIANT, SEED_SPREAD) for net in others]
     return found
 
@@ -121,8 +131,8 @@ def _errors(nets: Sequence[Net]) -> tuple[list[float], list[float]]:
 
 def _across_depth(nets: Sequence[Net], verdict: Verdict) -> str:
     errors = ", ".join(f"{_percent(net['error'])} ({net['depth']})" for net in nets)
-    start = f"{_FAMILY[nets[0]['family']].capitalize()} nets end with a training error of {errors}: "
-    plain = nets[0]["family"] == "plain"
+    start = f"{nets[0]['kind'].capitalize()} nets end with a training error of {errors}: "
+    plain = nets[0]["kind"] == "plain"
     if verdict is Verdict.NOTHING:
         return f"{start}nothing can be told."
     if not verdict.speaks:

@@ -13,7 +13,7 @@ from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator
 
-from gradlab.plots.theme import COLUMN_WIDTH, PAGE_WIDTH
+from gradlab.plots.style import COLUMN_WIDTH, PAGE_WIDTH
 from gradlab.results.training.figure import kinds_of_error, plot_errors
 
 LABELS = {"grad_norm": "gradient norm", "response_std": "std of response", "relative": "gradient / weight norm"}

@@ -166,7 +166,7 @@ class DynamicsResult(Result):
         Raises:
             UsageError: When it was not recorded.
         """
-        from gradlab.plots.theme import theme
+        from gradlab.plots.style import theme
         from gradlab.results.dynamics.figure import plot_layers_by_step
 
         chosen = network or self.networks[0]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 import numpy as np
@@ -13,8 +12,15 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 
 from gradlab.plots.marks import kind_marks, mark_handles, plot_marks
-from gradlab.plots.networks import common_weights, legend_columns, lone_marker, network_labels, network_styles
-from gradlab.plots.theme import COLUMN_WIDTH, FAMILY_DASHES, family_colors
+from gradlab.plots.networks import (
+    common_weights,
+    legend_columns,
+    lone_marker,
+    network_labels,
+    network_styles,
+    networks_of,
+)
+from gradlab.plots.style import COLUMN_WIDTH, KIND_DASHES, KIND_MARKERS, kind_colors, look
 
 LABELS = {
     "grad_norm": "norm of the weight's gradient",
@@ -23,7 +29,6 @@ LABELS = {
 """What a figure can show, by column."""
 
 _THEORY: dict[str, Any] = {"color": "black", "linestyle": (0, (1, 1.2)), "linewidth": 0.8}
-_MARKERS = {"plain": "s", "residual": "o"}
 
 
 def plot_gradients(frame: pd.DataFrame, ax: Axes, value: str = "grad_norm") -> Axes:
@@ -43,7 +48,7 @@ def plot_gradients(frame: pd.DataFrame, ax: Axes, value: str = "grad_norm") -> A
     """
     frame = _marked(frame)
     marks = kind_marks(frame.loc[~frame["body"], "mark"])
-    for network, style in network_styles(list(dict.fromkeys(frame["network"]))).items():
+    for network, style in network_styles(networks_of(frame)).items():
         drawn = frame[(frame["network"] == network) & (frame[value] > 0) & np.isfinite(frame[value])]
         plot_marks(_over_seeds(drawn[~drawn["body"]], value), ax, value, style["color"], marks)
         rows = drawn[drawn["body"]]
@@ -96,7 +101,8 @@ def plot_ratios(summary: pd.DataFrame, ax: Axes) -> Axes:
     """Draw the first layer's norm over the last one's against depth, plain beside residual nets.
 
     Args:
-        summary: A gradients summary: network, depth, first / last and its error as a factor.
+        summary: A gradients summary: network, depth, first / last and its error as a factor; with series,
+            network_kind and unit where they are known.
         ax: Where to draw; bars are of two standard errors. Initial weights are filled, trained ones open. The name
             of a family of networks stands at its deepest one.
 
@@ -105,24 +111,25 @@ def plot_ratios(summary: pd.DataFrame, ax: Axes) -> Axes:
     """
     rows = summary[summary["first / last"].notna()]
     initial = rows["weights"].astype(str).str.startswith("init")
-    family_of = rows["network"].map(_family)
-    families = list(dict.fromkeys(family_of))
-    colors = dict(zip(families, family_colors(families), strict=True))
-    for (family, at_init), line in rows.groupby([family_of, initial], sort=False):
+    series_of = rows["series"].fillna(rows["network"])
+    first = rows[~series_of.duplicated()]
+    looks = {row.series: look(row.network_kind, row.unit) for row in first.assign(series=series_of).itertuples()}
+    colors = dict(zip(looks, kind_colors(list(looks.values())), strict=True))
+    for (series, at_init), line in rows.groupby([series_of, initial], sort=False):
         line = line.sort_values("depth")
         ratio = line["first / last"].to_numpy(dtype=float)
         factor = line["×/÷"].fillna(1).to_numpy(dtype=float) ** 2
-        kind = "plain" if "plain" in family else "residual"
-        style = {"color": colors[family], "linestyle": FAMILY_DASHES[kind], "marker": _MARKERS[kind]}
+        kind = looks[series]
+        style = {"color": colors[series], "linestyle": KIND_DASHES[kind], "marker": KIND_MARKERS[kind]}
         if not at_init:
             # Open once trained; those are of any recipes, and no series.
             style |= {"markerfacecolor": "white", "linestyle": ""}
         bars = np.stack([ratio - ratio / factor, ratio * factor - ratio])
         ax.errorbar(line["depth"], ratio, bars, elinewidth=0.7, capsize=1.5, **style)
-    for family, line in rows.groupby(family_of, sort=False):
+    for series, line in rows.groupby(series_of, sort=False):
         deepest = line.sort_values("depth", kind="stable").iloc[-1]
         place = float(deepest["depth"]), float(deepest["first / last"])
-        ax.annotate(family, place, (5, 0), textcoords="offset points", va="center", color=colors[family], fontsize=8)
+        ax.annotate(series, place, (5, 0), textcoords="offset points", va="center", color=colors[series], fontsize=8)
     depths = sorted(set(rows["depth"]))
     ax.axhline(1, color="0.6", linewidth=0.7, zorder=0)
     _log_axis(ax)
@@ -146,7 +153,7 @@ def gradients_figure(frame: pd.DataFrame, summary: pd.DataFrame, figure: Figure,
     Returns:
         The same figure.
     """
-    networks = list(dict.fromkeys(frame["network"]))
+    networks = networks_of(frame)
     labels = network_labels(networks)
     columns = legend_columns(labels)
     theory = bool(frame["theory"].notna().any())
@@ -185,8 +192,3 @@ def _log_axis(ax: Axes) -> None:
     if high / low < 100:
         ax.yaxis.set_major_formatter("{x:g}")
         ax.yaxis.set_minor_formatter(lambda value, _: f"{value:g}" if f"{value:e}"[0] in "25" else "")
-
-
-def _family(network: str) -> str:
-    """A network's name without its depth."""
-    return re.sub(r"(plain|resnet|mlp)\d+", r"\1", network)

@@ -12,6 +12,7 @@ import pandas as pd
 
 from gradlab.results.finding import Finding
 from gradlab.results.intervals import INTERVALS, and_p, factor_with_interval, told_by
+from gradlab.results.label import description
 from gradlab.stats.verdict import Estimate, Verdict, difference, from_constant, holm
 
 
@@ -62,7 +63,7 @@ def findings(summary: pd.DataFrame, facts: Sequence[Mapping[str, Any]] = ()) -> 
 
     Args:
         summary: A gradients summary.
-        facts: What the record says of each of its networks: recipe and near_chance, where they are known.
+        facts: What the record says of each of its networks: description, recipe and near_chance, where they are known.
     """
     rows = [
         {**(facts[place] if place < len(facts) else {}), **row} for place, row in enumerate(summary.to_dict("records"))
@@ -88,14 +89,15 @@ def _plain_against_residual(rows: Sequence[dict[str, Any]]) -> list[Finding]:
 
 def _counterparts(plain: dict[str, Any], residual: dict[str, Any]) -> bool:
     """Whether two networks are a plain net and its residual one, measured alike."""
-    names = str(plain["network"]), str(residual["network"])
-    alike = all(plain[key] == residual[key] for key in ("depth", "BN"))
+    kinds = tuple(description(row).get("kind") for row in (plain, residual))
+    forms = [(known.get("form"), known.get("width")) for known in map(description, (plain, residual))]
+    alike = all(plain[key] == residual[key] for key in ("depth", "BN")) and forms[0] == forms[1]
     initial = [str(row["weights"]).startswith("init") for row in (plain, residual)]
     known = not any(math.isnan(row["first / last"]) or row.get("near_chance") for row in (plain, residual))
     # Trained ones differ by their recipe and its length, too.
     recipes = {row.get("recipe") for row in (plain, residual)}
     same = all(initial) or (not any(initial) and None not in recipes and len(recipes) == 1)
-    return alike and known and same and "plain" in names[0] and "resnet" in names[1]
+    return alike and known and same and kinds == ("plain", "residual")
 
 
 def _against_theory(rows: Sequence[dict[str, Any]]) -> list[Finding]:

@@ -207,11 +207,6 @@ class GradientsResult(Result):
         frame = pd.DataFrame(known).reindex(columns=COLUMNS)
         return frame.astype({**dict.fromkeys(_INTEGERS, "Int64"), "shortcut": bool, "absent": object})
 
-    def facts(self, network: str) -> dict[str, Any]:
-        """What the record says of one network."""
-        facts = (entry for entry in self.record.get("networks", []) if entry["network"] == network)
-        return next(facts, {"network": network})
-
     @property
     def value(self) -> str:
         """The column that table and figure are about: by the option `mode`, or what was measured."""
@@ -283,7 +278,7 @@ class GradientsResult(Result):
         Returns:
             The axes of the upper panel.
         """
-        from gradlab.plots.theme import theme
+        from gradlab.plots.style import theme
         from gradlab.results.gradients.figure import gradients_figure, plot_gradients
 
         if ax is not None:
@@ -291,7 +286,7 @@ class GradientsResult(Result):
         with theme():
             import matplotlib.pyplot as plt
 
-            return gradients_figure(self._drawn_rows(), self._summed_up(), plt.figure(), self.value).axes[0]
+            return gradients_figure(self._drawn_rows(), self._drawn_summary(), plt.figure(), self.value).axes[0]
 
     def figure(self) -> Figure:
         """Norms against depth, and first-to-last ratios against the depth of the networks."""
@@ -299,7 +294,7 @@ class GradientsResult(Result):
 
         from gradlab.results.gradients.figure import gradients_figure
 
-        return gradients_figure(self._drawn_rows(), self._summed_up(), Figure(), self.value)
+        return gradients_figure(self._drawn_rows(), self._drawn_summary(), Figure(), self.value)
 
     def _drawn_rows(self) -> pd.DataFrame:
         """All layers at the last step; the column body says which of them the line goes through."""
@@ -307,7 +302,12 @@ class GradientsResult(Result):
         for network in self.networks:
             rows = self._last(network)
             parts.append(rows.assign(body=rows.index.isin(self.body(network).index)))
-        return pd.concat(parts, ignore_index=True)
+        return self.described(pd.concat(parts, ignore_index=True))
+
+    def _drawn_summary(self) -> pd.DataFrame:
+        """The summary, with what kind each network is of."""
+        networks = self.described(pd.DataFrame({"network": self.networks}))
+        return self._summed_up().assign(**{name: networks[name] for name in ("series", "network_kind", "unit")})
 
     def _rows(self, chosen: pd.Series, network: str | None) -> pd.DataFrame:
         if network is not None:

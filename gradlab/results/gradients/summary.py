@@ -81,7 +81,7 @@ def summary_row(body: pd.DataFrame, value: str, facts: Mapping[str, Any]) -> dic
     errors = body.loc[~is_rounding(body), "float32_error"] if "float32_error" in body else pd.Series(dtype=float)
     return {
         "network": facts.get("name", network),
-        "weights": _weights(network, facts),
+        "weights": facts.get("weights_label", "–"),
         "BN": facts.get("bn", "–"),
         "depth": facts.get("depth", len(body)),
         "first / last": math.exp(ratio),
@@ -146,8 +146,3 @@ def _by_seed(body: pd.DataFrame, value: str) -> tuple[torch.Tensor, torch.Tensor
 
 def _mean(samples: torch.Tensor) -> tuple[float, float]:
     return samples.mean().item(), standard_error(samples).item()
-
-
-def _weights(network: str, facts: Mapping[str, Any]) -> str:
-    """The weights in words: `init` for those of several seeds."""
-    return network.partition("@")[2] or str(facts.get("weights_label", "–"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 import pandas as pd
@@ -11,7 +10,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, NullLocator
 
-from gradlab.plots.theme import COLUMN_WIDTH, FAMILY_DASHES, family_colors
+from gradlab.plots.networks import networks_of
+from gradlab.plots.style import COLUMN_WIDTH, KIND_DASHES, KIND_MARKERS, kind_colors
 
 _LABELS = {
     "relative_effective_rank": "relative effective rank",
@@ -25,14 +25,12 @@ _LABELS = {
 _NOISE = {"relative_effective_rank": 1.0, "mean_cosine": 0.0, "segment_lag1": 0.0}
 """The panels of the figure, and what Gaussian noise has there."""
 
-_NAME = re.compile(r"(?P<prefix>.*?)(?P<family>plain|resnet)\d+(?P<suffix>[^@]*)(?P<weights>.*)")
-
 
 def plot_against_depth(frame: pd.DataFrame, ax: Axes, statistic: str) -> Axes:
     """Draw one statistic against depth, a line a family, bars of two standard errors.
 
     Args:
-        frame: An input-gradients frame.
+        frame: An input-gradients frame, with the facts of its networks as columns where they are known.
         ax: Where to draw.
         statistic: Its name in the frame.
 
@@ -40,8 +38,9 @@ def plot_against_depth(frame: pd.DataFrame, ax: Axes, statistic: str) -> Axes:
         The axes drawn on.
     """
     rows = frame[frame["statistic"] == statistic]
-    for family, style in _styles(frame).items():
-        line = rows[[_family(network) == family for network in rows["network"]]].sort_values("depth")
+    series_of = _series(frame)
+    for series, style in _styles(frame).items():
+        line = rows[rows["network"].map(series_of) == series].sort_values("depth")
         bars = (2 * line["sem"]).fillna(0)
         ax.errorbar(line["depth"], line["value"], bars, elinewidth=0.7, capsize=1.5, **style)
     ax.set_xscale("log")
@@ -83,20 +82,19 @@ def input_gradients_figure(frame: pd.DataFrame, figure: Figure) -> Figure:
     return figure
 
 
-def _family(network: str) -> str:
-    """A network's name without its depth; a name of another form is a family of its own."""
-    match = _NAME.fullmatch(network)
-    return network if match is None else f"{match['prefix']}{match['family']}{match['suffix']}{match['weights']}"
+def _series(frame: pd.DataFrame) -> dict[str, str]:
+    """The series of each network, with its weights; a network of which nothing is known is a series of its own."""
+    return {
+        str(row.Index): str(row.Index) if row.series is None else f"{row.series}@{row.weights}"
+        for row in networks_of(frame).itertuples()
+    }
 
 
 def _styles(frame: pd.DataFrame) -> dict[str, dict[str, Any]]:
-    """Colour, dash and marker of each family."""
-    families = list(dict.fromkeys(map(_family, frame["network"])))
+    """Colour, dash and marker of each series."""
+    networks = networks_of(frame)
+    looks = dict(zip(_series(frame).values(), networks["look"], strict=True))
     return {
-        family: {
-            "color": color,
-            "linestyle": FAMILY_DASHES["plain" if "plain" in family else "residual"],
-            "marker": "s" if "plain" in family else "o",
-        }
-        for family, color in zip(families, family_colors(families), strict=True)
+        series: {"color": color, "linestyle": KIND_DASHES[kind], "marker": KIND_MARKERS[kind]}
+        for (series, kind), color in zip(looks.items(), kind_colors(list(looks.values())), strict=True)
     }

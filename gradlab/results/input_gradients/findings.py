@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +10,7 @@ import pandas as pd
 
 from gradlab.results.finding import Finding
 from gradlab.results.intervals import INTERVALS, listed, told_by, with_interval
+from gradlab.results.label import counterpart_key, description
 from gradlab.stats.verdict import Comparison, Estimate, Verdict, difference, holm
 
 STATISTICS = {
@@ -23,13 +23,15 @@ STATISTICS = {
 NEAR_NOISE = 0.8
 """Relative effective rank from which on it is said to be near that of noise."""
 
-_NAME = re.compile(r"(?P<prefix>.*?)(?P<family>plain|resnet)(?P<depth>\d+)(?P<suffix>.*)")
 _PAIR = (
     "Balduzzi et al. 2017, §1, of a plain and a residual net of one depth and recipe, neither near chance. Nearer to "
     "noise is the higher rank, the lower cosine, the lower autocorrelation."
 )
 _DEPTHS = "Balduzzi et al. 2017, §1, of one family and recipe, deepest to shallowest."
 _UNITS = "over seeds, or over the batches of one set of weights"
+
+Facts = Mapping[str, Any]
+"""The entry of one network in a record."""
 
 
 @dataclass(frozen=True)
@@ -54,25 +56,21 @@ def findings(
 
     Args:
         frame: Of input gradients.
-        facts: What the record says of each network: network, and where they are known recipe, trained, near_chance,
-            images and batches.
+        facts: What the record says of each network: network, and where they are known description, weights_label,
+            recipe, trained, near_chance, images and batches.
         estimate: Of a network and statistic.
     """
     known = {str(fact["network"]): fact for fact in facts}
-    networks = [name for name in dict.fromkeys(frame["network"]) if not known.get(name, {}).get("near_chance")]
-    families: dict[tuple[str, ...], dict[int, str]] = {}
-    for network in networks:
-        if match := _NAME.fullmatch(network):
-            key = (match["family"], match["prefix"], match["suffix"])
-            families.setdefault(key, {})[int(match["depth"])] = network
+    networks = [known[name] for name in dict.fromkeys(frame["network"]) if name in known]
+    networks = [net for net in networks if description(net).get("depth") and not net.get("near_chance")]
     measured = [name for name in STATISTICS if name in set(frame["statistic"])]
 
     def beside(first: str, second: str) -> _Beside:
         pairs = {name: (estimate(first, name), estimate(second, name)) for name in measured}
         return _Beside(first, second, pairs)
 
-    pairs = [beside(*pair) for pair in _pairs(families) if _comparable(*(known.get(n, {}) for n in pair))]
-    depths = [beside(*pair) for pair in _depths(families) if _comparable(*(known.get(n, {}) for n in pair))]
+    pairs = [beside(*_names(pair)) for pair in _pairs(networks) if _comparable(*pair)]
+    depths = [beside(*_names(pair)) for pair in _depths(networks) if _comparable(*pair)]
     together = [comparison for one in (*pairs, *depths) for comparison in one.comparisons]
     verdicts = iter(holm(together))
     found = []
@@ -80,28 +78,44 @@ def findings(
         told = {name: next(verdicts) for name in one.estimates}
         about, source = (_plain_beside_residual, _PAIR) if one in pairs else (_across_depth, _DEPTHS)
         rule = f"{source} {told_by(f'Welch’s t {_UNITS}', together)} {INTERVALS}"
-        found.append(Finding(about(one, told) + _saturated(one, frame, known), rule))
+        found.append(Finding(about(one, told, known) + _saturated(one, frame, known), rule))
     return [*found, *_linear(frame)]
 
 
-def _pairs(families: Mapping[tuple[str, ...], Mapping[int, str]]) -> list[tuple[str, str]]:
+def _pairs(networks: Sequence[Facts]) -> list[tuple[Facts, Facts]]:
     """Plain nets and their residual ones, depth by depth."""
-    pairs = []
-    for (family, prefix, suffix), plain in families.items():
-        for (other, other_prefix, other_suffix), residual in families.items():
-            if (family, other, prefix) == ("plain", "resnet", other_prefix) and _without_branches(
-                other_suffix
-            ) == _without_branches(suffix):
-                pairs += [(plain[depth], residual[depth]) for depth in sorted(plain.keys() & residual.keys())]
-    return pairs
+    kinds = {kind: [net for net in networks if description(net).get("kind") == kind] for kind in ("plain", "residual")}
+    pairs = [
+        (plain, residual)
+        for plain in kinds["plain"]
+        for residual in kinds["residual"]
+        if _depth(plain) == _depth(residual) and _alike(plain) == _alike(residual)
+    ]
+    return sorted(pairs, key=lambda pair: _depth(pair[0]))
 
 
-def _depths(families: Mapping[tuple[str, ...], Mapping[int, str]]) -> list[tuple[str, str]]:
-    """The deepest and the shallowest net of each family."""
-    return [(nets[max(nets)], nets[min(nets)]) for nets in families.values() if len(nets) > 1]
+def _depths(networks: Sequence[Facts]) -> list[tuple[Facts, Facts]]:
+    """The deepest and the shallowest net of each series."""
+    series: dict[tuple[str, str | None], list[Facts]] = {}
+    for net in networks:
+        series.setdefault((description(net)["series"], net.get("weights_label")), []).append(net)
+    return [(max(nets, key=_depth), min(nets, key=_depth)) for nets in series.values() if len({*map(_depth, nets)}) > 1]
 
 
-def _comparable(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+def _alike(network: Facts) -> Hashable:
+    return counterpart_key(network), network.get("weights_label")
+
+
+def _depth(network: Facts) -> int:
+    depth: int = description(network)["depth"]
+    return depth
+
+
+def _names(pair: tuple[Facts, Facts]) -> tuple[str, str]:
+    return pair[0]["network"], pair[1]["network"]
+
+
+def _comparable(one: Facts, other: Facts) -> bool:
     """Whether both are as initialized, or of one known recipe; facts that a probe does not have are not asked for."""
     if "recipe" not in one or "recipe" not in other:
         return True
@@ -111,7 +125,7 @@ def _comparable(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     return same
 
 
-def _plain_beside_residual(one: _Beside, told: Mapping[str, Verdict]) -> str:
+def _plain_beside_residual(one: _Beside, told: Mapping[str, Verdict], _: Mapping[str, Facts]) -> str:
     nearer: list[str] = []
     further: list[str] = []
     for name, verdict in told.items():
@@ -135,10 +149,8 @@ def _plain_beside_residual(one: _Beside, told: Mapping[str, Verdict]) -> str:
     return f"{start}: {', '.join(numbers)}."
 
 
-def _across_depth(one: _Beside, told: Mapping[str, Verdict]) -> str:
-    deep, shallow = (_NAME.fullmatch(name) for name in (one.first, one.second))
-    assert deep is not None
-    assert shallow is not None
+def _across_depth(one: _Beside, told: Mapping[str, Verdict], known: Mapping[str, Facts]) -> str:
+    deep, shallow = (description(known[name]) for name in (one.first, one.second))
     words = {
         Verdict.LARGER: "rises",
         Verdict.SMALLER: "falls",
@@ -149,11 +161,11 @@ def _across_depth(one: _Beside, told: Mapping[str, Verdict]) -> str:
         f"{STATISTICS[name]} {words[told[name]]}: {with_interval(pair[1])} to {with_interval(pair[0])}"
         for name, pair in one.estimates.items()
     ]
-    family = f"{deep['prefix']}{deep['family']}N{deep['suffix']}"
-    return f"From {shallow['depth']} to {deep['depth']} layers, of {family}, the {'; '.join(parts)}."
+    series = f"{deep['series']}@{known[one.first].get('weights_label')}"
+    return f"From {shallow['depth']} to {deep['depth']} layers, of {series}, the {'; '.join(parts)}."
 
 
-def _saturated(one: _Beside, frame: pd.DataFrame, known: Mapping[str, Mapping[str, Any]]) -> str:
+def _saturated(one: _Beside, frame: pd.DataFrame, known: Mapping[str, Facts]) -> str:
     """That ranks are near the greatest that so many images can have."""
     ranks = one.estimates.get("relative_effective_rank")
     if ranks is None or min(rank.value for rank in ranks) < NEAR_NOISE:
@@ -173,8 +185,3 @@ def _linear(frame: pd.DataFrame) -> list[Finding]:
         )
         for row in linear.itertuples()
     ]
-
-
-def _without_branches(suffix: str) -> str:
-    """A name's suffix without what only residual branches have: shortcut option and β."""
-    return re.sub(r"^-[ABC]|-beta=[^@]*", "", suffix)

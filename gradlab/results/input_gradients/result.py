@@ -135,11 +135,11 @@ class InputGradientsResult(Result):
         rows = []
         for network in self.networks:
             first = self.frame[self.frame["network"] == network].iloc[0]
-            label, _, weights = network.partition("@")
+            facts = self.facts(network)
             rows.append(
                 {
-                    "network": label,
-                    "weights": weights or "–",
+                    "network": facts.get("name", network),
+                    "weights": facts.get("weights_label", "–"),
                     "depth": int(first["depth"]),
                     "norm": f"bn {first['bn']}" if first["norm"] == "bn" else first["norm"],
                     "derivative": first["norm_grad"] if first["bn"] not in ("eval", "none") else "–",
@@ -169,15 +169,15 @@ class InputGradientsResult(Result):
         Returns:
             The axes drawn on, the upper one of the figure.
         """
-        from gradlab.plots.theme import theme
+        from gradlab.plots.style import theme
         from gradlab.results.input_gradients.figure import input_gradients_figure, plot_against_depth
 
         if ax is not None:
-            return plot_against_depth(self.frame, ax, statistic)
+            return plot_against_depth(self.to_frame(), ax, statistic)
         with theme():
             import matplotlib.pyplot as plt
 
-            return input_gradients_figure(self.frame, plt.figure()).axes[0]
+            return input_gradients_figure(self.to_frame(), plt.figure()).axes[0]
 
     def figure(self) -> Figure:
         """Relative effective rank, mean cosine and the segments' lag 1, against depth."""
@@ -185,7 +185,7 @@ class InputGradientsResult(Result):
 
         from gradlab.results.input_gradients.figure import input_gradients_figure
 
-        return input_gradients_figure(self.frame, Figure())
+        return input_gradients_figure(self.to_frame(), Figure())
 
 
 def _mean_and_error(samples: list[list[Any]]) -> tuple[np.ndarray, np.ndarray]:

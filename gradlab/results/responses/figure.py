@@ -11,8 +11,15 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from gradlab.plots.marks import kind_marks, mark_handles, plot_marks
-from gradlab.plots.networks import common_weights, legend_columns, lone_marker, network_labels, network_styles
-from gradlab.plots.theme import COLUMN_WIDTH
+from gradlab.plots.networks import (
+    common_weights,
+    legend_columns,
+    lone_marker,
+    network_labels,
+    network_styles,
+    networks_of,
+)
+from gradlab.plots.style import COLUMN_WIDTH
 
 _RING: dict[str, Any] = {"marker": "o", "linestyle": "", "markerfacecolor": "white", "markeredgewidth": 0.9}
 
@@ -36,7 +43,7 @@ def plot_responses(frame: pd.DataFrame, ax: Axes, *, order: str = "execution") -
     value = "std" if (frame["count"] + frame["non_finite"]).any() else "predicted_std"
     frame = _marked(frame)
     marks = _marks(frame)
-    for network, style in network_styles(list(dict.fromkeys(frame["network"]))).items():
+    for network, style in network_styles(networks_of(frame)).items():
         drawn = frame[frame["network"] == network]
         rows = drawn[~drawn["shortcut"]]
         if order == "magnitude":
@@ -83,7 +90,7 @@ def responses_figure(frame: pd.DataFrame, figure: Figure) -> Figure:
     Returns:
         The same figure.
     """
-    networks = list(dict.fromkeys(frame["network"]))
+    networks = networks_of(frame)
     labels = network_labels(networks)
     columns = legend_columns(labels)
     marked = _marked(frame)

@@ -18,6 +18,7 @@ import pandas as pd
 
 from gradlab.results.finding import Finding
 from gradlab.results.intervals import and_p, listed, told_by
+from gradlab.results.label import counterpart_key, description
 from gradlab.stats.verdict import Comparison, Estimate, Verdict, difference, holm, sign_test
 
 EQUAL = 0.01
@@ -46,7 +47,6 @@ _COMPARABLE = (
 )
 _ONE_TRAINING = "layers taken as independent; another training may differ by more"
 
-_NAME = re.compile(r"(?P<prefix>.*?)(?P<family>plain|resnet)(?P<depth>\d+)(?:-(?P<option>[ABC]))?(?P<suffix>.*)")
 _STAGE = re.compile(r"(?:^|\.)(layer\d+)\.")
 
 
@@ -59,10 +59,10 @@ class _Network:
     """
 
     name: str
-    family: str
+    kind: str
     depth: int
-    kind: tuple[str, str]
-    option: str
+    counterpart: Hashable
+    series: str
     recipe: Hashable
     stds: pd.Series
 
@@ -101,7 +101,7 @@ def findings(frame: pd.DataFrame, column: str, facts: Sequence[dict[str, Any]]) 
     Args:
         frame: A responses frame.
         column: `std`, or `predicted_std`.
-        facts: For each network of the frame: network, name, recipe (None where unknown), bn and near_chance.
+        facts: For each network of the frame: network, description, recipe (None where unknown), bn and near_chance.
 
     Returns:
         Sentences with their rules; none when there is nothing to compare.
@@ -112,20 +112,19 @@ def findings(frame: pd.DataFrame, column: str, facts: Sequence[dict[str, Any]]) 
         rows = frame[frame["network"] == fact["network"]]
         stds = rows.set_index("layer")[column] if "layer" in rows else rows[column].reset_index(drop=True)
         stds = stds[~stds.index.duplicated()].dropna()
-        match = _NAME.fullmatch(str(fact.get("name", fact["network"])))
         if fact.get("bn") == "batch" and not fact.get("trained", True) and (abs(stds - 1) < EQUAL).mean() >= 0.5:
             sentences = sentences or [_at_initialization(stds)]
-        elif match is None or stds.empty or fact.get("near_chance"):
+        elif description(fact).get("kind") not in ("plain", "residual") or stds.empty or fact.get("near_chance"):
             continue
         elif fact.get("recipe") is None:
             unknown.append(fact["network"])
         else:
-            networks.append(_network(fact, match, stds))
+            networks.append(_network(fact, stds))
     made = []
-    for group in _groups(networks, lambda n: (n.kind, n.recipe)):
+    for group in _groups(networks, lambda n: (n.counterpart, n.recipe)):
         made += _plain_against_residual(group)
-        for option in _groups([n for n in group if n.family == "resnet"], lambda n: n.option):
-            made += _by_depth(option)
+        for series in _groups([n for n in group if n.kind == "residual"], lambda n: n.series):
+            made += _by_depth(series)
     return [*sentences, *_findings(made), *_not_compared(unknown, networks)]
 
 
@@ -165,13 +164,14 @@ def _at_initialization(stds: pd.Series) -> Finding:
     return Finding(sentence, AT_INITIALIZATION.rule)
 
 
-def _network(fact: dict[str, Any], match: re.Match[str], stds: pd.Series) -> _Network:
+def _network(fact: dict[str, Any], stds: pd.Series) -> _Network:
+    known = description(fact)
     return _Network(
         name=fact["network"],
-        family=match["family"],
-        depth=int(match["depth"]),
-        kind=(match["prefix"], match["suffix"]),
-        option=match["option"] or "",
+        kind=known["kind"],
+        depth=known["depth"],
+        counterpart=counterpart_key(fact, apart=("shortcut",)),
+        series=known["series"],
         recipe=(fact["recipe"], fact.get("bn")),
         stds=stds,
     )
@@ -184,7 +184,7 @@ def _groups(networks: Iterable[_Network], key: Callable[[_Network], Hashable]) -
 
 
 def _plain_against_residual(group: list[_Network]) -> list[_Claim]:
-    pairs = [(p, r) for p in group for r in group if (p.family, r.family) == ("plain", "resnet") and p.depth == r.depth]
+    pairs = [(p, r) for p in group for r in group if (p.kind, r.kind) == ("plain", "residual") and p.depth == r.depth]
     made = []
     for plain, residual in sorted(pairs, key=lambda pair: pair[0].depth):
         places = plain.stds.index.intersection(residual.stds.index, sort=False)

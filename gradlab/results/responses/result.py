@@ -83,11 +83,6 @@ class ResponsesResult(Result):
         """Whether any std was measured; if not, the predicted std is all there is."""
         return was_measured(self.frame)
 
-    def facts(self, network: str) -> dict[str, Any]:
-        """What the record says of one network: weights, recipe, accuracy, mode of batch normalization."""
-        facts = (entry for entry in self.record.get("networks", []) if entry["network"] == network)
-        return next(facts, {"network": network})
-
     def summary(self) -> pd.DataFrame:
         """A row a network: weights, layers, mean, median and largest std and where, images, accuracy."""
         rows = []
@@ -163,15 +158,15 @@ class ResponsesResult(Result):
         Returns:
             The axes of the upper panel.
         """
-        from gradlab.plots.theme import theme
+        from gradlab.plots.style import theme
         from gradlab.results.responses.figure import plot_responses, responses_figure
 
         if ax is not None:
-            return plot_responses(self.frame, ax)
+            return plot_responses(self.to_frame(), ax)
         with theme():
             import matplotlib.pyplot as plt
 
-            return responses_figure(self.frame, plt.figure()).axes[0]
+            return responses_figure(self.to_frame(), plt.figure()).axes[0]
 
     def figure(self) -> Figure:
         """Both panels of Fig. 7."""
@@ -179,4 +174,4 @@ class ResponsesResult(Result):
 
         from gradlab.results.responses.figure import responses_figure
 
-        return responses_figure(self.frame, Figure())
+        return responses_figure(self.to_frame(), Figure())

@@ -8,8 +8,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from gradlab.plots.theme import COLUMN_WIDTH, PAGE_WIDTH, family_colors
-from gradlab.results.shatter.figure import dashes, log_depth_axis
+from gradlab.plots.networks import networks_of
+from gradlab.plots.style import COLUMN_WIDTH, KIND_DASHES, PAGE_WIDTH, kind_colors
+from gradlab.results.shatter.figure import family_label, log_depth_axis
 
 LEAST_CORRELATION = 1e-6
 """Lower end of the residual nets' correlation axis."""
@@ -35,9 +36,10 @@ def correlation_figure(layers: pd.DataFrame, summary: pd.DataFrame, figure: Figu
     figure.set_size_inches(PAGE_WIDTH, 2.7)
     axes = figure.subplots(1, 2)
     runs = list(layers.groupby(["network", "norm"], sort=False))
-    sides = [[run for run in runs if run[0][0].startswith("ff") == plain] for plain in (True, False)]
+    known = networks_of(layers)
+    sides = [[run for run in runs if (known["look"][run[0][0]] == "plain") == plain] for plain in (True, False)]
     for ax, side, title in zip(axes, sides, ("feedforward", "residual, looks linear"), strict=True):
-        _plot_correlation(ax, side, summary)
+        _plot_correlation(ax, side, summary, known)
         ax.set(title=title, xlabel="depth", yscale="log", ylabel="|correlation| of gradients")
         log_depth_axis(ax, layers["layer"].max())
         ax.set_ylim(top=2)
@@ -54,11 +56,13 @@ def correlation_figure(layers: pd.DataFrame, summary: pd.DataFrame, figure: Figu
     return figure
 
 
-def _plot_correlation(ax: Axes, runs: list[tuple[tuple[str, str], pd.DataFrame]], summary: pd.DataFrame) -> None:
-    colors = family_colors([network for (network, _), _ in runs])
+def _plot_correlation(
+    ax: Axes, runs: list[tuple[tuple[str, str], pd.DataFrame]], summary: pd.DataFrame, known: pd.DataFrame
+) -> None:
+    colors = kind_colors([known["look"][network] for (network, _), _ in runs])
     for ((network, norm), rows), color in zip(runs, colors, strict=True):
-        label = network if f"norm={norm}" in network or not network.startswith("ff") else f"{network} ({norm})"
-        ax.plot(rows["layer"], rows["path_correlation"], color=color, linestyle=dashes(network), label=label)
+        look, label = known["look"][network], family_label(known.loc[network], norm)
+        ax.plot(rows["layer"], rows["path_correlation"], color=color, linestyle=KIND_DASHES[look], label=label)
         low = (rows["path_correlation"] - 2 * rows["path_sem"]).clip(lower=rows["path_correlation"] / 10)
         ax.fill_between(
             rows["layer"], low, rows["path_correlation"] + 2 * rows["path_sem"], color=color, alpha=0.2, lw=0
@@ -67,7 +71,7 @@ def _plot_correlation(ax: Axes, runs: list[tuple[tuple[str, str], pd.DataFrame]]
         ax.plot(rows["layer"], rows["asymptote"], color=color, linewidth=0.8, linestyle=(0, (1, 1)))
         chosen = (summary["network"] == network) & (summary["norm"] == norm)
         sampled = summary[chosen & (summary["statistic"] == "pair_correlation")]
-        if network.startswith("ff"):
+        if look == "plain":
             ax.plot(sampled["depth"], sampled["theory"].abs(), "x", color=color, markersize=5)
         sampled = sampled[sampled["value"].abs() > 2 * sampled["sem"].fillna(0)]
         ax.errorbar(sampled["depth"], sampled["value"].abs(), 2 * sampled["sem"], color=color, fmt="o", elinewidth=0.7)
@@ -89,10 +93,11 @@ def coactivation_figure(layers: pd.DataFrame, figure: Figure) -> Figure:
     figure.set_size_inches(COLUMN_WIDTH, 4.2)
     axes = figure.subplots(3, 1, sharex=True)
     runs = list(layers.groupby(["network", "norm"], sort=False))
-    colors = family_colors([network for (network, _), _ in runs])
+    known = networks_of(layers)
+    colors = kind_colors([known["look"][network] for (network, _), _ in runs])
     for ((network, norm), rows), color in zip(runs, colors, strict=True):
-        style = {"color": color, "linestyle": dashes(network)}
-        label = network if not network.startswith("ff") or f"norm={norm}" in network else f"{network} ({norm})"
+        style = {"color": color, "linestyle": KIND_DASHES[known["look"][network]]}
+        label = family_label(known.loc[network], norm)
         axes[0].plot(rows["layer"], rows["activation"], label=label, **style)
         axes[1].plot(rows["layer"], rows["coactivation"], **style)
         axes[2].plot(rows["layer"], rows["always_on"] + rows["always_off"], **style)

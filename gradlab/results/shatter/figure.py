@@ -12,17 +12,13 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, ScalarFormatter
 
-from gradlab.plots.theme import FAMILY_DASHES, PAGE_WIDTH, depth_colors
+from gradlab.plots.networks import networks_of
+from gradlab.plots.style import KIND_DASHES, PAGE_WIDTH, depth_colors
 
 NOISE_STYLES: dict[str, dict[str, Any]] = {
     "brown": {"color": "#7a4a1e", "linestyle": (0, (1, 1)), "linewidth": 0.9},
     "white": {"color": "0.55", "linestyle": (0, (1, 1)), "linewidth": 0.9},
 }
-
-
-def dashes(network: str) -> Any:
-    """Feedforward nets are dashed, residual and looks-linear nets solid."""
-    return FAMILY_DASHES["plain" if network.startswith("ff") else "residual"]
 
 
 def plot_acf(frame: pd.DataFrame, ax: Axes, noise: Mapping[str, Sequence[float]] | None = None) -> Axes:
@@ -36,10 +32,10 @@ def plot_acf(frame: pd.DataFrame, ax: Axes, noise: Mapping[str, Sequence[float]]
     Returns:
         The axes drawn on.
     """
-    network = frame["network"].iloc[0]
+    dashes = KIND_DASHES[networks_of(frame)["look"].iloc[0]]
     for depth, color in depth_colors(sorted(set(frame["depth"]))).items():
         rows = frame[frame["depth"] == depth]
-        ax.plot(rows["lag"], rows["acf"], color=color, linestyle=dashes(network), label=f"{depth}")
+        ax.plot(rows["lag"], rows["acf"], color=color, linestyle=dashes, label=f"{depth}")
         low, high = rows["acf"] - 2 * rows["acf_sem"], rows["acf"] + 2 * rows["acf_sem"]
         ax.fill_between(rows["lag"], low, high, color=color, alpha=0.2, linewidth=0)
     for kind, values in (noise or {}).items():
@@ -87,9 +83,18 @@ def acf_figure(frame: pd.DataFrame, noise: Mapping[str, Sequence[float]], figure
 
 def panel_title(frame: pd.DataFrame) -> str:
     """The network, with its norms where they are not in its name."""
-    network = frame["network"].iloc[0]
-    norms = [norm for norm in dict.fromkeys(frame["norm"]) if norm and f"norm={norm}" not in network]
-    return f"{network} ({', '.join(norms)})" if norms and network.startswith("ff") else str(network)
+    return family_label(networks_of(frame).iloc[0], *dict.fromkeys(frame["norm"]))
+
+
+def family_label(network: pd.Series, *norms: str) -> str:
+    """A family's name, with the norms that its feedforward nets have where the name leaves them open.
+
+    Args:
+        network: A row of `networks_of`.
+        norms: The norms of the nets.
+    """
+    open_norms = network["look"] == "plain" and network["normalization"] is None
+    return f"{network.name} ({', '.join(norms)})" if open_norms and all(norms) else str(network.name)
 
 
 def log_depth_axis(ax: Axes, deepest: int) -> None:
@@ -101,7 +106,12 @@ def log_depth_axis(ax: Axes, deepest: int) -> None:
     ax.set_xlim(0.93, 1.1 * deepest)
 
 
-def signals_figure(gradients: Mapping[tuple[str, int], np.ndarray], x: np.ndarray, figure: Figure) -> Figure:
+def signals_figure(
+    gradients: Mapping[tuple[str, int], np.ndarray],
+    x: np.ndarray,
+    figure: Figure,
+    looks: Mapping[str, str] | None = None,
+) -> Figure:
     """Draw gradient signals above and, of several runs, their covariance over seeds below (Fig. 1).
 
     Shown are the shallowest and the deepest feedforward net, the deepest residual net, and brown and white noise
@@ -111,12 +121,13 @@ def signals_figure(gradients: Mapping[tuple[str, int], np.ndarray], x: np.ndarra
         gradients: (S, M) by network and depth.
         x: (M,), the inputs.
         figure: An empty figure; it gets the width of a page.
+        looks: How each family is drawn: `plain` ones come first, looks-linear ones last.
 
     Returns:
         The same figure.
     """
     runs, points = next(iter(gradients.values())).shape
-    signals = _chosen(gradients) | _noise(runs, points)
+    signals = _chosen(gradients, looks or {}) | _noise(runs, points)
     # One signal alone has no covariance over runs.
     rows = 1 if runs == 1 else 2
     figure.set_layout_engine("constrained", h_pad=0.03, w_pad=0.03)
@@ -148,14 +159,14 @@ def _plot_covariances(axes: list[Axes], signals: Mapping[str, np.ndarray], x: np
     axes[0].figure.colorbar(image, ax=axes, shrink=0.9, aspect=15, label="covariance, normalized")
 
 
-def _chosen(gradients: Mapping[tuple[str, int], np.ndarray]) -> dict[str, np.ndarray]:
+def _chosen(gradients: Mapping[tuple[str, int], np.ndarray], looks: Mapping[str, str]) -> dict[str, np.ndarray]:
     keys = []
     for network in dict.fromkeys(network for network, _ in gradients):
         depths = sorted(depth for other, depth in gradients if other == network)
-        ends = {depths[0], depths[-1]} if network.startswith("ff") else {depths[-1]}
+        ends = {depths[0], depths[-1]} if looks.get(network) == "plain" else {depths[-1]}
         keys += [(network, depth) for depth in sorted(ends)]
     # What the paper shows comes first; five columns beside the noise are what a page holds legibly.
-    keys.sort(key=lambda key: (not key[0].startswith("ff"), key[0] == "ll"))
+    keys.sort(key=lambda key: (looks.get(key[0]) != "plain", looks.get(key[0]) == "looks-linear"))
     return {f"{network}\n{_depth(depth) if depth else ''}": gradients[network, depth] for network, depth in keys[:4]}
 
 

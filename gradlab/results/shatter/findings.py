@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from gradlab.results.finding import Finding
 from gradlab.results.intervals import INTERVALS, and_p, factor_with_interval, told_by, with_interval
+from gradlab.results.label import description
 from gradlab.stats.verdict import Comparison, Estimate, Verdict, difference, from_constant, holm
+
+Families = Mapping[str, Mapping[str, Any]]
+"""What is known of each family, by its name."""
 
 NARROW = 10
 """Width below which no law, all being of wide nets, is held against a measurement."""
@@ -60,20 +65,27 @@ def nearest_noise(acf: pd.DataFrame, noise: Mapping[str, Sequence[float]]) -> st
     return "brown" if max(weights) < 1.1 else "smoother than brown"
 
 
-def findings(summary: pd.DataFrame, acf: pd.DataFrame | None = None, width: int | None = None) -> list[Finding]:
+def findings(
+    summary: pd.DataFrame,
+    acf: pd.DataFrame | None = None,
+    width: int | None = None,
+    facts: Iterable[Mapping[str, Any]] = (),
+) -> list[Finding]:
     """Sentences with numbers: who shatters, how fast, and what the law says.
 
     Args:
         summary: A shatter summary frame.
         acf: The autocorrelations, whose n_constant tells how many nets have a constant gradient.
         width: Of the nets; None where it is not known.
+        facts: What the record says of each family: network and description.
     """
     constant = _constant(acf)
-    found = _residual_against_feedforward(summary, constant) + _paths(summary)
+    families = {one["network"]: description(one) for one in facts}
+    found = _residual_against_feedforward(summary, constant, families) + _paths(summary)
     if width is not None and width < NARROW:
         narrow = f"Of {width} neuron{'s' if width > 1 else ''} a layer nothing is held against the laws"
         return [*found, Finding(f"{narrow}, which are of wide nets.", f"Laws are held from a width of {NARROW} on.")]
-    return found + _decays(summary) + _unnormalized(summary, constant)
+    return found + _decays(summary, families) + _unnormalized(summary, constant, families)
 
 
 def _constant(acf: pd.DataFrame | None) -> dict[tuple[str, int], int]:
@@ -88,14 +100,17 @@ def _estimate(row: pd.Series) -> Estimate:
     return Estimate.mean(row["value"], row["sem"], row["seeds"])
 
 
-def _residual_against_feedforward(summary: pd.DataFrame, constant: Mapping[tuple[str, int], int]) -> list[Finding]:
+def _residual_against_feedforward(
+    summary: pd.DataFrame, constant: Mapping[tuple[str, int], int], families: Families
+) -> list[Finding]:
     lag1 = summary[summary["statistic"] == "lag1"]
+    plain = [name for name, known in families.items() if _is_feedforward(known) and name == known["family"]]
     pairs: list[tuple[int, pd.Series, pd.Series]] = []
     for depth in sorted(set(lag1["depth"])):
         rows = lag1[lag1["depth"] == depth]
-        (feedforward,) = [row for _, row in rows.iterrows() if row["network"] == "ff"] or [None]
+        (feedforward,) = [row for _, row in rows.iterrows() if row["network"] in plain] or [None]
         if feedforward is not None:
-            pairs += [(depth, feedforward, row) for _, row in rows.iterrows() if row["network"] != "ff"]
+            pairs += [(depth, feedforward, row) for _, row in rows.iterrows() if row["network"] not in plain]
     comparisons = [difference(_estimate(other), _estimate(ff)) for _, ff, other in pairs]
     verdicts = holm(comparisons)
     findings = []
@@ -143,23 +158,28 @@ def _log(row: pd.Series) -> Estimate:
     return Estimate.mean(math.log(row["value"]), row["sem"] / row["value"], row["seeds"])
 
 
-def _decays(summary: pd.DataFrame) -> list[Finding]:
+def _decays(summary: pd.DataFrame, families: Families) -> list[Finding]:
     names = ("decay_exponent", "decay_log_factor")
     rows = [row for _, row in summary[summary["statistic"].isin(names)].iterrows() if math.isfinite(row["value"])]
     comparisons = [from_constant(_estimate(row), row["theory"]) for row in rows]
     return [
-        _decay(row, summary, comparison, verdict, comparisons)
+        _decay(row, summary, _is_feedforward(families.get(row["network"], {})), comparison, verdict, comparisons)
         for row, comparison, verdict in zip(rows, comparisons, holm(comparisons), strict=True)
     ]
 
 
 def _decay(
-    row: pd.Series, summary: pd.DataFrame, comparison: Comparison, verdict: Verdict, together: Sequence[Comparison]
+    row: pd.Series,
+    summary: pd.DataFrame,
+    feedforward: bool,
+    comparison: Comparison,
+    verdict: Verdict,
+    together: Sequence[Comparison],
 ) -> Finding:
     """Two fits, of the fixed pair and of an average one, and the law beside the second, which is what it is of."""
     same = summary[(summary["network"] == row["network"]) & (summary["depth"] == row["depth"])].set_index("statistic")
     power = row["statistic"] == "decay_exponent"
-    theorem = 3 if power else 1 if str(row["network"]).startswith("ff") else 2
+    theorem = 3 if power else 1 if feedforward else 2
     fixed = same.loc[f"pair_{row['statistic']}"] if f"pair_{row['statistic']}" in same.index else None
     law = f"{row['theory']:.3f}" if power else f"{math.exp(row['theory']):.3f}"
     coins = f"neurons are active at {same.loc['coactivation', 'value']:.3f} of pairs, coins at 0.250"
@@ -203,18 +223,24 @@ def _limit(row: pd.Series) -> str:
     return "; at great depth that law tends to -1/2, but uncentred inputs grow alike with depth, and so do neurons"
 
 
-def _unnormalized(summary: pd.DataFrame, constant: Mapping[tuple[str, int], int]) -> list[Finding]:
+def _is_feedforward(known: Mapping[str, Any]) -> bool:
+    """Whether a family is of feedforward nets with ReLUs, of which Theorem 1 speaks."""
+    return known.get("kind") == "plain" and known.get("unit") == "relu"
+
+
+def _unnormalized(summary: pd.DataFrame, constant: Mapping[tuple[str, int], int], families: Families) -> list[Finding]:
     rows = summary[(summary["statistic"] == "lag1") & (summary["norm"] == "none")]
     findings = []
-    for network, part in rows[rows["network"].str.startswith("ff")].groupby("network", sort=False):
+    for network, part in rows.groupby("network", sort=False):
+        known = families.get(str(network), {})
         deepest = part.loc[part["depth"].idxmax()]
-        if deepest["depth"] < DEEP:
+        if deepest["depth"] < DEEP or not _is_feedforward(known):
             continue
         estimate, dead = _estimate(deepest), _constants(deepest, constant)
         start = f"{network}: lag-1 autocorrelation at depth {deepest['depth']} is {with_interval(estimate)}{dead}"
         if dead:
             reason = "where no neuron switches along the line, nothing can be told of shattering"
-        elif "bias=0" in str(network):
+        elif not known["options"].get("bias", 1):
             reason = "without bias and norm the gradient is a single step at 0, at any depth"
         elif estimate.interval()[0] > 0.5:
             reason = "a feedforward net without normalization does not shatter as one with it does"

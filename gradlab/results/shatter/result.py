@@ -96,7 +96,8 @@ class ShatterResult(Result):
 
     def findings(self) -> list[str]:
         """What is seen, in sentences with numbers, held against the laws; computed, not canned."""
-        return [*findings(self.summary_frame, self.frame, self.record.get("options", {}).get("width"))]
+        width = self.record.get("options", {}).get("width")
+        return [*findings(self.summary_frame, self.frame, width, self.record.get("networks", []))]
 
     def plot(self, ax: Axes | None = None, network: str | None = None) -> Axes:
         """Draw the autocorrelation against lag of one network, one line a depth.
@@ -107,13 +108,13 @@ class ShatterResult(Result):
         """
         import matplotlib.pyplot as plt
 
-        from gradlab.plots.theme import theme
+        from gradlab.plots.style import theme
         from gradlab.results.shatter.figure import plot_acf
 
         with theme():
             ax = ax or plt.figure().subplots()
             chosen = network or self.frame["network"].iloc[0]
-            return plot_acf(self.frame[self.frame["network"] == chosen], ax, self.record["noise"])
+            return plot_acf(self.to_frame()[self.frame["network"] == chosen], ax, self.record["noise"])
 
     def figure(self, which: str = "acf") -> Figure:
         """One of the figures.
@@ -127,6 +128,7 @@ class ShatterResult(Result):
         """
         from matplotlib.figure import Figure
 
+        from gradlab.plots.networks import networks_of
         from gradlab.results.shatter.depth_figure import coactivation_figure, correlation_figure
         from gradlab.results.shatter.figure import acf_figure, signals_figure
         from gradlab.results.shatter.theory_figure import theory_figure
@@ -134,16 +136,17 @@ class ShatterResult(Result):
         if which not in FIGURES:
             raise UsageError(f"there are the figures {', '.join(FIGURES)}, not {which!r}")
         if which == "acf":
-            return acf_figure(self.frame, self.record["noise"], Figure())
+            return acf_figure(self.to_frame(), self.record["noise"], Figure())
         if which == "signals":
-            return signals_figure(self.gradients, self.x, Figure())
+            return signals_figure(self.gradients, self.x, Figure(), networks_of(self.to_frame())["look"].to_dict())
         if self.layers_frame.empty:
             raise UsageError(f"the figure {which!r} shows layers, and a function of your own has none that are known")
+        layers, summary = self.described(self.layers_frame), self.described(self.summary_frame)
         if which == "correlation":
-            return correlation_figure(self.layers_frame, self.summary_frame, Figure())
+            return correlation_figure(layers, summary, Figure())
         if which == "theory":
-            return theory_figure(self.layers_frame, self.summary_frame, Figure())
-        return coactivation_figure(self.layers_frame, Figure())
+            return theory_figure(layers, summary, Figure())
+        return coactivation_figure(layers, Figure())
 
     def _figures(self) -> Mapping[str, Callable[[], Figure]]:
         names = {which: self.name if which == "acf" else f"{self.name}-{which}" for which in self.figures}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 import pandas as pd
@@ -11,8 +10,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
-from gradlab.plots.networks import lone_marker
-from gradlab.plots.theme import COLUMN_WIDTH, PAGE_WIDTH, depth_colors
+from gradlab.plots.networks import lone_marker, networks_of
+from gradlab.plots.style import COLUMN_WIDTH, PAGE_WIDTH, depth_colors
 
 TRAIN: dict[str, Any] = {"linewidth": 0.7, "linestyle": (0, (2.5, 1.2))}
 TEST: dict[str, Any] = {"linewidth": 1.5, "linestyle": "-"}
@@ -65,23 +64,25 @@ def errors_figure(curves: pd.DataFrame, figure: Figure) -> Figure:
     """Draw the error curves of plain, residual and other networks, a panel each that there is (Fig. 6).
 
     Args:
-        curves: network, step, train_error, test_error (shares), a row an epoch.
+        curves: network, step, train_error, test_error (shares), a row an epoch, with the facts of networks as columns.
         figure: An empty figure; it gets the width of a column for one panel, of a page for more.
 
     Returns:
         The same figure.
     """
+    known = networks_of(curves)
+    depths: dict[str, int] = known["network_depth"].fillna(0).astype(int).to_dict()
     panels: dict[str, list[str]] = {}
-    for network in dict.fromkeys(curves["network"]):
-        panels.setdefault(_family(network), []).append(network)
+    for network, look in known["look"].items():
+        panels.setdefault(look if look in ("plain", "residual") else "other", []).append(str(network))
     ordered = [(title, panels[title]) for title in ("plain", "residual", "other") if title in panels]
     figure.set_layout_engine("constrained", h_pad=0.03, w_pad=0.03)
     figure.set_size_inches(COLUMN_WIDTH if len(ordered) == 1 else PAGE_WIDTH, 2.6)
     axes = figure.subplots(1, len(ordered), sharex=True, sharey=True, squeeze=False)[0]
     for ax, (title, networks) in zip(axes, ordered, strict=True):
-        networks = sorted(networks, key=_depth)
+        networks = sorted(networks, key=lambda name: (depths[name], name))
         part = curves[curves["network"].isin(networks)]
-        plot_errors(part, ax, _colors(networks, list(panels.values())))
+        plot_errors(part, ax, _colors(networks, list(panels.values()), depths))
         _label_ends(ax, part, networks)
         if len(ordered) > 1:
             ax.set_title(title)
@@ -98,13 +99,12 @@ def kinds_of_error() -> list[Line2D]:
     return [Line2D([], [], color="0.3", label=label, **style) for label, style in (("training", TRAIN), ("test", TEST))]
 
 
-def _colors(networks: list[str], panels: list[list[str]]) -> dict[str, Any]:
+def _colors(networks: list[str], panels: list[list[str]], depths: dict[str, int]) -> dict[str, Any]:
     """A panel's colours: of the depth, the same in all panels, unless one of them has a depth twice."""
-    depths = [[_depth(network)[0] for network in panel] for panel in panels]
-    if any(len(set(panel)) < len(panel) for panel in depths):
+    if any(len({depths[name] for name in panel}) < len(panel) for panel in panels):
         return depth_colors(networks)
-    shared = depth_colors(sorted({depth for panel in depths for depth in panel}))
-    return {network: shared[_depth(network)[0]] for network in networks}
+    shared = depth_colors(sorted(set(depths.values())))
+    return {network: shared[depths[network]] for network in networks}
 
 
 def _label_ends(ax: Axes, curves: pd.DataFrame, networks: list[str]) -> None:
@@ -116,13 +116,3 @@ def _label_ends(ax: Axes, curves: pd.DataFrame, networks: list[str]) -> None:
     lines = {line.get_label(): line for line in ax.get_lines()}
     names = sorted(networks, key=lambda name: -last[name])
     ax.legend([lines[name] for name in names], names, loc="upper right")
-
-
-def _family(network: str) -> str:
-    match = re.match(r"plain|resnet", network)
-    return "other" if match is None else "plain" if match[0] == "plain" else "residual"
-
-
-def _depth(network: str) -> tuple[int, str]:
-    digits = re.search(r"\d+", network)
-    return (int(digits[0]) if digits else 0), network

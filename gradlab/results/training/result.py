@@ -13,6 +13,7 @@ import pandas as pd
 from gradlab.errors import GradlabError, UsageError
 from gradlab.results.degradation.findings import findings
 from gradlab.results.growing import read_growing
+from gradlab.results.label import description, with_descriptions
 from gradlab.results.result import Result
 from gradlab.results.tables import Formats
 
@@ -46,7 +47,7 @@ PAPER_TEST_ERROR = {
 CLASSES = {"cifar10": 10, "cifar100": 100}
 """Of the data that a run names."""
 
-_FACTS = ("recipe", "steps", "complete", "arithmetic", "initial_weights", "digest", "device", "versions")
+_FACTS = ("description", "recipe", "steps", "complete", "arithmetic", "initial_weights", "digest", "device", "versions")
 
 
 CAPTION = (
@@ -98,7 +99,7 @@ class TrainingResult(Result):
         if not record.get("complete"):
             done = int(frame["step"].max()) if len(frame) else 0
             notes.append(f"{network}: not finished; {done:,} of {record['steps']:,} steps are in the table")
-        return cls(frame, {**record, "networks": [_facts(record)]}, notes)
+        return cls(frame, {**record, "networks": with_descriptions([_facts(record)])}, notes)
 
     def summary(self) -> pd.DataFrame:
         """A row a network: errors in percent in the last epoch, the best test error, the paper's."""
@@ -118,11 +119,6 @@ class TrainingResult(Result):
                 }
             )
         return pd.DataFrame(rows)
-
-    def facts(self, network: str) -> dict[str, Any]:
-        """What the record says of one network's run: recipe, data, seed, steps, whether it is complete."""
-        facts = (entry for entry in self.record.get("networks", []) if entry["network"] == network)
-        return next(facts, {"network": network})
 
     def save(
         self, folder: str | Path, formats: Sequence[str] = ("png", "pdf"), tables: Sequence[str] = ()
@@ -147,6 +143,7 @@ class TrainingResult(Result):
                 key = (facts["recipe"], facts["data"])
                 classes = facts.get("classes", CLASSES.get(facts["data"]))
                 row = {"network": network, "error": last["train_error"], "images": images, "key": key}
+                row["description"] = description(facts)
                 rows.append(row | {"classes": classes})
         return [*findings(rows)]
 
@@ -156,7 +153,7 @@ class TrainingResult(Result):
         Args:
             ax: Where to draw; None makes a figure.
         """
-        from gradlab.plots.theme import theme
+        from gradlab.plots.style import theme
         from gradlab.results.training.figure import plot_errors
 
         with theme():
@@ -188,7 +185,7 @@ class TrainingResult(Result):
             part = by_epoch(self.frame[self.frame["network"] == network])
             part.insert(0, "network", network)
             parts.append(part)
-        return pd.concat(parts, ignore_index=True)
+        return self.described(pd.concat(parts, ignore_index=True))
 
 
 def by_epoch(frame: pd.DataFrame) -> pd.DataFrame:

@@ -1,4 +1,4 @@
-"""All recipes, and how to find them by name."""
+"""All figures, and how to find them by name."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from collections.abc import Iterable
 
 from gradlab.errors import UsageError
 from gradlab.gallery import balduzzi2017, he2015, he2016, mean_field
-from gradlab.gallery.recipe import Recipe
+from gradlab.gallery.figure import Figure
 
-RECIPES = (*he2015.RECIPES, *he2016.RECIPES, *balduzzi2017.RECIPES, *mean_field.RECIPES)
-"""Every recipe, in the order of the gallery."""
+FIGURES = (*he2015.FIGURES, *he2016.FIGURES, *balduzzi2017.FIGURES, *mean_field.FIGURES)
+"""Every figure, in the order of the gallery."""
 
 
-def find_recipes(names: Iterable[str]) -> list[Recipe]:
-    """The recipes of these names, each once.
+def find_figures(names: Iterable[str]) -> list[Figure]:
+    """The figures of these names, each once.
 
     Raises:
         UsageError: For a name that there is not; it names the nearest.
     """
-    known = {recipe.name: recipe for recipe in RECIPES}
+    known = {figure.name: figure for figure in FIGURES}
     for name in names:
         if name not in known:
             near = difflib.get_close_matches(name, known, n=1, cutoff=0.4)

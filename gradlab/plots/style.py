@@ -14,11 +14,19 @@ COLUMN_WIDTH = 85 / 25.4
 PAGE_WIDTH = 178 / 25.4
 """Width of both columns, in inches (178 mm)."""
 
-FAMILY_DASHES: dict[str, Any] = {"plain": (0, (3.2, 1.6)), "residual": "-"}
-"""Plain nets are dashed, residual nets solid, in every figure."""
+KIND_DASHES: dict[str, Any] = {
+    "plain": (0, (3.2, 1.6)),
+    "residual": "-",
+    "looks-linear": (0, (7, 1.6)),
+    "other": (0, (5, 1.2, 1, 1.2)),
+}
+"""Plain nets are dashed, residual nets solid, all others dashed and dotted, in every figure."""
 
-FAMILY_COLORS = {"residual": "#1f3b73", "plain": "#bb5566", "looks-linear": "#ddaa33"}
-"""Where depth is not the colour, the family is: dark, middle and light, so that grey tells them apart as well."""
+KIND_COLORS = {"residual": "#1f3b73", "plain": "#bb5566", "looks-linear": "#ddaa33", "other": "#7aa88f"}
+"""Where depth is not the colour, the kind is: dark, middle and light, so that grey tells them apart as well."""
+
+KIND_MARKERS = {"plain": "s", "residual": "o", "looks-linear": "D", "other": "^"}
+"""And its mark, where points are what is seen."""
 
 _STYLE: Any = {
     "font.family": "sans-serif",
@@ -33,8 +41,8 @@ _STYLE: Any = {
     "axes.grid": True,
     "axes.grid.axis": "y",
     "axes.axisbelow": True,
-    "axes.prop_cycle": cycler(linestyle=["-", FAMILY_DASHES["plain"], (0, (1, 1))])
-    * cycler(color=list(FAMILY_COLORS.values())),
+    "axes.prop_cycle": cycler(linestyle=["-", KIND_DASHES["plain"], (0, (1, 1))])
+    * cycler(color=list(KIND_COLORS.values())[:3]),
     "grid.color": "0.9",
     "grid.linewidth": 0.5,
     "legend.fontsize": 6.5,
@@ -83,21 +91,18 @@ def depth_colors(keys: list[Any]) -> dict[Any, Any]:
     return {key: cmap(0.05 + 0.75 * place / (len(keys) - 1)) for place, key in enumerate(keys)}
 
 
-def family_colors(families: Sequence[str]) -> list[str]:
-    """The colour of each family, by its name: plain (and `ff`), residual or looks-linear.
-
-    Families of one kind, as `resnet` and `resnet-beta=0.1`, get lighter in turn.
-    """
-    kinds = [_kind(family) for family in families]
-    return [
-        _lighter(FAMILY_COLORS[kind], kinds[:place].count(kind) / kinds.count(kind)) for place, kind in enumerate(kinds)
-    ]
-
-
-def _kind(family: str) -> str:
-    if family == "ll" or "-ll" in family:
+def look(kind: str | None, unit: str | None = None) -> str:
+    """How a network is drawn: as one of `KIND_COLORS`, by its kind and unit as its description has them."""
+    if unit == "crelu":
         return "looks-linear"
-    return "plain" if family.startswith("ff") or "plain" in family else "residual"
+    return kind if kind in ("plain", "residual") else "other"
+
+
+def kind_colors(looks: Sequence[str]) -> list[str]:
+    """A colour for each of several series, by how they are drawn; those of one look get lighter in turn."""
+    return [
+        _lighter(KIND_COLORS[name], looks[:place].count(name) / looks.count(name)) for place, name in enumerate(looks)
+    ]
 
 
 def _lighter(color: str, share: float) -> str:

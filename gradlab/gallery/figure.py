@@ -1,4 +1,4 @@
-"""A recipe: what a figure of a paper claims, what to measure for it, and how to draw it."""
+"""A figure of the gallery: what the paper claims with it, what to measure for it, and how to draw it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from gradlab.errors import GradlabError
 from gradlab.results import Result
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure as Drawing
 
 Options = Mapping[str, Any]
 
@@ -23,9 +23,9 @@ class NotAtHand(GradlabError):
     """What a figure needs is not here: weights, runs, data."""
 
 
-def _figure(result: Any) -> Figure:
-    figure: Figure = result.figure()
-    return figure
+def _figure(result: Any) -> Drawing:
+    drawing: Drawing = result.figure()
+    return drawing
 
 
 def _frame(result: Result) -> pd.DataFrame:
@@ -33,7 +33,7 @@ def _frame(result: Result) -> pd.DataFrame:
 
 
 @dataclass(frozen=True)
-class Recipe:
+class Figure:
     """One figure of the gallery.
 
     Attributes:
@@ -63,7 +63,7 @@ class Recipe:
     experiment: Callable[..., Result]
     options: Callable[[], Options]
     toy: Options
-    draw: Callable[[Any], Figure] = _figure
+    draw: Callable[[Any], Drawing] = _figure
     table: Callable[[Any], pd.DataFrame] = _frame
     differs: Sequence[str] = ()
     arguments: Sequence[str] = ()
