@@ -56,7 +56,7 @@ class Targets:
 
 
 def is_normalization(module: nn.Module) -> bool:
-    """Return whether a module normalizes: one of torch's classes, or a leaf without a matrix whose class says `norm`."""
+    """Return whether a module normalizes: one of torch's classes, or a leaf without a matrix and named after `norm`."""
     if isinstance(module, _NormBase | nn.GroupNorm | nn.LayerNorm | nn.RMSNorm | nn.LocalResponseNorm):
         return True
     if "norm" not in type(module).__name__.lower() or any(module.children()):

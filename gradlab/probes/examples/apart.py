@@ -1,4 +1,4 @@
-"""One use of parameters taken apart into the gradients of single examples."""
+"""Separation of one use of parameters into the gradients of single examples."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from gradlab.probes.examples.uses import Operand, Use
 from gradlab.stats import ExampleContributions, RowGradients
 
 _VALUES = 1 << 24
-"""Values of gradients that are copied for single examples at a time."""
+"""Number of gradient values that are copied for single examples at a time."""
 
 
 def taken_apart(
     use: Use, output: GradientEdge, gradient: Tensor, layout: Layout, parameters: Sequence[nn.Parameter]
 ) -> Iterator[tuple[int, ExampleContributions]]:
-    """The gradients that one use adds to each parameter, example by example.
+    """Compute the contributions of single examples to the gradient of each parameter in one use.
 
     Args:
-        use: With stand-ins, where it has no rule.
-        output: The use's, as an edge of the graph.
-        gradient: Of the output.
-        layout: Where the examples lie in it.
-        parameters: By their numbers.
+        use: The use, with stand-ins if there is no rule for it.
+        output: The output of the use, as an edge of the graph.
+        gradient: The gradient of the output.
+        layout: The layout of the examples in the output.
+        parameters: The parameters in the order of their numbers.
 
     Yields:
-        The numbers of parameters with what the examples give.
+        The number of a parameter and the contributions of the examples to its gradient.
     """
     if use.match is None:
         stand_ins = [operand.tensor if operand.stand_in is None else operand.stand_in for operand in use.operands]
@@ -46,16 +46,16 @@ def taken_apart(
 def by_passes(
     outputs: Sequence[GradientEdge], gradient: Tensor, layout: Layout, parameters: Sequence[Tensor]
 ) -> list[RowGradients]:
-    """The gradients of single examples by a backward pass for each, through the graph that there is.
+    """Compute the gradients of single examples by one backward pass per example through the existing graph.
 
     Args:
         outputs: One output, or its edge of the graph.
-        gradient: Of it.
-        layout: Where the examples lie in it.
-        parameters: Whose gradients are wanted.
+        gradient: The gradient of the output.
+        layout: The layout of the examples in the output.
+        parameters: The parameters whose gradients are computed.
 
     Raises:
-        GradlabError: Where they would be too large to hold.
+        GradlabError: If the gradients are too large to hold.
     """
     numel = sum(parameter.numel() for parameter in parameters)
     if numel * layout.examples > 1 << 29:
@@ -82,7 +82,7 @@ def by_passes(
 def _by_copies(
     output: GradientEdge, stand_ins: Sequence[Tensor], gradient: Tensor, layout: Layout
 ) -> list[RowGradients]:
-    """By one backward pass through the use for many examples at a time, all but one of them 0 in each copy."""
+    """Compute gradients by one batched backward pass, in which each copy has all but one example set to 0."""
     size = max(1, _VALUES // max(1, gradient.numel()))
     parts: list[list[Tensor]] = [[] for _ in stand_ins]
     try:
@@ -96,7 +96,7 @@ def _by_copies(
                     alone.new_zeros(len(alone), stand_in.numel()) if value is None else value.reshape(len(alone), -1)
                 )
     except RuntimeError:
-        # Not every operation has a form for many gradients at a time.
+        # Not every operation supports batched gradients.
         return by_passes([output], gradient, layout, stand_ins)
     return [RowGradients(_wide(torch.cat(part).detach())) for part in parts]
 
@@ -104,7 +104,7 @@ def _by_copies(
 def _pulled_back(
     operand: Operand, contribution: ExampleContributions, parameters: Sequence[nn.Parameter]
 ) -> Iterator[tuple[int, ExampleContributions]]:
-    """From what was computed of parameters to the parameters themselves."""
+    """Propagate contributions from a tensor computed from parameters to the parameters themselves."""
     if operand.tensor is parameters[operand.sources[0]]:
         yield operand.sources[0], contribution
         return
@@ -120,7 +120,7 @@ def _pulled_back(
 
 
 def _batched(output: Tensor, wanted: Sequence[Tensor], gradients: Tensor) -> list[Tensor]:
-    """The gradients of parameters for many gradients of an output, these first."""
+    """Compute the gradients of parameters for a batch of gradients of an output, along dimension 0."""
     try:
         found = torch.autograd.grad(
             output, wanted, gradients, retain_graph=True, allow_unused=True, is_grads_batched=True

@@ -1,4 +1,4 @@
-"""What single examples' gradients make known of a graph, and what is left to autograd."""
+"""The known uses of parameters in an autograd graph, and what is left to autograd."""
 
 from __future__ import annotations
 
@@ -13,15 +13,14 @@ from torch.autograd.graph import GradientEdge, Node
 
 @dataclass
 class LeftOver:
-    """What a loss, or the output of a model, depends on besides the parameters whose uses are known.
+    """The dependencies of a loss or output other than those through known uses of parameters.
 
     Attributes:
-        leaves: Tensors without a graph of their own that autograd has to give a gradient.
-        unseen: Those of them that were reached by another way than a known use: a parameter among them has uses that
-            are not known.
-        first: Outputs of known uses whose other arguments need no gradient, with their labels: a pass down to them
-            reaches every use.
-        reentrant: Whether there is reentrant activation checkpointing, which allows of no such pass.
+        leaves: The leaf tensors whose gradients autograd has to compute.
+        unseen: The leaves reached other than through a known use; a parameter among them also has unknown uses.
+        first: The outputs of known uses whose other arguments need no gradient, with their labels; a backward pass
+            down to them reaches every use.
+        reentrant: Whether there is reentrant activation checkpointing, which does not allow such a pass.
     """
 
     leaves: list[Tensor] = field(default_factory=list)
@@ -31,31 +30,28 @@ class LeftOver:
 
     @property
     def ends(self) -> list[Any]:
-        """Where a backward pass has to go down to."""
+        """The tensors and edges that a backward pass has to reach."""
         return [*(edge for edge, _ in self.first), *self.leaves]
 
 
 class UseMarks:
-    """Notes in autograd's graph at which outputs parameters come in by a known use.
-
-    They live and die with the graph.
-    """
+    """Marks in autograd's graph at the outputs of known uses of parameters, which are freed with the graph."""
 
     def mark(self, output: Tensor, before: Sequence[Node], leaves: Sequence[Tensor], label: object) -> None:
-        """Note that an output depends on parameters by a known use, and where the graph goes on beyond them.
+        """Mark an output that depends on parameters through a known use.
 
         Args:
-            output: Of the use.
-            before: The nodes of its other arguments.
+            output: The output of the use.
+            before: The nodes of its other arguments, at which the graph continues.
             leaves: The parameters whose gradients are left to autograd.
-            label: Comes back with the output, where a walk ends there.
+            label: A label that is returned with the output where a walk ends there.
         """
         assert output.grad_fn is not None
-        # Not the node itself, which would hold on to itself.
+        # The node itself is not stored, since it would form a reference cycle.
         _notes(output.grad_fn)[self] = output.output_nr, before, leaves, label
 
     def left_over(self, start: Node) -> LeftOver:
-        """Walk the graph behind a node, around the known uses of parameters."""
+        """Walk the graph behind a node, bypassing the known uses of parameters."""
         found, seen, waiting = LeftOver(), set[Node](), [start]
         known: dict[Tensor, None] = {}
         while waiting:
@@ -79,7 +75,7 @@ class UseMarks:
 
 
 def _notes(node: Node) -> dict[Any, Any]:
-    """What is kept with a node; torch's types call it a method."""
+    """Return the metadata of a node, which torch's type stubs declare as a method."""
     notes: Any = node.metadata
     return cast(dict[Any, Any], notes)
 
@@ -88,13 +84,13 @@ def add_gradient(parameter: nn.Parameter, values: Tensor) -> None:
     """Add to a parameter's gradient, as autograd does.
 
     Args:
-        parameter: Of P values.
-        values: Shape (P,).
+        parameter: A parameter with P elements.
+        values: The values to add, shape (P,).
     """
     shaped = values.view_as(parameter)
     if parameter.grad is not None:
         parameter.grad += shaped
-    # A view would keep all that it is a view of.
+    # A view would keep its whole base alive.
     elif values._base is None and values.dtype == parameter.dtype and parameter.is_contiguous():
         parameter.grad = shaped
     else:
@@ -102,5 +98,5 @@ def add_gradient(parameter: nn.Parameter, values: Tensor) -> None:
 
 
 def is_watched(parameter: nn.Parameter, own: int) -> bool:
-    """Whether others than the probe, with so many hooks, wait for autograd to give a parameter its gradient."""
+    """Return whether a parameter has gradient hooks besides the probe's own."""
     return bool(parameter._backward_hooks) or len(getattr(parameter, "_post_accumulate_grad_hooks", None) or ()) > own

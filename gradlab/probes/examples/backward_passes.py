@@ -1,4 +1,4 @@
-"""The backward pass of a batch, taken apart into those of its examples."""
+"""The backward pass of a batch, separated into those of its examples."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ from gradlab.stats import l2_norms
 
 
 class BackwardPasses:
-    """Takes the gradients of examples as they arrive at the uses of parameters.
+    """Collects the gradients of examples as they arrive at the uses of parameters.
 
     Args:
         pieces: The parameters.
 
     Attributes:
-        batches: Those of the step under way.
+        batches: The batches of the current step.
         marks: The known uses of parameters, in autograd's graph.
-        checks: Compare every gradient with the sum over examples.
-        structures: What backward passes look like, by what the forward pass did.
-        joined: The norms of pieces' gradients added up over the batches of the step, where there are several.
+        checks: The comparison of every gradient with the sum over examples.
+        structures: The structures of backward passes, by the signature of the forward pass.
+        joined: The norms of the pieces' gradients summed over the batches of the step, if there are several.
     """
 
     def __init__(self, pieces: Pieces) -> None:
@@ -51,17 +51,17 @@ class BackwardPasses:
 
     @property
     def slow(self) -> set[int]:
-        """The numbers of the parameters that had a backward pass for each example."""
+        """The numbers of the parameters that needed one backward pass per example."""
         return {i for structure in self.structures.values() for i in structure.slow & {*self.pieces.chosen}}
 
     def begin(self, batch: OpenBatch, number: int, edge: GradientEdge, gradient: Tensor) -> None:
-        """The gradient has arrived at an output of the model: find out what is behind it.
+        """Handle the arrival of the gradient at an output of the model, and determine the structure behind it.
 
         Args:
             batch: The forward pass.
-            number: Of the output.
-            edge: The output, in the graph.
-            gradient: Of it, shape (B, …).
+            number: The number of the output.
+            edge: The output, as an edge of the graph.
+            gradient: The gradient of the output, shape (B, …).
         """
         if self._inner == "follow":
             batch.passed_on[number] = gradient + batch.passed_on.get(number, 0)
@@ -103,7 +103,7 @@ class BackwardPasses:
     def _pass_by_pass(
         self, batch: OpenBatch, number: int, slow: list[int], edge: GradientEdge, gradient: Tensor
     ) -> None:
-        """Take the gradients of some parameters by a backward pass for each example."""
+        """Compute the gradients of some parameters by one backward pass per example."""
         rest = gradient - batch.passed_on.get(number, 0)
         if number in batch.passed_on and rest.norm() <= 1e-9 * gradient.norm():
             return
@@ -119,24 +119,24 @@ class BackwardPasses:
         with self._within("apart"):
             found = by_passes([edge], rest, Layout(0, batch.examples), parameters)
         for i, rows in zip(slow, found, strict=True):
-            # More may come from other outputs of the model, and is waited for until the step ends.
+            # More may arrive from other outputs of the model until the step ends.
             batch.uses[i] = max(2, batch.uses.get(i, 0)) + 1
             batch.add(i, rows, self._give)
 
     def use_arrived(
         self, batch: OpenBatch, at: tuple[int, int], taken: list[Use], edge: GradientEdge, gradient: Tensor
     ) -> None:
-        """The gradient has arrived at what a use of parameters returned: take it apart.
+        """Handle the arrival of the gradient at an output of a use, and separate it by examples.
 
         Args:
             batch: The forward pass.
-            at: The number of the use in it, and of its output.
-            taken: The use; nothing is left of it afterwards.
-            edge: The output, in the graph.
-            gradient: Of it.
+            at: The number of the use in the pass, and of its output.
+            taken: A list with the use, which is emptied.
+            edge: The output, as an edge of the graph.
+            gradient: The gradient of the output.
 
         Raises:
-            GradlabError: Where it cannot be taken apart.
+            GradlabError: If the gradient cannot be separated.
         """
         if self._inner == "trial" and self._trial is not None and taken:
             self._trial.record(at, taken[0], gradient)
@@ -144,7 +144,7 @@ class BackwardPasses:
             self._inside.passed_on[at[1]] = gradient + self._inside.passed_on.get(at[1], 0)
         if self._inner or not self._counts():
             return
-        # An output of the model may be what a use returned: then the use is told first.
+        # If an output of the model is that of a use, the gradient arrives at the use first.
         if batch.structure is None or (batch.examples > 1 and at not in batch.structure.layouts):
             batch.early.append(lambda: self.use_arrived(batch, at, taken, edge, gradient))
             return
@@ -153,7 +153,7 @@ class BackwardPasses:
                 "two backward passes through one forward pass: add the losses up and call backward once, so that each "
                 "example has one gradient"
             )
-        # Not kept beyond this: autograd frees what it has saved as it goes, too.
+        # The use is not kept any longer, just as autograd frees saved tensors on the way.
         use = taken.pop()
         measured = {i for i in use.sources if i in self.pieces.chosen} - batch.structure.slow
         if not measured:
@@ -181,7 +181,7 @@ class BackwardPasses:
 
     @contextmanager
     def _within(self, what: Literal["trial", "follow", "inside", "apart"]) -> Iterator[None]:
-        """While the probe makes backward passes of its own."""
+        """A context for backward passes that the probe makes itself."""
         self._inner = what
         try:
             yield
@@ -189,7 +189,7 @@ class BackwardPasses:
             self._inner = ""
 
     def _counts(self) -> bool:
-        """Whether the backward pass under way adds to the parameters' gradients."""
+        """Return whether the current backward pass adds to the gradients of parameters."""
         return self._own or self.checks.accumulates()
 
     def _give(self, number: int, total: Tensor, sizes: Tensor) -> None:
@@ -200,11 +200,11 @@ class BackwardPasses:
             self.checks.expect(number, total, sizes)
 
     def counts(self) -> bool:
-        """Whether gradients that arrive at parameters now are the step's, and of no pass of the probe's own."""
+        """Return whether gradients now arriving belong to the step, and not to a pass that the probe makes itself."""
         return not self._inner and self._counts()
 
     def accumulated(self, number: int) -> None:
-        """A parameter has its gradient: with several batches, its norm is that of their sum."""
+        """Record the norm of a parameter's gradient, which is the sum over batches if there are several."""
         if sum(batch.structure is not None for batch in self.batches) > 1:
             gradient = self.pieces.parameters[number].grad
             for piece, place in self.pieces.of[number]:
@@ -212,14 +212,14 @@ class BackwardPasses:
                     self.joined[piece] = l2_norms([gradient if place is None else gradient.flatten()[place]])[0]
 
     def run(self, loss: Tensor, retain_graph: bool) -> bool:
-        """A backward pass in which parameters get the sum of what their examples gave.
+        """Make a backward pass in which the gradients of parameters are the sums over examples.
 
         Args:
-            loss: A tensor of one value, with a graph.
-            retain_graph: As of `Tensor.backward`.
+            loss: A tensor with one element and a graph.
+            retain_graph: Whether to retain the graph, as in `Tensor.backward`.
 
         Returns:
-            Whether it was made; it is not in the first pass of each kind, and with reentrant checkpointing.
+            Whether the pass was made, which it is not for the first pass of each kind or reentrant checkpointing.
         """
         structures = [self.structures.get(tuple(b.signature)) for b in self.batches if b.structure is None]
         if not structures or not all(structures) or loss.grad_fn is None:

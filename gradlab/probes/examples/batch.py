@@ -1,4 +1,4 @@
-"""What `ExampleGradients` holds between a forward pass and its backward pass."""
+"""The state of `ExampleGradients` between a forward pass and its backward pass."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from gradlab.probes.examples.rows import REST, MeasuredBatch
 from gradlab.stats import ExampleContributions, RowGradients, Workspace, joint_norms
 
 _SMALL = 4096
-"""Values of a parameter up to which the gradients of all examples may wait for others'."""
+"""Largest number of elements of a parameter whose gradients for all examples are reduced together with others."""
 
 _WAITING = 1 << 22
-"""Values of reduced gradients that may wait for others', whose norms are then taken together."""
+"""Number of values of reduced gradients that are collected before their norms are computed together."""
 
 Give = Callable[[int, Tensor, Tensor], None]
-"""Takes the number of a parameter, the sum of its gradients, shape (P,), and gradients or norms as large as they."""
+"""A function of a parameter's number, the sum of its gradients, shape (P,), and the gradients or their norms."""
 
 
 @dataclass
 class Structure:
-    """What the backward pass of one kind of forward pass looks like.
+    """The structure of the backward pass of one kind of forward pass.
 
     Attributes:
-        layouts: Where the examples lie in what each use returned; None where its gradient is not taken apart.
-        slow: The parameters whose gradients are taken by a backward pass for each example.
-        tried: The outputs of the model from which it was tried out.
-        certain: Whether it holds for other passes of the same signature.
+        layouts: The layout of the examples in the output of each use; None if its gradient is not separated.
+        slow: The numbers of the parameters whose gradients need one backward pass per example.
+        tried: The outputs of the model from which the structure was determined.
+        certain: Whether it is valid for other passes with the same signature.
     """
 
     layouts: dict[tuple[int, int], Layout | None] = field(default_factory=dict)
@@ -41,28 +41,28 @@ class Structure:
 
 @dataclass
 class OpenBatch:
-    """One forward pass, and what has come back of it.
+    """One forward pass, and the gradients that have arrived for it.
 
     Attributes:
-        examples: How many there are.
-        pieces: Of each parameter the numbers of its pieces that are measured apart, with their places; None for the
-            whole.
-        with_rows: The pieces that the result has rows of; of others only the total counts.
-        workspace: Where gradients are made.
-        signature: What the forward pass did, use by use: passes of one signature have one structure.
-        structure: Known once the backward pass has begun.
-        places: How many outputs of uses there are.
-        outputs: How many outputs of the model have a row for each example.
-        passed_on: What the gradient of one such output gave to others, where a backward pass an example was made.
+        examples: The number of examples.
+        pieces: The numbers of each parameter's separately measured pieces, with their ranges; None for the whole.
+        with_rows: The pieces that have rows in the result; others count only in the total.
+        workspace: The memory in which gradients are computed.
+        signature: The sequence of uses in the forward pass; passes with equal signatures have equal structures.
+        structure: The structure of the backward pass, known once it has started.
+        places: The number of outputs of uses.
+        outputs: The number of outputs of the model with a row for each example.
+        passed_on: The part of an output's gradient that came from other outputs, if one backward pass per example
+            was made.
         early: Calls that wait for the structure.
-        uses: How many uses of each parameter have still to come back.
-        partial: The sum of the gradients of those uses that have, where there are several.
+        uses: The number of uses of each parameter whose gradient has not arrived.
+        partial: The sum of the gradients of the uses that have arrived, for parameters with several uses.
         rest: The gradients of small parameters without rows, which are reduced together.
-        reduced: Norms and sums of the others.
-        waiting: How many values the sums have.
-        numbers: The pieces of whose sums the norms are taken.
-        norms: Of each example's, by groups of them.
-        sum_norms: Of the sum of gradients, and of the sum of directions.
+        reduced: The norms and sums of the other gradients.
+        waiting: The number of values in these sums.
+        numbers: The pieces whose sums have been reduced to norms.
+        norms: The norms for single examples, by groups of pieces.
+        sum_norms: The norms of the sum of gradients and of the sum of directions, by groups of pieces.
     """
 
     examples: int
@@ -85,13 +85,13 @@ class OpenBatch:
     sum_norms: list[Tensor] = field(default_factory=list)
 
     def add(self, parameter: int, contribution: ExampleContributions, give: Give, used: int = 1) -> None:
-        """Take in one use of a parameter; gradients of several uses have to be added before they are reduced.
+        """Add the gradients of one use of a parameter; those of several uses are summed before they are reduced.
 
         Args:
-            parameter: Its number.
+            parameter: The number of the parameter.
             contribution: The gradients of the examples.
-            give: What takes their sum.
-            used: How many of its uses this is.
+            give: A function that receives their sum.
+            used: The number of uses that the contribution covers.
         """
         self.uses[parameter] -= used
         pieces = self.pieces[parameter]
@@ -113,10 +113,10 @@ class OpenBatch:
             self._close(parameter)
 
     def measured(self, scale: Tensor | float) -> MeasuredBatch:
-        """All that has come back, and no more will.
+        """Reduce all gradients that have arrived, after which no more are expected.
 
         Args:
-            scale: What the loss was multiplied by.
+            scale: The scale of the loss.
         """
         for parameter in [*self.partial]:
             self._close(parameter)
@@ -128,7 +128,7 @@ class OpenBatch:
 
     @property
     def empty(self) -> bool:
-        """Whether nothing has come back."""
+        """Whether no gradient has arrived."""
         return not (self.partial or self.rest or self.reduced or self.numbers)
 
     def _close(self, parameter: int) -> None:
@@ -144,7 +144,7 @@ class OpenBatch:
             self._join()
 
     def _join(self) -> None:
-        """Take the norms of all sums that wait, those of one shape and precision together."""
+        """Compute the norms of all waiting sums, with those of equal shape and dtype together."""
         alike: dict[tuple[torch.Size, torch.dtype], list[tuple[int, Tensor, Tensor]]] = {}
         for found in self.reduced:
             alike.setdefault((found[2].shape, found[2].dtype), []).append(found)

@@ -1,4 +1,4 @@
-"""Whether the gradients of parameters are the sums of what their examples gave."""
+"""Checks that the gradients of parameters are the sums of their examples' gradients."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from gradlab.stats import l2_norms
 
 
 class GradientChecks:
-    """Compares, without waiting for the device, every gradient that autograd gives with the sum over examples.
+    """Compares every gradient that autograd computes with the sum over examples, without synchronization.
 
     Args:
-        parameters: Of the model.
-        chosen: The numbers of those that are measured.
+        parameters: The parameters of the model.
+        chosen: The numbers of the measured parameters.
 
     Attributes:
-        precision: The relative rounding error of the coarsest arithmetic that was seen.
+        precision: The relative rounding error of the coarsest dtype so far.
     """
 
     def __init__(self, parameters: Sequence[nn.Parameter], chosen: Iterable[int]) -> None:
@@ -40,7 +40,7 @@ class GradientChecks:
         self._task: tuple[int, bool] = (-1, False)
 
     def attach(self, stack: ExitStack, active: Callable[[], bool]) -> None:
-        """Watch gradients arrive, while `active` says so; the removal of hooks on the stack."""
+        """Watch gradients arrive while `active` returns true, and put the removal of hooks on the stack."""
         self._nodes = {i: get_gradient_edge(p).node for i, p in enumerate(self.parameters) if p.requires_grad}
         stack.callback(self._detached)
         for i in self.chosen:
@@ -49,27 +49,27 @@ class GradientChecks:
                 stack.callback(hook.remove)
 
     def accumulates(self) -> bool:
-        """Whether the backward pass under way adds to the gradients of parameters; `torch.autograd.grad` does not."""
+        """Return whether the current backward pass adds to gradients of parameters; `torch.autograd.grad` does not."""
         task = torch._C._current_graph_task_id()
         if task != self._task[0]:
             self._task = task, any(map(accumulates_into, self._nodes.values()))
         return self._task[1]
 
     def expect(self, number: int, total: Tensor, sizes: Tensor) -> None:
-        """Note the sum over examples of one use of a parameter.
+        """Record the sum over examples for one use of a parameter.
 
         Args:
-            number: Of the parameter.
-            total: Shape (P,).
-            sizes: Of the examples' gradients, or these themselves, the examples first.
+            number: The number of the parameter.
+            total: The sum, shape (P,).
+            sizes: The norms of the examples' gradients, or these gradients, with examples as dimension 0.
         """
         self._expected.setdefault(number, []).append((total.detach(), sizes))
 
     def all_seen(self, names: Callable[[set[int]], str]) -> None:
-        """Raise where a parameter has a gradient of which nothing was seen.
+        """Check that every parameter with a gradient has a known use.
 
         Raises:
-            GradlabError: It names the parameters.
+            GradlabError: If a parameter has none. The message names the parameters.
         """
         missed, self._missed = self._missed, set()
         if missed:
@@ -80,7 +80,7 @@ class GradientChecks:
             )
 
     def taken(self, device: torch.device) -> tuple[Tensor, list[tuple[int, float]]]:
-        """The norms of differences and sizes since the last call, shape (2, n), and of which parameters they are."""
+        """Return norms of differences and sizes since the last call, shape (2, n), with parameters and tolerances."""
         self._compare()
         found, checked = self._found, self._checked
         self._found, self._checked = [], []
@@ -98,16 +98,16 @@ class GradientChecks:
             self._missed.add(number)
             return
         if not self._waiting:
-            # All at once, when the pass is over: one by one they would cost a tenth of it.
+            # All gradients are compared at the end of the pass; one by one would cost a tenth of its time.
             torch.autograd.Variable._execution_engine.queue_callback(self._compare)
         self._waiting.append((number, gradient, parts))
         if is_watched(self.parameters[number], 1):
-            # Others may change the gradient as soon as it is there.
+            # Hooks of other users may change the gradient as soon as it exists.
             self._compare()
 
     @torch.no_grad()
     def _compare(self) -> None:
-        """Take the norms of what differs."""
+        """Compute the norms of the differences."""
         waiting, self._waiting = self._waiting, []
         if not waiting:
             return
@@ -116,7 +116,7 @@ class GradientChecks:
         totals = [sum(total for total, _ in uses).to(v.dtype) for uses, v in zip(parts, values, strict=True)]
         sizes = [size for uses in parts for _, size in uses]
         norms = l2_norms([*torch._foreach_sub(values, totals), *sizes])
-        # At least the sum of the norms of the examples' gradients, by which rounding errors are measured.
+        # An upper bound of the sum of the examples' norms, relative to which rounding errors are judged.
         each = norms[len(values) :] * math.sqrt(max(len(size) for size in sizes))
         if len(sizes) > len(values):
             each = torch.stack([part.sum() for part in each.split([len(uses) for uses in parts])])
@@ -125,7 +125,7 @@ class GradientChecks:
         self._checked += zip(numbers, tolerances, strict=True)
 
     def forget(self) -> None:
-        """Drop what was noted of backward passes."""
+        """Forget what was recorded about backward passes."""
         self._expected.clear()
         self._waiting.clear()
         self._missed.clear()

@@ -1,4 +1,4 @@
-"""Forward passes as `ExampleGradients` sees them: which are outermost, and where their examples come out."""
+"""Tracking of forward passes for `ExampleGradients`: the outermost calls, and their outputs by example."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from gradlab.probes.hooks import Hook
 
 
 class ForwardWatch:
-    """Follows the calls of a model, or of its parts where they are called without it.
+    """Follows the calls of a model, or of its parts if they are called on their own.
 
     Args:
         model: The root module.
-        watching: Whether what runs now is to be followed.
-        begin: Called with the outermost module, the number of examples and the tensors it is given.
-        end: Called when it returns, with those outputs that have a row for each example, and whether they are its
-            own. Where it has none (a loss that the model computes itself), they are those of the modules that it
-            called, in order of execution.
+        watching: A function that returns whether the current call is to be followed.
+        begin: A function called with the outermost module, the number of examples and its input tensors.
+        end: A function called when that module returns, with the outputs that have a row for each example, and
+            whether they are its own. If it has none, as when the model computes its loss, they are those of the
+            modules that it called, in order of execution.
     """
 
     def __init__(
@@ -38,12 +38,12 @@ class ForwardWatch:
         self._examples = self._thread = 0
 
     def attach(self, stack: ExitStack) -> None:
-        """Register hooks on every module that can have some, their removal on the stack."""
+        """Register hooks on every module that supports them, and their removal on the stack."""
         for module in self.model.modules():
             if hasattr(module, "_c"):
                 continue  # A scripted module runs no hooks.
             before, after = Hook(self._before), Hook(self._after)
-            # In front of others, such as those that compute a weight.
+            # The hooks precede others, such as those that compute a weight.
             stack.enter_context(module.register_forward_pre_hook(before, prepend=True, with_kwargs=True))
             stack.enter_context(module.register_forward_hook(after, prepend=True, always_call=True))
         stack.callback(self._running.clear)
@@ -89,7 +89,7 @@ class ForwardWatch:
             self.end(outputs, bool(rows) or output is None)
 
     def _rows(self, output: Any) -> Iterator[Tensor]:
-        """The outputs that have a row for each example, and a graph."""
+        """Yield the outputs that have a row for each example and a graph."""
         leaves = [output] if isinstance(output, Tensor) else tree_leaves(output)
         for leaf in leaves:
             if isinstance(leaf, Tensor) and leaf.ndim and len(leaf) == self._examples and leaf.grad_fn is not None:

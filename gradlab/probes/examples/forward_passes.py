@@ -1,4 +1,4 @@
-"""The forward passes of a batch: where parameters come in, and where its examples come out."""
+"""The forward passes of a batch: the uses of parameters, and the outputs by example."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ from gradlab.stats import Workspace, l2_norms
 
 
 class ForwardPasses:
-    """Opens a batch for each forward pass, and has its backward pass taken apart.
+    """Opens a batch for each forward pass, and hands its gradients to the backward passes.
 
     Args:
         model: The root module.
-        pieces: Its parameters.
-        backward: What takes the gradients that arrive.
-        due: Whether the step under way is measured.
+        pieces: The parameters of the model.
+        backward: The object that receives the gradients.
+        due: A function that returns whether the current step is measured.
 
     Attributes:
-        stale: The norm of what gradients held when the step began; None where there were none.
-        without_rows: Whether a model had no output of its own with a row for each example.
+        stale: The norm of the gradients that existed when the step began; None if there were none.
+        without_rows: Whether the model had no output of its own with a row for each example.
     """
 
     def __init__(self, model: nn.Module, pieces: Pieces, backward: BackwardPasses, due: Callable[[], bool]) -> None:
@@ -48,7 +48,7 @@ class ForwardPasses:
         self._watch = ForwardWatch(model, self._watching, self._begin, self._end)
 
     def attach(self, stack: ExitStack) -> None:
-        """Register hooks, their removal on the stack."""
+        """Register the hooks, and their removal on the stack."""
         stack.callback(self._detach)
         self._attached = True
         self._watch.attach(stack)
@@ -63,8 +63,8 @@ class ForwardPasses:
         self._finder.stop()
 
     def _watching(self) -> bool:
-        # A forward in the backward pass is a recomputation by activation checkpointing.
-        # What torch.func differentiates is not the training's own.
+        # A forward pass during the backward pass is a recomputation by activation checkpointing.
+        # Passes that torch.func differentiates do not belong to training.
         transformed = torch._C._are_functorch_transforms_active()
         return torch.is_grad_enabled() and self.due() and not in_backward() and not transformed
 
@@ -82,7 +82,7 @@ class ForwardPasses:
         if not self.backward.batches:
             there = [p.grad for p in self.pieces.parameters if p.grad is not None]
             self.stale = l2_norms(there).norm() if there else None
-        # Parts of a model that are called one after the other are one pass.
+        # Parts of a model that are called one after the other belong to one pass.
         goes_on = module is not self.model and self.backward.batches and self.backward.batches[-1].examples == examples
         if not goes_on or self.backward.batches[-1].structure is not None:
             self.backward.batches.append(OpenBatch(examples, self.pieces.of, self.pieces.shown, self._workspace))
@@ -127,17 +127,17 @@ class ForwardPasses:
             self._when_arrived(output, arrived)
 
     def _when_arrived(self, output: Tensor, call: Callable[[GradientEdge, Tensor], None]) -> None:
-        """Call when a gradient arrives at an output, with its edge of the graph."""
+        """Register a call with the edge and the gradient of an output, for when the gradient arrives."""
         place = output.output_nr
 
         def hook(gradients: tuple[Tensor | None, ...]) -> None:
             gradient = gradients[place]
             if self._attached and gradient is not None:
-                # Not from the output, which would hold on to itself.
+                # The node is not taken from the output, which would form a reference cycle.
                 node = torch._C._current_autograd_node()
                 with torch.no_grad() if torch.is_grad_enabled() else nullcontext():
                     call(GradientEdge(node, place), gradient)
 
-        # Here, and not on the tensor, the hooks that the model itself sets later have changed the gradient.
+        # A hook on the node, unlike one on the tensor, sees the gradient after hooks that the model registers later.
         assert output.grad_fn is not None
         output.grad_fn.register_prehook(hook)

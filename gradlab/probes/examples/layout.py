@@ -1,9 +1,9 @@
-"""Which parts of a tensor belong to which example: found by a backward pass whose examples are scaled.
+"""Assignment of the parts of a tensor to examples, by a backward pass in which the examples are scaled.
 
-The gradient at a tensor is linear in the gradients of the model's output. Scale the output's row of example i by s_i:
-where a part of a tensor belongs to example i alone, its gradient is scaled by s_i, too. With powers of two the
-arithmetic is the same but for the exponent, so that this holds to the last bit. Where examples are coupled, by the
-statistics of a batch or by attention across it, it does not hold.
+The gradient at a tensor is linear in the gradient of the model's output. If the output gradient of example i is scaled
+by s_i, the gradient of every part of a tensor that belongs to example i alone is scaled by s_i as well. Powers of two
+change only exponents, so that this holds to the last bit. It does not hold if examples are coupled, by the statistics
+of a batch or by attention across it.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ import torch
 from torch import Tensor
 
 _EXPONENTS = 4
-"""Different factors by which examples are scaled."""
+"""Number of different factors by which examples are scaled."""
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Where the examples lie in a tensor.
+    """The layout of the examples in a tensor.
 
     Attributes:
-        dim: Their dimension.
-        examples: B.
-        parts: How many consecutive indices of the dimension belong to each.
+        dim: The dimension of the examples.
+        examples: The number B of examples.
+        parts: The number of consecutive indices of the dimension that belong to each example.
     """
 
     dim: int
@@ -32,12 +32,12 @@ class Layout:
     parts: int = 1
 
     def first(self, x: Tensor) -> Tensor:
-        """The tensor with its examples as the first dimension: shape (B, …), or (B, parts, …) for several parts."""
+        """Move the examples to the first dimension: shape (B, …), or (B, parts, …) for several parts."""
         x = x.movedim(self.dim, 0) if x.ndim else x[None]
         return x if self.parts == 1 else x.reshape(self.examples, self.parts, *x.shape[1:])
 
     def only(self, x: Tensor, examples: range) -> Tensor:
-        """Copies of a tensor, in each of which all is 0 but one example: shape (len(examples), *x.shape)."""
+        """Make copies of a tensor that are 0 except at one example each, shape (len(examples), *x.shape)."""
         if not x.ndim:
             return x[None]
         found = x.new_zeros(len(examples), *x.shape)
@@ -48,16 +48,16 @@ class Layout:
 
 
 def example_factors(examples: int) -> Tensor:
-    """A power of two for each example, the same whenever asked for; float64 of shape (B,)."""
+    """Return a power of two for each example, the same at every call, float64 of shape (B,)."""
     generator = torch.Generator().manual_seed(examples)
     exponents = torch.randint(_EXPONENTS, (examples,), generator=generator)
-    # Two examples must differ, and so must neighbours, which are what is confused most easily.
+    # At least two examples must differ, and so must the pairs of neighbours, which are most easily confused.
     exponents[1::2] += (exponents[1::2] == exponents[:-1:2][: len(exponents[1::2])]).long()
     return 2.0 ** exponents.double()
 
 
 def part_norms(gradient: Tensor) -> tuple[Tensor, Tensor]:
-    """Norms over the last dimension and over the first, float64: what is kept of a gradient to compare."""
+    """Compute the norms of a gradient over its last and its first dimension, in float64, for later comparison."""
     wide = gradient.detach().abs().double()
     if wide.ndim < 2:
         wide = wide.reshape(-1, 1)
@@ -67,18 +67,18 @@ def part_norms(gradient: Tensor) -> tuple[Tensor, Tensor]:
 def find_layout(
     shape: torch.Size, plain: Tensor, scaled: Tensor, factors: Tensor, tolerance: float, floor: float
 ) -> Layout | None:
-    """Where the examples lie in a tensor, by the norms over its last dimension.
+    """Find the layout of the examples in a tensor from norms over its last dimension.
 
     Args:
-        shape: Of the tensor.
-        plain: As of `part_norms`, of the gradient as it is, shape `shape[:-1]`.
-        scaled: Of the gradient when examples are scaled.
-        factors: By what.
-        tolerance: Relative error that the arithmetic may have.
-        floor: Up to which norms tell nothing.
+        shape: The shape of the tensor.
+        plain: The norms from `part_norms` for the unscaled gradient, shape `shape[:-1]`.
+        scaled: The norms for the gradient with scaled examples.
+        factors: The factors of the examples, shape (B,).
+        tolerance: The relative error of the arithmetic.
+        floor: The norm up to which values carry no information.
 
     Returns:
-        None where no dimension holds the examples in order.
+        The layout, or None if no dimension holds the examples in order.
     """
     examples = len(factors)
     for dim, size in enumerate(shape[:-1] or shape):
@@ -96,14 +96,14 @@ def find_layout(
 def is_pure(
     plain: tuple[Tensor, Tensor], scaled: tuple[Tensor, Tensor], factors: Tensor, tolerance: float, floor: float
 ) -> bool:
-    """Whether every part of a tensor belongs to one example, whichever it is: along its last dimension or its first.
+    """Return whether every part of a tensor, along its last or its first dimension, belongs to a single example.
 
     Args:
-        plain: As of `part_norms`, of the gradient as it is.
-        scaled: Of the gradient when examples are scaled.
-        factors: By what.
-        tolerance: Relative error that the arithmetic may have.
-        floor: Up to which norms tell nothing.
+        plain: The norms from `part_norms` for the unscaled gradient.
+        scaled: The norms for the gradient with scaled examples.
+        factors: The factors of the examples, shape (B,).
+        tolerance: The relative error of the arithmetic.
+        floor: The norm up to which values carry no information.
     """
     levels = factors.unique()
     for before, after in zip(plain, scaled, strict=True):
@@ -122,5 +122,5 @@ def _agree(found: Tensor, expected: Tensor, tolerance: float, floor: float) -> b
         return True
     allowed = tolerance * (expected + tolerance * expected.where(expected.isfinite(), 0).amax())
     alike = ((found - expected).abs() <= allowed) | (torch.maximum(found, expected) <= 64 * floor)
-    # What is not finite in one example must not be so in another.
+    # Values that are not finite must be so in both gradients.
     return bool((alike | ~found.isfinite() & ~expected.isfinite()).all())

@@ -1,4 +1,4 @@
-"""The parameters of a model as `ExampleGradients` counts them: by number, and in the pieces that have rows."""
+"""The numbering of a model's parameters and of their separately measured pieces in `ExampleGradients`."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from gradlab.probes.weights import Part, WeightRow
 
 
 class Pieces:
-    """Numbers for parameters, and for the pieces of them that are measured apart.
+    """Numbers for parameters, and for those pieces of them that are measured separately.
 
     Args:
         model: The root module.
-        measured: The rows of all that is measured.
-        rows: Those of them that the result shows.
+        measured: All measured rows.
+        rows: The rows that the result shows.
 
     Attributes:
-        parameters: Of the model, those that are measured first: a parameter's number is its place.
-        chosen: The numbers of those that are measured.
-        parts: What is measured apart: a piece's number is its place.
-        of: The pieces of each parameter by number, with their places in the flattened parameter; None for the whole.
-        rows: The numbers of the pieces of each row that the result shows.
+        parameters: The parameters of the model, measured ones first; the number of a parameter is its index.
+        chosen: The numbers of the measured parameters.
+        parts: The separately measured pieces; the number of a piece is its index.
+        of: The pieces of each parameter by number, with their ranges in the flattened parameter; None for the whole.
+        rows: The numbers of the pieces in each row that the result shows.
         shown: The numbers of all pieces in such rows.
     """
 
@@ -31,7 +31,7 @@ class Pieces:
         self.model = model
         self.parts = list({part.key: part for row in (*measured, *rows.values()) for part in row.parts}.values())
         chosen = dict.fromkeys(part.parameter for part in self.parts)
-        # The others are followed as well, to be told from data.
+        # The other parameters are followed as well, to distinguish them from data.
         self.parameters = [*dict.fromkeys([*chosen, *model.parameters()])]
         self.chosen = range(len(chosen))
         self.numbers = {parameter: number for number, parameter in enumerate(self.parameters)}
@@ -44,18 +44,18 @@ class Pieces:
 
     @property
     def trainable(self) -> list[int]:
-        """The numbers of the pieces that want a gradient."""
+        """The numbers of the pieces that require a gradient."""
         return [piece for piece, part in enumerate(self.parts) if part.parameter.requires_grad]
 
     def names(self, numbers: Iterable[int]) -> str:
-        """Parameters in words."""
+        """Name parameters for a message."""
         wanted = {self.parameters[number] for number in numbers}
         names = [name for name, parameter in self.model.named_parameters() if parameter in wanted]
         return f"{', '.join(names[:3])}{f', … ({len(names)} parameters)' if len(names) > 3 else ''}"
 
 
 def _elements(part: Part) -> slice | None:
-    """The place of a part in the flattened parameter; None for the whole."""
+    """Return the range of a part in the flattened parameter, or None for the whole."""
     if part.rows is None:
         return None
     width = math.prod(part.parameter.shape[1:])

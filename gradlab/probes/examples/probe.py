@@ -1,4 +1,4 @@
-"""The norm of every example's parameter gradient, and what they tell together, in one backward pass."""
+"""The norms of single examples' parameter gradients, and statistics derived from them, in one backward pass."""
 
 from __future__ import annotations
 
@@ -41,33 +41,34 @@ class ExampleGradients(StepProbe):
         probe.examples()  # a norm for each example and layer
         probe.result()    # variance, noise scale, diversity and mean cosine by layer and in total
 
-    Each function that is given a parameter, whichever module calls it, has its backward pass taken apart where it
-    happens: convolutions by one convolution with the examples as groups, or on small maps by products of matrices,
-    linear layers and attention's projections by outer products, embeddings, normalizations, positions and scales by
-    what was looked up or broadcast, any other function by its own derivative with one example at a time. Weights that
-    are computed from parameters are followed back to these. No example's gradient outlives its layer.
+    The backward pass of each function that receives a parameter, in any module, is separated by examples where it
+    happens: for convolutions by one convolution with the examples as groups, or on small maps by matrix products; for
+    linear layers and the projections of attention by outer products; for embeddings, normalizations, positions and
+    scales from the values that were looked up or broadcast; and for any other function by its own derivative, one
+    example at a time. Weights computed from parameters are traced back to these. No example's gradient is kept beyond
+    its layer.
 
-    An example's gradient is that of its own loss: what comes of its row of the model's output. In the first backward
-    pass of each kind the probe makes two others through the same graph, without gradients of parameters, in which it
-    scales the examples: they show where examples lie in every tensor, and whether the model couples them, as batch
-    normalization by the statistics of the batch does. Then no example has a gradient of its own, and that is refused.
-    Parameters whose gradient cannot be taken apart (experts that see tokens of several examples, functions with a
-    backward pass of the user's own) get one backward pass an example: exact, and as slow as that.
+    An example's gradient is that of its own loss, which depends on its row of the model's output. In the first backward
+    pass of each kind, the probe makes two others through the same graph with scaled examples, without gradients of
+    parameters. They show where the examples lie in every tensor, and whether the model couples them, as batch
+    normalization by batch statistics does; then no example has a gradient of its own, and an error is raised.
+    Parameters whose gradient cannot be separated (experts that see tokens of several examples, functions with a
+    user-defined backward pass) need one backward pass per example, which is exact but slow.
 
-    Every gradient is checked against the sum over examples; what does not agree, such as that of a penalty on a weight
-    in the loss, is refused by name. A step may hold several batches: with `reduction="mean"` the loss of each is to be
-    divided by their number, as Lightning and Trainer do.
+    Every gradient is compared with the sum over examples. If they disagree, as with a penalty on a weight in the loss,
+    an error names the parameter. A step may contain several batches; with `reduction="mean"` the loss of each must
+    then be divided by their number, as Lightning and Trainer do.
 
     Args:
         model: Any `torch.nn.Module` whose inputs and outputs have the examples as their first dimension.
-        layers: Whose weights are measured (see `select_rows`), or None for rows of all weights and a total of all
-            parameters. Else the total is that of the layers chosen.
-        reduction: How the loss joins the losses of examples: their `mean` or their `sum`.
-        every: Measure every so many steps, or where a function of the step's number says so (`log_spaced`).
-        scaler: The GradScaler of mixed-precision training: its scale is divided out.
+        layers: The layers whose weights are measured (see `select_rows`), which then also make up the total; None for
+            rows of all weights and a total over all parameters.
+        reduction: The reduction of the examples' losses in the loss, `mean` or `sum`.
+        every: The number of steps from one measurement to the next, or a predicate of the step number (`log_spaced`).
+        scaler: The GradScaler of mixed-precision training, whose scale is divided out.
 
     Raises:
-        UsageError: When no layer with parameters is selected, or for another `reduction`.
+        UsageError: If no layer with parameters is selected, or `reduction` is neither `mean` nor `sum`.
     """
 
     def __init__(
@@ -103,16 +104,16 @@ class ExampleGradients(StepProbe):
                 stack.enter_context(parameter.register_post_accumulate_grad_hook(hook))
 
     def backward(self, loss: Tensor, retain_graph: bool = False) -> None:
-        """In place of `loss.backward()`, and faster: weights get the sum of what their examples gave.
+        """Replace `loss.backward()` by a faster pass, in which gradients are the sums over examples.
 
-        Autograd would compute the gradients of convolutions, linear layers and others a second time. Those that come
-        of this differ from its own by rounding; it gives all others, and those of parameters that have hooks or uses
-        that the probe does not see. In the first pass of each kind, where no step is measured, in distributed training
-        and with reentrant activation checkpointing this is `loss.backward()`.
+        Autograd would compute the gradients of convolutions, linear layers and others a second time. The sums differ
+        from its results by rounding; all other gradients, and those of parameters with hooks or with uses that the
+        probe does not see, come from autograd. For the first pass of each kind, on steps that are not measured, in
+        distributed training and with reentrant activation checkpointing, this is the same as `loss.backward()`.
 
         Args:
-            loss: A tensor of one value.
-            retain_graph: As of `Tensor.backward`.
+            loss: A tensor with one element.
+            retain_graph: Whether to retain the graph, as in `Tensor.backward`.
         """
         distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
         measured = self._stack is not None and self.due and not distributed
@@ -153,19 +154,19 @@ class ExampleGradients(StepProbe):
         self._steps.append(step)
 
     def result(self, network: str | None = None) -> GradientsResult:
-        """The measurement so far: a row a weight and step, in order of execution, and one for the total.
+        """Return the measurement so far: one row per weight and step in order of execution, and one for the total.
 
-        To the columns of gradients it adds examples, example_norm (the mean of their norms), variance (tr Σ over
-        the batch, unbiased), gradient_square (|G|², unbiased), noise_scale (their ratio; McCandlish et al. 2018,
-        arXiv:1812.06162, App. A.1), diversity (Σ‖g_i‖²/‖Σ g_i‖²) and mean_cosine (of the gradients of two
-        examples of one batch). These are of the examples' own gradients, whatever the reduction; grad_norm is that of
-        `.grad`, as `ParameterGradients` has it. The examples of a step are taken together, in however many batches.
+        To the columns of gradients it adds examples, example_norm (the mean of their norms), variance (tr Σ over the
+        batch, unbiased), gradient_square (|G|², unbiased), noise_scale (their ratio; McCandlish et al. 2018,
+        arXiv:1812.06162, App. A.1), diversity (Σ‖g_i‖²/‖Σ g_i‖²) and mean_cosine (between the gradients of two
+        examples of one batch). These refer to the examples' own gradients, whatever the reduction; grad_norm is that
+        of `.grad`, as in `ParameterGradients`. All examples of a step are pooled, whatever the number of batches.
 
         Args:
-            network: What to call the model; by default its name from `gl.build`, else its class.
+            network: The name of the model in the result; by default its name from `gl.build`, or its class.
 
         Raises:
-            GradlabError: When no step was measured, or a gradient was not the sum of what the examples gave.
+            GradlabError: If no step was measured, or a gradient was not the sum over examples.
         """
         steps = {step.step: step for step in self._fetched()}
         rows: list[dict[str, Any]] = []
@@ -190,12 +191,12 @@ class ExampleGradients(StepProbe):
         return GradientsResult.from_rows(self._name(network), rows, notes, facts)
 
     def examples(self) -> pd.DataFrame:
-        """The norms, with columns step, layer, example (from 0, in the order of the batches) and norm.
+        """Return the norms, with columns step, layer, example (from 0, in the order of the batches) and norm.
 
-        The rows of the layer `total` are of all parameters measured.
+        The rows of the layer `total` are for all measured parameters together.
 
         Raises:
-            GradlabError: When no step was measured, or a gradient was not the sum of what the examples gave.
+            GradlabError: If no step was measured, or a gradient was not the sum over examples.
         """
         trainable = self._pieces.trainable
         order = dict.fromkeys(row["layer"] for row in self._norms.rows())
@@ -203,7 +204,7 @@ class ExampleGradients(StepProbe):
         return example_frame(self._fetched(), {**layers, TOTAL: [*trainable, REST]}, self.reduction)
 
     def _fetched(self) -> list[MeasuredStep]:
-        """All steps on the CPU, in one transfer, each gradient checked."""
+        """Copy all steps to the CPU in one transfer, and check each gradient."""
         if not any(step.batches for step in self._steps):
             if self._steps and not any(part.parameter.requires_grad for part in self._pieces.parts):
                 raise GradlabError("every parameter is frozen (requires_grad is off): no example has a gradient")
@@ -220,7 +221,7 @@ class ExampleGradients(StepProbe):
         return steps
 
     def _check(self, step: MeasuredStep) -> None:
-        """Refuse a step of which the examples do not tell the whole; on an accelerator that waits for the result."""
+        """Raise an error if gradients are not the sums over examples; on accelerators, only for the result."""
         if off := step.off():
             raise GradlabError(
                 f"{self._pieces.names(set(off))}: the gradient at step {step.step} is not the sum of what the examples "

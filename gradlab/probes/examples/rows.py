@@ -1,4 +1,4 @@
-"""What `ExampleGradients` keeps of a step, and what it tells of a layer."""
+"""The measurements of a step by `ExampleGradients`, and the columns computed from them."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from gradlab.stats import (
 )
 
 REST = -1
-"""The number that stands for all pieces of parameters that only the total counts."""
+"""The number that represents all pieces of parameters that count only in the total."""
 
 
 @dataclass
 class MeasuredBatch:
-    """The gradients of one batch's examples as the loss weighs them, reduced.
+    """The reduced gradients of one batch's examples, as weighted in the loss.
 
     Attributes:
-        pieces: The numbers of the P pieces of parameters that have a gradient, `REST` for several together.
-        norms: Of each example's, shape (P, B).
-        sum_norms: Of their sum, shape (P,).
-        direction_norms: Of the sum of their directions, shape (P,).
+        pieces: The numbers of the P pieces of parameters that have a gradient, with `REST` for several together.
+        norms: The norms of the gradients of each example, shape (P, B).
+        sum_norms: The norms of the sums over examples, shape (P,).
+        direction_norms: The norms of the sums of directions, shape (P,).
     """
 
     pieces: list[int]
@@ -41,26 +41,26 @@ class MeasuredBatch:
 
     @property
     def examples(self) -> int:
-        """B."""
+        """The number B of examples."""
         return self.norms.shape[1]
 
     def places(self, wanted: Sequence[int]) -> list[int]:
-        """Where pieces are among those that have a gradient."""
+        """Return the indices of those pieces that have a gradient."""
         return [self.pieces.index(piece) for piece in wanted if piece in self.pieces]
 
 
 @dataclass
 class MeasuredStep:
-    """One step's batches.
+    """The batches of one step.
 
     Attributes:
-        step: Its number.
-        batches: In the order of their forward passes.
-        joined: Norms of all pieces' gradients added up over the batches, shape (pieces,); None for a single batch.
-        stale: The norm of what the gradients held before; None where there were none.
-        differences: Of each gradient checked, the norms of its difference to the sum over examples and of what
-            rounding is to be measured by, shape (2, n).
-        checked: The numbers of the parameters checked, and the rounding error that each may have.
+        step: The number of the step.
+        batches: The batches in the order of their forward passes.
+        joined: The norms of all pieces' gradients summed over batches, shape (pieces,); None for a single batch.
+        stale: The norm of the gradients that existed before the step; None if there were none.
+        differences: For each checked gradient, the norm of its difference from the sum over examples, and the size
+            relative to which rounding errors are judged, shape (2, n).
+        checked: The numbers of the checked parameters, and the relative rounding error allowed for each.
     """
 
     step: int
@@ -71,22 +71,22 @@ class MeasuredStep:
     checked: list[tuple[int, float]]
 
     def tensors(self) -> list[Tensor]:
-        """All that lies on the device."""
+        """Return all tensors on the device."""
         parts = [(batch.norms, batch.sum_norms, batch.direction_norms) for batch in self.batches]
         found = [tensor for part in parts for tensor in part]
         return [*found, *(tensor for tensor in (self.joined, self.stale) if tensor is not None), self.differences]
 
     def filled(self, tensors: Iterator[Tensor]) -> MeasuredStep:
-        """The same step of other tensors, taken in the order of `tensors`."""
+        """Return the same step with other tensors, in the order of `tensors`."""
         batches = [MeasuredBatch(b.pieces, next(tensors), next(tensors), next(tensors)) for b in self.batches]
         joined = None if self.joined is None else next(tensors)
         stale = None if self.stale is None else next(tensors)
         return replace(self, batches=batches, joined=joined, stale=stale, differences=next(tensors))
 
     def off(self) -> dict[int, float]:
-        """The parameters whose gradient is not the sum of what the examples gave, and by what part of it it is off."""
+        """Return the relative error of each parameter's gradient that is not the sum over examples, by its number."""
         off = {}
-        # A gradient that is 0 but for rounding, as that of attention's key bias, is as exact as what it is a sum of.
+        # A gradient that is 0 up to rounding, like that of attention's key bias, has the error of its terms.
         largest = self.differences[1].max().item() if self.checked else 0.0
         for (number, tolerance), (difference, size) in zip(self.checked, self.differences.T.tolist(), strict=True):
             if difference > tolerance * (size + tolerance**0.5 * largest):
@@ -94,11 +94,11 @@ class MeasuredStep:
         return off
 
     def norms(self, wanted: Sequence[int], reduction: str) -> Tensor | None:
-        """The norms of the examples' own gradients, shape (N,); None where none of the pieces has a gradient.
+        """Compute the norms of the examples' own gradients, shape (N,), or None if no piece has a gradient.
 
         Args:
-            wanted: The numbers of the pieces to take together.
-            reduction: How the loss joins those of the examples.
+            wanted: The numbers of the pieces that are measured together.
+            reduction: The reduction of the loss, `mean` or `sum`.
         """
         found = [
             torch.linalg.vector_norm(batch.norms[places], dim=0) * self._factor(batch, reduction)
@@ -108,7 +108,7 @@ class MeasuredStep:
         return torch.cat(found) if found else None
 
     def mean_norm(self, wanted: Sequence[int], reduction: str) -> Tensor:
-        """The norm of the mean of the examples' own gradients; NaN where that cannot be told."""
+        """Compute the norm of the mean of the examples' own gradients, NaN if it is not known."""
         sizes = [batch.examples for batch in self.batches if batch.places(wanted)]
         if len(self.batches) == 1:
             batch = self.batches[0]
@@ -116,14 +116,14 @@ class MeasuredStep:
         elif self.joined is None or (self.stale is not None and self.stale > 0):
             return torch.tensor(math.nan, dtype=torch.float64)
         else:
-            # Of pieces that have no rows of their own there are norms, too.
+            # Pieces without rows of their own have norms as well.
             total = torch.linalg.vector_norm(self.joined[[piece for piece in wanted if piece != REST]])
         if reduction == "sum":
             return total / sum(sizes)
         return total if len({*sizes}) == 1 else total * math.nan
 
     def cosine(self, wanted: Sequence[int]) -> Tensor:
-        """The mean cosine of two examples of one batch, over all such pairs; NaN for several pieces together."""
+        """Compute the mean cosine over all pairs of examples of one batch, NaN for several pieces together."""
         found = [(batch, places) for batch in self.batches if (places := batch.places(wanted))]
         if any(len(places) > 1 for _, places in found):
             return torch.tensor(math.nan, dtype=torch.float64)
@@ -134,17 +134,17 @@ class MeasuredStep:
         return (cosines.nan_to_num(0.0) * pairs).sum() / total if total > 0 else total * math.nan
 
     def _factor(self, batch: MeasuredBatch, reduction: str) -> int:
-        """By which an example's own gradient is larger than its part in the loss's."""
+        """Return the ratio of an example's own gradient to its contribution to the gradient of the loss."""
         return len(self.batches) * batch.examples if reduction == "mean" else 1
 
 
 def example_columns(step: MeasuredStep, wanted: Sequence[int], reduction: str) -> dict[str, Any]:
-    """What the examples of a step tell of some pieces of parameters together.
+    """Compute the columns of the result for some pieces of parameters together.
 
     Args:
-        step: On the CPU.
+        step: The step, on the CPU.
         wanted: The numbers of the pieces.
-        reduction: That of the loss, `mean` or `sum`.
+        reduction: The reduction of the loss, `mean` or `sum`.
     """
     norms = step.norms(wanted, reduction)
     if norms is None:
@@ -164,12 +164,12 @@ def example_columns(step: MeasuredStep, wanted: Sequence[int], reduction: str) -
 
 
 def example_frame(steps: Sequence[MeasuredStep], layers: Mapping[str, Sequence[int]], reduction: str) -> pd.DataFrame:
-    """A row an example, layer and step, with columns step, layer, example and norm.
+    """Make a frame with one row per example, layer and step, and columns step, layer, example and norm.
 
     Args:
-        steps: On the CPU.
-        layers: The numbers of the pieces of each.
-        reduction: That of the loss, `mean` or `sum`.
+        steps: The steps, on the CPU.
+        layers: The numbers of the pieces of each layer.
+        reduction: The reduction of the loss, `mean` or `sum`.
     """
     frames = []
     for step in steps:

@@ -1,4 +1,4 @@
-"""The gradients of single examples in closed form, function by function."""
+"""Closed-form rules for the gradients of single examples, by function."""
 
 from __future__ import annotations
 
@@ -24,23 +24,23 @@ from gradlab.stats import (
 )
 
 Contributions = dict[str, ExampleContributions]
-"""What one call adds to the gradients of its operands, by the names of the arguments."""
+"""The contributions of one call to the gradients of its operands, by argument name."""
 
 Make = Callable[[Mapping[str, Any], Tensor, Layout], Contributions | None]
-"""From a function's arguments, the gradient of what it returned, and where the examples lie in that.
+"""A function that computes contributions from a call's arguments, the gradient of its output and the output's layout.
 
-None where they do not lie so that the rule can be used.
+It returns None if the rule does not apply to the layout.
 """
 
 
 @dataclass
 class Match:
-    """A call that a rule serves.
+    """A call to which a rule applies.
 
     Attributes:
-        given: Its arguments by name.
-        weights: The names of those that may be parameters.
-        make: Takes the gradient apart.
+        given: The arguments by name.
+        weights: The names of the arguments that may be parameters.
+        make: The function that separates the gradient by examples.
     """
 
     given: Mapping[str, Any]
@@ -49,13 +49,13 @@ class Match:
 
 
 class Rule:
-    """Recognizes the calls of a function that it serves.
+    """Recognizes the calls of a function to which it applies.
 
     Args:
-        names: Of the function's arguments, in order.
-        weights: Of those that may be parameters; where any other argument is one, the rule does not serve.
-        make: Takes the gradient apart.
-        serves: Whether the arguments are such that it can.
+        names: The names of the function's arguments, in order.
+        weights: The names of those that may be parameters; if any other argument is one, the rule does not apply.
+        make: The function that separates the gradient by examples.
+        serves: A function that returns whether the rule applies to given arguments.
     """
 
     def __init__(
@@ -64,12 +64,12 @@ class Rule:
         self.names, self.weights, self.make, self.serves = names.split(), tuple(weights.split()), make, serves
 
     def __call__(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], known: Container[int]) -> Match | None:
-        """The call as this rule sees it.
+        """Match a call, and return None if the rule does not apply.
 
         Args:
-            args: Of the call.
-            kwargs: Of the call.
-            known: The identities of the parameters.
+            args: The positional arguments of the call.
+            kwargs: The keyword arguments of the call.
+            known: The ids of the parameters.
         """
         given = {**dict(zip(self.names, args, strict=False)), **kwargs}
         for name, value in given.items():
@@ -110,7 +110,7 @@ def _convolution(given: Mapping[str, Any], g: Tensor, layout: Layout) -> Contrib
 
 
 def _transposed(given: Mapping[str, Any], g: Tensor, layout: Layout) -> Contributions | None:
-    """The transposed convolution is the adjoint: input and gradient change places."""
+    """Handle the transposed convolution, an adjoint, by exchanging input and gradient."""
     if layout.dim:
         return None
     x, g = _common(given["input"], g)
@@ -131,7 +131,7 @@ def _geometry(given: Mapping[str, Any]) -> Geometry:
 
 
 def _even_padding(given: Mapping[str, Any]) -> bool:
-    """A convolution of a batch whose padding is the same on both sides."""
+    """Return whether a convolution is applied to a batch, with equal padding on both sides."""
     shape = given["weight"].shape
     dilation = _each(given.get("dilation", 1), len(shape) - 2)
     even = all(d * (k - 1) % 2 == 0 for d, k in zip(dilation, shape[2:], strict=True))
@@ -139,7 +139,7 @@ def _even_padding(given: Mapping[str, Any]) -> bool:
 
 
 def _batch_norm(given: Mapping[str, Any], g: Tensor, layout: Layout) -> Contributions | None:
-    """By running statistics, which do not depend on the batch."""
+    """Handle batch normalization by running statistics, which do not depend on the batch."""
     if layout.dim:
         return None
     x, g = _common(given["input"], g)
@@ -161,7 +161,7 @@ def _rms_norm(given: Mapping[str, Any], g: Tensor, layout: Layout) -> Contributi
 
 
 def _affine(normalized: Tensor, g: Tensor, dims: int, layout: Layout) -> Contributions:
-    """Scale and shift of the last dimensions."""
+    """Compute the contributions to the scale and shift of the last dimensions."""
     scale, shift = (layout.first(tensor).flatten(-dims) for tensor in (g * normalized, g))
     return {"weight": RowGradients(_rows(scale).sum(1)), "bias": RowGradients(_rows(shift).sum(1))}
 
@@ -212,7 +212,7 @@ def _both(given: Mapping[str, Any], gradients: Mapping[str, Tensor], g: Tensor, 
             continue
         place = layout.dim - (g.ndim - operand.ndim)
         if layout.examples > 1 and 0 <= place < operand.ndim and operand.shape[place] != 1:
-            # It has values of each example's own: the rule is for what all have in common.
+            # The operand has separate values for each example, whereas the rule is for shared ones.
             continue
         found[name] = _summed(gradient, operand, layout)
     return found
@@ -225,7 +225,7 @@ def _spread(given: Mapping[str, Any], g: Tensor, layout: Layout) -> Contribution
 
 
 def _summed(g: Tensor, operand: Tensor, layout: Layout) -> RowGradients:
-    """The gradient of what was broadcast, by example: the sum over all dimensions that it was broadcast along."""
+    """Compute the gradient of a broadcast operand by example, a sum over the broadcast dimensions."""
     if layout.examples == 1:
         return RowGradients(g.to(_at_least_single(g.dtype)).sum_to_size(operand.shape).reshape(1, -1))
     missing = g.ndim - operand.ndim
@@ -240,7 +240,7 @@ def _summed(g: Tensor, operand: Tensor, layout: Layout) -> RowGradients:
 
 
 def _merged(found: Contributions, layout: Layout) -> Contributions:
-    """Where an example has several rows, their gradients are added."""
+    """Add the gradients of the rows of each example, if it has several."""
     if layout.parts == 1:
         return found
     return {
@@ -249,12 +249,12 @@ def _merged(found: Contributions, layout: Layout) -> Contributions:
 
 
 def _rows(x: Tensor) -> Tensor:
-    """(B, …, P) as (B, T, P)."""
+    """Reshape (B, …, P) to (B, T, P)."""
     return x.reshape(len(x), math.prod(x.shape[1:-1]), x.shape[-1])
 
 
 def _each(value: Any, n: int) -> tuple[int, ...]:
-    """A number a dimension."""
+    """Return one number per dimension."""
     if isinstance(value, int):
         return (value,) * n
     return tuple(value) * n if len(value) == 1 else tuple(value)
@@ -265,7 +265,7 @@ def _at_least_single(dtype: torch.dtype) -> torch.dtype:
 
 
 def _common(x: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
-    """Both in one precision, at least single: mixed precision computes a layer in another one than its input's."""
+    """Convert both to one dtype, at least float32; with mixed precision, a layer's dtype differs from its input's."""
     x = x.detach()
     if x.dtype is g.dtype is torch.float32:
         return x, g
@@ -315,4 +315,4 @@ RULES: dict[Callable[..., Any], Rule] = {
         (torch.Tensor.expand, torch.Tensor.expand_as, torch.broadcast_to, torch.Tensor.broadcast_to), _SPREAD
     ),
 }
-"""The rule for each function that has one."""
+"""The rules by function."""

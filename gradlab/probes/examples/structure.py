@@ -1,4 +1,4 @@
-"""What the backward pass of a forward pass looks like, tried out before it is taken apart."""
+"""Trial backward passes, which determine the structure of a backward pass before it is separated by examples."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-# What torch.autograd.grad imports when it is first given gradients: not in the middle of a user's backward pass.
+# torch.autograd.grad imports this when first given gradients; doing it here keeps it out of a user's backward pass.
 import torch.fx.experimental.symbolic_shapes
 from torch import Tensor
 from torch.autograd.graph import GradientEdge
@@ -18,30 +18,30 @@ from gradlab.probes.examples.layout import Layout, example_factors, find_layout,
 from gradlab.probes.examples.uses import Use
 
 Place = tuple[int, int]
-"""The number of a use in its forward pass, and of its output."""
+"""The number of a use in its forward pass, and the number of its output."""
 
 
 FLOOR = 2.0**20
-"""Times the smallest normal number: less has lost digits on its way, and tells nothing."""
+"""Smallest informative gradient, as a multiple of the smallest normal number; smaller ones have lost digits."""
 
 
 def tolerance_of(dtype: torch.dtype) -> float:
-    """The relative error that rounding may make of a gradient that is computed in one way and in another."""
+    """Return the largest relative difference that rounding may cause between two computations of a gradient."""
     return {torch.float64: 1e-8, torch.float32: 1e-3}.get(dtype, 0.05)
 
 
 @dataclass
 class Trial:
-    """Two backward passes down to every use of a parameter: one as it is, one with its examples scaled.
+    """Two backward passes down to every use of a parameter: an ordinary one, and one with scaled examples.
 
-    No gradient of a parameter comes of them.
+    They compute no gradient of a parameter.
 
     Attributes:
-        examples: B.
-        name: What to call the parameters of a use.
-        found: Where the examples lie in what each use returned.
-        slow: The parameters of uses where they do not lie in order.
-        certain: Whether no gradient was 0, which would tell nothing.
+        examples: The number B of examples.
+        name: A function that names the parameters of a use.
+        found: The layout of the examples in the output of each use.
+        slow: The numbers of the parameters in uses where the examples are not in order.
+        certain: Whether no gradient was 0, which would carry no information.
     """
 
     examples: int
@@ -55,12 +55,12 @@ class Trial:
         self._factors: Tensor | None = None
 
     def run(self, edge: GradientEdge, gradient: Tensor, rest: LeftOver) -> None:
-        """Try out the backward pass from the output of a model.
+        """Make the two backward passes from an output of the model.
 
         Args:
-            edge: The output.
-            gradient: Of it, shape (B, …).
-            rest: Where the pass has to go down to.
+            edge: The output, as an edge of the graph.
+            gradient: The gradient of the output, shape (B, …).
+            rest: The ends that the passes have to reach.
         """
         if not rest.ends:
             return
@@ -70,7 +70,7 @@ class Trial:
         self._pass(edge, gradient * factors, rest)
 
     def record(self, place: Place, use: Use, gradient: Tensor) -> None:
-        """Take in the gradient at a use, in either of the passes."""
+        """Process the gradient at a use, in either of the passes."""
         if self._factors is None:
             self._plain[place] = part_norms(gradient)
             return
@@ -96,14 +96,14 @@ class Trial:
 
     def _pass(self, edge: GradientEdge, gradient: Tensor, rest: LeftOver) -> None:
         found = torch.autograd.grad([edge], rest.ends, [gradient], retain_graph=True, allow_unused=True)
-        # The last uses are not run, so that their hooks are not called.
+        # Autograd does not execute the nodes of these uses, so their hooks are not called.
         for (_, (place, taken)), value in zip(rest.first, found, strict=False):
             if value is not None and taken:
                 self.record(place, taken[0], value)
 
 
 def serves(use: Use, gradient: Tensor, layout: Layout) -> bool:
-    """Whether a use can be taken apart: any that has stand-ins, and by a rule where it gives every operand's part."""
+    """Return whether a use can be separated: any without a rule can, and others if the rule covers every operand."""
     if use.match is None:
         return True
     found = use.match.make(use.match.given, gradient, layout)
@@ -113,5 +113,5 @@ def serves(use: Use, gradient: Tensor, layout: Layout) -> bool:
 
 
 def whole(shape: torch.Size) -> Layout:
-    """The layout of what belongs to a single example."""
+    """Return the layout of a tensor that belongs to a single example."""
     return Layout(0, 1, shape[0] if shape else 1)

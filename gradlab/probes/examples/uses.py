@@ -1,4 +1,4 @@
-"""Where parameters come into a forward pass, whatever function takes them and whichever module calls it."""
+"""Detection of the uses of parameters in a forward pass, by any function and in any module."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ _SPREADS = (
     torch.Tensor.broadcast_to,
     F.embedding,
 )
-"""Functions that give every example its own copy of what all have in common."""
+"""Functions that give every example its own copy of a shared value."""
 
 
 @dataclass
 class Operand:
-    """A parameter, or what was computed from parameters alone, as one call of a function took it.
+    """A parameter, or a tensor computed from parameters only, as an argument of one call.
 
     Attributes:
-        tensor: The parameter, or what was computed.
-        sources: The numbers of the parameters in it.
-        stand_in: What the function was given in its place, so that this use is told from others; None where the
+        tensor: The parameter, or the computed tensor.
+        sources: The numbers of the parameters it was computed from.
+        stand_in: The tensor passed to the function in its place, to distinguish this use from others; None if the
             rule for the function needs none.
     """
 
@@ -44,18 +44,18 @@ class Operand:
 
 @dataclass
 class Use:
-    """One call of a function that brings parameters together with examples.
+    """One call of a function that combines parameters with examples.
 
     Attributes:
-        function: Its name.
-        operands: The parameters, and what was computed from them.
-        match: What the rule for the function makes of its arguments; None where there is no rule.
+        function: The name of the function.
+        operands: The parameters, and tensors computed from them.
+        match: The match of the rule for the function; None if there is no rule.
         follows: Whether other arguments depend on the examples.
-        before: Where the graph goes on beyond the parameters.
+        before: The nodes of the other arguments, at which the graph continues.
         inputs: The other tensors, with their versions.
-        outputs: What came of it, until the use is taken in; then nothing.
+        outputs: The outputs, until the use has been processed; then empty.
         several: Whether there were several outputs.
-        passed_on: What the gradient of one output gave to others that it was computed from.
+        passed_on: The part of an output's gradient that came from other outputs computed from it.
     """
 
     function: str
@@ -70,19 +70,19 @@ class Use:
 
     @property
     def sources(self) -> tuple[int, ...]:
-        """The numbers of all parameters in it."""
+        """The numbers of all parameters in the use."""
         return tuple(dict.fromkeys(number for operand in self.operands for number in operand.sources))
 
 
 class UseFinder(TorchFunctionMode):
-    """Sees every function of torch that is given a parameter, and calls back where examples come in.
+    """Intercepts every function of torch that receives a parameter, and reports those that also receive examples.
 
-    What is computed from parameters and constants alone (a transposed or a standardized weight, the embedding of
-    positions) is followed until it meets the examples.
+    Tensors computed from parameters and constants only (a transposed or standardized weight, the embedding of
+    positions) are followed until they are combined with examples.
 
     Args:
-        numbers: The number of each parameter that counts.
-        found: Called with each use; it is not called again for what it returns.
+        numbers: The numbers of the parameters to follow.
+        found: A function called with each use.
     """
 
     def __init__(self, numbers: Mapping[nn.Parameter, int], found: Callable[[Use], None]) -> None:
@@ -91,7 +91,7 @@ class UseFinder(TorchFunctionMode):
             id(parameter): (parameter, (number,)) for parameter, number in numbers.items()
         }
         self._found = found
-        # With what was computed of them in this pass.
+        # The parameters, and tensors computed from them in this pass.
         self._known = dict(self._parameters)
         self._inputs: dict[int, Tensor] = {}
         self._examples = 0
@@ -100,14 +100,14 @@ class UseFinder(TorchFunctionMode):
         """Begin a forward pass.
 
         Args:
-            examples: B.
-            inputs: What the model was given.
+            examples: The number B of examples.
+            inputs: The input tensors of the model.
         """
         self._examples = examples
         self._inputs = {id(tensor): tensor for tensor in inputs}
 
     def stop(self) -> None:
-        """End a forward pass: nothing of it is kept."""
+        """End a forward pass, and release its tensors."""
         self._known = dict(self._parameters)
         self._inputs.clear()
 
@@ -118,7 +118,7 @@ class UseFinder(TorchFunctionMode):
         args: tuple[Any, ...] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        """Call any function of torch."""
+        """Call a function of torch, and report it if it is a use of parameters."""
         kwargs = kwargs or {}
         if not self._may_use(args) and not (kwargs and self._may_use(kwargs.values())):
             output = func(*args, **kwargs)
@@ -130,7 +130,7 @@ class UseFinder(TorchFunctionMode):
                 return open_attention(*args, **kwargs)
         tensors = [*tensors_in((*args, *kwargs.values()))]
         if str(getattr(func, "__module__", None)).startswith("torch.autograd"):
-            # A backward pass takes parameters to give their gradients, and is no use of them.
+            # A backward pass receives parameters only to compute their gradients.
             return func(*args, **kwargs)
         operands = [known for tensor in tensors if (known := self._operand(tensor)) is not None]
         if not operands or not torch.is_grad_enabled():
@@ -141,7 +141,7 @@ class UseFinder(TorchFunctionMode):
         return self._call(func, args, kwargs, tensors, operands)
 
     def _may_use(self, values: Iterable[Any]) -> bool:
-        """Whether a parameter, or what may hold one, is among values; most calls of functions end here."""
+        """Return whether values include a parameter or a sequence that may; most calls are dismissed here."""
         known = self._known
         for value in values:  # noqa: SIM110 - a generator would take as long again
             if id(value) in known or value.__class__ is list or value.__class__ is tuple:
@@ -149,12 +149,12 @@ class UseFinder(TorchFunctionMode):
         return False
 
     def _operand(self, tensor: Tensor) -> Operand | None:
-        """A tensor as a parameter or what was computed of some, if it is one."""
+        """Return the operand for a parameter, or for a tensor computed from parameters; None for any other tensor."""
         known = self._known.get(id(tensor))
         return Operand(*known) if known is not None and known[0] is tensor and tensor.requires_grad else None
 
     def _follow(self, tensors: Sequence[Tensor], output: Any) -> None:
-        """What is computed of the model's inputs alone depends on the examples, too."""
+        """Note that tensors computed from the model's inputs depend on the examples as well."""
         if any(id(tensor) in self._inputs for tensor in tensors):
             self._inputs.update((id(result), result) for result in tensors_in((output,)) if not result.requires_grad)
 
@@ -171,7 +171,7 @@ class UseFinder(TorchFunctionMode):
         follows = any(tensor.requires_grad or id(tensor) in self._inputs for tensor in others)
         name = getattr(func, "__name__", str(func))
         if id(tensors[0]) in known and (name in ("__set__", "__setitem__") or _in_place(name)):
-            # It is not what it was: what becomes of it is found in the graph.
+            # The tensor has changed; its further uses are found in the graph.
             if id(tensors[0]) not in self._parameters:
                 del self._known[id(tensors[0])]
             return func(*args, **kwargs)
@@ -197,7 +197,7 @@ class UseFinder(TorchFunctionMode):
     def _spreads(
         self, func: Callable[..., Any], match: Match | None, others: Sequence[Tensor], outputs: Sequence[Tensor]
     ) -> bool:
-        """Whether what all examples have in common becomes something of each example's own, with a rule for it."""
+        """Return whether a function with a rule turns a value shared by all examples into separate ones."""
         examples = self._examples
         if match is None or examples < 2 or outputs[0].ndim < 2 or len(outputs[0]) != examples:
             return False
