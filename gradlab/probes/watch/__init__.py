@@ -1,0 +1,8 @@
+"""A training watched from outside of its loop: `gl.watch`."""
+
+from gradlab.probes.watch.watching import Watch
+
+watch = Watch
+"""See `Watch`."""
+
+__all__ = ["Watch", "watch"]

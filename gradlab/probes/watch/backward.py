@@ -1,0 +1,74 @@
+"""The backward passes of a step: when each ends, and what loss it began from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.variable import Variable
+
+from gradlab.probes.hooks import Hook
+from gradlab.probes.watch.losses import roots_under_way, scalar_sum
+
+
+class BackwardWatch:
+    """Tells when a backward pass that adds to the gradients of a model's parameters is over.
+
+    Args:
+        model: Whose parameters are meant.
+        ended: Called when a pass has ended, with all gradients in place.
+
+    Attributes:
+        passes: How many ended since the last `reset`.
+        losses: What each began from, as it was: with the loss's scale, where it has one.
+    """
+
+    def __init__(self, model: nn.Module, ended: Callable[[], None]) -> None:
+        self.model = model
+        self._ended = ended
+        self._task = -1
+        self._state: list[tuple[int, int]] = []
+        self.reset()
+
+    def reset(self) -> None:
+        """Begin another step."""
+        self.passes = 0
+        self.losses: list[Tensor] = []
+
+    def attach(self, stack: ExitStack) -> None:
+        """Register hooks on the parameters, their removal on the stack."""
+        for parameter in self.model.parameters():
+            if parameter.requires_grad and parameter.is_leaf:
+                hook = Hook(self._accumulated)
+                stack.enter_context(parameter.register_post_accumulate_grad_hook(hook))
+
+    @property
+    def undone(self) -> bool:
+        """Whether gradients were changed or taken away since the last pass: a step that did not come about."""
+        return self.passes > 0 and self._state != self._gradients()
+
+    def _accumulated(self, parameter: Tensor) -> None:
+        task = torch._C._current_graph_task_id()
+        if task == self._task:
+            return
+        self._task = task
+        loss = scalar_sum(roots_under_way())
+        engine = Variable._execution_engine
+        # Queued again from there, so that it comes after what others have queued, such as the joining of ranks.
+        engine.queue_callback(lambda: engine.queue_callback(lambda: self._end(loss)))
+
+    def _end(self, loss: Tensor | None) -> None:
+        self._task = -1
+        self.passes += 1
+        if loss is not None:
+            self.losses.append(loss)
+        self._state = self._gradients()
+        with torch.no_grad():
+            self._ended()
+
+    def _gradients(self) -> list[tuple[int, int]]:
+        """Which tensors the gradients are, and how often each was changed."""
+        gradients = [parameter.grad for parameter in self.model.parameters()]
+        return [(0, 0) if gradient is None else (id(gradient), gradient._version) for gradient in gradients]

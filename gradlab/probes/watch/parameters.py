@@ -1,0 +1,185 @@
+"""Gradients of weights, and what each step of an optimizer does to the weights, measured where they lie."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from gradlab.probes.watch.computed_steps import can_compute, computed_steps, is_short
+from gradlab.probes.weights import Part, WeightRow, weight_rows
+from gradlab.stats import l2_norms
+from gradlab.stats.updates import inner_products
+
+FIELDS = ("gradient", "given", "weight", "update", "after", "product")
+"""Norms of a gradient as backward passes left it and as the optimizer was given it, of a weight before the step, of
+what the step adds, of the weight after it, and the inner product of step and given gradient."""
+
+
+@dataclass
+class Columns:
+    """Some of `FIELDS`, each of some parts.
+
+    Attributes:
+        names: Of the fields.
+        parts: Numbers of the parts that each has values of.
+        values: On a device, one tensor a field.
+    """
+
+    names: list[str] = field(default_factory=list)
+    parts: list[list[int]] = field(default_factory=list)
+    values: list[Tensor] = field(default_factory=list)
+
+    def add(self, name: str, parts: Sequence[int], values: Tensor) -> None:
+        """Add a field, of no part twice."""
+        self.names.append(name)
+        self.parts.append(list(parts))
+        self.values.append(values)
+
+    def read(self, values: Sequence[float]) -> dict[int, dict[str, float]]:
+        """Every part's fields, by its number, of the values of all columns one after the other."""
+        found: dict[int, dict[str, float]] = {}
+        arrived = iter(values)
+        for name, parts in zip(self.names, self.parts, strict=True):
+            for part in parts:
+                found.setdefault(part, {})[name] = next(arrived)
+        return found
+
+
+class ParameterWatch:
+    """Measures gradients when a backward pass ends, and weights before and after a step.
+
+    Where weights have 16 bits, the update is what the optimizer computes, and not what rounding leaves of it: see
+    `computed_steps`.
+
+    Args:
+        model: Any.
+        rows: What is measured as one layer, by name.
+        updates: Whether what steps do is measured.
+
+    Attributes:
+        parts: Of all rows and of all other parameters of the model, each once.
+        unknown: Names of parameters whose updates are not known, since their optimizer's steps cannot be made twice.
+    """
+
+    def __init__(self, model: nn.Module, rows: Mapping[str, WeightRow], *, updates: bool) -> None:
+        self.updates = updates
+        every = [*rows.values(), *weight_rows(model, "all").values()]
+        self.parts = list({part.key: part for row in every for part in row.parts}.values())
+        self.unknown: dict[str, None] = {}
+        self._ended: dict[int, Tensor] = {}
+        self._columns = Columns()
+        self._kept: dict[int, Tensor] = {}
+        self._gradients: dict[int, Tensor] = {}
+
+    def reset(self) -> None:
+        """Forget the backward passes: what follows belongs to another step."""
+        self._ended = {}
+
+    def pass_ended(self) -> None:
+        """Take the norms of all gradients as the backward passes so far have left them."""
+        numbers, gradients = self._there(range(len(self.parts)))
+        self._ended = dict(zip(numbers, l2_norms(gradients).unbind(), strict=True)) if numbers else {}
+
+    def before(self, optimizer: Optimizer, owned: set[int], scale: Tensor | None) -> None:
+        """Take in gradients and weights before a step.
+
+        Args:
+            optimizer: Whose step it is.
+            owned: Ids of the parameters that it is to tell of.
+            scale: What the loss of the backward passes was multiplied by.
+        """
+        numbers = [n for n, part in enumerate(self.parts) if id(part.parameter) in owned and _is_trained(part)]
+        if not numbers:
+            return
+        there, gradients = self._there(numbers)
+        own: Tensor | None = getattr(optimizer, "grad_scale", None)
+        self._columns.add("weight", numbers, l2_norms([self._of(n, self.parts[n].parameter) for n in numbers]))
+        if not there:
+            return
+        given = l2_norms(gradients)
+        given = given if own is None else given / own.to(given)
+        self._columns.add("given", there, given)
+        ended = [number for number in there if number in self._ended]
+        if ended:
+            norms = torch.stack([self._ended[number] for number in ended])
+            self._columns.add("gradient", ended, norms if scale is None else norms / scale.to(norms))
+        else:
+            # No backward pass was seen: somebody else has put the gradients there.
+            self._columns.add("gradient", there, given)
+        if self.updates:
+            self._begin(optimizer, there, own)
+
+    def _begin(self, optimizer: Optimizer, numbers: Sequence[int], scale: Tensor | None) -> None:
+        """Keep what the difference needs, or find the step that is about to be made."""
+        parameters = list({id(p): p for number in numbers for p in [self.parts[number].parameter]}.values())
+        known = can_compute(optimizer)
+        owned = {id(p) for group in optimizer.param_groups for p in group["params"]}
+        short = [p for p in parameters if is_short(p) and id(p) in owned]
+        self._kept = {id(p): p.detach().clone() for p in parameters if not is_short(p)}
+        self._gradients = {}
+        if scale is not None or not known:
+            # Gradients may be others after the step.
+            factor = 1.0 if scale is None else scale
+            self._gradients = {id(p): p.grad.detach() / factor for p in parameters if p.grad is not None}
+        if not known:
+            unknown = {id(p) for p in short}
+            self.unknown |= {part.name: None for part in self.parts if id(part.parameter) in unknown}
+        elif short:
+            for part, steps, ends in computed_steps(optimizer, short):
+                self._add_updates(numbers, _by_id(part, steps), _by_id(part, ends))
+
+    def after(self) -> None:
+        """Take in what the step has done."""
+        kept, self._kept = self._kept, {}
+        if kept:
+            parameters = {id(part.parameter): part.parameter.detach() for part in self.parts}
+            ends = {key: parameters[key] for key in kept}
+            torch._foreach_neg_(list(kept.values()))
+            torch._foreach_add_(list(kept.values()), list(ends.values()))
+            numbers = [n for n, part in enumerate(self.parts) if id(part.parameter) in kept]
+            self._add_updates(numbers, kept, ends)
+        self._gradients = {}
+
+    def take(self) -> Columns:
+        """What the steps since the last call have shown."""
+        columns, self._columns = self._columns, Columns()
+        return columns
+
+    def _add_updates(self, numbers: Sequence[int], steps: Mapping[int, Tensor], ends: Mapping[int, Tensor]) -> None:
+        places = [n for n in numbers if id(self.parts[n].parameter) in steps]
+        keys = [id(self.parts[n].parameter) for n in places]
+        updates = [self._of(n, steps[key]) for n, key in zip(places, keys, strict=True)]
+        self._columns.add("update", places, l2_norms(updates))
+        self._columns.add("after", places, l2_norms([self._of(n, ends[k]) for n, k in zip(places, keys, strict=True)]))
+        pairs = [(n, u, g) for n, u in zip(places, updates, strict=True) if (g := self._gradient(n)) is not None]
+        if pairs:
+            there, left, right = zip(*pairs, strict=True)
+            self._columns.add("product", there, inner_products(left, right))
+
+    def _gradient(self, number: int) -> Tensor | None:
+        parameter = self.parts[number].parameter
+        gradient = self._gradients.get(id(parameter), parameter.grad)
+        return None if gradient is None else self._of(number, gradient)
+
+    def _there(self, numbers: Sequence[int]) -> tuple[list[int], list[Tensor]]:
+        """The parts that have gradients, by number, and these."""
+        found = [(n, g) for n in numbers if (g := self.parts[n].parameter.grad) is not None]
+        return [n for n, _ in found], [self._of(n, gradient.detach()) for n, gradient in found]
+
+    def _of(self, number: int, tensor: Tensor) -> Tensor:
+        part, tensor = self.parts[number], tensor.detach()
+        if part.rows is not None and tensor.layout is not torch.strided:
+            tensor = tensor.to_dense()
+        return part.of(tensor)
+
+
+def _is_trained(part: Part) -> bool:
+    return part.parameter.requires_grad
+
+
+def _by_id(parameters: Sequence[Tensor], values: Sequence[Tensor]) -> dict[int, Tensor]:
+    return {id(parameter): value for parameter, value in zip(parameters, values, strict=True)}

@@ -1,0 +1,103 @@
+"""What one step has shown, while it is put together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from gradlab.probes.watch.piece import TOTAL, Piece, Value
+
+
+@dataclass
+class StepRecord:
+    """An open record.
+
+    Attributes:
+        step: Steps that its optimizers made before.
+        places: Which optimizers it is of.
+        pieces: What was measured so far.
+        loss: As it was, without the scale of mixed precision; None where it is not known.
+    """
+
+    step: int
+    places: set[int] = field(default_factory=set)
+    pieces: list[Piece] = field(default_factory=list)
+    loss: Tensor | None = None
+
+
+def learning_rates(optimizer: Optimizer, names: Sequence[str]) -> Piece:
+    """The learning rate of every group of an optimizer, as statistics of the whole model.
+
+    Args:
+        optimizer: Before its step.
+        names: Of the statistics, one a group.
+    """
+    rates = [torch.as_tensor(group.get("lr", torch.nan)).detach().reshape(()) for group in optimizer.param_groups]
+    device = next((rate.device for rate in rates if not rate.is_cpu), rates[0].device)
+    return scalars(names, [rate.to(device) for rate in rates])
+
+
+def scalars(names: Sequence[str], values: Sequence[Tensor]) -> Piece:
+    """Numbers of the whole model by name, on one device."""
+
+    def read(numbers: list[float]) -> Iterator[Value]:
+        return ((TOTAL, name, number) for name, number in zip(names, numbers, strict=True))
+
+    wide = torch.float32 if values[0].device.type == "mps" else torch.float64
+    return Piece(torch.stack([value.to(wide) for value in values]), read)
+
+
+class Owners:
+    """Which optimizers step the parameters of a layer.
+
+    Args:
+        model: Whose layers they are.
+        optimizers: Parameters that none of them has count to the first one.
+    """
+
+    def __init__(self, model: nn.Module, optimizers: Sequence[Optimizer]) -> None:
+        self.model, self.optimizers = model, optimizers
+        self._known: dict[str, frozenset[int]] = {}
+
+    def parameters(self, place: int) -> set[int]:
+        """Ids of the parameters that count to an optimizer, as its groups are now."""
+        groups = [{id(p) for group in o.param_groups for p in group["params"]} for o in self.optimizers]
+        own = groups[place]
+        if place == 0:
+            own |= {id(p) for p in self.model.parameters()}.difference(*groups[1:])
+        return own
+
+    def among(self, layer: str, places: set[int]) -> bool:
+        """Whether a layer counts to some of the optimizers: by its own parameters, or those around it."""
+        if len(self.optimizers) == 1 or layer == TOTAL:
+            return True
+        name = layer.partition(" (call ")[0].partition("[")[0]
+        if name not in self._known:
+            self._known[name] = self._of(name)
+        return bool(self._known[name] & places)
+
+    def _of(self, name: str) -> frozenset[int]:
+        sets = [self.parameters(place) for place in range(len(self.optimizers))]
+        modules = dict(self.model.named_modules())
+        while True:
+            parameters = {id(p) for p in modules[name].parameters()} if name in modules else set()
+            if found := frozenset(place for place, own in enumerate(sets) if own & parameters):
+                return found
+            if not name:
+                return frozenset(range(len(sets)))
+            name = name.rpartition(".")[0]
+
+
+def repeated_loss(model: nn.Module, again: Callable[[], Tensor]) -> Tensor:
+    """A loss computed once more, which leaves the model's buffers and the random numbers as they were."""
+    kept = [(buffer, buffer.detach().clone()) for buffer in model.buffers()]
+    devices = {buffer.device for buffer in [*model.parameters(), *model.buffers()] if buffer.is_cuda}
+    with torch.no_grad(), torch.random.fork_rng(devices):
+        value = torch.as_tensor(again()).detach().clone()
+        for buffer, before in kept:
+            buffer.copy_(before)
+    return value

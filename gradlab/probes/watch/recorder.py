@@ -1,0 +1,245 @@
+"""Puts the records of steps together: what passes, gradients, weights and the loop itself have to tell."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from gradlab.probes.execution import ExecutionOrder
+from gradlab.probes.selection import Selection, select_rows
+from gradlab.probes.watch.backward import BackwardWatch
+from gradlab.probes.watch.layer_values import layer_values, total_values
+from gradlab.probes.watch.micro_batches import MicroBatches
+from gradlab.probes.watch.parameters import Columns, ParameterWatch
+from gradlab.probes.watch.piece import TOTAL, Fetch, Piece, Value
+from gradlab.probes.watch.record import Owners, StepRecord, learning_rates, repeated_loss, scalars
+from gradlab.probes.watch.response_values import activation_piece, gradient_piece, moment_piece
+from gradlab.probes.watch.responses import ResponseWatch, Window
+from gradlab.probes.watch.steps import calling_scaler, scale_of
+from gradlab.probes.watch.writer import RecordWriter, in_order
+
+if TYPE_CHECKING:
+    from torch.amp.grad_scaler import GradScaler
+
+Measure = Literal["responses", "activations", "response_gradients", "gradients", "updates", "noise"]
+MEASURES: tuple[Measure, ...] = ("responses", "activations", "response_gradients", "gradients", "updates", "noise")
+"""What may be measured."""
+
+USUAL = MEASURES[:-1]
+"""What is measured by default: noise keeps a copy of all gradients."""
+
+
+class StepRecorder:
+    """Records the steps that it is told to.
+
+    Args:
+        model: What is trained.
+        optimizers: What trains it.
+        writer: Where records go.
+        layers: See `Watch`.
+        measure: See `Watch`.
+        scaler: See `Watch`.
+
+    Attributes:
+        rows: The weights that are measured, by layer.
+        responses: What follows forward passes; None where nothing of them is measured.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizers: Sequence[Optimizer],
+        writer: RecordWriter,
+        *,
+        layers: Selection,
+        measure: frozenset[Measure],
+        scaler: GradScaler | None,
+    ) -> None:
+        self.model, self.optimizers, self.writer = model, optimizers, writer
+        self.measure, self.scaler = measure, scaler
+        self.rows = select_rows(model, layers)
+        self.responses: ResponseWatch | None = None
+        if measure & {"responses", "activations", "response_gradients"}:
+            self.responses = ResponseWatch(model, layers, measure, self._pass_begun)
+        self._owners = Owners(model, optimizers)
+        self._parameters = ParameterWatch(model, self.rows, updates="updates" in measure)
+        self._executed = ExecutionOrder(model, self.rows)
+        self._backward = BackwardWatch(model, self._pass_ended)
+        self._micro = MicroBatches(list(model.parameters())) if "noise" in measure else None
+        self._record: StepRecord | None = None
+        self._arriving: list[tuple[StepRecord, Fetch]] = []
+        self._unresolved: dict[str, None] = {}
+        self._logged: dict[str, Tensor] = {}
+        self._again: Callable[[], Tensor] | None = None
+
+    def attach(self, stack: ExitStack, *, order: bool) -> None:
+        """Register what stays on between measured steps: nothing, once the order of execution is known."""
+        if order and self.responses is None:
+            self._executed.attach(stack)
+
+    def attach_to_passes(self, stack: ExitStack) -> None:
+        """Register the hooks of a measured step, their removal on the stack."""
+        self._forget()
+        if self.responses is not None:
+            self.responses.attach(stack)
+        self._backward.attach(stack)
+
+    def log(self, values: Mapping[str, Tensor | float], again: Callable[[], Tensor] | None) -> None:
+        """See `Watch.log`."""
+        self._logged |= {name: torch.as_tensor(value).detach().reshape(()) for name, value in values.items()}
+        self._again = again or self._again
+
+    def _pass_begun(self) -> None:
+        if self._backward.undone:
+            # The scaler has skipped the step of these passes, or their gradients were thrown away.
+            self._forget()
+
+    def _pass_ended(self) -> None:
+        if self.measure & {"gradients", "updates"}:
+            self._parameters.pass_ended()
+        if self._micro is not None:
+            self._micro.pass_ended()
+
+    def _forget(self) -> None:
+        """Forget the passes so far: they belong to no step that is measured."""
+        if self.responses is not None:
+            self.responses.take()
+        self._backward.reset()
+        self._parameters.reset()
+        if self._micro is not None:
+            self._micro.reset()
+
+    @torch.no_grad()
+    def before(self, place: int, step: int, due: bool) -> None:
+        """An optimizer is about to change the weights.
+
+        Args:
+            place: Which.
+            step: Steps that it made before.
+            due: Whether this one is measured.
+        """
+        fresh = self._backward.passes > 0 or (self.responses is not None and self.responses.window.passes > 0)
+        record = self._record
+        if record is not None and (fresh or place in record.places or record.step != step):
+            self.close()
+        if due:
+            self._open(place, step, fresh)
+        elif fresh:
+            self._forget()
+
+    def _open(self, place: int, step: int, fresh: bool) -> None:
+        optimizer = self.optimizers[place]
+        scaler = self.scaler or calling_scaler()
+        scale = scale_of(scaler, optimizer.param_groups[0]["params"][0].device)
+        if self._record is None:
+            if not fresh:
+                self._forget()
+            self._record = StepRecord(step)
+            self._take_passes(self._record, scale)
+        self._record.places.add(place)
+        if self.measure & {"gradients", "updates"}:
+            self._parameters.before(optimizer, self._owners.parameters(place), scale)
+        self._record.pieces.append(learning_rates(optimizer, self._rate_names(place)))
+
+    def _rate_names(self, place: int) -> list[str]:
+        """Names of the learning rates of an optimizer's groups, counted over all optimizers."""
+        counts = [len(optimizer.param_groups) for optimizer in self.optimizers]
+        if sum(counts) == 1:
+            return ["learning_rate"]
+        first = sum(counts[:place])
+        return [f"learning_rate[{number}]" for number in range(first, first + counts[place])]
+
+    def _take_passes(self, record: StepRecord, scale: Tensor | None) -> None:
+        """Take in what the passes of this step have shown."""
+        window = Window() if self.responses is None else self.responses.take()
+        made = (
+            moment_piece(window, lambda layer: self._unresolved.setdefault(layer)),
+            activation_piece(window),
+            gradient_piece(window, scale),
+            None if self._micro is None else self._micro.piece(),
+        )
+        record.pieces += [piece for piece in made if piece is not None]
+        if losses := self._backward.losses:
+            loss = torch.stack([loss.to(losses[0].device) for loss in losses]).sum()
+            record.loss = loss if scale is None else loss / scale.to(loss.device)
+        # The gradients as the last pass left them are kept: another optimizer may step next.
+        self._backward.reset()
+
+    @torch.no_grad()
+    def after(self, place: int) -> None:
+        """An optimizer has stepped."""
+        if self._record is None or place not in self._record.places:
+            return
+        self._parameters.after()
+        # What a closure has run after its first call.
+        self._backward.reset()
+        if self.responses is not None:
+            self.responses.take()
+        if len(self._record.places) == len(self.optimizers):
+            self.close()
+
+    @torch.no_grad()
+    def close(self) -> None:
+        """Have the open record written, as soon as its values have arrived."""
+        record, self._record = self._record, None
+        if record is None:
+            return
+        columns = self._parameters.take()
+        if columns.values:
+            values = torch.cat([column.to(columns.values[0]) for column in columns.values])
+            record.pieces.append(Piece(values, lambda numbers: self._of_parameters(columns, numbers)))
+        logged, self._logged = self._logged, {}
+        again, self._again = self._again, None
+        record.loss = logged.pop("loss", record.loss)
+        if record.loss is not None:
+            logged["loss"] = record.loss
+            if again is not None:
+                logged["actual_loss_change"] = repeated_loss(self.model, again).to(record.loss) - record.loss
+        record.pieces += [scalars([name], [value]) for name, value in logged.items()]
+        self.write_arrived()
+        self._arriving.append((record, Fetch(record.pieces)))
+        if self._arriving[-1][1].is_local:
+            self.write_arrived()
+
+    def _of_parameters(self, columns: Columns, numbers: Sequence[float]) -> Iterator[Value]:
+        known = columns.read(numbers)
+        yield from layer_values(self.rows, self._parameters.parts, known)
+        yield from total_values(self._parameters.parts, known)
+
+    def write_arrived(self) -> None:
+        """Write the records that were closed; waits for the last one's values, where these lie on a device."""
+        arriving, self._arriving = self._arriving, []
+        for record, fetch in arriving:
+            values = [value for value in fetch.values() if self._owners.among(value[0], record.places)]
+            if len(record.places) < len(self.optimizers):
+                total = f"{TOTAL}[{','.join(map(str, sorted(record.places)))}]"
+                values = [(total if layer == TOTAL else layer, name, number) for layer, name, number in values]
+            seen = self._executed.ordered() if self.responses is None else self.responses.order
+            self.writer.place(in_order(seen, {name: row.module for name, row in self.rows.items()}))
+            self.writer.write(record.step, values)
+
+    def notes(self) -> list[str]:
+        """What the reader of the records should know."""
+        notes = []
+        if unknown := [*self._parameters.unknown]:
+            notes.append(
+                f"{_some(unknown)}: the update of weights in 16 bits is not recorded, since the step of their "
+                "optimizer cannot be made on float32 copies; that of optimizers of torch.optim can"
+            )
+        if unresolved := [*self._unresolved]:
+            notes.append(f"{_some(unresolved)}: |mean| is too many times the std for sums of squares; no response_std")
+        if again := [] if self.responses is None else self.responses.recomputed():
+            notes.append(
+                f"{_some(again)}: reentrant activation checkpointing leaves the response without a graph; call "
+                "checkpoint with use_reentrant=False for response_grad_rms"
+            )
+        return notes
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (f", … ({len(names)} in all)" if len(names) > 3 else "")

@@ -1,0 +1,229 @@
+"""Responses and activations of the forward passes of a step, and gradients with respect to responses."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Collection
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
+
+from gradlab.probes.applications import leave
+from gradlab.probes.backward_passes import BackwardPasses
+from gradlab.probes.finder import Part, ResponseFinder, Site
+from gradlab.probes.forward_watch import Watch
+from gradlab.probes.identity import Remembered
+from gradlab.probes.outputs import plain
+from gradlab.probes.selection import Selection
+from gradlab.probes.targets import response_targets
+from gradlab.probes.watch.activations import ActivationMode, ActivationSums, Range
+from gradlab.stats import FastMoments
+
+
+class Sums:
+    """What is summed of one site: moments, and the largest absolute value of each tensor."""
+
+    def __init__(self) -> None:
+        self.moments = FastMoments()
+        self.largest: list[Tensor] = []
+        self._marked = 0
+
+    def mark(self) -> None:
+        """Have `undo` come back to here."""
+        self.moments.mark()
+        self._marked = len(self.largest)
+
+    def undo(self) -> None:
+        """Forget what came since `mark`."""
+        self.moments.undo()
+        del self.largest[self._marked :]
+
+    def update(self, x: Tensor) -> None:
+        """Take in a tensor; nothing of it is kept."""
+        self.moments.update(x)
+        if x.numel():
+            x = x.detach()
+            low, high = torch.aminmax(x.abs() if x.is_complex() else x)
+            self.largest.append(torch.maximum(low.abs(), high.abs()))
+
+
+@dataclass
+class Window:
+    """What passes have shown.
+
+    Attributes:
+        sums: Of responses, by site.
+        activations: By layer, or by where they are computed.
+        watches: Of gradients with respect to responses.
+        passes: Those that came to their end.
+    """
+
+    sums: dict[Site, Sums] = field(default_factory=dict)
+    activations: dict[str, ActivationSums] = field(default_factory=dict)
+    watches: dict[Watch, Site] = field(default_factory=dict)
+    passes: int = 0
+
+
+class ResponseWatch:
+    """Measures the responses of layers in all passes between two steps: those with a graph, which gradients come of.
+
+    A pass under `no_grad`, as of validation, does not count. An activation belongs to the layer whose response it
+    takes; any other one has the name of the module in which it is computed, and its own.
+
+    Args:
+        model: Any.
+        layers: As of `response_targets`.
+        measure: Of `responses`, `activations` and `response_gradients`.
+        begun: Called before each pass that counts.
+
+    Attributes:
+        order: Names of layers and activations, as they were first seen.
+        window: Of the step under way.
+        without_graph: Names of layers that ran without one, so that their responses have no gradients.
+    """
+
+    def __init__(
+        self, model: nn.Module, layers: Selection, measure: Collection[str], begun: Callable[[], None]
+    ) -> None:
+        self.responses, self.gradients = "responses" in measure, "response_gradients" in measure
+        self.order: dict[str, None] = {}
+        self.without_graph: dict[str, None] = {}
+        self.window = Window()
+        self.finder = ResponseFinder(model, response_targets(model, layers), self, begin=self._begin)
+        self._begun = begun
+        self._backward = BackwardPasses(model)
+        self._mode = ActivationMode(self._before, self._after) if "activations" in measure else None
+        self._inputs: Remembered[Site] = Remembered()
+        self._unit_dim = -1
+        self._counting = False
+        self._pass = Window()
+        # Whether each site that the pass under way has reached is new to the window.
+        self._seen: dict[Site, bool] = {}
+        self._calls: Counter[str] = Counter()
+
+    def attach(self, stack: ExitStack) -> None:
+        """Register all hooks, their removal on the stack."""
+        self.finder.attach(stack)
+        if self._mode is not None:
+            stack.callback(leave, self._mode)
+
+    def recomputed(self) -> list[str]:
+        """The layers whose gradients arrive at what a backward pass has made again, out of sight."""
+        again, places = self.finder.recomputed, self.finder.places
+        return [
+            layer
+            for layer in self.without_graph
+            if again & {places[layer].name, *(row.module for row in places[layer].rows)}
+        ]
+
+    def take(self) -> Window:
+        """What the passes since the last call have shown; gradients that arrive later are no part of it."""
+        window, self.window = self.window, Window()
+        return window
+
+    def _begin(self) -> None:
+        self._counting = torch.is_grad_enabled()
+        if self._counting:
+            self._begun()
+            if self._mode is not None:
+                self._mode.__enter__()
+
+    def observe(self, site: Site, response: Tensor, part: Part | None) -> Watch | None:
+        """See `Observer`."""
+        if not (self._counting if self.finder.passes.under_way else torch.is_grad_enabled()):
+            return None
+        self.order.setdefault(layer_of(site))
+        if self._mode is not None:
+            module = self.finder.places[site.layer].module
+            self._unit_dim = -1 - len(module.kernel_size) if isinstance(module, _ConvNd) else -1
+        with torch._C.DisableTorchFunction():
+            if self.responses:
+                self._take_moments(site, response, part)
+            watch = self._watched(site, response, part)
+            if self._mode is not None and part is None:
+                self._inputs.put(response, site)
+        return watch
+
+    def _take_moments(self, site: Site, response: Tensor, part: Part | None) -> None:
+        response = plain(response)
+        if part is not None:
+            response = response.chunk(part[1], -1)[part[0]]
+        sums = self.window.sums.get(site)
+        if site not in self._seen:
+            self._seen[site] = sums is None
+            if sums is not None:
+                sums.mark()
+        if sums is None:
+            sums = self.window.sums[site] = Sums()
+        sums.update(response)
+
+    def _watched(self, site: Site, response: Tensor, part: Part | None) -> Watch | None:
+        if not self.gradients or torch._C._are_functorch_transforms_active():
+            return None
+        if not response.requires_grad:
+            self.without_graph.setdefault(site.layer)
+            return None
+        window = self.window
+
+        def arrived(watch: Watch) -> None:
+            # One of an earlier step comes too late.
+            if window is self.window:
+                window.watches[watch] = site
+
+        watch = Watch(response, part, self._backward.counts, arrived)
+        self._pass.watches[watch] = site
+        return watch
+
+    def discard(self, site: Site, observation: object) -> None:
+        """See `Observer`."""
+        if site in self.window.sums:
+            # Assigned and not deleted: the site keeps its place in the order of execution.
+            self.window.sums[site] = Sums()
+        if isinstance(observation, Watch):
+            observation.remove()
+
+    def finish(self, whole: bool) -> None:
+        """See `Observer`."""
+        shown, self._pass = self._pass, Window()
+        seen, self._seen = self._seen, {}
+        if self._mode is not None:
+            leave(self._mode)
+        self._inputs.take_all()
+        self._calls.clear()
+        if not whole:
+            self._undo(seen, shown)
+            return
+        for name, activation in shown.activations.items():
+            self.window.activations.setdefault(name, ActivationSums()).join(activation)
+        self.window.passes += self._counting
+
+    def _undo(self, seen: dict[Site, bool], shown: Window) -> None:
+        for site, new in seen.items():
+            if new:
+                self.window.sums.pop(site, None)
+            elif site in self.window.sums:
+                self.window.sums[site].undo()
+        for watch in shown.watches:
+            watch.remove()
+
+    def _before(self, source: Tensor) -> Site | None:
+        return self._inputs.take(source)
+
+    def _after(self, known: object, name: str, output: Tensor, bounds: Range | int | None) -> None:
+        if isinstance(known, Site):
+            layer = layer_of(known)
+        else:
+            place = f"{self.finder.passes.innermost}.{name}".removeprefix(".")
+            self._calls[place] += 1
+            layer = layer_of(Site(place, self._calls[place]))
+        self.order.setdefault(layer)
+        sums = self._pass.activations.setdefault(layer, ActivationSums())
+        sums.add(name, output, self._unit_dim, bounds)
+
+
+def layer_of(site: Site) -> str:
+    """The name of a site in tables: that of the layer, and which call of it in a pass, from the second on."""
+    return site.layer if site.call == 1 else f"{site.layer} (call {site.call})"

@@ -1,0 +1,190 @@
+"""`gl.watch`: what happens in every layer, step by step, from outside of the training loop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from gradlab.errors import GradlabError, UsageError
+from gradlab.probes.coverage import coverage_of, depth_of
+from gradlab.probes.hooks import Probe
+from gradlab.probes.ranks import rank_notes
+from gradlab.probes.schedule import Schedule
+from gradlab.probes.selection import Selection
+from gradlab.probes.watch.recorder import MEASURES, USUAL, Measure, StepRecorder
+from gradlab.probes.watch.steps import OptimizerSteps, unwrapped
+from gradlab.probes.watch.writer import RecordWriter, Row, Sink
+from gradlab.results import DynamicsResult
+
+if TYPE_CHECKING:
+    from torch.amp.grad_scaler import GradScaler
+
+
+class Watch(Probe):
+    """Records what happens in every layer while a model trains; the training loop stays as it is.
+
+        with gl.watch(model, optimizer, every=50) as watch:
+            for images, labels in loader:
+                optimizer.zero_grad()
+                loss_function(model(images), labels).backward()
+                optimizer.step()
+        watch.result().to_frame()
+
+    It hangs on the optimizer's own hooks, and measures the steps that the schedule says: all passes since the step
+    before, so that accumulated micro-batches are one. Between these there are no hooks on the model. A step that a
+    GradScaler skips is none, and forward passes without gradients, as of validation, do not count.
+
+    Columns of the result: step (steps that the optimizer made before), layer, index (place in the order of
+    execution), block, statistic, value. Of layers, as `measure` says:
+
+    - `responses`: `response_std` and `response_mean` of the layer's output after its normalization, `response_max`
+      (the largest absolute value), `non_finite_fraction` where there is any.
+    - `activations`: of what a function of torch makes of that response, `zero_fraction` (exact zeros), `dead_units`
+      (the share of units that are 0 for all inputs of the step) and, of bounded ones, `saturated_fraction` (within a
+      hundredth of the range from its ends; of a softmax, rows with all but a hundredth in one place).
+    - `response_gradients`: `response_grad_rms`, over all elements.
+    - `gradients`: `grad_norm` and `grad_rms` of the weight's gradient as the backward passes leave it, before any
+      clipping and without the scale of mixed precision; `weight_norm`, before the step.
+    - `updates`: `update_norm`, `update_ratio` (over the weight's norm), `update_cosine` (with the negative gradient
+      that the optimizer is given), `angular_update` (in radians). Of weights in 16 bits they are of the update that
+      the optimizer computes, before rounding.
+    - `noise`: of the model, `gradient_variance` and `gradient_square` of accumulated micro-batches; see
+      `DynamicsResult.noise_scale`.
+
+    Of the whole model, which is layer `total`: `loss` (what `backward()` was called on, summed over the step),
+    `learning_rate` (with several groups `learning_rate[0]`, …), the norms above of all parameters,
+    `grad_norm_clipped` (as the optimizer is given it), and `predicted_loss_change` (to first order).
+
+    Where several optimizers step after one another without a pass between them, their steps are one. Otherwise each
+    has records of its own, of its own layers, and the total of the i-th is `total[i]`.
+
+    Args:
+        model: What is trained.
+        optimizer: What trains it, or several; wrappers of other libraries are seen through.
+        every: Measure every so many steps, or where a function of the step's number says so (`gl.log_spaced`).
+        first: Measure the first so many steps as well.
+        layers: What to measure: names or globs, a class, a predicate, or None for every layer with a weight.
+        measure: Of the groups above; by default all but `noise`.
+        scaler: The GradScaler of mixed precision; by default the one that calls the optimizer's step.
+        sinks: Who gets the rows of each record as it is made: objects with `write(rows)`, or functions.
+        start: Steps that the optimizers made before.
+
+    Raises:
+        UsageError: For anything else, and where no layer is selected.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: Optimizer | Iterable[Optimizer],
+        every: Schedule = 50,
+        *,
+        first: int = 0,
+        layers: Selection = None,
+        measure: Sequence[Measure] = USUAL,
+        scaler: GradScaler | None = None,
+        sinks: Iterable[Sink | Callable[[Sequence[Row]], object]] = (),
+        start: int = 0,
+    ) -> None:
+        super().__init__(model)
+        if not callable(every) and every < 1:
+            raise UsageError(f"every is a number of steps from 1 on, not {every}")
+        self.every, self.first = every, first
+        self.optimizers = unwrapped(optimizer)
+        self.steps = [start] * len(self.optimizers)
+        self._writer = RecordWriter(self.model, sinks)
+        self._recorder = StepRecorder(
+            self.model, self.optimizers, self._writer, layers=layers, measure=_measures(measure), scaler=scaler
+        )
+        self._hooks: ExitStack | None = None
+
+    def log(self, *, again: Callable[[], Tensor] | None = None, **values: Tensor | float) -> None:
+        """Add numbers of one's own to the record of the step under way, before the optimizer's step.
+
+        At steps that are not measured this does nothing.
+
+        Args:
+            again: Computes the loss of this step's batch once more, after the step: `actual_loss_change` is then
+                recorded. It is called without gradients, and leaves buffers and random numbers as they were.
+            **values: By name; `loss` takes the place of what `backward()` was called on.
+        """
+        if self._hooks is not None:
+            self._recorder.log(values, again)
+
+    def result(self, network: str | None = None) -> DynamicsResult:
+        """What was recorded so far.
+
+        Args:
+            network: What to call the model; by default its name from `gl.build`, else its class.
+
+        Raises:
+            GradlabError: When no step was measured.
+        """
+        self._recorder.write_arrived()
+        if not len(self._writer.log):
+            raise GradlabError(
+                f"the watch has measured no step of the {max(self.steps):,} that its optimizers made: let them step "
+                "inside the `with` block, at steps that every= names"
+            )
+        name = network or str(getattr(self.model, "name", type(self.model).__name__))
+        frame = self._writer.log.frame()
+        frame.insert(0, "network", name)
+        coverage = coverage_of(self.model, self._recorder.rows.values()).as_record()
+        facts = {"network": name, "depth": depth_of(self.model), "coverage": coverage}
+        return DynamicsResult(frame, {"networks": [facts]}, [*rank_notes(), *self._recorder.notes()])
+
+    def _refuse_silence(self, stack: ExitStack) -> None:
+        """Compiled code runs as it is between measured steps."""
+
+    def _attach(self, stack: ExitStack) -> None:
+        stack.callback(self._leave)
+        self._recorder.attach(stack, order=not self._compiled)
+        OptimizerSteps(self.optimizers, self._before, self._after).attach(stack)
+        self._switch()
+
+    def _leave(self) -> None:
+        self._switch_off()
+        self._recorder.close()
+        self._recorder.write_arrived()
+
+    def _is_due(self, place: int) -> bool:
+        step = self.steps[place]
+        return step < self.first or (self.every(step) if callable(self.every) else step % self.every == 0)
+
+    def _before(self, place: int) -> None:
+        if self._hooks is not None:
+            self._recorder.before(place, self.steps[place], self._is_due(place))
+
+    def _after(self, place: int) -> None:
+        if self._hooks is not None:
+            self._recorder.after(place)
+        self.steps[place] += 1
+        self._switch()
+
+    def _switch(self) -> None:
+        """Have hooks on the model while a step is under way that is measured, and no others."""
+        due = any(map(self._is_due, range(len(self.optimizers))))
+        if not due:
+            self._switch_off()
+        elif self._hooks is None:
+            with ExitStack() as stack:
+                if self._recorder.responses is not None:
+                    super()._refuse_silence(stack)
+                self._recorder.attach_to_passes(stack)
+                self._hooks = stack.pop_all()
+
+    def _switch_off(self) -> None:
+        if self._hooks is not None:
+            hooks, self._hooks = self._hooks, None
+            hooks.close()
+
+
+def _measures(measure: Sequence[Measure] | str) -> frozenset[Measure]:
+    names = [measure] if isinstance(measure, str) else list(measure)
+    if unknown := [name for name in names if name not in MEASURES]:
+        raise UsageError(f"what can be measured is {', '.join(MEASURES)}, not {', '.join(map(str, unknown))}")
+    return frozenset(names)  # type: ignore[arg-type]

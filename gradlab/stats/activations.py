@@ -1,0 +1,62 @@
+"""Which units of an activation are off, and which values lie at the ends of its range."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from gradlab.stats.precision import widest
+
+NEAR = 0.01
+"""Part of a range from whose end on a value is saturated."""
+
+
+def active_counts(x: Tensor, unit_dim: int) -> Tensor:
+    """How often each unit is not exactly 0.
+
+    Args:
+        x: An activation, real, of any shape.
+        unit_dim: Its dimension of units: 1 of images as torch lays them out, -1 of vectors and tokens.
+
+    Returns:
+        Shape (x.shape[unit_dim],), float64 (float32 on mps). NaN counts as 0.
+    """
+    place = unit_dim % x.ndim
+    others = [dim for dim in range(x.ndim) if dim != place]
+    # A sum of signs: comparisons and their sums take several times as long on the CPU.
+    signs = x.detach().sign().abs_()
+    # Float32 holds whole numbers so far.
+    exact = torch.float32 if x.numel() <= x.shape[place] << 24 else widest(x.device)
+    counts = signs.sum(others, dtype=exact) if others else signs
+    return counts.to(widest(x.device))
+
+
+def saturated_count(y: Tensor, low: float, high: float, *, below: bool = True) -> Tensor:
+    """How many values lie within a hundredth of a range of its ends.
+
+    Args:
+        y: What a bounded activation gave.
+        low: Its lower bound.
+        high: Its upper bound.
+        below: Whether its lower end counts.
+
+    Returns:
+        A number of shape ().
+    """
+    margin = NEAR * (high - low)
+    y = y.detach()
+    at_end = y >= high - margin
+    return (at_end | (y <= low + margin)).sum() if below else at_end.sum()
+
+
+def one_sided_rows(y: Tensor, dim: int) -> Tensor:
+    """How many rows of a softmax have all but a hundredth of their weight in one place: no gradient passes there.
+
+    Args:
+        y: What a softmax gave.
+        dim: Its dimension.
+
+    Returns:
+        A number of shape ().
+    """
+    return (y.detach().amax(dim) >= 1 - NEAR).sum()
