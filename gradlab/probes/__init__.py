@@ -1,5 +1,6 @@
 """Probes: hooks that stream statistics off any module."""
 
+from gradlab.probes.blocks import BlockSignal
 from gradlab.probes.examples import ExampleGradients
 from gradlab.probes.hooks import Probe
 from gradlab.probes.input_gradients import InputGradients, NormGrad
@@ -12,6 +13,7 @@ from gradlab.probes.schedule import Schedule, StepProbe, log_spaced
 from gradlab.probes.selection import find_blocks, layer_kind, layer_stride, select_layers, select_weight_layers
 
 __all__ = [
+    "BlockSignal",
     "ExampleGradients",
     "InputGradients",
     "NonfiniteOrigin",
