@@ -119,7 +119,7 @@ def timm_pretrained(name: str) -> nn.Module:
     """A network of timm's with the weights that timm publishes.
 
     Args:
-        name: `timm/NAME`.
+        name: Its name in timm.
 
     Raises:
         GradlabError: When they cannot be had.
@@ -127,9 +127,9 @@ def timm_pretrained(name: str) -> nn.Module:
     import timm
 
     try:
-        model = cast(Any, timm.create_model(name.removeprefix("timm/"), pretrained=True))
+        model = cast(Any, timm.create_model(name, pretrained=True))
     except Exception as error:  # the hub client raises kinds of its own
-        raise GradlabError(f"{name}: its published weights could not be had ({reason(error)})") from None
+        raise GradlabError(f"timm/{name}: its published weights could not be had ({reason(error)})") from None
     model.input_shape = tuple(model.pretrained_cfg["input_size"])
     return cast(nn.Module, model)
 

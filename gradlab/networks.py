@@ -38,7 +38,14 @@ from gradlab.models import (
     parse_mlp,
     parse_name,
 )
-from gradlab.models.external import check_external, file_options, is_external, is_function, load_external
+from gradlab.models.external import (
+    check_external,
+    file_options,
+    is_external,
+    is_function,
+    load_external,
+    split_package,
+)
 from gradlab.normalization import Normalization
 from gradlab.zoo import zoo_path
 
@@ -133,7 +140,8 @@ def _build(spec: str, weights: str | None, seed: int) -> nn.Module:
     source: _Source | None = None
     loaded: Loaded | None = None
     kind, _, choice = asked.partition(":")
-    if choice and (kind == "trained" or (kind == "hub" and not name.startswith("torchvision/"))):
+    package, own_name = split_package(name)
+    if choice and (kind == "trained" or (kind == "hub" and package != "torchvision")):
         raise UsageError(f"{spec}: {kind} takes no {choice!r} after it")
     if kind == "init":
         seed = _seed(spec, choice, seed)
@@ -141,8 +149,8 @@ def _build(spec: str, weights: str | None, seed: int) -> nn.Module:
         model = create(name, seed=seed)
     elif kind == "trained" and is_function(name):
         model = create(name)
-    elif kind == "hub" and name.startswith("timm/"):
-        model = hub.timm_pretrained(name)
+    elif kind == "hub" and package == "timm":
+        model = hub.timm_pretrained(own_name)
     else:
         source = _find(name, architecture, asked, spec)
         loaded = _load(name, architecture, source)
@@ -253,12 +261,15 @@ def _has_hub(name: str, architecture: Architecture | None) -> bool:
 
 
 def _hub_entry(name: str, architecture: Architecture | None, choice: str) -> hub.Published:
-    if name.startswith("torchvision/"):
-        return hub.torchvision_weights(name.removeprefix("torchvision/"), choice or "DEFAULT")
+    package, own_name = split_package(name)
+    if package == "torchvision":
+        return hub.torchvision_weights(own_name, choice or "DEFAULT")
     entry = hub.published(architecture.name) if architecture else None
     if entry is None:
         names = ", ".join(p.network for p in hub.PUBLISHED if p.url)
-        also = f"; torchvision/{name.removeprefix('imagenet/')}@hub has" if name.startswith("imagenet/resnet") else ""
+        known = describe(name)
+        theirs = known.form == "imagenet" and known.family == "resnet"
+        also = f"; torchvision/{known.family}{known.depth}@hub has" if theirs else ""
         raise UsageError(f"{name} has no published weights; hub has {names} and torchvision/NAME{also}")
     return entry
 

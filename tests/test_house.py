@@ -12,19 +12,25 @@ from pathlib import Path
 
 import pytest
 
+from gradlab.models.families import FAMILIES as FAMILY_TABLE
+
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "gradlab"
+MEASUREMENTS = sorted((PACKAGE / "results").glob("*/*.py"))
+# What `gradlab shatter`, `gradlab train` and `gradlab models` measure stands under other names there.
+WITHOUT_EXPERIMENT = {"training"}
+WITHOUT_COMMAND = {"architectures", "input_gradients", "training"}
 
 # What each part may import of gradlab: only what lies below it.
 BELOW = {
     "errors": set(),
     "assets": set(),
-    "zoo": set(),
+    "zoo": {"models"},
     "theory": set(),
     "stats": {"errors", "theory"},
     "plots": {"errors"},
     "models": {"errors"},
-    "results": {"errors", "stats", "plots", "theory"},
+    "results": {"errors", "models", "stats", "plots", "theory"},
     "normalization": {"errors", "assets"},
     "data": {"errors", "assets", "normalization"},
     "checkpoints": {"errors", "models", "results"},
@@ -44,6 +50,11 @@ FOREIGN = {
     "models": {"matplotlib", "pandas", "scipy"},
     "plots": {"torch", "torchvision"},
 }
+# And of a measurement's parts each.
+FOREIGN_TO = {"figure.py": {"torch", "torchvision"}, "findings.py": {"matplotlib", "seaborn"}}
+FAMILIES = {family.prefix for family in FAMILY_TABLE} | {"ff", "ll", "torchvision/", "timm/"}
+# Methods and functions that ask what a text begins with, ends with, holds or is without some part.
+ASKING = {"startswith", "endswith", "removeprefix", "removesuffix", "partition", "rpartition", "split", "replace"}
 
 
 def imported(path: Path) -> set[str]:
@@ -66,6 +77,52 @@ def test_imports_run_downward(path: Path) -> None:
     assert not {n.split(".")[0] for n in imported(path)} & FOREIGN.get(part, set())
     # The models know no hooks, files or plots of ours by any road.
     assert "cli" not in {n.split(".")[0] for n in imported(path)}
+
+
+@pytest.mark.parametrize(
+    "path", sorted((PACKAGE / "results").glob("*/*.py")), ids=lambda p: f"{p.parent.name}/{p.name}"
+)
+def test_a_figure_knows_no_torch_and_findings_no_matplotlib(path: Path) -> None:
+    assert not {n.split(".")[0] for n in imported(path)} & FOREIGN_TO.get(path.name, set())
+
+
+@pytest.mark.parametrize(
+    "folder", sorted({p.parent for p in (PACKAGE / "results").glob("*/*.py")}), ids=lambda p: p.name
+)
+def test_a_measurement_has_all_its_parts(folder: Path) -> None:
+    """Its result, what it says, how it is drawn, what measures it, and its command."""
+    name = folder.name
+    missing = {f"{part}.py" for part in ("result", "figure")} - {path.name for path in folder.glob("*.py")}
+    assert not missing, f"results/{name} lacks {', '.join(sorted(missing))}"
+    experiment = PACKAGE / "experiments" / name
+    assert experiment.is_dir() or experiment.with_suffix(".py").exists() or name in WITHOUT_EXPERIMENT
+    assert (ROOT / "cli" / f"{name}.py").exists() or name in WITHOUT_COMMAND
+
+
+def asks_for_a_family(node: ast.AST) -> bool:
+    """Whether an expression looks for the name of a family, or for the sign before weights, in a text."""
+    texts: list[ast.expr] = []
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+        pattern = isinstance(node.func.value, ast.Name) and node.func.value.id == "re"
+        texts = list(node.args[:1]) if pattern or node.func.attr in ASKING else []
+    elif isinstance(node, ast.Compare) and isinstance(node.ops[0], ast.In | ast.NotIn):
+        texts = [node.left]
+    constants = [inner for text in texts for inner in ast.walk(text) if isinstance(inner, ast.Constant)]
+    words = {
+        word
+        for one in constants
+        if isinstance(one.value, str)
+        for word in (one.value, *re.findall(r"[a-z/]+", one.value))
+    }
+    return bool(words & (FAMILIES | {"@"}))
+
+
+@pytest.mark.parametrize("path", sorted([*PACKAGE.rglob("*.py"), *ROOT.glob("cli/*.py")]), ids=lambda p: p.name)
+def test_only_the_grammar_reads_a_family_out_of_a_name(path: Path) -> None:
+    if PACKAGE / "models" in path.parents or path == PACKAGE / "networks.py":
+        return
+    asking = [node.lineno for node in ast.walk(ast.parse(path.read_text())) if asks_for_a_family(node)]
+    assert not asking or (path.name == "networks.py" and len(asking) == 1), f"{path.name}, lines {asking}"
 
 
 @pytest.mark.parametrize("path", sorted((PACKAGE / "theory").glob("*.py")), ids=lambda p: p.name)

@@ -88,7 +88,7 @@ def errors(result: DegradationResult, cases: Cases) -> pd.DataFrame:
     rows = []
     for family, case in cases.items():
         for network in [name for name in summary.index if description(result.facts(name)).get("series") == family]:
-            paper = VARIANT_TEST_ERROR.get(family.removeprefix("resnet"), math.nan)
+            paper = VARIANT_TEST_ERROR.get(family, math.nan)
             rows.append({"case": case, "network": network, **summary.loc[network], "paper (%)": paper})
     return pd.DataFrame(rows)
 

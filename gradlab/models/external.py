@@ -12,15 +12,28 @@ from torch import nn
 
 from gradlab.errors import GradlabError, UsageError
 
+PACKAGES = ("torchvision", "timm")
+"""Packages whose networks are known by `PACKAGE/NAME`."""
+
+
+def split_package(name: str) -> tuple[str, str]:
+    """The package of a name and its own name there: `("timm", "vit_tiny_patch16_224")`.
+
+    Args:
+        name: The name of a network; of a network that is in neither torchvision nor timm the package is empty.
+    """
+    package, slash, rest = name.partition("/")
+    return (package, rest) if slash and package in PACKAGES else ("", name)
+
 
 def is_external(name: str) -> bool:
     """Return whether a name refers to a network of another package."""
-    return name.startswith(("torchvision/", "timm/")) or ":" in name
+    return bool(split_package(name)[0]) or ":" in name
 
 
 def is_function(name: str) -> bool:
     """Return whether a name refers to a user-defined function, `package.module:function`."""
-    return is_external(name) and not name.startswith(("torchvision/", "timm/"))
+    return is_external(name) and not split_package(name)[0]
 
 
 def check_external(name: str) -> None:
@@ -29,11 +42,12 @@ def check_external(name: str) -> None:
     Raises:
         UsageError: If there is no such network. The message suggests similar names.
     """
-    if name.startswith("torchvision/"):
+    package, _ = split_package(name)
+    if package == "torchvision":
         from torchvision import models
 
         _require(name, models.list_models(module=models))
-    elif name.startswith("timm/"):
+    elif package == "timm":
         try:
             import timm
         except ModuleNotFoundError:
@@ -74,10 +88,11 @@ def load_external(name: str, classes: int | None, seed: int, **options: Any) -> 
     check_external(name)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
-        if name.startswith("torchvision/"):
-            return _torchvision(name.removeprefix("torchvision/"), classes, options)
-        if name.startswith("timm/"):
-            return _timm(name.removeprefix("timm/"), classes)
+        package, own_name = split_package(name)
+        if package == "torchvision":
+            return _torchvision(own_name, classes, options)
+        if package == "timm":
+            return _timm(own_name, classes)
         return _function(name)
 
 

@@ -24,25 +24,25 @@ if TYPE_CHECKING:
 COLUMNS = ("step", "epoch", "learning_rate", "train_loss", "train_error", "test_loss", "test_error")
 
 VARIANT_TEST_ERROR = {
-    "": 6.61,
-    "-shortcut=0.5-beta=0.5": 12.35,
-    "-C": 12.22,
-    "-bn-after-add": 8.17,
-    "-relu-before-add": 7.84,
-    "-relu-preact": 6.71,
-    "-preact": 6.37,
+    "resnet": 6.61,
+    "resnet-shortcut=0.5-beta=0.5": 12.35,
+    "resnet-C": 12.22,
+    "resnet-bn-after-add": 8.17,
+    "resnet-relu-before-add": 7.84,
+    "resnet-relu-preact": 6.71,
+    "resnet-preact": 6.37,
 }
-"""Of ResNet-110 by what follows its name, in percent, medians of five runs: He et al. 2016, Tables 1 and 2."""
+"""Of 110 layers, by the series of the network, in percent, medians of five runs: He et al. 2016, Tables 1 and 2."""
 
 PAPER_TEST_ERROR = {
-    **{f"resnet110{suffix}": error for suffix, error in VARIANT_TEST_ERROR.items()},
-    "resnet20": 8.75,
-    "resnet32": 7.51,
-    "resnet44": 7.17,
-    "resnet56": 6.97,
-    "resnet110": 6.43,
+    **{(series, 110): error for series, error in VARIANT_TEST_ERROR.items()},
+    ("resnet", 20): 8.75,
+    ("resnet", 32): 7.51,
+    ("resnet", 44): 7.17,
+    ("resnet", 56): 6.97,
+    ("resnet", 110): 6.43,
 }
-"""Test error in percent on CIFAR-10, He et al. 2015, Table 6; of other shortcuts and units, He et al. 2016."""
+"""Test error in percent on CIFAR-10 by series and depth: He et al. 2015, Table 6, and He et al. 2016."""
 
 CLASSES = {"cifar10": 10, "cifar100": 100}
 """Of the data that a run names."""
@@ -107,7 +107,8 @@ class TrainingResult(Result):
         for network in self.networks:
             epochs = by_epoch(self.frame[self.frame["network"] == network])
             tests = epochs["test_error"].dropna()
-            cifar10 = self.facts(network).get("data") == "cifar10"
+            facts = self.facts(network)
+            paper = PAPER_TEST_ERROR.get((description(facts).get("series"), description(facts).get("depth")), np.nan)
             rows.append(
                 {
                     "network": network,
@@ -115,7 +116,7 @@ class TrainingResult(Result):
                     "train error (%)": 100 * epochs["train_error"].iloc[-1],
                     "test error (%)": 100 * tests.iloc[-1] if len(tests) else np.nan,
                     "best (%)": 100 * tests.min(),
-                    "paper (%)": PAPER_TEST_ERROR.get(network, np.nan) if cifar10 else np.nan,
+                    "paper (%)": paper if facts.get("data") == "cifar10" else np.nan,
                 }
             )
         return pd.DataFrame(rows)
