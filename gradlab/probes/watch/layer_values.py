@@ -61,6 +61,10 @@ def _statistics(fields: Sequence[Fields], numel: int) -> Iterator[tuple[str, flo
         yield "weight_norm", weight
     if update is None or weight is None:
         return
+    if not all(math.isfinite(f.get("stored", 0.0)) for f in fields):
+        # The step in 16 bits has come out otherwise than in float32, as where its ε is 0 there.
+        yield "update_norm", math.nan
+        return
     yield "update_norm", update
     if weight:
         yield "update_ratio", update / weight

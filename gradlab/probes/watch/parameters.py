@@ -14,9 +14,10 @@ from gradlab.probes.weights import Part, WeightRow, weight_rows
 from gradlab.stats import l2_norms
 from gradlab.stats.updates import inner_products
 
-FIELDS = ("gradient", "given", "weight", "update", "after", "product")
+FIELDS = ("gradient", "given", "weight", "update", "after", "product", "stored")
 """Norms of a gradient as backward passes left it and as the optimizer was given it, of a weight before the step, of
-what the step adds, of the weight after it, and the inner product of step and given gradient."""
+what the step adds, of the weight after it, the inner product of step and given gradient, and the norm of what 16 bits
+have kept of the weight."""
 
 
 @dataclass
@@ -74,6 +75,7 @@ class ParameterWatch:
         self._columns = Columns()
         self._kept: dict[int, Tensor] = {}
         self._gradients: dict[int, Tensor] = {}
+        self._short: list[int] = []
 
     def reset(self) -> None:
         """Forget the backward passes: what follows belongs to another step."""
@@ -131,9 +133,14 @@ class ParameterWatch:
         elif short:
             for part, steps, ends in computed_steps(optimizer, short):
                 self._add_updates(numbers, _by_id(part, steps), _by_id(part, ends))
+            stepped = {id(p) for p in short}
+            self._short = [n for n in numbers if id(self.parts[n].parameter) in stepped]
 
     def after(self) -> None:
         """Take in what the step has done."""
+        short, self._short = self._short, []
+        if short:
+            self._columns.add("stored", short, l2_norms([self._of(n, self.parts[n].parameter) for n in short]))
         kept, self._kept = self._kept, {}
         if kept:
             parameters = {id(part.parameter): part.parameter.detach() for part in self.parts}

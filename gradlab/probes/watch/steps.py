@@ -26,8 +26,8 @@ def unwrapped(optimizers: Optimizer | Iterable[Optimizer]) -> list[Optimizer]:
         raise UsageError(f"watch takes an optimizer or a list of them, not {type(optimizers).__name__}")
     found: list[Optimizer] = []
     for optimizer in given:
-        while isinstance(inner := getattr(optimizer, "optimizer", None), Optimizer):
-            optimizer = inner
+        while hasattr(optimizer, "optimizer"):
+            optimizer = optimizer.optimizer
         if not isinstance(optimizer, Optimizer):
             raise UsageError(
                 f"watch takes optimizers of torch.optim or derived from them, not {type(optimizer).__name__}"
