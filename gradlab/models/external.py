@@ -120,7 +120,16 @@ def _timm(name: str, classes: int | None) -> nn.Module:
     return cast(nn.Module, model)
 
 
-def _function(name: str) -> nn.Module:
+def import_function(name: str) -> Callable[..., object]:
+    """Import a user-defined function.
+
+    Args:
+        name: `package.module:function`; the module may lie in the current folder.
+
+    Raises:
+        UsageError: If there is no such module or function.
+        GradlabError: If the module raises when it is imported.
+    """
     module_name, _, function_name = name.partition(":")
     if not module_name or not function_name:
         raise UsageError(f"{name!r} names no function: give package.module:function")
@@ -136,9 +145,14 @@ def _function(name: str) -> nn.Module:
         ) from error
     finally:
         sys.path.remove(os.getcwd())
-    function: Callable[[], object] | None = getattr(module, function_name, None)
+    function: Callable[..., object] | None = getattr(module, function_name, None)
     if not callable(function):
         raise UsageError(f"{name}: {module_name} has no function {function_name!r}")
+    return function
+
+
+def _function(name: str) -> nn.Module:
+    function = import_function(name)
     try:
         model = function()
     except (Exception, SystemExit) as error:
