@@ -52,6 +52,11 @@ class BlockFinder:
         self._elements, self._repeated = like_parts(model), repeated_parts(model)
         self._parts: list[Found] = []
 
+    @property
+    def unseen(self) -> set[str]:
+        """Names of the modules that were given what no function was seen to make."""
+        return self._recorder.unseen
+
     def attach(self, stack: ExitStack) -> None:
         """Register all hooks, their removal on the stack."""
         modules = {name: module for name, module in self.model.named_modules() if name}

@@ -151,6 +151,11 @@ class BlockSignal(Probe):
             lost = self._signals[site].behind_gradient.lost or self._signals[site].branch_gradient.lost
             if lost:
                 notes.append(f"{where}: its gradients are not given ({lost})")
+        if unseen := sorted(self._finder.unseen):
+            notes.append(
+                f"{', '.join(unseen[:3])}{', …' if len(unseen) > 3 else ''}: takes what a scripted module or a custom "
+                "autograd function has made out of sight; blocks whose branches lead through it are not found"
+            )
         again = self._finder.recomputed
         if again and any(math.isnan(row["stream_grad_rms"]) for row in rows):
             notes.append(

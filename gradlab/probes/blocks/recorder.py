@@ -34,6 +34,9 @@ class Recorder(TorchFunctionMode):
 
     Args:
         passes: The passes of the model, with all its modules.
+
+    Attributes:
+        unseen: Names of the modules that were given what no function was seen to make.
     """
 
     listener: Listener
@@ -41,6 +44,7 @@ class Recorder(TorchFunctionMode):
     def __init__(self, passes: Passes) -> None:
         super().__init__()
         self.passes = passes
+        self.unseen: set[str] = set()
 
     def start(self, listener: Listener, model: nn.Module, inputs: Iterable[Tensor]) -> None:
         """Begin a pass: who is told, whose weights apply, and the tensors that the model is given."""
@@ -101,6 +105,8 @@ class Recorder(TorchFunctionMode):
     ) -> None:
         """Note what a function has made of tensors with their numbers."""
         weights = any(self.values.is_weight(tensor) for tensor, _ in given)
+        if any(n is None and t.grad_fn is not None and not self.values.is_weight(t) for t, n in given):
+            self.unseen.add(self.passes.innermost)
         if all(number in (None, CONSTANT) for _, number in given):
             for tensor in made:
                 self.values.put(tensor, CONSTANT)

@@ -155,9 +155,7 @@ def timm_transformer(name: str, **options: Any) -> Network:
     model = timm.create_model(name, num_classes=5, drop_path_rate=0.3, **options)
     rows = []
     for block in of_class(model, "Block", "SwinTransformerBlock"):
-        rows += two_branches(
-            block, returned(f"{block}.drop_path1"), returned(f"{block}.drop_path2"), f"{block}.norm2"
-        )
+        rows += two_branches(block, returned(f"{block}.drop_path1"), returned(f"{block}.drop_path2"), f"{block}.norm2")
     return Network(disturbed(model), images(), rows)
 
 
@@ -214,7 +212,9 @@ def t5() -> Network:
         for name, number in zip(names, layers, strict=True):
             layer = f"{block}.layer.{number}"
             rows.append(Row(block, name, given(layer), returned(f"{layer}.dropout"), returned(layer)))
-    return Network(model, {"input_ids": tokens(), "labels": tokens(), "attention_mask": torch.ones_like(tokens())}, rows)
+    return Network(
+        model, {"input_ids": tokens(), "labels": tokens(), "attention_mask": torch.ones_like(tokens())}, rows
+    )
 
 
 def llama(kind: str, **options: Any) -> Network:

@@ -6,10 +6,8 @@ import math
 from collections import Counter
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from probes.blocks.networks import Network, Place, Row
+from torch import Tensor
 
 
 class Copies:

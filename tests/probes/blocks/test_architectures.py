@@ -4,11 +4,11 @@ import math
 
 import pytest
 import torch
+from probes.blocks.networks import NETWORKS
+from probes.blocks.oracle import brute_force
 from torch import Tensor
 
 import gradlab as gl
-from probes.blocks.networks import NETWORKS
-from probes.blocks.oracle import brute_force
 
 
 def objective(output: Tensor) -> Tensor:
