@@ -1,20 +1,20 @@
 """Gradient dynamics of deep networks in PyTorch, exactly as the papers define them.
 
-Networks: `build` makes any network by name, with its weights; `models` holds the papers' own.
-Data: `batches` gives a named data set, normalized as a network wants it; `Normalization` says how.
+Networks: `build` makes any network by name, with its weights; `models` holds the networks of the papers.
+Data: `batches` yields a named data set, normalized as a network expects it; `Normalization` defines normalizations.
 Probes: `ResponseStd` and `InputGradients` measure while your own code runs the model; `ParameterGradients`,
-`ResponseGradients` and `ExampleGradients` while it trains, at every step or on a schedule (`log_spaced`), and in
-other libraries' loops by `callbacks`; `predicted_response_std` needs no data. `find_nonfinite`
-names the layer and the operation where a batch first gives NaN or infinity, `NonfiniteOrigin` in a training loop.
-Experiments: `responses`, `gradients` and `shatter` do what the commands of the same names do, `input_gradients` what
-`shatter` does on images; `shattering` measures a function of your own. `train` trains by a `Recipe`, `dynamics`
-joins what runs recorded of their layers, `degradation` trains plain and residual nets across depth.
+`ResponseGradients` and `ExampleGradients` measure while it trains, at every step or on a schedule (`log_spaced`), and
+in other libraries' loops through `callbacks`; `predicted_response_std` needs no data. `find_nonfinite` names the layer
+and the operation where a batch first produces NaN or infinity; `NonfiniteOrigin` does so in a training loop.
+Experiments: `responses`, `gradients` and `shatter` are the commands of the same names, and `input_gradients` is
+`shatter` on images; `shattering` measures a function of your own. `train` trains with a `Recipe`, `dynamics` joins the
+layer statistics that runs recorded, and `degradation` trains plain and residual nets across depth.
 Results: `ResponsesResult`, `ShatterResult`, `InputGradientsResult`, `GradientsResult`, `TrainingResult`,
-`DynamicsResult` and `DegradationResult` hold tidy frames and their record; they save, load and plot themselves;
-`report` makes one HTML page of several.
-Statistics: `stats` holds the mathematics, tensors in, numbers out.
+`DynamicsResult` and `DegradationResult` hold tidy frames and their records, which they save, load and plot; `report`
+combines several results in one HTML page.
+Statistics: `stats` holds the mathematics, as functions of tensors.
 
-Nothing is imported before it is used.
+Every name is imported on first use.
 """
 
 import lazy_loader

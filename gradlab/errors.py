@@ -1,24 +1,24 @@
-"""The two errors gradlab raises on purpose; the command line prints them as one line, without a traceback."""
+"""The two errors that gradlab raises on purpose; the command line prints them as one line, without a traceback."""
 
 LONGEST = 500
-"""Characters of a message: names and other libraries' reasons in it may have any length."""
+"""Largest number of characters of a message, since names and other libraries' messages in it may be long."""
 
 
 class GradlabError(RuntimeError):
-    """A run that cannot succeed: a damaged file, no network, an unwritable folder (exit code 1)."""
+    """A failure at run time, such as a damaged file, no internet connection or an unwritable folder (exit code 1)."""
 
     def __str__(self) -> str:
         return one_line(super().__str__())
 
 
 class UsageError(GradlabError, ValueError):
-    """A request that cannot be meant: an unknown network, a layer that is not there (exit code 2)."""
+    """An invalid request, such as an unknown network or a layer that does not exist (exit code 2)."""
 
 
 def one_line(text: str) -> str:
-    """A text that any terminal takes: in one line, without control characters, its middle left out where it is long.
+    """Format a text for any terminal: in one line, without control characters, and without its middle if it is long.
 
-    What a name holds that is no character, as names of files that are not UTF-8, is shown by its number.
+    Code points that are not characters, as in file names that are not UTF-8, are shown as escapes.
     """
     if not text.isprintable():
         text = "".join(c if c.isprintable() else " " if c.isspace() else ascii(c)[1:-1] for c in text)

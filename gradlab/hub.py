@@ -1,4 +1,4 @@
-"""Weights that other projects publish: downloaded once, checked, and known by their digest."""
+"""Weights published by other projects, which are downloaded once and identified by their digests."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ class Published:
     """One published file of weights.
 
     Attributes:
-        network: The name of the network it holds.
-        file: Its name in the cache.
-        sha256: The start of its digest.
-        recipe: Who trained it; networks of one recipe can be compared.
-        normalization: What its images went through in training.
-        url: Where it is; None for a file that is only recognised.
-        test_error: Percent on CIFAR-10's test images, as measured by us; None where we have not.
+        network: The name of the network.
+        file: The name of the file in the cache.
+        sha256: The first digits of the file's sha256.
+        recipe: The project that trained it; networks with the same recipe can be compared.
+        normalization: The normalization of the images in training.
+        url: The address of the file; None for a file that is only recognized.
+        test_error: Our measurement of the error on CIFAR-10's test images in percent; None if not measured.
     """
 
     network: str
@@ -61,7 +61,7 @@ PUBLISHED = (
     _akamaster(56, "4bfd9763", 6.61),
     _akamaster(110, "1d1ed7c2"),
     _akamaster(1202, "f3b1deed"),
-    # The Caffe model of junyuseu/ResNet-on-Cifar10, converted; recognised when given as a path.
+    # The Caffe model of junyuseu/ResNet-on-Cifar10, converted; it is recognized when given as a path.
     Published(
         network="plain20",
         file="caffe-plain20.pth",
@@ -74,24 +74,24 @@ PUBLISHED = (
 
 
 def published(network: str) -> Published | None:
-    """The published weights of one of our networks that can be downloaded, if any."""
+    """Return the downloadable weights of one of our networks, or None."""
     return next((p for p in PUBLISHED if p.network == network and p.url), None)
 
 
 def recognise(digest: str) -> Published | None:
-    """The published file with this sha256, whatever it is called."""
+    """Return the published file with a sha256, whatever its name, or None."""
     return next((p for p in PUBLISHED if digest.startswith(p.sha256)), None)
 
 
 def torchvision_weights(name: str, choice: str) -> Published:
-    """A torchvision weight enum as a published file.
+    """Describe a member of a torchvision weight enum as a published file.
 
     Args:
-        name: torchvision's name of the network.
-        choice: A member such as `IMAGENET1K_V1`, or `DEFAULT`.
+        name: The network's name in torchvision.
+        choice: The name of a member, such as `IMAGENET1K_V1`, or `DEFAULT`.
 
     Raises:
-        UsageError: When torchvision has no such weights; it lists those it has.
+        UsageError: If torchvision has no such weights. The message lists those that exist.
     """
     from torchvision import models
 
@@ -116,40 +116,40 @@ def torchvision_weights(name: str, choice: str) -> Published:
 
 
 def timm_pretrained(name: str) -> nn.Module:
-    """A network of timm's with the weights that timm publishes.
+    """Build a timm network with the weights that timm publishes.
 
     Args:
-        name: Its name in timm.
+        name: The network's name in timm.
 
     Raises:
-        GradlabError: When they cannot be had.
+        GradlabError: If the weights cannot be downloaded.
     """
     import timm
 
     try:
         model = cast(Any, timm.create_model(name, pretrained=True))
-    except Exception as error:  # the hub client raises kinds of its own
-        raise GradlabError(f"timm/{name}: its published weights could not be had ({reason(error)})") from None
+    except Exception as error:  # the hub client raises errors of its own
+        raise GradlabError(f"timm/{name}: its published weights could not be loaded ({reason(error)})") from None
     model.input_shape = tuple(model.pretrained_cfg["input_size"])
     return cast(nn.Module, model)
 
 
 def timm_normalization(model: Any) -> str:
-    """What the images of a network of timm's went through in training, as a normalization's text."""
+    """Return the specification of the normalization with which a timm network was trained."""
     config = model.pretrained_cfg
     return "/".join(",".join(map(str, config[part])) for part in ("mean", "std"))
 
 
 def cache_folder() -> Path:
-    """Where torch's hub keeps what it downloaded."""
+    """Return the folder of torch's hub cache."""
     return Path(torch.hub.get_dir()) / "checkpoints"
 
 
 def fetch(entry: Published) -> Path:
-    """The file in torch's hub cache, downloaded when it is not there; its digest is checked either way.
+    """Return the path of a file in torch's hub cache, downloading it if necessary, and check its digest.
 
     Raises:
-        GradlabError: Without network, or when the file is not the published one.
+        GradlabError: If there is no internet connection, or the file is not the published one.
     """
     folder = cache_folder()
     path = folder / entry.file

@@ -1,4 +1,4 @@
-"""How images become network inputs: a small language, read by the command line and by Python alike."""
+"""Normalization of images, specified in a small language that the command line and Python share."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CHANNEL_STATISTICS = {
     "cifar100": ((0.5071, 0.4866, 0.4409), (0.2673, 0.2564, 0.2762)),
     "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
 }
-"""Mean and std of each colour over the training images, on the 0 to 1 scale."""
+"""Mean and std of each colour over the training images, on a scale from 0 to 1."""
 
 _NUMBERS = re.compile(r"[-\d.,e+]+(/[-\d.,e+]+)?")
 GRAMMAR = "imagenet, cifar10, cifar100, mean-image, none, or MEAN/STD as numbers; `:255` after it means 0 to 255"
@@ -26,20 +26,20 @@ GRAMMAR = "imagenet, cifar10, cifar100, mean-image, none, or MEAN/STD as numbers
 
 @dataclass(frozen=True)
 class Normalization:
-    """x ↦ (x·scale − mean) / std, for images stored as bytes.
+    """The map x ↦ (x·scale − mean) / std, for images stored as bytes.
 
-    Written as one of:
+    It is specified as one of:
 
     - `imagenet`, `cifar10`, `cifar100`: mean and std of each colour over that training set;
-    - `mean-image`: minus the mean image of CIFAR-10's training set, pixel by pixel, no division;
-    - `none`: the values as they are;
+    - `mean-image`: the mean image of CIFAR-10's training set, subtracted pixel by pixel, without division;
+    - `none`: no change;
     - `0.5/0.25` or `0.49,0.48,0.45/0.25,0.24,0.26`: mean and std as numbers, for all colours or each.
 
-    Bytes are divided by 255 first; with `:255` after it (`mean-image:255`, `127.5/127.5:255`) they are not,
-    and the numbers are on that scale.
+    Bytes are first divided by 255, except with the suffix `:255` (`mean-image:255`, `127.5/127.5:255`), where the
+    numbers are on the scale from 0 to 255.
 
     Attributes:
-        spec: The text above.
+        spec: The specification.
     """
 
     spec: str
@@ -54,14 +54,14 @@ class Normalization:
         """Normalize images.
 
         Args:
-            images: (B, C, H, W): uint8 from 0 to 255, or floating point from 0 to 1.
-            dtype: Of the arithmetic; None is float32 for uint8, and floating-point images keep their own.
+            images: Images of shape (B, C, H, W), uint8 from 0 to 255 or floating-point from 0 to 1.
+            dtype: The dtype of the result; None means float32 for uint8, and the images' own dtype otherwise.
 
         Returns:
-            Of that dtype, on the same device.
+            The normalized images, on the same device.
 
         Raises:
-            GradlabError: When the mean does not fit the images' shape.
+            GradlabError: If the shape of the mean does not match that of the images.
         """
         _, full_range = self._parts()
         if images.dtype == torch.uint8:
@@ -81,7 +81,7 @@ class Normalization:
         return self.spec.removesuffix(":255"), self.spec.endswith(":255")
 
     def _statistics(self) -> tuple[Tensor, Tensor]:
-        """Mean and std, each of shape (1,), (C, 1, 1) or (C, H, W), float64, on the scale of the spec."""
+        """Return mean and std of shape (1,), (C, 1, 1) or (C, H, W), on the scale of the specification."""
         name, full_range = self._parts()
         scale = 255.0 if full_range else 1.0
         if name == "none":
@@ -118,15 +118,15 @@ def _numbers(spec: str, text: str) -> tuple[Tensor, Tensor]:
 
 @cache
 def _mean_image() -> Tensor:
-    """The mean of CIFAR-10's 50,000 training images on the 0 to 255 scale, (3, 32, 32), float64."""
+    """Return the mean of CIFAR-10's 50,000 training images from 0 to 255, float64 of shape (3, 32, 32)."""
     with (files("gradlab.assets") / "cifar10-mean.npz").open("rb") as file, np.load(file) as arrays:
         return torch.from_numpy(arrays["sum"].astype(np.float64) / int(arrays["count"]))
 
 
 def split_specs(texts: list[str]) -> list[str]:
-    """Split comma-separated normalizations, the commas inside numbers left alone.
+    """Split comma-separated normalizations, except at commas within lists of numbers.
 
-    `imagenet,0.5,0.5,0.5/0.2,0.2,0.2,none` is three.
+    For example, `imagenet,0.5,0.5,0.5/0.2,0.2,0.2,none` contains three normalizations.
     """
     specs: list[str] = []
     for text in texts:

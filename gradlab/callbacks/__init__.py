@@ -1,4 +1,4 @@
-"""Probes in other libraries' training loops: `lightning` and `transformers`, each an optional extra."""
+"""Probes for other libraries' training loops: `lightning` and `transformers`, each an optional extra."""
 
 import lazy_loader
 

@@ -1,4 +1,4 @@
-"""Weights in and out: state dicts as others write them, and gradlab's own safetensors with a record."""
+"""Reading and writing of weights: state dicts of other projects, and gradlab's own safetensors with a record."""
 
 from gradlab.checkpoints.choosing import StateDict, split_key, state_dicts
 from gradlab.checkpoints.digests import file_digest, weights_digest

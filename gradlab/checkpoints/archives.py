@@ -1,6 +1,6 @@
-"""The zip archives that torch writes: sizes held against bounds and every member against its sum, before torch reads.
+"""Checks of torch's zip archives before torch reads them: sizes against bounds, and members against checksums.
 
-torch itself does not check the sums: a flipped bit in a weight is a weight to it.
+torch itself does not verify checksums, so that it would load a weight with a flipped bit.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from gradlab.errors import GradlabError
 
 MOST_MEMBERS = 100_000
 MOST_UNPACKED = 64 * 2**20
-"""Bytes that members may have beyond those of the file, unpacked, in all."""
+"""Number of bytes by which the unpacked members may exceed the file in total."""
 
 CHUNK = 2**20
 
 
 def check_archive(path: Path) -> None:
-    """Check that an archive of torch's is whole and asks for no more memory than it fills.
+    """Check that a torch archive is complete and requests no more memory than it fills.
 
     Raises:
-        GradlabError: When it does not; the sentence goes on behind the name of the file.
+        GradlabError: If it fails a check. The message is to be prefixed with the file's name.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -44,22 +44,22 @@ def check_archive(path: Path) -> None:
                 check_pickle(file, sizes)
     except GradlabError:
         raise
-    except Exception as error:  # zipfile, zlib, lzma and struct raise kinds of their own for what they cannot read
+    except Exception as error:  # zipfile, zlib, lzma and struct each raise errors of their own for unreadable data
         raise GradlabError(f"is damaged or cut short: {type(error).__name__} in its zip archive") from None
 
 
 def check_sums(archive: zipfile.ZipFile) -> None:
-    """Read every member in pieces and hold it against its CRC-32.
+    """Read every member in chunks and verify its CRC-32.
 
     Raises:
-        GradlabError: When one differs.
+        GradlabError: If a checksum differs.
     """
     for info in archive.infolist():
         with archive.open(info) as file:
             if not _whole(file):
                 raise GradlabError(
                     f"is damaged: {some([info.filename])} is not what its checksum says (files that were saved with "
-                    "set_crc32_options(False) have none: save it anew)"
+                    "set_crc32_options(False) have none: save it again)"
                 )
 
 
@@ -79,11 +79,11 @@ def _check_members(archive: zipfile.ZipFile, size: int) -> None:
         raise GradlabError(f"has {len(names):,} members; {MOST_MEMBERS:,} at most are read")
     if len(set(names)) < len(names):
         raise GradlabError("is damaged: members of its zip archive have the same name")
-    # A program, whose pickle names its own classes: no one should be told to unpickle it.
+    # A TorchScript archive is a program whose pickle names its own classes; no user should be told to unpickle it.
     if any(name.endswith("/constants.pkl") for name in names):
         raise GradlabError("is a TorchScript archive: save the state_dict() of its module with torch.save")
     unpacked = sum(info.file_size for info in members)
     if unpacked > size + MOST_UNPACKED:
         raise GradlabError(
-            f"is refused: its {size:,} bytes unpack to {unpacked:,}; torch.save packs nothing, so save it anew"
+            f"is refused: its {size:,} bytes unpack to {unpacked:,}; torch.save does not compress, so save it again"
         )

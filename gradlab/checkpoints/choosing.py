@@ -1,4 +1,4 @@
-"""The state dicts that a file holds, by the keys under which they lie, and the choice of one by its key."""
+"""The state dicts in a file, and the selection of one by its key."""
 
 from __future__ import annotations
 
@@ -19,29 +19,29 @@ WRAPPERS = (
     *("state_dict", "model_state_dict", "model", "net", "network", "module", "weights", "params"),
     *("ema", "ema_state_dict", "state_dict_ema", "model_ema", "params_ema"),
 )
-"""Keys under which others keep a network's weights, in the order in which they are taken."""
+"""Keys under which other projects store a network's weights, in order of preference."""
 
 _NO_WEIGHTS = re.compile(r"optim|sched|scaler|rng|random", re.IGNORECASE)
-"""In the keys of what a training keeps beside its networks."""
+"""Matches keys of training state that is not part of a network."""
 
 _DEEPEST = 5
 _MOST_LOOKED_AT = 200_000
-"""Entries of nested mappings and lists; a list of lists that are one list has a power of its length."""
+"""Largest number of entries of nested mappings and lists, which can be exponential in the depth of shared lists."""
 
 LONGEST_NAME = 1000
-"""Characters of a tensor's name."""
+"""Largest number of characters of a tensor's name."""
 
 _NOWHERE = object()
 
 
 @dataclass(frozen=True)
 class StateDict:
-    """One of the state dicts of a file.
+    """One of the state dicts in a file.
 
     Attributes:
         key: The keys that lead to it, joined by dots; empty for the file itself.
-        state: Tensors by name, and the modules' `_extra_state`, as the file has them.
-        usual: Whether all its keys are such as others keep weights under.
+        state: The tensors by name, and the modules' `_extra_state`, as stored in the file.
+        usual: Whether all its keys are in `WRAPPERS`.
     """
 
     key: str
@@ -50,16 +50,16 @@ class StateDict:
 
 
 def split_key(text: str) -> tuple[Path, str]:
-    """Read `PATH[:KEY]`. A path that is there is one, colons and all: what stands behind it is the key.
+    """Split `PATH[:KEY]` into an existing path, which may contain colons, and the key after it.
 
     Args:
-        text: As a user gives it; `~` is the home folder.
+        text: The text that a user gave, in which `~` is the home folder.
 
     Returns:
-        The path and the key; the whole text and no key where nothing is there.
+        The path and the key, or the whole text and no key if no such path exists.
     """
     end = len(text)
-    # The functions of `os.path`, as they take what is too long for a path for one that is not there.
+    # The functions of `os.path` treat a path that is too long as one that does not exist.
     while not os.path.exists(os.path.expanduser(text)) and (end := text.rfind(":", 0, end)) > 0:
         path = os.path.expanduser(text[:end])
         if os.path.isfile(path):
@@ -68,17 +68,17 @@ def split_key(text: str) -> tuple[Path, str]:
 
 
 def state_dicts(content: object, key: str, path: str | Path) -> list[StateDict]:
-    """The state dicts in a file's content, those that others would take first.
+    """Find the state dicts in a file's content, in order of preference.
 
     Args:
-        content: What the file holds: mappings of mappings, at last of tensors.
-        key: Where to look, keys joined by dots. At last it may be what the names of some of the tensors begin with
-            (`generator` for `generator.conv.weight`). Empty for everything but optimizers and the like.
-        path: Of the file, for errors.
+        content: The content of the file: nested mappings of tensors.
+        key: The keys under which to search, joined by dots. The last part may be a common prefix of tensor names
+            (`generator` for `generator.conv.weight`). If empty, everything except training state is searched.
+        path: The path of the file, for errors.
 
     Raises:
-        UsageError: When there is no such key; it names those that are there.
-        GradlabError: When there are no tensors by name, or they are sparse, quantized or without values.
+        UsageError: If there is no such key. The message lists the keys that exist.
+        GradlabError: If there are no named tensors, or they are sparse, quantized or without values.
     """
     there = _at(content, key)
     if there is _NOWHERE:
@@ -90,7 +90,7 @@ def state_dicts(content: object, key: str, path: str | Path) -> list[StateDict]:
     if not found:
         place = f" under {some([key])!r}" if key else ""
         raise GradlabError(f"{shown(path)} holds no state dict{place}, no tensors by name: {_keys(there)}")
-    # Counters and the like beside the weights are no network, unless there is nothing else.
+    # State dicts without matrices, such as counters, are no network, unless there is nothing else.
     weights = [item for item in found if any(isinstance(v, Tensor) and v.ndim > 1 for v in item[1].values())]
     chosen = weights or found
     if (odd := _odd(chosen[0][1])) is not None:
@@ -103,7 +103,7 @@ def state_dicts(content: object, key: str, path: str | Path) -> list[StateDict]:
 
 
 def _children(content: object) -> dict[str, Any]:
-    """What a mapping holds by name, or a list by place."""
+    """Return the items of a mapping by name, or of a list by index."""
     if isinstance(content, Mapping):
         return {key: value for key, value in content.items() if isinstance(key, str)}
     if isinstance(content, list | tuple):
@@ -112,7 +112,7 @@ def _children(content: object) -> dict[str, Any]:
 
 
 def _keys(content: object) -> str:
-    """What there is to choose from, in words."""
+    """Describe the keys of some content for a message."""
     if isinstance(content, Mapping | list | tuple):
         keys = list(_children(content))
         return f"its keys are {some(keys)}" if keys else "it is empty"
@@ -120,7 +120,7 @@ def _keys(content: object) -> str:
 
 
 def _at(content: object, key: str) -> object:
-    """What lies under a key, `_NOWHERE` where there is none; keys may have dots themselves."""
+    """Return the content under a key, or `_NOWHERE`; keys may contain dots themselves."""
     if not key:
         return content
     children, parts = _children(content), key.split(".")
@@ -133,10 +133,10 @@ def _at(content: object, key: str) -> object:
 
 
 class _Search:
-    """Looks for mappings that have tensors by name.
+    """Searches for mappings with named tensors.
 
     Args:
-        everything: Also under the keys of optimizers and the like.
+        everything: Whether to search training state, such as that of optimizers, as well.
     """
 
     def __init__(self, everything: bool) -> None:
@@ -144,7 +144,7 @@ class _Search:
         self._left = _MOST_LOOKED_AT
 
     def at(self, content: object, keys: tuple[str, ...]) -> list[tuple[tuple[str, ...], dict[str, Any]]]:
-        """Those in a content, each with the keys that lead to it."""
+        """Return the state dicts in some content, each with the keys that lead to it."""
         found = []
         children = _children(content)
         self._left -= len(children)
@@ -164,7 +164,7 @@ class _Search:
 
 
 def _odd(state: Mapping[str, Any]) -> str | None:
-    """Which tensor has no values in memory as a network's own have, and why; None where all do."""
+    """Say which tensor is not an ordinary dense tensor with values, and why; None if all are."""
     for name, value in state.items():
         if not isinstance(value, Tensor):
             continue
@@ -176,6 +176,6 @@ def _odd(state: Mapping[str, Any]) -> str | None:
 
 
 def _order(keys: tuple[str, ...]) -> tuple[int, ...]:
-    """Usual keys first, then the tensors beside them, then other keys in the file's order."""
+    """Return a sort key: usual keys first, then tensors next to them, then other keys in the file's order."""
     ranks = (WRAPPERS.index(key) if key in WRAPPERS else len(WRAPPERS) + 1 for key in keys)
     return (*ranks, len(WRAPPERS))

@@ -1,8 +1,8 @@
-"""What a pickle of tensors declares, read without doing any of it: shapes, storages and calls, held against bounds.
+"""Checks of the shapes, storages and calls that a pickle of tensors declares, without executing any of them.
 
-`torch.load` allocates what a file asks for before anyone has looked at it: a tensor of stride 0 says that it has a
-billion values and stores one. Here every name in the pickle stands for an inert object, so that nothing is called,
-and what is declared is checked before torch reads the file.
+`torch.load` allocates whatever a file requests: a tensor with stride 0 may declare a billion values and store one.
+Here every name in the pickle is replaced by an inert object, so that nothing is called, and the declarations are
+checked before torch reads the file.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from typing import IO, Any, NoReturn
 from gradlab.errors import GradlabError
 
 MOST_OPERATIONS = 500_000
-"""Of the pickle; a tensor takes about 20."""
+"""Largest number of operations in a pickle; a tensor takes about 20."""
 
 LONGEST_NAME = 200
-"""Characters of a name that is looked up."""
+"""Largest number of characters of a global name."""
 
 MOST_EXPANDED = 64 * 2**20
-"""Bytes that tensors of stride 0 may have beyond what is stored, in all."""
+"""Number of bytes by which tensors with stride 0 may exceed their storages in total."""
 
 _ITEM_SIZES = {
     **{f"{name}Storage": 1 for name in ("Byte", "Char", "Bool", "QUInt8", "QInt8", "QUInt4x2", "QUInt2x4", "Untyped")},
@@ -38,34 +38,34 @@ _TEXT_ENCODINGS = ("latin1", "latin-1", "utf-8", "utf8", "ascii")
 
 
 class _Inert:
-    """Stands for whatever a pickle names or makes; takes everything and does nothing."""
+    """A placeholder for any object that a pickle names or creates, which accepts everything and does nothing."""
 
     def __setitem__(self, key: object, value: object) -> None:
         pass
 
     def append(self, item: object) -> None:
-        """Take an item."""
+        """Ignore an item."""
 
     def extend(self, items: object) -> None:
-        """Take items."""
+        """Ignore items."""
 
 
 class _Storage(_Inert):
-    """A storage: bytes of one value, and of all."""
+    """A storage, with the bytes of one value and of all values."""
 
     def __init__(self, item: int, size: int) -> None:
         self.item, self.size = item, size
 
 
 class DeclaredReader(pickle._Unpickler):  # type: ignore[name-defined,misc]
-    """Reads pickles as `torch.save` writes them into inert objects.
+    """Reads pickles written by `torch.save` into inert objects.
 
     Args:
-        file: At the beginning of a pickle.
-        stored: Bytes that the file has for the storage of a key, None where it has none; called with the key.
+        file: A file positioned at the beginning of a pickle.
+        stored: A function from the key of a storage to its number of bytes in the file, or None if it has none.
 
     Attributes:
-        storages: Bytes that each storage says it has, by key.
+        storages: The number of bytes that each storage declares, by key.
     """
 
     def __init__(self, file: IO[bytes], stored: Callable[[str], int | None]) -> None:
@@ -79,7 +79,7 @@ class DeclaredReader(pickle._Unpickler):  # type: ignore[name-defined,misc]
         """Count an operation.
 
         Raises:
-            GradlabError: When there are too many.
+            GradlabError: If there are too many.
         """
         self._operations += 1
         if self._operations > MOST_OPERATIONS:
@@ -89,7 +89,7 @@ class DeclaredReader(pickle._Unpickler):  # type: ignore[name-defined,misc]
             )
 
     def find_class(self, module: str, name: str) -> object:
-        """What a name stands for here: a class none of whose objects do anything."""
+        """Return an inert class in place of the named one."""
         full = f"{module}.{name}"
         if len(full) > LONGEST_NAME:
             _refuse(f"something with a name of {len(full):,} characters")
@@ -106,7 +106,7 @@ class DeclaredReader(pickle._Unpickler):  # type: ignore[name-defined,misc]
         return Named
 
     def persistent_load(self, pid: Any) -> _Inert:
-        """A storage, by what the pickle says of it."""
+        """Return a storage as the pickle declares it."""
         if not isinstance(pid, tuple) or len(pid) < 5 or not isinstance(pid[4], int):
             raise GradlabError("is damaged: it names a storage that is none")
         key, item = str(pid[2]), _item_size(pid[1])
@@ -118,10 +118,10 @@ class DeclaredReader(pickle._Unpickler):  # type: ignore[name-defined,misc]
         return _Storage(item, size)
 
     def called(self, name: str, args: tuple[Any, ...]) -> Any:
-        """What a call gives here.
+        """Return an inert result in place of that of a call.
 
         Raises:
-            GradlabError: When it would ask for memory that the file does not fill.
+            GradlabError: If the call would allocate memory that the file does not fill.
         """
         if name == "torch.Size":
             return tuple(args[0]) if args else ()
@@ -140,10 +140,10 @@ class DeclaredReader(pickle._Unpickler):  # type: ignore[name-defined,misc]
         return made
 
     def declared(self, args: tuple[Any, ...]) -> None:
-        """Hold a tensor's shape against its storage: (storage, offset, size, stride, …).
+        """Check a tensor's shape against its storage, given (storage, offset, size, stride, …).
 
         Raises:
-            GradlabError: When tensors have too many values that are not stored.
+            GradlabError: If tensors have too many values that are not stored.
         """
         storage, _, size = args[:3]
         if not isinstance(storage, _Storage):
@@ -161,7 +161,7 @@ class DeclaredReader(pickle._Unpickler):  # type: ignore[name-defined,misc]
 
 
 class _Made(_Inert):
-    """What a call gave; a tensor of an old file gets its storage afterwards."""
+    """The inert result of a call; a tensor of an old file receives its storage afterwards."""
 
     reader: DeclaredReader
 
@@ -185,7 +185,7 @@ def _newer(self: DeclaredReader) -> NoReturn:
     )
 
 
-# Nothing above protocol 3 is read by torch either, but for sets.
+# Like torch, this reads no operations above protocol 3, except for sets.
 _KNOWN = {ord(op.code) for op in pickletools.opcodes if op.proto <= 3 or op.name == "EMPTY_SET"}
 DeclaredReader.dispatch = {
     code: _counted(operation if code in _KNOWN else _newer)  # type: ignore[arg-type]
@@ -194,7 +194,7 @@ DeclaredReader.dispatch = {
 
 
 def _item_size(kind: object) -> int:
-    """Bytes of a value, by the class of a storage or a dtype."""
+    """Return the number of bytes of a value, given the class of a storage or a dtype."""
     return _ITEM_SIZES.get(getattr(kind, "__name__", ""), 1)
 
 
@@ -203,27 +203,27 @@ def _refuse(what: str) -> NoReturn:
 
 
 def check_pickle(file: IO[bytes], sizes: Mapping[str, int]) -> None:
-    """Hold what one pickle declares against bounds, and its storages against those there are.
+    """Check the declarations of one pickle against bounds, and its storages against those in the file.
 
     Args:
-        file: At its beginning.
-        sizes: Bytes of each storage, by key.
+        file: A file positioned at the beginning of the pickle.
+        sizes: The number of bytes of each storage, by key.
 
     Raises:
-        GradlabError: When it goes beyond them or is damaged; the sentence goes on behind the name of the file.
+        GradlabError: If it exceeds the bounds or is damaged. The message is to be prefixed with the file's name.
     """
     _read(DeclaredReader(file, sizes.get))
 
 
 def check_legacy(file: IO[bytes], size: int) -> None:
-    """The same of a file as torch before 1.6 wrote them: five pickles, then the storages.
+    """Check a file in the format of torch before 1.6, which has five pickles followed by the storages.
 
     Args:
-        file: At its beginning.
-        size: Bytes of the file.
+        file: A file positioned at its beginning.
+        size: The number of bytes of the file.
 
     Raises:
-        GradlabError: As `check_pickle`.
+        GradlabError: If it exceeds the bounds or is damaged. The message is to be prefixed with the file's name.
     """
     reader = DeclaredReader(file, lambda key: size)
     for _ in range(5):
@@ -237,5 +237,5 @@ def _read(reader: DeclaredReader) -> None:
         reader.load()
     except GradlabError:
         raise
-    except Exception as error:  # a damaged pickle may do anything to the machine that reads it
+    except Exception as error:  # a damaged pickle may raise anything
         raise GradlabError(f"is damaged or cut short: {type(error).__name__} in its pickle") from None

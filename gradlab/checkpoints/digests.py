@@ -1,4 +1,4 @@
-"""What files and weights are known by."""
+"""Digests that identify files and weights."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from torch import Tensor, nn
 
 
 def file_digest(path: str | Path) -> str:
-    """The sha256 of a file, as hexadecimal digits."""
+    """Compute the sha256 of a file, as hexadecimal digits."""
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def weights_digest(model: nn.Module) -> str:
-    """The sha256 over names, types, shapes and bytes of all parameters and buffers."""
+    """Compute the sha256 of the names, dtypes, shapes and bytes of all parameters and buffers."""
     digest = hashlib.sha256()
     for name, value in model.state_dict().items():
-        # What a module keeps beside its tensors (`_extra_state`) may be anything.
+        # The extra state of a module (`_extra_state`) may be any object.
         if name.endswith("num_batches_tracked") or not isinstance(value, Tensor):
             continue
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())

@@ -1,4 +1,4 @@
-"""Files of weights, read as tensors only, and gradlab's own safetensors with a record."""
+"""Reading of weight files, restricted to tensors, and writing of gradlab's own safetensors with a record."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ def save_checkpoint(model: nn.Module, path: str | Path, record: Mapping[str, Any
 
     Args:
         model: Any module.
-        path: Ends in `.safetensors`; an older file is replaced whole or not at all.
-        record: Anything JSON can hold: `network`, `normalization`, `recipe` and the like are read back.
+        path: The path of the file, which ends in `.safetensors`; an existing file is replaced atomically.
+        record: Any JSON-serializable values; `network`, `normalization` and `recipe` are used when it is read back.
 
     Raises:
-        UsageError: When the path does not end in `.safetensors`.
+        UsageError: If the path does not end in `.safetensors`.
     """
     path = Path(path)
     if path.suffix != ".safetensors":
@@ -44,10 +44,10 @@ def save_checkpoint(model: nn.Module, path: str | Path, record: Mapping[str, Any
 
 
 def encode_checkpoint(model: nn.Module, record: Mapping[str, Any] | None = None) -> bytes:
-    """The bytes that `save_checkpoint` writes: each name with values of its own, also where the model shares them.
+    """Encode a model as `save_checkpoint` writes it, with separate values for each name even if the model shares them.
 
     Raises:
-        GradlabError: When safetensors cannot hold what the model has; it names it.
+        GradlabError: If safetensors cannot represent an entry of the state dict, which the message names.
     """
     network = getattr(model, "network", None)
     known = {} if network is None else {"network": network.name, "normalization": network.normalization}
@@ -56,7 +56,7 @@ def encode_checkpoint(model: nn.Module, record: Mapping[str, Any] | None = None)
     stored: set[int] = set()
     for name, value in model.state_dict().items():
         plain = _plain(name, value)
-        # Tied weights, a layer used twice, views of one tensor: safetensors refuses what shares memory.
+        # safetensors refuses tensors that share memory: tied weights, a layer used twice, views of one tensor.
         tensors[name] = plain.clone() if plain.untyped_storage().data_ptr() in stored else plain
         stored.add(tensors[name].untyped_storage().data_ptr())
     try:
@@ -66,7 +66,7 @@ def encode_checkpoint(model: nn.Module, record: Mapping[str, Any] | None = None)
 
 
 def _plain(name: str, value: object) -> Tensor:
-    """An entry of a state dict as dense values in memory of their order."""
+    """Return an entry of a state dict as a contiguous dense tensor on the CPU."""
     if not isinstance(value, Tensor):
         kind = f"no tensor but {type(value).__name__}"
     elif is_lazy(value):
@@ -81,22 +81,22 @@ def _plain(name: str, value: object) -> Tensor:
 
 
 def read_checkpoint(path: str | Path, key: str = "") -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read a state dict and the record beside it, from any of the usual formats.
+    """Read a state dict and its record from any of the usual formats.
 
-    Tensors only are read: `weights_only=True`, or safetensors. Wrappers (`state_dict`, `model`, …) are taken off;
-    names are as the file has them. `gl.build` takes off prefixes (`module.`, `_orig_mod.`, …) where the network has
-    none.
+    Only tensors are read, with `weights_only=True` or from safetensors. Wrappers (`state_dict`, `model`, …) are
+    removed, while names are returned as stored; `gl.build` removes prefixes (`module.`, `_orig_mod.`, …) that the
+    network does not have.
 
     Args:
-        path: A `.pth`, `.th`, `.pt` or `.safetensors` file, or `PATH:KEY`.
-        key: Which state dict, in a file of several: its keys, joined by dots. By default that under the usual key.
+        path: The path of a `.pth`, `.th`, `.pt` or `.safetensors` file, or `PATH:KEY`.
+        key: The keys of one state dict in a file with several, joined by dots; by default the usual key.
 
     Returns:
-        The state dict, on the CPU, and gradlab's record (empty for a file of another project).
+        The state dict, on the CPU, and gradlab's record, which is empty for a file of another project.
 
     Raises:
-        UsageError: When there is no such file or key, or one of several state dicts is to be chosen.
-        GradlabError: When it is damaged, no checkpoint, or can be read only by running code out of it.
+        UsageError: If there is no such file or key, or a key is needed to select one of several state dicts.
+        GradlabError: If the file is damaged, is no checkpoint, or could be read only by running code from it.
     """
     file, inside = (Path(path), "") if key else split_key(str(path))
     content, record = read_content(file)
@@ -109,11 +109,11 @@ def read_checkpoint(path: str | Path, key: str = "") -> tuple[dict[str, Tensor],
 
 
 def read_content(path: str | Path) -> tuple[object, dict[str, Any]]:
-    """All that a file holds, as mappings and tensors, and the record beside it; see `read_checkpoint`.
+    """Read the whole content of a file as mappings and tensors, with its record; see `read_checkpoint`.
 
     Raises:
-        UsageError: When there is no such file.
-        GradlabError: When it is damaged, no checkpoint, or can be read only by running code out of it.
+        UsageError: If there is no such file.
+        GradlabError: If the file is damaged, is no checkpoint, or could be read only by running code from it.
     """
     path = Path(path)
     if os.path.isdir(path):
@@ -134,7 +134,7 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             record = json.loads((file.metadata() or {}).get(RECORD_KEY, "{}"))
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             return state, record if isinstance(record, dict) else {}
-    except Exception as error:  # its reader and json raise kinds of their own, and RecursionError, for damaged headers
+    except Exception as error:  # for damaged headers, its reader and json raise errors of their own, and RecursionError
         raise GradlabError(f"{shown(path)} is damaged or no safetensors file: {reason(error)}") from None
 
 
@@ -145,10 +145,10 @@ def _read_torch(path: Path) -> tuple[object, dict[str, Any]]:
 
 
 def read_torch_file(path: Path) -> Any:
-    """What `torch.save` wrote: checked against its sums and bounds, then read as tensors only, on the CPU.
+    """Read a file written by `torch.save` as tensors only, on the CPU, after checking its checksums and bounds.
 
     Raises:
-        GradlabError: When it is damaged, asks for more memory than it fills, or for code to be run.
+        GradlabError: If the file is damaged, requests more memory than it fills, or needs code to be run.
     """
     try:
         with path.open("rb") as file:
@@ -161,7 +161,7 @@ def read_torch_file(path: Path) -> Any:
         if start == b"PK":
             check_archive(path)
         with warnings.catch_warnings():
-            # About pickle protocols that others write; what cannot be read is an error below.
+            # The warnings concern unusual pickle protocols; unreadable files raise an error below.
             warnings.simplefilter("ignore")
             return torch.load(path, map_location="cpu", weights_only=True)
     except GradlabError as error:
@@ -174,12 +174,12 @@ def read_torch_file(path: Path) -> Any:
                 "save its state_dict() alone, or as safetensors"
             ) from None
         raise GradlabError(f"{shown(path)} is damaged: {said}") from None
-    except Exception as error:  # torch, pickle and zipfile raise anything for what they cannot read
+    except Exception as error:  # torch, pickle and zipfile may raise anything for unreadable data
         raise GradlabError(f"{shown(path)} is damaged or cut short: {reason(error)}") from None
 
 
 def _blamed(message: str) -> str:
-    """What the file asked to call, out of torch's message."""
+    """Extract from torch's message the global name that the file wants to call."""
     for line in message.splitlines():
         if "GLOBAL" in line:
             return some([" ".join(line.split("GLOBAL", 1)[1].split()[:1])])

@@ -1,4 +1,4 @@
-"""Names of parameters as others write them, held against a network's own."""
+"""Matching of the names, shapes and types in a state dict to those of a network."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ from torch.nn.parameter import is_lazy
 from gradlab.checkpoints.wording import some
 
 Names = Callable[[Mapping[str, Any]], dict[str, Any]]
-"""Renames the entries of a state dict."""
+"""A function that renames the entries of a state dict."""
 
 _WRAPPING = re.compile(r"(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
-"""What wrappers of single modules leave in the middle of names."""
+"""Parts that wrappers of single modules insert in the middle of names."""
 
 _ROOM = 200
-"""Characters for the names of what differs."""
+"""Number of characters available for the names of differing entries."""
 
 _COUNTER = "n_averaged"
-"""How many models `torch.optim.swa_utils.AveragedModel` has averaged: beside the network, not of it."""
+"""The counter that `torch.optim.swa_utils.AveragedModel` keeps next to the network."""
 
 
 @dataclass(frozen=True)
 class Fit:
-    """A state dict under a network's names, and where they differ.
+    """A state dict with a network's names, and the differences between the two.
 
     Attributes:
-        state: Under the network's own names, as far as there are any.
-        missing: Names that the network has and the file lacks, weights first.
-        extra: Names that the file has too.
-        wrong: Sentences on values of another shape or type.
-        classes: Outputs of the head where no other shape differs, else None.
+        state: The state dict, with the network's own names where they match.
+        missing: Names that the network has but the file lacks, weights first.
+        extra: Names that the file has but the network lacks.
+        wrong: Phrases on values of another shape or type.
+        classes: The number of outputs of the file's head, if no other shape differs; otherwise None.
     """
 
     state: dict[str, Any]
@@ -45,17 +45,17 @@ class Fit:
     classes: int | None
 
     def __bool__(self) -> bool:
-        """Whether it fits."""
+        """Return whether the state dict fits."""
         return not (self.missing or self.extra or self.wrong)
 
     @property
     def distance(self) -> int:
-        """In how many entries they differ."""
+        """The number of entries that differ."""
         return len(self.missing) + len(self.extra) + len(self.wrong)
 
     @property
     def faults(self) -> str:
-        """All that differs, in words."""
+        """A description of all differences."""
         kinds = [kind for kind in (self.missing, self.extra, self.wrong) if kind]
         room = _ROOM // max(len(kinds), 1)
         parts = (
@@ -67,25 +67,25 @@ class Fit:
 
 
 def own_names(state: Mapping[str, Any]) -> dict[str, Any]:
-    """A state dict under our networks' key names: `linear` is `fc`, `downsample` is `shortcut`."""
+    """Rename a state dict to our networks' keys: `linear` becomes `fc`, and `downsample` becomes `shortcut`."""
     names = (re.sub(r"^linear\.", "fc.", key.replace(".downsample.", ".shortcut.")) for key in state)
     return dict(zip(names, state.values(), strict=True))
 
 
 def best_fit(own: Mapping[str, Any], state: Mapping[str, Any], names: Names = dict) -> Fit:
-    """Hold a state dict against a network's: as it is, then without what all names begin with.
+    """Match a state dict to a network's, with its names unchanged and then with prefixes removed or added.
 
-    The names are taken as they are first, so that a network of one child called `model` is read as any other. Then
-    prefixes that all of them have are taken off one by one, what wrappers leave in the middle of names too, and
-    prefixes that all of the network's names have are put before them.
+    Unchanged names are tried first, so that a network with a single child called `model` is handled like any other.
+    Then common prefixes and the insertions of wrappers are removed one by one, and common prefixes of the network's
+    names are added.
 
     Args:
         own: The network's state dict.
-        state: The file's.
-        names: Applied to the file's names behind all that.
+        state: The file's state dict.
+        names: A function that is applied to each variant of the file's state dict to rename its entries.
 
     Returns:
-        The first that fits, else the one that differs least.
+        The first match that fits, or otherwise the one with the fewest differences.
     """
     fits = []
     for candidate in _readings(own, state):
@@ -96,13 +96,13 @@ def best_fit(own: Mapping[str, Any], state: Mapping[str, Any], names: Names = di
 
 
 def bare(state: Mapping[str, Any]) -> dict[str, Any]:
-    """A state dict without all that its names have in front of them in common, and without wrappers' traces."""
+    """Remove all common prefixes and the insertions of wrappers from the names of a state dict."""
     *_, last = _stripped({_WRAPPING.sub("", key): value for key, value in state.items()})
     return last
 
 
 def common_prefix(state: Mapping[str, Any]) -> str:
-    """The first part that all names have, with its dot; empty where there is none."""
+    """Return the first part common to all names, with its dot, or an empty string."""
     heads = {key.partition(".")[0] for key in state}
     return f"{heads.pop()}." if len(heads) == 1 and all("." in key for key in state) else ""
 
@@ -124,7 +124,7 @@ def _readings(own: Mapping[str, Any], state: Mapping[str, Any]) -> Iterator[dict
 
 
 def _stripped(state: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """The state dict as it is, then with one common prefix less each time."""
+    """Yield the state dict unchanged, and then with one more common prefix removed each time."""
     state = dict(state)
     yield state
     while True:
@@ -137,7 +137,7 @@ def _stripped(state: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def _compare(own: Mapping[str, Any], state: Mapping[str, Any]) -> Fit:
-    """Names, shapes and types of a state dict held against a network's; a counter of batches may be missing."""
+    """Compare names, shapes and types of a state dict with a network's; counters of batches may be missing."""
     given = {k: v for k, v in state.items() if k in own or not _unimportant(k)}
     aliases = _aliases(own)
     missing = [
@@ -159,12 +159,12 @@ def _unimportant(name: str) -> bool:
 
 
 def _shape(value: Any) -> tuple[int, ...] | None:
-    """The shape of a tensor; None of a parameter that gets its own by what is loaded."""
+    """Return the shape of a tensor, or None for a lazy parameter, whose shape is that of the loaded value."""
     return tuple(value.shape) if isinstance(value, Tensor) and not is_lazy(value) else None
 
 
 def _aliases(own: Mapping[str, Any]) -> dict[str, list[str]]:
-    """For each name those of the very same values, itself among them: tied weights."""
+    """Return for each name the names that share its values, as tied weights do, including itself."""
     places: dict[object, list[str]] = {}
     for name, value in own.items():
         known = isinstance(value, Tensor) and not is_lazy(value) and value.layout == torch.strided and value.numel()
@@ -174,14 +174,14 @@ def _aliases(own: Mapping[str, Any]) -> dict[str, list[str]]:
 
 
 def _classes(pairs: list[tuple[tuple[int, ...] | None, tuple[int, ...] | None]]) -> int | None:
-    """The new number of classes where shapes differ in that alone."""
+    """Return the new number of classes if shapes differ only in that, or None."""
     changes = {(ours[0], theirs[0]) for ours, theirs in pairs if ours and theirs and ours[1:] == theirs[1:]}
     alike = all(ours and theirs and ours[1:] == theirs[1:] for ours, theirs in pairs)
     return changes.pop()[1] if alike and len(changes) == 1 else None
 
 
 def _other_values(own: Mapping[str, Any], given: Mapping[str, Any]) -> list[str]:
-    """Sentences on values that the network's types cannot hold, and on those that it holds once and the file twice."""
+    """Describe values that the network's dtypes cannot hold, and tied weights with two different values in the file."""
     wrong, seen = [], set()
     aliases = _aliases(own)
     for name, value in given.items():

@@ -1,4 +1,4 @@
-"""A file's weights into a network: which of its state dicts, under which names, and what to say when none fits."""
+"""Loading of a file's weights into a network: choice of the state dict, names, and errors if none fits."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from gradlab.checkpoints.wording import reason, sentence, shown, some
 from gradlab.errors import GradlabError, UsageError
 
 Explain = Callable[[Mapping[str, Any], str], str]
-"""Says of a state dict what it holds that does not fit, given all that differs in words."""
+"""A function from a state dict that does not fit and a description of its differences to an explanation."""
 
 
 MOST_CLASSES = 1_000_000
-"""Outputs of a head that a file may ask for; its weights are in the file."""
+"""Largest number of outputs of a head that is built to match a file."""
 
 
 @dataclass(frozen=True)
@@ -31,9 +31,9 @@ class Loaded:
 
     Attributes:
         model: The network.
-        key: Under which keys the file has them; empty for the file itself.
-        classes: Outputs of the head where they are not as many as the network has by itself, else None.
-        note: A sentence on the choice among several state dicts; None where there was none.
+        key: The keys of the weights in the file; empty for the file itself.
+        classes: The number of outputs of the head if it differs from the network's default, otherwise None.
+        note: A sentence on the choice among several state dicts; None if there was only one.
     """
 
     model: nn.Module
@@ -44,7 +44,7 @@ class Loaded:
 
 @dataclass(frozen=True)
 class _Try:
-    """One state dict of a file held against the network."""
+    """One state dict of a file, compared with the network."""
 
     found: StateDict
     fit: Fit
@@ -62,20 +62,21 @@ def load_weights(
     resizable: bool = True,
     explain: Explain | None = None,
 ) -> Loaded:
-    """Build a network and load the state dict of a file that fits it, all of it.
+    """Build a network and load the state dict of a file that fits it completely.
 
     Args:
-        create: Builds the network; takes the number of classes, None for the network's own.
-        found: The file's state dicts, those that are taken first first.
-        path: The file, for errors.
-        name: What the network is called, for errors.
-        names: Renames the file's entries; see `best_fit`.
-        resizable: Whether `create` builds the network with other numbers of classes.
-        explain: Says what a state dict holds, for errors.
+        create: A function that builds the network with a number of classes, or None for its default.
+        found: The file's state dicts, in order of preference.
+        path: The path of the file, for errors.
+        name: The name of the network, for errors.
+        names: A function that renames the file's entries; see `best_fit`.
+        resizable: Whether `create` can build the network with other numbers of classes.
+        explain: A function that describes a state dict, for errors.
 
     Raises:
-        UsageError: When none fits, or several do of which none is usual; it says what differs, and the file's keys.
-        GradlabError: When the values cannot be copied.
+        UsageError: If no state dict fits, or several do and none has a usual key. The message states the differences
+            and the file's keys.
+        GradlabError: If the values cannot be copied.
     """
     model = create(None)
     attempt_one = partial(_attempt, model, create if resizable else None, names)
@@ -102,9 +103,9 @@ def load_weights(
 
 
 def _attempt(model: nn.Module, create: Callable[[int | None], nn.Module] | None, names: Names, item: StateDict) -> _Try:
-    """Hold a state dict against the network, and against one of as many classes as its head has."""
+    """Compare a state dict with the network, and with one that has as many classes as the file's head."""
     fit = best_fit(model.state_dict(), item.state, names)
-    # A file that lacks weights fits no head; what it says of the number of outputs would cost memory alone.
+    # A file that lacks weights fits with no head, and building one would only cost memory.
     if fit.classes and fit.classes <= MOST_CLASSES and not fit.missing and create is not None:
         other = create(fit.classes)
         resized = best_fit(other.state_dict(), item.state, names)
@@ -116,7 +117,7 @@ def _attempt(model: nn.Module, create: Callable[[int | None], nn.Module] | None,
 def _misfit(
     tries: Sequence[_Try], path: str | Path, name: str, explain: Explain | None, attempt: Callable[[StateDict], _Try]
 ) -> str:
-    """Why no state dict of a file fits: what differs in the one that is nearest, and what else could be meant."""
+    """Explain why no state dict fits, by the differences of the nearest one and by parts that would fit."""
     nearest = tries[0] if tries[0].found.usual else min(tries, key=lambda one: one.fit.distance)
     faults = nearest.fit.faults
     held = explain(nearest.found.state, faults) if explain else f"does not fit {name}: {faults}"
@@ -131,7 +132,7 @@ def _misfit(
 
 
 def _parts(found: StateDict, attempt: Callable[[StateDict], _Try]) -> list[str]:
-    """The keys of those parts of a state dict, by what their names begin with, that fit by themselves."""
+    """Return the keys of the parts of a state dict, defined by prefixes of names, that fit on their own."""
     state, before = found.state, found.key
     while prefix := common_prefix(state):
         state = {key.removeprefix(prefix): value for key, value in state.items()}
@@ -147,19 +148,19 @@ def _parts(found: StateDict, attempt: Callable[[StateDict], _Try]) -> list[str]:
 
 
 def _fill(model: nn.Module, state: Mapping[str, Any], path: str | Path, name: str) -> None:
-    """Copy values that fit into a network."""
+    """Copy matching values into a network."""
     for value in model.state_dict(keep_vars=True).values():
-        # Into an expanded tensor, one value for many places, nothing can be written.
+        # An expanded tensor, which has one value for many elements, cannot be written to.
         if isinstance(value, Tensor) and any(n > 1 and step == 0 for n, step in _steps(value)):
             value.data = value.data.contiguous()
     try:
         model.load_state_dict(dict(state), strict=False)
-    except Exception as error:  # a module's own hooks may raise anything
+    except Exception as error:  # hooks of a module may raise anything
         raise GradlabError(f"{shown(path)} cannot be loaded into {name}: {reason(error)}") from None
 
 
 def _steps(value: Tensor) -> list[tuple[int, int]]:
-    """Size and stride of each dimension, of a tensor that has them."""
+    """Return the size and stride of each dimension, or nothing for a tensor without strides."""
     if is_lazy(value) or value.layout != torch.strided:
         return []
     return list(zip(value.shape, value.stride(), strict=True))

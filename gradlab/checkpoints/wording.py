@@ -1,4 +1,4 @@
-"""Sentences about files that stay short: paths, names and other libraries' reasons, cut where they are long."""
+"""Short messages about files: paths, names and other libraries' messages are truncated."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ _SENTENCE = 500
 
 
 def shown(path: str | Path) -> str:
-    """A path as an error names it: its end where it is long."""
+    """Format a path for a message; only the end of a long path is shown."""
     text = str(path)
     return text if len(text) <= _PATH else f"…{text[1 - _PATH :]}"
 
 
 def some(names: Sequence[str], room: int = 80) -> str:
-    """The first names, as many as fit into so many characters, and how many more there are."""
+    """List as many names as fit into a number of characters, and count the others."""
     count, length = 1, len(names[0])
     while count < len(names) and length + 2 + len(names[count]) <= room:
         length += 2 + len(names[count])
@@ -28,12 +28,12 @@ def some(names: Sequence[str], room: int = 80) -> str:
 
 
 def reason(error: BaseException) -> str:
-    """The first line of what another library says, cut where it is long."""
+    """Return the first line of another library's message, truncated."""
     text = " ".join((str(error).strip() or type(error).__name__).split("\n")[0].split())
     return text if len(text) <= _REASON else f"{text[: _REASON - 1]}…"
 
 
 def sentence(text: str) -> str:
-    """A sentence of 500 characters at most, in one line: its middle, where the long names are, is cut out."""
+    """Return a text in one line of at most 500 characters; a longer one loses its middle, where the names are."""
     text = " ".join(text.split())
     return text if len(text) <= _SENTENCE else f"{text[:180]}…{text[181 - _SENTENCE :]}"

@@ -1,4 +1,4 @@
-"""Results as one HTML page that needs nothing else."""
+"""Self-contained HTML reports of results."""
 
 from gradlab.reporting.page import report
 

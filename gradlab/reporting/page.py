@@ -1,4 +1,4 @@
-"""The page: what each result shows, in words, figures and tables, and how it was made."""
+"""The HTML page with the findings, figures, tables and records of results."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from gradlab.results.record import json_text, versions
 from gradlab.results.result import Result
 
 MOST_ROWS = 500
-"""A frame of more rows is not shown whole."""
+"""Largest number of rows of a frame that is shown completely."""
 
 _HERE = Path(__file__).parent
 
@@ -57,22 +57,22 @@ class Section:
 def report(
     results: Sequence[Result | str | Path], out: str | Path = "report.html", *, title: str = "gradlab report"
 ) -> Path:
-    """Write one HTML file with the figures, tables, findings and records of results; it loads nothing.
+    """Write one self-contained HTML file with the figures, tables, findings and records of results.
 
-    Each finding stands with the rule that triggered it; what no rule covers is not judged. The same results give
-    the same bytes.
+    Each finding is shown with the rule that triggered it; nothing is judged without a rule. The output is
+    deterministic: the same results give the same bytes.
 
     Args:
-        results: Results, or folders that hold saved ones.
-        out: The file.
-        title: Of the page.
+        results: Results, or folders of saved results.
+        out: The path of the file.
+        title: The title of the page.
 
     Returns:
-        Its path.
+        The path of the file.
 
     Raises:
-        UsageError: When there are no results, a folder holds none, or `out` is a folder.
-        GradlabError: When a result is damaged, or the file cannot be written.
+        UsageError: If there are no results, a folder contains none, or `out` is a folder.
+        GradlabError: If a result is damaged, or the file cannot be written.
     """
     out = Path(out)
     if out.is_dir():
@@ -106,7 +106,7 @@ def _page(title: str, sections: Sequence[Section]) -> str:
         sections=sections,
         style=Markup((_HERE / "style.css").read_text()),
         script=Markup(script),
-        # The browser runs this script and no other, whatever the results hold, and loads nothing.
+        # The browser runs only this script, whatever the results contain, and loads nothing.
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         version=versions()["gradlab"],
         most_rows=MOST_ROWS,
@@ -140,7 +140,7 @@ def _drawing(svg: str, prefix: str, caption: str) -> Drawing:
 
 
 def _facts(record: dict[str, Any]) -> dict[str, str]:
-    """The few lines of a record that every reader wants, by their titles."""
+    """Return the main entries of a record by their titles."""
     made = record.get("versions") or {}
     used = [f"{name} {made[name]}" for name in ("gradlab", "torch", "cuda", "python") if made.get(name)]
     facts = {

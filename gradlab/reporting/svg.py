@@ -1,4 +1,4 @@
-"""A figure's SVG as part of an HTML page."""
+"""Embedding of SVG figures in an HTML page."""
 
 from __future__ import annotations
 
@@ -6,21 +6,21 @@ import re
 from xml.etree import ElementTree
 
 _LEFT_OUT = {"metadata", "style"}
-"""A style inside an SVG would hold for the whole page; the page's own says the same."""
+"""Elements that are removed; a style inside an SVG would apply to the whole page, which has the same rules."""
 
 _REFERENCE = re.compile(r"url\(#([^)]+)\)")
 
 
 def inline_svg(text: str, prefix: str, label: str) -> str:
-    """Matplotlib's SVG as an element for HTML, its ids its own.
+    """Convert Matplotlib's SVG to an HTML element with unique ids.
 
     Args:
-        text: The SVG file.
-        prefix: Put before every id, so that figures of one page do not take each other's clip paths and markers.
-        label: What the figure shows, for those who do not see it.
+        text: The content of the SVG file.
+        prefix: A prefix for every id, so that figures on one page do not share clip paths and markers.
+        label: A description of the figure for screen readers.
 
     Returns:
-        The element, without a size of its own beyond its width to height.
+        The element, which has an aspect ratio but no fixed size.
     """
     root = ElementTree.fromstring(text)
     for element in root.iter():
@@ -35,12 +35,12 @@ def inline_svg(text: str, prefix: str, label: str) -> str:
 
 
 def width_mm(text: str) -> float:
-    """Width of a figure, from the points of its SVG."""
+    """Return the width of an SVG figure in millimetres."""
     return float(ElementTree.fromstring(text).attrib["width"].removesuffix("pt")) / 72 * 25.4
 
 
 def _local(name: str) -> str:
-    """A name without its namespace: HTML knows SVG's elements, and SVG 2 plain `href`."""
+    """Remove the namespace of a name, which HTML does not need for SVG elements nor SVG 2 for `href`."""
     return name.rpartition("}")[2]
 
 

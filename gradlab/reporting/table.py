@@ -1,4 +1,4 @@
-"""A frame as a table that can be sorted in a page."""
+"""Frames as sortable tables of a page."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ _NUMBER = re.compile(r"(?P<value>[-−+]?(\d[\d,]*\.?\d*|\.\d+)(e[-−+]?\d+)?)(
 
 @dataclass(frozen=True)
 class Cell:
-    """A cell's text, and its place among the numbers of its column: empty where it is missing or no number."""
+    """The text of a cell and its sort key, which is empty if the value is missing or not a number."""
 
     text: str
     key: str = ""
 
     @property
     def missing(self) -> bool:
-        """Whether there is no value."""
+        """Whether the value is missing."""
         return self.text == MISSING
 
 
 @dataclass(frozen=True)
 class Table:
-    """A caption, a title and whether it is numeric for each column, and rows of cells."""
+    """A caption, the title of each column with whether it is numeric, and rows of cells."""
 
     caption: str
     columns: list[tuple[str, bool]]
@@ -38,12 +38,12 @@ class Table:
 
 
 def make_table(frame: pd.DataFrame, formats: Formats, caption: str) -> Table:
-    """A frame as a table; a column is numeric when all that is in it reads as a number.
+    """Convert a frame to a table; a column is numeric if all its values can be read as numbers.
 
     Args:
-        frame: What to show.
-        formats: How to print the values of a column.
-        caption: What it is.
+        frame: The frame to show.
+        formats: The formats of the values by column.
+        caption: The caption of the table.
     """
     text = formatted(frame, formats)
     columns, cells = [], []
@@ -59,7 +59,7 @@ def make_table(frame: pd.DataFrame, formats: Formats, caption: str) -> Table:
 
 
 def number(value: Any) -> float | None:
-    """A value as a number: `1,234`, `−0.5`, `0.31 ± 0.02` and `12 %` are numbers, too; None for what is none."""
+    """Convert a value, including texts such as `1,234`, `−0.5`, `0.31 ± 0.02` and `12 %`, to a number, or to None."""
     if isinstance(value, Real) and not isinstance(value, bool):
         return None if math.isnan(value) else float(value)
     match = _NUMBER.fullmatch(value.strip()) if isinstance(value, str) else None
@@ -69,6 +69,6 @@ def number(value: Any) -> float | None:
 def _cell(text: str, key: float | None) -> Cell:
     if key is None:
         return Cell(text)
-    # What stands before a digit of a number is a minus, not a hyphen.
+    # A hyphen before a digit of a number is shown as a minus sign.
     shown = re.sub(r"(?<![\w.])-(?=[\d.])|(?<=e)-(?=\d)", "−", text)
     return Cell(shown, "Infinity" if key == math.inf else "-Infinity" if key == -math.inf else repr(key))

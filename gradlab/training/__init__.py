@@ -1,4 +1,4 @@
-"""Training: the paper's recipe on whole batches on the device, resumable to the bit."""
+"""Training by the paper's recipe, with batches prepared on the device, resumable bit for bit."""
 
 from gradlab.training.arithmetic import Arithmetic
 from gradlab.training.dynamics import DynamicsRecorder, Recording

@@ -1,4 +1,4 @@
-"""What a training computes in: float32, or bfloat16 where the device gains by it."""
+"""The precision of a training run: float32, or bfloat16 where the device benefits from it."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from gradlab.errors import UsageError
 
 @dataclass(frozen=True)
 class Arithmetic:
-    """float32, or bfloat16 under autocast with channels last; parameters are float32 in both.
+    """Either float32, or bfloat16 under autocast with channels last; parameters are float32 in both cases.
 
     Attributes:
-        device: Where it computes.
-        bf16: Whether in bfloat16.
+        device: The device of the computation.
+        bf16: Whether to compute in bfloat16.
     """
 
     device: torch.device
@@ -25,10 +25,10 @@ class Arithmetic:
 
     @classmethod
     def choose(cls, amp: str, device: torch.device) -> Arithmetic:
-        """What `auto`, `bf16` or `off` means on a device.
+        """Resolve `auto`, `bf16` or `off` for a device.
 
         Raises:
-            UsageError: For `bf16` on a device without autocast.
+            UsageError: If `bf16` is requested on a device without autocast.
         """
         if amp == "bf16" and device.type not in ("cpu", "cuda"):
             raise UsageError(f"bf16 is for cpu and cuda, not {device.type}: use --amp off")
@@ -38,15 +38,15 @@ class Arithmetic:
         return "bf16" if self.bf16 else "float32"
 
     def autocast(self) -> AbstractContextManager[object]:
-        """The context to run the forward pass in."""
+        """Return the context for the forward pass."""
         return torch.autocast(self.device.type, torch.bfloat16) if self.bf16 else nullcontext()
 
     def layout(self, images: Tensor) -> Tensor:
-        """Images (B, C, H, W) in the memory layout that the device is fast in."""
+        """Convert images (B, C, H, W) to the memory layout that is fastest on the device."""
         return images.contiguous(memory_format=torch.channels_last) if self.bf16 else images
 
     def prepare(self, model: nn.Module) -> nn.Module:
-        """A model on the device, in that layout."""
+        """Move a model to the device, in that layout."""
         model = model.to(self.device)
         return model.to(memory_format=torch.channels_last) if self.bf16 else model  # type: ignore[call-overload,no-any-return]
 
@@ -54,7 +54,7 @@ class Arithmetic:
 def _gains(device: torch.device) -> bool:
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    # Without these instructions bfloat16 is emulated, and slower than float32.
+    # Without these instructions bfloat16 is emulated and slower than float32.
     return device.type == "cpu" and _cpu_has_bf16()
 
 

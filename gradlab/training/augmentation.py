@@ -1,4 +1,4 @@
-"""Random crops and mirror images of whole batches, on the device, drawn from an explicit seed."""
+"""Random crops and flips of batches on the device, drawn from an explicit seed."""
 
 from __future__ import annotations
 
@@ -13,12 +13,14 @@ _EPOCHS = 1_000_003
 
 @dataclass(frozen=True)
 class EpochPlan:
-    """What one epoch shows: a function of seed and epoch alone, so that a resumed run sees the same.
+    """The order and augmentation of the images in one epoch.
+
+    It depends only on the seed and the epoch, so that a resumed run sees the same images.
 
     Attributes:
-        order: (N,) the images' numbers.
-        offsets: (N, 2) int64, rows and columns of the crops, from 0 to twice the padding.
-        mirrored: (N,) bool.
+        order: The indices of the images, int64 of shape (N,).
+        offsets: The rows and columns of the crops, from 0 to twice the padding, int64 of shape (N, 2).
+        mirrored: Whether each image is mirrored, bool of shape (N,).
     """
 
     order: Tensor
@@ -30,10 +32,10 @@ class EpochPlan:
         """Draw a plan on the CPU, whatever the device of the images.
 
         Args:
-            seed: Of the run.
-            epoch: From 0.
-            images: How many there are.
-            padding: Zeros around an image.
+            seed: The seed of the run.
+            epoch: The number of the epoch, from 0.
+            images: The number of images.
+            padding: The number of zeros on each side of an image.
             flip: Whether half of the images are mirrored.
         """
         generator = torch.Generator().manual_seed((seed * _EPOCHS + epoch) % 2**63)
@@ -43,21 +45,21 @@ class EpochPlan:
         return cls(order, offsets, mirrored)
 
     def to(self, device: torch.device) -> EpochPlan:
-        """The plan on a device."""
+        """Copy the plan to a device."""
         return EpochPlan(self.order.to(device), self.offsets.to(device), self.mirrored.to(device))
 
 
 def crop_and_flip(images: Tensor, padding: int, offsets: Tensor, mirrored: Tensor) -> Tensor:
-    """Shift images over a border of zeros, and mirror some (He et al. 2015, §4.2).
+    """Crop zero-padded images at random offsets, and mirror some of them (He et al. 2015, §4.2).
 
     Args:
-        images: (B, C, H, W), normalized: the border's zeros are the mean colour.
-        padding: Zeros on each side.
-        offsets: (B, 2) int64, where each crop begins in the padded image; `padding` is the image itself.
-        mirrored: (B,) bool.
+        images: Normalized images of shape (B, C, H, W), so that the padding has the mean colour.
+        padding: The number of zeros on each side.
+        offsets: The position of each crop in the padded image, int64 of shape (B, 2); `padding` selects the original.
+        mirrored: Whether each image is mirrored, bool of shape (B,).
 
     Returns:
-        (B, C, H, W), of the same dtype.
+        Images of the same shape and dtype.
     """
     height, width = images.shape[2:]
     padded = F.pad(images, (padding,) * 4)

@@ -1,4 +1,4 @@
-"""Loss and error of a network on labelled images, as it is used: with running statistics, nothing shifted."""
+"""Loss and error of a network on labelled images, in eval mode and without augmentation."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from gradlab.training.images import LabelledImages
 def evaluate(
     model: nn.Module, images: LabelledImages, arithmetic: Arithmetic, batch_size: int = 500
 ) -> tuple[float, float]:
-    """Mean cross-entropy and error rate; the model's mode is left as it was.
+    """Compute the mean cross-entropy and the error rate, without changing the model's mode.
 
     Args:
-        model: Maps images to logits.
-        images: All are used.
-        arithmetic: What to compute in.
-        batch_size: Images a batch.
+        model: A model that maps images to logits.
+        images: The images, all of which are used.
+        arithmetic: The precision and device of the computation.
+        batch_size: The number of images per batch.
 
     Returns:
-        The mean cross-entropy in nats, and the share of images classified wrongly, from 0 to 1.
+        The mean cross-entropy in nats, and the fraction of misclassified images, from 0 to 1.
     """
     modes = {module: module.training for module in model.modules()}
     model.eval()

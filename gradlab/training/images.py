@@ -1,4 +1,4 @@
-"""Labelled images on the device: what is trained on and what is tested on."""
+"""Labelled images on the device, for training and testing."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ _PARTS = {"cifar10": ("cifar10-train", "cifar10"), "cifar100": ("cifar100-train"
 
 @dataclass
 class LabelledImages:
-    """Images and labels on one device, as stored.
+    """Images and labels on one device, stored without normalization.
 
     Attributes:
-        pixels: (N, C, H, W), uint8 or float32.
-        labels: (N,) int64.
-        normalization: Applied to every batch.
+        pixels: The images, uint8 or float32 of shape (N, C, H, W).
+        labels: The labels, int64 of shape (N,).
+        normalization: The normalization that is applied to every batch.
     """
 
     pixels: Tensor
@@ -35,12 +35,12 @@ class LabelledImages:
         return len(self.pixels)
 
     def training_batch(self, plan: EpochPlan, place: slice, padding: int) -> tuple[Tensor, Tensor]:
-        """The images and labels of one step.
+        """Return the images and labels of one step.
 
         Args:
-            plan: Of the epoch, on the same device.
-            place: Which of the plan's images.
-            padding: Zeros around an image.
+            plan: The plan of the epoch, on the same device.
+            place: The range of the batch within the plan.
+            padding: The number of zeros on each side of an image.
         """
         chosen = plan.order[place]
         images = crop_and_flip(
@@ -49,20 +49,20 @@ class LabelledImages:
         return images, self.labels[chosen]
 
     def batches(self, size: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """All images in their order, unchanged but normalized."""
+        """Yield all images in order, normalized but not augmented."""
         for start in range(0, len(self), size):
             yield self.normalization(self.pixels[start : start + size]), self.labels[start : start + size]
 
 
 @dataclass
 class Split:
-    """What a network is trained and tested on.
+    """Training and test images.
 
     Attributes:
-        train: Seen in training.
-        test: Never seen in training: the test images, or those held out for choosing.
-        classes: Number of classes.
-        held_out: Whether `test` was held out of the training images.
+        train: The training images.
+        test: The test images, or the held-out validation images; none is used in training.
+        classes: The number of classes.
+        held_out: Whether `test` was held out from the training images.
     """
 
     train: LabelledImages
@@ -71,23 +71,23 @@ class Split:
     held_out: bool
 
     def to(self, device: torch.device) -> Split:
-        """All images on a device, as stored."""
+        """Move all images to a device."""
         for part in (self.train, self.test):
             part.pixels, part.labels = part.pixels.to(device), part.labels.to(device)
         return self
 
 
 def load_split(data: str, normalization: str, validation: int = 0) -> Split:
-    """Find training and test images by name.
+    """Load training and test images by name.
 
     Args:
-        data: `cifar10`, `cifar100`, or `PATH.npz` with `x_train`, `y_train`, `x_test` and `y_test`.
-        normalization: Of all images.
-        validation: So many training images, the last, are held out in the test images' place.
+        data: The data set: `cifar10`, `cifar100`, or `PATH.npz` with `x_train`, `y_train`, `x_test` and `y_test`.
+        normalization: The normalization of all images.
+        validation: The number of training images, taken from the end, that are held out and replace the test images.
 
     Raises:
-        UsageError: For other data, labels that do not match, or more held out than there are.
-        GradlabError: When the data is not there or cannot be read.
+        UsageError: If the data set is of another kind, labels do not match, or too many images are held out.
+        GradlabError: If the data does not exist or cannot be read.
     """
     if data not in _PARTS and not data.endswith(".npz"):
         raise UsageError(

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as a request that is heard between two steps."""
+"""Ctrl-C and SIGTERM as requests to stop between two steps."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from gradlab.errors import GradlabError
 
 
 class Interrupted(GradlabError):
-    """A training was asked to stop, and its checkpoint is written.
+    """Raised when a training run was asked to stop, after its checkpoint is written.
 
     Attributes:
         signal: The number of the signal.
@@ -23,12 +23,12 @@ class Interrupted(GradlabError):
 
 
 class StopRequest:
-    """While entered, SIGINT and SIGTERM set `signal` and do nothing else; a second one does as always.
+    """A context in which the first SIGINT or SIGTERM only sets `signal`; a second one has its usual effect.
 
-    Outside the main thread, where Python takes no handlers, nothing changes.
+    Outside the main thread, where Python does not allow signal handlers, this does nothing.
 
     Attributes:
-        signal: The number of the signal that came; None before.
+        signal: The number of the received signal, or None.
     """
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""How a network is trained, as plain values: the paper's recipe, a fast one, and any field changed."""
+"""Training recipes as plain values: the paper's, a fast one, and variants with changed fields."""
 
 from __future__ import annotations
 
@@ -16,36 +16,36 @@ _WHOLE = {
     "validation": (0, 1_000_000_000),
     "warm_up_depth": (0, 1_000_000),
 }
-"""Bounds of a recipe's whole numbers, far beyond what is meant: a slip of the hand is a sentence and no hang."""
+"""Bounds of a recipe's integers, far beyond sensible values, so that a typing error does not cause a hang."""
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """Stochastic gradient descent on shifted and mirrored images; the defaults are He et al. 2015, §4.2.
+    """Stochastic gradient descent on randomly cropped and mirrored images; the defaults are He et al. 2015, §4.2.
 
     Attributes:
-        preset: The recipe's name.
-        epochs: Passes over the training images; None where `iterations` says how long.
-        iterations: Optimizer steps; None where `epochs` says how long.
-        batch_size: Images a step. What an epoch leaves over is left out, other images each epoch.
-        learning_rate: The largest.
-        schedule: `steps` divides the learning rate by 10 at half and at three quarters of the training (32k and
-            48k of 64k iterations); `one-cycle` raises it linearly over the first quarter and lowers it linearly
+        preset: The name of the recipe.
+        epochs: The number of passes over the training images; None if `iterations` is given.
+        iterations: The number of optimizer steps; None if `epochs` is given.
+        batch_size: The number of images per step. An incomplete last batch is dropped, with other images each epoch.
+        learning_rate: The largest learning rate.
+        schedule: `steps` divides the learning rate by 10 after half and after three quarters of the training (32k and
+            48k of 64k iterations); `one-cycle` raises it linearly over the first quarter and then lowers it linearly
             to 0 (Smith and Topin 2017, arXiv:1708.07120).
-        warm_up_rate: With `steps` and networks of at least `warm_up_depth` layers, the learning rate until the
-            training error, over 100 steps, is below 80 %.
-        warm_up_depth: The depth from which there is a warm-up.
-        momentum: Of SGD.
-        nesterov: Whether it is Nesterov's.
-        weight_decay: On every parameter.
-        label_smoothing: Of the cross-entropy.
-        padding: Zeros around the normalized image, from which a crop of its own size is drawn.
+        warm_up_rate: The learning rate, with `steps` and networks of at least `warm_up_depth` layers, until the
+            training error over 100 steps is below 80 %.
+        warm_up_depth: The smallest depth with a warm-up.
+        momentum: The momentum of SGD.
+        nesterov: Whether to use Nesterov momentum.
+        weight_decay: The weight decay of every parameter.
+        label_smoothing: The label smoothing of the cross-entropy.
+        padding: The number of zeros on each side of the normalized image, from which a crop of its size is drawn.
         flip: Whether half of the images are mirrored.
-        normalization: Of the images (see `gl.Normalization`).
-        validation: Training images, the last ones, that are held out and stand in the test images' place: 5,000
-            is the paper's 45k/5k split for choosing.
-        amp: `bf16` computes convolutions in bfloat16 and in channels_last, `off` in float32; `auto` is `bf16`
-            where the device gains by it.
+        normalization: The normalization of the images (see `gl.Normalization`).
+        validation: The number of training images, taken from the end, that are held out and replace the test images;
+            5,000 gives the paper's 45k/5k split for validation.
+        amp: The precision: `bf16` computes convolutions in bfloat16 with channels last, `off` in float32; `auto` is
+            `bf16` where the device benefits from it.
     """
 
     preset: str = "he2015"
@@ -68,7 +68,9 @@ class Recipe:
 
     def __post_init__(self) -> None:
         if (self.epochs is None) == (self.iterations is None):
-            raise UsageError("a training is as long as its epochs or its iterations say: give one of the two")
+            raise UsageError(
+                "the length of a training is given in epochs or in iterations: give exactly one of the two"
+            )
         for name, (least, most) in _WHOLE.items():
             if (given := getattr(self, name)) is not None:
                 check_whole(name.replace("_", " "), given, least, most)
@@ -85,25 +87,25 @@ class Recipe:
                 raise UsageError(f"{name} is {' or '.join(choices)}, not {getattr(self, name)!r}")
 
     def steps(self, images: int) -> int:
-        """Optimizer steps of the whole training on so many images."""
+        """Return the number of optimizer steps of the whole training, given the number of images."""
         return self.iterations or (self.epochs or 0) * self.epoch_steps(images)
 
     def epoch_steps(self, images: int) -> int:
-        """Optimizer steps of one pass over so many images.
+        """Return the number of optimizer steps per epoch, given the number of images.
 
         Raises:
-            UsageError: When there are fewer images than a batch has.
+            UsageError: If there are fewer images than a batch needs.
         """
         if images < self.batch_size:
-            raise UsageError(f"{images:,} training images make no batch of {self.batch_size}")
+            raise UsageError(f"{images:,} training images are fewer than a batch of {self.batch_size}")
         return images // self.batch_size
 
     def learning_rate_at(self, step: int, steps: int) -> float:
-        """The learning rate of one step, warm-up aside.
+        """Return the learning rate of one step, apart from the warm-up.
 
         Args:
-            step: From 0.
-            steps: Of the whole training.
+            step: The number of the step, from 0.
+            steps: The number of steps of the whole training.
         """
         if self.schedule == "steps":
             return self.learning_rate * 0.1 ** bisect_right((steps // 2, steps * 3 // 4), step)
@@ -111,10 +113,10 @@ class Recipe:
         return self.learning_rate * (place / peak if place < peak else (1 - place) / (1 - peak))
 
     def changed(self, **fields: Any) -> Recipe:
-        """The recipe with the fields that are not None; `epochs` and `iterations` replace each other.
+        """Replace the fields that are not None; `epochs` and `iterations` replace each other.
 
         Raises:
-            UsageError: For a value that cannot be.
+            UsageError: If a value is invalid.
         """
         given = {name: value for name, value in fields.items() if value is not None}
         if "epochs" in given and "iterations" in given:
@@ -126,7 +128,7 @@ class Recipe:
         return replace(self, **given)
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain values, for a record."""
+        """Convert to plain values for a record."""
         return asdict(self)
 
     def __str__(self) -> str:
@@ -135,14 +137,14 @@ class Recipe:
 
 
 def check_whole(name: str, given: object, least: int, most: int) -> None:
-    """Hold a whole number against its bounds.
+    """Check that a value is an integer within bounds.
 
     Raises:
-        UsageError: When it is none, or beyond them.
+        UsageError: If it is not.
     """
     if not isinstance(given, int) or isinstance(given, bool) or not least <= given <= most:
         bound = f"at least {least}" if isinstance(given, int) and given < least else f"from {least} to {most:,}"
-        # A number of thousands of digits cannot even be written.
+        # A number with thousands of digits cannot even be converted to text.
         long = isinstance(given, int) and abs(given) >= 10**40
         raise UsageError(
             f"{name} must be {bound}; got {'a number of more than 40 digits' if long else repr(given)[:60]}"
@@ -150,10 +152,10 @@ def check_whole(name: str, given: object, least: int, most: int) -> None:
 
 
 def check_run(seed: int, checkpoint_every: int, test_every: int | None = None) -> None:
-    """Hold what a run has beside its recipe against bounds.
+    """Check the settings of a run that are not part of its recipe.
 
     Raises:
-        UsageError: For a seed that is none of torch's, or steps between checkpoints or tests below 1.
+        UsageError: If torch does not accept the seed, or there is less than 1 step between checkpoints or tests.
     """
     check_whole("seed", seed, 0, 2**63 - 1)
     check_whole("checkpoint every", checkpoint_every, 1, 1_000_000_000)
@@ -176,14 +178,14 @@ PRESETS = {
         amp="auto",
     ),
 }
-"""`he2015`: the paper's recipe, 164 epochs. `fast`: 30 epochs, a one-cycle schedule and larger batches."""
+"""The recipes by name: `he2015`, the paper's with 164 epochs, and `fast`, 30 one-cycle epochs with larger batches."""
 
 
 def preset(name: str) -> Recipe:
-    """The recipe of that name.
+    """Return the recipe with a name.
 
     Raises:
-        UsageError: When there is none.
+        UsageError: If there is none.
     """
     if name not in PRESETS:
         raise UsageError(f"no preset {name!r}: there is {', '.join(PRESETS)}")

@@ -1,4 +1,4 @@
-"""A run's folder: who may write there, its checkpoint, and tables that grow while it runs."""
+"""The folder of a run: its lock, its checkpoint and record, and tables that grow during the run."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ RECORD = "record.json"
 
 
 class RunFolder:
-    """The folder of one training, open to one process at a time.
+    """The folder of one training run, which one process at a time may write to.
 
-    The lock is the operating system's: it goes with the process that holds it, however that ends.
+    The lock belongs to the operating system, which releases it however the process ends.
 
     Args:
-        path: Made when it is not there.
+        path: The path of the folder, which is created if necessary.
 
     Raises:
-        UsageError: On entering, when another process trains into this folder.
-        GradlabError: On entering, when nothing can be written there.
+        UsageError: On entering, if another process writes to the folder.
+        GradlabError: On entering, if the folder is not writable.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -63,18 +63,18 @@ class RunFolder:
             self._lock = None
 
     def save_checkpoint(self, content: Mapping[str, Any]) -> None:
-        """Write the checkpoint whole, in the place of the one before."""
+        """Write the checkpoint, replacing the previous one atomically."""
         buffer = io.BytesIO()
         torch.save(dict(content), buffer)
         write_atomically(self.path / CHECKPOINT, buffer.getvalue())
 
     def write_record(self, record: Mapping[str, Any]) -> None:
-        """Write how the run was made."""
+        """Write the record of the run."""
         text = json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False, default=str)
         write_atomically(self.path / RECORD, (text + "\n").encode())
 
     def record(self) -> dict[str, Any]:
-        """How the run was made, as far as that was written; empty where it is no record of a run."""
+        """Read the record of the run; it is empty if there is no valid record."""
         try:
             record = json.loads(read_text(self.path / RECORD))
         except (OSError, ValueError, RecursionError):
@@ -86,14 +86,14 @@ class RunFolder:
 
 
 def check_tables(folder: Path, lengths: Mapping[str, int]) -> None:
-    """Make sure that a run's tables have what they had when its checkpoint was written.
+    """Check that a run's tables are at least as long as when its checkpoint was written.
 
     Args:
-        folder: Of the run.
-        lengths: Bytes of each table then, by file name; 0 begins anew.
+        folder: The folder of the run.
+        lengths: The number of bytes of each table at the checkpoint, by file name; 0 means a new table.
 
     Raises:
-        UsageError: When one is missing or shorter: its rows would be lost without a word.
+        UsageError: If a table is missing or shorter, so that rows would be lost.
     """
     for name, length in lengths.items():
         path = folder / name
@@ -109,16 +109,16 @@ def check_tables(folder: Path, lengths: Mapping[str, int]) -> None:
 
 
 class GrowingTable:
-    """A CSV file that grows by whole lines, and is cut back to where a checkpoint was.
+    """A CSV file that grows by whole lines and can be truncated to its length at a checkpoint.
 
     Args:
-        path: The file.
-        columns: Of the table; written when the file begins.
-        length: Bytes to keep of the file that is there; 0 begins anew.
+        path: The path of the file.
+        columns: The columns of the table, written as the header of a new file.
+        length: The number of bytes of the existing file to keep; 0 starts a new file.
 
     Raises:
-        UsageError: When the file that is there is none of this table's, or shorter.
-        GradlabError: When it cannot be written.
+        UsageError: If the existing file does not belong to this table, or is shorter.
+        GradlabError: If the file cannot be written.
     """
 
     def __init__(self, path: Path, columns: Iterable[str], length: int = 0) -> None:
@@ -137,7 +137,7 @@ class GrowingTable:
             self._write([dict(zip(self._columns, self._columns, strict=True))])
 
     def _check_content(self, length: int) -> None:
-        """Make sure that what is kept begins with the columns and ends with a line."""
+        """Check that the kept part begins with the header and ends with a complete line."""
         header = (",".join(self._columns) + "\n").encode()
         begins = self._file.read(len(header)) == header
         self._file.seek(length - 1)
@@ -150,15 +150,15 @@ class GrowingTable:
 
     @property
     def length(self) -> int:
-        """Bytes so far, all on disk."""
+        """The number of bytes so far, after they have been synchronized to disk."""
         os.fsync(self._file.fileno())
         return self._file.tell()
 
     def append(self, rows: Iterable[Mapping[str, Any]]) -> None:
-        """Add rows; a column that a row lacks stays empty.
+        """Append rows; columns that a row lacks stay empty.
 
         Raises:
-            GradlabError: When they cannot be written.
+            GradlabError: If they cannot be written.
         """
         self._write(rows)
 

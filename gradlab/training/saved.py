@@ -1,4 +1,4 @@
-"""A training's checkpoint, read and held against what one is, before a run goes on from it."""
+"""Reading and validation of a training checkpoint before a run resumes from it."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from gradlab.errors import GradlabError, UsageError
 
 
 def read_training_checkpoint(path: Path) -> dict[str, Any]:
-    """A training's checkpoint, on the CPU.
+    """Read a training checkpoint, on the CPU.
 
     Raises:
-        UsageError: When there is no such file, or it is none of a training of gradlab's.
-        GradlabError: When it is damaged.
+        UsageError: If there is no such file, or it is not a checkpoint of a gradlab training.
+        GradlabError: If it is damaged.
     """
     if not os.path.isfile(path):
         what = "is no regular file" if os.path.exists(path) else "does not exist"
@@ -84,18 +84,18 @@ _PARTS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "lengths": (_is_lengths, "lengths of tables"),
     "config": (_is_config, "the description of a run"),
 }
-"""What a checkpoint holds: whether a value is that, and what it is in words."""
+"""The entries of a checkpoint, each with a function that validates it and a description."""
 
 
 def check_optimizer(own: Mapping[str, Any], saved: Mapping[str, Any]) -> None:
-    """Hold an optimizer's saved state against its own.
+    """Check that the saved state of an optimizer has the same options as its own.
 
     Args:
-        own: Its `state_dict()` before.
-        saved: That of the checkpoint.
+        own: The optimizer's own `state_dict()`.
+        saved: The state dict in the checkpoint.
 
     Raises:
-        GradlabError: When options of its groups are of other kinds.
+        GradlabError: If an option of a parameter group is missing or has another type.
     """
     for ours, theirs in zip(own["param_groups"], saved["param_groups"], strict=False):
         for name, value in ours.items():

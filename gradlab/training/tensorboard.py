@@ -1,4 +1,4 @@
-"""A training's metrics and dynamics for TensorBoard, through torch's own writer."""
+"""Metrics and dynamics of a training run for TensorBoard, written by torch's own writer."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ class TensorBoard:
     """Writes an events file into a run's folder, for `tensorboard --logdir runs`.
 
     Args:
-        folder: Of the run.
-        step: Where a run that goes on does so: what was written of later steps is hidden.
+        folder: The folder of the run.
+        step: The step at which a run resumes; events of later steps are hidden.
 
     Raises:
-        UsageError: When tensorboard is not installed.
+        UsageError: If tensorboard is not installed.
     """
 
     def __init__(self, folder: Path, step: int = 0) -> None:
@@ -50,10 +50,10 @@ class TensorBoard:
 
 
 def require_tensorboard() -> None:
-    """Make sure that it is installed, before the work begins.
+    """Check that tensorboard is installed.
 
     Raises:
-        UsageError: When it is not.
+        UsageError: If it is not.
     """
     _writer_class()
 

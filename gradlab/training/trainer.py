@@ -1,4 +1,4 @@
-"""The training loop: resumable to the bit, without a wait for the device between two looks at it."""
+"""The training loop, which is resumable bit for bit and rarely synchronizes with the device."""
 
 from __future__ import annotations
 
@@ -26,35 +26,35 @@ from gradlab.training.run_folder import METRICS, GrowingTable, RunFolder
 from gradlab.training.saved import check_optimizer
 
 LOOK_EVERY = 100
-"""Steps between two looks at the training loss, each a wait for the device."""
+"""Number of steps between two readings of the training loss, each of which synchronizes with the device."""
 
 
 class Recorder(Protocol):
-    """What watches the network at some steps.
+    """The interface of an object that records the network at some steps.
 
     Attributes:
-        newest: What it saw last.
+        newest: The rows recorded last.
     """
 
     newest: Sequence[Mapping[str, Any]]
 
     def at(self, step: int) -> AbstractContextManager[object]:
-        """A context around the forward and backward pass of a step, before the optimizer's."""
+        """Return a context for the forward and backward pass of a step."""
 
     def state(self) -> dict[str, int]:
-        """Bytes of its tables so far, for a checkpoint."""
+        """Return the number of bytes of its tables so far, for a checkpoint."""
 
 
 @dataclass(frozen=True)
 class Status:
-    """Where a training is.
+    """The status of a training run.
 
     Attributes:
-        step: Optimizer steps done.
-        steps: Of the whole training.
-        images_per_second: Since the last status.
+        step: The number of completed optimizer steps.
+        steps: The number of steps of the whole training.
+        images_per_second: The rate since the last status.
         metrics: The newest row of `metrics.csv`.
-        recorded: The newest rows of `dynamics.csv`, all of one step; none where nothing is recorded.
+        recorded: The newest rows of `dynamics.csv`, all of one step; empty if nothing is recorded.
     """
 
     step: int
@@ -65,15 +65,15 @@ class Status:
 
 
 class Trainer:
-    """A network with its optimizer, somewhere in its training.
+    """The state of a training run: a network, its optimizer and the current step.
 
     Args:
-        model: As initialized; it is trained in place.
-        recipe: How to train it.
-        split: The images, on the device.
-        arithmetic: What to compute in.
-        seed: Of the order of images and their crops; the global generators are seeded with it, too.
-        depth: Weighted layers, which decide on the warm-up.
+        model: The initialized model, which is trained in place.
+        recipe: The training recipe.
+        split: The training and test images.
+        arithmetic: The precision and device of the computation.
+        seed: The seed of the order of images and of their crops, and of the global generators.
+        depth: The number of weighted layers, which determines whether there is a warm-up.
         compiled: Whether to compile the model.
     """
 
@@ -103,7 +103,7 @@ class Trainer:
         self.epoch_steps = recipe.epoch_steps(len(split.train))
         self.step = 0
         self.warming_up = recipe.schedule == "steps" and depth >= recipe.warm_up_depth
-        # Loss and share of errors of the steps since the last look.
+        # The loss and error rate of the steps since the last reading.
         self._window = torch.zeros(LOOK_EVERY, 2, device=arithmetic.device)
         self._filled = 0
         self._plan: tuple[int, EpochPlan] | None = None
@@ -111,7 +111,7 @@ class Trainer:
 
     @property
     def learning_rate(self) -> float:
-        """Of the next step."""
+        """The learning rate of the next step."""
         return self.recipe.warm_up_rate if self.warming_up else self.recipe.learning_rate_at(self.step, self.steps)
 
     def run(
@@ -129,22 +129,22 @@ class Trainer:
         """Train to the end, or until asked to stop.
 
         Args:
-            folder: Entered; gets the checkpoint and `metrics.csv`.
-            config: What the checkpoint says of the run.
-            checkpoint_every: Steps between checkpoints.
-            test_every: Steps between two tests; None is an epoch.
-            recorder: Watches the network at some steps.
-            lengths: Bytes of the tables at the checkpoint that was restored.
-            observe: Told where the training is, at every row of `metrics.csv`.
-            progress: Told at the start and at every step how many steps of how many are done; never waits for
-                the device.
+            folder: The folder for the checkpoint and `metrics.csv`, which must have been entered.
+            config: The description of the run that the checkpoint stores.
+            checkpoint_every: The number of steps between checkpoints.
+            test_every: The number of steps between tests; None means one epoch.
+            recorder: An object that records the network at some steps.
+            lengths: The number of bytes of the tables at the restored checkpoint.
+            observe: A function that receives the status with every row of `metrics.csv`.
+            progress: A function of the completed and the total number of steps, called at the start and after every
+                step without synchronizing with the device.
 
         Returns:
             The last row of `metrics.csv`.
 
         Raises:
-            GradlabError: When the loss is no number any more; the last good checkpoint is kept.
-            Interrupted: After SIGINT or SIGTERM, the checkpoint written.
+            GradlabError: If the loss is NaN or infinite; the last good checkpoint is kept.
+            Interrupted: After SIGINT or SIGTERM, once the checkpoint is written.
         """
         lengths = dict(lengths or {})
         table = GrowingTable(folder.path / METRICS, COLUMNS, lengths.get(METRICS, 0))
@@ -170,7 +170,7 @@ class Trainer:
                             observe(Status(self.step, self.steps, rate, row, recorded))
                         started, images_since = time.perf_counter(), 0
                     if self.step % checkpoint_every == 0 or self.step == self.steps or stop.signal is not None:
-                        # What is not recorded this time keeps its length, for a time when it is.
+                        # Tables that are not recorded this time keep their lengths for a later resumption.
                         lengths |= {METRICS: table.length, **({} if recorder is None else recorder.state())}
                         folder.save_checkpoint(self._content(config, lengths))
                     if stop.signal is not None and self.step < self.steps:
@@ -183,7 +183,7 @@ class Trainer:
         return row
 
     def advance(self, recorder: Recorder | None = None) -> None:
-        """Do one optimizer step."""
+        """Make one optimizer step."""
         if self._filled == LOOK_EVERY:
             self._filled = 0
         with nullcontext() if recorder is None else recorder.at(self.step):
@@ -192,10 +192,10 @@ class Trainer:
         self.step += 1
 
     def restore(self, content: dict[str, Any]) -> None:
-        """Go on from a checkpoint's content, as if never stopped.
+        """Resume from the content of a checkpoint, as if the run had not stopped.
 
         Raises:
-            GradlabError: When it is none of this network and optimizer.
+            GradlabError: If the checkpoint does not match this network and optimizer.
         """
         try:
             check_optimizer(self.optimizer.state_dict(), content["optimizer"])
@@ -207,7 +207,7 @@ class Trainer:
             torch.set_rng_state(content["random"]["cpu"])
             if self.arithmetic.device.type == "cuda" and "cuda" in content["random"]:
                 torch.cuda.set_rng_state(content["random"]["cuda"], self.arithmetic.device)
-        except Exception as error:  # torch raises anything for a state that is none of its own
+        except Exception as error:  # torch may raise anything for a state that does not match
             raise GradlabError(f"the checkpoint is none of this training: {reason(error)}") from None
         self.step, self.warming_up = content["step"], content["warming_up"]
 
@@ -234,7 +234,7 @@ class Trainer:
         return self._plan[1]
 
     def _look(self, tested: bool) -> dict[str, float]:
-        """The row of the steps since the last look, with a test if it is due."""
+        """Make the row for the steps since the last reading, with a test if one is due."""
         window = self._finite_window()
         rate = self.optimizer.param_groups[0]["lr"]
         loss, error = window.double().mean(0).tolist()
@@ -265,7 +265,7 @@ class Trainer:
     def _content(self, config: dict[str, Any], lengths: dict[str, int]) -> dict[str, Any]:
         window = self._finite_window()
         if not math.isfinite(sum(float(p.detach().sum()) for p in self.model.parameters())):
-            raise GradlabError(f"the training diverged: weights are no numbers after step {self.step - 1:,}")
+            raise GradlabError(f"the training diverged: weights are NaN or infinite after step {self.step - 1:,}")
         random = {"cpu": torch.get_rng_state()}
         if self.arithmetic.device.type == "cuda":
             random["cuda"] = torch.cuda.get_rng_state(self.arithmetic.device)

@@ -1,4 +1,4 @@
-"""Trained weights that ship with gradlab, and one record of how each was made and what it reaches."""
+"""Trained weights that ship with gradlab, and a record of how each was trained and of its errors."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ RECORD = "zoo.json"
 
 
 def zoo_names() -> list[str]:
-    """Networks with bundled weights, plain before residual, by depth."""
+    """List the networks with bundled weights, plain before residual, by depth."""
     return sorted((path.stem for path in zoo_folder().glob("*.safetensors")), key=by_family_and_depth)
 
 
 def by_family_and_depth(network: str) -> tuple[str, int, str]:
-    """The key that puts plain nets before residual ones, each by depth."""
+    """Return a sort key that puts plain nets before residual ones, each by depth."""
     from gradlab.models import describe
 
     known = describe(network)
@@ -24,18 +24,18 @@ def by_family_and_depth(network: str) -> tuple[str, int, str]:
 
 
 def zoo_path(network: str) -> Path | None:
-    """The bundled weights of a network, if there are any."""
+    """Return the path of a network's bundled weights, or None."""
     path = zoo_folder() / f"{network}.safetensors"
     return path if path.exists() else None
 
 
 def zoo_record() -> dict[str, dict[str, Any]]:
-    """How each network's weights were made and what they reach, by name."""
+    """Return the record of how each network's weights were trained and of their errors, by name."""
     path = zoo_folder() / RECORD
     record: dict[str, dict[str, Any]] = json.loads(path.read_text()) if path.exists() else {}
     return record
 
 
 def zoo_folder() -> Path:
-    """Where the weights lie."""
+    """Return the folder of the bundled weights."""
     return Path(str(files("gradlab.zoo")))
