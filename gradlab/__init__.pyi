@@ -1,91 +1,46 @@
-from . import callbacks, models, plots, stats
-from .checkpoints import read_checkpoint, save_checkpoint
-from .data.batching import batches
-from .errors import GradlabError, UsageError
-from .experiments.degradation import degradation
-from .experiments.dynamics import dynamics
-from .experiments.gradients.gradients import gradients
-from .experiments.input_gradients.input_gradients import input_gradients
-from .experiments.responses.responses import responses
-from .experiments.shatter.shatter import shatter
-from .experiments.shatter.shattering import shattering
-from .experiments.train import train
-from .models import batch_statistics
-from .networks import build
-from .normalization import Normalization
-from .plots import theme
-from .probes import (
-    BlockSignal,
-    ExampleGradients,
-    InputGradients,
-    NonfiniteOrigin,
-    ParameterGradients,
-    ResponseGradients,
-    ResponseStd,
-    find_nonfinite,
-    log_spaced,
-    predicted_response_std,
-)
-from .probes.watch import Watch, watch
-from .reporting import report
-from .results import (
-    DegradationResult,
-    DynamicsResult,
-    GradientsResult,
-    InputGradientsResult,
-    ResponsesResult,
-    Result,
-    ShatterResult,
-    SignalResult,
-    TrainingResult,
-)
-from .training import Recipe
-
-__all__ = [
-    "BlockSignal",
-    "DegradationResult",
-    "DynamicsResult",
-    "ExampleGradients",
-    "GradientsResult",
-    "GradlabError",
-    "InputGradients",
-    "InputGradientsResult",
-    "NonfiniteOrigin",
-    "Normalization",
-    "ParameterGradients",
-    "Recipe",
-    "ResponseGradients",
-    "ResponseStd",
-    "ResponsesResult",
-    "Result",
-    "ShatterResult",
-    "SignalResult",
-    "TrainingResult",
-    "UsageError",
-    "Watch",
-    "batch_statistics",
-    "batches",
-    "build",
-    "callbacks",
-    "degradation",
-    "dynamics",
-    "find_nonfinite",
-    "gradients",
-    "input_gradients",
-    "log_spaced",
-    "models",
-    "plots",
-    "predicted_response_std",
-    "read_checkpoint",
-    "report",
-    "responses",
-    "save_checkpoint",
-    "shatter",
-    "shattering",
-    "stats",
-    "theme",
-    "train",
-    "watch",
-]
+from . import callbacks as callbacks
+from . import models as models
+from . import plots as plots
+from . import stats as stats
+from .checkpoints import read_checkpoint as read_checkpoint
+from .checkpoints import save_checkpoint as save_checkpoint
+from .data.batching import batches as batches
+from .errors import GradlabError as GradlabError
+from .errors import UsageError as UsageError
+from .experiments.degradation import degradation as degradation
+from .experiments.dynamics import dynamics as dynamics
+from .experiments.gradients.gradients import gradients as gradients
+from .experiments.input_gradients.input_gradients import input_gradients as input_gradients
+from .experiments.responses.responses import responses as responses
+from .experiments.shatter.shatter import shatter as shatter
+from .experiments.shatter.shattering import shattering as shattering
+from .experiments.train import train as train
+from .models import batch_statistics as batch_statistics
+from .networks import build as build
+from .normalization import Normalization as Normalization
+from .plots import theme as theme
+from .probes import BlockSignal as BlockSignal
+from .probes import ExampleGradients as ExampleGradients
+from .probes import InputGradients as InputGradients
+from .probes import NonfiniteOrigin as NonfiniteOrigin
+from .probes import ParameterGradients as ParameterGradients
+from .probes import ResponseGradients as ResponseGradients
+from .probes import ResponseStd as ResponseStd
+from .probes import find_nonfinite as find_nonfinite
+from .probes import log_spaced as log_spaced
+from .probes import predicted_response_std as predicted_response_std
+from .probes.watch import Watch as Watch
+from .probes.watch import watch as watch
+from .reporting import report as report
+from .results.degradation.result import DegradationResult as DegradationResult
+from .results.dynamics.result import DynamicsResult as DynamicsResult
+from .results.gradients.result import GradientsResult as GradientsResult
+from .results.input_gradients.result import InputGradientsResult as InputGradientsResult
+from .results.responses.result import ResponsesResult as ResponsesResult
+from .results.result import Result as Result
+from .results.shatter.result import ShatterResult as ShatterResult
+from .results.signal.result import SignalResult as SignalResult
+from .results.training.result import TrainingResult as TrainingResult
+from .training import Recipe as Recipe
 
 __version__: str

@@ -1,4 +1,4 @@
-"""A probe that is attached for as long as another library's training loop runs."""
+"""A probe that stays attached while another library's training loop runs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import nn
 
 from gradlab.errors import GradlabError, UsageError
 from gradlab.probes import StepProbe
-from gradlab.results import GradientsResult
+from gradlab.results.gradients.result import GradientsResult
 
 if TYPE_CHECKING:
     from torch.amp.grad_scaler import GradScaler
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
     GradientProbe = ParameterGradients | ResponseGradients | ExampleGradients
 
 MakeProbe = Callable[[nn.Module], "GradientProbe"]
-"""Makes a probe of the model, or of a part of it, when training starts."""
+"""A function that makes a probe of the model, or of a part of it, when training starts."""
 
 
 class AttachedProbe:
     """Holds a probe between the start and the end of training.
 
     Args:
-        make: Called with the model that is trained: `gl.ParameterGradients`, or a function that adds options.
+        make: A function of the trained model that returns the probe: `gl.ParameterGradients`, or one with options.
     """
 
     def __init__(self, make: MakeProbe) -> None:
@@ -35,15 +35,15 @@ class AttachedProbe:
         self._attached = False
 
     def attach(self, model: nn.Module, steps: int, scaler: GradScaler | None) -> None:
-        """Make the probe and put it on.
+        """Make the probe and attach it.
 
         Args:
-            model: What is trained.
-            steps: Optimizer steps made so far.
-            scaler: That of mixed precision, if there is one.
+            model: The model that is trained.
+            steps: The number of optimizer steps so far.
+            scaler: The GradScaler of mixed-precision training, if any.
 
         Raises:
-            UsageError: When `make` returns no such probe.
+            UsageError: If `make` does not return a probe of gradients.
         """
         self.detach()
         probe = self.make(model)
@@ -55,24 +55,24 @@ class AttachedProbe:
         self._attached = True
 
     def step(self) -> None:
-        """Tell the probe of an optimizer step."""
+        """Notify the probe of an optimizer step."""
         if self.probe is not None and self._attached:
             self.probe.step()
 
     def detach(self) -> None:
-        """Take the probe off; nothing happens when it is off."""
+        """Detach the probe, if it is attached."""
         if self.probe is not None and self._attached:
             self._attached = False
             self.probe.__exit__(None, None, None)
 
     def result(self, network: str | None = None) -> GradientsResult:
-        """The measurement so far.
+        """Return the measurement so far.
 
         Args:
-            network: What to call the model.
+            network: The name of the model in the result.
 
         Raises:
-            GradlabError: Before training has started, or when nothing was measured.
+            GradlabError: If training has not started, or nothing was measured.
         """
         if self.probe is None:
             raise GradlabError("training has not started: there is nothing measured yet")

@@ -6,7 +6,7 @@ from typing import Any
 
 from gradlab.callbacks.attached import AttachedProbe, MakeProbe
 from gradlab.errors import GradlabError
-from gradlab.results import GradientsResult
+from gradlab.results.gradients.result import GradientsResult
 
 try:
     from lightning.pytorch import Callback
@@ -21,12 +21,12 @@ class ProbeCallback(Callback):
         lightning.Trainer(callbacks=[gradients]).fit(module, loader)
         gradients.result().to_frame()
 
-    Parameters' gradients are taken before Lightning clips them; the scale of mixed precision is divided out.
-    A module whose `training_step` runs a network is best probed there: `lambda module:
-    gl.ResponseGradients(module.network)`. With several optimizers each of their steps counts.
+    Gradients of parameters are measured before Lightning clips them, and the scale of mixed precision is divided out.
+    If `training_step` runs a network that the module contains, probe that network: `lambda module:
+    gl.ResponseGradients(module.network)`. With several optimizers, each of their steps counts.
 
     Args:
-        make: Called with the LightningModule when training starts; returns the probe.
+        make: A function of the LightningModule that returns the probe, called when training starts.
     """
 
     def __init__(self, make: MakeProbe) -> None:
@@ -38,24 +38,24 @@ class ProbeCallback(Callback):
         self._attached.attach(pl_module, trainer.global_step, scaler)
 
     def on_before_optimizer_step(self, trainer: Any, pl_module: Any, optimizer: Any) -> None:
-        """Measure, where the schedule says so."""
+        """Measure, if the schedule includes this step."""
         self._attached.step()
 
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
-        """Take the probe off."""
+        """Detach the probe."""
         self._attached.detach()
 
     def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
-        """Take the probe off."""
+        """Detach the probe."""
         self._attached.detach()
 
     def result(self, network: str | None = None) -> GradientsResult:
-        """The measurement so far.
+        """Return the measurement so far.
 
         Args:
-            network: What to call the model.
+            network: The name of the model in the result.
 
         Raises:
-            GradlabError: Before training has started, or when nothing was measured.
+            GradlabError: If training has not started, or nothing was measured.
         """
         return self._attached.result(network)

@@ -7,7 +7,7 @@ from typing import Any
 from gradlab.callbacks.attached import AttachedProbe, MakeProbe
 from gradlab.errors import GradlabError
 from gradlab.probes import ParameterGradients
-from gradlab.results import GradientsResult
+from gradlab.results.gradients.result import GradientsResult
 
 try:
     from transformers import TrainerCallback
@@ -22,12 +22,12 @@ class ProbeCallback(TrainerCallback):
         transformers.Trainer(model, arguments, train_dataset=data, callbacks=[gradients]).train()
         gradients.result().to_frame()
 
-    The Trainer calls between clipping and the optimizer's step: parameters' gradients are those after clipping, which
-    the result says; `max_grad_norm=0` switches clipping off. The scale of mixed precision is divided out. When
-    training ends in an exception the Trainer tells nobody, and `close` takes the probe off.
+    The Trainer calls back between clipping and the optimizer's step, so gradients of parameters are measured after
+    clipping, which the result notes; `max_grad_norm=0` disables clipping. The scale of mixed precision is divided out.
+    If training ends in an exception, the Trainer does not call back, and `close` detaches the probe.
 
     Args:
-        make: Called with the model when training starts; returns the probe.
+        make: A function of the model that returns the probe, called when training starts.
     """
 
     def __init__(self, make: MakeProbe) -> None:
@@ -41,25 +41,25 @@ class ProbeCallback(TrainerCallback):
         self._attached.attach(kwargs["model"], state.global_step, scaler)
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Measure, where the schedule says so."""
+        """Measure, if the schedule includes this step."""
         self._attached.step()
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Take the probe off."""
+        """Detach the probe."""
         self.close()
 
     def close(self) -> None:
-        """Take the probe off; nothing happens when it is off."""
+        """Detach the probe, if it is attached."""
         self._attached.detach()
 
     def result(self, network: str | None = None) -> GradientsResult:
-        """The measurement so far.
+        """Return the measurement so far.
 
         Args:
-            network: What to call the model.
+            network: The name of the model in the result.
 
         Raises:
-            GradlabError: Before training has started, or when nothing was measured.
+            GradlabError: If training has not started, or nothing was measured.
         """
         result = self._attached.result(network)
         if self._clipped_at and isinstance(self._attached.probe, ParameterGradients):

@@ -9,7 +9,8 @@ import pandas as pd
 from gradlab.experiments.input_gradients.input_gradients import input_gradients
 from gradlab.experiments.shatter.shatter import shatter
 from gradlab.gallery.figure import Figure
-from gradlab.results import InputGradientsResult, ShatterResult
+from gradlab.results.input_gradients.result import InputGradientsResult
+from gradlab.results.shatter.result import ShatterResult
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Drawing

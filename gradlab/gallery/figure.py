@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from gradlab.errors import GradlabError
-from gradlab.results import Result
+from gradlab.results.result import Result
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Drawing

@@ -13,7 +13,8 @@ from gradlab.experiments.dynamics import dynamics
 from gradlab.experiments.responses.responses import responses
 from gradlab.gallery.figure import Figure, NotAtHand, Options
 from gradlab.gallery.runs import RUNS, complete_runs, known
-from gradlab.results import DegradationResult, DynamicsResult
+from gradlab.results.degradation.result import DegradationResult
+from gradlab.results.dynamics.result import DynamicsResult
 from gradlab.zoo import zoo_names
 
 PAPER = "He et al. 2015, Deep Residual Learning for Image Recognition, arXiv:1512.03385"

@@ -12,10 +12,10 @@ import pandas as pd
 from gradlab.experiments.degradation import degradation, member
 from gradlab.gallery.figure import Figure, NotAtHand, Options
 from gradlab.gallery.runs import RUNS, complete_runs, known
-from gradlab.results import DegradationResult, TrainingResult
 from gradlab.results.degradation.figure import last_errors_figure
+from gradlab.results.degradation.result import DegradationResult
 from gradlab.results.label import description
-from gradlab.results.training.result import VARIANT_TEST_ERROR
+from gradlab.results.training.result import VARIANT_TEST_ERROR, TrainingResult
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Drawing

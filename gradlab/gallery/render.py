@@ -10,10 +10,10 @@ from typing import Any
 from gradlab import hub
 from gradlab.experiments.request import Progress
 from gradlab.gallery.figure import Figure
-from gradlab.results import Result
 from gradlab.results.drawing import drawn
 from gradlab.results.files import write_all
 from gradlab.results.record import json_text
+from gradlab.results.result import Result
 from gradlab.zoo import zoo_record
 
 PNG_DPI = 250

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from gradlab.results import TrainingResult
 from gradlab.results.label import description
+from gradlab.results.training.result import TrainingResult
 
 KINDS = ("plain", "residual")
 

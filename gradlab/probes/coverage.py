@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from gradlab.probes.weights import Part, WeightRow, weight_rows
-from gradlab.results import Coverage
+from gradlab.results.coverage import Coverage
 
 NOT_SELECTED = "not selected"
 VECTORS = 'vectors and scalars, which parameters="all" adds'

@@ -20,7 +20,7 @@ from gradlab.probes.finder import is_normalization
 from gradlab.probes.frozen import FrozenStatistics
 from gradlab.probes.hooks import Hook, Probe, in_backward
 from gradlab.probes.ranks import rank_notes
-from gradlab.results import InputGradientsResult
+from gradlab.results.input_gradients.result import InputGradientsResult
 from gradlab.stats import cosines, relative_effective_rank, row_norm_variation
 
 NormGrad = Literal["frozen", "full"]

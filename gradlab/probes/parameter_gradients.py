@@ -19,7 +19,7 @@ from gradlab.probes.scaling import UnscaleRecord, watch_unscaling
 from gradlab.probes.schedule import Schedule, StepProbe
 from gradlab.probes.selection import Selection, select_rows
 from gradlab.probes.weights import Parameters, Part
-from gradlab.results import GradientsResult
+from gradlab.results.gradients.result import GradientsResult
 from gradlab.stats import l2_norms
 
 if TYPE_CHECKING:

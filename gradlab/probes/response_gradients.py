@@ -22,7 +22,7 @@ from gradlab.probes.schedule import Schedule, StepProbe
 from gradlab.probes.selection import Selection, find_blocks, layer_kind, select_layers
 from gradlab.probes.targets import NOT_RUN, response_targets
 from gradlab.probes.unmeasured import reasons, response_coverage, unmeasured_notes
-from gradlab.results import GradientsResult
+from gradlab.results.gradients.result import GradientsResult
 from gradlab.stats import l2_norms
 
 if TYPE_CHECKING:

@@ -21,7 +21,7 @@ from gradlab.probes.ranks import rank_notes
 from gradlab.probes.selection import Selection, layer_stride
 from gradlab.probes.targets import Target, response_targets
 from gradlab.probes.unmeasured import reasons, response_coverage, unmeasured_notes
-from gradlab.results import ResponsesResult
+from gradlab.results.responses.result import ResponsesResult
 from gradlab.stats import WELL_CONDITIONED, Accumulator, CentredMoments, FastMoments, Moments
 
 

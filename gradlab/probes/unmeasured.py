@@ -8,7 +8,7 @@ from dataclasses import replace
 from gradlab.probes.coverage import coverage_of
 from gradlab.probes.finder import ResponseFinder
 from gradlab.probes.targets import ADDED, GAIN, NOT_RUN, SCRIPTED
-from gradlab.results import Coverage
+from gradlab.results.coverage import Coverage
 
 VECTORS = "vectors and scalars, which have no response of their own"
 

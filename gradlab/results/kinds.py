@@ -3,33 +3,32 @@
 from __future__ import annotations
 
 import json
+from importlib import import_module
 from pathlib import Path
 
 from gradlab.errors import GradlabError, UsageError
-from gradlab.results.architectures.result import ArchitecturesResult
-from gradlab.results.degradation.result import DegradationResult
-from gradlab.results.dynamics.result import DynamicsResult
-from gradlab.results.gradients.result import GradientsResult
-from gradlab.results.input_gradients.result import InputGradientsResult
-from gradlab.results.responses.result import ResponsesResult
 from gradlab.results.result import Result
-from gradlab.results.shatter.result import ShatterResult
-from gradlab.results.signal.result import SignalResult
-from gradlab.results.training.result import TrainingResult
 
-KINDS: dict[str, type[Result]] = {
-    "responses": ResponsesResult,
-    "shatter": ShatterResult,
-    "shattering": ShatterResult,
-    "input-gradients": InputGradientsResult,
-    "gradients": GradientsResult,
-    "signal": SignalResult,
-    "training": TrainingResult,
-    "architectures": ArchitecturesResult,
-    "dynamics": DynamicsResult,
-    "degradation": DegradationResult,
+KINDS = {
+    "responses": "responses.ResponsesResult",
+    "shatter": "shatter.ShatterResult",
+    "shattering": "shatter.ShatterResult",
+    "input-gradients": "input_gradients.InputGradientsResult",
+    "gradients": "gradients.GradientsResult",
+    "signal": "signal.SignalResult",
+    "training": "training.TrainingResult",
+    "architectures": "architectures.ArchitecturesResult",
+    "dynamics": "dynamics.DynamicsResult",
+    "degradation": "degradation.DegradationResult",
 }
-"""The class that loads a result, by the `measurement` of its record: a new kind is one line here."""
+"""Folder and class that load a result, by the `measurement` of its record: a new kind is one line here."""
+
+
+def kind(measurement: str) -> type[Result]:
+    """The class of a measurement's results."""
+    folder, _, name = KINDS[measurement].partition(".")
+    found: type[Result] = getattr(import_module(f"gradlab.results.{folder}.result"), name)
+    return found
 
 
 def load_results(folder: str | Path) -> list[tuple[Path, Result]]:
@@ -52,7 +51,7 @@ def load_results(folder: str | Path) -> list[tuple[Path, Result]]:
     for inner in sorted(path for path in folder.iterdir() if path.is_dir()) if not results else []:
         results += _saved_in(inner)
     if not results:
-        records = ", ".join(dict.fromkeys(kind.record_file() for kind in KINDS.values()))
+        records = ", ".join(dict.fromkeys(kind(name).record_file() for name in KINDS))
         raise UsageError(f"{folder} holds no result of gradlab: there is none of {records} in it or one folder below")
     return results
 
@@ -74,9 +73,9 @@ def load_only(folder: str | Path) -> Result:
 
 
 def _saved_in(folder: Path) -> list[tuple[Path, Result]]:
-    measured = {name: _measurement(folder / name) for name in {kind.record_file() for kind in KINDS.values()}}
-    kinds = [kind for measurement, kind in KINDS.items() if measured[kind.record_file()] == measurement]
-    return [(folder, kind.load(folder)) for kind in kinds]
+    kinds = {name: kind(name) for name in KINDS}
+    measured = {file: _measurement(folder / file) for file in {one.record_file() for one in kinds.values()}}
+    return [(folder, one.load(folder)) for name, one in kinds.items() if measured[one.record_file()] == name]
 
 
 def _measurement(path: Path) -> str | None:

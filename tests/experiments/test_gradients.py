@@ -14,8 +14,8 @@ import gradlab as gl
 from gradlab.errors import GradlabError, UsageError
 from gradlab.experiments.gradients.theory import predicted_gradients
 from gradlab.models import batch_statistics
-from gradlab.results import GradientsResult
 from gradlab.results.gradients.findings import findings
+from gradlab.results.gradients.result import GradientsResult
 from gradlab.results.gradients.summary import body_of, summary_row
 from gradlab.results.label import with_descriptions
 

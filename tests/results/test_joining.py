@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 import gradlab as gl
 from gradlab.errors import UsageError
-from gradlab.results import Coverage
+from gradlab.results.coverage import Coverage
 
 
 def measured(model: nn.Module, *inputs: Tensor, **options: object) -> gl.GradientsResult:

@@ -22,8 +22,7 @@ from gradlab.probes.parameter_gradients import ParameterGradients
 from gradlab.probes.ranks import rank_notes
 from gradlab.probes.schedule import Schedule, StepProbe
 from gradlab.probes.selection import Selection, select_rows
-from gradlab.results import GradientsResult
-from gradlab.results.gradients.result import TOTAL
+from gradlab.results.gradients.result import TOTAL, GradientsResult
 
 if TYPE_CHECKING:
     from torch.amp.grad_scaler import GradScaler

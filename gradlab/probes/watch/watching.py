@@ -18,7 +18,7 @@ from gradlab.probes.selection import Selection
 from gradlab.probes.watch.recorder import MEASURES, USUAL, Measure, StepRecorder
 from gradlab.probes.watch.steps import OptimizerSteps, unwrapped
 from gradlab.probes.watch.writer import RecordWriter, Row, Sink
-from gradlab.results import DynamicsResult
+from gradlab.results.dynamics.result import DynamicsResult
 
 if TYPE_CHECKING:
     from torch.amp.grad_scaler import GradScaler
