@@ -20,7 +20,6 @@ from gradlab.checkpoints import (
     file_digest,
     load_weights,
     own_names,
-    read_checkpoint,
     read_content,
     split_key,
     state_dicts,
@@ -326,14 +325,3 @@ def _check_initialized(name: str, model: nn.Module) -> None:
     for layer, parameter in model.named_parameters():
         if is_lazy(parameter):
             raise UsageError(f"{name}: {layer} is not initialized before the first forward pass: run the model once")
-
-
-def which_network(path: str | Path) -> list[str]:
-    """The names of ours under which a checkpoint can be loaded; a plain net may be a residual one.
-
-    Raises:
-        UsageError: When there is no such file.
-        GradlabError: When it cannot be read.
-    """
-    state, _ = read_checkpoint(path)
-    return [architecture.name for architecture in infer_architectures(own_names(bare(state)))]

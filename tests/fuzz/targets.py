@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from fuzz import strategies as drawn
 from fuzz.checkpoint_files import pickled
 from fuzz.limits import said
-from gradlab.checkpoints import read_checkpoint, split_key
+from gradlab.checkpoints import bare, own_names, read_checkpoint, split_key
 from gradlab.data.datasets import load_dataset
 from gradlab.errors import GradlabError
-from gradlab.networks import which_network
+from gradlab.models import infer_architectures
 from gradlab.normalization import Normalization, split_specs
 from gradlab.training import PRESETS, read_training_checkpoint
 from gradlab.training.run_folder import RunFolder
@@ -51,8 +51,8 @@ def in_file(name: str, act: Callable[[Path], object]) -> Callable[[bytes], objec
 
 
 def act_on_weights(path: Path) -> None:
-    read_checkpoint(path)
-    which_network(path)
+    state, _ = read_checkpoint(path)
+    infer_architectures(own_names(bare(state)))
 
 
 def act_on_pickle(content: bytes) -> None:
