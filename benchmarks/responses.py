@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 import gradlab as gl
-from gradlab.experiments.responses import runner
+from gradlab.experiments.subject import runner
 
 Variant = tuple[AbstractContextManager[Any], nn.Module, torch.Tensor]
 

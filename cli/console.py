@@ -1,4 +1,4 @@
-"""What every command shares: errors in one line, a progress bar when it takes long, lists of options."""
+"""What every command shares: errors in one line, and a progress bar when it takes long."""
 
 import io
 import os
@@ -53,9 +53,10 @@ class Commands(TyperGroup):
             raise typer.Exit(1) from None
         except Exception as error:
             # The parser's own errors, which repeat what was given at any length.
-            if isinstance(message := getattr(error, "message", None), str) and hasattr(error, "exit_code"):
-                error.message = one_line(message)  # type: ignore[attr-defined]
-            raise
+            if not (hasattr(error, "format_message") and hasattr(error, "exit_code")):
+                raise
+            _say(one_line(error.format_message()))
+            raise typer.Exit(error.exit_code) from None
 
 
 def _code(error: GradlabError) -> int:
@@ -86,19 +87,6 @@ def output() -> Console:
 def notes() -> Console:
     """The console for what is no result, on stderr."""
     return Console(stderr=True, highlight=False)
-
-
-def split(values: list[str] | None) -> list[str]:
-    """The items of a list option: comma-separated, repeated, or both."""
-    return [item.strip() for value in values or [] for item in value.split(",") if item.strip()]
-
-
-def one_of(option: str, given: list[str], choices: tuple[str, ...]) -> list[str]:
-    """The given items, each held against the choices."""
-    for item in given:
-        if item not in choices:
-            raise UsageError(f"{option} takes {', '.join(choices)}, not {item!r}")
-    return list(dict.fromkeys(given))
 
 
 @contextmanager

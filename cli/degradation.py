@@ -1,24 +1,42 @@
 """`gradlab degradation`: plain and residual nets across depth."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 import gradlab as gl
-from gradlab.errors import UsageError
+from gradlab.experiments.request import Request, asked
+from gradlab.experiments.text import items, whole_numbers
 
 from . import options
-from .console import split
 from .live import training_view
-from .report import file_kinds, report
-from .training_options import TrainingOptions, with_training_options
+from .saving import Saving
+from .training_options import TrainingOptions
 
-Depths = Annotated[list[str], typer.Option(help="Weighted layers; comma-separated or repeated.", metavar="LIST")]
-Families = Annotated[
-    list[str],
-    typer.Option(help="plain, resnet, also with what follows the depth: resnet-B, resnet-preact.", metavar="LIST"),
-]
+
+@dataclass(frozen=True, kw_only=True)
+class NetsRequest(Request):
+    """Which nets to train."""
+
+    depths: Sequence[int] = asked(
+        (20, 32, 44, 56, 110),
+        "Weighted layers; comma-separated or repeated. Default: 20,32,44,56,110.",
+        "LIST",
+        typed=list[str],
+        read=whole_numbers,
+    )
+    families: Sequence[str] = asked(
+        ("plain", "resnet"),
+        "plain, resnet, also with what follows the depth: resnet-B, resnet-preact. Default: plain,resnet.",
+        "LIST",
+        typed=list[str],
+        read=items,
+    )
+
+
 Runs = Annotated[Path, typer.Option(help="Folder of the runs, each in one of its network's name.", metavar="DIR")]
 Train = Annotated[
     bool,
@@ -26,17 +44,13 @@ Train = Annotated[
 ]
 
 
-@with_training_options
+@options.with_options(out=Path("results/degradation"))
 def degradation(
     training: TrainingOptions,
-    depths: Depths = ["20,32,44,56,110"],  # noqa: B006
-    families: Families = ["plain,resnet"],  # noqa: B006
+    nets: NetsRequest,
+    saving: Saving,
     runs: Runs = Path("runs"),
     train: Train = True,
-    out: options.Out = Path("results/degradation"),
-    format: options.Format = ["png,pdf"],  # noqa: B006
-    table: options.TableFormat = None,
-    quiet: options.Quiet = False,
 ) -> None:
     """Train plain and residual nets of several depths, and draw their errors (He et al. 2015, Fig. 6).
 
@@ -49,20 +63,15 @@ def degradation(
     """
     from gradlab.results.files import prepare_folder
 
-    formats, tables = file_kinds(format, table)
-    layers = split(depths)
-    for depth in layers:
-        if not depth.isdecimal():
-            raise UsageError(f"--depths takes numbers of layers, not {depth!r}")
     arguments = training.arguments()
-    prepare_folder(out)
-    with training_view(quiet, arguments["recipe"].batch_size) as view:
+    prepare_folder(saving.out)
+    with training_view(saving.quiet, arguments["recipe"].batch_size) as view:
         result = gl.degradation(
-            list(dict.fromkeys(map(int, layers))),
-            list(dict.fromkeys(split(families))),
+            list(dict.fromkeys(nets.depths)),
+            list(dict.fromkeys(nets.families)),
             **arguments,
             runs=runs,
             train_missing=train,
             **view,
         )
-    report(result, out, formats, tables, quiet)
+    saving.report(result)

@@ -1,34 +1,29 @@
 """`gradlab dynamics`: what runs recorded of their layers."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 import gradlab as gl
 
 from . import options
-from .console import one_of, split
-from .report import file_kinds, report
+from .saving import Saving
 
+Name = Literal["grad_norm", "response_std", "relative"]
 Runs = Annotated[list[Path], typer.Argument(help="Folders of runs, finished or not.", metavar="RUN")]
 Statistic = Annotated[
     list[str] | None,
     typer.Option(
         help="What the figure shows: grad_norm, response_std, relative. Default: the first two, as recorded.",
         metavar="LIST",
+        callback=options.reading(options.some_of(Name)),
     ),
 ]
 
 
-def dynamics(
-    runs: Runs,
-    statistic: Statistic = None,
-    table: options.TableFormat = None,
-    out: options.Out = Path("results/dynamics"),
-    format: options.Format = ["png,pdf"],  # noqa: B006
-    quiet: options.Quiet = False,
-) -> None:
+@options.with_options(out=Path("results/dynamics"))
+def dynamics(runs: Runs, saving: Saving, statistic: Statistic = None) -> None:
     """Draw gradient norms and response std of every layer along a training, over its error curves.
 
     Reads what `gradlab train --record responses,gradients` wrote, also while it trains. Writes dynamics.csv,
@@ -36,13 +31,8 @@ def dynamics(
 
         gradlab dynamics runs/plain56 runs/resnet56
     """
-    from gradlab.results.dynamics.result import STATISTICS
-    from gradlab.results.files import prepare_folder
-
-    formats, tables = file_kinds(format, table)
-    drawn = one_of("--statistic", split(statistic), STATISTICS)
     result = gl.dynamics(runs)
-    if drawn:
-        result.drawn = drawn
-    prepare_folder(out)
-    report(result, out, formats, tables, quiet)
+    if statistic:
+        result.drawn = statistic
+    with saving.progress():
+        saving.report(result)

@@ -6,10 +6,10 @@ from typing import Annotated
 import typer
 
 from gradlab.errors import GradlabError, UsageError
+from gradlab.experiments.text import items
 
 from . import options
-from .console import notes, output, progress_bar, split
-from .report import file_kinds
+from .console import notes, output, progress_bar
 
 Names = Annotated[
     list[str] | None,
@@ -25,7 +25,7 @@ def figures(
     all_: All = False,
     device: options.Device = "auto",
     out: options.Out = Path("figures"),
-    format: options.Format = ["png,pdf"],  # noqa: B006
+    format: options.Format = None,
     quiet: options.Quiet = False,
 ) -> None:
     """Rebuild the figures of the papers, each with its rows and its record.
@@ -40,8 +40,7 @@ def figures(
     from gradlab.gallery import FIGURES, find_figures, readme, render
     from gradlab.results.files import prepare_folder, write_atomically
 
-    formats, _ = file_kinds(format, None)
-    asked = find_figures(split(names))
+    asked = find_figures(items(names or []))
     if list_ + all_ + bool(asked) != 1:
         raise UsageError("name figures, or give --list or --all")
     if list_:
@@ -55,7 +54,7 @@ def figures(
             notes().print(f"skipped {figure.name}: {missing}", markup=False)
             continue
         with progress_bar(quiet) as progress:
-            result, paths = render(figure, out, device=device, formats=formats, progress=progress)
+            result, paths = render(figure, out, device=device, formats=format or (), progress=progress)
         built = True
         if not quiet:
             _print_built(figure.title, result.findings(), out, paths)

@@ -1,54 +1,136 @@
-"""Options that several commands have, once."""
+"""Options: those that several commands share, and those made from what a measurement asks for."""
 
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import MISSING, Field, fields, is_dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 import typer
 
-Models = Annotated[
-    list[str],
-    typer.Option("--model", "-m", help="Networks, NAME[@WEIGHTS]; comma-separated or repeated.", metavar="LIST"),
-]
-Weights = Annotated[
-    str | None,
-    typer.Option(help="Weights of networks that name none: init, init:SEED, trained, hub.", metavar="WEIGHTS"),
-]
-Data = Annotated[
-    str,
-    typer.Option(
-        help="cifar10-sample (bundled), cifar10, cifar10-train, cifar100, imagefolder:PATH, "
-        "PATH.npz (PATH.npz:train), noise.",
-        metavar="DATA",
-    ),
-]
-Images = Annotated[int | None, typer.Option(help="Only the first so many images.", metavar="N")]
-BatchSize = Annotated[int, typer.Option(help="Images a batch.", metavar="N")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.", metavar="DEVICE")]
-Seed = Annotated[int, typer.Option(help="Seed of initial weights and of noise.", metavar="N")]
-Normalize = Annotated[
+from gradlab.experiments.request import literals, option_of
+from gradlab.experiments.text import items
+
+
+def reading(read: Callable[[Any], Any], otherwise: Any = None) -> Callable[[Any], Any]:
+    """A callback of an option that makes its value of the text, or of none where none was given."""
+
+    def value(given: Any) -> Any:
+        if not given:
+            return otherwise
+        try:
+            return read(given)
+        except ValueError as reason:
+            raise typer.BadParameter(str(reason)) from None
+
+    return value
+
+
+def some_of(kind: Any) -> Callable[[Iterable[str]], list[str]]:
+    """What reads a list of choices, which are the values of a `Literal`."""
+    choices = literals(kind)
+
+    def read(texts: Iterable[str]) -> list[str]:
+        listed = list(dict.fromkeys(items(texts)))
+        if wrong := next((item for item in listed if item not in choices), None):
+            raise ValueError(f"{wrong!r} is not one of {', '.join(map(repr, choices))}.")
+        return listed
+
+    return read
+
+
+FigureFormat = Literal["png", "pdf", "svg"]
+TableFormat = Literal["csv", "latex", "markdown"]
+
+Device = Annotated[str, typer.Option(help="The device: auto, cpu, cuda, cuda:1 or mps.", metavar="DEVICE")]
+LayersTable = Annotated[bool, typer.Option("--layers-table", help="Print a row for every layer as well.")]
+Out = Annotated[Path, typer.Option(help="The folder for the files.", metavar="DIR")]
+Format = Annotated[
     list[str] | None,
     typer.Option(
-        help="imagenet, cifar10, mean-image, none, or MEAN/STD as numbers; `:255` after it keeps the range 0 to 255. "
-        "One for all networks or one each. Default: what the weights were trained with.",
-        metavar="SPEC",
+        help="The formats of figures: png, pdf, svg. Default: png,pdf.",
+        metavar="LIST",
+        callback=reading(some_of(FigureFormat), ["png", "pdf"]),
     ),
 ]
-BatchNorm = Annotated[
-    str | None,
-    typer.Option(
-        "--bn",
-        help="eval: normalize with running statistics (default for trained weights). batch: with those of each "
-        "batch (default for init).",
-        metavar="MODE",
-    ),
-]
-LayersTable = Annotated[bool, typer.Option("--layers-table", help="Print a row a layer as well.")]
-Out = Annotated[Path, typer.Option(help="Folder for the files.", metavar="DIR")]
-Format = Annotated[list[str], typer.Option(help="Figure formats: png, pdf, svg.", metavar="LIST")]
-TableFormat = Annotated[
+Table = Annotated[
     list[str] | None,
     typer.Option(
-        help="Print the table as csv, latex (booktabs) or markdown instead, and write it too.", metavar="LIST"
+        help="Print the table as csv, latex (booktabs) or markdown instead, and write it too.",
+        metavar="LIST",
+        callback=reading(some_of(TableFormat)),
     ),
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only; the files are written.")]
+
+
+def with_options(**defaults: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command an option for every field of the dataclasses among its parameters; it gets the dataclasses made.
+
+    Args:
+        **defaults: Other defaults, by the names of fields.
+    """
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        own = inspect.signature(command).parameters
+        made: dict[str, Any] = {name: p.annotation for name, p in own.items() if is_dataclass(p.annotation)}
+        parameters: list[inspect.Parameter] = []
+        for name, p in own.items():
+            parameters += options_of(made[name], **defaults) if name in made else [p.replace(kind=p.KEYWORD_ONLY)]
+
+        def run(**values: Any) -> None:
+            asked = {name: kind(**given(kind, values)) for name, kind in made.items()}
+            command(**asked, **{name: values[name] for name in own if name not in made})
+
+        run.__name__, run.__doc__ = command.__name__, command.__doc__
+        return with_parameters(run, parameters)
+
+    return decorate
+
+
+def given(kind: type, values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of the fields of a dataclass that say anything; the others have their defaults."""
+    return {known.name: values[known.name] for known in fields(kind) if values.get(known.name) is not None}
+
+
+def options_of(kind: type, **defaults: Any) -> list[inspect.Parameter]:
+    """The parameters of a command that stand for the fields of a dataclass."""
+    return [option(known, defaults.get(known.name, MISSING)) for known in fields(kind)]
+
+
+def option(known: "Field[Any]", default: Any = MISSING, shown: bool | str = True) -> inspect.Parameter:
+    """The parameter of a command that stands for the field of a dataclass.
+
+    Args:
+        known: The field.
+        default: Another default than the field's.
+        shown: What help says of the default, or whether it says anything.
+    """
+    default = known.default if default is MISSING else default
+    kind: Any = known.type
+    if "option" in known.metadata:
+        said = option_of(known)
+        if said.read and default is not MISSING:
+            # What is read has its default where the request is made.
+            default = None
+        callback = reading(said.read) if said.read else None
+        info = typer.Option(
+            *names_of(known), help=said.help, metavar=said.metavar, callback=callback, show_default=shown
+        )
+        kind = said.typed or kind
+        kind = Annotated[kind | None if default is None else kind, info]
+    default = inspect.Parameter.empty if default is MISSING else default
+    return inspect.Parameter(known.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kind)
+
+
+def names_of(known: "Field[Any]") -> tuple[str, ...]:
+    """The names of the option for a field of a request."""
+    return option_of(known).names or (f"--{known.name.replace('_', '-')}",)
+
+
+def with_parameters(run: Callable[..., None], parameters: Iterable[inspect.Parameter]) -> Callable[..., None]:
+    """A function of any keywords as the command line is to see it: with these parameters."""
+    listed = list(parameters)
+    run.__annotations__ = {p.name: p.annotation for p in listed}
+    run.__signature__ = inspect.Signature(listed)  # type: ignore[attr-defined]
+    return run

@@ -10,7 +10,7 @@ import gradlab as gl
 from . import options
 from .console import output
 from .live import training_view
-from .training_options import TrainingOptions, with_training_options
+from .training_options import TrainingOptions
 
 Model = Annotated[str, typer.Option("--model", "-m", help="The network, without weights.", metavar="NAME")]
 Resume = Annotated[
@@ -20,7 +20,7 @@ Resume = Annotated[
 Out = Annotated[Path | None, typer.Option(help="Folder of the run. Default: runs/NAME.", metavar="DIR")]
 
 
-@with_training_options
+@options.with_options()
 def train(
     model: Model,
     training: TrainingOptions,

@@ -1,7 +1,5 @@
 """How to train: the options that every command has which trains."""
 
-import inspect
-from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Annotated, Any
 
@@ -9,9 +7,9 @@ import typer
 
 import gradlab as gl
 from gradlab.errors import UsageError
+from gradlab.experiments.text import items
 
 from . import options
-from .console import split
 
 Data = Annotated[str, typer.Option(help="cifar10, cifar100, or PATH.npz.", metavar="DATA")]
 Preset = Annotated[
@@ -27,7 +25,11 @@ Amp = Annotated[str | None, typer.Option(help="bf16, off, or auto: bf16 where th
 Compile = Annotated[bool, typer.Option("--compile", help="Compile the network.")]
 Record = Annotated[
     list[str] | None,
-    typer.Option(help="Record of every layer, in dynamics.csv: responses, gradients.", metavar="LIST"),
+    typer.Option(
+        help="Record of every layer, in dynamics.csv: responses, gradients.",
+        metavar="LIST",
+        callback=options.reading(items),
+    ),
 ]
 Every = Annotated[
     str, typer.Option(help="Record every so many steps, or log: ever fewer, even on a log axis.", metavar="N")
@@ -92,7 +94,7 @@ class TrainingOptions:
             "device": self.device,
             "compiled": self.compile,
             "checkpoint_every": self.checkpoint_every,
-            "record": split(self.record),
+            "record": self.record or [],
             "every": "log" if self.every == "log" else int(self.every),
             "log": self.log,
         }
@@ -104,19 +106,3 @@ class TrainingOptions:
         base = preset(self.preset)
         shared = base.to_dict().keys() & {field.name for field in fields(self)} - {"preset"}
         return base.changed(**{name: getattr(self, name) for name in shared}, normalization=self.normalize)
-
-
-def with_training_options(command: Callable[..., None]) -> Callable[..., None]:
-    """A command with an option for every field of `TrainingOptions` after its own; it gets them as `training`."""
-    own = [p for p in inspect.signature(command).parameters.values() if p.name != "training"]
-    shared = inspect.signature(TrainingOptions).parameters
-
-    def run(**values: Any) -> None:
-        training = TrainingOptions(**{name: values.pop(name) for name in shared})
-        command(**values, training=training)
-
-    parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in [*own, *shared.values()]]
-    run.__name__, run.__doc__ = command.__name__, command.__doc__
-    run.__annotations__ = {p.name: p.annotation for p in parameters}
-    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    return run

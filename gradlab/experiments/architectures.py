@@ -7,9 +7,10 @@ import fnmatch
 import pandas as pd
 
 from gradlab.errors import UsageError
-from gradlab.experiments.subject import Progress
+from gradlab.experiments.request import Progress
 from gradlab.models import catalog, cost, create, multiply_adds_by_part
-from gradlab.results import ArchitecturesResult, Stopwatch, make_record
+from gradlab.results.architectures.result import ArchitecturesResult
+from gradlab.results.record import Stopwatch, make_record
 
 PAPER_MULTIPLY_ADDS = {
     "imagenet/resnet18": 1.8e9,

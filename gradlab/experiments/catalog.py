@@ -10,9 +10,9 @@ import pandas as pd
 
 from gradlab import hub
 from gradlab.errors import UsageError
-from gradlab.experiments.subject import Progress
+from gradlab.experiments.request import Progress
 from gradlab.models import Cost, cost, create, named_cost, network_names, parse_name
-from gradlab.models.external import check_external, is_external, is_function
+from gradlab.models.external import check_external, is_external, is_function, split_package
 from gradlab.results.tables import Formats
 from gradlab.zoo import zoo_names, zoo_record
 
@@ -75,11 +75,12 @@ def _cost(name: str) -> Cost:
 
 
 def _all_names(pattern: str) -> list[str]:
-    if pattern.startswith("torchvision/"):
+    package, _ = split_package(pattern)
+    if package == "torchvision":
         from torchvision import models
 
         return [f"torchvision/{name}" for name in models.list_models(module=models)]
-    if pattern.startswith("timm/"):
+    if package == "timm":
         try:
             import timm
         except ModuleNotFoundError:

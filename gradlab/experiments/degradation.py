@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from gradlab.errors import GradlabError, UsageError
-from gradlab.experiments.subject import Progress
+from gradlab.experiments.request import Progress
 from gradlab.experiments.train import train
 from gradlab.networks import network_name
-from gradlab.results import DegradationResult, Stopwatch, TrainingResult, make_record
+from gradlab.results.degradation.result import DegradationResult
+from gradlab.results.record import Stopwatch, make_record
+from gradlab.results.training.result import TrainingResult
 from gradlab.training import Recipe, preset
 
 DEPTHS = (20, 32, 44, 56, 110)

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from gradlab.errors import UsageError
-from gradlab.results import DynamicsResult, Stopwatch, make_record
+from gradlab.results.dynamics.result import DynamicsResult
+from gradlab.results.record import Stopwatch, make_record
 
 
 def dynamics(runs: Sequence[str | Path] | str | Path) -> DynamicsResult:

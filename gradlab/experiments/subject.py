@@ -3,19 +3,58 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from gradlab.data.batching import Batches, batches
 from gradlab.errors import GradlabError, UsageError
-from gradlab.networks import build
+from gradlab.experiments.request import BatchNormMode, NetworksRequest
+from gradlab.models import fold_batch_norm, is_foldable
+from gradlab.networks import build, split_spec
 from gradlab.normalization import Normalization
 
-BatchNormMode = Literal["eval", "batch"]
-Progress = Callable[[str, int, int], None]
-"""Called with a network's label, images done and images in all."""
+
+def networks(request: NetworksRequest, seeds: int = 1) -> Iterator[tuple[str, list[nn.Module], str | None]]:
+    """Build the networks of a measurement one after another.
+
+    Args:
+        request: What is asked for.
+        seeds: How many weights to draw of a network that is asked for as initialized.
+
+    Yields:
+        The network's label, which no other has; the network with its weights, or with those of every seed; and the
+        normalization that was asked for, if any.
+
+    Raises:
+        UsageError: For an unknown network, or a number of normalizations that does not fit.
+        GradlabError: When weights cannot be read.
+    """
+    taken: list[str] = []
+    for spec, normalize in _asked_for(request):
+        variants = _with_weights(spec, request.weights, range(request.seed, request.seed + seeds))
+        taken.append(unique_label(label_of_all(variants), taken))
+        yield taken[-1], variants, normalize
+
+
+def images_of(request: NetworksRequest, model: nn.Module, device: torch.device, normalize: str | None) -> Batches:
+    """The data of a measurement as one of its networks takes it."""
+    return batches(
+        request.data,
+        request.batch_size,
+        model,
+        device=device,
+        images=request.images,
+        normalize=normalize,
+        seed=request.seed,
+    )
+
+
+def batch_norm_mode(asked: BatchNormMode | None, model: nn.Module) -> BatchNormMode:
+    """Whose statistics normalize in a network: by default the running ones where its weights were trained."""
+    return asked or ("eval" if is_trained(model) else "batch")
 
 
 def network_facts(model: nn.Module, label: str) -> dict[str, Any]:
@@ -25,7 +64,10 @@ def network_facts(model: nn.Module, label: str) -> dict[str, Any]:
         return {"network": label, "name": label, "weights_label": "–", "recipe": None}
     facts: dict[str, Any] = network.to_dict()
     facts.pop("label")
-    return {"network": label, "weights_label": network.label.partition("@")[2], **facts}
+    if label == f"{network.name}@init":
+        # Of several seeds, of which this is the first.
+        facts["weights_label"] = "init"
+    return {"network": label, **facts}
 
 
 def is_trained(model: nn.Module) -> bool:
@@ -50,11 +92,11 @@ def label_of_all(variants: Sequence[nn.Module]) -> str:
     return label_of(model) if len(variants) == 1 else f"{model.network.name}@init"  # type: ignore[union-attr]
 
 
-def with_weights(spec: str | nn.Module, weights: str | None, seeds: Sequence[int]) -> list[nn.Module]:
+def _with_weights(spec: str | nn.Module, weights: str | None, seeds: Sequence[int]) -> list[nn.Module]:
     """The network with its weights; with those of every seed where it is asked for as initialized."""
     if not isinstance(spec, str):
         return [spec]
-    several = (spec.partition("@")[2] or weights) == "init"
+    several = (split_spec(spec)[1] or weights) == "init"
     return [build(spec, weights, seed=seed) for seed in (seeds if several else seeds[:1])]
 
 
@@ -74,22 +116,28 @@ def copy_of(model: nn.Module) -> nn.Module:
         ) from error
 
 
+def runner(model: nn.Module, mode: BatchNormMode) -> nn.Module:
+    """A copy to run, in the layout that is fastest without loss.
+
+    What is ours has batch normalization folded away where only its value counts. Batch statistics stay in
+    the contiguous layout: in channels_last torch sums them in float32 on the CPU, off by 2e-6.
+    """
+    clone = copy_of(model)
+    if mode == "batch":
+        return clone.to(memory_format=torch.contiguous_format)
+    if is_foldable(model):
+        clone = fold_batch_norm(clone)
+    return clone.to(memory_format=torch.channels_last)
+
+
 def unique_label(label: str, taken: Sequence[str]) -> str:
     """The label, numbered where it is taken."""
     return label if label not in taken else f"{label} ({sum(t.startswith(label) for t in taken) + 1})"
 
 
-def asked_for(
-    models: Sequence[str | nn.Module] | str | nn.Module, normalize: str | Sequence[str] | None
-) -> list[tuple[str | nn.Module, str | None]]:
-    """Each network of a measurement with its normalization: none, one for all, or one each.
-
-    Raises:
-        UsageError: For no network, or another number of normalizations.
-    """
-    asked = [models] if isinstance(models, str | nn.Module) else list(models)
-    if not asked:
-        raise UsageError("name at least one network")
+def _asked_for(request: NetworksRequest) -> list[tuple[str | nn.Module, str | None]]:
+    """Each network of a measurement with its normalization: none, one for all, or one each."""
+    asked, normalize = request.listed_models(), request.normalize
     if normalize is None or isinstance(normalize, str):
         return [(model, normalize) for model in asked]
     specs = [Normalization(spec).spec for spec in normalize]

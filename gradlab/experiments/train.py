@@ -13,10 +13,11 @@ from torch import nn
 from gradlab.checkpoints import weights_digest
 from gradlab.errors import UsageError
 from gradlab.experiments.device import device_name, pick_device
-from gradlab.experiments.subject import Progress
+from gradlab.experiments.request import Progress
 from gradlab.models import create, weighted_layers
 from gradlab.networks import network_name
-from gradlab.results import Stopwatch, TrainingResult, make_record
+from gradlab.results.record import Stopwatch, make_record
+from gradlab.results.training.result import TrainingResult
 from gradlab.training import (
     Arithmetic,
     DynamicsRecorder,

@@ -15,7 +15,7 @@ from gradlab.checkpoints import encode_checkpoint, file_digest
 from gradlab.data.batching import batches
 from gradlab.errors import GradlabError, UsageError
 from gradlab.experiments.device import pick_device
-from gradlab.experiments.subject import Progress
+from gradlab.experiments.request import Progress
 from gradlab.networks import build
 from gradlab.results.files import write_all
 from gradlab.results.tables import Formats

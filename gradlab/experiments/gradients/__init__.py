@@ -1,5 +1,1 @@
-"""Gradients, layer by layer: passes over data, float32 against float64, theory beside."""
-
-from gradlab.experiments.gradients.gradients import gradients
-
-__all__ = ["gradients"]
+"""Gradients, layer by layer: what is asked for, passes over data, float32 against float64, theory beside."""

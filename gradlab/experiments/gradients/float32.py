@@ -10,8 +10,9 @@ import pandas as pd
 import torch
 
 from gradlab.errors import UsageError
-from gradlab.experiments.gradients.passes import Dtype, Pass, measure
-from gradlab.results import GradientsResult
+from gradlab.experiments.gradients.passes import Pass, measure
+from gradlab.experiments.request import Dtype
+from gradlab.results.gradients.result import GradientsResult
 from gradlab.results.gradients.summary import is_rounding
 
 FLOAT32_BOUND = 5e-3

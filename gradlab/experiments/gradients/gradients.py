@@ -3,65 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
 from torch import nn
 
-from gradlab.data.batching import Batches, batches
-from gradlab.errors import UsageError
+from gradlab.data.batching import Batches
+from gradlab.experiments.accuracy import near_chance
 from gradlab.experiments.device import device_name, pick_device
 from gradlab.experiments.gradients.float32 import float32_notes, measure_soundly
-from gradlab.experiments.gradients.passes import Dtype, LossName, Pass
+from gradlab.experiments.gradients.passes import Pass
+from gradlab.experiments.gradients.request import GradientsRequest, LossName, Mode
 from gradlab.experiments.gradients.theory import predicted_gradients
-from gradlab.experiments.responses import near_chance
+from gradlab.experiments.request import BatchNormMode, Dtype, Progress
 from gradlab.experiments.subject import (
-    BatchNormMode,
-    Progress,
-    asked_for,
     assumptions,
+    batch_norm_mode,
     has_batch_norm,
+    images_of,
     is_trained,
-    label_of_all,
     network_facts,
-    unique_label,
-    with_weights,
+    networks,
 )
 from gradlab.models import weighted_layers
 from gradlab.probes.selection import Selection
-from gradlab.results import GradientsResult, Stopwatch, make_record
-
-
-@dataclass(frozen=True)
-class _Settings:
-    """What is the same for all networks of one measurement; see `gradients`."""
-
-    loss: LossName
-    mode: str
-    bn: BatchNormMode | None
-    dtype: Dtype | None
-    per_example: bool
-
-    def __post_init__(self) -> None:
-        for name, value, choices in (
-            ("loss", self.loss, ("cross-entropy", "sum")),
-            ("mode", self.mode, ("parameters", "responses")),
-            ("bn", self.bn, (None, "eval", "batch")),
-            ("dtype", self.dtype, (None, "float32", "float64")),
-        ):
-            if value not in choices:
-                raise UsageError(f"{name} is {' or '.join(filter(None, choices))}, not {value!r}")
-        if self.per_example and self.bn == "batch":
-            raise UsageError(
-                "batch statistics couple the examples, so that none has a gradient of its own: per-example gradients "
-                "need bn eval (--bn eval)"
-            )
-
-    def batch_norm(self, model: nn.Module) -> BatchNormMode:
-        """Whose statistics the batch normalization of a network uses."""
-        default: BatchNormMode = "eval" if is_trained(model) or self.per_example else "batch"
-        return self.bn or default
+from gradlab.results.gradients.result import GradientsResult
+from gradlab.results.record import Stopwatch, make_record
 
 
 def gradients(
@@ -75,7 +43,7 @@ def gradients(
     seed: int = 0,
     seeds: int = 5,
     loss: LossName = "cross-entropy",
-    mode: str = "parameters",
+    mode: Mode = "parameters",
     bn: BatchNormMode | None = None,
     layers: Selection = None,
     normalize: str | Sequence[str] | None = None,
@@ -117,40 +85,18 @@ def gradients(
         UsageError: For a request that cannot be meant.
         GradlabError: When something cannot be read or run, or there is no gradient.
     """
-    stopwatch = Stopwatch()
-    settings = _Settings(loss, mode, bn, dtype, per_example)
-    asked = asked_for(models, normalize)
-    if seeds < 1:
-        raise UsageError(f"there is at least one seed; got {seeds}")
+    stopwatch, request = Stopwatch(), GradientsRequest.of(locals())
     where = pick_device(device)
     results: list[GradientsResult] = []
-    for spec, normalization in asked:
-        variants = with_weights(spec, weights, range(seed, seed + seeds))
-        label = unique_label(label_of_all(variants), [result.networks[0] for result in results])
-        streams = [
-            batches(data, batch_size, model, device=where, images=images, normalize=normalization, seed=seed)
-            for model in variants
-        ]
-        passes = [
-            Pass(model, label, _filled(stream), settings.batch_norm(model), loss, layers, per_example)
-            for model, stream in zip(variants, streams, strict=True)
-        ]
-        results.append(_network(passes, settings, seed, normalization, progress))
+    for label, variants, normalization in networks(request, seeds):
+        stream = _filled(images_of(request, variants[0], where, normalization))
+        # Batch statistics would couple the examples.
+        statistics = batch_norm_mode("eval" if per_example else bn, variants[0])
+        passes = [Pass(model, label, stream, statistics, loss, layers, per_example) for model in variants]
+        results.append(_network(passes, request, normalization, progress))
     result = GradientsResult.concat(results)
-    options: dict[str, Any] = {
-        "models": [spec if isinstance(spec, str) else type(spec).__name__ for spec, _ in asked],
-        "weights": weights,
-        "data": data,
-        "images": images,
-        "batch_size": batch_size,
-        "seed": seed,
-        "seeds": seeds,
-        **asdict(settings),
-        "layers": layers if isinstance(layers, str | None) else str(layers),
-        "normalize": normalize if isinstance(normalize, str | None) else list(normalize),
-    }
     result.record = make_record(
-        "gradients", options=options, device=device_name(where), stopwatch=stopwatch, **result.record
+        "gradients", options=request.options(), device=device_name(where), stopwatch=stopwatch, **result.record
     )
     return result
 
@@ -161,7 +107,7 @@ def _filled(stream: Batches) -> Batches:
 
 
 def _network(
-    passes: Sequence[Pass], settings: _Settings, seed: int, normalize: str | None, progress: Progress | None
+    passes: Sequence[Pass], request: GradientsRequest, normalize: str | None, progress: Progress | None
 ) -> GradientsResult:
     """One network's result over all its weights."""
     first = passes[0]
@@ -170,16 +116,16 @@ def _network(
     for place, part in enumerate(passes):
         done = sum(earlier.images for earlier in passes[:place])
         count = None if progress is None else (lambda n, done=done: progress(label, done + n, total))
-        parts.append(measure_soundly(part, settings.dtype, count))
-        own = seed + place if len(passes) > 1 else _own_seed(part.model)
+        parts.append(measure_soundly(part, request.dtype, count))
+        own = request.seed + place if len(passes) > 1 else _own_seed(part.model)
         parts[-1].frame["seed"] = own
         if parts[-1].examples is not None:
             parts[-1].examples["seed"] = own
         digests.append(getattr(getattr(part.model, "network", None), "digest", None))
     result = GradientsResult.concat(parts)
-    result.notes = list(dict.fromkeys([*result.notes, *float32_notes(label, result.frame, settings.dtype)]))
+    result.notes = list(dict.fromkeys([*result.notes, *float32_notes(label, result.frame, request.dtype)]))
     result.frame["seed"] = result.frame["seed"].astype("Int64")
-    claim = _add_theory(result.frame, first, settings)
+    claim = _add_theory(result.frame, first, request)
     facts = _facts(passes, result, digests) | {"claim": claim}
     result.record = {"networks": [facts]}
     result.notes += assumptions(model, label, facts["normalization"], normalize)
@@ -193,15 +139,15 @@ def _network(
     return result
 
 
-def _add_theory(frame: pd.DataFrame, part: Pass, settings: _Settings) -> str | None:
+def _add_theory(frame: pd.DataFrame, part: Pass, request: GradientsRequest) -> str | None:
     """Fill in the column theory; give the key of the claim that it is of."""
     images, _ = next(iter(part.stream))
     prediction = predicted_gradients(
         part.model,
         part.bn,
         int(images.shape[-1]),
-        responses=settings.mode == "responses",
-        summed=settings.loss == "sum",
+        responses=request.mode == "responses",
+        summed=request.loss == "sum",
     )
     norms = {} if prediction is None else prediction.norms
     frame["theory"] = frame["layer"].map(norms).where(~frame["block"]).astype(float)

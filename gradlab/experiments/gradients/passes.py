@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 import pandas as pd
 import torch
@@ -13,16 +13,15 @@ from torch import Tensor, nn
 
 from gradlab.data.batching import Batches
 from gradlab.errors import GradlabError, UsageError
-from gradlab.experiments.subject import BatchNormMode, copy_of, forward
+from gradlab.experiments.gradients.request import LossName
+from gradlab.experiments.request import BatchNormMode
+from gradlab.experiments.subject import copy_of, forward
 from gradlab.models import batch_statistics
 from gradlab.probes import ExampleGradients, ParameterGradients, ResponseGradients
 from gradlab.probes.selection import Selection, depth_layers
-from gradlab.results import GradientsResult
-from gradlab.results.gradients.result import TOTAL
+from gradlab.results.gradients.result import TOTAL, GradientsResult
 from gradlab.stats import l2_norms
 
-Dtype = Literal["float32", "float64"]
-LossName = Literal["cross-entropy", "sum"]
 Probe = ParameterGradients | ResponseGradients | ExampleGradients
 
 AVERAGED = ("grad_norm", "grad_rms", "relative", "response_grad_rms", "response_grad_norm")

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from gradlab.experiments.subject import BatchNormMode, is_trained
+from gradlab.experiments.request import BatchNormMode
+from gradlab.experiments.subject import is_trained
 from gradlab.models import Architecture, is_mlp, parse_mlp, parse_name
 from gradlab.models.external import is_external
 from gradlab.results.gradients.findings import CLAIMS, Claim

@@ -1,6 +1,1 @@
-"""Shattered gradients of random networks, and of a function of one's own."""
-
-from gradlab.experiments.shatter.shatter import shatter
-from gradlab.experiments.shatter.shattering import shattering
-
-__all__ = ["shatter", "shattering"]
+"""Random nets on a line of inputs: what is asked for, runs of every family, and the rows of the frames."""

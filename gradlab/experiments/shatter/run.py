@@ -5,17 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
 
 from gradlab.errors import GradlabError
+from gradlab.experiments.request import NormGrad
 from gradlab.models import Family, forward_mode, full_gradient
 from gradlab.models.mlp import Init
 from gradlab.stats import Activation, activation_statistics, coactive_fractions, layer_slope, log_path_counts
-
-NormGrad = Literal["frozen", "full"]
 
 
 @dataclass(frozen=True)

@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, get_args
 
 import pandas as pd
 import torch
 
 from gradlab.errors import UsageError
 from gradlab.experiments.device import device_name, pick_device
+from gradlab.experiments.request import Dtype, NormGrad, Progress
+from gradlab.experiments.shatter.request import FAMILIES, Init, ShatterRequest
 from gradlab.experiments.shatter.rows import Row, acf_rows, acf_theory, decay_rows, layer_rows, summary_rows
-from gradlab.experiments.shatter.run import FamilyRun, NormGrad, Settings, run_family
+from gradlab.experiments.shatter.run import FamilyRun, Settings, run_family
 from gradlab.models import Family, parse_family
-from gradlab.models.mlp import CENTER_UP_TO, Init
-from gradlab.results import ShatterResult, Stopwatch, make_record
+from gradlab.models.mlp import CENTER_UP_TO
+from gradlab.results.record import Stopwatch, make_record
+from gradlab.results.shatter.result import ShatterResult
 from gradlab.theory import brown_noise_acf, white_noise_acf
-
-FAMILIES = ("ff", "resnet", "resnet-beta=0.1", "ll")
-Progress = Callable[[str, int, int], None]
-"""Called with a family, seeds done and seeds in all."""
 
 
 def shatter(
@@ -34,7 +32,7 @@ def shatter(
     interval: tuple[float, float] = (-2.0, 2.0),
     norm_grad: NormGrad = "frozen",
     init: Init = "he",
-    dtype: str = "float32",
+    dtype: Dtype = "float32",
     device: str = "auto",
     seed: int = 0,
     progress: Progress | None = None,
@@ -64,11 +62,9 @@ def shatter(
         UsageError: For a request that cannot be meant.
         GradlabError: When a gradient is not finite.
     """
-    stopwatch = Stopwatch()
-    options: dict[str, Any] = {name: value for name, value in locals().items() if name not in ("stopwatch", "progress")}
-    asked = sorted({depths} if isinstance(depths, int) else set(depths))
-    parsed = [parse_family(text) for text in ([families] if isinstance(families, str) else dict.fromkeys(families))]
-    _check(asked, parsed, seeds, lags, width, points, interval, norm_grad, init, dtype)
+    stopwatch, request = Stopwatch(), ShatterRequest.of(locals())
+    parsed = [parse_family(text) for text in request.listed_families()]
+    _check_bias(parsed, points, interval)
     where = _device(device)
     with one_thread() as threads:
         settings = Settings(
@@ -81,16 +77,18 @@ def shatter(
             device=where,
             workers=threads,
         )
-        result = _measured(parsed, asked, settings, lags, progress)
+        result = _measured(parsed, request.listed_depths(), settings, lags, progress)
         noise = noise_acfs(points, lags)
     first, second = settings.pair
     facts = {
-        "networks": [family.name for family in parsed],
+        "networks": [{"network": family.name, "description": family.description.to_dict()} for family in parsed],
         "seeds": settings.seeds,
         "pair": [settings.x[first].item(), settings.x[second].item()],
         "noise": noise,
     }
-    result.record = make_record("shatter", options=options, device=device_name(where), stopwatch=stopwatch, **facts)
+    result.record = make_record(
+        "shatter", options=request.options(), device=device_name(where), stopwatch=stopwatch, **facts
+    )
     return result
 
 
@@ -169,37 +167,8 @@ def _device(name: str) -> torch.device:
     return torch.device("cpu")
 
 
-def _check(
-    depths: list[int],
-    families: list[Family],
-    seeds: int,
-    lags: int,
-    width: int,
-    points: int,
-    interval: tuple[float, float],
-    norm_grad: str,
-    init: str,
-    dtype: str,
-) -> None:
-    if not families:
-        raise UsageError("name at least one family: ff, resnet, resnet-beta=0.1, ll")
-    if not depths or min(depths) < 1:
-        raise UsageError(f"depths are numbers of layers, at least 1, not {depths[0] if depths else 'none'}")
-    if seeds < 1 or width < 1:
-        raise UsageError(f"seeds and width are at least 1, not {seeds} and {width}")
-    if points < 3:
-        raise UsageError(f"a signal needs at least 3 points, not {points}")
-    if not 0 <= lags < points:
-        raise UsageError(f"{points} points have the lags 0 to {points - 1}, not {lags}")
-    if not interval[0] < interval[1]:
-        raise UsageError(f"the range goes from a lower to a higher input, not from {interval[0]:g} to {interval[1]:g}")
-    for option, value, choices in (
-        ("norm_grad", norm_grad, get_args(NormGrad)),
-        ("init", init, get_args(Init)),
-        ("dtype", dtype, ("float32", "float64")),
-    ):
-        if value not in choices:
-            raise UsageError(f"{option} is {', '.join(choices)}, not {value!r}")
+def _check_bias(families: list[Family], points: int, interval: tuple[float, float]) -> None:
+    """Refuse nets without bias on a line with the input 0."""
     unbiased = next((family for family in families if not family.bias), None)
     if unbiased and points % 2 and interval[0] == -interval[1]:
         raise UsageError(

@@ -13,7 +13,8 @@ from gradlab.errors import GradlabError, UsageError
 from gradlab.experiments.device import device_name
 from gradlab.experiments.shatter.rows import acf_rows, signal_rows
 from gradlab.experiments.shatter.shatter import noise_acfs
-from gradlab.results import ShatterResult, Stopwatch, make_record
+from gradlab.results.record import Stopwatch, make_record
+from gradlab.results.shatter.result import ShatterResult
 
 Function = Callable[[Tensor], Tensor]
 

@@ -9,29 +9,29 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gradlab.data.batching import Batches, batches
-from gradlab.errors import UsageError
+from gradlab.data.batching import Batches
+from gradlab.experiments.accuracy import near_chance, right_answers
 from gradlab.experiments.device import device_name, pick_device
+from gradlab.experiments.request import BatchNormMode, Progress
+from gradlab.experiments.responses.request import ResponsesRequest
 from gradlab.experiments.subject import (
-    BatchNormMode,
-    Progress,
-    asked_for,
     assumptions,
-    copy_of,
+    batch_norm_mode,
     forward,
     has_batch_norm,
+    images_of,
     is_trained,
-    label_of,
     network_facts,
-    unique_label,
+    networks,
+    runner,
 )
-from gradlab.models import batch_statistics, fold_batch_norm, is_foldable
-from gradlab.networks import build
+from gradlab.models import batch_statistics, is_foldable
 from gradlab.probes import ResponseStd, predicted_response_std
 from gradlab.probes.responses import response_row
 from gradlab.probes.selection import Selection, paper_layers
 from gradlab.probes.targets import response_targets
-from gradlab.results import ResponsesResult, Stopwatch, make_record
+from gradlab.results.record import Stopwatch, make_record
+from gradlab.results.responses.result import ResponsesResult
 
 
 def responses(
@@ -76,42 +76,22 @@ def responses(
         UsageError: For a request that cannot be meant.
         GradlabError: When something cannot be read or run.
     """
-    stopwatch = Stopwatch()
-    asked = asked_for(models, normalize)
-    if bn not in (None, "eval", "batch"):
-        raise UsageError(f"bn is eval or batch, not {bn!r}")
+    stopwatch, request = Stopwatch(), ResponsesRequest.of(locals())
     where = pick_device(device)
     results: list[ResponsesResult] = []
-    for spec, normalization in asked:
-        model = build(spec, weights, seed=seed) if isinstance(spec, str) else spec
-        label = unique_label(label_of(model), [result.networks[0] for result in results])
+    for label, (model,), normalization in networks(request):
         chosen = paper_layers(model) if layers is None else layers
         if no_data:
-            result = _predicted(model, label, chosen)
-        else:
-            stream = batches(data, batch_size, model, device=where, images=images, normalize=normalization, seed=seed)
-            mode = bn or ("eval" if is_trained(model) else "batch")
-            result = _measured(model, label, stream, mode, chosen, exact, normalization, progress)
-        results.append(result)
+            results.append(_predicted(model, label, chosen))
+            continue
+        stream, mode = images_of(request, model, where, normalization), batch_norm_mode(bn, model)
+        results.append(_measured(model, label, stream, mode, chosen, exact, normalization, progress))
     result = ResponsesResult.concat(results)
     if not result.frame["shortcut"].any():
         result.frame = result.frame.drop(columns="shortcut")
     if same_recipe:
         _join_unknown_recipes(result.record["networks"])
-    options: dict[str, Any] = {
-        "models": [spec if isinstance(spec, str) else type(spec).__name__ for spec, _ in asked],
-        "weights": weights,
-        "data": None if no_data else data,
-        "images": images,
-        "batch_size": batch_size,
-        "seed": seed,
-        "bn": bn,
-        "layers": layers if isinstance(layers, str | None) else str(layers),
-        "normalize": normalize if isinstance(normalize, str | None) else list(normalize),
-        "exact": exact,
-        "no_data": no_data,
-        "same_recipe": same_recipe,
-    }
+    options = request.options() | ({"data": None} if no_data else {})
     result.record = make_record(
         "responses", options=options, device=device_name(where), stopwatch=stopwatch, **result.record
     )
@@ -178,20 +158,6 @@ def _measured(
     return result
 
 
-def runner(model: nn.Module, mode: BatchNormMode) -> nn.Module:
-    """A copy to run, in the layout that is fastest without loss.
-
-    What is ours has batch normalization folded away where only its value counts. Batch statistics stay in
-    the contiguous layout: in channels_last torch sums them in float32 on the CPU, off by 2e-6.
-    """
-    clone = copy_of(model)
-    if mode == "batch":
-        return clone.to(memory_format=torch.contiguous_format)
-    if is_foldable(model):
-        clone = fold_batch_norm(clone)
-    return clone.to(memory_format=torch.channels_last)
-
-
 def _predicted(model: nn.Module, label: str, layers: Selection) -> ResponsesResult:
     predicted, targets = predicted_response_std(model, layers), response_targets(model, layers).chosen
     rows = [response_row(layer, index, targets[layer], std) for index, (layer, std) in enumerate(predicted.items(), 1)]
@@ -218,20 +184,3 @@ def _warnings(model: nn.Module, label: str, facts: dict[str, Any], stream: Batch
             "normalization is not theirs; nothing is concluded from them"
         )
     return notes
-
-
-def right_answers(logits: Tensor, labels: Tensor) -> Tensor:
-    """Which outputs are largest at their label; one with NaN is no right answer, wherever its argmax is."""
-    return (logits.argmax(1) == labels) & ~logits.isnan().any(1)
-
-
-def near_chance(accuracy: float, classes: int, images: int) -> bool:
-    """Whether an accuracy is one that a network which learnt nothing of this data may have.
-
-    Up to twice chance (of few classes halfway from chance to 1), or chance plus four standard errors where few images
-    make that more. So few that this passes halfway to 1 tell nothing of the weights.
-    """
-    chance = 1 / classes
-    error: float = (chance * (1 - chance) / images) ** 0.5
-    halfway = (1 + chance) / 2
-    return chance + 4 * error <= halfway and accuracy <= max(min(2 * chance, halfway), chance + 4 * error)

@@ -1,0 +1,58 @@
+"""What every measuring command does around its measurement: folder and progress before, files and tables after."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import typer
+
+import gradlab as gl
+
+from . import options
+from .console import notes, output, progress_bar
+
+
+@dataclass(frozen=True)
+class Saving:
+    """Where a result goes, a field for each option."""
+
+    table: options.Table = None
+    out: options.Out = Path("results")
+    format: options.Format = None
+    quiet: options.Quiet = False
+
+    @contextmanager
+    def progress(self) -> Iterator[Callable[[str, int, int], None] | None]:
+        """Make the folder, and show how far the work is."""
+        from gradlab.results.files import prepare_folder
+
+        prepare_folder(self.out)
+        with progress_bar(self.quiet) as update:
+            yield update
+
+    def report(self, result: "gl.Result", details: Sequence[Any] = ()) -> None:
+        """Save a result and print it.
+
+        Args:
+            result: What was measured.
+            details: What is printed before the table.
+        """
+        from gradlab.results.tables import sentences, text_table
+
+        tables: list[str] = self.table or []
+        paths = result.save(self.out, self.format or (), tables)
+        if self.quiet:
+            return
+        console = output()
+        for kind in tables:
+            typer.echo(text_table(result.summary(), result.formats, kind), nl=False)
+        if tables:
+            console = notes()
+            console.print(sentences(result.findings(), result.notes))
+        else:
+            for detail in details:
+                console.print(detail)
+            console.print(result)
+        console.print(f"{self.out}/: {', '.join(path.name for path in paths)}", markup=False, style="dim")

@@ -1,0 +1,67 @@
+"""Input gradients along the segment between two images, the statistics of their batch held fixed."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from gradlab.errors import GradlabError
+from gradlab.experiments.subject import forward
+from gradlab.probes import InputGradients
+from gradlab.results.input_gradients.result import Sample
+from gradlab.stats import segment_autocorrelation
+
+
+def segment(model: nn.Module, label: str, images: Tensor, points: int, lags: int) -> Sample:
+    """Autocorrelation of the input gradient along the segment between the first two images.
+
+    Args:
+        model: The network, its batch statistics fixed.
+        label: What to call it.
+        images: A batch, (B, …); as many points are measured at a time.
+        points: The number of points on the segment, both ends included.
+        lags: The largest lag, in points.
+
+    Raises:
+        GradlabError: When a gradient is not finite.
+    """
+    place = torch.linspace(0, 1, points, dtype=images.dtype, device=images.device)
+    line = torch.lerp(images[:1], images[1:2], place.view(-1, *[1] * (images.ndim - 1)))
+    gradients: list[Tensor] = []
+    with torch.no_grad(), InputGradients(model, observe=gradients.append):
+        for part in line.split(len(images)):
+            forward(model, label, part)
+    signal = torch.cat(gradients).flatten(1)
+    if not signal.isfinite().all():
+        raise GradlabError(f"{label}: input gradients between two images are not finite; try dtype float64")
+    autocorrelation, power = segment_autocorrelation(signal, lags)
+    acf = autocorrelation.tolist()
+    return {"segment_lag1": acf[1], "segment_power": power, "segment_acf": acf}
+
+
+@torch.no_grad()
+def fix_statistics(model: nn.Module, label: str, images: Tensor) -> None:
+    """Make a batch's statistics the running ones: mean and biased variance, in the model given.
+
+    Raises:
+        GradlabError: When one batch normalization is called twice.
+    """
+    fixed: set[nn.Module] = set()
+
+    def fix(module: _BatchNorm, args: tuple[Tensor]) -> None:
+        if module in fixed:
+            raise GradlabError(f"{label} calls one batch normalization twice: along a segment it cannot be fixed")
+        fixed.add(module)
+        over = [0, *range(2, args[0].ndim)]
+        # Set before the module runs, so that one pass in eval mode fixes every layer in turn.
+        module.running_mean = args[0].mean(over)
+        module.running_var = args[0].var(over, correction=0)
+
+    with ExitStack() as hooks:
+        for module in model.modules():
+            if isinstance(module, _BatchNorm):
+                hooks.enter_context(module.register_forward_pre_hook(fix))
+        forward(model, label, images)

@@ -1,0 +1,187 @@
+"""What measurements ask for: defined once for Python and the command line, checked once and recorded once.
+
+A request is a dataclass with a field for every argument of the measurement's function, of the same name and default;
+`asked` adds what the command line says of it. Importing this loads no torch.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from numbers import Integral
+from types import UnionType
+from typing import TYPE_CHECKING, Any, Literal, Self, Union, get_args, get_origin
+
+from gradlab.data.datasets import data_sets_help
+from gradlab.errors import UsageError
+from gradlab.experiments import text
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from gradlab.probes.selection import Selection
+
+BatchNormMode = Literal["eval", "batch"]
+Dtype = Literal["float32", "float64"]
+NormGrad = Literal["frozen", "full"]
+Progress = Callable[[str, int, int], None]
+"""Called with a label, what is done and what there is in all."""
+
+
+@dataclass(frozen=True)
+class Option:
+    """What the command line says of a field, and the range of its numbers.
+
+    Attributes:
+        help: What it is, in a sentence.
+        metavar: What stands for its value in help.
+        names: Its names, where they are not the field's with dashes.
+        least: The least whole number that it may be.
+        most: The largest.
+        typed: What the command line reads, where that is not the field's type: `str` or `list[str]`.
+        read: What makes the value of that text; it raises ValueError with a sentence.
+    """
+
+    help: str
+    metavar: str | None = None
+    names: tuple[str, ...] = ()
+    least: int | None = None
+    most: int | None = None
+    typed: Any = None
+    read: Callable[[Any], Any] | None = None
+
+    def check(self, name: str, kind: Any, value: Any) -> None:
+        """Hold a value against its choices and its range.
+
+        Raises:
+            UsageError: For another choice, or a number out of range.
+        """
+        choices = literals(kind)
+        if choices and value is not None and value not in choices:
+            raise UsageError(f"{name} is {', '.join(choices[:-1])} or {choices[-1]}, not {value!r}")
+        for number in value if isinstance(value, Sequence) and not isinstance(value, str) else [value]:
+            self._check_range(name.replace("_", " "), number)
+
+    def _check_range(self, name: str, number: Any) -> None:
+        if number is None or self.least is None:
+            return
+        inside = isinstance(number, Integral) and self.least <= int(number) <= (self.most or int(number))
+        if not inside:
+            upto = f"at least {self.least:,}" if self.most is None else f"from {self.least:,} to {self.most:,}"
+            raise UsageError(f"{name} must be {upto}; got {number}")
+
+
+def asked(default: Any, help: str, metavar: str | None = None, *names: str, **more: Any) -> Any:
+    """A field of a request; `more` are other attributes of its `Option`."""
+    return field(default=default, metadata={"option": Option(help, metavar, names, **more)})
+
+
+def again(base: type, name: str, default: Any, **changes: Any) -> Any:
+    """A field of a base class with another default, or with other attributes of its `Option`."""
+    option = option_of(next(known for known in fields(base) if known.name == name))
+    return field(default=default, metadata={"option": dataclasses.replace(option, **changes)})
+
+
+def option_of(of: "dataclasses.Field[Any]") -> Option:
+    """What the command line says of a field."""
+    option: Option = of.metadata["option"]
+    return option
+
+
+def literals(kind: Any) -> tuple[str, ...]:
+    """The values of a `Literal`, alone or beside None; none for another type."""
+    parts = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
+    return tuple(value for part in parts if get_origin(part) is Literal for value in get_args(part))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What one measurement asks for."""
+
+    @classmethod
+    def of(cls, arguments: Mapping[str, Any]) -> Self:
+        """The request that the arguments of a function make, by their names."""
+        return cls(**{known.name: arguments[known.name] for known in fields(cls)})
+
+    def __post_init__(self) -> None:
+        for known in fields(self):
+            option_of(known).check(known.name, known.type, getattr(self, known.name))
+
+    def arguments(self) -> dict[str, Any]:
+        """The arguments of the measurement's function."""
+        return {known.name: getattr(self, known.name) for known in fields(self)}
+
+    def options(self) -> dict[str, Any]:
+        """Every field as a plain value, for the record."""
+        return {name: _plain(value) for name, value in self.arguments().items()}
+
+
+def _plain(value: Any) -> Any:
+    """A value as JSON holds it; a module by the name of its class, what else there is in words."""
+    if value is None or isinstance(value, str | int | float):
+        return value
+    if isinstance(value, Sequence):
+        return [_plain(item) for item in value]
+    return type(value).__name__ if hasattr(value, "named_modules") else str(value)
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworksRequest(Request):
+    """What every measurement of networks on data asks for."""
+
+    models: "Sequence[str | nn.Module] | str | nn.Module" = asked(
+        dataclasses.MISSING,
+        "Networks, NAME[@WEIGHTS]; comma-separated or repeated.",
+        "LIST",
+        "--model",
+        "-m",
+        typed=list[str],
+        read=text.items,
+    )
+    data: str = asked("cifar10-sample", f"The data: {data_sets_help()}.", "DATA")
+    weights: str | None = asked(
+        None, "The weights of networks that name none: init, init:SEED, trained, hub, or a path.", "WEIGHTS"
+    )
+    images: int | None = asked(None, "Only the first so many images.", "N")
+    batch_size: int = asked(100, "The number of images in a batch.", "N", least=1)
+    device: str = asked("auto", "The device: auto, cpu, cuda, cuda:1 or mps.", "DEVICE")
+    seed: int = asked(0, "The seed of initial weights and of noise.", "N")
+    bn: BatchNormMode | None = asked(
+        None,
+        "Whose statistics normalize: eval takes the running ones (the default for trained weights), batch those of "
+        "each batch (the default for init).",
+    )
+    normalize: "str | Sequence[str] | None" = asked(
+        None,
+        "imagenet, cifar10, mean-image, none, or MEAN/STD as numbers; `:255` after it keeps the range 0 to 255. One "
+        "for all networks or one each. Default: what the weights were trained with.",
+        "SPEC",
+        typed=list[str],
+        read=text.normalizations,
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.listed_models():
+            raise UsageError("name at least one network (--model)")
+
+    def listed_models(self) -> "list[str | nn.Module]":
+        """The networks, also where there is but one."""
+        single = isinstance(self.models, str) or not isinstance(self.models, Sequence)
+        return [self.models] if single else list(self.models)  # type: ignore[arg-type, list-item]
+
+    def options(self) -> dict[str, Any]:
+        """Every field as a plain value, for the record, the networks as a list."""
+        return {**super().options(), "models": _plain(self.listed_models())}
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayersRequest(NetworksRequest):
+    """What a measurement of layers asks for."""
+
+    layers: "Selection" = asked(
+        None,
+        "The layers to measure, a glob ('layer3.*'). Default: convolutions and linear layers, without the projections "
+        "of shortcuts.",
+        "GLOB",
+        typed=str | None,
+    )

@@ -1,0 +1,1 @@
+"""Layer responses: what is asked for, and how it is measured."""

@@ -1,0 +1,89 @@
+"""What `gl.shatter` and `gradlab shatter` without `--model` ask for."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from gradlab.errors import UsageError
+from gradlab.experiments import text
+from gradlab.experiments.request import Dtype, NormGrad, Request, asked
+
+FAMILIES = ("ff", "resnet", "resnet-beta=0.1", "ll")
+Init = Literal["he", "glorot", "orthogonal"]
+
+MOST = 10_000
+"""The largest depth, width, number of points and number of seeds."""
+
+MOST_VALUES = 20_000_000
+"""The largest width times depth and points: what is kept of one net takes sixteen bytes for each."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShatterRequest(Request):
+    """Random fully connected nets and a line of inputs."""
+
+    depths: "Sequence[int] | int" = asked(
+        (8, 32, 128),
+        "ReLU layers, or residual blocks; comma-separated or repeated. Default: 8,32,128.",
+        "LIST",
+        least=1,
+        most=MOST,
+        typed=list[str],
+        read=text.whole_numbers,
+    )
+    families: "Sequence[str] | str" = asked(
+        FAMILIES,
+        "ff, resnet and ll (looks linear), with settings: ff-norm=none|center|rms|bn, resnet-norm=…, resnet-beta=0.1, "
+        f"ff-norm=none-bias=0. Plain ff means center up to depth 50 and bn above. Default: {','.join(FAMILIES)}.",
+        "LIST",
+        typed=list[str],
+        read=text.items,
+    )
+    seeds: int = asked(20, "How many networks to measure of each kind.", "N", least=1, most=MOST)
+    lags: int = asked(20, "The largest lag.", "N", least=0)
+    width: int = asked(200, "The number of neurons in a layer.", "N", least=1, most=MOST)
+    points: int = asked(256, "The number of inputs on a line, evenly spaced.", "N", least=3, most=MOST)
+    interval: tuple[float, float] = asked(
+        (-2.0, 2.0),
+        "The first and the last input. Default: -2:2.",
+        "FROM:TO",
+        "--range",
+        typed=str,
+        read=text.interval,
+    )
+    norm_grad: NormGrad = asked(
+        "frozen",
+        "frozen: statistics of normalization held fixed in the gradient, as in the theorems. full: the gradient goes "
+        "through them.",
+    )
+    init: Init = asked("he", "How hidden weights are drawn.")
+    dtype: Dtype = asked("float32", "The arithmetic of the networks.")
+    device: str = asked("auto", "The device: auto, cpu, cuda, cuda:1 or mps.", "DEVICE")
+    seed: int = asked(0, "The seed of the first network; the others follow it.", "N")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.listed_families():
+            raise UsageError("name at least one family: ff, resnet, resnet-beta=0.1, ll")
+        if not self.listed_depths():
+            raise UsageError("name at least one depth")
+        if self.lags >= self.points:
+            raise UsageError(f"{self.points} points have the lags 0 to {self.points - 1}, not {self.lags}")
+        first, last = self.interval
+        if not -math.inf < first < last < math.inf:
+            raise UsageError(f"the range goes from a lower to a higher input, not from {first:g} to {last:g}")
+        deepest = self.listed_depths()[-1]
+        if self.width * (deepest + self.points) > MOST_VALUES:
+            raise UsageError(
+                f"the width times the sum of depth and points is at most {MOST_VALUES:,}, not {self.width:,} × "
+                f"({deepest:,} + {self.points:,})"
+            )
+
+    def listed_depths(self) -> list[int]:
+        """The depths in their order, each once."""
+        return sorted({self.depths} if isinstance(self.depths, int) else set(self.depths))
+
+    def listed_families(self) -> list[str]:
+        """The families, each once."""
+        return [self.families] if isinstance(self.families, str) else list(dict.fromkeys(self.families))
