@@ -1,4 +1,4 @@
-"""Networks of the later papers: their counts as printed, and each against the definition written down."""
+"""Networks of the later papers: their printed counts, and each network against its definition written out."""
 
 import pytest
 import timm
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 import gradlab as gl
 from gradlab.models import create, infer_architectures, named_cost, parse_name
 
-# Millions of parameters, with where they are printed. What a paper rounds otherwise is said beside it.
+# Millions of parameters and where they are printed, with a note where a paper rounds differently.
 PARAMETERS = [
     ("resnet164", 1.7, "arXiv:1608.06993, Table 2"),
     ("resnet164-preact", 1.7, "arXiv:1608.06993, Table 2"),
@@ -54,7 +54,7 @@ def test_the_plain_net_of_34_layers_has_18_percent_of_vgg19() -> None:
     }
     assert round(billions["vgg19"], 1) == 19.6
     assert round(billions["plain34"], 1) == 3.6
-    # 15.35 in convolutions, which is printed cut to 15.3, and 0.12 in linear layers.
+    # 15.35 in convolutions, which the paper truncates to 15.3, and 0.12 in linear layers.
     assert billions["vgg16"] - 0.124 == pytest.approx(15.35, abs=0.005)
     assert billions["plain34"] / billions["vgg19"] == pytest.approx(0.18, abs=0.01)
 
@@ -79,7 +79,7 @@ def same_values(ours: nn.Module, theirs: nn.Module) -> None:
 
 @pytest.mark.parametrize("depth", [39, 57])
 def test_vovnet_is_that_of_timm(depth: int) -> None:
-    """timm's are those of the paper's authors, without the identity that VoVNetV2 adds."""
+    """timm's modules are those of the authors, without the identity that VoVNetV2 adds."""
     ours = create(f"imagenet/vovnet{depth}").eval()
     theirs = timm.create_model(f"vovnet{depth}a").eval()
     same_values(ours, theirs)
@@ -89,7 +89,7 @@ def test_vovnet_is_that_of_timm(depth: int) -> None:
 
 
 def test_slim_vovnet_by_its_table() -> None:
-    """arXiv:1904.09730, Table 1: channels of the modules and what they put out."""
+    """arXiv:1904.09730, Table 1: channels and outputs of the modules."""
     model = parse_name("imagenet/vovnet27-slim").skeleton()
     modules = [model.stage2, model.stage3, model.stage4, model.stage5]
     assert [len(stage) for stage in modules] == [1, 1, 1, 1]
@@ -100,7 +100,7 @@ def test_slim_vovnet_by_its_table() -> None:
 
 @pytest.mark.parametrize(("name", "bc"), [("densenet22-k4", False), ("densenet22-bc-k4", True)])
 def test_densenet_is_that_of_torchvision(name: str, bc: bool) -> None:
-    """Theirs with the CIFAR stem; only the form with bottlenecks is there, so the other is written down."""
+    """torchvision's network with the CIFAR stem; it has only the form with bottlenecks, so the other is written out."""
     ours = create(name, seed=2).double().eval()
     x = torch.randn(2, 3, 32, 32, dtype=torch.float64)
     with torch.no_grad():
@@ -198,7 +198,7 @@ def test_every_command_measures_them(measure, name: str) -> None:  # type: ignor
 
 
 def bottleneck_by_hand(model: nn.Module, unit: str, x: Tensor) -> Tensor:
-    """Logits of a net with a bottleneck a stage, from Fig. 4 and the authors' code."""
+    """Logits of a net with one bottleneck per stage, from Fig. 4 and the authors' code."""
     z = F.relu(model.bn1(model.conv1(x)))
     for stage, block in enumerate((model.layer1[0], model.layer2[0], model.layer3[0])):
         c, b, project = (block.conv1, block.conv2, block.conv3), (block.bn1, block.bn2, block.bn3), block.shortcut
@@ -248,7 +248,7 @@ def test_gated_shortcuts_by_hand(exclusive: bool) -> None:
 
 
 def test_dropout_on_the_shortcut() -> None:
-    """Half of what the shortcut carries on average, in training as in evaluation."""
+    """Half of the shortcut passes on average, in training and in evaluation."""
     block = create("resnet8-shortcut-dropout=0.5").layer1[0]
     x = torch.ones(4, 16, 32, 32)
     assert torch.equal(block.shortcut.eval()(x), 0.5 * x)

@@ -91,8 +91,8 @@ def test_full_gradients_of_very_deep_nets_stay_finite(text):
 
 
 def test_full_gradients_are_blind_to_shifts_and_scales_before_a_norm():
-    """With batch normalization right behind the first layer, Σ g = Σ x g = 0, but for ε."""
-    # So wide a range that ε is nothing beside the variance, and next to nothing of the shortcut around the norm.
+    """With batch normalization directly after the first layer, Σ g = Σ x g = 0 up to ε."""
+    # The range is so wide that ε is negligible compared with the variance, as is the shortcut around the norm.
     x = 1e6 * X
     g = full_gradient(parse_family("resnet-beta=1e12").at(1), x, 0, 1, width=1000, dtype=torch.float64)
     assert abs(g.sum()) < 1e-4 * g.abs().sum()
@@ -177,7 +177,7 @@ def test_families_are_read_and_written_back(text):
         (parse_mlp, "mlp5-depth=3", "not depth"),
     ],
 )
-def test_names_that_cannot_be_meant(read, text, says):
+def test_invalid_names_are_refused(read, text, says):
     with pytest.raises(UsageError, match=says):
         read(text)
 
@@ -211,7 +211,7 @@ def test_the_list_of_networks_has_them():
     frame, _ = list_networks("*mlp*")
     rows = frame.set_index("network")
     assert list(rows.index) == ["mlp50", "mlp50-ll", "resmlp50", "resmlp50-beta=0.1"]
-    # A stem with biases, 49 or 50 matrices of 200 by 200 (by 400 with CReLU), a head without biases.
+    # A stem with biases, 49 or 50 matrices of 200 by 200 (by 400 with CReLU), and a head without biases.
     assert rows.loc["mlp50", "parameters"] == 400 + 49 * 200**2 + 200
     assert rows.loc["mlp50-ll", "parameters"] == 400 + 49 * 200 * 400 + 400
     assert rows.loc["resmlp50", "layers"] == 52

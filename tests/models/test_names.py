@@ -1,4 +1,4 @@
-"""The one grammar of names: what a name says, what it is called, and what is said of a name that is none."""
+"""The grammar of names: descriptions, canonical names, and errors for invalid names."""
 
 import json
 import time
@@ -68,7 +68,7 @@ def test_options_are_facts_too() -> None:
 @pytest.mark.parametrize(
     ("name", "family"), [("torchvision/vgg16", "torchvision"), ("timm/resnet18", "timm"), ("a.b:net", "function")]
 )
-def test_of_another_packages_network_the_name_says_the_package(name: str, family: str) -> None:
+def test_the_name_of_an_external_network_gives_its_package(name: str, family: str) -> None:
     found = describe(name)
     assert (found.name, found.family, found.kind, found.depth) == (name, family, None, None)
 
@@ -139,7 +139,7 @@ def test_basic_says_that_the_cifar_form_is_meant() -> None:
         ("imagenet/resnet50-bottleneck", "bottleneck is for residual CIFAR networks"),
     ],
 )
-def test_names_that_cannot_be_meant(name: str, says: str) -> None:
+def test_invalid_names_are_refused(name: str, says: str) -> None:
     with pytest.raises(UsageError, match=says):
         parse_name(name)
 

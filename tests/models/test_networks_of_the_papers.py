@@ -22,8 +22,8 @@ def test_parameters_of_table_6(depth: int, printed: float) -> None:
     assert round(millions, 1 if printed > 1 else 2) == printed
 
 
-# The exact count, beside what Table 1 prints: 34 layers have 3.64 (printed 3.6), 50 have 3.86 (printed 3.8, cut
-# and not rounded), 101 have 7.57 (printed 7.6); the projections of the bottleneck nets are counted.
+# The exact counts with those of Table 1: 34 layers have 3.64 (printed 3.6), 50 have 3.86 (printed 3.8, truncated),
+# and 101 have 7.57 (printed 7.6); the projections of the bottleneck nets are counted.
 @pytest.mark.parametrize(
     ("depth", "printed", "exact"),
     [

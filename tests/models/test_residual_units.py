@@ -1,4 +1,4 @@
-"""The residual units of He et al. 2016, against whole networks written down from Fig. 4 and the appendix."""
+"""The residual units of He et al. 2016, against whole networks written out from Fig. 4 and the appendix."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -24,7 +24,7 @@ def conv(state: State, key: str, x: Tensor, stride: int = 1) -> Tensor:
 
 
 def bn(state: State, key: str, x: Tensor) -> Tensor:
-    """Batch normalization with running statistics, from its definition."""
+    """Batch normalization with running statistics, by its definition."""
     mean, var, weight, bias = (
         state[f"{key}.{part}"][:, None, None] for part in ("running_mean", "running_var", "weight", "bias")
     )
@@ -32,7 +32,7 @@ def bn(state: State, key: str, x: Tensor) -> Tensor:
 
 
 def zero_padded(x: Tensor, channels: int, stride: int) -> Tensor:
-    """Option A: every second position, and zero channels on both sides."""
+    """Option A: every second position, with zero channels on both sides."""
     extra = channels - x.shape[1]
     x = x[:, :, ::stride, ::stride]
     return torch.cat(
@@ -77,7 +77,7 @@ def by_hand(unit: str, state: State, x: Tensor, scale: float, beta: float) -> tu
 
 
 def altered(name: str) -> nn.Module:
-    """A network in double precision whose normalizations do something."""
+    """A network in double precision whose normalizations are not the identity."""
     model = create(name, seed=1).double().eval()
     generator = torch.Generator().manual_seed(2)
     for module in model.modules():
@@ -103,7 +103,7 @@ def test_networks_and_their_responses_by_hand(unit: str, scales: tuple[float, fl
 
 
 @pytest.mark.parametrize("unit", UNITS)
-def test_units_are_made_of_the_same(unit: str) -> None:
+def test_units_have_the_same_components(unit: str) -> None:
     """Fig. 4: "All these units consist of the same components — only the orders are different"."""
     original, model = create("resnet20", seed=3), create(f"resnet20-{unit}", seed=3)
     assert cost(model, (3, 32, 32)) == cost(original, (3, 32, 32))
@@ -112,8 +112,8 @@ def test_units_are_made_of_the_same(unit: str) -> None:
     assert all(torch.equal(ours[key], theirs[key]) for key in weights)
 
 
-def test_the_state_passes_a_pre_activation_net_as_it_is() -> None:
-    """Eq. 4 and 5: where branches give nothing, a stage is the identity, of any sign, and so is its derivative."""
+def test_the_state_passes_a_pre_activation_net_unchanged() -> None:
+    """Eq. 4 and 5: if branches are 0, a stage is the identity for values of any sign, and so is its derivative."""
     model = create("resnet20-preact").eval()
     for name, parameter in model.named_parameters():
         if "conv2" in name:
@@ -152,7 +152,7 @@ def test_names_in_any_spelling_of_a_number() -> None:
         ("resnet20-preactivation", "did you mean"),
     ],
 )
-def test_names_that_are_none(name: str, hint: str) -> None:
+def test_invalid_names_are_refused(name: str, hint: str) -> None:
     with pytest.raises(UsageError, match=hint):
         parse_name(name)
 
@@ -195,7 +195,7 @@ def test_only_original_units_are_folded() -> None:
     assert not any(is_foldable(create(f"resnet8-{unit}")) for unit in UNITS)
 
 
-def test_at_initialization_responses_say_nothing_of_the_claims() -> None:
+def test_at_initialization_the_claims_are_not_judged() -> None:
     result = gl.responses(["resnet8-preact", "resnet14-preact"], weights="init", images=20)
     assert (result.frame["std"] - 1).abs().max() > 0.05  # a block's last convolution is not normalized
     assert result.findings() == [AT_INITIALIZATION]

@@ -42,7 +42,7 @@ def test_looks_linear_has_one_gradient_in_float32_even_where_values_are_zero(nam
     x[0] = 0  # every value on the way is 0 exactly, or as good as
     (gradient,) = torch.autograd.grad(model(x.requires_grad_()).sum(), x)
     assert gradient.abs().max() > 0
-    # To the last bits: on some processors a product of matrices rounds its first rows and its last ones apart.
+    # The tolerance covers the last bits: some processors round the first and last rows of a matrix product differently.
     torch.testing.assert_close(gradient, gradient[3:4].expand_as(gradient), rtol=1e-5, atol=0)
 
 
@@ -99,7 +99,7 @@ def test_looks_linear_has_the_layers_of_the_plain_net():
     assert cost(looks_linear, (3, 32, 32)).layers == 20
 
 
-def test_looks_linear_draws_hang_on_the_seed_alone():
+def test_looks_linear_draws_depend_only_on_the_seed():
     torch.manual_seed(5)
     one = create("plain8-ll", seed=7).state_dict()
     state = torch.get_rng_state()
@@ -121,7 +121,7 @@ def test_looks_linear_learns():
         optimizer.step()
         losses.append(loss.item())
     assert losses[-1] < 0.8 * losses[0]
-    # It is linear no more.
+    # It is no longer linear.
     with torch.no_grad():
         gap = model(x) + model(-x) - 2 * model(torch.zeros_like(x))
     assert gap.abs().max() > 1e-3
@@ -189,7 +189,7 @@ def test_names(name, canonical):
         ("plain21-ll", "6n . 2 layers"),
     ],
 )
-def test_names_that_cannot_be_meant(name, message):
+def test_invalid_names_are_refused(name, message):
     with pytest.raises(UsageError, match=message):
         parse_name(name)
 

@@ -1,4 +1,4 @@
-"""ExampleGradients.backward: the gradients that loss.backward gives, in one pass, whatever the network."""
+"""ExampleGradients.backward gives the gradients of loss.backward, in one pass, for networks of all kinds."""
 
 import gc
 import weakref
@@ -42,7 +42,7 @@ NETWORKS = {
 
 
 class OutsideItsLayer(nn.Module):
-    """A weight that its layer uses, and another operation as well."""
+    """A weight that another operation uses besides its layer."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -53,7 +53,7 @@ class OutsideItsLayer(nn.Module):
 
 
 class Branches(nn.Module):
-    """Two first layers, and one whose input is the images and what a layer made of them."""
+    """Two first layers, and one whose input is the images and the output of a layer."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -65,7 +65,7 @@ class Branches(nn.Module):
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_gradients_and_norms(name: str) -> None:
-    """Twice: the second pass adds to what is there. Norms are those of the pass that autograd runs."""
+    """The pass runs twice, the second time adding to existing gradients; norms are those of autograd's pass."""
     model, x = NETWORKS[name]()
     model, x = model.double().eval(), x.double()
     expected = expected_of(model, x)
@@ -87,7 +87,7 @@ def test_gradients_and_norms(name: str) -> None:
 
 
 class WeightGradients(TorchDispatchMode):
-    """Counts backward passes of ungrouped convolutions that give the weight a gradient."""
+    """Counts backward passes of ungrouped convolutions that compute a gradient of the weight."""
 
     count = 0
 
@@ -100,7 +100,7 @@ class WeightGradients(TorchDispatchMode):
 def test_no_weight_gradient_is_computed_twice() -> None:
     model = trained(create("resnet8"))
     with gl.ExampleGradients(model) as probe:
-        loss_of(model(images())).backward()  # The first pass of a kind is autograd's own.
+        loss_of(model(images())).backward()  # The first pass of a kind is made by autograd.
         for backward, count in ((probe.backward, 0), (Tensor.backward, 7)):
             loss = loss_of(model(images()))
             with WeightGradients() as mode:
@@ -169,7 +169,7 @@ def test_both_ways_in_one_step() -> None:
 
 @pytest.mark.parametrize("why", ["not attached", "not due", "distributed"])
 def test_where_it_is_autograds_own(why: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Bitwise: the probe then leaves the pass alone."""
+    """Gradients are bitwise equal, since the probe leaves the pass to autograd."""
     model, x = trained(create("resnet8")), images()
     expected = expected_of(model, x)
     probe = gl.ExampleGradients(model, every=lambda step: why != "not due")
@@ -183,8 +183,8 @@ def test_where_it_is_autograds_own(why: str, monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.mark.parametrize("kind", [gl.ParameterGradients, gl.ResponseGradients, gl.ExampleGradients])
-def test_probes_leave_autograds_gradients_as_they_are(kind: type) -> None:
-    """Bitwise, with loss.backward."""
+def test_probes_do_not_change_autograds_gradients(kind: type) -> None:
+    """Gradients of loss.backward are bitwise equal."""
     model, x = trained(create("resnet20")), images()
     expected = expected_of(model, x)
     with kind(model) as probe:
@@ -194,7 +194,7 @@ def test_probes_leave_autograds_gradients_as_they_are(kind: type) -> None:
 
 
 def test_mixed_precision_and_a_scaler() -> None:
-    """The sums are of float32, autograd's own of bfloat16; both are scaled until the scaler takes it back."""
+    """The sums are in float32, autograd's in bfloat16, and both remain scaled until the scaler unscales them."""
     model, x = trained(create("resnet8")), images()
     expected = expected_of(model, x)
     scaler = torch.amp.GradScaler("cpu", init_scale=2.0**8)
@@ -212,7 +212,7 @@ def test_mixed_precision_and_a_scaler() -> None:
 
 
 def test_a_graph_that_is_not_used_is_freed() -> None:
-    """A forward pass without a backward pass keeps nothing alive, in the deepest of networks."""
+    """A forward pass without a backward pass keeps nothing alive, even in very deep networks."""
 
     class Witness:
         pass

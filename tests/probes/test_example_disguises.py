@@ -1,4 +1,4 @@
-"""ExampleGradients on layers that are not what they seem: gradients and norms are those of autograd, or refused."""
+"""ExampleGradients on layers that are not what they seem: results are those of autograd, or an error."""
 
 import copy
 import subprocess
@@ -17,7 +17,7 @@ import gradlab as gl
 
 
 class Reversed(nn.Module):
-    """A hook that the model sets on a response, as gradient reversal and clipping do."""
+    """A hook that the model registers on a response, as for gradient reversal and clipping."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -44,7 +44,7 @@ class Generated(nn.Module):
 
 
 class Standardized(nn.Conv2d):
-    """Weight standardization, in the function that torch's own forward calls."""
+    """Weight standardization, in the method that torch's forward calls."""
 
     def _conv_forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         return super()._conv_forward(x, F.layer_norm(weight, weight.shape[1:]), bias)
@@ -65,7 +65,7 @@ def patched() -> nn.Module:
     ],
 )
 def test_layers_that_are_not_what_they_seem(make: Callable[[], nn.Module], shape: tuple[int, ...]) -> None:
-    """Gradients as autograd gives them, and norms as a loop over the examples does."""
+    """Gradients equal autograd's, and norms those of a loop over examples."""
     model, x = make().double(), torch.randn(5, *shape).double()
     probe = check_backward(model, x)
     total = torch.cat([torch.stack(gradients) for gradients in by_loop(model, x).values()], 1).norm(dim=1)
@@ -76,8 +76,8 @@ def test_a_weight_that_another_layer_makes() -> None:
     check_backward(Generated().double(), torch.randn(5, 4).double())
 
 
-def test_weights_put_in_the_place_of_the_models() -> None:
-    """As meta-learning does: the gradient goes to what was there before."""
+def test_weights_that_replace_those_of_the_model() -> None:
+    """As in meta-learning, the gradient goes to the original weights."""
     model, x = MLP.double(), torch.randn(5, 96).double()
     model.zero_grad()
     found = []
@@ -101,7 +101,7 @@ def test_what_torch_func_differentiates_is_left_alone() -> None:
 
 
 def test_a_module_that_changes_with_every_call() -> None:
-    """Spectral normalization while it trains: the pass that was made counts, and its buffers stay those of it."""
+    """Spectral normalization in training: the pass that was made counts, and the buffers are those after it."""
     model, x = nn.Sequential(spectral_norm(nn.Linear(4, 3))).double(), torch.randn(5, 4).double()
     before = copy.deepcopy(model)
     with gl.ExampleGradients(model) as probe:
@@ -114,8 +114,8 @@ def test_a_module_that_changes_with_every_call() -> None:
 
 
 @pytest.mark.parametrize("kind", ["ResponseStd", "ParameterGradients", "ResponseGradients", "ExampleGradients"])
-def test_pythons_random_numbers_are_where_they_were(kind: str) -> None:
-    """Also by what is first imported on the way: networks with stochastic depth draw from them."""
+def test_pythons_random_state_does_not_change(kind: str) -> None:
+    """Lazy imports must not change it either, since networks with stochastic depth draw from it."""
     code = (
         "import random, torch, gradlab as gl; before = random.getstate()\n"
         "model = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.Tanh())\n"

@@ -1,4 +1,4 @@
-"""ExampleGradients: against a loop over single examples in float64, and its statistics against explicit gradients."""
+"""ExampleGradients against a loop over single examples in float64, and its statistics against explicit gradients."""
 
 import math
 
@@ -64,11 +64,11 @@ def test_norms_of_an_mlp(reduction: str) -> None:
 
 
 def test_norms_of_torchvision_resnet18() -> None:
-    """In-place ReLU and `out += identity`."""
+    """It has in-place ReLU and `out += identity`."""
     check_norms(trained(create("torchvision/resnet18")).double(), images().double())
 
 
-def test_norms_of_sums_that_do_not_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_norms_of_sums_that_are_joined_early(monkeypatch: pytest.MonkeyPatch) -> None:
     model, x = trained(create("resnet8")).double(), images().double()
     expected = probed(model, x).result().frame
     monkeypatch.setattr("gradlab.probes.examples.batch._WAITING", 10_000)
@@ -95,7 +95,7 @@ def test_total_of_awkward_networks(make: type[nn.Module]) -> None:
 
 
 def test_statistics_of_the_batch() -> None:
-    """Against explicit gradients; the norm of the loss's gradient is what autograd gives."""
+    """Statistics equal those of explicit gradients; the norm of the loss's gradient is that of autograd."""
     model, x = trained(create("resnet8")).double(), images(6).double()
     result = probed(model, x).result()
     assert result.notes == []
@@ -135,7 +135,7 @@ def test_statistics_in_closed_form() -> None:
     assert gradient_variance(equal, equal[0]).item() == 0.0
     assert gradient_diversity(equal, equal[0]).item() == pytest.approx(1 / 5)
     assert mean_cosine(equal, torch.tensor(5.0)).item() == pytest.approx(1.0)
-    # Two gradients and one of 0: the cosine is of the two alone.
+    # There are two gradients and one of 0, so the cosine is between the two.
     assert mean_cosine(torch.tensor([1.0, 2.0, 0.0]), torch.tensor(2.0)).item() == pytest.approx(1.0)
     assert mean_cosine(torch.tensor([1.0, 0.0]), torch.tensor(1.0)).isnan()
     assert simple_noise_scale(torch.tensor(6.0), torch.tensor(2.0)).item() == 3.0
@@ -143,7 +143,7 @@ def test_statistics_in_closed_form() -> None:
 
 
 def test_the_noise_scale_is_unbiased_in_its_parts() -> None:
-    """g = G + noise: over many batches of 4 the parts average to |G|² = 9 and tr Σ = 50 · 0.25."""
+    """With g = G + noise, the estimates average over many batches of 4 to |G|² = 9 and tr Σ = 50 · 0.25."""
     generator = torch.Generator().manual_seed(0)
     g = 0.5 * torch.randn(20000, 4, 50, generator=generator, dtype=torch.float64)
     g[..., 0] += 3
@@ -221,8 +221,8 @@ def test_several_batches_and_steps() -> None:
 
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
 @pytest.mark.parametrize("sizes", [(6,), (3, 3), (2, 2, 2), (1,) * 6, (4, 2)])
-def test_examples_are_the_same_however_a_batch_is_cut(sizes: tuple[int, ...], reduction: str) -> None:
-    """Norms always; and what is made of them, but for batches of several sizes whose losses are means."""
+def test_examples_do_not_depend_on_how_a_batch_is_split(sizes: tuple[int, ...], reduction: str) -> None:
+    """This holds for norms, and for derived statistics unless mean losses are over batches of different sizes."""
     model, x = trained(create("resnet8")).double(), images(6).double()
     whole = probed(model, x, reduction=reduction)
     labels = torch.arange(6)
@@ -269,7 +269,7 @@ def test_what_cannot_be_measured_is_refused() -> None:
 
 
 class Folded(nn.Module):
-    """Two rows an example, in the examples' order or shuffled."""
+    """Two rows per example, in the order of the examples or shuffled."""
 
     def __init__(self, shuffled: bool) -> None:
         super().__init__()

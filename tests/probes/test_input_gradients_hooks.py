@@ -1,4 +1,4 @@
-"""InputGradients leaves model and training as they were, and refuses what it cannot measure."""
+"""InputGradients does not change the model or its training, and refuses what it cannot measure."""
 
 import copy
 import pickle
@@ -26,7 +26,7 @@ def state(model):
 @pytest.mark.parametrize("norm_grad", ["frozen", "full"])
 @pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode, torch.enable_grad])
 @pytest.mark.parametrize("name", ["resnet", "in place", "torchvision"])
-def test_leaves_everything_as_it_was(name, context, norm_grad):
+def test_changes_nothing(name, context, norm_grad):
     model, x = MODELS[name](), images(4, 32)
     with gl.batch_statistics(model), context():
         expected = model(x.clone())
@@ -62,7 +62,7 @@ def test_a_training_step_is_bitwise_the_same():
     assert all(torch.equal(one, other) for one, other in zip(*steps, strict=True))
 
 
-def test_an_input_that_wants_a_gradient_gets_its_own():
+def test_an_input_that_requires_a_gradient_gets_its_own():
     model, x = small(), images().requires_grad_()
     with gl.InputGradients(model):
         model(x).square().sum().backward()

@@ -1,4 +1,4 @@
-"""InputGradients against autograd example by example, differences, and plain loops."""
+"""InputGradients against autograd example by example, finite differences, and plain loops."""
 
 from contextlib import nullcontext
 
@@ -70,7 +70,7 @@ def test_normalization_fused_with_its_activation():
     x = images(4, 32)
     with gl.batch_statistics(model):
         gradients = probed(model, x)
-    # The same by hand: running statistics set, each in turn, to those of the batch.
+    # The same by hand: running statistics are set, layer by layer, to those of the batch.
     for norm in norms:
         norm.register_forward_pre_hook(
             lambda m, args: vars(m)["_buffers"].update(

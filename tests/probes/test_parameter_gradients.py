@@ -1,4 +1,4 @@
-"""ParameterGradients: norms against float64 brute force, schedules, scalers, and gradients that are not there."""
+"""ParameterGradients: norms against float64 brute force, schedules, scalers, and absent gradients."""
 
 import math
 import pickle
@@ -48,7 +48,7 @@ def one_step(model: nn.Module, layers: object = None, **options: object) -> gl.G
 
 @cache
 def reference(spec: str) -> dict[str, tuple[float, float, int]]:
-    """Gradient norm, weight norm and size of every layer's weight: a float64 backward pass, summed exactly."""
+    """Gradient norm, weight norm and size of every layer's weight, by a float64 backward pass with exact sums."""
     model = gl.build(spec).double().eval()
     ((images, labels),) = gl.batches("cifar10-sample", 32, model, images=32)
     F.cross_entropy(model(images.double()), labels).backward()
@@ -98,7 +98,7 @@ def test_a_convolution_before_batch_statistics_has_no_gradient_along_its_weight(
             assert abs(along) > 1e-2 * row.grad_norm * row.weight_norm
 
 
-def test_layers_stand_in_order_of_execution() -> None:
+def test_layers_are_in_order_of_execution() -> None:
     class Reversed(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -225,7 +225,7 @@ def test_non_finite_gradients_are_named_and_do_not_poison_the_rest() -> None:
     assert result.notes == ["1: the gradient holds NaN or infinite values"]
 
 
-def test_nothing_to_measure_is_said() -> None:
+def test_nothing_to_measure_is_an_error() -> None:
     with pytest.raises(UsageError, match="ReLU has no parameters: there is no gradient to measure"):
         gl.ParameterGradients(nn.ReLU())
     with pytest.raises(UsageError, match="no layer of Sequential matches 'conv'; it has 0"):
@@ -269,7 +269,7 @@ def test_a_parametrized_weight() -> None:
 
 
 def test_half_precision_gradients_are_measured_in_float64() -> None:
-    """Squares of 1e-5 and sums of 300² leave float16."""
+    """Squares of 1e-5 and sums of 300² leave the range of float16."""
     model = nn.Sequential(nn.Linear(64, 64, bias=False), nn.Linear(64, 64, bias=False)).half()
     with gl.ParameterGradients(model) as probe:
         for layer, value in zip(model, (1e-5, 300.0), strict=True):
@@ -332,7 +332,7 @@ torch.distributed.destroy_process_group()
 
 @pytest.mark.slow
 def test_shards_of_a_dtensor_are_taken_together(tmp_path: Path) -> None:
-    """In two processes, each with a half of every weight."""
+    """There are two processes, each with half of every weight."""
     script = tmp_path / "shards.py"
     script.write_text(SHARDS)
     command = [sys.executable, str(script)]
@@ -365,7 +365,7 @@ def test_compiled_models_stay_compiled() -> None:
     assert probe.result().frame["grad_norm"].item() == pytest.approx(math.sqrt(6))
 
 
-def test_the_model_is_left_as_it_was() -> None:
+def test_the_model_does_not_change() -> None:
     model = create("resnet8")
     before = {name: value.clone() for name, value in model.state_dict().items()}
     with gl.ParameterGradients(model) as probe:

@@ -124,7 +124,7 @@ def test_another_dtype_of_the_same_parameters() -> None:
 
 
 def test_micro_batches_and_clipping() -> None:
-    """The gradient is what it is at step(): accumulated, and clipped where that comes first."""
+    """The gradient is that at step(): accumulated, and clipped if clipping comes first."""
     model = nn.Sequential(nn.Linear(3, 2, bias=False))
     norms = []
     with gl.ParameterGradients(model) as probe:

@@ -1,4 +1,4 @@
-"""One process of several says whose numbers it gives."""
+"""A result of one process of several names its rank."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""ResponseGradients: against float64 brute force on nets rewritten without in-place operations."""
+"""ResponseGradients against float64 brute force on nets rewritten without in-place operations."""
 
 import copy
 from collections.abc import Callable
@@ -23,7 +23,7 @@ def batch(n: int = 4, size: int = 32, classes: int = 10, seed: int = 0) -> tuple
 
 
 def randomized(model: nn.Module) -> nn.Module:
-    """Normalization far from the identity, so that a response before it is not taken for one after it."""
+    """Set normalizations far from the identity, so that responses before and after them differ."""
     generator = torch.Generator().manual_seed(5)
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
@@ -195,7 +195,7 @@ def test_recomputation_is_not_counted_twice() -> None:
 
 
 def test_backward_passes_of_one_step_are_taken_together() -> None:
-    """Micro-batches: sums of squares add; a forward pass without a graph in between does not count."""
+    """Sums of squares of micro-batches add; a forward pass without a graph in between does not count."""
     model = randomized(create("resnet8"))
     halves = [batch(seed=1), batch(seed=2)]
     with gl.ResponseGradients(model, every=2) as probe:
@@ -237,7 +237,7 @@ def test_what_is_absent_or_not_finite_is_named() -> None:
     assert [note.partition(":")[0] for note in result.notes] == ["side", "stem", "idle", "head"]
 
 
-def test_nothing_to_measure_is_said() -> None:
+def test_nothing_to_measure_is_an_error() -> None:
     with pytest.raises(UsageError, match="has no parameters"):
         gl.ResponseGradients(nn.Identity())
     model = create("resnet8").requires_grad_(False)

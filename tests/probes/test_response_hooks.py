@@ -1,4 +1,4 @@
-"""ResponseStd: rules 2, 3, 6 and 7 of the design: hooks, what they leave alone, what they cannot reach."""
+"""ResponseStd and its hooks: they change nothing, are removed, and what they cannot reach is an error."""
 
 import copy
 import gc
@@ -30,7 +30,7 @@ def test_gradients_pass_through() -> None:
 
 
 @pytest.mark.parametrize("training", [False, True])
-def test_the_model_is_left_alone(training: bool) -> None:
+def test_the_model_does_not_change(training: bool) -> None:
     model, twin = create("resnet20").train(training), create("resnet20").train(training)
     hooks = count_hooks(model)
     rng = torch.get_rng_state()
@@ -84,7 +84,7 @@ def test_copies_carry_no_hook_that_fires(how: str) -> None:
 
 def test_nothing_is_kept() -> None:
     model = create("resnet8").eval()
-    before = [o for o in gc.get_objects() if type(o) is Tensor]  # Held, so that no other takes its identity.
+    before = [o for o in gc.get_objects() if type(o) is Tensor]  # Held, so that no new object takes their ids.
     with torch.no_grad(), gl.ResponseStd(model):
         model(images())
         gc.collect()

@@ -1,4 +1,4 @@
-"""Responses and their gradients in loops of all kinds, and what is refused: against plain autograd."""
+"""Responses and their gradients in loops of all kinds against plain autograd, and what is refused."""
 
 import math
 import threading
@@ -81,7 +81,7 @@ def test_hooks_on_tensors_are_part_of_the_gradient() -> None:
     close(found, {("a", 1): 2 * plain["a", 1], ("b", 1): plain["b", 1]})
 
 
-def test_a_forward_that_failed_has_never_been() -> None:
+def test_a_failed_forward_pass_is_not_counted() -> None:
     class Failing(Small):
         def forward(self, x: Tensor) -> Tensor:
             out = self.a(x)

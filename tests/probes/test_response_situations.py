@@ -1,4 +1,4 @@
-"""Responses and their gradients where other people's hooks and functions come in: against plain autograd."""
+"""Responses and their gradients with hooks and functions of other users, against plain autograd."""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,7 +13,7 @@ import gradlab as gl
 
 
 class Normalized(nn.Module):
-    """A convolution, a normalization, an activation."""
+    """A convolution, a normalization and an activation."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -61,7 +61,7 @@ def test_other_peoples_hooks(hook: str, late: bool) -> None:
 
 
 class Functions(nn.Module):
-    """Weights that functions apply: a tied head, parameters of the module's own, experts that a router chooses."""
+    """Weights that functions apply: a tied head, parameters of the module itself, and experts chosen by a router."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -183,7 +183,7 @@ def test_complex_and_integer_outputs() -> None:
 
 
 def test_a_class_is_chosen_in_a_model_with_parameters_of_its_own() -> None:
-    """As of a vision transformer, whose root has positions and a class token."""
+    """As in a vision transformer, the root has positions and a class token."""
 
     class Rooted(nn.Module):
         def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""ResponseStd: rules 1, 4, 5 and 8 of the design: the values, on our networks, torchvision's, timm's, odd ones."""
+"""The values of ResponseStd on our networks, those of torchvision and timm, and unusual ones."""
 
 import numpy as np
 import pytest
@@ -32,7 +32,7 @@ CASES = {
 
 @pytest.mark.parametrize("exact", [False, True])
 @pytest.mark.parametrize("case", CASES)
-def test_rules_1_and_5_the_response_is_what_the_paper_defines(case: str, exact: bool) -> None:
+def test_the_response_is_what_the_paper_defines(case: str, exact: bool) -> None:
     make, pairs = CASES[case]
     model = randomized(make())
     expected = brute_force(model, pairs(model))
@@ -43,7 +43,7 @@ def test_rules_1_and_5_the_response_is_what_the_paper_defines(case: str, exact: 
 
 
 def test_a_normalization_with_its_activation_inside() -> None:
-    """timm's BatchNormAct2d: the response is what it hands to its activation."""
+    """For timm's BatchNormAct2d, the response is the input of its activation."""
     model = randomized(create("timm/regnety_002"))
     found = probed(model, "stem.conv,s1.b1.conv2.conv")
     for layer, norm in (("stem.conv", "stem.bn"), ("s1.b1.conv2.conv", "s1.b1.conv2.bn")):
@@ -70,7 +70,7 @@ def test_without_normalization_and_with_others() -> None:
 
 
 class BetweenLayerAndNorm(nn.Module):
-    """Something in place, or by keyword, between a convolution and a normalization."""
+    """An in-place operation, or a keyword argument, between a convolution and a normalization."""
 
     def __init__(self, how: str) -> None:
         super().__init__()
@@ -147,7 +147,7 @@ def pd_frame(model: nn.Module) -> object:
 
 
 def test_parts_called_outside_the_models_forward() -> None:
-    """As `model.features(x)` is: each call is the first call of its layer, and batches add up."""
+    """As with `model.features(x)`, each call is the first call of its layer, and batches are accumulated."""
     model = InPlace().eval()
     with torch.no_grad(), gl.ResponseStd(model) as probe:
         for batch in batches():
@@ -185,7 +185,7 @@ def test_non_finite_values_do_not_poison_the_rest(exact: bool) -> None:
     assert "9,000 of 36,000 values are NaN or infinite" in result.notes[0]
 
 
-def test_bad_conditioning_is_told_and_exact_measures_it() -> None:
+def test_bad_conditioning_is_noted_and_exact_measures_it() -> None:
     model = nn.Sequential(nn.Conv2d(3, 16, 3))
     with torch.no_grad():
         model[0].bias += 300
@@ -214,7 +214,7 @@ def test_channels() -> None:
     np.testing.assert_allclose(found, torch.cat(outs).std((0, 2, 3), correction=0), rtol=1e-6)
     whole = probed(model)["layer2.0.conv1"]
     assert probe.result().to_frame().set_index("layer")["std"]["layer2.0.conv1"] == pytest.approx(whole, rel=1e-7)
-    # The mean of the channels' stds is another quantity.
+    # The mean of the channels' stds is a different quantity.
     assert found.mean() < 0.95 * whole
 
 

@@ -1,4 +1,4 @@
-"""Which rows a model has, whatever the classes of its modules, and which of them a selection takes."""
+"""The rows of models with modules of any class, and selections among them."""
 
 import pytest
 import torch
@@ -55,7 +55,7 @@ def test_every_parameter_has_one_row() -> None:
     assert str(coverage_of(model, rows.values())) == f"measured 14 of 14 weight layers, 100 % of {numel} parameters"
 
 
-def test_attention_is_taken_apart() -> None:
+def test_attention_has_a_row_per_projection() -> None:
     attention = nn.MultiheadAttention(6, 2)
     rows = weight_rows(nn.Sequential(attention))
     values = torch.arange(18.0)[:, None].expand(18, 6)
@@ -78,7 +78,7 @@ def test_attention_is_taken_apart() -> None:
     ],
 )
 @pytest.mark.filterwarnings("ignore:.*weight_norm.* is deprecated")
-def test_a_computed_weight_is_what_it_is_computed_from(wrap: object, parts: list[str]) -> None:
+def test_a_computed_weight_has_the_parameters_it_is_computed_from(wrap: object, parts: list[str]) -> None:
     model = nn.Sequential(nn.Conv1d(3, 4, 3))
     wrap(model[0])
     (row,) = weight_rows(model).values()
@@ -135,7 +135,7 @@ def test_selections_of_rows() -> None:
         (3, "layers takes names, globs, classes or a predicate of name and module, not 3"),
     ],
 )
-def test_what_is_not_there_is_named(layers: object, message: str) -> None:
+def test_a_selection_that_matches_nothing_is_named(layers: object, message: str) -> None:
     model = nn.Sequential(Block(), Block(), nn.Linear(4, 2))
     for select in (select_layers, select_rows):
         with pytest.raises(UsageError, match=message):

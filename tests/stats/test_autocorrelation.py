@@ -24,7 +24,7 @@ def loop(signal, lag):
     )
 
 
-# A busy machine is no failure.
+# Slow examples on a busy machine are not failures.
 unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 signals = st.lists(st.integers(-1000, 1000), min_size=4, max_size=40).filter(lambda values: len(set(values)) > 1)
 
@@ -71,7 +71,7 @@ def test_the_threshold_of_constancy(noise, constant):
     assert bool(is_constant(signal)) is constant
 
 
-def test_pooling_weighs_with_variance():
+def test_pooling_weights_by_variance():
     first, second = torch.tensor([1.0, 2, 1, 2]), torch.tensor([30.0, 20, 10, 0])
     pooled = pooled_autocorrelation(torch.stack([first, second]), 1)[1].item()
     numerators = [loop(s.tolist(), 1) * s.var(correction=0).item() for s in (first, second)]
@@ -84,7 +84,7 @@ def test_gradients_whose_squares_overflow():
 
 
 @pytest.mark.parametrize("lags", [-1, 10, 11])
-def test_lags_that_do_not_fit(lags):
+def test_lags_out_of_range(lags):
     with pytest.raises(ValueError, match="lags 0 to 9"):
         autocorrelation(torch.arange(10.0), lags)
     with pytest.raises(ValueError, match="lags 0 to 9"):

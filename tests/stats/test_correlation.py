@@ -1,4 +1,4 @@
-"""Correlation over networks by hand, and the errors of statistics of it."""
+"""Correlation over networks by hand, and standard errors of statistics derived from it."""
 
 import math
 
@@ -32,7 +32,7 @@ def test_fits_recover_their_law(power):
     assert stats.log_rate(power * layers, 8).item() == pytest.approx(power)
 
 
-def test_no_fit_through_a_correlation_of_nothing():
+def test_no_fit_through_a_correlation_of_zero():
     log_correlation = torch.tensor([-1.0, -2.0, -torch.inf], dtype=torch.float64)
     assert stats.log_rate(log_correlation, 1).isnan()
     assert stats.power_exponent(log_correlation, 1).isnan()

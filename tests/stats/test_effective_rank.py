@@ -72,7 +72,7 @@ def test_norms_of_rows_change_nothing_of_unit_rows(n, p, seed):
 @pytest.mark.parametrize(("n", "p"), [(4, 4), (30, 300), (300, 30)])
 def test_gaussian_noise_has_relative_rank_one(n, p, unit):
     values = [relative_effective_rank(gaussian(n, p, seed), unit=unit).item() for seed in range(1000, 1040)]
-    # The reference is a mean of 1,000 draws, this one of 40; each draw has the same variance.
+    # The reference is a mean of 1,000 draws and this one of 40; every draw has the same variance.
     error = np.std(values, ddof=1) * math.sqrt(1 / 1000 + 1 / 40)
     assert abs(np.mean(values) - 1) < 4 * error
 
@@ -87,7 +87,7 @@ def test_noise_obeys_the_law_of_the_largest_eigenvalue(n, p):
     assert noise_effective_rank(n, p, unit=False, draws=8) == pytest.approx(expected, rel=0.01)
 
 
-def test_raw_rows_are_ruled_by_one_large_norm_and_unit_rows_are_not():
+def test_one_large_norm_dominates_raw_rows_but_not_unit_rows():
     d = torch.eye(10, 50)
     d[0] *= 1000
     assert effective_rank(d).item() == pytest.approx(1, abs=1e-4)
@@ -113,7 +113,7 @@ def test_norm_variation_by_hand():
     assert row_norm_variation(torch.eye(4)).item() == 0
 
 
-def test_a_row_of_zeros_stays():
+def test_a_row_of_zeros_is_kept():
     assert unit_rows(torch.tensor([[0.0, 0.0], [0.0, 2.0]])).tolist() == [[0, 0], [0, 1]]
     assert math.isnan(effective_rank(torch.zeros(3, 4)).item())
 

@@ -26,7 +26,7 @@ def images(n: int, size: int, channels: int) -> Tensor:
 
 
 def check_sums(contributions: ExampleContributions, rows: Tensor) -> None:
-    """Twice in one workspace, whose memory then holds what was there before."""
+    """Reduce twice in one workspace, whose memory then holds earlier values."""
     workspace = Workspace()
     for _ in range(2):
         norms, sums = contributions.reduced(workspace)
@@ -38,7 +38,7 @@ def check_sums(contributions: ExampleContributions, rows: Tensor) -> None:
 
 @pytest.mark.parametrize("length", [1, 3, 40])
 def test_gradients_are_made_in_parts(length: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An example whose gradient is 0 has no direction; several positions go by rows, and many by Gram matrices."""
+    """A zero gradient has no direction; the number of positions selects rows or Gram matrices."""
     monkeypatch.setattr("gradlab.stats.example_gradients._VALUES", 100)
     monkeypatch.setattr("gradlab.stats.example_outer._LARGE", 1)
     generator = torch.Generator().manual_seed(0)
@@ -82,7 +82,7 @@ def test_convolutions(
 
 
 @pytest.mark.parametrize(("size", "kind"), [(32, GroupedGradients), (2, ProductGradients)])
-def test_small_maps_are_taken_apart_by_products(size: int, kind: type) -> None:
+def test_small_maps_are_separated_by_products(size: int, kind: type) -> None:
     x = images(2, size, 16)
     assert type(convolution_gradients(x, x, Geometry((16, 16, 3, 3), (1, 1), (1, 1), (1, 1), 1))) is kind
 

@@ -1,4 +1,4 @@
-"""Gradients of single examples at scales whose squares, products or inverses float32 does not hold."""
+"""Gradients of single examples at scales where float32 cannot represent squares, products or inverses."""
 
 import math
 
@@ -16,7 +16,7 @@ from gradlab.stats.example_convolutions import GroupedGradients, ProductGradient
 scales = settings(max_examples=30, deadline=None)
 seeds = st.integers(0, 1 << 20)
 exponents = st.lists(st.integers(-30, 30), min_size=5, max_size=5)
-"""Of ten, one an example."""
+"""Exponents of ten, one per example."""
 
 WAYS = ["product", "gram", "rows"]
 
@@ -35,7 +35,7 @@ def check(
     made: Tensor | None = None,
     found: tuple[Tensor, Tensor] | None = None,
 ) -> None:
-    """Against the gradients (B, P) in float64, whose sum is that of those that float32 makes."""
+    """Compare with gradients of shape (B, P) in float64, whose sum is that of the float32 gradients."""
     norms, sums = found or contribution.reduced(Workspace())
     right = torch.linalg.vector_norm(exact, dim=1)
     np.testing.assert_allclose(norms, right, rtol=1e-6)
@@ -46,21 +46,21 @@ def check(
 
 
 def outer(way: str, monkeypatch: pytest.MonkeyPatch) -> tuple[int, int, int]:
-    """Positions, inputs and outputs of layers that are taken apart in this way."""
+    """Positions, inputs and outputs of layers for which this method is used."""
     monkeypatch.setattr("gradlab.stats.example_outer._LARGE", 1)
     return {"product": (1, 9, 7), "gram": (3, 24, 21), "rows": (5, 9, 7)}[way]
 
 
 @scales
 @given(exponents=exponents, seed=seeds)
-def test_gradients_that_are_there(exponents: list[int], seed: int) -> None:
+def test_existing_gradients(exponents: list[int], seed: int) -> None:
     rows = gaussian(seed, 5, 40) * powers(exponents, 1)
     rows[seed % 5] = 0
     check(RowGradients(rows), rows.double())
 
 
 @pytest.mark.parametrize("norm", [1e-44, 1e-40, 1e-38, 8e37])
-def test_inverses_that_float32_does_not_hold(norm: float) -> None:
+def test_inverses_outside_float32(norm: float) -> None:
     rows = torch.tensor([[3.0, -4.0, 0.0], [0.0, 0.0, 1.0]]) * torch.tensor([[norm], [1.0]])
     check(RowGradients(rows), rows.double())
 
@@ -68,7 +68,7 @@ def test_inverses_that_float32_does_not_hold(norm: float) -> None:
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("unread", [False, True])
 def test_linear_layers(way: str, unread: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Factors at any scale whose products float32 has, `unread` as on accelerators."""
+    """Factors may have any scale if their products are within float32; `unread` is the path of accelerators."""
     length, inputs, outputs = outer(way, monkeypatch)
 
     @scales
@@ -90,10 +90,8 @@ def test_linear_layers(way: str, unread: bool, monkeypatch: pytest.MonkeyPatch) 
 @pytest.mark.parametrize("way", ["product", "gram"])
 @pytest.mark.parametrize("unread", [False, True])
 @pytest.mark.parametrize("scale", [1e-30, 1e-20, 1e-11, 1e-10, 1e10, 1e18])
-def test_products_that_float32_does_not_hold(
-    way: str, unread: bool, scale: float, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The norms are those of the exact products, whatever the sum comes to."""
+def test_products_outside_float32(way: str, unread: bool, scale: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The norms are those of the exact products, whatever the value of the sum."""
     length, inputs, outputs = outer(way, monkeypatch)
     a, b = gaussian(0, 4, length, inputs) * scale, gaussian(1, 4, length, outputs) * scale
     contribution = OuterGradients(a, b)
@@ -102,7 +100,7 @@ def test_products_that_float32_does_not_hold(
 
 
 def test_positions_of_different_scales(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What one factor lacks in scale the other has, in each position another one."""
+    """The scales of the two factors compensate, differently at each position."""
     length, inputs, outputs = outer("gram", monkeypatch)
     shifts = torch.tensor([1e-28, 1.0, 1e24]).view(1, length, 1)
     a, b = gaussian(0, 6, length, inputs) * shifts, gaussian(1, 6, length, outputs) / shifts

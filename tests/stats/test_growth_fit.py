@@ -1,4 +1,4 @@
-"""Growth a layer against brute-force least squares."""
+"""Growth per layer against brute-force least squares."""
 
 import math
 
@@ -10,7 +10,7 @@ from gradlab import stats
 
 
 def brute_force(log_norms, index, shape):
-    """Slope and its error by the normal equations, an indicator for every shape."""
+    """Slope and its error by the normal equations, with an indicator for every shape."""
     shapes = sorted(set(shape.tolist()))
     design = np.column_stack([index, *[(shape == s) for s in shapes]]).astype(float)
     solution, *_ = np.linalg.lstsq(design, log_norms, rcond=None)

@@ -9,7 +9,7 @@ from gradlab import stats
 @pytest.mark.parametrize("depth", [1, 3, 6])
 @pytest.mark.parametrize("beta", [None, 1.0, 0.5])
 def test_counting_paths_through_coin_flips_gives_the_laws(depth, beta):
-    """Mean over masks, at a width of 8: the laws hold at any width."""
+    """The mean over masks at a width of 8 obeys the laws, which hold at any width."""
     generator = torch.Generator().manual_seed(depth)
     masks = (torch.rand(40_000, depth, 8, 2, generator=generator) < 0.5).double()
     fractions = stats.coactive_fractions(masks).transpose(0, 1)

@@ -1,4 +1,4 @@
-"""Moments and norms at any scale that the dtype holds, against numpy in float64."""
+"""Moments and norms at any scale within the range of the dtype, against numpy in float64."""
 
 import math
 
@@ -32,7 +32,7 @@ from gradlab.stats.precision import unit_scaled
 FORMS = {"centred": CentredMoments, "fast": FastMoments}
 EXPONENTS = {torch.float32: 30, torch.bfloat16: 30, torch.float16: 4, torch.float64: 150}
 LARGE = (128, 2, 32, 32)
-"""Twice what is summed in float64 anyway."""
+"""Twice the number of elements below which sums are always in float64."""
 
 scales = settings(max_examples=25, deadline=None)
 seeds = st.integers(0, 1 << 20)
@@ -43,7 +43,7 @@ def gaussian(seed: int, *shape: int) -> Tensor:
 
 
 def scaled(x: Tensor, exponent: float, dtype: torch.dtype = torch.float32) -> Tensor:
-    """With a largest value of about 10^exponent, times a dtype's own share of its range."""
+    """Make values up to about 10^exponent, scaled to the range of the dtype."""
     return (x.double() * 10.0 ** (exponent * EXPONENTS[dtype])).to(dtype)
 
 
@@ -85,7 +85,7 @@ def test_channels_of_different_scales(exponents: list[float], seed: int) -> None
 @scales
 @given(exponents=st.lists(st.floats(-1, 1), min_size=2, max_size=6), seed=seeds)
 def test_a_stream_of_different_scales(exponents: list[float], seed: int) -> None:
-    """The first one large enough for float32, others not."""
+    """The first tensor is large enough for float32, the others are not."""
     parts = [scaled(gaussian(seed + i, FEW >> (3 * (i % 2))), e) for i, e in enumerate(exponents)]
     accumulator = FastMoments()
     for part in parts:
@@ -124,7 +124,7 @@ def test_zeros_have_no_spread() -> None:
 
 @pytest.mark.parametrize("value", [1e-45, 1e-38, 3e38])
 def test_two_values_at_the_ends_of_the_range(value: float) -> None:
-    """Half 0, half a: the mean is a/2, and so is the std."""
+    """If half of the values are 0 and half are a, the mean is a/2, and so is the std."""
     x = torch.zeros(LARGE)
     x[::2] = value
     for form in FORMS.values():
@@ -171,7 +171,7 @@ def test_row_norms_of_mixed_scales(low: float, high: float, few: int, seed: int)
 
 
 def test_a_large_value_among_small_ones() -> None:
-    """Whose squares are just under half of what float32 can add to that of the large one, at the head of a row."""
+    """The small squares are just under half an ulp of the large one's, which is first in its row."""
     x = torch.full((256, 1024), 2.4e-4)
     x[:, 0] = 1
     assert l2_norms([row_norms(x)]).item() == pytest.approx(norm(x), rel=4e-6)
@@ -186,7 +186,7 @@ def test_a_large_value_among_small_ones() -> None:
     seed=seeds,
 )
 def test_joint_norms_of_rows_of_different_scales(exponents: list[float], k: int, p: int, seed: int) -> None:
-    """From subnormal numbers, of few digits, to the end of float32."""
+    """Rows range from subnormal numbers, which have few digits, to the end of float32's range."""
     rows = [scaled(gaussian(seed + i, k, p), e) for i, e in enumerate(exponents)]
     pieces = torch.stack([*rows, torch.zeros(k, p)], 1)
     expected = [norm(row) for row in rows]
@@ -247,7 +247,7 @@ def test_values_are_scaled_by_powers_of_two(exponent: float, seed: int) -> None:
 @scales
 @given(exponent=st.floats(-1, 1), seed=seeds)
 def test_rows_are_summed_alike_where_nothing_is_read(exponent: float, seed: int) -> None:
-    """What accelerators do."""
+    """This is the path of accelerators."""
     rows = scaled(gaussian(seed, 9, 40) + 1, exponent)
     rows[0, 0], rows[1, 2] = math.nan, -math.inf
     sums, norms, lost = _wide_row_sums(rows)
@@ -282,7 +282,7 @@ def test_no_value_is_read_off_the_device(channel_dim: int | None) -> None:
 @scales
 @given(exponent=st.floats(-1, 1), single=st.booleans(), seed=seeds)
 def test_gradient_noise(exponent: float, single: bool, seed: int) -> None:
-    """Functions of the gradients times c: c² of it, or the same."""
+    """If gradients are scaled by c, a statistic scales by c² or not at all."""
     dtype = torch.float32 if single else torch.float64
     c = 10.0 ** (exponent * EXPONENTS[dtype])
     gradients = gaussian(seed, 2, 6, 4).double()

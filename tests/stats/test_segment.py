@@ -12,7 +12,7 @@ def gaussian(*shape, seed=0):
 
 
 def by_hand(g, lags):
-    """The definition, term by term."""
+    """Evaluate the definition term by term."""
     g = g.double().numpy()
     centred = g - g.mean(0)
     total = sum(float(c @ c) for c in centred)
@@ -55,7 +55,7 @@ def test_brownian_motion_is_the_pooled_law():
 
 
 def test_a_single_step():
-    # One step anywhere in the middle is 1 − 3k/M for the bias-free 1-d net, whose step is at M/2.
+    # A single step at M/2, as for the bias-free 1-d net, has autocorrelation 1 − 3k/M.
     m = 256
     step = (torch.arange(m) >= m // 2).double()[:, None].repeat(1, 3)
     acf, _ = segment_autocorrelation(step, 20)

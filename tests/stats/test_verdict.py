@@ -1,4 +1,4 @@
-"""Every rule of `gradlab.stats.verdict` held to its rate by simulation, and to scipy where there is a closed form."""
+"""Rules of `gradlab.stats.verdict` against their nominal rates by simulation, and against scipy's closed forms."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ SPREADS = {"normal": 0.0, "log-normal": 0.25}
 
 
 def samples(kind: str, n: int, seed: int, scale: float = 1.0) -> np.ndarray:
-    """(RUNS, n) of mean 0."""
+    """Draw samples of mean 0, shape (RUNS, n)."""
     z = np.random.default_rng(seed).standard_normal((RUNS, n))
     spread = SPREADS[kind]
     return scale * (z if kind == "normal" else np.exp(spread * z) - math.exp(spread**2 / 2))
 
 
 def at_most(share: float, runs: int = RUNS) -> float:
-    """What a share of false alarms that is no larger may come out at: exceeded once in a thousand tests."""
+    """Return the limit that a share of false alarms at the nominal rate exceeds once in a thousand tests."""
     return float(oracle.binom.ppf(0.999, runs, share)) / runs
 
 
@@ -76,7 +76,7 @@ def test_no_trend_of_known_errors(n: int) -> None:
 
 
 @pytest.mark.parametrize("n", COUNTS)
-def test_comparisons_that_stand_together_share_the_rate(n: int) -> None:
+def test_joint_comparisons_share_the_rate(n: int) -> None:
     drawn = [v.from_constant(Estimate.of(x), 0.0) for x in samples("normal", n, 11)]
     families = [v.holm(drawn[k : k + 6]) for k in range(0, RUNS, 6)]
     assert np.mean([any(one.speaks for one in family) for family in families]) <= at_most(0.01, len(families))
@@ -84,7 +84,7 @@ def test_comparisons_that_stand_together_share_the_rate(n: int) -> None:
 
 @pytest.mark.parametrize("n", COUNTS)
 @pytest.mark.parametrize(("kind", "slack"), [("normal", 0.0), ("log-normal", 0.01)])
-def test_intervals_cover_what_they_say(n: int, kind: str, slack: float) -> None:
+def test_intervals_have_their_nominal_coverage(n: int, kind: str, slack: float) -> None:
     intervals = np.array([Estimate.of(x).interval() for x in samples(kind, n, 12)])
     covered = float(((intervals[:, 0] < 0) & (intervals[:, 1] > 0)).mean())
     least = oracle.binom.ppf(0.001, RUNS, 0.95 - slack) / RUNS
@@ -93,13 +93,13 @@ def test_intervals_cover_what_they_say(n: int, kind: str, slack: float) -> None:
 
 @pytest.mark.parametrize("n", COUNTS)
 def test_two_standard_errors_cover_less(n: int) -> None:
-    """The bars that intervals replace: 70 % at 2 seeds, 88 % at 5."""
+    """Bars of two standard errors, which intervals replace, cover 70 % at 2 seeds and 88 % at 5."""
     covered = float(np.mean([abs(x.mean()) < 2 * x.std(ddof=1) / math.sqrt(n) for x in samples("normal", n, 12)]))
     assert covered < {2: 0.72, 3: 0.84, 5: 0.90, 20: 0.95}[n]
 
 
 @pytest.mark.parametrize(("n", "gap"), [(3, 25.0), (5, 6.0), (20, 1.6)])
-def test_it_sees_what_is_there(n: int, gap: float) -> None:
+def test_real_differences_are_found(n: int, gap: float) -> None:
     pairs = zip(samples("normal", n, 13)[:500] + gap, samples("normal", n, 14)[:500], strict=True)
     seen = [v.difference(Estimate.of(x), Estimate.of(y)).verdict() for x, y in pairs]
     assert np.mean([one is Verdict.LARGER for one in seen]) > 0.9
@@ -146,7 +146,7 @@ def test_holm_steps_down() -> None:
 
 
 @pytest.mark.parametrize("x", [[], [1.0], [1.0, 1.0], [1.0, math.nan], [1.0, math.inf]])
-def test_nothing_is_told_of_too_little(x: list[float]) -> None:
+def test_too_few_data_give_no_verdict(x: list[float]) -> None:
     one, other = Estimate.of(x), Estimate.of([5.0, 6.0])
     assert v.difference(one, other).verdict() is Verdict.NOTHING
     assert v.from_constant(one, 0.0).verdict() is Verdict.NOTHING
@@ -155,7 +155,7 @@ def test_nothing_is_told_of_too_little(x: list[float]) -> None:
     assert not ratios.ratio(np.ones(len(x)), x).resolved
 
 
-def test_equal_values_are_not_told_apart_and_few_positions_tell_nothing() -> None:
+def test_equal_values_do_not_differ_and_few_positions_give_no_verdict() -> None:
     assert v.sign_test(np.ones(9), np.ones(9)).verdict() is Verdict.ALIKE
     assert v.sign_test(np.ones(8), np.zeros(8)).verdict() is Verdict.LARGER
     assert v.sign_test(np.ones(7), np.zeros(7)).verdict() is Verdict.NOTHING
@@ -168,8 +168,8 @@ def test_lines_of_two_points_and_exact_ones_have_no_error() -> None:
 
 
 @pytest.mark.parametrize("n", COUNTS)
-def test_a_ratio_covers_what_it_says_where_it_is_resolved(n: int) -> None:
-    """Of a denominator that is as good as always told from 0, and moves with its numerator."""
+def test_resolved_ratios_have_their_nominal_coverage(n: int) -> None:
+    """The denominator is almost always significantly nonzero, and is correlated with the numerator."""
     below = 1000 + samples("normal", n, 15)
     above = 3000 + 2 * (below - 1000) + samples("normal", n, 16)
     found = [ratios.ratio(a, b) for a, b in zip(above, below, strict=True)]

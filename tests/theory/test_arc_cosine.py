@@ -39,7 +39,7 @@ def test_many_dimensions_leave_the_product_of_kappa0(depth):
 
 
 def sampled_correlation(rho, depth, dimension, width=200, networks=150):
-    """Inner product of input gradients over their mean square, by autograd on random nets."""
+    """Estimate the inner product of input gradients over their mean square, by autograd on random nets."""
     generator = torch.Generator().manual_seed(depth)
     inputs = torch.zeros(2, dimension, dtype=torch.float64)
     inputs[0, 0], inputs[1, 0], inputs[1, 1] = 1.0, rho, math.sqrt(1 - rho**2)

@@ -31,7 +31,7 @@ def test_the_product_law_is_the_product(beta, centred):
 
 @pytest.mark.parametrize("beta", [0.1, 1.0])
 def test_the_product_law_keeps_its_digits_in_very_deep_nets(beta):
-    """Logarithms of gamma functions, of 1e6 there, would lose ten of them."""
+    """Logarithms of gamma functions, which reach 1e6 here, would lose ten digits."""
     start = 1 / beta**2
     log = math.fsum(math.log1p(-0.5 / (block + start + 1)) for block in range(100_000))
     law = theory.normalized_residual_law(torch.tensor([100_000]), beta)

@@ -16,11 +16,11 @@ def test_white_noise_has_its_exact_acf(points):
 
 
 def test_values_of_brown_noise_to_twelve_digits():
-    """By the trapezoidal rule over 2,701 points, an independent quadrature."""
+    """The values are from the trapezoidal rule with 2,701 points, an independent quadrature."""
     recorded = {1: 0.9714999003171, 2: 0.9436393052212165, 3: 0.9164015825446026}
     acf = brown_noise_acf(256, 3)
     assert {lag: acf[lag].item() for lag in recorded} == pytest.approx(recorded, abs=1e-12)
-    # Shares of the eigenvalues in the signal's energy sum to 1.
+    # The eigenvalues' shares of the signal's energy sum to 1.
     assert acf[0].item() == pytest.approx(1, abs=1e-14)
 
 

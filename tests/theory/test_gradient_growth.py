@@ -20,7 +20,7 @@ def weight(width, generator, dtype=torch.float64):
 
 
 def moments_of_chain(seed, step, layers, width=600, batch=BATCH, dtype=torch.float64):
-    """Mean square of the gradient at the responses y that `step(x, generator)` gives beside its output."""
+    """Estimate the mean square of the gradient at the responses y that `step(x, generator)` also returns."""
     generator = torch.Generator().manual_seed(seed)
     x = normalized(torch.randn(batch, width, generator=generator, dtype=dtype)).relu().requires_grad_()
     responses = []
@@ -44,7 +44,7 @@ def test_he_growth_of_a_wide_net():
 
 
 def test_batch_norm_chain_of_a_wide_net_grows_by_pi_over_pi_minus_one():
-    """Yang et al. 2019: within 3 standard errors over 5 seeds, at width 1000 and 200 examples."""
+    """Yang et al. 2019, within 3 standard errors over 5 seeds, at width 1000 with 200 examples."""
 
     def step(x, generator):
         y = normalized(x @ weight(WIDTH, generator, torch.float32))
@@ -122,7 +122,7 @@ def test_rectified_residual_recursion_against_a_simulation(beta):
 
 
 def test_rectified_residual_stages_against_wide_convolutions():
-    """Two stages of two blocks, the second with twice the channels at half the size; padding by ρ."""
+    """There are two stages of two blocks, the second with twice the channels at half the size, and padding by ρ."""
     logs = []
     for seed in range(3):
         generator = torch.Generator().manual_seed(seed)

@@ -9,13 +9,13 @@ from gradlab import theory
 @pytest.mark.parametrize("depth", [1, 3, 6])
 @pytest.mark.parametrize("norm", ["none", "center"])
 def test_the_kernel_on_a_line_is_the_mixed_derivative(depth, norm):
-    """Against automatic differentiation of the kernel itself, the subtracted means held fixed."""
+    """The reference is automatic differentiation of the kernel itself, with the subtracted means held fixed."""
     x = torch.linspace(-2, 2, 8, dtype=torch.float64)
     got = theory.feedforward_gradient_kernel(x, depth, norm)
     dx, dy = (torch.zeros(8, dtype=torch.float64, requires_grad=True) for _ in range(2))
 
     def values(moved_x, moved_y):
-        """Kernels between moved and unmoved inputs; means are those of unmoved ones."""
+        """Compute kernels between shifted and unshifted inputs, with the means of the unshifted ones."""
         points = {"u": x, "x": x + moved_x, "y": x + moved_y}
         kernel = {a + b: points[a][:, None] * points[b] + 1 for a in points for b in points}
         for layer in range(1, depth + 1):
@@ -28,7 +28,7 @@ def test_the_kernel_on_a_line_is_the_mixed_derivative(depth, norm):
             scale = {k: (diagonal[k[0]][:, None] * diagonal[k[1]]).sqrt() for k in kernel}
             off = ~torch.eye(8, dtype=torch.bool)
             rho = {k: torch.where(off, kernel[k] / scale[k], 0.0) for k in kernel}
-            # On the diagonal the points coincide: the kernel is √(ac) there up to second order, not needed below.
+            # On the diagonal the points coincide; the kernel there is √(ac) up to second order, and is not needed.
             kernel = {k: scale[k] * torch.where(off, theory.kappa1(rho[k]), kernel[k] / scale[k]) for k in kernel}
         return kernel["xy"]
 
