@@ -1,0 +1,135 @@
+"""What `gl.watch` costs: paired ratios against the bare training step in one process, and memory over many steps.
+
+    python benchmarks/watch.py [--device cuda] [--rounds 10] [--depth 56] [--batch 128] [--only steps|memory]
+
+Each variant is timed between two bare steps, in turn, so that a drift of the machine's speed cancels in the ratio to
+their mean. Printed: the median ratio over the rounds, and the quartiles. A bare step is the forward pass, the
+backward pass and a step of SGD with momentum. "Two steps, one measured" puts hooks on and takes them off again: the
+cost of one measured step in fifty is its excess over one, times two, over fifty. Memory is the resident memory of a
+small net's process along 20,000 steps that are all recorded.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+import gradlab as gl
+
+NO_RESPONSES = ("gradients", "updates")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--depth", type=int, default=56)
+    parser.add_argument("--batch", type=int, default=128)
+    parser.add_argument("--only", choices=["steps", "memory"])
+    args = parser.parse_args()
+    if args.only != "memory":
+        print(f"ResNet-{args.depth}, batch {args.batch}, {args.device}, {torch.get_num_threads()} threads")
+        compare(Training(args), args.rounds)
+    if args.only != "steps":
+        memory()
+
+
+class Training:
+    """A network, a batch, and its training step."""
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        self.model = gl.build(f"resnet{args.depth}@init", device=args.device).train()
+        generator = torch.Generator().manual_seed(0)
+        self.images = torch.randn(args.batch, 3, 32, 32, generator=generator).to(args.device)
+        self.labels = torch.randint(10, (args.batch,), generator=generator).to(args.device)
+        self.optimizer = torch.optim.SGD(self.model.parameters(), lr=1e-6, momentum=0.9)
+
+    def step(self) -> None:
+        self.optimizer.zero_grad()
+        F.cross_entropy(self.model(self.images), self.labels).backward()
+        self.optimizer.step()
+
+    def watch(self, every: Any, **options: Any) -> gl.Watch:
+        return gl.watch(self.model, self.optimizer, every=every, **options)
+
+
+def compare(training: Training, rounds: int) -> None:
+    """Print each variant's time over that of the bare steps before and after it."""
+    variants: dict[str, tuple[Callable[[], Any], int]] = {
+        "bare step": (nullcontext, 1),
+        "every step": (lambda: training.watch(1), 1),
+        "every step, without responses": (lambda: training.watch(1, measure=NO_RESPONSES), 1),
+        "two steps, one measured": (lambda: training.watch(lambda step: step == 1), 2),
+        "a step that is not measured": (lambda: training.watch(lambda step: False), 1),
+    }
+    ratios: dict[str, list[float]] = {name: [] for name in variants}
+    for round_ in range(rounds + 1):
+        for name, (context, steps) in variants.items():
+            if not round_:
+                with context():
+                    training.step()
+            else:
+                before = timed(training, 1)
+                with context():
+                    inner = timed(training, steps)
+                after = timed(training, 1)
+                ratios[name].append(2 * inner / steps / (before + after))
+    for name, values in ratios.items():
+        low, median, high = statistics.quantiles(values, n=4)
+        print(f"  {name:34s} {median:6.3f}   ({low:.3f} to {high:.3f})", flush=True)
+    excess = 2 * (statistics.median(ratios["two steps, one measured"]) - 1)
+    off = statistics.median(ratios["a step that is not measured"])
+    print(f"  every 50 steps, from the last two  {1 + excess / 50:6.4f}   and {off - 1:+.4f} of a step not measured")
+
+
+def timed(training: Training, steps: int) -> float:
+    """Seconds of some steps, the device's work included."""
+    synchronize()
+    start = time.perf_counter()
+    for _ in range(steps):
+        training.step()
+    synchronize()
+    return time.perf_counter() - start
+
+
+def synchronize() -> None:
+    if torch.cuda.is_initialized():
+        torch.cuda.synchronize()
+
+
+def memory(steps: int = 20_000) -> None:
+    """Print the resident memory along a training of which every step is recorded."""
+    torch.manual_seed(0)
+    model = nn.Sequential(*(part for _ in range(5) for part in (nn.Linear(16, 16), nn.ReLU())))
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
+    x = torch.randn(8, 16)
+    marks: list[tuple[int, float]] = []
+    with gl.watch(model, optimizer, every=1):
+        for step in range(steps):
+            optimizer.zero_grad()
+            model(x).square().mean().backward()
+            optimizer.step()
+            if step + 1 in (500, steps // 4, steps // 2, steps):
+                marks.append((step + 1, resident()))
+    print("memory:", ", ".join(f"{mib:.1f} MiB after {step:,} steps" for step, mib in marks))
+
+
+def resident() -> float:
+    """Resident memory in MiB; 0 where the system does not tell."""
+    try:
+        with open("/proc/self/statm") as file:
+            return int(file.read().split()[1]) * 4096 / 2**20
+    except OSError:
+        return 0.0
+
+
+if __name__ == "__main__":
+    main()
