@@ -43,11 +43,11 @@ BELOW["training"] = {"errors", "models", "results", "normalization", "data", "ch
 BELOW["experiments"] = {*BELOW}
 BELOW["reporting"] = {"errors", "results"}
 BELOW["gallery"] = {*BELOW}
-HEAVY = {"torch", "matplotlib", "pandas", "numpy", "scipy"}
+HEAVY = {"torch", "matplotlib", "seaborn", "pandas", "numpy", "scipy"}
 # Libraries that a part must not know.
 FOREIGN = {
-    "stats": {"matplotlib", "pandas", "torchvision"},
-    "models": {"matplotlib", "pandas", "scipy"},
+    "stats": {"matplotlib", "seaborn", "pandas", "torchvision"},
+    "models": {"matplotlib", "seaborn", "pandas", "scipy"},
     "plots": {"torch", "torchvision"},
 }
 # And of a measurement's parts each.

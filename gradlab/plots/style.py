@@ -5,8 +5,9 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 import matplotlib as mpl
+import seaborn
 from cycler import cycler
-from matplotlib.colors import to_hex, to_rgb
+from matplotlib.colors import to_hex
 
 COLUMN_WIDTH = 85 / 25.4
 """Width of one column of a paper, in inches (85 mm)."""
@@ -22,90 +23,133 @@ KIND_DASHES: dict[str, Any] = {
 }
 """Plain nets are dashed, residual nets solid, all others dashed and dotted, in every figure."""
 
-KIND_COLORS = {"residual": "#1f3b73", "plain": "#bb5566", "looks-linear": "#ddaa33", "other": "#7aa88f"}
-"""Where depth is not the colour, the kind is: dark, middle and light, so that grey tells them apart as well."""
-
 KIND_MARKERS = {"plain": "s", "residual": "o", "looks-linear": "D", "other": "^"}
-"""And its mark, where points are what is seen."""
+"""The marker of each kind, where points are what is seen."""
 
-_STYLE: Any = {
-    "font.family": "sans-serif",
-    "font.sans-serif": ["DejaVu Sans"],
-    "font.size": 8,
-    "axes.labelsize": 8,
-    "axes.titlesize": 7.5,
-    "axes.titlelocation": "left",
-    "axes.linewidth": 0.6,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
+# Hue, saturation and lightness (HUSL, whose lightness is CIE L*): blue, vermilion, yellow and green of seaborn's
+# colour-blind palette. Of equal lightness there, they are set apart in grey here: dark, middle and light.
+_HUSL = {
+    "residual": (245, 98, 24),
+    "plain": (24, 98, 51),
+    "looks-linear": (77, 95, 75),
+    "other": (150, 97, 58),
+}
+_DARKEST, _MIDDLE, _LIGHTEST = 22, 46, 76
+
+DOTTED: Any = (0, (1, 1.2))
+"""The dash of theory, whatever its colour."""
+
+_FONT_SIZE = 8
+_CONTEXT_SIZE = 9.6
+"""Size of labels in seaborn's context for papers, which is scaled to the column's."""
+
+_STYLE: dict[str, Any] = {
+    "axes.edgecolor": "black",
     "axes.grid": True,
     "axes.grid.axis": "y",
-    "axes.axisbelow": True,
-    "axes.prop_cycle": cycler(linestyle=["-", KIND_DASHES["plain"], (0, (1, 1))])
-    * cycler(color=list(KIND_COLORS.values())[:3]),
+    "axes.labelcolor": "black",
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "font.sans-serif": ["DejaVu Sans"],
     "grid.color": "0.9",
+    "patch.force_edgecolor": False,
+    "text.color": "black",
+    "xtick.color": "black",
+    "ytick.color": "black",
+}
+"""What differs from seaborn's style `ticks`."""
+
+_CONTEXT: dict[str, Any] = {
+    "axes.labelsize": _FONT_SIZE,
+    "axes.linewidth": 0.6,
+    "axes.titlesize": 7.5,
+    "font.size": _FONT_SIZE,
     "grid.linewidth": 0.5,
     "legend.fontsize": 6.5,
     "legend.title_fontsize": 6.5,
-    "legend.frameon": False,
-    "legend.handlelength": 2.1,
-    "legend.handletextpad": 0.6,
-    "legend.columnspacing": 1.0,
     "lines.linewidth": 1.1,
     "lines.markersize": 3.2,
     "xtick.labelsize": 7,
-    "ytick.labelsize": 7,
-    "xtick.major.width": 0.6,
-    "ytick.major.width": 0.6,
     "xtick.major.size": 2.5,
+    "xtick.major.width": 0.6,
+    "xtick.minor.size": 1.5,
+    "xtick.minor.width": 0.5,
+    "ytick.labelsize": 7,
     "ytick.major.size": 2.5,
+    "ytick.major.width": 0.6,
+    "ytick.minor.size": 1.5,
+    "ytick.minor.width": 0.5,
+}
+"""What differs from seaborn's context `paper`."""
+
+_OTHER_SETTINGS: dict[str, Any] = {
+    "axes.titlelocation": "left",
+    "figure.constrained_layout.use": True,
     "figure.dpi": 150,
     "figure.figsize": (COLUMN_WIDTH, 2.4),
-    "figure.constrained_layout.use": True,
-    "savefig.dpi": 400,
+    "legend.columnspacing": 1.0,
+    "legend.frameon": False,
+    "legend.handlelength": 2.1,
+    "legend.handletextpad": 0.6,
     "pdf.fonttype": 42,
     "ps.fonttype": 42,
+    "savefig.dpi": 400,
     "svg.fonttype": "none",
     "svg.hashsalt": "gradlab",
 }
 
 
 def theme() -> AbstractContextManager[None]:
-    """A context in which matplotlib draws as gradlab does: 85 mm wide, labels of 8 pt, TrueType fonts in PDFs.
+    """Return a context in which matplotlib draws as gradlab does: 85 mm wide, labels of 8 pt, TrueType fonts in PDFs.
 
-    Nine lines in turn are told apart, in grey too. Make the figure inside, and save it there.
+    It is seaborn's style `ticks` and its context `paper`, scaled to the width of a column. Nine lines in turn are
+    told apart, in grey too. Make the figure inside, and save it there.
 
         with gl.theme():
             fig, ax = plt.subplots()
             ax.plot(x, y)
             fig.savefig("mine.pdf")
     """
-    return mpl.rc_context(_STYLE)
-
-
-def depth_colors(keys: list[Any]) -> dict[Any, Any]:
-    """A colour for each key, from dark to light in their order: told apart in grey and by colour-blind eyes."""
-    if len(keys) == 1:
-        return {keys[0]: "#1f3b73"}
-    cmap = mpl.colormaps["viridis"]
-    return {key: cmap(0.05 + 0.75 * place / (len(keys) - 1)) for place, key in enumerate(keys)}
+    cycle = cycler(linestyle=["-", KIND_DASHES["plain"], DOTTED]) * cycler(color=list(KIND_COLORS.values())[:3])
+    style = seaborn.axes_style("ticks", rc=_STYLE)
+    context = seaborn.plotting_context("paper", font_scale=_FONT_SIZE / _CONTEXT_SIZE, rc=_CONTEXT)
+    settings: Any = {**style, **context, **_OTHER_SETTINGS, "axes.prop_cycle": cycle}
+    return mpl.rc_context(settings)
 
 
 def look(kind: str | None, unit: str | None = None) -> str:
-    """How a network is drawn: as one of `KIND_COLORS`, by its kind and unit as its description has them."""
+    """Return how a network is drawn, a key of `KIND_COLORS`, by its kind and unit as its description has them."""
     if unit == "crelu":
         return "looks-linear"
     return kind if kind in ("plain", "residual") else "other"
 
 
+def depth_colors(keys: list[Any]) -> dict[Any, Any]:
+    """Return a colour for each key, from light to dark in their order, told apart in grey and by colour-blind eyes."""
+    if len(keys) == 1:
+        return {keys[0]: KIND_COLORS["residual"]}
+    palette = seaborn.color_palette("viridis", as_cmap=True)
+    return {key: palette(0.8 - 0.75 * place / (len(keys) - 1)) for place, key in enumerate(keys)}
+
+
+def shades(kind: str, count: int) -> list[str]:
+    """Return several colours of one hue, from light to dark; of a single one the kind's own.
+
+    Args:
+        kind: A key of `KIND_COLORS`.
+        count: How many; up to four differ in lightness by more than 15 (CIE L*).
+    """
+    hue, saturation, lightness = _HUSL[kind]
+    tones = (lightness, lightness) if count == 1 else (_LIGHTEST, _MIDDLE, _DARKEST)
+    palette = seaborn.blend_palette([(hue, saturation, tone) for tone in tones], count, input="husl")
+    return [to_hex(color) for color in palette]
+
+
 def kind_colors(looks: Sequence[str]) -> list[str]:
-    """A colour for each of several series, by how they are drawn; those of one look get lighter in turn."""
-    return [
-        _lighter(KIND_COLORS[name], looks[:place].count(name) / looks.count(name)) for place, name in enumerate(looks)
-    ]
+    """Return a colour for each of several series by how they are drawn; those of one look are shades of its hue."""
+    tones = {name: shades(name, looks.count(name)) for name in dict.fromkeys(looks)}
+    return [tones[name][looks[:place].count(name)] for place, name in enumerate(looks)]
 
 
-def _lighter(color: str, share: float) -> str:
-    """Mixed with white, at most three quarters of it."""
-    red, green, blue = (1 - (1 - part) * (1 - 0.75 * share) for part in to_rgb(color))
-    return to_hex((red, green, blue))
+KIND_COLORS = {name: shades(name, 1)[0] for name in _HUSL}
+"""Where depth is not the colour, the kind is: dark, middle and light, so that grey tells them apart as well."""

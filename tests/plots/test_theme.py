@@ -7,10 +7,11 @@ import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+import seaborn
 from matplotlib.colors import to_rgb
 
 import gradlab as gl
-from gradlab.plots.style import KIND_COLORS, KIND_DASHES, kind_colors, look
+from gradlab.plots.style import KIND_COLORS, KIND_DASHES, depth_colors, kind_colors, look, shades
 
 # Linear RGB as seen without long-, and without middle-wavelength cones (after Viénot, Brettel and Mollon 1999).
 DEFICIENT = {
@@ -28,23 +29,45 @@ def lightness(color: object, matrix: object) -> float:
     return 116 * luminance ** (1 / 3) - 16
 
 
+def assert_told_apart(colors: list[str], eyes: str) -> None:
+    seen = [lightness(color, DEFICIENT[eyes]) for color in colors]
+    assert all(abs(one - other) > 15 for one, other in combinations(seen, 2)), seen
+    assert max(seen) < 82, "dark enough for a thin line on white"
+
+
 @pytest.mark.parametrize("eyes", DEFICIENT)
 def test_families_differ_in_lightness(eyes: str) -> None:
-    seen = [lightness(color, DEFICIENT[eyes]) for color in list(KIND_COLORS.values())[:3]]
-    assert all(abs(one - other) > 15 for one, other in combinations(seen, 2))
-    assert max(seen) < 80, "dark enough for a thin line on white"
+    assert_told_apart([KIND_COLORS[name] for name in ("residual", "plain", "looks-linear")], eyes)
+
+
+@pytest.mark.parametrize("count", [2, 3])
+@pytest.mark.parametrize("kind", KIND_COLORS)
+@pytest.mark.parametrize("eyes", DEFICIENT)
+def test_shades_of_one_family_differ_in_lightness(eyes: str, kind: str, count: int) -> None:
+    assert_told_apart(shades(kind, count), eyes)
+
+
+@pytest.mark.parametrize("eyes", DEFICIENT)
+def test_deeper_is_darker(eyes: str) -> None:
+    seen = [lightness(color, DEFICIENT[eyes]) for color in depth_colors([8, 20, 56, 110]).values()]
+    assert_told_apart(list(depth_colors([8, 20, 56, 110]).values()), eyes)
+    assert seen == sorted(seen, reverse=True)
 
 
 def test_a_family_has_its_colour_in_every_figure() -> None:
     kinds = [("plain", "original"), ("plain", "crelu"), ("residual", "preact"), ("highway", "relu"), (None, None)]
     looks = [look(kind, unit) for kind, unit in kinds]
     assert looks == ["plain", "looks-linear", "residual", "other", "other"]
-    assert kind_colors(looks)[:4] == [KIND_COLORS[name] for name in looks[:4]]
+    assert kind_colors(looks)[:3] == [KIND_COLORS[name] for name in looks[:3]]
     assert KIND_DASHES["other"] not in (KIND_DASHES["plain"], KIND_DASHES["residual"])
-    first, second, third = kind_colors(["residual"] * 3)
-    assert first == kind_colors(["residual"])[0]
-    eye = DEFICIENT["normal"]
-    assert lightness(first, eye) + 10 < lightness(second, eye) < lightness(third, eye) - 10
+
+
+def test_colours_are_near_those_of_seaborns_colour_blind_palette() -> None:
+    palette = seaborn.color_palette("colorblind")
+    places = {"residual": 0, "plain": 3, "looks-linear": 8, "other": 2}
+    for kind, color in KIND_COLORS.items():
+        ours, theirs = (mpl.colors.rgb_to_hsv(to_rgb(one))[0] for one in (color, palette[places[kind]]))
+        assert abs(ours - theirs) < 0.03, kind
 
 
 def test_a_users_figure_in_the_theme(tmp_path: Path) -> None:
