@@ -176,6 +176,7 @@ VALUES = (
     "branch_grad_rms",
     "input_std",
     "input_mean_square",
+    "stream_total_std",
     "channels",
     "count",
     "non_finite",
@@ -203,4 +204,5 @@ def _values(signal: Signal) -> Tensor:
         non_finite = non_finite + branch.non_finite.sum()
     output = [channel_variance(behind).sqrt(), channel_mean_square(behind)]
     counts = [torch.full_like(nothing, len(behind.count)), behind.count.sum(), non_finite]
-    return torch.stack([*output, *of_branch, ratio, alike, *gradients, *of_stream, *counts])
+    total = behind.pooled().std
+    return torch.stack([*output, *of_branch, ratio, alike, *gradients, *of_stream, total, *counts])

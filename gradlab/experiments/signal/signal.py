@@ -1,0 +1,144 @@
+"""Measure the signal of named networks block by block: what `gradlab signal` runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import nn
+
+from gradlab.experiments.device import device_name, pick_device
+from gradlab.experiments.gradients.passes import Pass, losses_of_examples
+from gradlab.experiments.request import BatchNormMode, Progress
+from gradlab.experiments.signal.request import LossName, SignalRequest
+from gradlab.experiments.signal.theory import predicted_stream_std
+from gradlab.experiments.subject import (
+    assumptions,
+    batch_norm_mode,
+    copy_of,
+    forward,
+    has_batch_norm,
+    images_of,
+    network_facts,
+    networks,
+)
+from gradlab.models import batch_statistics
+from gradlab.probes import BlockSignal
+from gradlab.results.record import Stopwatch, make_record
+from gradlab.results.signal.result import SignalResult
+
+
+def signal(
+    models: Sequence[str | nn.Module] | str | nn.Module,
+    data: str = "cifar10-sample",
+    *,
+    weights: str | None = None,
+    images: int | None = 128,
+    batch_size: int = 64,
+    device: str = "auto",
+    seed: int = 0,
+    seeds: int = 1,
+    loss: LossName = "cross-entropy",
+    bn: BatchNormMode | None = None,
+    normalize: str | Sequence[str] | None = None,
+    exact: bool = False,
+    progress: Progress | None = None,
+) -> SignalResult:
+    """Measure stream, branches and their gradients block by block (Brock et al. 2021; see `gl.BlockSignal`).
+
+    The loss is the mean over a batch; gradients are pooled over batches. With running statistics (`bn` eval) it is the
+    mean over all images, however they are batched. Statistics of a batch belong to full batches: a last one that is
+    not full is left out with `bn` batch.
+
+    Args:
+        models: Networks as `gl.build` reads them, or modules.
+        data: A named data set (see `gl.batches`).
+        weights: The weights of networks that name none.
+        images: Only the first so many images or sequences; None takes all.
+        batch_size: The number of images in a batch; all of them where there are fewer.
+        device: `auto`, `cpu`, `cuda`, `cuda:1`.
+        seed: The first seed of initial weights, and the seed of noise.
+        seeds: How many initial weights to measure of a network given as `NAME@init`; all others are measured once.
+        loss: `cross-entropy`, or `sum`: of the outputs, averaged over images, for data without labels.
+        bn: `eval` normalizes with running statistics (the default for trained weights), `batch` with those of each
+            batch (the default for initial weights); either way no buffer changes.
+        normalize: The normalization of the images, one for all networks or one each; by default what each network's
+            weights were trained with, else the data set's own.
+        exact: Take centred float64 statistics, for channels with a mean far from 0.
+        progress: Called after every batch.
+
+    Raises:
+        UsageError: For a request that cannot be meant.
+        GradlabError: When something cannot be read or run, or a network has no blocks.
+    """
+    stopwatch, request = Stopwatch(), SignalRequest.of(locals())
+    where = pick_device(device)
+    results: list[SignalResult] = []
+    for label, variants, normalization in networks(request, seeds):
+        stream = images_of(request, variants[0], where, normalization)
+        stream = replace(stream, batch_size=min(stream.batch_size, stream.count))
+        mode = batch_norm_mode(bn, variants[0])
+        parts = []
+        for place, model in enumerate(variants):
+            part = Pass(model, label, stream, mode, loss, None, per_example=False)
+            count = None if progress is None else _counter(progress, label, place, len(variants), part.images)
+            parts.append(_measured(part, exact, count))
+            parts[-1].frame["seed"] = seed + place if len(variants) > 1 else None
+        result = SignalResult.concat(parts)
+        result.notes = list(dict.fromkeys(result.notes)) + assumptions(
+            variants[0], label, None if stream.normalization is None else str(stream.normalization), normalization
+        )
+        if part.images < stream.count:
+            result.notes.append(f"{label}: the last {stream.count - part.images} images fill no batch and are left out")
+        result.record = {"networks": [_facts(part)]}
+        results.append(result)
+    result = SignalResult.concat(results)
+    result.frame["seed"] = result.frame["seed"].astype("Int64")
+    result.record = make_record(
+        "signal", options=request.options(), device=device_name(where), stopwatch=stopwatch, **result.record
+    )
+    return result
+
+
+def _counter(progress: Progress, label: str, place: int, variants: int, images: int) -> Callable[[int], None]:
+    """Tell of the images done of one of several sets of weights."""
+    return lambda done: progress(label, place * images + done, variants * images)
+
+
+def _measured(part: Pass, exact: bool, count: Callable[[int], None] | None) -> SignalResult:
+    """The signal of one network with one set of weights."""
+    model = copy_of(part.model).to(part.stream.device)
+    statistics = batch_statistics(model) if part.bn == "batch" else nullcontext()
+    predicted: list[float] = []
+    done = 0
+    with statistics:
+        with BlockSignal(model, exact=exact) as probe:
+            for images, labels in part.batches(torch.float32):
+                output = forward(model, part.label, images)
+                each = losses_of_examples(part, output, labels)
+                value = each.mean() if part.bn == "batch" else each.sum() / part.images
+                if value.requires_grad:
+                    value.backward()
+                done += len(images)
+                if count is not None:
+                    count(done)
+        predicted = predicted_stream_std(model, part.bn, images)
+    result = probe.result(part.label)
+    last = ~result.frame.duplicated("index", keep="last")
+    if len(predicted) == last.sum():
+        result.frame.loc[last, "theory"] = predicted
+    return result
+
+
+def _facts(part: Pass) -> dict[str, Any]:
+    """What the record says of a network."""
+    normalization = part.stream.normalization
+    return network_facts(part.model, part.label) | {
+        "bn": part.bn if has_batch_norm(part.model) else "none",
+        "data": part.stream.dataset.name,
+        "images": part.images,
+        "normalization": None if normalization is None else str(normalization),
+    }

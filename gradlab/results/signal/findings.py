@@ -1,0 +1,105 @@
+"""What the signal in blocks shows: growth of the stream, shares of branches, gradients, agreement with theory."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from gradlab.results.finding import Finding
+
+STEADY = 1.5
+"""Factor within which a quantity is said to stay as it is from the first block to the last."""
+
+BRANCH_SHARE = "De and Smith 2020 (2002.10444), §3: the branch's variance over that of the stream it is added to."
+
+
+def findings(frame: pd.DataFrame, facts: Sequence[Mapping[str, Any]]) -> list[Finding]:
+    """Return sentences with numbers on each network.
+
+    Args:
+        frame: Of signals.
+        facts: What the record says of each network.
+    """
+    found = []
+    for fact in facts:
+        rows = frame[frame["network"] == fact["network"]]
+        blocks = rows.drop_duplicates(["index", *(["seed"] if "seed" in rows else [])], keep="last")
+        means = blocks.groupby("index")[["stream_grad_rms", "stream_total_std", "theory"]].mean()
+        if len(means) < 2:
+            continue
+        name = str(fact["network"])
+        found.append(_stream(name, means["stream_total_std"] ** 2))
+        found += _branches(name, rows)
+        found += _gradients(name, means["stream_grad_rms"])
+        found += _theory(name, means)
+    return found
+
+
+def _stream(network: str, variance: pd.Series[float]) -> Finding:
+    first, last, blocks = float(variance.iloc[0]), float(variance.iloc[-1]), len(variance)
+    largest = variance.idxmax()
+    low, high = variance.min(), variance.max()
+    sentence = (
+        f"{network}: the variance of the stream {_moves(first, last)} from {first:.3g} to {last:.3g} over {blocks} "
+        f"blocks"
+    )
+    sentence += "." if largest in variance.index[[0, -1]] else f"; it is largest, {high:.3g}, at block {largest}."
+    rule = (
+        f"Variance of each block's output over channels, positions and examples; least {low:.4g}, largest {high:.4g}."
+    )
+    return Finding(sentence, rule)
+
+
+def _branches(network: str, rows: pd.DataFrame) -> list[Finding]:
+    """How much each kind of branch changes the stream."""
+    known = rows[rows["ratio"].notna()]
+    found = []
+    for branch, part in known.groupby("branch", sort=False):
+        ratios = part.groupby("index")["ratio"].mean()
+        if len(ratios) < 2:
+            continue
+        what = f"the {branch} branch" if branch else "a branch"
+        sentence = (
+            f"{network}: {what} has {ratios.median():.2g} of the stream's variance in the median block, "
+            f"{ratios.iloc[0]:.2g} in the first and {ratios.iloc[-1]:.2g} in the last."
+        )
+        rule = f"{BRANCH_SHARE} Mean cosine of branch and stream {part['cosine'].mean():+.3f}."
+        found.append(Finding(sentence, rule))
+    return found
+
+
+def _gradients(network: str, rms: pd.Series[float]) -> list[Finding]:
+    first, last = float(rms.iloc[0]), float(rms.iloc[-1])
+    if not (first > 0 and last > 0):
+        return []
+    a_block = (first / last) ** (1 / (len(rms) - 1))
+    sentence = (
+        f"{network}: from the last block back to the first the gradient on the stream {_moves(last, first)} by "
+        f"{first / last:.3g}, {a_block:.3g} a block."
+    )
+    return [
+        Finding(sentence, f"RMS of the loss's gradient with respect to blocks' outputs: {first:.4g} and {last:.4g}.")
+    ]
+
+
+def _theory(network: str, means: pd.DataFrame) -> list[Finding]:
+    known = means[means["theory"].notna()]
+    if known.empty:
+        return []
+    off = (known["stream_total_std"] ** 2 / known["theory"] ** 2 - 1).abs()
+    sentence = (
+        f"{network}: the stream's variance is off from what theory predicts for infinite width by {off.mean():.1%} on "
+        f"average and {off.max():.1%} at most."
+    )
+    rule = f"|measured / predicted − 1| over {len(off)} blocks; the largest at block {off.idxmax()}."
+    return [Finding(sentence, rule)]
+
+
+def _moves(before: float, after: float) -> str:
+    if not (math.isfinite(before) and math.isfinite(after) and before > 0):
+        return "goes"
+    change = after / before
+    return "grows" if change > STEADY else "shrinks" if change < 1 / STEADY else "stays"
