@@ -13,6 +13,7 @@ from .html_report import html_report
 from .models import models
 from .responses import responses
 from .shatter import shatter
+from .signal import signal
 from .train import train
 from .zoo import zoo
 
@@ -51,6 +52,7 @@ def main(
 app.command()(responses)
 app.command()(gradients)
 app.command()(shatter)
+app.command()(signal)
 app.command()(train)
 app.command()(figures)
 app.command()(dynamics)

@@ -14,6 +14,7 @@ from .experiments.input_gradients.input_gradients import input_gradients as inpu
 from .experiments.responses.responses import responses as responses
 from .experiments.shatter.shatter import shatter as shatter
 from .experiments.shatter.shattering import shattering as shattering
+from .experiments.signal.signal import signal as signal
 from .experiments.train import train as train
 from .models import batch_statistics as batch_statistics
 from .networks import build as build
