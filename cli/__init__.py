@@ -1,21 +1,26 @@
 """The command `gradlab`: it parses, calls the library, prints."""
 
+from importlib import import_module
 from typing import Annotated
 
 import typer
 
 from .console import Commands
-from .degradation import degradation
-from .dynamics import dynamics
-from .figures import figures
-from .gradients import gradients
-from .html_report import html_report
-from .models import models
-from .responses import responses
-from .shatter import shatter
-from .signal import signal
-from .train import train
-from .zoo import zoo
+
+COMMANDS = (
+    "responses",
+    "gradients",
+    "shatter",
+    "signal",
+    "train",
+    "figures",
+    "dynamics",
+    "degradation",
+    "models",
+    "zoo",
+    "report",
+)
+"""Every command, in the order of help: a file here, with a function of its name."""
 
 app = typer.Typer(
     name="gradlab",
@@ -49,14 +54,5 @@ def main(
     """
 
 
-app.command()(responses)
-app.command()(gradients)
-app.command()(shatter)
-app.command()(signal)
-app.command()(train)
-app.command()(figures)
-app.command()(dynamics)
-app.command()(degradation)
-app.command()(models)
-app.command()(zoo)
-app.command("report")(html_report)
+for name in COMMANDS:
+    app.command(name)(getattr(import_module(f".{name}", __name__), name))

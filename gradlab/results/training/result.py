@@ -34,7 +34,7 @@ VARIANT_TEST_ERROR = {
 }
 """Of 110 layers, by the series of the network, in percent, medians of five runs: He et al. 2016, Tables 1 and 2."""
 
-PAPER_TEST_ERROR = {
+PAPER_TEST_ERROR: dict[tuple[Any, Any], float] = {
     **{(series, 110): error for series, error in VARIANT_TEST_ERROR.items()},
     ("resnet", 20): 8.75,
     ("resnet", 32): 7.51,

@@ -18,7 +18,7 @@ Page = Annotated[Path, typer.Option("--out", "-o", help="The HTML file.", metava
 Title = Annotated[str, typer.Option(help="Title of the page.", metavar="TEXT")]
 
 
-def html_report(
+def report(
     results: Results,
     out: Page = Path("report.html"),
     title: Title = "gradlab report",
