@@ -12,6 +12,9 @@ from gradlab.data.datasets import Dataset, load_dataset
 from gradlab.errors import UsageError
 from gradlab.normalization import Normalization
 
+DEFAULT, DEFAULT_TOKENS = "cifar10-sample", "tokens"
+"""What a network is measured on where nothing else is asked for: one of images, and one of tokens."""
+
 
 @dataclass(frozen=True)
 class Batches:
@@ -52,7 +55,7 @@ class Batches:
 
 
 def batches(
-    data: str = "cifar10-sample",
+    data: str = DEFAULT,
     batch_size: int = 128,
     model: nn.Module | None = None,
     *,
@@ -65,19 +68,22 @@ def batches(
 
     Args:
         data: `cifar10-sample` (bundled), `cifar10`, `cifar10-train`, `cifar100`, `imagefolder:PATH`,
-            `PATH.npz` (`PATH.npz:train` for its training part) or `noise`.
+            `PATH.npz` (`PATH.npz:train` for its training part), `noise`, `tokens`, `tokens:markov` or `text:PATH`. A
+            network of tokens gets `tokens` in the place of the images that are the default.
         batch_size: The number of images in a batch.
-        model: The network: its `normalization` and `input_shape`, which `gl.build` sets, are used, and its device.
+        model: The network: its `normalization`, `input_shape` and `vocabulary`, which `gl.build` sets, are used, and
+            its device.
         device: Where the batches go; by default the model's device, else the CPU.
         images: The number of images to take, the first ones; None takes all.
         normalize: What overrides the model's normalization (see `Normalization`).
-        seed: The seed of `noise`.
+        seed: The seed of `noise` and of tokens.
 
     Raises:
-        UsageError: For an unknown data set or normalization, or a number of images that cannot be.
+        UsageError: For an unknown data set or normalization, a number of images that cannot be, images for a network
+            of tokens, or tokens for one of images.
         GradlabError: When the data is not there or cannot be read.
     """
-    dataset = load_dataset(data, seed)
+    dataset = _dataset(data, seed, model)
     if images is not None and not 1 <= images <= len(dataset):
         raise UsageError(f"images must be from 1 to {len(dataset):,}, as many as {data} has; got {images}")
     if batch_size < 1:
@@ -96,3 +102,20 @@ def batches(
         device=torch.device(device),
         input_shape=tuple(getattr(model, "input_shape", (3, 32, 32))),
     )
+
+
+def _dataset(data: str, seed: int, model: nn.Module | None) -> Dataset:
+    """The data set of that name, of what the network takes."""
+    shape, vocabulary = getattr(model, "input_shape", None), getattr(model, "vocabulary", None)
+    if vocabulary is not None and data == DEFAULT:
+        data = DEFAULT_TOKENS
+    dataset = load_dataset(data, seed, shape=None if shape is None else tuple(shape), vocabulary=vocabulary)
+    if vocabulary is not None and dataset.items == "images":
+        raise UsageError(f"{data} holds images, and {_name(model)} takes tokens: give tokens or text:PATH (--data)")
+    if vocabulary is None and shape is not None and len(shape) > 1 and dataset.items == "tokens":
+        raise UsageError(f"{data} holds tokens, and {_name(model)} takes inputs of shape {tuple(shape)}")
+    return dataset
+
+
+def _name(model: nn.Module | None) -> str:
+    return str(getattr(model, "name", type(model).__name__))

@@ -58,11 +58,15 @@ class Asked:
         name: The whole name.
         path: The path in it, where its form has one.
         seed: The seed of what is drawn.
+        shape: The shape of one input of the network, where that is known.
+        vocabulary: The number of tokens that the network takes, where it takes tokens.
     """
 
     name: str
     path: Path
     seed: int
+    shape: tuple[int, ...] | None = None
+    vocabulary: int | None = None
 
 
 @dataclass(frozen=True)
@@ -102,6 +106,9 @@ DATA_SETS = (
     Entry("cifar100", "gradlab.data.images:load_cifar"),
     Entry("cifar100-train", "gradlab.data.images:load_cifar"),
     Entry("noise", "gradlab.data.images:load_noise", "of any shape"),
+    Entry("tokens", "gradlab.data.tokens:load_tokens", "random"),
+    Entry("tokens:markov", "gradlab.data.tokens:load_tokens", "a random chain"),
+    Entry("text:PATH", "gradlab.data.tokens:load_text", "bytes of any file"),
     Entry("imagefolder:PATH", "gradlab.data.images:load_folder"),
     Entry("PATH.npz", "gradlab.data.images:load_arrays"),
     Entry("PATH.npz:train", "gradlab.data.images:load_arrays"),
@@ -114,12 +121,16 @@ def data_sets_help() -> str:
     return ", ".join(f"{entry.form} ({entry.about})" if entry.about else entry.form for entry in DATA_SETS)
 
 
-def load_dataset(data: str, seed: int = 0) -> Dataset:
+def load_dataset(
+    data: str, seed: int = 0, *, shape: tuple[int, ...] | None = None, vocabulary: int | None = None
+) -> Dataset:
     """Find a data set by name.
 
     Args:
         data: The name, as `DATA_SETS` lists them.
         seed: The seed of what is drawn.
+        shape: The shape of one input of the network, where that is known: sequences of tokens are as long.
+        vocabulary: The number of tokens that the network takes, where it takes tokens.
 
     Raises:
         UsageError: For an unknown name, a path that is not there, or a seed out of bounds.
@@ -128,6 +139,6 @@ def load_dataset(data: str, seed: int = 0) -> Dataset:
     for entry in DATA_SETS:
         if (path := entry.path(data)) is not None:
             # The home of an unknown user stays as it is written, and is not there.
-            return entry.load(Asked(data, Path(os.path.expanduser(path)), seed))
+            return entry.load(Asked(data, Path(os.path.expanduser(path)), seed, shape, vocabulary))
     *others, last = (entry.form for entry in DATA_SETS)
     raise UsageError(f"unknown data {data!r}: give {', '.join(others)} or {last}")
