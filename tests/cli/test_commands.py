@@ -137,11 +137,11 @@ def broken(tmp_path: Path) -> Path:
         (["--model", "resnet8@init", "--images", "0"], 2, "images must be from 1"),
         (["--model", "resnet8@init", "--out", "file/inside"], 1, "cannot write into file/inside"),
         (["--model", "resnet8@init", "--layers", "conv9"], 2, "no layer of CifarNet matches 'conv9'"),
-        (["--model", "resnet8@init", "--bn", "train"], 2, "--bn takes eval, batch"),
-        (["--model", "resnet8@init", "--format", "gif"], 2, "--format takes png, pdf, svg"),
+        (["--model", "resnet8@init", "--bn", "train"], 2, "for '--bn': 'train' is not one of 'eval', 'batch'"),
+        (["--model", "resnet8@init", "--format", "gif"], 2, "for '--format': 'gif' is not one of 'png', 'pdf', 'svg'"),
         (["--model", "resnet8@init", "--normalize", "imagnet"], 2, "unknown normalization"),
         (["--model", "resnet8@init", "--device", "cuda:9"], 2, "no device 'cuda:9'"),
-        (["--model", ","], 2, "--model names no network"),
+        (["--model", ","], 2, "name at least one network (--model)"),
     ],
 )
 def test_bad_input_is_one_line(args: list[str], code: int, message: str, broken: Path, gradlab_command: Run) -> None:

@@ -43,8 +43,8 @@ def test_responses_and_single_images(gradlab_command, tmp_path):
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (["--model", "plain8@init", "--bn", "train"], "--bn takes eval, batch"),
-        (["--model", "plain8@init", "--dtype", "bfloat16"], "--dtype takes float32, float64"),
+        (["--model", "plain8@init", "--bn", "train"], "'train' is not one of 'eval', 'batch'"),
+        (["--model", "plain8@init", "--dtype", "bfloat16"], "'bfloat16' is not one of 'float32', 'float64'"),
         (["--model", "plain8@init", "--data", "noise"], "--loss sum"),
         (["--model", "plain8@init", "--per-example", "--bn", "batch"], "couple the examples"),
     ],

@@ -35,12 +35,21 @@ def test_a_printed_table_leaves_the_summary_alone(tmp_path):
 @pytest.mark.parametrize(
     ("args", "says"),
     [
-        (["--depths", "0"], "at least 1"),
-        (["--depths", "x"], "whole numbers"),
+        (["--depths", "0"], "depths must be from 1 to 10,000; got 0"),
+        (["--depths", "x"], "'x' is not one of the whole numbers"),
         (["--depths", "2", "--lags", "99"], "lags 0 to 31"),
-        (["--depths", "2", "--range", "2"], "FROM:TO"),
+        (["--depths", "2", "--range", "2"], "'2' is not FROM:TO"),
         (["--depths", "2", "--families", "vgg"], "unknown family"),
-        (["--depths", "2", "--figure", "pie"], "--figure takes"),
+        (["--depths", "2", "--figure", "pie"], "'--figure': 'pie' is not one of 'acf', 'signals'"),
+        (["--width", "1000000000"], "width must be from 1 to 10,000"),
+        (["--seeds", "1000000000"], "seeds must be from 1 to 10,000"),
+        (["--depths", "9999", "--width", "9999"], "times the sum of depth and points is at most 20,000,000"),
+        (["--depths", "2", "--data", "nosuch"], "--data is of image networks, and no --model names one"),
+        (["--images", "200"], "--images is of image networks"),
+        (["--bn", "eval"], "--bn is of image networks"),
+        (["--normalize", "none"], "--normalize is of image networks"),
+        (["--batch-size", "100"], "--batch-size is of image networks"),
+        (["--weights", "init"], "--weights is of image networks"),
     ],
 )
 def test_requests_that_cannot_be_meant(tmp_path, args, says):
@@ -83,8 +92,18 @@ def test_image_networks(gradlab_command, tmp_path):
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (["--model", "plain8@init", "--depths", "8"], "have no --depths"),
-        (["--model", "plain8@init", "--bn", "train"], "--bn takes eval, batch"),
+        *[
+            (["--model", "plain8@init", option, value], f"{option} is of random nets, and --model names image networks")
+            for option, value in [
+                ("--depths", "8"),
+                ("--range", "3:1"),
+                ("--width", "200"),
+                ("--init", "he"),
+                ("--families", "ff"),
+                ("--figure", "acf"),
+            ]
+        ],
+        (["--model", "plain8@init", "--bn", "train"], "'train' is not one of 'eval', 'batch'"),
         (["--model", "plain8@init", "--images", "3", "--batch-size", "4"], "do not fill a batch"),
     ],
 )

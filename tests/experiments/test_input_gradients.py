@@ -9,7 +9,8 @@ from torch import nn
 
 import gradlab as gl
 from gradlab.errors import GradlabError, UsageError
-from gradlab.plots.theme import FAMILY_COLORS
+from gradlab.models import describe
+from gradlab.plots.style import KIND_COLORS
 
 SMALL = {"images": 8, "batch_size": 4, "seeds": 2, "points": 12, "lags": 5, "device": "cpu"}
 NETWORKS = ["plain8-width=4", "resnet8-width=4"]
@@ -236,10 +237,10 @@ def test_progress_counts_images_of_all_seeds():
         ({"bn": "train"}, "bn is eval or batch, not 'train'"),
         ({"norm_grad": "none"}, "norm_grad is frozen or full, not 'none'"),
         ({"dtype": "float16"}, "dtype is float32 or float64, not 'float16'"),
-        ({"batch_size": 1}, "at least 2 images"),
-        ({"seeds": 0}, "at least one seed"),
-        ({"points": 5, "lags": 5}, "lags from 1 to points − 1, not 5 points and 5 lags"),
-        ({"lags": 0}, "lags from 1"),
+        ({"batch_size": 1}, "batch size must be at least 2; got 1"),
+        ({"seeds": 0}, "seeds must be at least 1; got 0"),
+        ({"points": 5, "lags": 5}, "5 points have the lags 1 to 4, not 5"),
+        ({"lags": 0}, "lags must be at least 1; got 0"),
         ({"images": 3, "batch_size": 4}, "3 images do not fill a batch of 4"),
         ({"images": 5000}, "from 1 to 1,000"),
         ({"models": []}, "at least one network"),
@@ -297,7 +298,13 @@ def frame_of(**ranks):
     }
     return gl.InputGradientsResult.concat(
         gl.InputGradientsResult.from_samples(
-            f"{name}@init", of_seeds, depth=8, norm="bn", bn="batch", norm_grad="frozen"
+            f"{name}@init",
+            of_seeds,
+            depth=8,
+            norm="bn",
+            bn="batch",
+            norm_grad="frozen",
+            facts={"weights_label": "init", "description": describe(name).to_dict()},
         )
         for name, of_seeds in samples.items()
     )
@@ -313,7 +320,7 @@ def test_findings_hold_the_difference_against_its_error():
     assert lines[1].startswith("The input gradients of plain56@init are not told apart from those of resnet56@init: ")
     assert lines[1].endswith(" Both ranks are near that of noise, the rank can hardly be larger and tells little.")
     assert lines[2].startswith(
-        "From 20 to 56 layers, of plainN@init, the relative effective rank rises: 0.900 (0.887 to 0.913) to 0.950"
+        "From 20 to 56 layers, of plain@init, the relative effective rank rises: 0.900 (0.887 to 0.913) to 0.950"
     )
     assert "the relative effective rank rises: 0.500" in lines[3]
     assert "mean cosine falls: 0.500 (0.487 to 0.513) to 0.060" in lines[3]
@@ -336,8 +343,8 @@ def test_figure_has_a_line_a_family_dashed_for_plain():
     assert list(lines) == ["plain@init", "resnet@init", "resnet-beta=0.1@init"]
     assert lines["plain@init"].is_dashed()
     assert not lines["resnet@init"].is_dashed()
-    assert lines["plain@init"].get_color() == FAMILY_COLORS["plain"]
-    assert lines["resnet@init"].get_color() == FAMILY_COLORS["residual"]
+    assert lines["plain@init"].get_color() == KIND_COLORS["plain"]
+    assert lines["resnet@init"].get_color() == KIND_COLORS["residual"]
     assert lines["resnet-beta=0.1@init"].get_color() != lines["resnet@init"].get_color()
 
 

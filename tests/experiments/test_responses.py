@@ -8,10 +8,11 @@ from torch import nn
 
 import gradlab as gl
 from gradlab.errors import GradlabError, UsageError
-from gradlab.experiments.responses import near_chance
+from gradlab.experiments.accuracy import near_chance
 from gradlab.models import batch_statistics, create, fold_batch_norm
-from gradlab.results import ResponsesResult
+from gradlab.results.label import with_descriptions
 from gradlab.results.responses.findings import AT_INITIALIZATION, findings
+from gradlab.results.responses.result import ResponsesResult
 from gradlab.stats import normalized_response_std
 
 
@@ -231,7 +232,7 @@ def toy_frame(**medians: float) -> pd.DataFrame:
 
 
 def toy_facts(recipe: str | None = "r", **kinds: str | None) -> list[dict[str, object]]:
-    return [{"network": n, "name": n, "recipe": kinds.get(n, recipe), "bn": "eval"} for n in kinds]
+    return with_descriptions({"network": n, "recipe": kinds.get(n, recipe), "bn": "eval"} for n in kinds)
 
 
 def test_claims_are_computed_and_not_canned() -> None:

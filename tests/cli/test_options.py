@@ -1,0 +1,78 @@
+"""Options made from requests: what help lists, what text they take, and what they refuse."""
+
+from typing import get_args
+
+import pytest
+from typer.testing import CliRunner
+
+import gradlab as gl
+from gradlab.cli import app
+from gradlab.cli.dynamics import Name
+from gradlab.cli.options import FigureFormat, TableFormat
+from gradlab.cli.shatter import FigureName
+from gradlab.data.datasets import DATA_SETS
+from gradlab.results.drawing import FIGURE_FORMATS
+from gradlab.results.dynamics.result import STATISTICS
+from gradlab.results.shatter.result import FIGURES
+from gradlab.results.tables import TABLE_FORMATS
+
+WIDE = {"COLUMNS": "300", "TERM": "dumb"}
+
+
+def run(*args):
+    return CliRunner().invoke(app, args, env=WIDE)
+
+
+@pytest.mark.parametrize(
+    ("kind", "known"),
+    [(FigureFormat, FIGURE_FORMATS), (TableFormat, TABLE_FORMATS), (FigureName, FIGURES), (Name, STATISTICS)],
+)
+def test_choices_are_those_of_the_library(kind, known):
+    assert get_args(kind) == tuple(known)
+
+
+@pytest.mark.parametrize("command", ["responses", "gradients", "shatter"])
+def test_help_lists_every_data_set(command):
+    text = " ".join(run(command, "--help").output.split())
+    assert all(entry.form in text for entry in DATA_SETS)
+
+
+def test_what_is_given_reaches_the_library(monkeypatch, tmp_path):
+    calls = []
+
+    def spy(depths, families, **options):
+        calls.append({"depths": depths, "families": families, **options})
+        raise gl.GradlabError("enough")
+
+    monkeypatch.setattr(gl, "shatter", spy, raising=False)
+    result = run(
+        "shatter", "--depths", "2,3", "--depths", "5", "--range", "-1:3", "--seeds", "2", "--out", str(tmp_path)
+    )
+    assert result.exit_code == 1, result.output
+    (asked,) = calls
+    assert (list(asked["depths"]), asked["interval"], asked["seeds"], asked["width"]) == (
+        [2, 3, 5],
+        (-1.0, 3.0),
+        2,
+        200,
+    )
+    assert tuple(asked["families"]) == ("ff", "resnet", "resnet-beta=0.1", "ll")
+
+
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [
+        (["responses"], "Missing option '--model'"),
+        (["responses", "--model", "resnet8", "--images", "few"], "'--images'"),
+        (["responses", "--model", "resnet8", "--nosuch"], "No such option: --nosuch"),
+        (["nosuch"], "No such command 'nosuch'"),
+        (["responses", "--model", "resnet8", "--table", "html"], "'html' is not one of 'csv', 'latex', 'markdown'"),
+        (["dynamics", "runs", "--statistic", "loss"], "'loss' is not one of 'grad_norm', 'response_std', 'relative'"),
+    ],
+)
+def test_what_cannot_be_parsed_is_told_in_one_line(args, says):
+    result = run(*args)
+    assert result.exit_code == 2
+    assert result.output.startswith("gradlab: ")
+    assert says in result.output
+    assert result.output.strip().count("\n") == 0

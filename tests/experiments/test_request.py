@@ -1,0 +1,73 @@
+"""What measurements ask for: the same in Python, on the command line and in the record; refused in one sentence."""
+
+import inspect
+from dataclasses import fields
+from typing import get_args
+
+import pytest
+from torch import nn
+
+import gradlab as gl
+from gradlab.errors import UsageError
+from gradlab.experiments.gradients.request import GradientsRequest
+from gradlab.experiments.input_gradients.request import InputGradientsRequest
+from gradlab.experiments.request import NetworksRequest
+from gradlab.experiments.responses.request import ResponsesRequest
+from gradlab.experiments.shatter.request import Init, ShatterRequest
+from gradlab.experiments.text import interval, items, normalizations, whole_numbers
+from gradlab.models.mlp import family
+
+REQUESTS = {
+    "responses": ResponsesRequest,
+    "gradients": GradientsRequest,
+    "input_gradients": InputGradientsRequest,
+    "shatter": ShatterRequest,
+}
+
+
+@pytest.mark.parametrize("name", REQUESTS)
+def test_a_request_has_the_arguments_of_its_function(name):
+    parameters = dict(inspect.signature(getattr(gl, name)).parameters)
+    del parameters["progress"]
+    missing = inspect.Parameter.empty
+    asked = {known.name: known.default for known in fields(REQUESTS[name])}
+    assert asked.pop("models", None) in (None, *[f.default for f in fields(NetworksRequest) if f.name == "models"])
+    assert asked == {name: p.default for name, p in parameters.items() if p.default is not missing}
+
+
+def test_what_is_asked_for_is_recorded_as_plain_values():
+    request = GradientsRequest(models=nn.Linear(2, 2), layers=["a", "b*"], normalize=("none",))
+    options = request.options()
+    assert options["models"] == ["Linear"]
+    assert options["layers"] == ["a", "b*"]
+    assert options["normalize"] == ["none"]
+    assert options["seeds"] == 5
+    assert list(options) == list(request.arguments())
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"models": ()}, "name at least one network"),
+        ({"models": "a", "bn": "train"}, "bn is eval or batch, not 'train'"),
+        ({"models": "a", "batch_size": 0}, "batch size must be at least 1; got 0"),
+        ({"models": "a", "batch_size": "many"}, "batch size must be at least 1; got many"),
+    ],
+)
+def test_requests_that_cannot_be_meant(options, says):
+    with pytest.raises(UsageError, match=says):
+        NetworksRequest(**options)
+
+
+def test_text_becomes_values():
+    assert items(["a, b", "c,"]) == ["a", "b", "c"]
+    assert whole_numbers(["1,2", "30"]) == [1, 2, 30]
+    assert interval("-2:1e1") == (-2.0, 10.0)
+    assert normalizations(["imagenet,0.5,0.5,0.5/0.2,0.2,0.2"]) == ["imagenet", "0.5,0.5,0.5/0.2,0.2,0.2"]
+    for read, text in ((whole_numbers, ["1,-2"]), (whole_numbers, ["9" * 5000]), (interval, "1"), (interval, "1:2:3")):
+        with pytest.raises(ValueError, match="is not"):
+            read(text)
+
+
+def test_initializations_are_those_of_the_nets():
+    assert get_args(Init) == get_args(family.Init)
