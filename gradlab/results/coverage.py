@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Self
+
+from gradlab.results.grouping import listed
 
 
 @dataclass(frozen=True)
@@ -41,13 +43,7 @@ class Coverage:
         return self.weights_measured / self.weights_total if self.weights_total else 1.0
 
     def __str__(self) -> str:
-        share = coverage_text(100 * self.share)
-        text = (
-            f"measured {self.layers_measured} of {self.layers_total} weight layers, {share} % of "
-            f"{_count(self.total)} parameters"
-        )
-        lost = ", ".join(f"{_names(names)} ({reason})" for reason, names in self.left_out.items())
-        return f"{text}; not measured: {lost}" if lost else text
+        return _several([self])
 
     def as_record(self) -> dict[str, Any]:
         """Plain values for a record, with both shares."""
@@ -75,6 +71,37 @@ class Coverage:
         return cls(**sums, left_out=left_out)
 
 
+def coverage_lines(parts: Mapping[str, Coverage], networks: int) -> list[str]:
+    """A sentence for the networks of which the same was left out; without their names where it is true of all.
+
+    Args:
+        parts: By the network's name.
+        networks: How many there are, those included whose coverage is not known.
+    """
+    groups: dict[tuple[str, ...], dict[str, Coverage]] = {}
+    for network, part in parts.items():
+        groups.setdefault(tuple(part.left_out), {})[network] = part
+    if len(groups) == 1 and len(parts) == networks:
+        return [_several([*parts.values()])]
+    return [f"{listed([*group])}: {_several([*group.values()])}" for group in groups.values()]
+
+
+def _several(parts: Sequence[Coverage]) -> str:
+    """What networks have in common of which the same was left out, and from where to where their numbers go."""
+    layers, of = (_range([getattr(p, name) for p in parts], str) for name in ("layers_measured", "layers_total"))
+    share = _range([100 * part.share for part in parts], coverage_text)
+    text = (
+        f"measured {layers} of {of} weight layers, {share} % of {_range([p.total for p in parts], _count)} parameters"
+    )
+    lost = [f"{_names([part.left_out[reason] for part in parts])} ({reason})" for reason in parts[0].left_out]
+    return f"{text}; not measured: {', '.join(lost)}" if lost else text
+
+
+def _range(numbers: Sequence[Any], text: Callable[[Any], str]) -> str:
+    """The least and the greatest, or the one there is."""
+    return " to ".join(dict.fromkeys(map(text, (min(numbers), max(numbers)))))
+
+
 def coverage_text(percent: float) -> str:
     """A share in percent, which is called 100 only where nothing is missing."""
     return "100" if percent >= 100 else f"{math.floor(10 * percent) / 10:.1f}"
@@ -87,6 +114,9 @@ def _count(number: int) -> str:
     return f"{number:,}"
 
 
-def _names(names: Iterable[str]) -> str:
-    there = list(names)
-    return ", ".join(there[:3]) + (f", … {len(there)} in all" if len(there) > 3 else "")
+def _names(lists: Sequence[Sequence[str]]) -> str:
+    """The first names that all lists have, and how many there are."""
+    common = [name for name in lists[0] if all(name in names for names in lists[1:])]
+    shown, most = common[:3], max(map(len, lists))
+    more = [f"… {_range([*map(len, lists)], str)} in all"] if most > len(shown) else []
+    return ", ".join([*shown, *more])

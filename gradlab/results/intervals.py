@@ -44,11 +44,6 @@ def and_p(comparison: Comparison, verdict: Verdict) -> str:
     return f" Here p {p}: {verdict}."
 
 
-def listed(names: Sequence[str]) -> str:
-    """Names in a row: `a`, `a and b`, `a, b and c`."""
-    return " and ".join(names) if len(names) < 3 else f"{', '.join(names[:-1])} and {names[-1]}"
-
-
 def _rounded(value: float, digits: int) -> str:
     if math.isnan(value):
         return "–"

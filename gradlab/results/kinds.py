@@ -7,6 +7,7 @@ from importlib import import_module
 from pathlib import Path
 
 from gradlab.errors import GradlabError, UsageError
+from gradlab.results.files import read_text
 from gradlab.results.result import Result
 
 KINDS = {
@@ -83,7 +84,7 @@ def _measurement(path: Path) -> str | None:
     if not path.is_file():
         return None
     try:
-        record = json.loads(path.read_text())
+        record = json.loads(read_text(path))
     except (OSError, ValueError) as error:
         raise GradlabError(f"{path} is damaged: {error}") from None
     measurement = record.get("measurement") if isinstance(record, dict) else None

@@ -13,21 +13,21 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import pandas as pd
 
 from gradlab.errors import GradlabError, UsageError
-from gradlab.results.coverage import Coverage
+from gradlab.results.coverage import Coverage, coverage_lines
 from gradlab.results.drawing import drawn
-from gradlab.results.files import write_all
-from gradlab.results.finding import rule_of
+from gradlab.results.files import read_text, write_all
 from gradlab.results.joining import told_apart
 from gradlab.results.label import COLUMNS, described, with_descriptions
+from gradlab.results.printing import html, page, text
 from gradlab.results.record import json_text
-from gradlab.results.tables import TABLE_SUFFIXES, Formats, formatted, rich_table, sentences, text_table
+from gradlab.results.tables import TABLE_SUFFIXES, Formats, text_table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from rich.console import Group
 
 
-@dataclass
+@dataclass(repr=False)
 class Result:
     """A tidy frame with its record; a subclass for each measurement says how to sum it up and draw it.
 
@@ -37,8 +37,10 @@ class Result:
         notes: What the reader should know of this very measurement, a sentence each.
 
     A subclass sets `name` (of its files), `title`, `table` (what its text tables are called), `formats` (of the
-    summary's values), `captions` (what each figure shows, by its name) and, where it is not `name`, `measurement`
-    (what its record says it is).
+    summary's values), `priority` (titles of the summary's columns, the important ones first: those that fit are
+    printed), `legend` (what columns of the summary are, by title), `answer` (how many findings stand before the
+    table), `captions` (what each figure shows, by its name) and, where it is not `name`, `measurement` (what its
+    record says it is).
     """
 
     frame: pd.DataFrame
@@ -49,6 +51,9 @@ class Result:
     title: ClassVar[str | None] = None
     table: ClassVar[str] = "summary"
     formats: ClassVar[Formats] = {}
+    priority: ClassVar[Sequence[str]] = ()
+    legend: ClassVar[Mapping[str, str]] = {}
+    answer: ClassVar[int] = 2
     captions: ClassVar[Mapping[str, str]] = {}
     measurement: ClassVar[str] = ""
 
@@ -120,12 +125,14 @@ class Result:
         networks = [facts for facts in self.record.get("networks", []) if isinstance(facts, dict)]
         return {n["network"]: Coverage.from_record(n["coverage"]) for n in networks if n.get("coverage")}
 
-    def _coverage_lines(self) -> list[str]:
-        """What is printed under the table: a sentence, or one a network."""
-        parts = self._coverages()
-        if len({str(part) for part in parts.values()}) == 1 and len(parts) == len(self.networks):
-            return [str(next(iter(parts.values())))]
-        return [f"{network}: {part}" for network, part in parts.items()]
+    def coverage_lines(self) -> list[str]:
+        """What is printed of coverage: a sentence for all networks of which the same was left out."""
+        return coverage_lines(self._coverages(), len(self.networks))
+
+    def legend_lines(self) -> list[str]:
+        """What is printed under the table: what its columns of errors are."""
+        columns = self.summary().columns
+        return [f"{title}: {meaning}." for title, meaning in self.legend.items() if title in columns]
 
     @property
     def networks(self) -> list[str]:
@@ -185,8 +192,8 @@ class Result:
         """
         contents = {self._frame_file(): self.to_frame().to_csv(index=False).encode(), **self._more_files()}
         for kind in tables:
-            text = text_table(self.summary(), self.formats, kind)
-            contents[f"{self.name}-{self.table}.{TABLE_SUFFIXES[kind]}"] = text.encode()
+            table = text_table(self.summary(), self.formats, kind)
+            contents[f"{self.name}-{self.table}.{TABLE_SUFFIXES[kind]}"] = table.encode()
         if formats:
             contents.update(drawn(self._figures(), formats))
         # The record comes last and vouches for the rest: `load` refuses files of different runs.
@@ -209,7 +216,7 @@ class Result:
         path = Path(folder) / cls._frame_file()
         try:
             content = path.read_bytes()
-            record = json.loads((Path(folder) / cls.record_file()).read_text())
+            record = json.loads(read_text(Path(folder) / cls.record_file()))
             frame = pd.read_csv(io.BytesIO(content), keep_default_na=False, na_values=[""])
         except (OSError, ValueError) as error:
             raise GradlabError(f"{folder} holds no whole {cls.name} result: {error}") from None
@@ -240,21 +247,13 @@ class Result:
         return {name.removesuffix(".svg"): content.decode() for name, content in files.items()}
 
     def __rich__(self) -> Group:
-        from rich.console import Group
+        return page(self)
 
-        table = rich_table(self.summary(), self.formats, title=self.title)
-        return Group(table, sentences(self.findings(), self.notes, self._coverage_lines()))
+    def __repr__(self) -> str:
+        return text(self)
 
     def _repr_html_(self) -> str:
-        from html import escape
-
-        table = formatted(self.summary(), self.formats).to_html(index=False, border=0)
-        lines = "".join(
-            f'<li title="{escape(rule_of(line))}">{escape(line)}</li>'
-            for line in [*self.findings(), *self._coverage_lines(), *self.notes]
-        )
-        title = f"<p><strong>{escape(self.title)}</strong></p>" if self.title else ""
-        return f"{title}{table}<ul>{lines}</ul>" if lines else f"{title}{table}"
+        return html(self)
 
 
 def _known(value: Any) -> Any:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from gradlab.results.fitting import fitted, folded
+from gradlab.results.readable import readable
+
 if TYPE_CHECKING:
-    from rich.table import Table
+    from rich.console import Console, ConsoleOptions, Group, RenderableType
 
 Formats = Mapping[str, Callable[[Any], str]]
 """How to print the values of a column, by its title."""
@@ -34,31 +37,85 @@ def _text(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def rich_table(frame: pd.DataFrame, formats: Formats, title: str | None = None) -> Table:
-    """A table for the terminal; numbers to the right."""
-    # Not before a table is printed: rich draws from Python's random numbers when it is imported.
-    from rich import box
-    from rich.table import Table
+def rich_table(
+    frame: pd.DataFrame, formats: Formats, title: str | None = None, priority: Sequence[str] = ()
+) -> TerminalTable:
+    """A table for the terminal; see `TerminalTable`.
 
-    table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold", pad_edge=False)
-    for name in frame.columns:
-        numeric = pd.api.types.is_numeric_dtype(frame[name])
-        table.add_column(name, justify="right" if numeric else "left", overflow="fold")
-    for row in formatted(frame, formats).itertuples(index=False):
-        table.add_row(*(re.sub(r"\[", r"\\[", cell) for cell in row))
-    return table
+    Args:
+        frame: What to print.
+        formats: Of the values, by column.
+        title: What stands above.
+        priority: Titles of columns in the order of their importance; others come after these, from left to right.
+    """
+    numeric = {str(name) for name in frame.columns if pd.api.types.is_numeric_dtype(frame[name])}
+    return TerminalTable(formatted(frame, formats), numeric, title, priority)
 
 
-def sentences(findings: Sequence[str], notes: Sequence[str], coverage: Sequence[str] = ()) -> Table:
+@dataclass(frozen=True)
+class TerminalTable:
+    """A table that leaves out its least important columns where the terminal is too narrow, and says which.
+
+    Attributes:
+        text: The cells.
+        numeric: The columns whose numbers stand to the right.
+        title: What stands above.
+        priority: Titles of columns in the order of their importance; others come after these, from left to right.
+    """
+
+    text: pd.DataFrame
+    numeric: Collection[str]
+    title: str | None = None
+    priority: Sequence[str] = ()
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
+        # Not before a table is printed: rich draws from Python's random numbers when it is imported.
+        from rich import box
+        from rich.table import Table
+        from rich.text import Text
+
+        text = self.text.rename(columns=lambda title: readable(str(title), options.encoding))
+        text = text.map(lambda cell: readable(cell, options.encoding))
+        shown = fitted(text, [readable(title, options.encoding) for title in self.priority], options.max_width)
+        numeric = {readable(title, options.encoding) for title in self.numeric}
+        table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
+        for name, width in shown.widths.items():
+            table.add_column(Text(name), justify="right" if name in numeric else "left", width=width, overflow="fold")
+        for row in text[[*shown.widths]].itertuples(index=False):
+            cells = zip(row, shown.widths.values(), strict=True)
+            table.add_row(*(Text(cell if len(cell) <= width else folded(cell, width)) for cell, width in cells))
+        if self.title:
+            yield Text(readable(self.title, options.encoding), style="bold")
+        yield table
+        if shown.left_out:
+            yield Text(f"At this width without the columns {', '.join(shown.left_out)}.", style="dim")
+
+
+@dataclass(frozen=True)
+class Lines:
+    """Sentences for the terminal, each behind a mark or, where that is empty, a paragraph."""
+
+    lines: Sequence[str]
+    mark: str = ""
+    style: str = ""
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
+        from rich.table import Table
+        from rich.text import Text
+
+        grid = Table.grid(padding=(0, 1, 0, 0))
+        for line in self.lines:
+            cells = [self.mark, line] if self.mark else [line]
+            grid.add_row(*(Text(readable(cell, options.encoding), style=self.style) for cell in cells))
+        if self.lines:
+            yield grid
+
+
+def sentences(findings: Sequence[str], notes: Sequence[str], coverage: Sequence[str] = ()) -> Group:
     """What is seen, what was measured and what is to be known, for the terminal: one item a sentence."""
-    from rich.table import Table
-    from rich.text import Text
+    from rich.console import Group
 
-    grid = Table.grid(padding=(0, 1, 0, 0))
-    for mark, style, lines in (("•", "", findings), ("◦", "", coverage), ("!", "yellow", notes)):
-        for line in lines:
-            grid.add_row(mark, Text(line), style=style)
-    return grid
+    return Group(Lines(findings, "•"), Lines(coverage, "◦"), Lines(notes, "!", "yellow"))
 
 
 def text_table(frame: pd.DataFrame, formats: Formats, kind: str) -> str:

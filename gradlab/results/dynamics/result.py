@@ -36,7 +36,7 @@ _COLUMNS = ("step", "layer", "statistic", "value")
 _ERRORS = "dynamics-errors.csv"
 
 
-@dataclass
+@dataclass(repr=False)
 class DynamicsResult(Result):
     """Statistics of every layer along the training of one run or several.
 

@@ -9,7 +9,8 @@ from typing import Any
 import pandas as pd
 
 from gradlab.results.finding import Finding
-from gradlab.results.intervals import INTERVALS, listed, told_by, with_interval
+from gradlab.results.grouping import listed
+from gradlab.results.intervals import INTERVALS, told_by, with_interval
 from gradlab.results.label import counterpart_key, description
 from gradlab.stats.verdict import Comparison, Estimate, Verdict, difference, holm
 

@@ -17,7 +17,8 @@ import numpy as np
 import pandas as pd
 
 from gradlab.results.finding import Finding
-from gradlab.results.intervals import and_p, listed, told_by
+from gradlab.results.grouping import listed
+from gradlab.results.intervals import and_p, told_by
 from gradlab.results.label import counterpart_key, description
 from gradlab.stats.verdict import Comparison, Estimate, Verdict, difference, holm, sign_test
 

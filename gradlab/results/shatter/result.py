@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 FIGURES = ("acf", "signals", "correlation", "coactivation", "theory")
 
 
-@dataclass
+@dataclass(repr=False)
 class ShatterResult(Result):
     """Correlation of gradients along a line of inputs, by family and depth.
 

@@ -1,0 +1,29 @@
+"""Names in a row, and sentences that hold for several networks as one with their names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+
+def listed(names: Sequence[str]) -> str:
+    """Names in a row: `a`, `a and b`, `a, b and c`."""
+    return " and ".join(names) if len(names) < 3 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def grouped(lines: Iterable[str], networks: Sequence[str]) -> list[str]:
+    """Sentences of the form `NETWORK: …` that say the same, as one; others once each.
+
+    Args:
+        lines: In their order, which is kept.
+        networks: The names that may stand before a sentence.
+    """
+    # Of names that begin alike the longest is meant.
+    names = sorted(networks, key=len, reverse=True)
+    said: dict[tuple[bool, str], list[str]] = {}
+    for line in lines:
+        name = next((name for name in names if line.startswith(f"{name}: ")), None)
+        text = line if name is None else line.removeprefix(f"{name}: ")
+        there = said.setdefault((name is None, text), [])
+        if name is not None and name not in there:
+            there.append(name)
+    return [text if alone else f"{listed(there)}: {text}" for (alone, text), there in said.items()]

@@ -1,0 +1,73 @@
+"""A result as it is read: first the answer, then the table, then what else is seen and what is to be known."""
+
+from __future__ import annotations
+
+import io
+import shutil
+import sys
+from collections.abc import Iterator
+from html import escape
+from typing import TYPE_CHECKING
+
+from gradlab.results.finding import rule_of
+from gradlab.results.grouping import grouped
+from gradlab.results.tables import Lines, formatted, rich_table, sentences
+
+if TYPE_CHECKING:
+    from rich.console import Group, RenderableType
+
+    from gradlab.results.result import Result
+
+WIDTH = 160
+"""Characters a line where no terminal says how many there are."""
+
+
+def page(result: Result) -> Group:
+    """The result for a terminal of any width."""
+    from rich.console import Group
+
+    return Group(*_blocks(result))
+
+
+def text(result: Result) -> str:
+    """The result as text: what a terminal shows, in the characters and the width of the one there is."""
+    from rich.console import Console
+
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    file = io.TextIOWrapper(io.BytesIO(), encoding=encoding, errors="replace", write_through=True)
+    width = shutil.get_terminal_size((WIDTH, 0)).columns
+    Console(file=file, width=width, color_system=None, highlight=False, legacy_windows=False).print(page(result))
+    file.seek(0)
+    return "\n".join(line.rstrip() for line in file.read().splitlines())
+
+
+def html(result: Result) -> str:
+    """The same for a notebook, with all columns; the rule of a sentence shows when it is pointed at."""
+    answer, more = _told(result)
+    title = f"<p><strong>{escape(result.title)}</strong></p>" if result.title else ""
+    table = formatted(result.summary(), result.formats).to_html(index=False, border=0)
+    legend = "".join(f"<p><small>{escape(line)}</small></p>" for line in result.legend_lines())
+    said = "".join(f'<p title="{escape(rule_of(line))}">{escape(line)}</p>' for line in answer)
+    lines = [*more, *result.coverage_lines(), *grouped(result.notes, result.networks)]
+    items = "".join(f'<li title="{escape(rule_of(line))}">{escape(line)}</li>' for line in lines)
+    return f"{title}{said}{table}{legend}{f'<ul>{items}</ul>' if items else ''}"
+
+
+def _blocks(result: Result) -> Iterator[RenderableType]:
+    from rich.text import Text
+
+    answer, more = _told(result)
+    if result.title:
+        yield Text(result.title, style="bold")
+    yield Lines(answer)
+    yield ""
+    yield rich_table(result.summary(), result.formats, priority=result.priority)
+    yield Lines(result.legend_lines(), style="dim")
+    yield ""
+    yield sentences(more, grouped(result.notes, result.networks), result.coverage_lines())
+
+
+def _told(result: Result) -> tuple[list[str], list[str]]:
+    """The findings that answer what was asked, and the others."""
+    found = result.findings()
+    return found[: result.answer], found[result.answer :]
