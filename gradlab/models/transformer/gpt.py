@@ -37,8 +37,9 @@ class GPT(nn.Module):
         super().__init__()
         self.input_shape = (context,)
         self.vocabulary, self.tied, self.embedding_scale = vocabulary, tied, embedding_scale
-        self.tokens = nn.Embedding(vocabulary, width)
-        self.positions = nn.Embedding(context, width)
+        # Without values: drawing them on the meta device loads torch's decompositions, which takes seconds.
+        self.tokens = nn.Embedding.from_pretrained(torch.empty(vocabulary, width), freeze=False)
+        self.positions = nn.Embedding.from_pretrained(torch.empty(context, width), freeze=False)
         self.blocks = nn.ModuleList(Block(width, heads, True, style, 1e-5) for _ in range(style.depth))
         self.norm = style.normalization(width, 1e-5) if style.ends_normalized else nn.Identity()
         self.head = nn.Linear(width, vocabulary, bias=False)
