@@ -24,13 +24,18 @@ def like_parts(model: nn.Module) -> set[str]:
 def repeated_parts(model: nn.Module) -> dict[str, nn.Module]:
     """What repeats in a network without residual branches, by name.
 
-    The blocks of `find_blocks`; where there are none, the elements with a weight of the rows of like parts.
+    The blocks of `find_blocks`; where there are not two, the elements with a weight of every row in which those are at
+    least two and of one class.
     """
-    if blocks := find_blocks(model):
+    if len(blocks := find_blocks(model)) > 1:
         return blocks
-    parts = [name for name in like_parts(model) if any(owns_weight(m) for m in model.get_submodule(name).modules())]
-    inner = [name for name in parts if not any(other.startswith(f"{name}.") for other in parts)]
-    return {name: module for name, module in model.named_modules() if name in set(inner)}
+    found: dict[str, nn.Module] = {}
+    for name, row in model.named_modules():
+        if isinstance(row, nn.Sequential | nn.ModuleList):
+            parts = {child: part for child, part in row.named_children() if any(map(owns_weight, part.modules()))}
+            if len(parts) > 1 and len({type(part) for part in parts.values()}) == 1:
+                found |= {f"{name}.{child}".removeprefix("."): part for child, part in parts.items()}
+    return {name: part for name, part in found.items() if not any(other.startswith(f"{name}.") for other in found)}
 
 
 def common_module(names: Iterable[str]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,7 +10,7 @@ import pandas as pd
 from gradlab.results.finding import Finding
 
 STEADY = 1.5
-"""Factor within which a quantity is said to stay as it is from the first block to the last."""
+"""Factor within which the stream is said to stay as it is."""
 
 BRANCH_SHARE = "De and Smith 2020 (2002.10444), §3: the branch's variance over that of the stream it is added to."
 
@@ -40,15 +39,16 @@ def findings(frame: pd.DataFrame, facts: Sequence[Mapping[str, Any]]) -> list[Fi
 
 def _stream(network: str, variance: pd.Series[float]) -> Finding:
     first, last, blocks = float(variance.iloc[0]), float(variance.iloc[-1]), len(variance)
-    largest = variance.idxmax()
-    low, high = variance.min(), variance.max()
-    sentence = (
-        f"{network}: the variance of the stream {_moves(first, last)} from {first:.3g} to {last:.3g} over {blocks} "
-        f"blocks"
-    )
-    sentence += "." if largest in variance.index[[0, -1]] else f"; it is largest, {high:.3g}, at block {largest}."
+    low, high = float(variance.min()), float(variance.max())
+    if high < STEADY * low:
+        sentence = f"{network}: the variance of the stream stays between {low:.3g} and {high:.3g} over {blocks} blocks."
+    else:
+        sentence = f"{network}: the variance of the stream goes from {first:.3g} to {last:.3g} over {blocks} blocks"
+        place = variance.idxmax()
+        sentence += "." if place in variance.index[[0, -1]] else f"; it is largest, {high:.3g}, at block {place}."
     rule = (
-        f"Variance of each block's output over channels, positions and examples; least {low:.4g}, largest {high:.4g}."
+        f"Variance of each block's output over channels, positions and examples; least {low:.4g}, largest {high:.4g}. "
+        f"It stays where the largest is below {STEADY} times the least."
     )
     return Finding(sentence, rule)
 
@@ -77,8 +77,8 @@ def _gradients(network: str, rms: pd.Series[float]) -> list[Finding]:
         return []
     a_block = (first / last) ** (1 / (len(rms) - 1))
     sentence = (
-        f"{network}: from the last block back to the first the gradient on the stream {_moves(last, first)} by "
-        f"{first / last:.3g}, {a_block:.3g} a block."
+        f"{network}: the gradient on the stream is {first / last:.3g} times as large at the first block as at the "
+        f"last, a factor of {a_block:.3g} a block."
     )
     return [
         Finding(sentence, f"RMS of the loss's gradient with respect to blocks' outputs: {first:.4g} and {last:.4g}.")
@@ -96,10 +96,3 @@ def _theory(network: str, means: pd.DataFrame) -> list[Finding]:
     )
     rule = f"|measured / predicted − 1| over {len(off)} blocks; the largest at block {off.idxmax()}."
     return [Finding(sentence, rule)]
-
-
-def _moves(before: float, after: float) -> str:
-    if not (math.isfinite(before) and math.isfinite(after) and before > 0):
-        return "goes"
-    change = after / before
-    return "grows" if change > STEADY else "shrinks" if change < 1 / STEADY else "stays"
