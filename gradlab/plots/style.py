@@ -46,7 +46,6 @@ _CONTEXT_SIZE = 9.6
 _STYLE: dict[str, Any] = {
     "axes.edgecolor": "black",
     "axes.grid": True,
-    "axes.grid.axis": "y",
     "axes.labelcolor": "black",
     "axes.spines.right": False,
     "axes.spines.top": False,
@@ -83,6 +82,7 @@ _CONTEXT: dict[str, Any] = {
 """What differs from seaborn's context `paper`."""
 
 _OTHER_SETTINGS: dict[str, Any] = {
+    "axes.grid.axis": "y",
     "axes.titlelocation": "left",
     "figure.constrained_layout.use": True,
     "figure.dpi": 150,

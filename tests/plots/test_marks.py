@@ -23,8 +23,8 @@ class Residual(nn.Module):
 
 
 def places(ax: Axes) -> set[float]:
-    """The abscissae of all marks and lines."""
-    return {float(x) for line in ax.lines for x in line.get_xdata()}
+    """The abscissae of all marks and lines of data."""
+    return {float(x) for line in ax.lines if line.get_transform() == ax.transData for x in line.get_xdata()}
 
 
 def hollow(ax: Axes) -> list[float]:

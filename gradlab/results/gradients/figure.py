@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import seaborn
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 
+from gradlab.plots.layers import common_layers, label_layers, room_for_names, stages
 from gradlab.plots.marks import kind_marks, mark_handles, plot_marks
 from gradlab.plots.networks import (
     common_weights,
     legend_columns,
-    lone_marker,
     network_labels,
-    network_styles,
     networks_of,
+    shaded_styles,
 )
-from gradlab.plots.style import COLUMN_WIDTH, KIND_DASHES, KIND_MARKERS, kind_colors, look
+from gradlab.plots.style import COLUMN_WIDTH, DOTTED, KIND_MARKERS
+from gradlab.results.margins import interval_of, margins
 
 LABELS = {
     "grad_norm": "norm of the weight's gradient",
@@ -28,15 +31,20 @@ LABELS = {
 }
 """What a figure can show, by column."""
 
-_THEORY: dict[str, Any] = {"color": "black", "linestyle": (0, (1, 1.2)), "linewidth": 0.8}
+_THEORY: dict[str, Any] = {"linestyle": DOTTED, "linewidth": 1.3}
+_LOWER_HEIGHT, _NAME_HEIGHT = 1.1, 8.0
+"""About how high the axes of ratios are, in inches, and the name of a series, in points."""
+
+_BEGINNING: dict[str, Any] = {"marker": "|", "linestyle": "", "markersize": 7, "markeredgewidth": 0.8}
 
 
 def plot_gradients(frame: pd.DataFrame, ax: Axes, value: str = "grad_norm") -> Axes:
-    """Draw norms against depth on a logarithmic axis, with theory where there is any.
+    """Draw norms against depth on a logarithmic axis, with theory in the colour of each network where there is any.
 
     A line goes through the layers of the body of each network; all others have marks by their kinds. Over seeds both
-    are of the geometric mean, the band of its standard error. Theory gives ratios between layers of one shape: it is
-    drawn through the mean of each run of them.
+    are of the geometric mean; the band is its 95 % interval by Student's t. Theory gives ratios between layers of one
+    shape: it is drawn through the mean of each run of them. Where networks differ in their layers, a stroke stands
+    where a stage of a network begins.
 
     Args:
         frame: Layers of a gradients frame; its column body tells which are compared across depth, without one all are.
@@ -48,24 +56,37 @@ def plot_gradients(frame: pd.DataFrame, ax: Axes, value: str = "grad_norm") -> A
     """
     frame = _marked(frame)
     marks = kind_marks(frame.loc[~frame["body"], "mark"])
-    for network, style in network_styles(networks_of(frame)).items():
+    # On a logarithmic axis seaborn takes means, and we intervals, of logarithms.
+    ax.set_yscale("log")
+    for network, style in shaded_styles(networks_of(frame)).items():
         drawn = frame[(frame["network"] == network) & (frame[value] > 0) & np.isfinite(frame[value])]
         plot_marks(_over_seeds(drawn[~drawn["body"]], value), ax, value, style["color"], marks)
-        rows = drawn[drawn["body"]]
-        logs = np.log(rows[value].astype(float)).groupby([rows["index"], rows["call"]])
-        index = logs.mean().index.get_level_values(0).astype(float)
-        mean, error = logs.mean().to_numpy(), (logs.std() / np.sqrt(logs.count())).fillna(0).to_numpy()
-        ax.plot(index, np.exp(mean), marker="." if marks else lone_marker(index), **style)
-        ax.fill_between(
-            index, np.exp(mean - error), np.exp(mean + error), color=style["color"], alpha=0.25, linewidth=0
-        )
-        _plot_theory(rows, ax, value)
+        body = drawn[drawn["body"]].astype({"index": float, value: float})
+        for _, rows in body.groupby("call"):
+            seaborn.lineplot(
+                rows,
+                x="index",
+                y=value,
+                ax=ax,
+                estimator="mean",
+                errorbar=interval_of,
+                err_kws={"alpha": 0.25, "linewidth": 0},
+                marker="o",
+                markersize=2.1,
+                markeredgewidth=0,
+                linewidth=0.8,
+                **style,
+            )
+        _plot_theory(body, ax, value, style["color"])
+        if not common_layers(frame):
+            _plot_beginnings(drawn[drawn["body"]], ax, value, style["color"])
     if (frame[value] > 0).any() and np.isfinite(frame.loc[frame[value] > 0, value]).any():
         _log_axis(ax)
     ax.set_ylabel(LABELS[value])
     ax.set_xlabel("layer, in order of execution")
     ax.set_xlim(left=0)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
+    label_layers(ax, frame)
     return ax
 
 
@@ -78,14 +99,21 @@ def _marked(frame: pd.DataFrame) -> pd.DataFrame:
     return frame.assign(mark=kinds.where(~alike, kinds + " of other shapes"))
 
 
-def _over_seeds(rows: pd.DataFrame, value: str) -> pd.DataFrame:
+def _over_seeds(rows: pd.DataFrame, value: str, *more: str) -> pd.DataFrame:
     """A row a layer and call: its geometric mean."""
     logs = rows.assign(**{value: np.log(rows[value].astype(float))})
-    means = logs.groupby(["index", "call", "mark", "shortcut"], sort=False)[value].mean().reset_index()
+    means = logs.groupby(["index", "call", "mark", "shortcut", *more], sort=False)[value].mean().reset_index()
     return means.assign(**{value: np.exp(means[value])})
 
 
-def _plot_theory(rows: pd.DataFrame, ax: Axes, value: str) -> None:
+def _plot_beginnings(rows: pd.DataFrame, ax: Axes, value: str, color: Any) -> None:
+    """A stroke through the first layer of each stage of one network but the first stage."""
+    layers = _over_seeds(rows, value, "layer").drop_duplicates("index").sort_values("index")
+    first = [place for place, _ in stages(list(layers["layer"]))[1:]] if len(layers) else []
+    ax.plot(layers["index"].iloc[first].astype(float), layers[value].iloc[first], color=color, zorder=3, **_BEGINNING)
+
+
+def _plot_theory(rows: pd.DataFrame, ax: Axes, value: str, color: Any) -> None:
     """The predicted ratios of one network, through the geometric mean of each run of layers of one shape."""
     known = rows[rows["theory"].notna()].assign(
         value=np.log(rows[value].astype(float)), theory=np.log(rows["theory"].astype(float))
@@ -94,46 +122,38 @@ def _plot_theory(rows: pd.DataFrame, ax: Axes, value: str) -> None:
     for _, run in layers.groupby(layers["numel"].ne(layers["numel"].shift(fill_value=-1)).cumsum()):
         if len(run) > 1:
             shift = (run["value"] - run["theory"]).mean()
-            ax.plot(run["index"].astype(float), np.exp(run["theory"] + shift), zorder=4, **_THEORY)
+            ax.plot(run["index"].astype(float), np.exp(run["theory"] + shift), color=color, zorder=4, **_THEORY)
 
 
 def plot_ratios(summary: pd.DataFrame, ax: Axes) -> Axes:
     """Draw the first layer's norm over the last one's against depth, plain beside residual nets.
 
     Args:
-        summary: A gradients summary: network, depth, first / last and its error as a factor; with series,
-            network_kind and unit where they are known.
-        ax: Where to draw; bars are of two standard errors. Initial weights are filled, trained ones open. The name
-            of a family of networks stands at its deepest one.
+        summary: A gradients summary: network, depth, first / last, its error as a factor and seeds; with the facts of
+            networks where they are known.
+        ax: Where to draw; bars are 95 % intervals by Student's t. Initial weights are filled, trained ones open. The
+            name of a series of networks stands at its deepest one.
 
     Returns:
         The axes drawn on.
     """
+    networks = networks_of(summary)
+    styles = shaded_styles(networks)
     rows = summary[summary["first / last"].notna()]
-    initial = rows["weights"].astype(str).str.startswith("init")
-    series_of = rows["series"].fillna(rows["network"])
-    first = rows[~series_of.duplicated()]
-    looks = {row.series: look(row.network_kind, row.unit) for row in first.assign(series=series_of).itertuples()}
-    colors = dict(zip(looks, kind_colors(list(looks.values())), strict=True))
-    for (series, at_init), line in rows.groupby([series_of, initial], sort=False):
-        line = line.sort_values("depth")
-        ratio = line["first / last"].to_numpy(dtype=float)
-        factor = line["×/÷"].fillna(1).to_numpy(dtype=float) ** 2
-        kind = looks[series]
-        style = {"color": colors[series], "linestyle": KIND_DASHES[kind], "marker": KIND_MARKERS[kind]}
-        if not at_init:
-            # Open once trained; those are of any recipes, and no series.
-            style |= {"markerfacecolor": "white", "linestyle": ""}
-        bars = np.stack([ratio - ratio / factor, ratio * factor - ratio])
-        ax.errorbar(line["depth"], ratio, bars, elinewidth=0.7, capsize=1.5, **style)
-    for series, line in rows.groupby(series_of, sort=False):
-        deepest = line.sort_values("depth", kind="stable").iloc[-1]
-        place = float(deepest["depth"]), float(deepest["first / last"])
-        ax.annotate(series, place, (5, 0), textcoords="offset points", va="center", color=colors[series], fontsize=8)
-    depths = sorted(set(rows["depth"]))
+    ends: dict[str, tuple[float, float, str]] = {}
+    for series, line in rows.groupby(rows["series"].fillna(rows["network"]), sort=False):
+        line = line.sort_values("depth", kind="stable")
+        deepest = line.iloc[-1]
+        style = styles[deepest["network"]]
+        # Trained ones are of any recipes, and no series.
+        initial = line[_initial(line)]
+        ax.plot(initial["depth"], initial["first / last"], color=style["color"], linestyle=style["linestyle"])
+        _plot_points(line, ax, styles, networks["look"])
+        ends[str(series)] = float(deepest["depth"]), float(deepest["first / last"]), style["color"]
     ax.axhline(1, color="0.6", linewidth=0.7, zorder=0)
     _log_axis(ax)
-    ax.xaxis.set_major_locator(FixedLocator(depths))
+    _name_ends(ax, ends)
+    ax.xaxis.set_major_locator(FixedLocator(sorted(set(rows["depth"]))))
     ax.xaxis.set_minor_locator(NullLocator())
     ax.margins(x=0.26)
     ax.set_xlabel("depth (weighted layers)")
@@ -141,8 +161,45 @@ def plot_ratios(summary: pd.DataFrame, ax: Axes) -> Axes:
     return ax
 
 
+def _plot_points(line: pd.DataFrame, ax: Axes, styles: Mapping[str, Any], looks: Mapping[str, str]) -> None:
+    """The ratios of one series with their intervals, each in the colour of its network, trained ones open."""
+    columns = line["network"], line["depth"], line["first / last"], _bars(line).T, _initial(line)
+    for network, depth, ratio, bars, initial in zip(*columns, strict=True):
+        style: dict[str, Any] = {"color": styles[network]["color"], "marker": KIND_MARKERS[looks[network]]}
+        style["markerfacecolor"] = style["color"] if initial else "white"
+        ax.errorbar(depth, ratio, bars[:, None], elinewidth=0.7, capsize=1.5, **style)
+
+
+def _initial(rows: pd.DataFrame) -> pd.Series:
+    """Which networks have initial weights."""
+    return rows["weights"].astype(str).str.startswith("init")
+
+
+def _name_ends(ax: Axes, ends: dict[str, tuple[float, float, str]]) -> None:
+    """The names of series beside their deepest networks, one above the other where those lie close.
+
+    Args:
+        ax: Its y axis is logarithmic.
+        ends: Depth, value and colour by name.
+    """
+    low, high = np.log(ax.get_ylim())
+    height = 72 * _LOWER_HEIGHT / (high - low)
+    last = -np.inf
+    for name, (depth, value, color) in sorted(ends.items(), key=lambda end: end[1][1]):
+        place = (np.log(value) - low) * height
+        last = max(place, last + _NAME_HEIGHT)
+        ax.annotate(name, (depth, value), (5, last - place), textcoords="offset points", va="center", color=color)
+
+
+def _bars(rows: pd.DataFrame) -> np.ndarray[Any, Any]:
+    """Lower and upper lengths (2, rows) of the intervals of ratios, 0 where they are not known."""
+    ratio = rows["first / last"].to_numpy(dtype=float)
+    factor = np.exp(np.nan_to_num(margins(np.log(rows["×/÷"].astype(float)), rows["seeds"])))
+    return np.stack([ratio - ratio / factor, ratio * factor - ratio])
+
+
 def gradients_figure(frame: pd.DataFrame, summary: pd.DataFrame, figure: Figure, value: str = "grad_norm") -> Figure:
-    """Draw norms against depth above and, for several networks, first-to-last ratios against their depth below.
+    """Draw norms against depth above and, of networks of several depths, first-to-last ratios below.
 
     Args:
         frame: Layers of a gradients frame, as `plot_gradients` takes them.
@@ -154,32 +211,36 @@ def gradients_figure(frame: pd.DataFrame, summary: pd.DataFrame, figure: Figure,
         The same figure.
     """
     networks = networks_of(frame)
-    labels = network_labels(networks)
-    columns = legend_columns(labels)
-    theory = bool(frame["theory"].notna().any())
-    panels = 2 if len(networks) > 1 else 1
+    handles = _handles(frame, networks, value)
+    columns = max(legend_columns(network_labels(networks)), 2 if len(handles) > len(networks) else 1)
     common = common_weights(networks)
-    marked = _marked(frame)
-    others = marked[~marked["body"] & (marked[value] > 0)]
-    kinds = mark_handles(others, kind_marks(marked.loc[~marked["body"], "mark"]))
-    columns = max(columns, 2) if kinds else columns
-    legend_rows = -(-(len(networks) + theory + len(kinds)) // columns) + bool(common)
+    panels = 2 if summary.loc[summary["first / last"].notna(), "depth"].nunique() > 1 else 1
+    legend_rows = -(-len(handles) // columns) + bool(common)
     figure.set_layout_engine("constrained", h_pad=0.03, w_pad=0.02)
-    figure.set_size_inches(COLUMN_WIDTH, 0.1 + (2.2, 3.7)[panels - 1] + 0.13 * legend_rows)
+    figure.set_size_inches(COLUMN_WIDTH, 0.1 + (2.2, 3.7)[panels - 1] + 0.13 * legend_rows + room_for_names(frame))
     upper, *lower = figure.subplots(panels, 1, squeeze=False, height_ratios=(1.3, 1)[:panels])[:, 0]
     plot_gradients(frame, upper, value)
     for ax in lower:
         plot_ratios(summary, ax)
-    handles = [
-        Line2D([], [], **{**style, "label": label})
-        for style, label in zip(network_styles(networks).values(), labels, strict=True)
-    ]
-    if theory:
-        handles.append(Line2D([], [], label="theory, infinite width", **_THEORY))
-    handles += kinds
     title = f"weights: {common}" if common else None
     figure.legend(handles=handles, loc="outside upper center", ncols=columns, title=title)
     return figure
+
+
+def _handles(frame: pd.DataFrame, networks: pd.DataFrame, value: str) -> list[Line2D]:
+    """What the legend says: the networks, theory, where stages begin, and the kinds of layers off the lines."""
+    styles = shaded_styles(networks).values()
+    handles = [
+        Line2D([], [], **{**style, "label": label})
+        for style, label in zip(styles, network_labels(networks), strict=True)
+    ]
+    if frame["theory"].notna().any():
+        handles.append(Line2D([], [], color="0.35", label="theory, infinite width", **_THEORY))
+    if not common_layers(frame):
+        handles.append(Line2D([], [], color="0.35", label="a stage begins", **_BEGINNING))
+    marked = _marked(frame)
+    others = marked[~marked["body"] & (marked[value] > 0)]
+    return handles + mark_handles(others, kind_marks(marked.loc[~marked["body"], "mark"]))
 
 
 def _log_axis(ax: Axes) -> None:

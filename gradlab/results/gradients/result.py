@@ -80,9 +80,10 @@ class GradientsResult(Result):
     title: ClassVar[str | None] = "Gradients, layer by layer"
     captions: ClassVar[Mapping[str, str]] = {
         "gradients": "Size of the loss's gradient in each layer, in order of execution: over seeds the geometric mean "
-        "with its standard error; dotted, theory at initialization in the limit of infinite width (He et al. 2015b; "
-        "Yang et al. 2019; De and Smith 2020). Below, the first layer's over the last one's against depth, with bars "
-        "of two standard errors: squares are plain nets, circles residual, open ones trained.",
+        "with a band of its 95 % interval (Student's t); dotted, theory at initialization in the limit of infinite "
+        "width (He et al. 2015b; Yang et al. 2019; De and Smith 2020). Below, of networks of several depths, the first "
+        "layer's over the last one's, with bars of their 95 % intervals: squares are plain nets, circles residual, "
+        "open ones trained.",
     }
     formats: ClassVar[Formats] = {
         "depth": "{:d}".format,
@@ -305,9 +306,9 @@ class GradientsResult(Result):
         return self.described(pd.concat(parts, ignore_index=True))
 
     def _drawn_summary(self) -> pd.DataFrame:
-        """The summary, with what kind each network is of."""
+        """The summary, with the networks' labels and facts instead of their names."""
         networks = self.described(pd.DataFrame({"network": self.networks}))
-        return self._summed_up().assign(**{name: networks[name] for name in ("series", "network_kind", "unit")})
+        return self._summed_up().assign(**networks.drop(columns="weights"))
 
     def _rows(self, chosen: pd.Series, network: str | None) -> pd.DataFrame:
         if network is not None:

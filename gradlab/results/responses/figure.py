@@ -10,16 +10,19 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
+from gradlab.plots.coinciding import mark_coinciding
+from gradlab.plots.layers import label_layers, room_for_names
 from gradlab.plots.marks import kind_marks, mark_handles, plot_marks
 from gradlab.plots.networks import (
     common_weights,
     legend_columns,
     lone_marker,
+    network_handles,
     network_labels,
     network_styles,
     networks_of,
 )
-from gradlab.plots.style import COLUMN_WIDTH
+from gradlab.plots.style import COLUMN_WIDTH, KIND_MARKERS
 
 _RING: dict[str, Any] = {"marker": "o", "linestyle": "", "markerfacecolor": "white", "markeredgewidth": 0.9}
 
@@ -30,7 +33,8 @@ LOG_FROM = 30.0
 def plot_responses(frame: pd.DataFrame, ax: Axes, *, order: str = "execution") -> Axes:
     """Draw the response std of every layer, one line a network; where kinds differ, with marks of the kinds.
 
-    Projections of shortcuts are off the line, and hollow.
+    Projections of shortcuts are off the line, and hollow. In order of execution, layers are named where they are few
+    and the same in all networks; where they are many, the parts of the networks are.
 
     Args:
         frame: A responses frame; `predicted_std` is drawn where no std was measured.
@@ -43,14 +47,15 @@ def plot_responses(frame: pd.DataFrame, ax: Axes, *, order: str = "execution") -
     value = "std" if (frame["count"] + frame["non_finite"]).any() else "predicted_std"
     frame = _marked(frame)
     marks = _marks(frame)
-    for network, style in network_styles(networks_of(frame)).items():
+    networks, lines = networks_of(frame), []
+    for network, style in network_styles(networks).items():
         drawn = frame[frame["network"] == network]
         rows = drawn[~drawn["shortcut"]]
         if order == "magnitude":
             ranked = rows[value].dropna().sort_values(ascending=False)
-            ax.plot(range(1, len(ranked) + 1), ranked, marker=lone_marker(ranked), **style)
+            lines += ax.plot(range(1, len(ranked) + 1), ranked, marker=lone_marker(ranked), label=network, **style)
             continue
-        ax.plot(rows["index"], rows[value], marker=lone_marker(rows), **style)
+        lines += ax.plot(rows["index"], rows[value], marker=lone_marker(rows), label=network, **style)
         if marks:
             plot_marks(drawn, ax, value, style["color"], marks)
             continue
@@ -66,6 +71,10 @@ def plot_responses(frame: pd.DataFrame, ax: Axes, *, order: str = "execution") -
     ax.set_xlabel("layer, in order of execution" if order == "execution" else "layer, ranked by magnitude")
     ax.set_xlim(left=0)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
+    if order == "execution":
+        label_layers(ax, frame)
+    if order == "magnitude" or not marks:
+        mark_coinciding(lines, [KIND_MARKERS[look] for look in networks["look"]])
     return ax
 
 
@@ -99,15 +108,11 @@ def responses_figure(frame: pd.DataFrame, figure: Figure) -> Figure:
     columns = max(columns, 2) if kinds else columns
     legend_rows = -(-(len(networks) + (len(kinds) or 1)) // columns) + bool(common_weights(networks))
     figure.set_layout_engine("constrained", h_pad=0.03, w_pad=0.02)
-    figure.set_size_inches(COLUMN_WIDTH, 3.5 + 0.13 * legend_rows)
+    figure.set_size_inches(COLUMN_WIDTH, 3.5 + 0.13 * legend_rows + room_for_names(frame))
     upper, lower = figure.subplots(2, 1)
     plot_responses(frame, upper)
     plot_responses(frame, lower, order="magnitude")
-    handles = [
-        Line2D([], [], **{**style, "label": label})
-        for style, label in zip(network_styles(networks).values(), labels, strict=True)
-    ]
-    handles += kinds
+    handles = network_handles(networks, [upper, lower]) + kinds
     if not marks and (frame["stride"] > 1).any():
         handles.append(Line2D([], [], color="0.35", label="downsampling", **_RING))
     common = common_weights(networks)

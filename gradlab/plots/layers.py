@@ -1,0 +1,116 @@
+"""Which layers the places on an axis are: their names where they are few, the parts they form where they are many."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import groupby
+from typing import Any
+
+import pandas as pd
+from matplotlib.axes import Axes
+
+from gradlab.plots.style import COLUMN_WIDTH
+
+MOST_NAMES = 12
+"""Up to so many layers are named one by one."""
+
+_ROOT = "the model itself"
+_LONGEST_NAME = 22
+_NAME_SIZE = 6.0
+_STAGE_SIZE = 5.5
+_AXES_WIDTH = 0.85 * COLUMN_WIDTH
+_SLANT_FROM = 36
+"""Characters of all names together that one line at the width of a column does not hold."""
+
+_STAGE_STYLE: dict[str, Any] = {"fontsize": _STAGE_SIZE, "color": "0.4", "va": "bottom", "ha": "left"}
+
+
+def label_layers(ax: Axes, frame: pd.DataFrame) -> None:
+    """Name the layers below an axis of places if they are few, or mark where the parts of the networks begin.
+
+    Nothing is added where networks have layers of different names at one place.
+
+    Args:
+        ax: Its x axis counts layers in order of execution.
+        frame: Columns index (from 1) and layer.
+    """
+    layers = common_layers(frame)
+    if len(layers) > MOST_NAMES:
+        _mark_stages(ax, layers)
+    elif layers:
+        names = [_shortened(name) for name in layers.values()]
+        slanted = _slanted(names)
+        ax.set_xticks(list(layers), labels=names, fontsize=_NAME_SIZE)
+        if slanted:
+            ax.tick_params(axis="x", labelrotation=40)
+            for label in ax.get_xticklabels():
+                label.set(ha="right", rotation_mode="anchor")
+        ax.set_xlim(min(layers) - 0.5, max(layers) + 0.5)
+
+
+def common_layers(frame: pd.DataFrame) -> dict[int, str]:
+    """The layer at each place, by place; empty where networks differ in one.
+
+    Args:
+        frame: Columns index and layer.
+    """
+    places = frame.dropna(subset="index").drop_duplicates(["index", "layer"]).sort_values("index")
+    if places["index"].duplicated().any():
+        return {}
+    names = places["layer"].fillna("").replace("", _ROOT)
+    return {int(index): str(layer) for index, layer in zip(places["index"], names, strict=True)}
+
+
+def room_for_names(frame: pd.DataFrame) -> float:
+    """Inches below an axis that `label_layers` needs more than numbers do.
+
+    Args:
+        frame: Columns index and layer.
+    """
+    names = [_shortened(name) for name in common_layers(frame).values()]
+    slanted = len(names) <= MOST_NAMES and _slanted(names)
+    return 0.4 * _NAME_SIZE / 72 * max(map(len, names)) if slanted else 0.0
+
+
+def stages(layers: Sequence[str]) -> list[tuple[int, str]]:
+    """Where the parts of a network begin: the position of the first layer of each, and the name of the part.
+
+    A part is a run of layers in one module. Modules are taken at the least depth at which no part holds more than
+    half of all layers; where every layer is a part there, one level above.
+
+    Args:
+        layers: Qualified names, in order of execution.
+    """
+    parts: list[tuple[int, str]] = []
+    for level in range(1, max(name.count(".") for name in layers) + 2):
+        modules = [".".join(name.split(".")[:level]) for name in layers]
+        runs = [(name, [place for place, _ in run]) for name, run in groupby(enumerate(modules), lambda pair: pair[1])]
+        if len(runs) == len(layers):
+            break
+        parts = [(places[0], name) for name, places in runs]
+        if 2 * max(len(places) for _, places in runs) <= len(layers):
+            break
+    return parts
+
+
+def _mark_stages(ax: Axes, layers: dict[int, str]) -> None:
+    places, parts = list(layers), stages(list(layers.values()))
+    ends = [place for place, _ in parts[1:]] + [len(places)]
+    # About how many characters stand over a layer: they are half as wide as high.
+    width = 72 * _AXES_WIDTH / len(places) / (0.6 * _STAGE_SIZE)
+    for (start, name), end in zip(parts, ends, strict=True):
+        left = places[start] - 0.5
+        if start:
+            ax.axvline(left, color="0.75", linewidth=0.5, zorder=0.5)
+        label = name.rpartition(".")[2]
+        if len(parts) > 1 and len(label) <= width * (end - start):
+            ax.text(left, 1, f" {label}" if start else label, transform=ax.get_xaxis_transform(), **_STAGE_STYLE)
+
+
+def _shortened(name: str) -> str:
+    """A name whose end tells it from others, so that is what stays."""
+    return name if len(name) <= _LONGEST_NAME else f"…{name[1 - _LONGEST_NAME :]}"
+
+
+def _slanted(names: Sequence[str]) -> bool:
+    return sum(map(len, names)) + 2 * len(names) > _SLANT_FROM
