@@ -87,7 +87,7 @@ RESPONSES: dict[str, tuple[Callable[[], Sentences], list[str], list[str]]] = {
     ),
     "other recipes": (
         lambda: responses({"plain20": 1.0, "resnet20": 0.5}, plain20={"recipe": "other"}),
-        ["of different recipes or modes of batch normalization are not compared"],
+        ["Networks of different recipes or lengths of training are not compared"],
         ["At 20 layers"],
     ),
     "other lengths": (
@@ -102,7 +102,7 @@ RESPONSES: dict[str, tuple[Callable[[], Sentences], list[str], list[str]]] = {
     ),
     "near chance": (
         lambda: responses({"plain20": 1.0, "resnet20": 0.5}, plain20={"near_chance": True}),
-        [],
+        ["plain20 is near chance and compared with no other"],
         ["At 20 layers"],
     ),
     "all NaN": (lambda: responses({"plain20": math.nan, "resnet20": 0.5}), [], ["At 20 layers", "nan"]),

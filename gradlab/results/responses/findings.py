@@ -8,7 +8,7 @@ tends to modify the signal less."
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations, groupby
 from typing import Any
@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from gradlab.results.comparable import is_candidate, not_compared
 from gradlab.results.finding import Finding
-from gradlab.results.grouping import listed
 from gradlab.results.intervals import and_p, told_by
 from gradlab.results.label import counterpart_key, description
 from gradlab.stats.verdict import Comparison, Estimate, Verdict, difference, holm, sign_test
@@ -42,10 +42,6 @@ _SMALLER_WITH_DEPTH = (
     "He et al. 2015, §4.2: “the deeper ResNet has smaller magnitudes of responses.” Logarithms of the layers' stds, of "
     "nets of one recipe; in one direction where no two depths are told apart the other way."
 )
-_COMPARABLE = (
-    "Compared are networks of one known recipe and one mode of batch normalization, as He et al. 2015, §4.2, do; "
-    "responses differ by recipe."
-)
 _ONE_TRAINING = "layers taken as independent; another training may differ by more"
 
 _STAGE = re.compile(r"(?:^|\.)(layer\d+)\.")
@@ -68,25 +64,27 @@ class _Network:
     stds: pd.Series
 
     @property
-    def median(self) -> float:
-        return float(self.stds.median())
-
-    @property
     def logarithm(self) -> Estimate:
         """Of the layers whose response varies at all."""
         return Estimate.of(np.log(self.stds[self.stds > 0]))
 
     def __str__(self) -> str:
-        if len(self.stds) < LEAST_LAYERS:
-            return f"{self.median:.3f}"
-        low, high = np.percentile(self.stds, [25, 75])
-        return f"{self.median:.3f} (quartiles {low:.3f} to {high:.3f})"
+        return _with_quartiles(self.stds)
+
+
+def _with_quartiles(stds: pd.Series) -> str:
+    """The median, with quartiles where there are layers enough."""
+    if len(stds) < LEAST_LAYERS:
+        return f"{stds.median():.3f}"
+    low, high = np.percentile(stds, [25, 75])
+    return f"{stds.median():.3f} (quartiles {low:.3f} to {high:.3f})"
 
 
 @dataclass(frozen=True)
 class _Claim:
-    """A comparison, the sentence that its verdict gives, and its rule."""
+    """A comparison, the sentence that its verdict gives, and its rule; and how deep its deepest network is."""
 
+    depth: int
     comparison: Comparison
     sentence: Callable[[Verdict], str]
     source: str
@@ -107,26 +105,45 @@ def findings(frame: pd.DataFrame, column: str, facts: Sequence[dict[str, Any]]) 
     Returns:
         Sentences with their rules; none when there is nothing to compare.
     """
-    sentences: list[Finding] = []
-    unknown, networks = [], []
-    for fact in facts:
+    initial: dict[str, pd.Series] = {}
+    networks, known = [], []
+    for fact in ({"recipe": None, **fact} for fact in facts):
         rows = frame[frame["network"] == fact["network"]]
         stds = rows.set_index("layer")[column] if "layer" in rows else rows[column].reset_index(drop=True)
         stds = stds[~stds.index.duplicated()].dropna()
         if fact.get("bn") == "batch" and not fact.get("trained", True) and (abs(stds - 1) < EQUAL).mean() >= 0.5:
-            sentences = sentences or [_at_initialization(stds)]
-        elif description(fact).get("kind") not in ("plain", "residual") or stds.empty or fact.get("near_chance"):
-            continue
-        elif fact.get("recipe") is None:
-            unknown.append(fact["network"])
-        else:
-            networks.append(_network(fact, stds))
-    made = []
+            initial[fact["network"]] = stds
+        elif is_candidate(fact) and not stds.empty:
+            known.append(fact)
+            if fact["recipe"] is not None and not fact.get("near_chance"):
+                networks.append(_network(fact, stds))
+    pairs: list[_Claim] = []
+    trends: list[_Claim] = []
     for group in _groups(networks, lambda n: (n.counterpart, n.recipe)):
-        made += _plain_against_residual(group)
+        pairs += _plain_against_residual(group)
         for series in _groups([n for n in group if n.kind == "residual"], lambda n: n.series):
-            made += _by_depth(series)
-    return [*sentences, *_findings(made), *_not_compared(unknown, networks)]
+            trends += _by_depth(series)
+    # The deepest pair and the trend answer what is asked.
+    pairs.sort(key=lambda claim: -claim.depth)
+    told = _findings([*pairs[:1], *trends, *pairs[1:]])
+    return [*told, *_at_initialization(initial), *not_compared(known, "responses")]
+
+
+def one_network(network: str, stds: pd.Series) -> list[Finding]:
+    """What is seen of a network that there is nothing to compare with.
+
+    Args:
+        network: Its label.
+        stds: By layer.
+    """
+    if stds.empty:
+        return []
+    sentence = f"{network}: the median std of {len(stds)} layers' responses is {_with_quartiles(stds)}"
+    if len(stds) > 1:
+        sentence += (
+            f", the largest {stds.max():.3f} at {stds.idxmax()} and the smallest {stds.min():.3f} at {stds.idxmin()}"
+        )
+    return [Finding(f"{sentence}.", "Told, without a verdict, of a single network.")]
 
 
 def _findings(made: Sequence[_Claim]) -> list[Finding]:
@@ -141,28 +158,20 @@ def _findings(made: Sequence[_Claim]) -> list[Finding]:
     ]
 
 
-def _not_compared(unknown: list[str], networks: list[_Network]) -> list[Finding]:
-    found = []
-    if unknown and len(unknown) + len(networks) > 1:
-        sentence = f"Nothing says how {listed(unknown)} came about: not compared, since responses differ by recipe."
-        found.append(Finding(sentence, _COMPARABLE))
-    if len({network.recipe for network in networks}) > 1:
-        sentence = "Networks of different recipes or modes of batch normalization are not compared."
-        found.append(Finding(sentence, _COMPARABLE))
-    return found
-
-
-def _at_initialization(stds: pd.Series) -> Finding:
+def _at_initialization(networks: Mapping[str, pd.Series]) -> list[Finding]:
     """That normalization alone decides, and where γ is 0."""
-    zero = int((stds < EQUAL).sum())
-    if not zero:
-        return AT_INITIALIZATION
-    sentence = (
-        "With batch statistics every normalized response has the std γ at initialization, whatever the network: 0 in "
-        f"the {zero} of {len(stds)} layers that begin with γ = 0, and 1 elsewhere. The paper's claims are about "
-        "trained networks."
-    )
-    return Finding(sentence, AT_INITIALIZATION.rule)
+    found = []
+    if any(stds.min() >= EQUAL for stds in networks.values()):
+        found.append(AT_INITIALIZATION)
+    for network, stds in networks.items():
+        if zero := int((stds < EQUAL).sum()):
+            sentence = (
+                f"{network}: with batch statistics every normalized response has the std γ at initialization, whatever "
+                f"the network: 0 in the {zero} of {len(stds)} layers that begin with γ = 0, and 1 elsewhere. The "
+                "paper's claims are about trained networks."
+            )
+            found.append(Finding(sentence, AT_INITIALIZATION.rule))
+    return found
 
 
 def _network(fact: dict[str, Any], stds: pd.Series) -> _Network:
@@ -187,7 +196,7 @@ def _groups(networks: Iterable[_Network], key: Callable[[_Network], Hashable]) -
 def _plain_against_residual(group: list[_Network]) -> list[_Claim]:
     pairs = [(p, r) for p in group for r in group if (p.kind, r.kind) == ("plain", "residual") and p.depth == r.depth]
     made = []
-    for plain, residual in sorted(pairs, key=lambda pair: pair[0].depth):
+    for plain, residual in pairs:
         places = plain.stds.index.intersection(residual.stds.index, sort=False)
         alone = sum(r.depth == residual.depth for _, r in pairs) == 1
 
@@ -201,7 +210,7 @@ def _plain_against_residual(group: list[_Network]) -> list[_Claim]:
             return _beside_plain(verdict, plain, residual, places, "" if alone else f"({residual.name}) ")
 
         comparison = sign_test(residual.stds[places], plain.stds[places])
-        made.append(_Claim(comparison, sentence, _SMALLER_THAN_PLAIN, f"the sign test, {_ONE_TRAINING}"))
+        made.append(_Claim(plain.depth, comparison, sentence, _SMALLER_THAN_PLAIN, f"the sign test, {_ONE_TRAINING}"))
     return made
 
 
@@ -253,4 +262,4 @@ def _by_depth(networks: list[_Network]) -> list[_Claim]:
             words = "Responses of residual nets of different depths are not told apart"
         return f"{words}: median std {', '.join(f'{network} at {network.depth}' for network in ordered)} layers."
 
-    return [_Claim(ends, sentence, _SMALLER_WITH_DEPTH, f"Welch’s t, {_ONE_TRAINING}")]
+    return [_Claim(ordered[-1].depth, ends, sentence, _SMALLER_WITH_DEPTH, f"Welch’s t, {_ONE_TRAINING}")]

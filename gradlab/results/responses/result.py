@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import pandas as pd
 
 from gradlab.results.coverage import coverage_text
-from gradlab.results.finding import Finding
 from gradlab.results.gradients.summary import coverage_share
-from gradlab.results.responses.findings import findings
+from gradlab.results.responses.findings import findings, one_network
+from gradlab.results.responses.gaps import gaps
 from gradlab.results.result import Result
 from gradlab.results.tables import Formats
 
@@ -19,12 +19,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 COLUMNS = ["network", "layer", "index", "kind", "std", "mean", "count", "rank", "predicted_std"]
-
-GAP_WORTH_TELLING = 0.005
-"""Mean relative gap between predicted and measured std above which the output speaks of it."""
-
-PADDED_CROPS = ("gradlab ", "akamaster/", "junyuseu/")
-"""How the names of recipes begin that train on padded random crops."""
 
 
 def was_measured(frame: pd.DataFrame) -> bool:
@@ -55,6 +49,10 @@ class ResponsesResult(Result):
         **dict.fromkeys(("std", "mean", "predicted_std"), "{:.4f}".format),
         "count": "{:,d}".format,
     }
+
+    priority: ClassVar[Sequence[str]] = (
+        "network", "median std", "weights", "accuracy (%)", "largest std", "at", "layers", "images", "mean std", "BN",
+    )  # fmt: skip
 
     @classmethod
     def from_rows(
@@ -122,32 +120,12 @@ class ResponsesResult(Result):
 
     def findings(self) -> list[str]:
         """The paper's two claims, and how far the prediction is off; computed, not canned."""
-        column = "std" if self.measured else "predicted_std"
+        column, counted = "std" if self.measured else "predicted_std", self._counted()
         facts = [self.facts(network) for network in self.networks]
-        return [*findings(self._counted(), column, facts), *self._gaps()]
-
-    def _gaps(self) -> list[Finding]:
-        findings, counted = [], self._counted()
-        for network in self.networks:
-            frame = counted[counted["network"] == network]
-            gap = (frame["predicted_std"] / frame["std"] - 1).abs()
-            if not gap.notna().any() or gap.mean() < GAP_WORTH_TELLING or self.facts(network).get("near_chance"):
-                continue
-            where = frame.loc[gap.idxmax()]
-            if not self.facts(network).get("trained", True):
-                cause = "they are still 0 and 1"
-            elif self.facts(network).get("bn") == "eval":
-                crops = str(self.facts(network).get("recipe")).startswith(PADDED_CROPS)
-                cause = "they come from other inputs than these" + (", such as padded random crops" if crops else "")
-            else:
-                cause = "they are not those of these inputs"
-            sentence = (
-                f"{network}: the std predicted from running statistics is off by {gap.mean():.1%} on average and "
-                f"by {gap.max():.0%} at {where['layer']}: {cause}."
-            )
-            rule = f"Mean of |predicted / measured − 1| over layers: {gap.mean():.4f} ≥ {GAP_WORTH_TELLING}."
-            findings.append(Finding(sentence, rule))
-        return findings
+        said: list[str] = [*findings(counted, column, facts)]
+        if not said and len(facts) == 1:
+            said = [*one_network(self.networks[0], counted.set_index("layer")[column].dropna())]
+        return [*said, *gaps(counted, facts)]
 
     def plot(self, ax: Axes | None = None) -> Axes:
         """Draw the responses, in order of execution above and by magnitude below (Fig. 7).

@@ -1,0 +1,77 @@
+"""Which networks are held against each other: as initialized, or trained by one known recipe; why others are not.
+
+Two trained networks differ by how they were trained at least as much as by what they are made of.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from gradlab.results.finding import Finding
+from gradlab.results.grouping import listed
+from gradlab.results.label import description
+
+Facts = Mapping[str, Any]
+"""What the record says of one network."""
+
+RULE = (
+    "Compared are networks as initialized, or trained by one known recipe for one length, whose batch normalization is "
+    "in one mode, and that are not near chance."
+)
+
+
+def is_candidate(facts: Facts) -> bool:
+    """Whether a network has counterparts at all, and its record says how its weights came about."""
+    return description(facts).get("kind") in ("plain", "residual") and "recipe" in facts
+
+
+def is_comparable(one: Facts, other: Facts) -> bool:
+    """Whether two networks are held against each other; facts that a probe does not know are not asked for."""
+    if one.get("near_chance") or other.get("near_chance"):
+        return False
+    if "recipe" not in one or "recipe" not in other:
+        return True
+    if not (_is_trained(one) or _is_trained(other)):
+        return True
+    same: bool = _is_trained(one) and _is_trained(other) and one["recipe"] == other["recipe"]
+    return same and one["recipe"] is not None
+
+
+def not_compared(networks: Sequence[Facts], what: str) -> list[Finding]:
+    """A sentence for every reason for which some of several networks are not compared.
+
+    Args:
+        networks: Each with network, description, recipe, and where they are known trained, bn and near_chance.
+        what: What differs by recipe, as a plural.
+    """
+    known = [facts for facts in networks if is_candidate(facts)]
+    near = [facts["network"] for facts in known if facts.get("near_chance")]
+    others = [facts for facts in known if not facts.get("near_chance")]
+    unknown = [facts["network"] for facts in others if _is_trained(facts) and facts["recipe"] is None]
+    told = [facts for facts in others if facts["network"] not in unknown]
+    if len(known) < 2:
+        return []
+    said = []
+    if near:
+        said.append(f"{listed(near)} {'is' if len(near) == 1 else 'are'} near chance and compared with no other.")
+    if unknown:
+        said.append(f"Nothing says how {listed(unknown)} came about: not compared, since {what} differ by recipe.")
+    if reasons := _differences(told):
+        said.append(f"Networks {' or '.join(reasons)} are not compared.")
+    return [Finding(sentence, RULE) for sentence in said]
+
+
+def _differences(networks: Sequence[Facts]) -> list[str]:
+    """In what networks differ that are of known origin."""
+    recipes = {facts["recipe"] for facts in networks if _is_trained(facts)}
+    modes = {facts.get("bn") for facts in networks} - {None, "none"}
+    return [
+        *(["of different recipes or lengths of training"] if len(recipes) > 1 else []),
+        *(["with and without training"] if len({_is_trained(facts) for facts in networks}) > 1 else []),
+        *(["with different modes of batch normalization"] if len(modes) > 1 else []),
+    ]
+
+
+def _is_trained(facts: Facts) -> bool:
+    return bool(facts.get("trained", True))
