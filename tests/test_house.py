@@ -144,6 +144,26 @@ def test_files_are_short() -> None:
     assert not long
 
 
+def functions(path: Path) -> list[ast.FunctionDef]:
+    return [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.FunctionDef)]
+
+
+@pytest.mark.parametrize(
+    "path",
+    [*sorted((PACKAGE / "experiments").rglob("*.py")), *sorted((ROOT / "cli").glob("*.py"))],
+    ids=lambda p: p.name,
+)
+def test_functions_are_short_and_take_few_arguments(path: Path) -> None:
+    """Without their docstrings; what the front page offers says each of its arguments by name."""
+    public = set(re.findall(r"import (\w+)", (PACKAGE / "__init__.pyi").read_text()))
+    for function in functions(path):
+        body = function.body[ast.get_docstring(function) is not None :] or function.body
+        assert function.end_lineno is not None
+        assert function.end_lineno - body[0].lineno < 60, function.name
+        arguments = function.args.posonlyargs + function.args.args + function.args.kwonlyargs
+        assert len(arguments) <= 10 or function.name in public, function.name
+
+
 @pytest.mark.parametrize("code", ["import gradlab", "import gradlab.cli", "import gradlab as gl; dir(gl)"])
 def test_nothing_heavy_is_loaded_before_it_is_used(code: str) -> None:
     check = f"{code}; import sys; print(sorted({HEAVY} & set(sys.modules)))"
