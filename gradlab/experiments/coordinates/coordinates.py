@@ -1,0 +1,213 @@
+"""Size of responses and of their changes against width and depth: what `gradlab coordinates` runs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.optim import Optimizer
+
+from gradlab.data.batching import batches
+from gradlab.errors import UsageError
+from gradlab.experiments.coordinates.making import Made, maker
+from gradlab.experiments.coordinates.places import kinds, places
+from gradlab.experiments.coordinates.request import (
+    CoordinatesRequest,
+    MakeModel,
+    MakeOptimizer,
+    OptimizerName,
+    Parametrization,
+)
+from gradlab.experiments.coordinates.training import trained
+from gradlab.experiments.device import device_name, pick_device
+from gradlab.experiments.request import Progress
+from gradlab.results.coordinates.result import CoordinatesResult
+from gradlab.results.record import Stopwatch, make_record
+
+Loss = Callable[[Any, Tensor], Tensor]
+
+EMPTY = dict.fromkeys(("rms", "change", "update", "branch"), math.nan)
+"""What is measured of a layer, where it can be."""
+
+OPTIMIZERS: dict[str, type[Optimizer]] = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}
+
+
+def coordinate_check(
+    make_model: MakeModel,
+    *,
+    widths: Sequence[int] = (),
+    depths: Sequence[int] = (),
+    parametrization: Parametrization = "mup",
+    branch: float = 0.5,
+    optimizer: MakeOptimizer | OptimizerName | None = None,
+    rate: float = 1e-3,
+    steps: int | None = None,
+    seeds: int = 8,
+    batch: tuple[Tensor, Tensor] | None = None,
+    loss: Loss = F.cross_entropy,
+    data: str = "cifar10-sample",
+    images: int = 16,
+    device: str = "auto",
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> CoordinatesResult:
+    """Whether responses and their changes keep their size as a network grows (Yang et al. 2022, arXiv:2203.03466).
+
+    Networks of each width, and of each depth, are trained for a few steps on one batch in double precision. The root
+    mean square of each layer's response at initialization, of its change in training, and of the part of the change
+    that its own weights make, is fitted by a power of the width or depth, and the exponent is held against that of the
+    parametrization.
+
+        def make_model(width):
+            model = nn.Sequential(nn.Linear(32, width), nn.ReLU(), nn.Linear(width, 10))
+            return model, torch.optim.Adam(model.parameters(), lr=1e-3)
+
+        gl.coordinate_check(make_model, widths=(64, 128, 256, 512), batch=(x, y))
+
+    Args:
+        make_model: Called with `width`, `depth` or both, by these names where it has them; returns the network, alone
+            or with its optimizer. Or a name with gaps, as `resnet{depth}`, or `package.module:function`.
+        widths: Three or more, at the first of `depths` where there are any.
+        depths: Three or more, at the first of `widths` where there are any. Of rows of layers that grow with depth the
+            first, the middle and the last are measured.
+        parametrization: What widths are held against: `mup`, or `standard` at its known exponents, those of the first
+            step by SGD or Adam at a small learning rate.
+        branch: How residual branches are to scale, as depth^−branch: 1/2 in Depth-μP (Yang et al. 2023,
+            arXiv:2310.02244), 1 in CompleteP (Dey et al. 2025, arXiv:2505.01618).
+        optimizer: Makes the optimizer of a network, or `adam` or `sgd` with one rate for all; None takes that of
+            `make_model`, else Adam.
+        rate: The learning rate of these.
+        steps: Optimizer steps; by default 3, and 1 for `standard`.
+        seeds: The number of networks of each size.
+        batch: Inputs and targets, the same for all; None takes images of `data`.
+        loss: Of output and targets.
+        data: A named data set (see `gl.batches`).
+        images: Of these the first so many.
+        device: `auto`, `cpu`, `cuda`, `cuda:1`.
+        seed: The seed of the first network; each of the others has the next one.
+        progress: Called after every network.
+
+    Raises:
+        UsageError: For a request that cannot be meant.
+    """
+    stopwatch, request = Stopwatch(), CoordinatesRequest.of(locals())
+    where, made_by = pick_device(device), _optimizer_maker(optimizer, rate)
+    given = _ready(_images(data, images, where) if batch is None else batch, where)
+    check = _Check(maker(make_model), made_by, given, loss, request.listed_steps(), where, rate)
+    sweeps = [*_sweeps(widths, depths)]
+    rows: list[dict[str, Any]] = []
+    done, total = 0, seeds * sum(len(sweep.values) for sweep in sweeps)
+    for sweep in sweeps:
+        found, kind = check.layout(sweep, seed)
+        for value in [value for value in sweep.values for _ in range(seeds)]:
+            # Networks of one seed are alike in part, whatever their width: each has its own.
+            rows += check.rows(sweep, value, seed + done, found[value], kind)
+            done += 1
+            if progress is not None:
+                progress("networks", done, total)
+    name = make_model if isinstance(make_model, str) else getattr(make_model, "__name__", type(make_model).__name__)
+    frame = pd.DataFrame(rows)
+    frame.insert(0, "network", name)
+    optimizer_kind = _exponents_of(check.optimizer_name, parametrization)
+    record = make_record(
+        "coordinates",
+        options={**request.options(), "make_model": name, "data": None if batch is not None else data},
+        device=device_name(where),
+        stopwatch=stopwatch,
+        networks=[{"network": name, "optimizer": check.optimizer_name}],
+        expected={"parametrization": parametrization, "optimizer": optimizer_kind, "branch": branch},
+    )
+    return CoordinatesResult(frame, record)
+
+
+@dataclass(frozen=True)
+class _Sweep:
+    """One axis with its sizes; the other one stays."""
+
+    axis: str
+    values: Sequence[int]
+    fixed: dict[str, int]
+
+    def sizes(self, value: int) -> dict[str, int]:
+        return {self.axis: value, **self.fixed}
+
+
+@dataclass
+class _Check:
+    """What all networks of a check have in common."""
+
+    make: Callable[[dict[str, int], int], Made]
+    make_optimizer: MakeOptimizer | None
+    batch: tuple[Tensor, Tensor]
+    loss: Loss
+    steps: int
+    device: torch.device
+    rate: float
+    optimizer_name: str = ""
+
+    def layout(self, sweep: _Sweep, seed: int) -> tuple[dict[int, dict[str, str]], dict[str, str]]:
+        """What is measured of each size, and what kind it is."""
+        models = {value: self.make(sweep.sizes(value), seed)[0] for value in sweep.values}
+        found = places(models)
+        return found, kinds(models, found)
+
+    def rows(
+        self, sweep: _Sweep, value: int, seed: int, named: dict[str, str], kind: dict[str, str]
+    ) -> Iterator[dict[str, Any]]:
+        """The rows of one network."""
+        model, optimizer = self.make(sweep.sizes(value), seed)
+        # Changes are small differences. Parameters stay the same objects, so that the optimizer knows them.
+        model.to(self.device, torch.float64)
+        if self.make_optimizer is not None:
+            optimizer = self.make_optimizer(model)
+        optimizer = optimizer or torch.optim.Adam(model.parameters(), lr=self.rate)
+        self.optimizer_name = type(optimizer).__name__
+        with torch.random.fork_rng():
+            torch.default_generator.manual_seed(seed)
+            measured = trained(model, optimizer, self.batch, self.loss, named, self.steps)
+        for step, sizes in enumerate(measured):
+            for index, (layer, quantities) in enumerate(sizes.items(), 1):
+                where = {"axis": sweep.axis, "value": value, "seed": seed, "step": step}
+                yield {**where, "layer": layer, "index": index, "kind": kind[layer], **EMPTY, **quantities}
+
+
+def _sweeps(widths: Sequence[int], depths: Sequence[int]) -> Iterator[_Sweep]:
+    if len(widths) > 1:
+        yield _Sweep("width", widths, {"depth": depths[0]} if depths else {})
+    if len(depths) > 1:
+        yield _Sweep("depth", depths, {"width": widths[0]} if widths else {})
+
+
+def _optimizer_maker(optimizer: MakeOptimizer | OptimizerName | None, rate: float) -> MakeOptimizer | None:
+    if not isinstance(optimizer, str):
+        return optimizer
+    kind: Any = OPTIMIZERS[optimizer]
+    return lambda model: kind(model.parameters(), lr=rate)
+
+
+def _images(data: str, images: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    inputs, labels = next(iter(batches(data, images, device=device, images=images)))
+    if labels is None:
+        raise UsageError(f"{data} has no labels to train on: give other data, or a batch")
+    return inputs, labels
+
+
+def _ready(batch: tuple[Tensor, Tensor], device: torch.device) -> tuple[Tensor, Tensor]:
+    """Inputs and targets on the device, numbers in double precision."""
+    inputs, targets = ((t.double() if t.is_floating_point() else t).to(device) for t in batch)
+    return inputs, targets
+
+
+def _exponents_of(optimizer: str, parametrization: str) -> str:
+    """Whose exponents an optimizer has: those of SGD, or of Adam and others whose updates have entries of one size."""
+    if optimizer == "SGD":
+        return "sgd"
+    if optimizer in ("Adam", "AdamW", "NAdam", "RAdam", "Adamax", "RMSprop") or parametrization == "mup":
+        return "adam"
+    raise UsageError(f"the standard parametrization has known exponents for SGD and Adam, not for {optimizer}")

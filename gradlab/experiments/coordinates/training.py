@@ -1,0 +1,125 @@
+"""A few steps on one batch, and the size of every response and of its change."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.optim import Optimizer
+
+from gradlab.probes.hooks import Hook
+from gradlab.probes.outputs import measurable
+
+Sizes = dict[str, dict[str, float]]
+"""Root mean squares of a place's quantities, in order of execution."""
+
+
+class Coordinates:
+    """Measures the responses of some modules, and how far they are from those of the first pass.
+
+    Of a module that is called several times, and of one with several outputs, it is the first.
+
+    Args:
+        model: The network.
+        places: What modules are called, by name.
+    """
+
+    def __init__(self, model: nn.Module, places: Mapping[str, str]) -> None:
+        self.model, self.places = model, places
+        self._elements = {id(child) for row in model.modules() if isinstance(row, nn.ModuleList) for child in row}
+        self._weights = {name: _own_weights(model.get_submodule(name)) for name in places}
+        self._before: dict[str, Tensor] = {}
+        self._now: dict[str, dict[str, Tensor]] = {}
+        self._looking_back = False
+
+    @contextmanager
+    def attached(self) -> Iterator[None]:
+        """A context in which a forward pass is measured."""
+        self._now = {}
+        with ExitStack() as stack:
+            for name, place in self.places.items():
+                hook = Hook(self._hook(place, self._weights[name]))
+                module = self.model.get_submodule(name)
+                stack.enter_context(module.register_forward_hook(hook, with_kwargs=True))
+            yield
+
+    def sizes(self) -> Sizes:
+        """What the last pass gave."""
+        flat = [(place, quantity, value) for place, of in self._now.items() for quantity, value in of.items()]
+        values = torch.stack([value for _, _, value in flat]).tolist() if flat else []
+        found: Sizes = {place: {} for place in self._now}
+        for (place, quantity, _), value in zip(flat, values, strict=True):
+            found[place][quantity] = value
+        return found
+
+    def _hook(self, place: str, weights: dict[str, Tensor]) -> Callable[..., None]:
+        def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+            found = measurable(output)
+            if self._looking_back or not found or place in self._now:
+                return
+            response = found[0][1].detach()
+            # A copy: what follows may change the response in place.
+            before = self._before.setdefault(place, response.clone())
+            now = self._now[place] = {"rms": _rms(response), "change": _rms(response - before)}
+            given = args[0] if args else None
+            if id(module) in self._elements and isinstance(given, Tensor) and given.shape == response.shape:
+                now["branch"] = _rms(response - given.detach())
+            if weights:
+                now["update"] = _rms(response - self._by(module, weights, args, kwargs))
+
+        return hook
+
+    def _by(self, module: nn.Module, weights: dict[str, Tensor], args: Any, kwargs: Any) -> Tensor:
+        """The response that other weights give of the same input."""
+        self._looking_back = True
+        try:
+            with torch.no_grad():
+                return measurable(functional_call(module, weights, args, kwargs))[0][1]
+        finally:
+            self._looking_back = False
+
+
+def _own_weights(module: nn.Module) -> dict[str, Tensor]:
+    """A copy of the weights of a layer, where they are trained and it has no layers in it."""
+    own = dict(module.named_parameters(recurse=False))
+    trained = any(parameter.requires_grad for parameter in own.values()) and not any(module.children())
+    return {name: parameter.detach().clone() for name, parameter in own.items()} if trained else {}
+
+
+def trained(
+    model: nn.Module,
+    optimizer: Optimizer,
+    batch: tuple[Tensor, Tensor],
+    loss: Callable[[Any, Tensor], Tensor],
+    places: Mapping[str, str],
+    steps: int,
+) -> list[Sizes]:
+    """Train on one batch, and measure before every step and after the last.
+
+    Dropout is off, so that two passes differ by the weights alone; all else is in training mode.
+
+    Returns:
+        The sizes at steps 0 to `steps`.
+    """
+    model.train()
+    for module in model.modules():
+        if "Dropout" in type(module).__name__ or "DropPath" in type(module).__name__:
+            module.eval()
+    coordinates, found = Coordinates(model, places), []
+    for step in range(steps + 1):
+        with coordinates.attached():
+            output = model(batch[0])
+        found.append(coordinates.sizes())
+        if step < steps:
+            optimizer.zero_grad()
+            loss(output, batch[1]).backward()
+            optimizer.step()
+    return found
+
+
+def _rms(tensor: Tensor) -> Tensor:
+    return tensor.double().square().mean().sqrt()

@@ -1,0 +1,76 @@
+"""The result of a coordinate check: columns, exponents, what it says."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, ClassVar
+
+import pandas as pd
+
+from gradlab.results.coordinates.findings import findings
+from gradlab.results.coordinates.slopes import slopes, wrong_layers
+from gradlab.results.result import Result
+from gradlab.results.tables import Formats
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+class CoordinatesResult(Result):
+    """Sizes of responses and of their changes against width and depth: a row an axis, value, seed, step and layer.
+
+    Columns: network, axis (`width` or `depth`), value (of the axis), seed, step, layer, index (order of execution),
+    kind (`input`, `hidden`, `output`, `fixed`, `vector`, `signal`, `block`), and as root mean squares of entries: rms
+    (the response), change (its difference to step 0), update (its difference to what the layer's weights of step 0
+    give of the same input) and branch (its difference to the input, of elements of an `nn.ModuleList`).
+    """
+
+    name: ClassVar[str] = "coordinates"
+    title: ClassVar[str | None] = "Coordinate check"
+    table: ClassVar[str] = "slopes"
+    captions: ClassVar[Mapping[str, str]] = {
+        "coordinates": "Root mean square of each layer's response at initialization and of its change in training, "
+        "against width or depth; in red what scales otherwise than expected (Yang et al. 2022)."
+    }
+    formats: ClassVar[Formats] = {
+        **dict.fromkeys(("exponent", "error"), "{:.2f}".format),
+        **dict.fromkeys(("low", "high"), "{:g}".format),
+    }
+
+    @property
+    def parametrization(self) -> str:
+        """What the exponents are held against: `mup` or `standard`."""
+        return str(self.record["expected"]["parametrization"])
+
+    def slopes(self) -> pd.DataFrame:
+        """A row an axis, layer and quantity: exponent, standard error, the expected range from low to high, verdict.
+
+        Quantities are `size` (of the response at initialization), `branch` (what a block then adds to its input),
+        `change` (of the response after the last step) and `update` (the part of it that the layer's own weights make).
+        """
+        return slopes(self.frame, self.record["expected"])
+
+    def summary(self) -> pd.DataFrame:
+        """The table of exponents."""
+        return self.slopes()
+
+    @property
+    def passed(self) -> bool:
+        """Whether no layer scales otherwise than expected."""
+        return not self.wrong()
+
+    def wrong(self) -> list[tuple[str, str]]:
+        """Axis and layer of what scales otherwise than expected, in order of execution."""
+        return wrong_layers(self.slopes())
+
+    def findings(self) -> list[str]:
+        """Which layers scale otherwise than the parametrization has it."""
+        return [*findings(self.slopes(), self.parametrization)]
+
+    def figure(self) -> Figure:
+        """Sizes and changes against width and depth."""
+        from matplotlib.figure import Figure
+
+        from gradlab.results.coordinates.figure import coordinates_figure
+
+        return coordinates_figure(self.frame, {*self.wrong()}, Figure())

@@ -1,0 +1,104 @@
+"""Exponents of a coordinate check, layer by layer, held against those of a parametrization."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from gradlab.stats.scaling_exponent import beyond, exponent
+from gradlab.stats.verdict import Comparison, Estimate, Verdict, holm
+from gradlab.theory.width_exponents import (
+    SMALLEST_GAP,
+    Range,
+    depth_exponents,
+    maximal_update_exponents,
+    standard_exponents,
+)
+
+MARGIN = SMALLEST_GAP / 2
+"""By what an exponent may miss the theory's, which is that of infinite width: half of the smallest difference."""
+
+QUANTITIES = {"size": "rms", "branch": "branch", "change": "change", "update": "update"}
+"""What is fitted, and its column: the first two at initialization, the others after the last step."""
+
+VERDICTS = {
+    Verdict.LARGER: "too large",
+    Verdict.SMALLER: "too small",
+    Verdict.ALIKE: "as expected",
+    Verdict.NOTHING: "not told",
+}
+NOT_FINITE, NO_CHANGE, NO_EXPECTATION = "not finite", "no change", "not known"
+WRONG = {"too large", "too small", NOT_FINITE, NO_CHANGE}
+"""Verdicts that something scales otherwise than expected."""
+
+_UNKNOWN = Estimate(np.nan, np.nan, 0, 0)
+
+
+def slopes(frame: pd.DataFrame, options: Mapping[str, Any]) -> pd.DataFrame:
+    """A row an axis, layer and quantity: the exponent, its standard error, what is expected and the verdict.
+
+    The exponent is fitted over the networks of all widths, or depths. It is too large or too small where Student's t
+    tells it from the range that is expected, widened by a quarter on both sides. All verdicts of a check share one rate
+    of false alarms (Holm 1979).
+
+    Args:
+        frame: As of `CoordinatesResult`.
+        options: `parametrization`, `optimizer` (`sgd` or `adam`) and `branch`.
+    """
+    rows: list[dict[str, Any]] = []
+    comparisons: list[Comparison] = []
+    for (axis, layer), of_layer in frame.groupby(["axis", "layer"], sort=False):
+        kind = of_layer["kind"].iloc[0]
+        ranges = expected_ranges(str(axis), str(layer), kind, options)
+        for quantity in QUANTITIES:
+            values = _values(of_layer, quantity)
+            if values.isna().all():
+                continue
+            row, comparison = _held(values, quantity, ranges.get(quantity))
+            rows.append({"axis": axis, "layer": layer, "kind": kind, "quantity": quantity, **row})
+            comparisons.append(comparison)
+    for row, verdict in zip(rows, holm(comparisons), strict=True):
+        row["verdict"] = row["verdict"] or VERDICTS[verdict]
+    return pd.DataFrame(rows)
+
+
+def expected_ranges(axis: str, layer: str, kind: str, options: Mapping[str, Any]) -> dict[str, Range]:
+    """The exponents that are right, by quantity; none where theory has none."""
+    if axis == "depth":
+        return depth_exponents("[" in layer, options["branch"])
+    if options["parametrization"] == "mup":
+        return maximal_update_exponents(kind)
+    return standard_exponents(kind, options["optimizer"])
+
+
+def wrong_layers(table: pd.DataFrame) -> list[tuple[str, str]]:
+    """Axis and layer of what scales otherwise than expected, in order of execution."""
+    wrong = table[table["verdict"].isin(WRONG)]
+    return list(dict.fromkeys(zip(wrong["axis"], wrong["layer"], strict=True)))
+
+
+def _values(of_layer: pd.DataFrame, quantity: str) -> pd.Series:
+    """The values of one layer, one for each network, by width or depth."""
+    step = 0 if quantity in ("size", "branch") else of_layer["step"].max()
+    return of_layer[of_layer["step"] == step].set_index("value")[QUANTITIES[quantity]]
+
+
+def _held(values: pd.Series, quantity: str, expected: Range | None) -> tuple[dict[str, Any], Comparison]:
+    """The exponent of a layer's values, with the verdict where it hangs on no other."""
+    estimate = exponent(values.index, values)
+    flaw = _flaw(values.to_numpy(), quantity)
+    low, high = expected or (np.nan, np.nan)
+    fit = {"exponent": estimate.value, "error": estimate.error, "low": low, "high": high}
+    if flaw is None and expected is not None:
+        return {**fit, "verdict": None}, beyond(estimate, low, high, MARGIN)
+    return {**fit, "verdict": flaw or NO_EXPECTATION}, beyond(_UNKNOWN, 0, 0, 0)
+
+
+def _flaw(values: Any, quantity: str) -> str | None:
+    """What no exponent can be fitted to; a response that begins as 0 is none."""
+    if not np.isfinite(values).all():
+        return NOT_FINITE
+    return NO_CHANGE if quantity in ("change", "update") and not values.any() else None
