@@ -12,6 +12,7 @@ COMMANDS = (
     "gradients",
     "shatter",
     "signal",
+    "coordinates",
     "train",
     "figures",
     "dynamics",

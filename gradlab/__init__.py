@@ -9,6 +9,7 @@ and the operation where a batch first produces NaN or infinity; `NonfiniteOrigin
 Experiments: `responses`, `gradients` and `shatter` are the commands of the same names, and `input_gradients` is
 `shatter` on images; `shattering` measures a function of your own. `train` trains with a `Recipe`, `dynamics` joins the
 layer statistics that runs recorded, and `degradation` trains plain and residual nets across depth.
+`coordinate_check` fits how responses and their changes scale with width and depth.
 Results: `ResponsesResult`, `ShatterResult`, `InputGradientsResult`, `GradientsResult`, `TrainingResult`,
 `DynamicsResult` and `DegradationResult` hold tidy frames and their records, which they save, load and plot; `report`
 combines several results in one HTML page.

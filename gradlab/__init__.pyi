@@ -7,6 +7,7 @@ from .checkpoints import save_checkpoint as save_checkpoint
 from .data.batching import batches as batches
 from .errors import GradlabError as GradlabError
 from .errors import UsageError as UsageError
+from .experiments.coordinates.coordinates import coordinate_check as coordinate_check
 from .experiments.degradation import degradation as degradation
 from .experiments.dynamics import dynamics as dynamics
 from .experiments.gradients.gradients import gradients as gradients
@@ -33,6 +34,7 @@ from .probes import predicted_response_std as predicted_response_std
 from .probes.watch import Watch as Watch
 from .probes.watch import watch as watch
 from .reporting import report as report
+from .results.coordinates.result import CoordinatesResult as CoordinatesResult
 from .results.degradation.result import DegradationResult as DegradationResult
 from .results.dynamics.result import DynamicsResult as DynamicsResult
 from .results.gradients.result import GradientsResult as GradientsResult

@@ -21,6 +21,7 @@ KINDS = {
     "architectures": "architectures.ArchitecturesResult",
     "dynamics": "dynamics.DynamicsResult",
     "degradation": "degradation.DegradationResult",
+    "coordinates": "coordinates.CoordinatesResult",
 }
 """Folder and class that load a result, by the `measurement` of its record: a new kind is one line here."""
 
