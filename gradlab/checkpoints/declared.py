@@ -84,8 +84,8 @@ class DeclaredReader(pickle._Unpickler):  # type: ignore[name-defined,misc]
         self._operations += 1
         if self._operations > MOST_OPERATIONS:
             raise GradlabError(
-                f"has more than {MOST_OPERATIONS:,} entries beside the values of its tensors: save its state_dict() "
-                "alone"
+                f"has more than {MOST_OPERATIONS:,} entries apart from the values of its tensors: save only its "
+                "state_dict()"
             )
 
     def find_class(self, module: str, name: str) -> object:
@@ -108,7 +108,7 @@ class DeclaredReader(pickle._Unpickler):  # type: ignore[name-defined,misc]
     def persistent_load(self, pid: Any) -> _Inert:
         """Return a storage as the pickle declares it."""
         if not isinstance(pid, tuple) or len(pid) < 5 or not isinstance(pid[4], int):
-            raise GradlabError("is damaged: it names a storage that is none")
+            raise GradlabError("is damaged: it names an invalid storage")
         key, item = str(pid[2]), _item_size(pid[1])
         size = pid[4] * item
         stored = self._stored(key)
@@ -149,7 +149,7 @@ class DeclaredReader(pickle._Unpickler):  # type: ignore[name-defined,misc]
         if not isinstance(storage, _Storage):
             return
         if not isinstance(size, tuple) or not all(isinstance(n, int) for n in size):
-            raise GradlabError("is damaged: the shape of a tensor is none")
+            raise GradlabError("is damaged: the shape of a tensor is invalid")
         item = max(storage.item, *(_item_size(a) for a in args[4:] if isinstance(a, type)), 1)
         self._expanded += max(0, math.prod(size) * item - storage.size)
         if self._expanded > MOST_EXPANDED:

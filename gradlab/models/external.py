@@ -124,7 +124,7 @@ def import_function(name: str) -> Callable[..., object]:
     """Import a user-defined function.
 
     Args:
-        name: `package.module:function`; the module may lie in the current folder.
+        name: The name of the function, `package.module:function`; the module may be in the current folder.
 
     Raises:
         UsageError: If there is no such module or function.

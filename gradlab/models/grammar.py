@@ -174,7 +174,7 @@ def read_options(
         texts[place], left = match[0], left[match.end() :]
     if ordered and list(texts) != sorted(texts):
         raise unknown(
-            f"its options stand in another order, {start}{''.join(texts[place] for place in sorted(texts))}", ""
+            f"its options are in another order, {start}{''.join(texts[place] for place in sorted(texts))}", ""
         )
     return values
 

@@ -50,13 +50,13 @@ def parse_name(name: str) -> Any:
 
 
 def describe(name: str) -> NetworkDescription:
-    """The facts of a network: family, depth, kind, unit, normalization, width and options, as plain values.
+    """Describe a network by its family, depth, kind, unit, normalization, width and options, as plain values.
 
     Args:
-        name: A network without weights. Of a network of another package the name says no more than the package.
+        name: The name of a network without weights. That of an external network determines only its package.
 
     Raises:
-        UsageError: For a name of ours that is not known.
+        UsageError: If the name is unknown.
     """
     if is_external(name):
         package = name.partition("/")[0] if "/" in name and ":" not in name else "function"

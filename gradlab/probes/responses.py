@@ -194,8 +194,7 @@ class ResponseStd(Probe):
         layers = any(target.is_layer for target in self.targets.chosen.values())
         if layers and not self._finder.norms and any(is_normalization(module) for module in self.model.modules()):
             notes.append(
-                "no normalization module takes a measured layer's output as it is: the responses are the layers' own "
-                "outputs"
+                "no normalization module directly follows a measured layer: the responses are the layers' own outputs"
             )
         for site, (count, mean, std, non_finite) in table.items():
             if non_finite:

@@ -43,7 +43,7 @@ class UnscaleRecord:
         states: dict[int, dict[str, Any]] = getattr(self.scaler, "_per_optimizer_states", {})
         if any(state["stage"].name == "UNSCALED" and key not in known for key, state in states.items()):
             raise GradlabError(
-                "scaler.unscale_ was called before the probe was attached, so that nothing tells which gradients are "
+                "scaler.unscale_ was called before the probe was attached, so it is unknown which gradients are "
                 "scaled: enter the probe's `with` block before the backward pass"
             )
         return {parameter for parameters in known.values() for parameter in parameters}

@@ -11,7 +11,7 @@ from torch import Tensor
 class Workspace:
     """Memory that successive layers share, so that a backward pass allocates it once.
 
-    The CPU's allocator returns large blocks to the system, and allocating them anew costs more than filling them. The
+    The CPU's allocator returns large blocks to the system, and allocating them again costs more than filling them. The
     allocators of other devices cache memory, so every request is served separately there.
     """
 

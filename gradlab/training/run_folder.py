@@ -103,8 +103,8 @@ def check_tables(folder: Path, lengths: Mapping[str, int]) -> None:
         if length and there < length:
             raise UsageError(
                 f"{path} {'is missing' if not path.exists() else f'has {there:,} bytes'}, and had {length:,} when the "
-                "checkpoint was written: put it back, or go on in a new folder with --resume and --out, whose tables "
-                "begin there"
+                "checkpoint was written: restore it, or resume into a new folder with --resume and --out, whose tables "
+                "start there"
             )
 
 
@@ -144,8 +144,8 @@ class GrowingTable:
         if not begins or self._file.read(1) != b"\n":
             self._file.close()
             raise UsageError(
-                f"{self._path} is not the table that this run wrote: put that back, or go on in a new folder with "
-                "--resume and --out"
+                f"{self._path} is not the table that this run wrote: restore that table, or resume into a new folder "
+                "with --resume and --out"
             )
 
     @property

@@ -26,7 +26,7 @@ def read_training_checkpoint(path: Path) -> dict[str, Any]:
         raise UsageError(f"{shown(path)} {what}")
     content = read_torch_file(path)
     if not isinstance(content, dict) or not {"model", "optimizer", "step", "config"} <= content.keys():
-        raise UsageError(f"{shown(path)} holds weights alone and no training to go on with")
+        raise UsageError(f"{shown(path)} holds weights alone and no training to resume")
     content = {"lengths": {}, **content}
     for key, (fits, kind) in _PARTS.items():
         if not fits(content.get(key)):

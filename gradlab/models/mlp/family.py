@@ -187,5 +187,5 @@ def read_mlp(name: str, depth: int, values: dict[str, Any], *, residual: bool = 
 def _family(text: str, kind: Kind, values: dict[str, Any]) -> Family:
     norm = values.get("norm")
     if kind == "ll" and norm is not None:
-        raise UsageError(f"{text}: the norm is none in a looks-linear net, which begins as a linear function")
+        raise UsageError(f"{text}: the norm is none in a looks-linear net, which is initialized as a linear function")
     return Family(kind, norm, values.get("beta", 1.0), values.get("bias", "1") == "1")

@@ -254,6 +254,6 @@ class ExampleGradients(StepProbe):
         if slow:
             notes.append(
                 f"{self._pieces.names(slow)}: measured by a backward pass for each example, since the gradient cannot "
-                "be taken apart where it arises"
+                "be separated where it arises"
             )
         return notes
