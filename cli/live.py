@@ -134,7 +134,9 @@ def gradient_strip(recorded: Sequence[Mapping[str, Any]]) -> Iterator[Text]:
     Args:
         recorded: Rows of `dynamics.csv`, of one step.
     """
-    norms = {row["layer"]: row["value"] for row in recorded if row["statistic"] == "grad_norm"}
+    norms = {
+        row["layer"]: row["value"] for row in recorded if row["statistic"] == "grad_norm" and row["layer"] != "total"
+    }
     finite = {layer: norm for layer, norm in norms.items() if norm > 0 and math.isfinite(norm)}
     if not finite:
         return

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -74,8 +75,8 @@ def train(
         resume: A run's folder or its `checkpoint.pt` to go on from, even where device, torch or recipe differ.
         checkpoint_every: Steps between checkpoints.
         test_every: Steps between two tests; None is an epoch.
-        record: Of `responses` and `gradients`, what `dynamics.csv` gets of every layer; the training is the same
-            with or without.
+        record: Of `responses`, `gradients` and the other groups of `gl.watch`, what `dynamics.csv` gets of every
+            layer; the training is the same with or without.
         every: Steps between two records, or `log`: ever fewer, evenly spaced on a log axis.
         log: `tensorboard` writes metrics and what is recorded for it, too.
         observe: Told where the training is, at every row of `metrics.csv`.
@@ -93,10 +94,7 @@ def train(
     recipe = preset(recipe) if isinstance(recipe, str) else recipe
     recording = Recording((record,) if isinstance(record, str) else tuple(record), every)
     check_run(seed, checkpoint_every, test_every)
-    if log == "tensorboard":
-        require_tensorboard()
-    elif log is not None:
-        raise UsageError(f"log is tensorboard, not {log!r}")
+    _check_log(log)
     name = network_name(model)
     split = load_split(data, recipe.normalization, recipe.validation)
     network = create(name, classes=split.classes, seed=seed)
@@ -107,46 +105,22 @@ def train(
         network, recipe, split, arithmetic, seed=seed, depth=len(weighted_layers(network)), compiled=compiled
     )
     stopwatch = Stopwatch()
-    options = {"data": data, "recipe": recipe.to_dict(), "seed": seed, "compiled": compiled}
-    options |= {"record": list(recording.what), "every": every}
-    facts = make_record(
-        "training",
-        options=options,
-        device=device_name(arithmetic.device),
-        stopwatch=stopwatch,
-        network=name,
-        normalization=recipe.normalization,
-        recipe=f"gradlab {recipe}, seed {seed}",
-        arithmetic=str(arithmetic),
-        initial_weights=initial,
-    )
+    asked = {"data": data, "seed": seed, "compiled": compiled}
+    facts = _facts(name, trainer, {**asked, "record": list(recording.what), "every": every}, initial, stopwatch)
     config = {
         **{key: facts[key] for key in ("network", "normalization", "recipe", "arithmetic", "device")},
-        "data": data,
-        "seed": seed,
-        "compiled": compiled,
+        **asked,
         "fields": recipe.to_dict(),
         "torch": facts["versions"]["torch"],
     }
     with RunFolder(out or Path("runs") / name.replace("/", "-")) as folder:
-        source = folder.path / CHECKPOINT if resume is None else _checkpoint_file(resume)
-        own = source.resolve() == (folder.path / CHECKPOINT).resolve()
-        content = read_training_checkpoint(source) if resume or source.exists() else None
-        before = folder.record() if content is not None else {}
-        changes = [] if content is None else _changes(content["config"], config, forced=resume is not None)
-        if content is not None:
-            trainer.restore(content)
-        resumed = before.get("resumed", [])
-        if content is not None:
-            resumed = [*resumed, {"step": trainer.step, "changes": changes}]
-        earlier = float(before.get("wall_seconds", 0.0))
-        facts = {**facts, "resumed": resumed, "steps": trainer.steps, "complete": False, "notes": changes}
+        begun = _go_on(trainer, folder, config, resume)
+        facts |= {"resumed": begun.resumed, "steps": trainer.steps, "complete": False, "notes": begun.changes}
         if trainer.step < trainer.steps:
-            # The tables of another folder stay there.
-            lengths = content["lengths"] if content is not None and own else {}
+            lengths = begun.lengths
             written = (METRICS, DYNAMICS) if recording.what else (METRICS,)
             check_tables(folder.path, {table: lengths.get(table, 0) for table in written})
-            folder.write_record({**facts, "wall_seconds": earlier})
+            folder.write_record({**facts, "wall_seconds": begun.seconds})
             with _watched(trainer, folder, recording, log, lengths.get(DYNAMICS, 0), observe) as watching:
                 try:
                     trainer.run(
@@ -159,13 +133,72 @@ def train(
                         **watching,
                     )
                 finally:
-                    facts["wall_seconds"] = round(earlier + stopwatch.seconds, 3)
+                    facts["wall_seconds"] = round(begun.seconds + stopwatch.seconds, 3)
                     folder.write_record(facts)
-            before = facts
         # Also where a run was killed between its last checkpoint and this.
-        if not before.get("complete"):
-            folder.write_record({**before, "complete": True, "digest": weights_digest(network)})
+        last = folder.record()
+        if not last.get("complete"):
+            folder.write_record({**last, "complete": True, "digest": weights_digest(network)})
         return TrainingResult.load(folder.path)
+
+
+def _check_log(log: str | None) -> None:
+    if log == "tensorboard":
+        require_tensorboard()
+    elif log is not None:
+        raise UsageError(f"log is tensorboard, not {log!r}")
+
+
+def _facts(name: str, trainer: Trainer, options: dict[str, Any], initial: str, stopwatch: Stopwatch) -> dict[str, Any]:
+    """What the record says of a run before it begins."""
+    recipe = trainer.recipe
+    return make_record(
+        "training",
+        options={**options, "recipe": recipe.to_dict()},
+        device=device_name(trainer.arithmetic.device),
+        stopwatch=stopwatch,
+        network=name,
+        normalization=recipe.normalization,
+        recipe=f"gradlab {recipe}, seed {options['seed']}",
+        arithmetic=str(trainer.arithmetic),
+        initial_weights=initial,
+    )
+
+
+@dataclass(frozen=True)
+class _Begun:
+    """What a run goes on from.
+
+    Attributes:
+        resumed: Every time that it went on, with the step and what had changed.
+        changes: What has changed this time, a sentence each.
+        lengths: The bytes of each table that belong to the checkpoint.
+        seconds: How long it took so far.
+    """
+
+    resumed: list[dict[str, Any]]
+    changes: list[str]
+    lengths: dict[str, int]
+    seconds: float
+
+
+def _go_on(trainer: Trainer, folder: RunFolder, config: dict[str, Any], resume: str | Path | None) -> _Begun:
+    """Restore the checkpoint of the folder, or the one to go on from, where there is one."""
+    source = folder.path / CHECKPOINT if resume is None else _checkpoint_file(resume)
+    if resume is None and not source.exists():
+        return _Begun([], [], {}, 0.0)
+    content = read_training_checkpoint(source)
+    before = folder.record()
+    changes = _changes(content["config"], config, forced=resume is not None)
+    trainer.restore(content)
+    # The tables of another folder stay there.
+    own = source.resolve() == (folder.path / CHECKPOINT).resolve()
+    return _Begun(
+        resumed=[*before.get("resumed", []), {"step": trainer.step, "changes": changes}],
+        changes=changes,
+        lengths=content["lengths"] if own else {},
+        seconds=float(before.get("wall_seconds", 0.0)),
+    )
 
 
 @contextmanager
@@ -183,7 +216,17 @@ def _watched(
         recorder = None
         if recording.what:
             tell = None if board is None else board.dynamics
-            recorder = stack.enter_context(DynamicsRecorder(trainer.network, recording, folder.path, length, tell))
+            recorder = stack.enter_context(
+                DynamicsRecorder(
+                    trainer.network,
+                    trainer.optimizer,
+                    recording,
+                    folder.path,
+                    length=length,
+                    start=trainer.step,
+                    tell=tell,
+                )
+            )
 
         def observe_all(status: Status) -> None:
             if board is not None:

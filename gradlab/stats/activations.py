@@ -10,6 +10,9 @@ from gradlab.stats.precision import widest
 NEAR = 0.01
 """Part of a range from whose end on a value is saturated."""
 
+_CHUNK = 1 << 17
+"""Elements whose signs are taken at a time on the CPU: half a MiB in float32."""
+
 
 def active_counts(x: Tensor, unit_dim: int) -> Tensor:
     """How often each unit is not exactly 0.
@@ -21,14 +24,23 @@ def active_counts(x: Tensor, unit_dim: int) -> Tensor:
     Returns:
         Shape (x.shape[unit_dim],), float64 (float32 on mps). NaN counts as 0.
     """
-    place = unit_dim % x.ndim
+    x, place = x.detach(), unit_dim % x.ndim
     others = [dim for dim in range(x.ndim) if dim != place]
-    # A sum of signs: comparisons and their sums take several times as long on the CPU.
-    signs = x.detach().sign().abs_()
-    # Float32 holds whole numbers so far.
-    exact = torch.float32 if x.numel() <= x.shape[place] << 24 else widest(x.device)
-    counts = signs.sum(others, dtype=exact) if others else signs
-    return counts.to(widest(x.device))
+    wide = widest(x.device)
+    if not others or not x.numel():
+        return x.sign().abs_().to(wide).sum(others) if others else x.sign().abs_().to(wide)
+    cut = 1 if place == 0 else 0
+    total: Tensor | None = None
+    # A part after another on the CPU, so that the signs fit in a small piece of memory that is there already.
+    for part in x.split(max(1, _CHUNK * x.shape[cut] // x.numel()) if x.is_cpu else x.shape[cut], cut):
+        # A sum of signs: comparisons and their sums take several times as long.
+        signs = part.sign().abs_()
+        # Float32 holds whole numbers so far.
+        exact = torch.float32 if part.numel() <= part.shape[place] << 24 else wide
+        counts = signs.sum(others, dtype=exact).to(wide)
+        total = counts if total is None else total + counts
+    assert total is not None
+    return total
 
 
 def saturated_count(y: Tensor, low: float, high: float, *, below: bool = True) -> Tensor:

@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, cast
 
 from torch import nn
+from torch.optim import Optimizer
 
 from gradlab.errors import UsageError
-from gradlab.probes import ParameterGradients, ResponseStd, log_spaced
-from gradlab.probes.hooks import RUNS_EAGERLY, unwrap
+from gradlab.probes import log_spaced
+from gradlab.probes.hooks import RUNS_EAGERLY
+from gradlab.probes.watch import MEASURES, Measure, Watch
 from gradlab.training.run_folder import DYNAMICS, GrowingTable
 
-COLUMNS = ("step", "layer", "statistic", "value")
-RECORDABLE = ("responses", "gradients")
+COLUMNS = ("step", "layer", "index", "block", "statistic", "value")
+FIRST_COLUMNS = ("step", "layer", "statistic", "value")
+"""Those of runs that began before there were the others."""
+
+RECORDABLE = MEASURES
 STEPS_PER_DECADE = 20
 """Recorded steps between s and 10 s where they are log-spaced."""
 
@@ -28,8 +33,8 @@ class Recording:
     """What is recorded of a training, and when.
 
     Attributes:
-        what: Of `responses` (the statistic `response_std`) and `gradients` (`grad_norm`, and `relative`, the
-            gradient's norm over the weight's).
+        what: Of the groups of statistics that `gl.watch` measures: `responses`, `activations`, `response_gradients`,
+            `gradients`, `updates` and `noise`.
         every: Steps between two records, or `log`: ever fewer, evenly spaced on a log axis.
 
     Raises:
@@ -41,7 +46,7 @@ class Recording:
 
     def __post_init__(self) -> None:
         if unknown := sorted(set(self.what) - set(RECORDABLE)):
-            raise UsageError(f"what can be recorded is {' and '.join(RECORDABLE)}, not {', '.join(unknown)}")
+            raise UsageError(f"what can be recorded is {', '.join(RECORDABLE)}, not {', '.join(unknown)}")
         if self.every != "log" and (not isinstance(self.every, int) or self.every < 1):
             raise UsageError(f"recording is every so many steps, from 1 on, or log; got {self.every!r}")
 
@@ -54,7 +59,7 @@ class Recording:
 
 
 class DynamicsRecorder:
-    """Appends response std and gradient norms of every layer to `dynamics.csv` as a network trains.
+    """Appends what `gl.watch` measures to `dynamics.csv` as a network trains.
 
     A row belongs to a step's batch, in training mode, and to the weights before that step: step 0 is the
     initialization. A compiled network runs eagerly at steps whose responses are recorded. The training is what it
@@ -62,9 +67,11 @@ class DynamicsRecorder:
 
     Args:
         network: What is trained, compiled or not.
+        optimizer: What trains it.
         recording: What and when.
         folder: Of the run.
         length: Bytes of `dynamics.csv` to keep.
+        start: Steps made so far.
         tell: Also given the rows of each recorded step.
 
     Attributes:
@@ -74,63 +81,59 @@ class DynamicsRecorder:
     def __init__(
         self,
         network: nn.Module,
+        optimizer: Optimizer,
         recording: Recording,
         folder: Path,
+        *,
         length: int = 0,
-        tell: Callable[[Sequence[dict[str, Any]]], None] | None = None,
+        start: int = 0,
+        tell: Callable[[Sequence[Mapping[str, Any]]], None] | None = None,
     ) -> None:
-        self.network, self.recording, self.tell = network, recording, tell
-        self.newest: list[dict[str, Any]] = []
-        self._due = recording.schedule()
-        self._table = GrowingTable(folder / DYNAMICS, COLUMNS, length)
+        self.newest: Sequence[Mapping[str, Any]] = ()
+        self._tell = tell
+        path = folder / DYNAMICS
+        self._columns = _columns_of(path) if length else COLUMNS
+        self._table = GrowingTable(path, self._columns, length)
+        self._watch = Watch(
+            network,
+            optimizer,
+            recording.schedule(),
+            measure=cast("Sequence[Measure]", recording.what),
+            sinks=[self.write],
+            start=start,
+        )
+        self._stack = ExitStack()
 
     def __enter__(self) -> Self:
+        with ExitStack() as stack:
+            stack.callback(self._table.close)
+            # That a compiled network runs eagerly at recorded steps is meant here.
+            stack.enter_context(warnings.catch_warnings())
+            warnings.filterwarnings("ignore", message=f".*{re.escape(RUNS_EAGERLY.partition(':')[2])}")
+            stack.enter_context(self._watch)
+            self._stack = stack.pop_all()
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._table.close()
+        self._stack.close()
 
-    @contextmanager
-    def at(self, step: int) -> Iterator[None]:
-        """Around the forward and backward pass of a step, before the optimizer's.
-
-        Args:
-            step: Optimizer steps made before.
-        """
-        if not self._due(step):
-            yield
-            return
-        responses = gradients = None
-        with ExitStack() as stack:
-            if "responses" in self.recording.what:
-                # Of the module within: a probe warns of a compiled one, and of a compiled caller; that it runs eagerly
-                # is meant here.
-                stack.enter_context(warnings.catch_warnings())
-                warnings.filterwarnings("ignore", message=f".*{re.escape(RUNS_EAGERLY.partition(':')[2])}")
-                responses = stack.enter_context(ResponseStd(unwrap(self.network)))
-            if "gradients" in self.recording.what:
-                gradients = stack.enter_context(ParameterGradients(self.network))
-            yield
-            if gradients is not None:
-                gradients.step()
-        self.newest = [{"step": step, **row} for row in [*_response_rows(responses), *_gradient_rows(gradients)]]
-        self._table.append(self.newest)
-        if self.tell is not None:
-            self.tell(self.newest)
+    def write(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Append the rows of a step; see `gl.watch`."""
+        self.newest = rows
+        self._table.append({name: row[name] for name in self._columns} for row in rows)
+        if self._tell is not None:
+            self._tell(rows)
 
     def state(self) -> dict[str, int]:
         """Bytes of the table so far, for a checkpoint."""
         return {DYNAMICS: self._table.length}
 
 
-def _response_rows(probe: ResponseStd | None) -> Iterator[dict[str, Any]]:
-    for site, (_, _, std, _) in (probe.moments() if probe else {}).items():
-        layer = site.layer if site.call == 1 else f"{site.layer} (call {site.call})"
-        yield {"layer": layer, "statistic": "response_std", "value": std}
-
-
-def _gradient_rows(probe: ParameterGradients | None) -> Iterator[dict[str, Any]]:
-    for row in probe.rows() if probe else []:
-        if row["absent"] is None:
-            for statistic in ("grad_norm", "relative"):
-                yield {"layer": row["layer"], "statistic": statistic, "value": row[statistic]}
+def _columns_of(path: Path) -> tuple[str, ...]:
+    """The columns of a table that a run goes on with."""
+    try:
+        with path.open(encoding="utf-8", errors="replace") as file:
+            header = file.readline().rstrip("\n")
+    except OSError:
+        return COLUMNS
+    return FIRST_COLUMNS if header == ",".join(FIRST_COLUMNS) else COLUMNS

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -37,9 +36,6 @@ class Recorder(Protocol):
     """
 
     newest: Sequence[Mapping[str, Any]]
-
-    def at(self, step: int) -> AbstractContextManager[object]:
-        """Return a context for the forward and backward pass of a step."""
 
     def state(self) -> dict[str, int]:
         """Return the number of bytes of its tables so far, for a checkpoint."""
@@ -156,7 +152,7 @@ class Trainer:
                 if progress is not None:
                     progress(self.step, self.steps)
                 while self.step < self.steps:
-                    self.advance(recorder)
+                    self.advance()
                     images_since += self.recipe.batch_size
                     if progress is not None:
                         progress(self.step, self.steps)
@@ -175,19 +171,18 @@ class Trainer:
                         folder.save_checkpoint(self._content(config, lengths))
                     if stop.signal is not None and self.step < self.steps:
                         raise Interrupted(
-                            f"stopped at step {self.step:,} of {self.steps:,}; the same command goes on from there",
+                            f"stopped at step {self.step:,} of {self.steps:,}; the same command resumes from there",
                             stop.signal,
                         )
         finally:
             table.close()
         return row
 
-    def advance(self, recorder: Recorder | None = None) -> None:
+    def advance(self) -> None:
         """Make one optimizer step."""
         if self._filled == LOOK_EVERY:
             self._filled = 0
-        with nullcontext() if recorder is None else recorder.at(self.step):
-            self._forward_backward()
+        self._forward_backward()
         self.optimizer.step()
         self.step += 1
 

@@ -140,12 +140,12 @@ def test_every_training_option_is_passed_through() -> None:
     ("command", "message"),
     [
         ("train --model resnet8 --every often", "--every takes a number of steps or log, not 'often'"),
-        ("train --model resnet8 --record weights", "recorded is responses and gradients, not weights"),
+        ("train --model resnet8 --record weights", "what can be recorded is responses, activations, "),
         ("train --model resnet8 --record gradients --every 0", "from 1 on, or log; got 0"),
         ("train --model resnet8 --log wandb", "log is tensorboard, not 'wandb'"),
         ("degradation --depths deep", "--depths takes numbers of layers, not 'deep'"),
         ("degradation --families tower --depths 8", "tower8"),
-        ("dynamics runs --statistic loss", "--statistic takes grad_norm, response_std, relative"),
+        ("dynamics runs --statistic loss", "'loss' is not one of 'grad_norm', 'response_std', 'relative'"),
     ],
 )
 def test_bad_options_are_one_line(

@@ -59,6 +59,8 @@ def _statistics(fields: Sequence[Fields], numel: int) -> Iterator[tuple[str, flo
         yield "grad_rms", gradient / math.sqrt(numel) if numel else math.nan
     if weight is not None:
         yield "weight_norm", weight
+        if gradient is not None and weight:
+            yield "relative", gradient / weight
     if update is None or weight is None:
         return
     if not all(math.isfinite(f.get("stored", 0.0)) for f in fields):

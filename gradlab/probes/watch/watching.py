@@ -48,7 +48,8 @@ class Watch(Probe):
       hundredth of the range from its ends; of a softmax, rows with all but a hundredth in one place).
     - `response_gradients`: `response_grad_rms`, over all elements.
     - `gradients`: `grad_norm` and `grad_rms` of the weight's gradient as the backward passes leave it, before any
-      clipping and without the scale of mixed precision; `weight_norm`, before the step.
+      clipping and without the scale of mixed precision; `weight_norm`, before the step; `relative`, the one over the
+      other.
     - `updates`: `update_norm`, `update_ratio` (over the weight's norm), `update_cosine` (with the negative gradient
       that the optimizer is given), `angular_update` (in radians). Of weights in 16 bits they are of the update that
       the optimizer computes, before rounding.

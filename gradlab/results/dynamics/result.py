@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 
 from gradlab.errors import GradlabError, UsageError
+from gradlab.results.dynamics.reading import TOTAL, read_records
 from gradlab.results.finding import Finding
-from gradlab.results.growing import read_growing
 from gradlab.results.result import Result
 from gradlab.results.tables import Formats
 from gradlab.results.training.result import TrainingResult, refuse_run_folder
@@ -21,9 +21,12 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-STATISTICS = ("grad_norm", "response_std", "relative")
-"""What may be recorded of a layer: the L2 norm of its weight's gradient, the std of its response, and that norm
-over the weight's own."""
+STATISTICS = (
+    *("grad_norm", "response_std", "relative", "response_mean", "response_max", "non_finite_fraction"),
+    *("zero_fraction", "dead_units", "saturated_fraction", "response_grad_rms", "grad_rms", "weight_norm"),
+    *("update_norm", "update_ratio", "update_cosine", "angular_update"),
+)
+"""What may be recorded of a layer; see `gl.watch`."""
 
 DRAWN = ("grad_norm", "response_std")
 """What the figure shows by default, where it was recorded."""
@@ -32,7 +35,6 @@ _RULE = (
     "Told, without a verdict, of gradient norms and response stds wherever all layers' are above 0 at the first and "
     "the last recorded step: the largest over the smallest of the layers, and their median."
 )
-_COLUMNS = ("step", "layer", "statistic", "value")
 _ERRORS = "dynamics-errors.csv"
 
 
@@ -41,7 +43,8 @@ class DynamicsResult(Result):
     """Statistics of every layer along the training of one run or several.
 
     Columns: network, step (optimizer steps made before: 0 is the initialization), layer, index (1-based, in order
-    of execution, among the layers of the statistic), statistic, value.
+    of execution), block (what the layer is part of, or empty), statistic, value. What is recorded of the whole model is
+    layer `total`, of index 0. For the statistics see `gl.watch`.
 
     Attributes:
         errors: Columns network, step, train_error, test_error of the runs' metrics.
@@ -67,10 +70,13 @@ class DynamicsResult(Result):
 
     @classmethod
     def load(cls, folder: str | Path) -> Self:
-        """Read a run's folder, finished or not, also while it trains; or what `save` wrote.
+        """Read a run's folder, finished or not, also while it trains; what `save` wrote; or what a sink did.
+
+        Args:
+            folder: A folder, also one of TensorBoard events, or a file `.csv`, `.jsonl` or `.parquet`.
 
         Raises:
-            GradlabError: When it holds neither, or nothing was recorded.
+            GradlabError: When it holds none of these, or nothing was recorded.
         """
         folder = Path(folder)
         if (folder / cls.record_file()).exists():
@@ -80,18 +86,15 @@ class DynamicsResult(Result):
             except (OSError, ValueError) as error:
                 raise GradlabError(f"{folder} holds no whole dynamics result: {error}") from None
             return result
+        if folder.is_file() or (not (folder / "dynamics.csv").exists() and any(folder.glob("events.*"))):
+            frame = read_records(folder)
+            frame.insert(0, "network", folder.stem)
+            return cls(frame, {"networks": [{"network": folder.stem}]})
         training = TrainingResult.load(folder)
-        try:
-            frame = read_growing(folder / "dynamics.csv", _COLUMNS)
-        except (OSError, ValueError) as error:
-            raise GradlabError(f"{folder / 'dynamics.csv'} is no table: {error}") from None
-        if frame.empty:
+        if not (folder / "dynamics.csv").exists():
             raise GradlabError(f"nothing was recorded in {folder}: train with --record responses,gradients")
+        frame = read_records(folder / "dynamics.csv")
         frame.insert(0, "network", training.record["network"])
-        order = frame.drop_duplicates(["statistic", "layer"])
-        index = order.groupby("statistic").cumcount() + 1
-        places = pd.Series(index.to_numpy(), pd.MultiIndex.from_frame(order[["statistic", "layer"]]))
-        frame.insert(3, "index", places.loc[pd.MultiIndex.from_frame(frame[["statistic", "layer"]])].to_numpy())
         errors = training.frame[["network", "step", "train_error", "test_error"]]
         return cls(frame, training.record, training.notes, errors.copy())
 
@@ -121,7 +124,7 @@ class DynamicsResult(Result):
     def summary(self) -> pd.DataFrame:
         """A row a network and statistic: how often it was recorded, and its layers at the last step."""
         rows = []
-        for (network, statistic), part in self.frame.groupby(["network", "statistic"], sort=False):
+        for (network, statistic), part in self._layers().groupby(["network", "statistic"], sort=False):
             values = _finite(part[part["step"] == part["step"].max()])["value"]
             rows.append(
                 {
@@ -139,7 +142,7 @@ class DynamicsResult(Result):
     def findings(self) -> list[str]:
         """How far layers differ at the first and the last recorded step, by network; computed, not canned."""
         sentences: list[str] = []
-        for (network, statistic), part in self.frame.groupby(["network", "statistic"], sort=False):
+        for (network, statistic), part in self._layers().groupby(["network", "statistic"], sort=False):
             ends = [_finite(part[part["step"] == step]) for step in (part["step"].min(), part["step"].max())]
             if statistic not in DRAWN or any(end.empty or end["value"].min() <= 0 for end in ends):
                 continue
@@ -208,6 +211,10 @@ class DynamicsResult(Result):
         """
         refuse_run_folder(folder)
         return super().save(folder, formats, tables)
+
+    def _layers(self) -> pd.DataFrame:
+        """The rows of layers, without those of the whole model."""
+        return self.frame[~self.frame["layer"].str.startswith(TOTAL)]
 
     def _recorded(self) -> list[str]:
         return [s for s in STATISTICS if s in set(self.frame["statistic"])]
