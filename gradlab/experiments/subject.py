@@ -170,7 +170,7 @@ def assumptions(model: nn.Module, label: str, used: str | None, asked: str | Non
 
 
 def forward(model: nn.Module, label: str, images: Tensor) -> Tensor:
-    """Run a network; an output that is no tensor becomes an empty one.
+    """Run a network; of an output of several parts the logits, and without them nothing, an empty tensor.
 
     Raises:
         GradlabError: When it cannot run on these images; it names the network.
@@ -190,4 +190,7 @@ def forward(model: nn.Module, label: str, images: Tensor) -> Tensor:
         raise GradlabError(
             f"{label} cannot run on images of shape {tuple(images.shape)}: {reason or type(error).__name__}"
         ) from error
-    return output if isinstance(output, Tensor) else torch.empty(0)
+    for part in (output, getattr(output, "logits", None), getattr(output, "last_hidden_state", None)):
+        if isinstance(part, Tensor):
+            return part
+    return torch.empty(0)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from gradlab.data.batching import Batches
 from gradlab.errors import GradlabError, UsageError
+from gradlab.experiments.accuracy import cross_entropies, fits, right_answers
 from gradlab.experiments.gradients.request import LossName
 from gradlab.experiments.request import BatchNormMode
 from gradlab.experiments.subject import copy_of, forward
@@ -108,7 +109,7 @@ def _run(
 
     The gradients of the last step stay with the parameters.
     """
-    done, correct, classes = 0, 0, 0
+    done, correct, classes = 0, 0.0, 0
     losses: list[Tensor] = []
     statistics = batch_statistics(model) if part.bn == "batch" else nullcontext()
     backward = next((probe.backward for probe in probes if isinstance(probe, ExampleGradients)), Tensor.backward)
@@ -127,7 +128,7 @@ def _run(
             losses.append(each.detach().double())
             done += len(images)
             if labels is not None and part.loss == "cross-entropy":
-                correct, classes = correct + int((output.argmax(1) == labels).sum()), output.shape[1]
+                correct, classes = correct + float(right_answers(output, labels).sum()), output.shape[-1]
             if part.bn == "batch" or done == part.images:
                 for probe in probes:
                     probe.step()
@@ -159,7 +160,7 @@ def _with_losses(examples: pd.DataFrame, losses: Tensor, label: str) -> pd.DataF
 
 
 def losses_of_examples(part: Pass, output: Tensor, labels: Tensor | None) -> Tensor:
-    """The loss of each image.
+    """The loss of each image, or of each sequence the mean over its tokens.
 
     Raises:
         UsageError: When there are no labels, or not labels of these outputs.
@@ -171,12 +172,12 @@ def losses_of_examples(part: Pass, output: Tensor, labels: Tensor | None) -> Ten
     data = part.stream.dataset.name
     if labels is None:
         raise UsageError(f"{data} has no labels, which cross-entropy needs: loss sum (--loss sum) does without")
-    if output.ndim != 2 or int(labels.max()) >= output.shape[1]:
+    if not fits(output, labels):
         raise UsageError(
             f"{part.label} gives outputs of shape {tuple(output.shape)}, which do not fit the labels 0 to "
             f"{int(labels.max())} of {data}: loss sum (--loss sum) does without labels"
         )
-    return nn.functional.cross_entropy(output, labels, reduction="none")
+    return cross_entropies(output, labels)
 
 
 def averaged(frame: pd.DataFrame, images: int) -> pd.DataFrame:

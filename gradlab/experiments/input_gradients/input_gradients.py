@@ -27,6 +27,7 @@ from gradlab.experiments.subject import (
     runner,
 )
 from gradlab.models import batch_statistics, weighted_layers
+from gradlab.models.embedded import OfEmbeddings
 from gradlab.models.looks_linear import LooksLinearNet
 from gradlab.probes import InputGradients
 from gradlab.probes.input_gradients import left_out_note, normalization_kind
@@ -58,7 +59,8 @@ def input_gradients(
     For every batch: the effective rank of the gradients of the summed logits, relative to Gaussian noise of the
     same shape (unit rows, and raw), mean and mean absolute cosine of their pairs, the variation of their norms,
     and the autocorrelation of the gradient along the segment between the batch's first two images. A last batch
-    that is not full is left out, since all but the segment depends on the number of images.
+    that is not full is left out, since all but the segment depends on the number of images. Of a network of tokens
+    the inputs are the embeddings of its tokens, and the segment goes from those of one sequence to those of another.
 
     Args:
         models: Networks as `gl.build` reads them, or modules.
@@ -112,7 +114,7 @@ def _measured(
     mode = batch_norm_mode(request.bn, model)
     samples: list[list[Sample]] = []
     total, done, left_out = stream.count * len(variants), 0, 0
-    right: list[int | None] = []
+    right: list[float | None] = []
     for variant in variants:
         samples.append([])
         for sample, missing, correct in _samples(variant, label, stream, mode, request):
@@ -157,7 +159,7 @@ def _unnormalized(model: nn.Module, label: str, mode: BatchNormMode) -> list[str
 
 
 def _near_chance(
-    model: nn.Module, label: str, right: Sequence[int | None], images: int, classes: int | None
+    model: nn.Module, label: str, right: Sequence[float | None], images: int, classes: int | None
 ) -> str | None:
     """A sentence where trained weights answer no better than by chance.
 
@@ -180,35 +182,37 @@ def _near_chance(
 
 def _samples(
     model: nn.Module, label: str, stream: Batches, mode: BatchNormMode, request: InputGradientsRequest
-) -> Iterator[tuple[Sample, int, int | None]]:
+) -> Iterator[tuple[Sample, int, float | None]]:
     """The statistics of every full batch, how many of its gradients are left out, and how many outputs are right."""
     dtype = getattr(torch, request.dtype)
     clone = runner(model, mode).to(stream.device, dtype)
     if stream.count < stream.batch_size:
         raise UsageError(f"{stream.count} images do not fill a batch of {stream.batch_size}")
+    embedded = OfEmbeddings(clone) if stream.dataset.items == "tokens" else None
     for images, labels in stream:
         if len(images) < stream.batch_size:
             return
-        images = images.to(dtype)
+        inputs = images.to(dtype) if embedded is None else embedded.embed(images)
+        network = embedded or clone
         statistics = batch_statistics(clone) if mode == "batch" else nullcontext()
-        with torch.no_grad(), statistics, InputGradients(clone, norm_grad=request.norm_grad) as probe:
-            outputs = forward(clone, label, images)
+        with torch.no_grad(), statistics, InputGradients(network, norm_grad=request.norm_grad) as probe:
+            outputs = forward(network, label, inputs)
         if not probe.samples:
             raise GradlabError(f"{label}: the input gradients of a batch are 0, NaN or infinite; try dtype float64")
         if mode == "batch":
-            fix_statistics(clone, label, images)
+            fix_statistics(network, label, inputs)
         yield (
-            {**probe.samples[0], **segment(clone, label, images, request.points, request.lags)},
+            {**probe.samples[0], **segment(network, label, inputs, request.points, request.lags)},
             probe.left_out,
             _right(outputs, labels, stream.dataset.classes),
         )
 
 
-def _right(outputs: Tensor, labels: Tensor | None, classes: int | None) -> int | None:
+def _right(outputs: Tensor, labels: Tensor | None, classes: int | None) -> float | None:
     """How many outputs are largest at their label; None where there are no labels, or outputs of other classes."""
-    if labels is None or outputs.ndim != 2 or outputs.shape[1] != classes:
+    if labels is None or outputs.shape != (*labels.shape, classes):
         return None
-    return int(right_answers(outputs, labels).sum())
+    return float(right_answers(outputs, labels).sum())
 
 
 def _theory(model: nn.Module, stream: Batches) -> dict[str, float]:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from gradlab.data.batching import Batches
-from gradlab.experiments.accuracy import near_chance, right_answers
+from gradlab.experiments.accuracy import cross_entropies, near_chance, right_answers
 from gradlab.experiments.device import device_name, pick_device
 from gradlab.experiments.request import BatchNormMode, Progress
 from gradlab.experiments.responses.request import ResponsesRequest
@@ -123,15 +123,15 @@ def _measured(
     # Not inference mode: its tensors do not tell whether something changed them in place.
     with torch.no_grad(), statistics, ResponseStd(clone, layers, exact=exact) as probe:
         for images, labels in stream:
-            if mode == "eval":
+            if mode == "eval" and images.ndim == 4:
                 images = images.contiguous(memory_format=torch.channels_last)
             logits = forward(clone, label, images)
             done += len(images)
             finite = finite and bool(images.isfinite().all())
-            comparable = labels is not None and _same_classes(logits, stream)
+            comparable = labels is not None and _same_classes(logits, labels, stream)
             if labels is not None and comparable:
                 correct = correct + right_answers(logits, labels).sum()
-                loss = loss + nn.functional.cross_entropy(logits, labels, reduction="sum")
+                loss = loss + cross_entropies(logits, labels).sum()
             if progress is not None:
                 progress(label, done, stream.count)
     result = probe.result(label)
@@ -139,7 +139,7 @@ def _measured(
         # Folded batch normalization can no longer tell the probe.
         result.frame["predicted_std"] = result.frame["layer"].map(predicted_response_std(model, layers))
     accuracy = correct.item() / stream.count if comparable else None
-    classes = logits.shape[1] if comparable else 0
+    classes = logits.shape[-1] if comparable else 0
     facts = {**result.facts(label), **network_facts(model, label)} | {
         "bn": mode if has_batch_norm(model) else "none",
         "data": stream.dataset.name,
@@ -169,10 +169,12 @@ def _predicted(model: nn.Module, label: str, layers: Selection) -> ResponsesResu
     return ResponsesResult.from_rows(label, rows, notes, network_facts(model, label) | {"bn": "running"})
 
 
-def _same_classes(logits: Tensor, stream: Batches) -> bool:
+def _same_classes(logits: Tensor, labels: Tensor, stream: Batches) -> bool:
     """Whether outputs and labels number the same classes; a file of arrays does not say how many it has."""
     classes = stream.dataset.classes
-    return logits.ndim == 2 and (logits.shape[1] == classes if classes else bool(logits.shape[1] > 1))
+    return logits.shape[:-1] == labels.shape and (
+        logits.shape[-1] == classes if classes else bool(logits.shape[-1] > 1)
+    )
 
 
 def _warnings(model: nn.Module, label: str, facts: dict[str, Any], stream: Batches, normalize: str | None) -> list[str]:
