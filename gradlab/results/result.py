@@ -132,7 +132,8 @@ class Result:
     def legend_lines(self) -> list[str]:
         """What is printed under the table: what its columns of errors are."""
         columns = self.summary().columns
-        return [f"{title}: {meaning}." for title, meaning in self.legend.items() if title in columns]
+        told = [f"{title}: {meaning}" for title, meaning in self.legend.items() if title in columns]
+        return [f"{'; '.join(told)}."] if told else []
 
     @property
     def networks(self) -> list[str]:

@@ -5,15 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import groupby, zip_longest
 from typing import Any
 
 import pandas as pd
 
+from gradlab.results.comparable import is_comparable, not_compared
 from gradlab.results.finding import Finding
 from gradlab.results.intervals import INTERVALS, and_p, factor_with_interval, told_by
 from gradlab.results.label import description
-from gradlab.stats.verdict import Estimate, Verdict, difference, from_constant, holm
+from gradlab.stats.verdict import Comparison, Estimate, Verdict, difference, from_constant, holm
 
 
 @dataclass(frozen=True)
@@ -56,35 +57,85 @@ _PAIR = (
     "A plain and a residual net of one depth, both as initialized or both trained by one known recipe, neither near "
     "chance, measured alike; the logarithms of the ratios of the first layer's norm to the last's."
 )
+_PAIRED = (
+    "Student’s t of the differences seed by seed (nets of one seed begin with equal weights, so what the weights do to "
+    "both is in neither difference)"
+)
+
+Logarithms = Mapping[int, float]
+"""Of the ratio of the first layer's norm to the last's, by seed."""
 
 
-def findings(summary: pd.DataFrame, facts: Sequence[Mapping[str, Any]] = ()) -> list[Finding]:
-    """Plain against residual nets at every depth, and each network against the claim on it.
+def findings(
+    summary: pd.DataFrame, facts: Sequence[Mapping[str, Any]] = (), ratios: Sequence[Logarithms] = ()
+) -> list[Finding]:
+    """Plain against residual nets at every depth, each network against the claim on it, and what is not compared.
 
     Args:
         summary: A gradients summary.
         facts: What the record says of each of its networks: description, recipe and near_chance, where they are known.
+        ratios: Of each of them, the logarithms seed by seed.
     """
+    known: list[tuple[Any, Any, Any]] = [*zip_longest(summary.to_dict("records"), facts, ratios, fillvalue={})]
     rows = [
-        {**(facts[place] if place < len(facts) else {}), **row} for place, row in enumerate(summary.to_dict("records"))
+        {"recipe": None, **fact, **row, "ratios": ratio, "bn": row["BN"], "trained": not _is_initial(row)}
+        for row, fact, ratio in known
     ]
-    return _plain_against_residual(rows) + _against_theory(rows)
+    labelled = [
+        row | {"network": fact.get("network", row["network"])} for row, (_, fact, _) in zip(rows, known, strict=True)
+    ]
+    return [
+        *_plain_against_residual(rows),
+        *_against_theory(rows),
+        *not_compared(labelled, "gradients of trained weights"),
+    ]
+
+
+def _is_initial(row: Mapping[Any, Any]) -> bool:
+    return str(row["weights"]).startswith("init")
 
 
 def _plain_against_residual(rows: Sequence[dict[str, Any]]) -> list[Finding]:
     pairs = [(plain, residual) for plain in rows for residual in rows if _counterparts(plain, residual)]
-    comparisons = [difference(_ratio(residual), _ratio(plain)) for plain, residual in pairs]
-    words = {Verdict.ALIKE: "the two are not told apart", Verdict.NOTHING: "of which so few seeds tell nothing"}
+    # The deepest pair answers what is asked.
+    pairs.sort(key=lambda pair: -pair[0]["depth"])
+    comparisons = [_compared(plain, residual) for plain, residual in pairs]
     return [
         Finding(
-            f"At {plain['depth']} layers ({plain['weights']}) the plain net's gradient is "
-            f"{factor_with_interval(_ratio(plain))} times as large at its first layer as at its last, that of the "
-            f"residual net ({residual['network']}) {factor_with_interval(_ratio(residual))} times, "
-            f"{words.get(verdict, f'which is {verdict}')} (95 % intervals).",
-            f"{_PAIR} {told_by('Welch’s t over seeds', comparisons)}{and_p(comparison, verdict)} {INTERVALS}",
+            _beside_plain(plain, residual, verdict),
+            f"{_PAIR} {told_by(_PAIRED if _same_seeds(plain, residual) else 'Welch’s t over seeds', comparisons)}"
+            f"{and_p(comparison, verdict)} {INTERVALS}",
         )
         for (plain, residual), comparison, verdict in zip(pairs, comparisons, holm(comparisons), strict=True)
     ]
+
+
+def _beside_plain(plain: dict[str, Any], residual: dict[str, Any], verdict: Verdict) -> str:
+    words = {Verdict.ALIKE: "the two are not told apart", Verdict.NOTHING: "of which so few seeds tell nothing"}
+    sentence = (
+        f"At {plain['depth']} layers ({plain['weights']}) the plain net's gradient is "
+        f"{factor_with_interval(_ratio(plain))} times as large at its first layer as at its last, that of the residual "
+        f"net ({residual['network']}) {factor_with_interval(_ratio(residual))} times, "
+        f"{words.get(verdict, f'which is {verdict}')}"
+    )
+    if _same_seeds(plain, residual) and verdict is not Verdict.NOTHING:
+        sentence += f", seed by seed by a factor {factor_with_interval(Estimate.of(_differences(plain, residual)))}"
+    return f"{sentence} (95 % intervals)."
+
+
+def _compared(plain: dict[str, Any], residual: dict[str, Any]) -> Comparison:
+    """Seed by seed where both have the same seeds, else by the means over seeds."""
+    if _same_seeds(plain, residual):
+        return from_constant(Estimate.of(_differences(plain, residual)), 0.0)
+    return difference(_ratio(residual), _ratio(plain))
+
+
+def _same_seeds(plain: dict[str, Any], residual: dict[str, Any]) -> bool:
+    return len(plain["ratios"]) > 1 and plain["ratios"].keys() == residual["ratios"].keys()
+
+
+def _differences(plain: dict[str, Any], residual: dict[str, Any]) -> list[float]:
+    return [residual["ratios"][seed] - logarithm for seed, logarithm in plain["ratios"].items()]
 
 
 def _counterparts(plain: dict[str, Any], residual: dict[str, Any]) -> bool:
@@ -92,12 +143,8 @@ def _counterparts(plain: dict[str, Any], residual: dict[str, Any]) -> bool:
     kinds = tuple(description(row).get("kind") for row in (plain, residual))
     forms = [(known.get("form"), known.get("width")) for known in map(description, (plain, residual))]
     alike = all(plain[key] == residual[key] for key in ("depth", "BN")) and forms[0] == forms[1]
-    initial = [str(row["weights"]).startswith("init") for row in (plain, residual)]
-    known = not any(math.isnan(row["first / last"]) or row.get("near_chance") for row in (plain, residual))
-    # Trained ones differ by their recipe and its length, too.
-    recipes = {row.get("recipe") for row in (plain, residual)}
-    same = all(initial) or (not any(initial) and None not in recipes and len(recipes) == 1)
-    return alike and known and same and kinds == ("plain", "residual")
+    known = not any(math.isnan(row["first / last"]) for row in (plain, residual))
+    return alike and known and kinds == ("plain", "residual") and is_comparable(plain, residual)
 
 
 def _against_theory(rows: Sequence[dict[str, Any]]) -> list[Finding]:

@@ -10,9 +10,10 @@ import pandas as pd
 
 from gradlab.errors import GradlabError
 from gradlab.results.coverage import coverage_text
+from gradlab.results.gradients.columns import COLUMNS, INTEGERS
 from gradlab.results.gradients.findings import findings
 from gradlab.results.gradients.noise import last_step, noise_findings
-from gradlab.results.gradients.summary import body_of, coverage_share, depth_of, examples_row, summary_row
+from gradlab.results.gradients.summary import body_of, coverage_share, depth_of, examples_row, logarithms, summary_row
 from gradlab.results.joining import joined
 from gradlab.results.result import Result
 from gradlab.results.tables import Formats
@@ -21,34 +22,10 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-COLUMNS = [
-    "network",
-    "seed",
-    "layer",
-    "index",
-    "kind",
-    "numel",
-    "weight_norm",
-    "grad_norm",
-    "grad_rms",
-    "relative",
-    "response_grad_rms",
-    "response_grad_norm",
-    "response_numel",
-    "step",
-    "call",
-    "block",
-    "non_finite",
-    "absent",
-    "shortcut",
-]
-
 TOTAL = "total"
 """Layer and kind of the row that stands for all measured parameters together."""
 
 EXAMPLES_FILE = "gradients-examples.csv"
-
-_INTEGERS = ("seed", "index", "numel", "response_numel", "step", "call")
 
 
 class GradientsResult(Result):
@@ -96,6 +73,15 @@ class GradientsResult(Result):
         **dict.fromkeys(("weight_norm", "grad_norm", "grad_rms", "relative", "response_grad_rms"), "{:.4g}".format),
     }
 
+    priority: ClassVar[Sequence[str]] = (
+        "network", "first / last", "growth a layer", "theory", "weights", "depth", "×/÷", "±", "noise scale", "tr Σ",
+        "|G|²", "mean cosine", "BN", "seeds", "claim", "coverage", "diversity", "example norm", "dtype",
+    )  # fmt: skip
+    legend: ClassVar[Mapping[str, str]] = {
+        "×/÷": "standard error of first / last over seeds, as a factor",
+        "±": "standard error of growth a layer over seeds",
+    }
+
     @classmethod
     def from_rows(
         cls,
@@ -121,7 +107,7 @@ class GradientsResult(Result):
         frame["call"] = frame["call"].fillna(1)
         for column in ("block", "non_finite", "shortcut"):
             frame[column] = frame[column].eq(True)
-        frame = frame.astype(dict.fromkeys(_INTEGERS, "Int64") | {"absent": object})
+        frame = frame.astype(dict.fromkeys(INTEGERS, "Int64") | {"absent": object})
         return cls(frame, {"networks": [{"network": network, **(facts or {})}]}, list(notes))
 
     @classmethod
@@ -206,7 +192,7 @@ class GradientsResult(Result):
         if len(rows) or not known:
             return rows
         frame = pd.DataFrame(known).reindex(columns=COLUMNS)
-        return frame.astype({**dict.fromkeys(_INTEGERS, "Int64"), "shortcut": bool, "absent": object})
+        return frame.astype({**dict.fromkeys(INTEGERS, "Int64"), "shortcut": bool, "absent": object})
 
     @property
     def value(self) -> str:
@@ -265,8 +251,9 @@ class GradientsResult(Result):
     def findings(self) -> list[str]:
         """Plain against residual nets, each network against the claim of the literature on it, and noise; computed."""
         facts = [self.facts(network) for network in self.networks]
+        ratios = [logarithms(self.body(network), self.value) for network in self.networks]
         return [
-            *findings(self._summed_up(), facts),
+            *findings(self._summed_up(), facts, ratios),
             *noise_findings({network: last_step(self.totals(network)) for network in self.networks}),
         ]
 

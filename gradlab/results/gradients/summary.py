@@ -96,6 +96,19 @@ def summary_row(body: pd.DataFrame, value: str, facts: Mapping[str, Any]) -> dic
     }
 
 
+def logarithms(body: pd.DataFrame, value: str) -> dict[int, float]:
+    """The logarithm of the first layer's value over the last one's, seed by seed; empty where there is none.
+
+    Args:
+        body: As of `summary_row`.
+        value: The column that is summed up.
+    """
+    logs, _, _ = _by_seed(body, value)
+    if logs.shape[1] < 2:
+        return {}
+    return dict(zip(sorted(body["seed"].fillna(-1).unique()), (logs[:, 0] - logs[:, -1]).tolist(), strict=True))
+
+
 def is_rounding(rows: pd.DataFrame) -> pd.Series:
     """Which layers have a gradient that is 0 within rounding, in float64 too: it has no ratio and no growth."""
     if "float32_error" not in rows:
