@@ -1,4 +1,4 @@
-"""Inner products of tensors, in the precision of long sums."""
+"""Inner products of tensors, in a precision suited to long sums."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from torch import Tensor
 from gradlab.stats.precision import widest
 
 _CHUNK = 1 << 18
-"""Elements copied at a time, so that copies in float64 stay small."""
+"""Number of elements copied at a time, so that copies in float64 stay small."""
 
 
 def inner_product(x: Tensor, y: Tensor) -> Tensor:
-    """The sum of products of the elements of two tensors, joined in float64 without waiting for the device.
+    """Compute the inner product of two tensors in float64, without synchronizing with the device.
 
     Args:
-        x: Of any real dtype.
-        y: Of any real dtype and the same shape.
+        x: A tensor of any real dtype.
+        y: A tensor of any real dtype and the same shape.
 
     Returns:
-        Shape (), float64 (float32 on mps). Where a product is not finite it is left out.
+        A tensor of shape (), float64 (float32 on mps). Products that are not finite are left out.
     """
     wide = widest(x.device)
     total = torch.zeros((), dtype=wide, device=x.device)

@@ -1,4 +1,4 @@
-"""What a step of an optimizer does to a weight: inner products and angles."""
+"""The effect of an optimizer step on a weight: inner products and angles."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from gradlab.stats.precision import widest
 
 
 def inner_products(left: Sequence[Tensor], right: Sequence[Tensor]) -> Tensor:
-    """Inner products of pairs of tensors, without waiting for their device.
+    """Compute the inner products of pairs of tensors, without synchronizing with their device.
 
     Args:
-        left: At least one tensor, of any floating or complex dtypes; of complex ones the real part counts.
-        right: As many, of the same shapes. DTensors count with all their shards, sparse ones as what they stand for.
+        left: One or more tensors of floating or complex dtypes; for complex ones the real part is returned.
+        right: As many tensors of the same shapes. DTensors count with all their shards, sparse tensors as dense ones.
 
     Returns:
-        Float64 (float32 on mps) of shape (len(left),), on the first one's device.
+        The inner products, float64 (float32 on mps) of shape (len(left),), on the device of the first tensor.
     """
     device = left[0].device
     products = [_inner_product(*map(_dense, pair)) for pair in zip(left, right, strict=True)]
@@ -47,23 +47,23 @@ def _is_parameter(x: Tensor) -> bool:
 
 
 def angle(one: float, other: float, between: float) -> float:
-    """The angle of two vectors whose lengths, and that of their difference, are known.
+    """Compute the angle between two vectors from their lengths and that of their difference.
 
-    By the half-angle formula of Kahan ("Miscalculating area and angles of a needle-like triangle", 2000), which small
-    angles lose no digits in, as the arc cosine of an inner product does.
+    The half-angle formula of Kahan ("Miscalculating area and angles of a needle-like triangle", 2000) loses no digits
+    for small angles, unlike the arc cosine of an inner product.
 
     Args:
-        one: Length of the first.
-        other: Length of the second.
-        between: Length of their difference.
+        one: The length of the first vector.
+        other: The length of the second vector.
+        between: The length of their difference.
 
     Returns:
-        In radians, from 0 to π; NaN where a vector is 0 or anything is not finite.
+        The angle in radians, from 0 to π; NaN if a vector is 0 or a length is not finite.
     """
     a, b, c = max(one, other), min(one, other), between
     if not (b > 0 and math.isfinite(a + c)):
         return math.nan
-    # What rounding has made of a triangle without area.
+    # Rounding may turn a degenerate triangle into an impossible one.
     mu = max(0.0, c - (a - b) if b >= c else b - (a - c))
     below = (a + (b + c)) * max(0.0, (a - c) + b)
     return 2 * math.atan2(math.sqrt(((a - b) + c) * mu), math.sqrt(below))

@@ -1,4 +1,4 @@
-"""Second moments of an activation of Gaussian inputs, at one input and between two."""
+"""Second moments of an activation for Gaussian inputs, at one input and between two inputs."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ import torch
 from torch import Tensor
 
 Function = Callable[[Tensor], Tensor]
-"""An activation, element by element."""
+"""An elementwise activation."""
 
 _LIMIT, _POINTS = 12.0, 4801
-"""Range of the integrals in standard deviations, and their points: 0, where a ReLU bends, is one of them."""
+"""Range of the integrals in standard deviations, and number of points, which include 0, the kink of ReLU."""
 
 
 def gaussian_mean(function: Function, variance: Tensor | float = 1.0) -> Tensor:
-    """E[f(z)] for z ~ N(0, q), by the trapezoidal rule, good to some 1e-6.
+    """Compute E[f(z)] for z ~ N(0, q) by the trapezoidal rule, with an error of about 1e-6.
 
     Args:
-        function: f; at each of the integral's points.
-        variance: q, any shape.
+        function: The function f, which is applied elementwise.
+        variance: The variance q, of any shape.
 
     Returns:
-        Of q's shape, float64.
+        A float64 tensor of q's shape.
     """
     place, weight = _grid()
     q = torch.as_tensor(variance, dtype=torch.float64)
@@ -31,14 +31,14 @@ def gaussian_mean(function: Function, variance: Tensor | float = 1.0) -> Tensor:
 
 
 def mean_square(function: Function, variance: Tensor | float = 1.0) -> Tensor:
-    """E[φ(z)²], z ~ N(0, q): 1/2 of q for ReLU, 0.4252 for GELU at q = 1."""
+    """Compute E[φ(z)²] for z ~ N(0, q): q/2 for ReLU, and 0.4252 for GELU at q = 1."""
     return gaussian_mean(lambda z: function(z).square(), variance)
 
 
 def mean_square_slope(function: Function, variance: Tensor | float = 1.0) -> Tensor:
-    """E[φ′(z)²], z ~ N(0, q): what the activation leaves of a gradient's second moment; 1/2 for ReLU.
+    """Compute E[φ′(z)²] for z ~ N(0, q), the factor of a gradient's second moment: 1/2 for ReLU.
 
-    The derivative is torch's own; where φ bends, at one point of the integral, it counts as torch has it.
+    The derivative is torch's, also at the kink of φ, which is one point of the integral.
     """
 
     def slope(z: Tensor) -> Tensor:
@@ -51,18 +51,18 @@ def mean_square_slope(function: Function, variance: Tensor | float = 1.0) -> Ten
 
 
 def dual_activation(function: Function, kernel: Tensor, terms: int = 40) -> Tensor:
-    """E[φ(u)·φ(v)] for jointly Gaussian inputs, all pairs of them (Daniely et al. 2016, arXiv:1602.05897, §4).
+    """Compute E[φ(u)·φ(v)] for all pairs of jointly Gaussian inputs (Daniely et al. 2016, arXiv:1602.05897, §4).
 
-    With h_n the normalized Hermite polynomials and c_n(q) = E[φ(√q z) h_n(z)], it is Σ c_n(q_u) c_n(q_v) ρⁿ. The sum of
-    all further terms at ρ = 1, known from E[φ²], is put on the last power.
+    With the normalized Hermite polynomials h_n and c_n(q) = E[φ(√q z) h_n(z)], it is Σ c_n(q_u) c_n(q_v) ρⁿ. The sum of
+    all further terms at ρ = 1, known from E[φ²], is assigned to the last power.
 
     Args:
-        function: φ.
-        kernel: (T, T), covariance of the inputs.
-        terms: Powers of ρ.
+        function: The activation φ.
+        kernel: The covariance of the inputs, shape (T, T).
+        terms: The number of powers of ρ.
 
     Returns:
-        (T, T), float64.
+        A float64 matrix of shape (T, T).
     """
     variance = kernel.diagonal().double()
     rho = (kernel.double() / (variance[:, None] * variance[None, :]).sqrt().clamp(min=1e-300)).clamp(-1, 1)
@@ -82,7 +82,7 @@ def dual_activation(function: Function, kernel: Tensor, terms: int = 40) -> Tens
 
 
 def _grid() -> tuple[Tensor, Tensor]:
-    """Points and weights of the integral over a standard normal variable."""
+    """Return the points and weights of integrals over a standard normal variable."""
     place = torch.linspace(-_LIMIT, _LIMIT, _POINTS, dtype=torch.float64)
     density = torch.exp(-place.square() / 2)
     return place, density / density.sum()

@@ -1,4 +1,4 @@
-"""The variance of a network's stream at initialization, from what is known of it by its name."""
+"""Prediction of the variance of a network's stream at initialization from its description."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ CIFAR_SIZES = (32, 16, 8)
 
 
 def predicted_stream_variance(facts: Mapping[str, Any], start: Tensor | None = None) -> Tensor | None:
-    """Variance of the stream, over channels, positions and examples, behind every block of a network as initialized.
+    """Predict the variance of the stream over channels, positions and examples after every block at initialization.
 
-    There is a theory for our transformers (see `TransformerLaw`), and for CIFAR nets of basic blocks with option A and
-    batch normalization by the batch's statistics (`preactivation_stream`, `rectified_stream`). All are limits of width;
-    docs/transformers.md says what finite width does.
+    There are predictions for our transformers (see `TransformerLaw`), and for CIFAR nets of basic blocks with option A
+    and batch normalization by batch statistics (`preactivation_stream`, `rectified_stream`). All are limits of infinite
+    width; docs/transformers.md describes the effects of finite width.
 
     Args:
-        facts: A network's description as plain values: `NetworkDescription.to_dict()`, as a record has it.
-        start: (T, T), covariance of the tokens that enter a transformer's first block, divided by the width: the mean
-            over sequences of x·xᵀ/d. None takes that of different tokens, which a gpt as initialized has for uniform
-            random tokens; the tokens of a vit are as alike as the patches of its images, and need it.
+        facts: The description of a network as plain values, `NetworkDescription.to_dict()`, as in a record.
+        start: The covariance of the tokens that enter a transformer's first block, divided by the width, shape (T, T):
+            the mean over sequences of x·xᵀ/d. None assumes different tokens, as in an initialized gpt with uniform
+            random tokens; it is required for a vit, whose tokens are as similar as the patches of its images.
 
     Returns:
-        (blocks,), float64; None where no theory applies.
+        A float64 tensor of shape (blocks,), or None if no theory applies.
     """
     if facts["family"] in ("gpt", "vit"):
         kernel = start if start is not None else _different_tokens(facts)
@@ -49,7 +49,7 @@ def predicted_stream_variance(facts: Mapping[str, Any], start: Tensor | None = N
 
 
 def transformer_law(facts: Mapping[str, Any]) -> TransformerLaw:
-    """The law of one of our transformers, from its description as plain values."""
+    """Make the law of one of our transformers from its description as plain values."""
     options, blocks, width = facts["options"], facts["depth"], facts["width"]
     scale = options["scale"]
     gains = {"logits": 1.0, "attention": 1.0, "first": 1.0, "last": 1.0}
@@ -76,7 +76,7 @@ def transformer_law(facts: Mapping[str, Any]) -> TransformerLaw:
 
 
 def _different_tokens(facts: Mapping[str, Any]) -> Tensor | None:
-    """The covariance of uniform random tokens with their positions, half of the variance each."""
+    """Return the covariance of uniform random tokens with positions, each with half of the variance."""
     if facts["family"] != "gpt":
         return None
     options = facts["options"]

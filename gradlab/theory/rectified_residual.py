@@ -11,7 +11,7 @@ from torch import Tensor
 from gradlab.theory.gradient_growth import batch_norm_relu_growth
 
 Units = list[tuple[float, Tensor]]
-"""Shares of units, each with its distribution over places."""
+"""Fractions of the units, each with its distribution over the cells."""
 
 CELLS_PER_STEP = 20
 """Cells of the grid per standard deviation of a branch, which gives the moments to about 1e-3."""
@@ -48,7 +48,7 @@ def rectified_residual_gradient_moments(blocks: int, coverages: Sequence[float] 
     """
     total = len(coverages) * blocks
     places, stem, step = _walk(total, beta)
-    # A share of the units and their distribution; units that joined together stay alike.
+    # Each entry is a fraction of the units and their distribution; units that start together remain identical.
     inputs = [[(1.0, stem)], *_distributions(total, blocks, stem, step)[:-1]]
     variances = []
     for block, units in enumerate(inputs):
@@ -68,22 +68,23 @@ def rectified_residual_gradient_moments(blocks: int, coverages: Sequence[float] 
 
 
 def rectified_walk(blocks: int, stages: int, beta: float = 1.0) -> tuple[Tensor, list[Units]]:
-    """The distribution of the stream behind every block, as shares of units with their probabilities over places.
+    """Compute the distribution of the stream after every block, on a grid of cells.
 
     Args:
-        blocks: Blocks a stage.
-        stages: Stages; half of a stage's units join at 0 as it begins.
-        beta: Weight of the residual branches.
+        blocks: The number of blocks per stage.
+        stages: The number of stages; half of a stage's units start at 0.
+        beta: The weight of the residual branches.
 
     Returns:
-        The places, (cells,), and for each block the shares of units, each with its distribution (cells,).
+        The positions of the cells, shape (cells,); and for each block fractions of the units, each with its
+        distribution over the cells, shape (cells,).
     """
     places, stem, step = _walk(stages * blocks, beta)
     return places, _distributions(stages * blocks, blocks, stem, step)
 
 
 def _walk(total: int, beta: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Places, the distribution of the first block's input over them, and the chances to go from each to each."""
+    """Return the cells' positions, the distribution of the first block's input, and the transition matrix."""
     width = min(beta, 1.0) / CELLS_PER_STEP
     cells = int(6 * math.sqrt(1 + total * beta**2) / width)
     places, stem = _grid(cells, width, 1.0)
@@ -91,7 +92,7 @@ def _walk(total: int, beta: float) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _distributions(total: int, blocks: int, stem: Tensor, step: Tensor) -> list[Units]:
-    """Behind every block."""
+    """Compute the distribution after every block."""
     units: Units = [(1.0, stem)]
     found = []
     for block in range(total):
@@ -103,7 +104,7 @@ def _distributions(total: int, blocks: int, stem: Tensor, step: Tensor) -> list[
 
 
 def _joined(units: Units, stem: Tensor) -> Units:
-    """With as many units at 0."""
+    """Add the same number of units at 0."""
     atom = torch.zeros_like(stem)
     atom[0] = 1.0
     return [*((share / 2, p) for share, p in units), (0.5, atom)]

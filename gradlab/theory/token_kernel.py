@@ -1,4 +1,4 @@
-"""Covariances of a sequence's tokens in a transformer of infinite width, layer by layer."""
+"""Covariances of a sequence's tokens in an infinitely wide transformer, layer by layer."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ import torch
 from torch import Tensor
 
 SAMPLED_TOKENS = 4096
-"""Tokens over all samples of the attention weights: as many samples as make these many."""
+"""Total number of tokens over all samples of the attention weights, which determines the number of samples."""
 
 
 def exchangeable_kernel(tokens: int, variance: float = 1.0, correlation: float = 0.0) -> Tensor:
-    """The covariance of tokens that are all alike: (T, T), float64, q on the diagonal and ρ·q beside it."""
+    """Return the covariance of exchangeable tokens, float64 (T, T), with q on the diagonal and ρ·q elsewhere."""
     kernel = torch.full((tokens, tokens), variance * correlation, dtype=torch.float64)
     return kernel.fill_diagonal_(variance)
 
 
 def normalized_kernel(kernel: Tensor, eps: float = 0.0) -> Tensor:
-    """The covariance of tokens after layer normalization or RMSNorm: correlations, ε aside."""
+    """Compute the covariance of tokens after layer normalization or RMSNorm, which are correlations up to ε."""
     scale = (kernel.diagonal() + eps).rsqrt()
     return scale[:, None] * kernel * scale[None, :]
 
@@ -24,22 +24,24 @@ def normalized_kernel(kernel: Tensor, eps: float = 0.0) -> Tensor:
 def attention_kernel(
     kernel: Tensor, *, causal: bool, logit_variance: float = 1.0, seed: int = 0, samples: int | None = None
 ) -> Tensor:
-    """E[P·K·Pᵀ]: the covariance of tokens after attention with random weights.
+    """Compute E[P·K·Pᵀ], the covariance of tokens after attention with random weights.
 
-    For queries and keys of independent Gaussian weights the logits q_t·k_s/√d_h become jointly Gaussian in wide heads,
-    with covariance K_tt′·K_ss′ (Hron et al. 2020, arXiv:2006.10540, §3.1). P is their softmax, and its second moments
-    have no closed form: they are means over drawn logits. With the logits 0 it is the uniform attention of Noci et al.
-    2022 (arXiv:2206.03126), see `uniform_attention`.
+    For queries and keys with independent Gaussian weights, the logits q_t·k_s/√d_h become jointly Gaussian in wide
+    heads, with covariance K_tt′·K_ss′ (Hron et al. 2020, arXiv:2006.10540, §3.1). The second moments of their softmax P
+    have no closed form, and are estimated from sampled logits. With logits 0 this is the uniform attention of Noci et
+    al. 2022 (arXiv:2206.03126), see `uniform_attention`.
 
     Args:
-        kernel: (T, T), K, of what attention reads.
-        causal: Whether a token sees itself and those before it alone.
-        logit_variance: Of q·k/√d_h where K is 1 on its diagonal: the product of both weights' variances with d².
-        seed: Of the draws.
-        samples: Draws; None takes `SAMPLED_TOKENS`/T, at least 4. The mean over tokens is then good to about 0.3 %.
+        kernel: The covariance K of the input of attention, shape (T, T).
+        causal: Whether a token attends only to itself and earlier tokens.
+        logit_variance: The variance of q·k/√d_h if K is 1 on its diagonal: the product of both weights' variances and
+            d².
+        seed: The seed of the samples.
+        samples: The number of samples; None means `SAMPLED_TOKENS`/T, at least 4, for an error of about 0.3 % in the
+            mean over tokens.
 
     Returns:
-        (T, T), float64, for values and projection of variance 1/d.
+        A float64 matrix of shape (T, T), for values and projection with weights of variance 1/d.
     """
     tokens = len(kernel)
     samples = samples or max(4, SAMPLED_TOKENS // tokens)
@@ -59,20 +61,20 @@ def attention_kernel(
 
 
 def uniform_attention(variance: float, correlation: float, tokens: int, branch: float = 1.0) -> tuple[float, float]:
-    """Variance and correlation of tokens after x + λ·A(x) with uniform attention over T tokens, all alike.
+    """Compute variance and correlation of exchangeable tokens after x + λ·A(x) with uniform attention over T tokens.
 
-    Every token then takes the same mean, of variance q·(1 + (T − 1)·ρ)/T, so that without a shortcut (λ → ∞) all are
-    equal after one layer, and with shortcuts of λ = 1/√L their correlation stays below 1 (Noci et al. 2022,
-    arXiv:2206.03126, §3.2). It holds for T tokens at any depth in the limit of width, without normalization.
+    Every token receives the same mean, of variance q·(1 + (T − 1)·ρ)/T. Without a shortcut (λ → ∞) all tokens are
+    therefore equal after one layer, and with λ = 1/√L their correlation stays below 1 (Noci et al. 2022,
+    arXiv:2206.03126, §3.2). This holds at any depth in the limit of infinite width, without normalization.
 
     Args:
-        variance: q.
-        correlation: ρ.
-        tokens: T.
-        branch: λ.
+        variance: The variance q of the tokens.
+        correlation: The correlation ρ of two tokens.
+        tokens: The number T of tokens.
+        branch: The scale λ of the branch.
 
     Returns:
-        q and ρ behind the layer.
+        The variance q and the correlation ρ after the layer.
     """
     mean = branch**2 * variance * (1 + (tokens - 1) * correlation) / tokens
     total = variance + mean
@@ -80,23 +82,24 @@ def uniform_attention(variance: float, correlation: float, tokens: int, branch: 
 
 
 def pure_attention_spread(spread: Tensor, tokens: int, logit_variance: float = 1.0) -> Tensor:
-    """1 − ρ of tokens after one layer of attention and nothing else, from 1 − ρ before it.
+    """Compute 1 − ρ of tokens after one layer of pure attention from 1 − ρ before it.
 
-    Dong et al. 2021 (arXiv:2103.03404) bound what is left of a sequence besides its mean by the cube of what was there,
-    layer by layer: doubly exponential. At initialization the weights' second moments give the constant. With all
-    tokens alike, logits of variance σ²(1 − ρ) about their mean, of which two tokens share the part ρ, and many tokens,
+    Dong et al. 2021 (arXiv:2103.03404) bound the residual of a sequence about its mean by the cube of the residual
+    before each layer, which is doubly exponential decay. At initialization, the second moments of the weights determine
+    the constant. For many exchangeable tokens, with logits of variance σ²(1 − ρ) about their mean, of which two tokens
+    share the fraction ρ,
 
         (1 − ρ)′ = (1 − ρ)·(e^{σ²(1−ρ)} − e^{σ²ρ(1−ρ)})/T / (ρ + (1 − ρ)·e^{σ²(1−ρ)}/T)
 
-    which for ρ near 1 is σ²(1 − ρ)³/T, the cube squared: 1 − ρ is the square of what is left.
+    For ρ near 1 this is σ²(1 − ρ)³/T, the square of their bound, since 1 − ρ is the squared residual.
 
     Args:
-        spread: 1 − ρ, any shape, from 0 to 1.
-        tokens: T; the law is off by a share of order 1/T.
-        logit_variance: σ², with inputs of variance 1.
+        spread: The values of 1 − ρ, from 0 to 1, of any shape.
+        tokens: The number T of tokens; the law has a relative error of order 1/T.
+        logit_variance: The variance σ² of the logits for inputs of variance 1.
 
     Returns:
-        Of spread's shape, float64.
+        A float64 tensor of spread's shape.
     """
     spread = spread.double()
     rho = 1 - spread

@@ -1,4 +1,4 @@
-"""Variance of the residual stream of a transformer at initialization, block by block, in the limit of width."""
+"""Variance of the residual stream of an infinitely wide transformer at initialization, by block."""
 
 from __future__ import annotations
 
@@ -21,29 +21,30 @@ ACTIVATIONS: dict[str, Function] = {
     "tanh": torch.tanh,
     "linear": lambda z: z,
 }
-"""Activations of perceptrons by name."""
+"""The activations of perceptrons by name."""
 
 
 @dataclass(frozen=True)
 class TransformerLaw:
-    """What the variance of a transformer's stream depends on: two branches a block, attention and perceptron.
+    """The parameters that determine the variance of a transformer's stream, with two branches per block.
 
-    A branch is x ← α·x + λ·F(x), with normalization before it (`pre`), after the addition (`post`), before and after
-    the branch (`sandwich`) or nowhere (`none`). Gains are a weight's variance times its inputs, 1 for a variance 1/n.
+    The branches, attention and perceptron, are x ← α·x + λ·F(x), with normalization before the branch (`pre`), after
+    the addition (`post`), before and after the branch (`sandwich`) or nowhere (`none`). The gain of a weight is its
+    variance times its number of inputs, 1 for a variance 1/n.
 
     Attributes:
-        blocks: L.
-        norm: Where blocks normalize.
-        causal: Whether a token sees itself and those before it alone.
-        activation: Of the perceptron; one of `ACTIVATIONS`.
+        blocks: The number L of blocks.
+        norm: The place of normalization.
+        causal: Whether a token attends only to itself and earlier tokens.
+        activation: The activation of the perceptron, one of `ACTIVATIONS`.
         shortcut: Whether there are shortcuts.
-        stream: α.
-        branch: λ; 0 where it is learnt and begins there.
-        logits: Gains of queries and keys, multiplied.
-        attention: Gains of values and projection, multiplied.
-        first: Gain of the perceptron's first layer.
-        last: Gain of its last.
-        eps: ε of the normalizations.
+        stream: The scale α of the stream.
+        branch: The scale λ of the branches; 0 if it is learned and starts at 0.
+        logits: The product of the gains of queries and keys.
+        attention: The product of the gains of values and projection.
+        first: The gain of the perceptron's first layer.
+        last: The gain of the perceptron's last layer.
+        eps: The constant ε of the normalizations.
     """
 
     blocks: int
@@ -60,17 +61,17 @@ class TransformerLaw:
     eps: float = 0.0
 
     def kernels(self, start: Tensor) -> list[Tensor]:
-        """The covariance of the tokens behind every block: what enters the next.
+        """Compute the covariance of the tokens after every block.
 
-        Attention takes its values from all tokens that it sees, so its variance depends on how alike they are; that is
-        followed here token by token (see `attention_kernel`), and the perceptron by its dual activation. The limit is
-        that of wide heads and many channels.
+        Attention averages over all tokens that it attends to, so its variance depends on their similarity, which is
+        followed token by token (see `attention_kernel`); the perceptron is described by its dual activation. The limit
+        is that of wide heads and many channels.
 
         Args:
-            start: (T, T), of what enters the first block.
+            start: The covariance of the tokens that enter the first block, shape (T, T).
 
         Returns:
-            L tensors of start's shape, float64.
+            L float64 tensors of start's shape.
         """
         found, kernel = [], start.double()
         for block in range(self.blocks):
@@ -96,15 +97,15 @@ class TransformerLaw:
 
 
 def stream_variance(kernels: list[Tensor]) -> Tensor:
-    """Variance of the stream over channels and tokens behind every block: (L,), float64.
+    """Compute the variance of the stream over channels and tokens after every block, float64 of shape (L,).
 
-    Without the mean over tokens, which is that of few tokens and many channels and vanishes with width.
+    The mean over channels and tokens is neglected, since it vanishes with width.
     """
     return torch.stack([kernel.diagonal().mean() for kernel in kernels])
 
 
 def token_correlation(kernels: list[Tensor]) -> Tensor:
-    """Mean correlation of two different tokens behind every block: (L,), float64; 1 where rank has collapsed."""
+    """Compute the mean correlation of different tokens after every block, float64 (L,); it is 1 after rank collapse."""
     tokens = len(kernels[0])
     sums = torch.stack([normalized_kernel(kernel, 1e-300).sum() for kernel in kernels])
     return (sums - tokens) / (tokens * (tokens - 1)) if tokens > 1 else torch.full_like(sums, math.nan)
