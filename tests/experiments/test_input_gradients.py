@@ -10,7 +10,7 @@ from torch import nn
 import gradlab as gl
 from gradlab.errors import GradlabError, UsageError
 from gradlab.models import describe
-from gradlab.plots.style import KIND_COLORS
+from gradlab.plots.style import KIND_COLORS, shades
 
 SMALL = {"images": 8, "batch_size": 4, "seeds": 2, "points": 12, "lags": 5, "device": "cpu"}
 NETWORKS = ["plain8-width=4", "resnet8-width=4"]
@@ -340,12 +340,11 @@ def test_figure_has_a_line_a_family_dashed_for_plain():
     figure = result.figure()
     assert [ax.get_ylabel() for ax in figure.axes] == ["relative effective rank", "mean cosine"]
     lines = {line.get_label(): line for line in figure.legends[0].get_lines()}
-    assert list(lines) == ["plain@init", "resnet@init", "resnet-beta=0.1@init"]
+    assert list(lines) == ["plain@init", "resnet@init", "resnet-beta=0.1@init", "Gaussian noise"]
     assert lines["plain@init"].is_dashed()
     assert not lines["resnet@init"].is_dashed()
     assert lines["plain@init"].get_color() == KIND_COLORS["plain"]
-    assert lines["resnet@init"].get_color() == KIND_COLORS["residual"]
-    assert lines["resnet-beta=0.1@init"].get_color() != lines["resnet@init"].get_color()
+    assert [lines[f"resnet{beta}@init"].get_color() for beta in ("", "-beta=0.1")] == shades("residual", 2)
 
 
 def test_at_initialization_plain_nets_shatter_sooner_than_residual_nets():

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, NullLocator
 
-from gradlab.plots.networks import networks_of
-from gradlab.plots.style import COLUMN_WIDTH, KIND_DASHES, KIND_MARKERS, kind_colors
+from gradlab.plots.networks import networks_of, series_styles
+from gradlab.plots.style import COLUMN_WIDTH, DOTTED
+from gradlab.results.margins import margins
 
 _LABELS = {
     "relative_effective_rank": "relative effective rank",
@@ -25,9 +27,14 @@ _LABELS = {
 _NOISE = {"relative_effective_rank": 1.0, "mean_cosine": 0.0, "segment_lag1": 0.0}
 """The panels of the figure, and what Gaussian noise has there."""
 
+_NOISE_LINE: dict[str, Any] = {"color": "0.45", "linewidth": 0.9, "linestyle": DOTTED}
+
+_BESIDE = 1.012
+"""Factor in depth from one series to the next."""
+
 
 def plot_against_depth(frame: pd.DataFrame, ax: Axes, statistic: str) -> Axes:
-    """Draw one statistic against depth, a line a family, bars of two standard errors.
+    """Draw one statistic against depth, a line a family, bars of 95 % intervals (Student's t).
 
     Args:
         frame: An input-gradients frame, with the facts of its networks as columns where they are known.
@@ -38,11 +45,13 @@ def plot_against_depth(frame: pd.DataFrame, ax: Axes, statistic: str) -> Axes:
         The axes drawn on.
     """
     rows = frame[frame["statistic"] == statistic]
-    series_of = _series(frame)
-    for series, style in _styles(frame).items():
+    series_of, styles = _series(frame), _styles(frame)
+    for place, (series, style) in enumerate(styles.items()):
         line = rows[rows["network"].map(series_of) == series].sort_values("depth")
-        bars = (2 * line["sem"]).fillna(0)
-        ax.errorbar(line["depth"], line["value"], bars, elinewidth=0.7, capsize=1.5, **style)
+        # Bars at one depth stand beside each other.
+        beside = _BESIDE ** (place - (len(styles) - 1) / 2)
+        bars = np.nan_to_num(margins(line["sem"], line["seeds"].where(line["seeds"] > 1, line["batches"])))
+        ax.errorbar(line["depth"] * beside, line["value"], bars, elinewidth=0.7, capsize=1.5, **style)
     ax.set_xscale("log")
     depths = sorted(set(frame["depth"]))
     ax.xaxis.set_major_locator(FixedLocator(depths))
@@ -65,19 +74,18 @@ def input_gradients_figure(frame: pd.DataFrame, figure: Figure) -> Figure:
         The same figure.
     """
     styles = _styles(frame)
-    columns = 2 if len(styles) > 1 and max(map(len, styles)) <= 26 else 1
+    columns = 2 if max(map(len, styles)) <= 26 else 1
     panels = [name for name in _NOISE if name in set(frame["statistic"])]
     figure.set_layout_engine("constrained", h_pad=0.03, w_pad=0.02)
-    figure.set_size_inches(COLUMN_WIDTH, 0.2 + 1.5 * len(panels) + 0.13 * -(-len(styles) // columns))
+    figure.set_size_inches(COLUMN_WIDTH, 0.2 + 1.5 * len(panels) + 0.13 * -(-(len(styles) + 1) // columns))
     all_axes = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
     for ax, statistic in zip(all_axes, panels, strict=True):
         plot_against_depth(frame, ax, statistic)
-        ax.axhline(_NOISE[statistic], color="0.6", linewidth=0.7, zorder=0)
+        ax.axhline(_NOISE[statistic], zorder=1, **_NOISE_LINE)
         ax.set_ylim(bottom=min(-0.06, ax.get_ylim()[0]), top=max(1.06, ax.get_ylim()[1]))
         ax.label_outer()
-    label: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points", "ha": "right"}
-    all_axes[0].annotate("Gaussian noise", (1, _NOISE[panels[0]]), (-1, 2), fontsize=6, color="0.4", **label)
     handles = [Line2D([], [], **style, label=family) for family, style in styles.items()]
+    handles.append(Line2D([], [], label="Gaussian noise", **_NOISE_LINE))
     figure.legend(handles=handles, loc="outside upper center", ncols=columns)
     return figure
 
@@ -93,8 +101,4 @@ def _series(frame: pd.DataFrame) -> dict[str, str]:
 def _styles(frame: pd.DataFrame) -> dict[str, dict[str, Any]]:
     """Colour, dash and marker of each series."""
     networks = networks_of(frame)
-    looks = dict(zip(_series(frame).values(), networks["look"], strict=True))
-    return {
-        series: {"color": color, "linestyle": KIND_DASHES[kind], "marker": KIND_MARKERS[kind]}
-        for (series, kind), color in zip(looks.items(), kind_colors(list(looks.values())), strict=True)
-    }
+    return series_styles(dict(zip(_series(frame).values(), networks["look"], strict=True)))

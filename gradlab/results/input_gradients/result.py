@@ -53,7 +53,7 @@ class InputGradientsResult(Result):
     captions: ClassVar[Mapping[str, str]] = {
         "shatter": "How the gradients of the summed logits with respect to each image correlate, against depth: "
         "effective rank relative to Gaussian noise, mean cosine between images, and autocorrelation along the segment "
-        "between two images. Bars: two standard errors (after Balduzzi et al. 2017).",
+        "between two images. Bars: 95 % intervals by Student's t (after Balduzzi et al. 2017).",
     }
     formats: ClassVar[Formats] = {"depth": "{:d}".format, "seeds": "{:d}".format}
 

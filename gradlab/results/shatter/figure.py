@@ -2,27 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import seaborn
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, ScalarFormatter
 
+from gradlab.plots.coinciding import mark_coinciding
 from gradlab.plots.networks import networks_of
-from gradlab.plots.style import KIND_DASHES, PAGE_WIDTH, depth_colors
+from gradlab.plots.style import DOTTED, KIND_COLORS, KIND_DASHES, PAGE_WIDTH, depth_colors
+from gradlab.results.margins import margins
 
 NOISE_STYLES: dict[str, dict[str, Any]] = {
-    "brown": {"color": "#7a4a1e", "linestyle": (0, (1, 1)), "linewidth": 0.9},
-    "white": {"color": "0.55", "linestyle": (0, (1, 1)), "linewidth": 0.9},
+    "brown": {"color": "#7a4a1e", "linestyle": DOTTED, "linewidth": 0.9},
+    "white": {"color": "0.55", "linestyle": DOTTED, "linewidth": 0.9},
 }
+
+_MARKS = ("o", "s", "D", "^", "v", "P", "X", "<", ">")
+"""Of depths, where lines coincide."""
 
 
 def plot_acf(frame: pd.DataFrame, ax: Axes, noise: Mapping[str, Sequence[float]] | None = None) -> Axes:
-    """Draw the autocorrelation of one network against lag: a line a depth, a band of two standard errors.
+    """Draw the autocorrelation of one network against lag: a line a depth, a band of its 95 % interval (Student's t).
+
+    Lines of several depths that coincide have markers.
 
     Args:
         frame: Rows of a shatter frame, of one network.
@@ -33,16 +41,18 @@ def plot_acf(frame: pd.DataFrame, ax: Axes, noise: Mapping[str, Sequence[float]]
         The axes drawn on.
     """
     dashes = KIND_DASHES[networks_of(frame)["look"].iloc[0]]
+    lines = []
     for depth, color in depth_colors(sorted(set(frame["depth"]))).items():
         rows = frame[frame["depth"] == depth]
-        ax.plot(rows["lag"], rows["acf"], color=color, linestyle=dashes, label=f"{depth}")
-        low, high = rows["acf"] - 2 * rows["acf_sem"], rows["acf"] + 2 * rows["acf_sem"]
-        ax.fill_between(rows["lag"], low, high, color=color, alpha=0.2, linewidth=0)
+        lines += ax.plot(rows["lag"], rows["acf"], color=color, linestyle=dashes, label=f"{depth}")
+        margin = margins(rows["acf_sem"], rows["seeds"])
+        ax.fill_between(rows["lag"], rows["acf"] - margin, rows["acf"] + margin, color=color, alpha=0.2, linewidth=0)
     for kind, values in (noise or {}).items():
         ax.plot(range(len(values)), values, zorder=1.5, **NOISE_STYLES[kind])
     ax.set_xlim(0, frame["lag"].max())
     ax.xaxis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 5, 10], integer=True))
     ax.set_ylim(min(-0.25, 1.05 * frame["acf"].min()), 1.04)
+    mark_coinciding(lines, [_MARKS[place % len(_MARKS)] for place in range(len(lines))])
     return ax
 
 
@@ -75,10 +85,19 @@ def acf_figure(frame: pd.DataFrame, noise: Mapping[str, Sequence[float]], figure
         ax.tick_params(labelbottom=True)
     for ax in axes[:, 0]:
         ax.set_ylabel("autocorrelation")
-    handles = [Line2D([], [], color=color, label=_depth(depth)) for depth, color in colors.items()]
+    handles = [
+        Line2D([], [], color=color, marker=_mark(axes.flat, depth), label=_depth(depth))
+        for depth, color in colors.items()
+    ]
     handles += [Line2D([], [], label=f"{kind} noise", **NOISE_STYLES[kind]) for kind in noise]
     figure.legend(handles=handles, loc="outside upper center", ncols=len(handles) if columns > 2 else 2)
     return figure
+
+
+def _mark(axes: Iterable[Axes], depth: int) -> str:
+    """The marker that the lines of a depth have in any of the panels."""
+    lines = [line for ax in axes for line in ax.get_lines() if line.get_label() == f"{depth}"]
+    return next((str(line.get_marker()) for line in lines if line.get_marker() != "None"), "None")
 
 
 def panel_title(frame: pd.DataFrame) -> str:
@@ -97,13 +116,13 @@ def family_label(network: pd.Series, *norms: str) -> str:
     return f"{network.name} ({', '.join(norms)})" if open_norms and all(norms) else str(network.name)
 
 
-def log_depth_axis(ax: Axes, deepest: int) -> None:
+def log_depth_axis(ax: Axes, deepest: int, shallowest: int = 1) -> None:
     """A logarithmic axis of layers, its powers of 2 written out."""
     ax.set_xscale("log")
-    ax.set_xticks([2**power for power in range(int(deepest).bit_length())])
+    ax.set_xticks([2**power for power in range(int(deepest).bit_length()) if 2**power >= 0.93 * shallowest])
     ax.xaxis.set_major_formatter(ScalarFormatter())
     ax.minorticks_off()
-    ax.set_xlim(0.93, 1.1 * deepest)
+    ax.set_xlim(0.93 * shallowest, 1.1 * max(deepest, 2))
 
 
 def signals_figure(
@@ -114,8 +133,8 @@ def signals_figure(
 ) -> Figure:
     """Draw gradient signals above and, of several runs, their covariance over seeds below (Fig. 1).
 
-    Shown are the shallowest and the deepest feedforward net, the deepest residual net, and brown and white noise
-    of as many runs; of other families the deepest.
+    Shown are the shallowest and the deepest feedforward net of one family, the deepest net of up to two or three
+    others, a residual one first, and brown and white noise of as many runs.
 
     Args:
         gradients: (S, M) by network and depth.
@@ -134,7 +153,7 @@ def signals_figure(
     figure.set_size_inches(PAGE_WIDTH, 1.45 if rows == 1 else 2.75)
     axes = figure.subplots(rows, len(signals), height_ratios=(1, 1.25)[:rows], squeeze=False)
     for ax, title, signal in zip(axes[0], signals, signals.values(), strict=True):
-        ax.plot(x, signal[0] / np.abs(signal[0]).max(), color="#1f3b73", linewidth=0.7)
+        ax.plot(x, signal[0] / np.abs(signal[0]).max(), color=KIND_COLORS["residual"], linewidth=0.7)
         ax.set(title=title, ylim=(-1.1, 1.1), xlim=(x[0], x[-1]), yticks=[-1, 0, 1])
     axes[0, 0].set_ylabel("gradient / largest")
     for ax in axes[:, 1:].flat:
@@ -147,26 +166,32 @@ def signals_figure(
 
 
 def _plot_covariances(axes: list[Axes], signals: Mapping[str, np.ndarray], x: np.ndarray) -> None:
-    ticks = [x[0], 0.5 * (x[0] + x[-1]), x[-1]]
+    places = [0, 0.5 * len(x), len(x)]
+    labels = [f"{value:g}".replace("-", "−") for value in (x[0], 0.5 * (x[0] + x[-1]), x[-1])]
     for ax, signal in zip(axes, signals.values(), strict=True):
-        extent = (x[0], x[-1], x[-1], x[0])
-        image = ax.imshow(_correlation(signal), cmap="RdBu_r", vmin=-1, vmax=1, extent=extent, interpolation="none")
-        ax.set(xticks=ticks, yticks=ticks)
-        ax.grid(False)
+        seaborn.heatmap(
+            _correlation(signal), vmin=-1, vmax=1, cmap="vlag", square=True, cbar=False, rasterized=True, ax=ax
+        )
+        ax.set_xticks(places, labels=labels, rotation=0)
+        ax.set_yticks(places, labels=labels if ax is axes[0] else [])
     axes[0].set_ylabel("input")
-    for ax in axes[1:]:
-        ax.set_yticklabels([])
-    axes[0].figure.colorbar(image, ax=axes, shrink=0.9, aspect=15, label="covariance, normalized")
+    mesh = axes[-1].collections[0]
+    axes[0].figure.colorbar(mesh, ax=axes, shrink=0.9, aspect=15, label="covariance, normalized")
 
 
 def _chosen(gradients: Mapping[tuple[str, int], np.ndarray], looks: Mapping[str, str]) -> dict[str, np.ndarray]:
+    families = list(dict.fromkeys(network for network, _ in gradients))
+    # What the paper shows comes first, and one family of each look before a second one.
+    seen = {
+        name: [looks.get(one) for one in families[:place]].count(looks.get(name)) for place, name in enumerate(families)
+    }
+    families.sort(key=lambda name: (seen[name], looks.get(name) != "plain", looks.get(name) == "looks-linear"))
     keys = []
-    for network in dict.fromkeys(network for network, _ in gradients):
+    for network in families:
         depths = sorted(depth for other, depth in gradients if other == network)
-        ends = {depths[0], depths[-1]} if looks.get(network) == "plain" else {depths[-1]}
-        keys += [(network, depth) for depth in sorted(ends)]
-    # What the paper shows comes first; five columns beside the noise are what a page holds legibly.
-    keys.sort(key=lambda key: (looks.get(key[0]) != "plain", looks.get(key[0]) == "looks-linear"))
+        both = network == families[0] and looks.get(network) == "plain"
+        keys += [(network, depth) for depth in dict.fromkeys((depths[0], depths[-1]) if both else depths[-1:])]
+    # Five columns beside the noise are what a page holds legibly.
     return {f"{network}\n{_depth(depth) if depth else ''}": gradients[network, depth] for network, depth in keys[:4]}
 
 

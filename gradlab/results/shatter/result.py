@@ -53,16 +53,18 @@ class ShatterResult(Result):
     title: ClassVar[str | None] = "Autocorrelation of gradients"
     table: ClassVar[str] = "table"
     captions: ClassVar[Mapping[str, str]] = {
-        "shatter-acf": "Autocorrelation of the gradient along a line of inputs, with bands of two standard errors over "
-        "seeds, beside brown and white noise of as many points (Balduzzi et al. 2017, Fig. 2).",
+        "shatter-acf": "Autocorrelation of the gradient along a line of inputs, with bands of its 95 % interval over "
+        "seeds (Student's t), beside brown and white noise of as many points (Balduzzi et al. 2017, Fig. 2).",
         "shatter-signals": "Above: the gradient along the line, of one seed, divided by its largest magnitude. Below, "
         "of several seeds: its covariance over them, scaled to a diagonal of 1 (Balduzzi et al. 2017, Fig. 1).",
-        "shatter-correlation": "Correlation of the gradients at a pair of inputs against depth, by counting co-active "
-        "paths and by sampling, beside the exact laws (Balduzzi et al. 2017, Theorems 1 to 3).",
+        "shatter-correlation": "Correlation of the gradients at a fixed pair of inputs against depth, by counting "
+        "co-active paths and by sampling, with 95 % intervals (Student's t), beside the exact law of an average pair "
+        "whose neurons are coin flips, and its asymptote (Balduzzi et al. 2017, Theorems 1 to 3).",
         "shatter-coactivation": "Of each layer of the deepest nets: neurons active at an input, active at both of a "
         "pair, and those that never switch (Balduzzi et al. 2017, §3.2).",
-        "shatter-theory": "Left: autocorrelation at lag 1 against depth, beside that of infinite width. Right: "
-        "correlation of an average pair of inputs by counting co-active paths, beside the law of coin flips.",
+        "shatter-theory": "Left: autocorrelation at lag 1 against depth, with bars of its 95 % interval (Student's t), "
+        "beside that of infinite width. Right: correlation of an average pair of inputs by counting co-active paths, "
+        "beside the law of coin flips.",
     }
     formats: ClassVar[Formats] = {
         "depth": "{:d}".format,
