@@ -84,7 +84,7 @@ class PassAdditions:
         behind = self._behind.get(value.parents[0])
         if behind is not None and tensor.shape == behind.shape and any(c == behind.call for _, c in self._running):
             with torch._C.DisableTorchFunction(), torch.no_grad():
-                behind.readings[number] = self._read(tensor, number, tensor)
+                behind.readings[number] = self._read(tensor, number, tensor, behind=True)
             self._behind[number] = behind
 
     def leaving(self, output: Tensor) -> None:
@@ -98,7 +98,7 @@ class PassAdditions:
         """The output of a part that repeats, as a stream without branches."""
         number = self.recorder.values.number(output)
         with torch._C.DisableTorchFunction(), torch.no_grad():
-            reading = self._read(output, -1 if number is None else number, output)
+            reading = self._read(output, -1 if number is None else number, output, behind=True)
         return Found(name, Behind(-1, output.shape, {0: reading}, 0))
 
     def close(self, kept: list[Found]) -> None:
@@ -185,7 +185,7 @@ class PassAdditions:
         assert number is not None
         behind = found[0].behind
         with torch._C.DisableTorchFunction(), torch.no_grad():
-            behind.readings[number] = self._read(output, number, output)
+            behind.readings[number] = self._read(output, number, output, behind=True)
         behind.hand_on(number)
         self._behind[number] = behind
         for each in found:
@@ -228,10 +228,11 @@ class PassAdditions:
             self._streams[number] = self._read(operand.as_added(), number, None)
         return self._streams[number]
 
-    def _read(self, value: Tensor, number: int, watched: Tensor | None) -> Reading:
+    def _read(self, value: Tensor, number: int, watched: Tensor | None, behind: bool = False) -> Reading:
         """Have a value read, with the gradient of a tensor."""
         channel = self.recorder.channel(number) if number >= 0 else None
-        reading = self.reader.read(value, likely_channel_dim(value) if channel is None else channel, watched)
+        channel = likely_channel_dim(value) if channel is None else channel
+        reading = self.reader.read(value, channel, watched, behind)
         self._taken.append(reading)
         return reading
 

@@ -15,12 +15,14 @@ from gradlab.probes.backward_passes import BackwardPasses
 from gradlab.probes.blocks.finder import BlockFinder
 from gradlab.probes.blocks.naming import branch_names
 from gradlab.probes.blocks.readings import Found, Reading
-from gradlab.probes.blocks.sites import Signal, Site, channel_mean_square, channel_variance, cosine, in_order
+from gradlab.probes.blocks.sites import Signal, Site, channel_mean_square, channel_variance, cosine
+from gradlab.probes.execution_places import in_order
 from gradlab.probes.forward_watch import Watch
 from gradlab.probes.hooks import Probe
 from gradlab.probes.ranks import rank_notes
 from gradlab.results.signal.result import SignalResult
 from gradlab.stats import WELL_CONDITIONED, centred_moments, fast_moments
+from gradlab.stats.attention import token_cosine, token_participation
 from gradlab.stats.precision import widened
 
 
@@ -49,15 +51,20 @@ class BlockSignal(Probe):
     left out. A branch that a pass leaves out, as with a layer dropped, is measured in the others. A pass that ends in
     an exception does not count.
 
+    With `tokens`, of the first examples of every batch: token_rank, the participation ratio (Σλ)²/Σλ² of the
+    eigenvalues of x·xᵀ for the tokens x behind the addition, 1 where all are parallel (rank collapse, Dong et al.
+    2021, arXiv:2103.03404); and token_cosine, the mean cosine between two tokens. Positions of an image are tokens.
+
     Args:
         model: Any `torch.nn.Module`.
         exact: Use centred float64 moments: exact for any data, several times slower. The default is good to 1e-6
             while the mean² of the channels is at most 100 times their variance, and the result says where it is not.
+        tokens: Also measure how alike tokens are.
     """
 
-    def __init__(self, model: nn.Module, *, exact: bool = False) -> None:
+    def __init__(self, model: nn.Module, *, exact: bool = False, tokens: bool = False) -> None:
         super().__init__(model)
-        self.exact = exact
+        self.exact, self.tokens = exact, tokens
         self._signals: dict[Site, Signal] = {}
         self._order: list[Site] = []
         self._backward = BackwardPasses(self.model)
@@ -66,12 +73,16 @@ class BlockSignal(Probe):
     def _attach(self, stack: ExitStack) -> None:
         self._finder.attach(stack)
 
-    def read(self, value: Tensor, channel: int, watched: Tensor | None) -> Reading:
+    def read(self, value: Tensor, channel: int, watched: Tensor | None, behind: bool) -> Reading:
         """See `Reader`."""
-        moments = (centred_moments if self.exact else fast_moments)(value, channel)
-        if watched is None or not watched.requires_grad:
-            return Reading(moments)
-        return Reading(moments, Watch(watched, None, self._backward.counts, lambda _: None))
+        reading = Reading((centred_moments if self.exact else fast_moments)(value, channel))
+        if watched is not None and watched.requires_grad:
+            reading.watch = Watch(watched, None, self._backward.counts, lambda _: None)
+        if self.tokens and behind and value.ndim > 2:
+            x = value.detach()[:EXAMPLES].movedim(channel, -1).flatten(1, -2)
+            statistics = torch.stack((token_participation(x), token_cosine(x))).sum(1)
+            reading.tokens = torch.cat((statistics, torch.full_like(statistics[:1], len(x))))
+        return reading
 
     def finish(self, found: list[Found]) -> None:
         """See `Reader`."""
@@ -105,7 +116,7 @@ class BlockSignal(Probe):
                 "model(x), and not inside a compiled function; a block is an addition of a signal and a function of "
                 "it, or one of the like parts of an nn.Sequential or nn.ModuleList"
             )
-        values = torch.stack([_values(self._signals[site]) for site in self._order]).cpu().tolist()
+        values = torch.stack([_values(self._signals[site], self.tokens) for site in self._order]).cpu().tolist()
         names, blocks = self._branch_names(), list(dict.fromkeys((site.block, site.call) for site in self._order))
         rows: list[dict[str, Any]] = [
             {
@@ -113,7 +124,7 @@ class BlockSignal(Probe):
                 "branch": names[site],
                 "index": blocks.index((site.block, site.call)) + 1,
                 "call": site.call,
-                **dict(zip(VALUES, row, strict=True)),
+                **dict(zip(values_of(self.tokens), row, strict=True)),
             }
             for site, row in zip(self._order, values, strict=True)
         ]
@@ -183,9 +194,20 @@ VALUES = (
 )
 """What is measured of every site, by its columns."""
 
+TOKENS = ("token_rank", "token_cosine")
+"""What is measured of tokens."""
 
-def _values(signal: Signal) -> Tensor:
-    """The values of `VALUES` as one tensor, NaN where there is none."""
+EXAMPLES = 8
+"""How many examples of a batch tokens are compared in."""
+
+
+def values_of(tokens: bool) -> tuple[str, ...]:
+    """Return the columns of what is measured, with tokens or without."""
+    return VALUES + TOKENS if tokens else VALUES
+
+
+def _values(signal: Signal, tokens: bool) -> Tensor:
+    """The values of `values_of` as one tensor, NaN where there is none."""
     behind, stream, branch = signal.behind, signal.stream, signal.branch
     assert behind is not None
     nothing = torch.full_like(behind.count.sum(), math.nan)
@@ -205,4 +227,8 @@ def _values(signal: Signal) -> Tensor:
     output = [channel_variance(behind).sqrt(), channel_mean_square(behind)]
     counts = [torch.full_like(nothing, len(behind.count)), behind.count.sum(), non_finite]
     total = behind.pooled().std
-    return torch.stack([*output, *of_branch, ratio, alike, *gradients, *of_stream, total, *counts])
+    values = [*output, *of_branch, ratio, alike, *gradients, *of_stream, total, *counts]
+    if tokens:
+        sums = signal.tokens
+        values += [nothing] * len(TOKENS) if sums is None else [sums[0] / sums[2], sums[1] / sums[2]]
+    return torch.stack(values)

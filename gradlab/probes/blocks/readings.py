@@ -19,10 +19,12 @@ class Reading:
     Attributes:
         moments: Of each channel, over examples and positions.
         watch: Takes in its gradient; None where it is part of no graph, or nobody asked.
+        tokens: Sums over examples of what `BlockSignal` says of tokens, and their number; None where nobody asked.
     """
 
     moments: Moments
     watch: Watch | None = None
+    tokens: Tensor | None = None
 
 
 @dataclass
@@ -95,8 +97,15 @@ class Found:
 class Reader(Protocol):
     """Who reads tensors while they are there."""
 
-    def read(self, value: Tensor, channel: int, watched: Tensor | None) -> Reading:
-        """Take in a value at once, and the gradient of a tensor, which may be another, when it arrives."""
+    def read(self, value: Tensor, channel: int, watched: Tensor | None, behind: bool) -> Reading:
+        """Take in a value at once, and the gradient of a tensor, which may be another, when it arrives.
+
+        Args:
+            value: A stream or a branch.
+            channel: The dimension of its channels.
+            watched: Whose gradient is taken in; None for nothing's.
+            behind: Whether it is a stream behind an addition.
+        """
 
     def finish(self, found: list[Found]) -> None:
         """A pass is over that has shown these blocks, in order."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -81,6 +80,7 @@ class Signal:
         branch: Those of the branch.
         product: The inner product of stream and branch.
         attends: Whether the branch multiplies signals with one another.
+        tokens: Sums over examples of statistics of the tokens behind the addition, and the number of examples.
         behind_gradient: Of the stream behind the addition.
         branch_gradient: Of the branch.
     """
@@ -90,6 +90,7 @@ class Signal:
     branch: Moments | None = None
     product: Tensor | None = None
     attends: bool = False
+    tokens: Tensor | None = None
     behind_gradient: GradientSquares = field(default_factory=GradientSquares)
     branch_gradient: GradientSquares = field(default_factory=GradientSquares)
 
@@ -97,6 +98,8 @@ class Signal:
         """Take in one pass."""
         self.behind = _merged(self.behind, found.behind.output.moments)
         self.behind_gradient.wait_for(found.behind.output.watch)
+        tokens = found.behind.output.tokens
+        self.tokens = tokens if self.tokens is None or tokens is None else self.tokens + tokens
         if found.stream is None or found.branch is None or found.product is None:
             return
         self.stream = _merged(self.stream, found.stream.moments)
@@ -124,16 +127,3 @@ def cosine(product: Tensor, first: Moments, second: Moments) -> Tensor:
     """The cosine of two tensors with an inner product: over all elements of all passes, not centred."""
     squares = [(moments.m2 + moments.count * moments.mean.square()).sum() for moments in (first, second)]
     return product / (squares[0] * squares[1]).sqrt()
-
-
-def in_order(known: Sequence[Site], seen: Iterable[Site]) -> list[Site]:
-    """The order of execution that two passes tell together: what one has left out keeps its place behind the last."""
-    order = list(known)
-    place = 0
-    for site in seen:
-        if site in order:
-            place = order.index(site) + 1
-        else:
-            order.insert(place, site)
-            place += 1
-    return order

@@ -12,12 +12,11 @@ import pandas as pd
 from gradlab.results.label import described
 from gradlab.results.result import Result
 from gradlab.results.signal.findings import findings
-from gradlab.results.tables import Formats, rich_table, sentences
+from gradlab.results.tables import Formats
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-    from rich.console import Group
 
 COLUMNS = (
     "network",
@@ -125,12 +124,6 @@ class SignalResult(Result):
     def findings(self) -> list[str]:
         """Return what the measurement shows: how the stream grows, what blocks change, how gradients go."""
         return [*findings(self.frame, [self.facts(network) for network in self.networks])]
-
-    def __rich__(self) -> Group:
-        from rich.console import Group
-
-        table = rich_table(self.summary(), self.formats, title=self.title)
-        return Group(sentences(self.findings(), ()), table, sentences((), self.notes))
 
     def plot(self, ax: Axes | None = None, value: str = "stream_variance") -> Axes:
         """Draw one quantity against blocks.

@@ -1,0 +1,95 @@
+"""Measure the attention of named networks by head and layer: what `gradlab attention` runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+
+import torch
+from torch import nn
+
+from gradlab.data.batching import Batches
+from gradlab.experiments.attention.request import AttentionRequest
+from gradlab.experiments.device import device_name, pick_device
+from gradlab.experiments.request import BatchNormMode, Progress
+from gradlab.experiments.subject import (
+    assumptions,
+    batch_norm_mode,
+    copy_of,
+    forward,
+    has_batch_norm,
+    images_of,
+    network_facts,
+    networks,
+)
+from gradlab.models import batch_statistics
+from gradlab.probes import AttentionStatistics
+from gradlab.results.attention.result import AttentionResult
+from gradlab.results.record import Stopwatch, make_record
+
+
+def attention(
+    models: Sequence[str | nn.Module] | str | nn.Module,
+    data: str = "cifar10-sample",
+    *,
+    weights: str | None = None,
+    images: int | None = 64,
+    batch_size: int = 16,
+    device: str = "auto",
+    seed: int = 0,
+    bn: BatchNormMode | None = None,
+    normalize: str | Sequence[str] | None = None,
+    rows: int | None = 64,
+    progress: Progress | None = None,
+) -> AttentionResult:
+    """Measure entropy and largest logit of attention by head and layer (see `gl.AttentionStatistics`).
+
+    Args:
+        models: Networks as `gl.build` reads them, or modules.
+        data: A named data set (see `gl.batches`).
+        weights: The weights of networks that name none.
+        images: Only the first so many images or sequences; None takes all.
+        batch_size: The number of images in a batch.
+        device: `auto`, `cpu`, `cuda`, `cuda:1`, `mps`.
+        seed: The seed of initial weights and of noise.
+        bn: `eval` normalizes with running statistics (the default for trained weights), `batch` with those of each
+            batch (the default for initial weights); either way no buffer changes.
+        normalize: The normalization of the images, one for all networks or one each; by default what each network's
+            weights were trained with, else the data set's own.
+        rows: How many rows of each attention to take, evenly spaced; None takes all.
+        progress: Called after every batch.
+
+    Raises:
+        UsageError: For a request that cannot be meant.
+        GradlabError: When something cannot be read or run, or a network has no attention.
+    """
+    stopwatch, request = Stopwatch(), AttentionRequest.of(locals())
+    where = pick_device(device)
+    results: list[AttentionResult] = []
+    for label, (model,), normalization in networks(request):
+        stream, mode = images_of(request, model, where, normalization), batch_norm_mode(bn, model)
+        results.append(_measured(model, label, stream, mode, rows, progress))
+        used = None if stream.normalization is None else str(stream.normalization)
+        facts = {"bn": mode if has_batch_norm(model) else "none", "data": stream.dataset.name, "images": stream.count}
+        results[-1].record["networks"] = [network_facts(model, label) | facts | {"normalization": used}]
+        results[-1].notes += assumptions(model, label, used, normalization)
+    result = AttentionResult.concat(results)
+    result.record = make_record(
+        "attention", options=request.options(), device=device_name(where), stopwatch=stopwatch, **result.record
+    )
+    return result
+
+
+def _measured(
+    model: nn.Module, label: str, stream: Batches, mode: BatchNormMode, rows: int | None, progress: Progress | None
+) -> AttentionResult:
+    """The attention of one network."""
+    clone = copy_of(model).to(stream.device)
+    statistics, done = batch_statistics(clone) if mode == "batch" else nullcontext(), 0
+    with torch.no_grad(), statistics, AttentionStatistics(clone, rows) as probe:
+        for images, _ in stream:
+            forward(clone, label, images)
+            done += len(images)
+            if progress is not None:
+                progress(label, done, stream.count)
+    return probe.result(label)

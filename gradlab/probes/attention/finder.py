@@ -1,0 +1,117 @@
+"""Sees attention wherever functions of torch compute it: fused, or as a softmax whose result weighs values."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+from gradlab.probes.functions import open_attention, tensors_in
+from gradlab.probes.hooks import in_backward
+from gradlab.probes.identity import Remembered
+from gradlab.stats.attention import AttentionRows, attention_rows, sampled_logits, sampled_positions
+
+_WEIGHING = {"matmul", "__matmul__", "bmm", "einsum", "baddbmm"}
+
+
+class Listener(Protocol):
+    """Who is told of attention."""
+
+    def attended(self, rows: AttentionRows) -> None:
+        """Some rows of attention, where the pass is now."""
+
+    def heads(self) -> int | None:
+        """How many heads lie in the first dimension of three; None where they do not."""
+
+
+class AttentionFinder(TorchFunctionMode):
+    """A mode that computes statistics of attention from its queries and keys; its kernels stay as they are.
+
+    Args:
+        listener: Who is told.
+        rows: How many rows of each attention to take, evenly spaced; None takes all.
+    """
+
+    def __init__(self, listener: Listener, rows: int | None) -> None:
+        super().__init__()
+        self.listener, self.rows = listener, rows
+        self._weights: Remembered[AttentionRows] = Remembered()
+
+    def forget(self) -> None:
+        """Let go of what was no attention."""
+        self._weights.take_all()
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """Call any function of torch, and look at those that are attention."""
+        kwargs = dict(kwargs or {})
+        if in_backward():
+            return func(*args, **kwargs)
+        if func is F.multi_head_attention_forward:
+            with self:
+                return open_attention(*args, **kwargs)
+        name = str(getattr(func, "__name__", "")).partition(".")[0]
+        if name == "scaled_dot_product_attention":
+            with torch._C.DisableTorchFunction(), torch.no_grad():
+                self.listener.attended(self._fused(*args, **kwargs))
+            return func(*args, **kwargs)
+        found = self._softmax(args, kwargs) if name == "softmax" else self._known(name, args)
+        output = func(*args, **kwargs)
+        if found is not None and isinstance(output, Tensor):
+            self._weights.put(output, found)
+        return output
+
+    def _fused(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        attn_mask: Tensor | None = None,
+        dropout_p: float = 0.0,
+        is_causal: bool = False,
+        *,
+        scale: float | None = None,
+        enable_gqa: bool = False,
+    ) -> AttentionRows:
+        """What the arguments of the fused function come to."""
+        if query.ndim == 3:
+            # Without heads, the first dimension is that of examples.
+            query, key = query[:, None], key[:, None]
+            attn_mask = attn_mask[:, None] if attn_mask is not None and attn_mask.ndim == 3 else attn_mask
+        positions = sampled_positions(query.shape[2], self.rows, query.device)
+        return attention_rows(sampled_logits(query, key, positions, mask=attn_mask, causal=is_causal, scale=scale))
+
+    def _softmax(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> AttentionRows | None:
+        """What a softmax over the last of three or four dimensions comes to, if it is attention."""
+        logits = args[0] if args else kwargs.get("input")
+        dim = args[1] if len(args) > 1 else kwargs.get("dim")
+        if not isinstance(logits, Tensor) or logits.ndim not in (3, 4) or dim not in (-1, logits.ndim - 1):
+            return None
+        with torch._C.DisableTorchFunction(), torch.no_grad():
+            if logits.ndim == 3:
+                heads = self.listener.heads()
+                logits = logits[:, None] if heads is None else logits.unflatten(0, (-1, heads))
+            positions = sampled_positions(logits.shape[2], self.rows, logits.device)
+            return attention_rows(logits[:, :, positions])
+
+    def _known(self, name: str, args: tuple[Any, ...]) -> AttentionRows | None:
+        """The weights among a function's arguments: it weighs values by them, or hands them on."""
+        for tensor in tensors_in(args):
+            found = self._weights.find(tensor)
+            if found is None:
+                continue
+            if name in _WEIGHING:
+                self._weights.take(tensor)
+                self.listener.attended(found)
+                return None
+            return found
+        return None

@@ -1,0 +1,121 @@
+"""Entropy and largest logit of attention by head and layer, off any model while it runs."""
+
+from __future__ import annotations
+
+from collections import Counter
+from contextlib import ExitStack
+from typing import Any
+
+import torch
+from torch import nn
+
+from gradlab.errors import GradlabError, UsageError
+from gradlab.probes.applications import leave
+from gradlab.probes.attention.finder import AttentionFinder
+from gradlab.probes.execution_places import in_order
+from gradlab.probes.hooks import Probe
+from gradlab.probes.passes import Passes
+from gradlab.probes.ranks import rank_notes
+from gradlab.results.attention.result import AttentionResult
+from gradlab.stats.attention import AttentionRows
+
+
+class AttentionStatistics(Probe):
+    """Measures how spread out attention is, and how large its logits are, by head, over all that the model is run on.
+
+        with gl.AttentionStatistics(model) as probe, torch.no_grad():
+            model(tokens)
+        probe.result().plot()
+
+    Attention is found while the model runs: `scaled_dot_product_attention`, as models and `nn.MultiheadAttention` call
+    it, and any softmax over keys whose result weighs values. Fused attention keeps its kernel. The statistic is
+    computed from queries and keys with the same mask and scale, for evenly spaced rows of each example, or from the
+    logits where the model computes them. A row whose every key is masked, as that of a padding token may be, does not
+    count. Weights are those before dropout.
+
+    - entropy: −Σ p·log p of the weights p of a row, in nats, averaged over rows and examples. Near 0 a head looks at
+      single tokens ("entropy collapse", Zhai et al. 2023, arXiv:2303.06296).
+    - relative_entropy: entropy over that of equal weights on all keys that the mask leaves, summed over rows. 1 where
+      a head averages over all it sees.
+    - largest_logit: the largest product of query and key, after scale and mask, of the rows.
+
+    Args:
+        model: Any `torch.nn.Module`.
+        rows: How many rows of each attention to take; None takes all.
+
+    Raises:
+        UsageError: For less than one row.
+    """
+
+    def __init__(self, model: nn.Module, rows: int | None = 64) -> None:
+        super().__init__(model)
+        if rows is not None and rows < 1:
+            raise UsageError(f"rows is the number of rows of attention to take, at least 1, or None; got {rows}")
+        self._sites: dict[tuple[str, int], AttentionRows] = {}
+        self._order: list[tuple[str, int]] = []
+        self._seen: dict[tuple[str, int], AttentionRows] = {}
+        self._calls: Counter[str] = Counter()
+        self._finder = AttentionFinder(self, rows)
+
+    def _attach(self, stack: ExitStack) -> None:
+        modules = {name: module for name, module in self.model.named_modules() if name}
+        self._passes = Passes(self.model, modules, self._begin, self._end)
+        self._passes.attach(stack, {})
+        stack.callback(leave, self._finder)
+
+    def _begin(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self._seen, self._calls = {}, Counter()
+        self._finder.__enter__()
+
+    def _end(self, whole: bool) -> None:
+        leave(self._finder)
+        self._finder.forget()
+        if whole:
+            self._order = in_order(self._order, self._seen)
+            for site, rows in self._seen.items():
+                self._sites[site] = self._sites[site].merge(rows) if site in self._sites else rows
+
+    def attended(self, rows: AttentionRows) -> None:
+        """See `Listener`."""
+        layer = self._passes.innermost
+        self._calls[layer] += 1
+        self._seen[layer, self._calls[layer]] = rows
+
+    def heads(self) -> int | None:
+        """See `Listener`."""
+        module = self.model.get_submodule(self._passes.innermost)
+        return module.num_heads if isinstance(module, nn.MultiheadAttention) else None
+
+    def result(self, network: str | None = None) -> AttentionResult:
+        """Return the measurement so far: a row a layer, call and head, in order of execution.
+
+        Args:
+            network: What to call the model; by default its name from `gl.build`, else its class.
+
+        Raises:
+            GradlabError: When no attention was seen.
+        """
+        if not self._sites:
+            raise GradlabError(
+                f"no attention of {type(self.model).__name__} was seen: run the model inside the `with` block; kernels "
+                "that no function of torch calls cannot be seen (with transformers, attn_implementation='sdpa' can)"
+            )
+        rows: list[dict[str, Any]] = []
+        for index, site in enumerate(self._order, 1):
+            found = self._sites[site]
+            values = torch.stack([found.entropy, found.uniform, found.rows, found.largest], 1).cpu().tolist()
+            for head, (entropy, uniform, count, largest) in enumerate(values):
+                rows.append(
+                    {
+                        "layer": site[0],
+                        "index": index,
+                        "head": head,
+                        "entropy": entropy / count if count else float("nan"),
+                        "relative_entropy": entropy / uniform if uniform else float("nan"),
+                        "largest_logit": largest,
+                        "rows": int(count),
+                        "call": site[1],
+                    }
+                )
+        name = network or str(getattr(self.model, "name", type(self.model).__name__))
+        return AttentionResult.from_rows(name, rows, rank_notes())

@@ -1,0 +1,39 @@
+"""What attention shows: how spread out it is, which heads look at single tokens, and how large logits get."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from gradlab.results.finding import Finding
+
+SHARP = 0.1
+"""Relative entropy below which a head is said to look at single tokens."""
+
+EVEN = 0.95
+"""Relative entropy above which a head is said to average over what it sees."""
+
+
+def findings(frame: pd.DataFrame) -> list[Finding]:
+    """Return sentences with numbers on each network.
+
+    Args:
+        frame: Of attention.
+    """
+    found = []
+    for network, rows in frame.groupby("network", sort=False):
+        known = rows[rows["relative_entropy"].notna()]
+        if known.empty:
+            continue
+        sharp, even = (known["relative_entropy"] < SHARP).sum(), (known["relative_entropy"] > EVEN).sum()
+        means = known.groupby("index")["relative_entropy"].mean()
+        sentence = (
+            f"{network}: attention has {means.iloc[0]:.0%} of the entropy of equal weights in the first layer and "
+            f"{means.iloc[-1]:.0%} in the last; {sharp} of {len(known)} heads look at single tokens and {even} average."
+        )
+        rule = f"Relative entropy, mean over heads; single tokens below {SHARP}, an average above {EVEN}."
+        found.append(Finding(sentence, rule))
+        where = rows.loc[rows["largest_logit"].idxmax()]
+        largest, head = f"{where['largest_logit']:.3g}", f"head {where['head']} of {where['layer']}"
+        sentence = f"{network}: the largest logit is {largest}, in {head}."
+        found.append(Finding(sentence, "Largest product of query and key after scale and mask, of the rows taken."))
+    return found

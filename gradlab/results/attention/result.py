@@ -1,0 +1,104 @@
+"""The result of measuring attention: columns and summary."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+import pandas as pd
+
+from gradlab.results.attention.findings import findings
+from gradlab.results.label import described
+from gradlab.results.result import Result
+from gradlab.results.tables import Formats
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+
+class AttentionResult(Result):
+    """Entropy and largest logit of attention of one network or several: a row a layer and head.
+
+    Columns, in order of execution: network, layer (the module that attends), index, head, entropy (nats, mean over
+    rows and examples), relative_entropy (over that of equal weights), largest_logit, rows (how many were taken), call.
+    """
+
+    name: ClassVar[str] = "attention"
+    title: ClassVar[str | None] = "Attention by layer and head"
+    captions: ClassVar[Mapping[str, str]] = {
+        "attention": "Attention by layer: entropy over that of equal weights, and largest logit; a dot a head, the "
+        "line their mean, and of logits the largest.",
+    }
+    formats: ClassVar[Formats] = dict.fromkeys(
+        ("entropy, first", "entropy, last", "lowest relative", "largest logit"), "{:.3g}".format
+    )
+
+    @classmethod
+    def from_rows(
+        cls, network: str, rows: Sequence[dict[str, Any]], notes: Sequence[str], facts: dict[str, Any] | None = None
+    ) -> Self:
+        """Return one network's result.
+
+        Args:
+            network: Name of the network.
+            rows: A dict a layer and head, in order of execution.
+            notes: Sentences on this measurement.
+            facts: What the record says of the network.
+        """
+        frame = pd.DataFrame(rows)
+        frame.insert(0, "network", network)
+        return cls(frame, {"networks": [{"network": network, **(facts or {})}]}, list(notes))
+
+    def summary(self) -> pd.DataFrame:
+        """Return a row a network: how its heads attend from the first layer to the last."""
+        known = {facts["network"]: facts for facts in self.record.get("networks", [])}
+        rows = []
+        for network, frame in self.frame.groupby("network", sort=False):
+            facts, entropy = known.get(network, {}), frame.groupby("index")["entropy"].mean()
+            rows.append(
+                {
+                    "network": facts.get("name", network),
+                    "weights": facts.get("weights_label", "–"),
+                    "layers": frame["index"].nunique(),
+                    "heads": len(frame),
+                    "entropy, first": entropy.iloc[0],
+                    "entropy, last": entropy.iloc[-1],
+                    "lowest relative": frame["relative_entropy"].min(),
+                    "largest logit": frame["largest_logit"].max(),
+                }
+            )
+        return pd.DataFrame(rows)
+
+    def findings(self) -> list[str]:
+        """Return which heads look at single tokens, which average, and where logits are largest."""
+        return [*findings(self.frame)]
+
+    def plot(self, ax: Axes | None = None, value: str = "relative_entropy") -> Axes:
+        """Draw one statistic against layers.
+
+        Args:
+            ax: Where to draw; None makes the figure of both statistics.
+            value: `relative_entropy`, `entropy` or `largest_logit`.
+
+        Returns:
+            The axes drawn on, or the first of them.
+        """
+        from gradlab.plots import theme
+        from gradlab.results.attention.figure import attention_figure, plot_attention
+
+        frame = described(self.frame, self.record.get("networks", []))
+        if ax is not None:
+            return plot_attention(frame, ax, value)
+        with theme():
+            import matplotlib.pyplot as plt
+
+            return attention_figure(frame, plt.figure()).axes[0]
+
+    def figure(self) -> Figure:
+        """Return relative entropy and largest logit against layers."""
+        from matplotlib.figure import Figure
+
+        from gradlab.results.attention.figure import attention_figure
+
+        return attention_figure(described(self.frame, self.record.get("networks", [])), Figure())
