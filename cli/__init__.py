@@ -12,6 +12,7 @@ COMMANDS = (
     "gradients",
     "shatter",
     "signal",
+    "attention",
     "coordinates",
     "train",
     "figures",

@@ -8,6 +8,7 @@ from .data.batching import batches as batches
 from .errors import GradlabError as GradlabError
 from .errors import UsageError as UsageError
 from .experiments.coordinates.coordinates import coordinate_check as coordinate_check
+from .experiments.attention.attention import attention as attention
 from .experiments.degradation import degradation as degradation
 from .experiments.dynamics import dynamics as dynamics
 from .experiments.gradients.gradients import gradients as gradients
@@ -21,6 +22,7 @@ from .models import batch_statistics as batch_statistics
 from .networks import build as build
 from .normalization import Normalization as Normalization
 from .plots import theme as theme
+from .probes import AttentionStatistics as AttentionStatistics
 from .probes import BlockSignal as BlockSignal
 from .probes import ExampleGradients as ExampleGradients
 from .probes import InputGradients as InputGradients
@@ -35,6 +37,7 @@ from .probes.watch import Watch as Watch
 from .probes.watch import watch as watch
 from .reporting import report as report
 from .results.coordinates.result import CoordinatesResult as CoordinatesResult
+from .results.attention.result import AttentionResult as AttentionResult
 from .results.degradation.result import DegradationResult as DegradationResult
 from .results.dynamics.result import DynamicsResult as DynamicsResult
 from .results.gradients.result import GradientsResult as GradientsResult

@@ -1,5 +1,6 @@
 """Probes: hooks that stream statistics off any module."""
 
+from gradlab.probes.attention import AttentionStatistics
 from gradlab.probes.blocks import BlockSignal
 from gradlab.probes.examples import ExampleGradients
 from gradlab.probes.hooks import Probe
@@ -13,6 +14,7 @@ from gradlab.probes.schedule import Schedule, StepProbe, log_spaced
 from gradlab.probes.selection import find_blocks, layer_kind, layer_stride, select_layers, select_weight_layers
 
 __all__ = [
+    "AttentionStatistics",
     "BlockSignal",
     "ExampleGradients",
     "InputGradients",

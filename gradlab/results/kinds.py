@@ -17,6 +17,7 @@ KINDS = {
     "input-gradients": "input_gradients.InputGradientsResult",
     "gradients": "gradients.GradientsResult",
     "signal": "signal.SignalResult",
+    "attention": "attention.AttentionResult",
     "training": "training.TrainingResult",
     "architectures": "architectures.ArchitecturesResult",
     "dynamics": "dynamics.DynamicsResult",
