@@ -55,7 +55,8 @@ class Commands(TyperGroup):
             # The parser's own errors, which repeat what was given at any length.
             if not (hasattr(error, "format_message") and hasattr(error, "exit_code")):
                 raise
-            _say(one_line(error.format_message()))
+            # Some versions of the parser name a variable of the environment where there is none.
+            _say(one_line(error.format_message().replace(" (env var: 'None')", "")))
             raise typer.Exit(error.exit_code) from None
 
 

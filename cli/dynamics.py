@@ -1,7 +1,8 @@
 """`gradlab dynamics`: what runs recorded of their layers."""
 
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
@@ -10,14 +11,22 @@ import gradlab as gl
 from . import options
 from .saving import Saving
 
-Name = Literal["grad_norm", "response_std", "relative"]
+
+def _statistics(texts: Iterable[str]) -> list[str]:
+    """The statistics of a list that there are."""
+    from gradlab.results.dynamics.result import STATISTICS
+
+    return options.some_of(STATISTICS)(texts)
+
+
 Runs = Annotated[list[Path], typer.Argument(help="Folders of runs, finished or not.", metavar="RUN")]
 Statistic = Annotated[
     list[str] | None,
     typer.Option(
-        help="What the figure shows: grad_norm, response_std, relative. Default: the first two, as recorded.",
+        help="What the figure shows: grad_norm, response_std, relative, or what else was recorded. Default: the first "
+        "two, as recorded.",
         metavar="LIST",
-        callback=options.reading(options.some_of(Name)),
+        callback=options.reading(_statistics),
     ),
 ]
 

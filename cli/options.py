@@ -1,14 +1,14 @@
 """Options: those that several commands share, and those made from what a measurement asks for."""
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import MISSING, Field, fields, is_dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import typer
 
-from gradlab.experiments.request import literals, option_of
+from gradlab.experiments.request import option_of
 from gradlab.experiments.text import items
 
 
@@ -26,9 +26,8 @@ def reading(read: Callable[[Any], Any], otherwise: Any = None) -> Callable[[Any]
     return value
 
 
-def some_of(kind: Any) -> Callable[[Iterable[str]], list[str]]:
-    """What reads a list of choices, which are the values of a `Literal`."""
-    choices = literals(kind)
+def some_of(choices: Sequence[str]) -> Callable[[Iterable[str]], list[str]]:
+    """What reads a list of choices."""
 
     def read(texts: Iterable[str]) -> list[str]:
         listed = list(dict.fromkeys(items(texts)))
@@ -50,7 +49,7 @@ Format = Annotated[
     typer.Option(
         help="The formats of figures: png, pdf, svg. Default: png,pdf.",
         metavar="LIST",
-        callback=reading(some_of(FigureFormat), ["png", "pdf"]),
+        callback=reading(some_of(get_args(FigureFormat)), ["png", "pdf"]),
     ),
 ]
 Table = Annotated[
@@ -58,7 +57,7 @@ Table = Annotated[
     typer.Option(
         help="Print the table as csv, latex (booktabs) or markdown instead, and write it too.",
         metavar="LIST",
-        callback=reading(some_of(TableFormat)),
+        callback=reading(some_of(get_args(TableFormat))),
     ),
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only; the files are written.")]

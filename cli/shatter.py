@@ -4,7 +4,7 @@ import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import gradlab as gl
 from gradlab.errors import UsageError
@@ -28,7 +28,7 @@ class NetsRequest(ShatterRequest):
         "coactivation (layer by layer); theory (against depth, beside exact theory). Default: acf.",
         "LIST",
         typed=list[str],
-        read=options.some_of(FigureName),
+        read=options.some_of(get_args(FigureName)),
     )
 
 

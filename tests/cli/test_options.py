@@ -7,12 +7,10 @@ from typer.testing import CliRunner
 
 import gradlab as gl
 from gradlab.cli import app
-from gradlab.cli.dynamics import Name
 from gradlab.cli.options import FigureFormat, TableFormat
 from gradlab.cli.shatter import FigureName
 from gradlab.data.datasets import DATA_SETS
 from gradlab.results.drawing import FIGURE_FORMATS
-from gradlab.results.dynamics.result import STATISTICS
 from gradlab.results.shatter.result import FIGURES
 from gradlab.results.tables import TABLE_FORMATS
 
@@ -25,7 +23,7 @@ def run(*args):
 
 @pytest.mark.parametrize(
     ("kind", "known"),
-    [(FigureFormat, FIGURE_FORMATS), (TableFormat, TABLE_FORMATS), (FigureName, FIGURES), (Name, STATISTICS)],
+    [(FigureFormat, FIGURE_FORMATS), (TableFormat, TABLE_FORMATS), (FigureName, FIGURES)],
 )
 def test_choices_are_those_of_the_library(kind, known):
     assert get_args(kind) == tuple(known)
@@ -67,7 +65,7 @@ def test_what_is_given_reaches_the_library(monkeypatch, tmp_path):
         (["responses", "--model", "resnet8", "--nosuch"], "No such option: --nosuch"),
         (["nosuch"], "No such command 'nosuch'"),
         (["responses", "--model", "resnet8", "--table", "html"], "'html' is not one of 'csv', 'latex', 'markdown'"),
-        (["dynamics", "runs", "--statistic", "loss"], "'loss' is not one of 'grad_norm', 'response_std', 'relative'"),
+        (["dynamics", "runs", "--statistic", "loss"], "'loss' is not one of 'grad_norm', 'response_std'"),
     ],
 )
 def test_what_cannot_be_parsed_is_told_in_one_line(args, says):
