@@ -36,10 +36,11 @@ BELOW = {
     "checkpoints": {"errors", "models", "results"},
     "hub": {"errors", "checkpoints"},
     "networks": {"errors", "models", "normalization", "checkpoints", "hub", "zoo"},
-    "probes": {"errors", "models", "results", "stats", "theory"},
+    "sinks": {"errors"},
+    "probes": {"errors", "models", "results", "sinks", "stats", "theory"},
     "callbacks": {"errors", "probes", "results"},
 }
-BELOW["training"] = {"errors", "models", "results", "normalization", "data", "checkpoints", "probes"}
+BELOW["training"] = {"errors", "models", "results", "normalization", "data", "checkpoints", "probes", "sinks"}
 BELOW["experiments"] = {*BELOW}
 BELOW["reporting"] = {"errors", "results"}
 BELOW["gallery"] = {*BELOW}

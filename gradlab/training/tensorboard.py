@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
-from gradlab.errors import UsageError
+from gradlab.sinks import TensorBoard as RowsBoard
+from gradlab.sinks.tensorboard import summary_writer
 
 _TAGS = {
     "learning_rate": "learning_rate",
@@ -29,7 +30,8 @@ class TensorBoard:
     """
 
     def __init__(self, folder: Path, step: int = 0) -> None:
-        self._writer = _writer_class()(str(folder), purge_step=step or None)
+        self._writer = summary_writer()(str(folder), purge_step=step or None)
+        self._rows = RowsBoard(self._writer)
 
     def __enter__(self) -> Self:
         return self
@@ -44,9 +46,8 @@ class TensorBoard:
                 self._writer.add_scalar(tag, row[name], int(row["step"]))
 
     def dynamics(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Write rows of `dynamics.csv`."""
-        for row in rows:
-            self._writer.add_scalar(f"{row['statistic']}/{row['layer']}", row["value"], row["step"])
+        """Write rows of `dynamics.csv`, as `gl.sinks.TensorBoard` does."""
+        self._rows.write(rows)
 
 
 def require_tensorboard() -> None:
@@ -55,12 +56,4 @@ def require_tensorboard() -> None:
     Raises:
         UsageError: If it is not.
     """
-    _writer_class()
-
-
-def _writer_class() -> Any:
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        raise UsageError("tensorboard is not installed: pip install 'gradlab-torch[tensorboard]'") from None
-    return SummaryWriter
+    summary_writer()

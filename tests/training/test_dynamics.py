@@ -179,7 +179,7 @@ def test_tensorboard_gets_what_the_tables_get(noise: str, tmp_path: Path) -> Non
     gl.train("resnet8", noise, record="gradients", every=2, log="tensorboard", **options)  # type: ignore[arg-type]
     events = accumulator.EventAccumulator(str(tmp_path), size_guidance={"scalars": 0}).Reload()
     of_fc = [row for row in rows(tmp_path) if (row["layer"], row["statistic"]) == ("fc", "grad_norm")]
-    seen = events.Scalars("grad_norm/fc")
+    seen = events.Scalars("gradlab/grad_norm/fc")
     assert [event.step for event in seen] == [0, 2]
     assert [event.value for event in seen] == pytest.approx([float(row["value"]) for row in of_fc], rel=1e-6)
     assert events.Scalars("error/test")[0].step == 4

@@ -17,8 +17,9 @@ from gradlab.probes.schedule import Schedule
 from gradlab.probes.selection import Selection
 from gradlab.probes.watch.recorder import MEASURES, USUAL, Measure, StepRecorder
 from gradlab.probes.watch.steps import OptimizerSteps, unwrapped
-from gradlab.probes.watch.writer import RecordWriter, Row, Sink
+from gradlab.probes.watch.writer import RecordWriter
 from gradlab.results.dynamics.result import DynamicsResult
+from gradlab.sinks import AnySink
 
 if TYPE_CHECKING:
     from torch.amp.grad_scaler import GradScaler
@@ -71,7 +72,8 @@ class Watch(Probe):
         layers: What to measure: names or globs, a class, a predicate, or None for every layer with a weight.
         measure: Of the groups above; by default all but `noise`.
         scaler: The GradScaler of mixed precision; by default the one that calls the optimizer's step.
-        sinks: Who gets the rows of each record as it is made: objects with `write(rows)`, or functions.
+        sinks: Who gets the rows of each record as it is made: paths of files (`.csv`, `.jsonl`, `.parquet`), objects
+            with `write(rows)` such as those of `gl.sinks`, or functions of rows.
         start: Steps that the optimizers made before.
 
     Raises:
@@ -88,7 +90,7 @@ class Watch(Probe):
         layers: Selection = None,
         measure: Sequence[Measure] = USUAL,
         scaler: GradScaler | None = None,
-        sinks: Iterable[Sink | Callable[[Sequence[Row]], object]] = (),
+        sinks: Iterable[AnySink] = (),
         start: int = 0,
     ) -> None:
         super().__init__(model)
@@ -151,6 +153,7 @@ class Watch(Probe):
         self._switch_off()
         self._recorder.close()
         self._recorder.write_arrived()
+        self._writer.close()
 
     def _is_due(self, place: int) -> bool:
         step = self.steps[place]

@@ -2,24 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 
 from torch import nn
 
 from gradlab.probes.selection import find_blocks
 from gradlab.probes.watch.piece import Value
 from gradlab.probes.watch.record_log import Place, RecordLog
-
-Row = Mapping[str, Any]
-"""A row of dynamics: step, layer, index, block, statistic, value."""
-
-
-class Sink(Protocol):
-    """Whoever takes rows as they come."""
-
-    def write(self, rows: Sequence[Row], /) -> object:
-        """Take in the rows of one step."""
+from gradlab.sinks import AnySink, sink_of
 
 
 class RecordWriter:
@@ -33,9 +24,11 @@ class RecordWriter:
         log: All that was written.
     """
 
-    def __init__(self, model: nn.Module, sinks: Iterable[Sink | Callable[[Sequence[Row]], object]]) -> None:
+    def __init__(self, model: nn.Module, sinks: Iterable[AnySink]) -> None:
         self.log = RecordLog()
-        self._writes = [sink.write if hasattr(sink, "write") else sink for sink in sinks]
+        given = list(sinks)
+        self._sinks = [sink_of(sink) for sink in given]
+        self._own = [sink for sink, named in zip(self._sinks, given, strict=True) if isinstance(named, str | Path)]
         self._blocks = sorted(find_blocks(model), key=len, reverse=True)
         self._indices: dict[str, int] = {}
 
@@ -51,10 +44,15 @@ class RecordWriter:
             for layer, statistic, value in values
         ]
         self.log.append(step, rows)
-        if self._writes:
+        if self._sinks:
             records = [{"step": step, **vars(place), "value": value} for place, value in rows]
-            for write in self._writes:
-                write(records)
+            for sink in self._sinks:
+                sink.write(records)
+
+    def close(self) -> None:
+        """Close the files that were opened for this run."""
+        for sink in self._own:
+            getattr(sink, "close", lambda: None)()
 
     def _block(self, layer: str) -> str:
         """The name of the block that a layer is part of; empty where there is none."""

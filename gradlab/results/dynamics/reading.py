@@ -67,7 +67,7 @@ def completed(frame: pd.DataFrame) -> pd.DataFrame:
         order = order.assign(place=order.groupby("statistic").cumcount() + 1)[["statistic", "layer", "place"]]
         frame["index"] = frame.merge(order, on=["statistic", "layer"], how="left")["place"].to_numpy()
         frame.loc[frame["layer"] == TOTAL, "index"] = 0
-    frame["block"] = frame["block"].fillna("").astype(str) if "block" in frame else ""
+    frame["block"] = frame["block"].astype(object).fillna("").astype(str) if "block" in frame else ""
     return frame[[*COLUMNS]].reset_index(drop=True)
 
 

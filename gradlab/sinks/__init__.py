@@ -1,0 +1,27 @@
+"""Where a watch writes: files, dashboards, and any function of rows; libraries load when a sink is made."""
+
+from gradlab.sinks.csv import CSV
+from gradlab.sinks.jsonl import JSONL
+from gradlab.sinks.mlflow import MLflow
+from gradlab.sinks.parquet import Parquet
+from gradlab.sinks.sink import AnySink, FunctionSink, Row, Sink, scalar_name, scalars_by_step, sink_of
+from gradlab.sinks.tensorboard import TensorBoard
+from gradlab.sinks.trackio import Trackio
+from gradlab.sinks.wandb import WandB
+
+__all__ = [
+    "CSV",
+    "JSONL",
+    "AnySink",
+    "FunctionSink",
+    "MLflow",
+    "Parquet",
+    "Row",
+    "Sink",
+    "TensorBoard",
+    "Trackio",
+    "WandB",
+    "scalar_name",
+    "scalars_by_step",
+    "sink_of",
+]

@@ -1,0 +1,47 @@
+"""Rows as lines of JSON, whole after a kill."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from gradlab.errors import GradlabError
+from gradlab.sinks.sink import Row
+
+
+class JSONL:
+    """A file of one JSON object a row; what JSON has no number for is a string: `nan`, `inf`, `-inf`.
+
+    Args:
+        path: Of the file, which begins anew.
+
+    Raises:
+        GradlabError: When it cannot be written.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = self.path.open("wb", buffering=0)
+        except OSError as error:
+            raise GradlabError(f"cannot write {self.path}: {error.strerror}") from None
+
+    def write(self, rows: Sequence[Row], /) -> None:
+        """Append the rows of a step."""
+        lines = [json.dumps({**row, "value": _number(row["value"])}, allow_nan=False) + "\n" for row in rows]
+        try:
+            self._file.write("".join(lines).encode())
+        except OSError as error:
+            raise GradlabError(f"cannot write {self.path}: {error.strerror}") from None
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+def _number(value: float) -> Any:
+    return value if math.isfinite(value) else str(value)

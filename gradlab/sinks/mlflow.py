@@ -1,0 +1,55 @@
+"""Rows as metrics of an MLflow run."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from gradlab.errors import UsageError
+from gradlab.sinks.sink import Row, scalar_name
+
+_BATCH = 1000
+"""Metrics that MLflow takes at a time."""
+
+_FOREIGN = re.compile(r"[^\w\-. :/]+")
+"""What names of metrics may not hold."""
+
+
+class MLflow:
+    """Logs metrics `gradlab/STATISTIC/LAYER`; brackets in them become underscores.
+
+    Args:
+        run_id: None takes the run under way.
+
+    Raises:
+        UsageError: When mlflow is not installed, or no run is under way.
+    """
+
+    def __init__(self, run_id: str | None = None) -> None:
+        try:
+            import mlflow
+            from mlflow.entities import Metric
+        except ImportError:
+            raise UsageError("mlflow is not installed: pip install mlflow-skinny") from None
+        run = mlflow.active_run()
+        if run_id is None and run is None:
+            raise UsageError("no run of mlflow is under way: call mlflow.start_run() first, or give its run_id")
+        self.run_id = run_id or run.info.run_id
+        self._client: Any = mlflow.MlflowClient()
+        self._metric: Any = Metric
+
+    def write(self, rows: Sequence[Row], /) -> None:
+        """Log the rows of a step."""
+        now = int(1000 * time.time())
+        metrics = [
+            self._metric(_FOREIGN.sub("_", scalar_name(row)).rstrip("_"), row["value"], now, row["step"])
+            for row in rows
+        ]
+        for start in range(0, len(metrics), _BATCH):
+            self._client.log_batch(self.run_id, metrics=metrics[start : start + _BATCH])
+
+
+def _name(row: Row) -> str:
+    return _FOREIGN.sub("_", scalar_name(row)).rstrip("_")

@@ -1,0 +1,83 @@
+"""Who takes the rows of a record as they come: the one method that all of them have."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+from gradlab.errors import UsageError
+
+Row = Mapping[str, Any]
+"""A row of dynamics: step, layer, index, block, statistic, value."""
+
+COLUMNS = ("step", "layer", "index", "block", "statistic", "value")
+PREFIX = "gradlab/"
+
+
+@runtime_checkable
+class Sink(Protocol):
+    """Takes rows. One that has a `close` as well, and was made by the watch, is closed with it."""
+
+    def write(self, rows: Sequence[Row], /) -> object:
+        """Take in the rows of one step."""
+
+
+class FunctionSink:
+    """A function that takes rows, as a sink.
+
+    Args:
+        function: Called with the rows of each step.
+    """
+
+    def __init__(self, function: Callable[[Sequence[Row]], object]) -> None:
+        self.function = function
+
+    def write(self, rows: Sequence[Row], /) -> None:
+        """Hand the rows on."""
+        self.function(rows)
+
+
+AnySink = Sink | Callable[[Sequence[Row]], object] | str | Path
+"""A sink, a function that takes rows, or the path of a file: `.csv`, `.jsonl` or `.parquet`."""
+
+
+def sink_of(given: AnySink) -> Sink:
+    """A sink, whatever stands for it.
+
+    Raises:
+        UsageError: For anything else.
+    """
+    if isinstance(given, str | Path):
+        return _file_sink(Path(given))
+    if isinstance(given, Sink):
+        return given
+    if callable(given):
+        return FunctionSink(given)
+    raise UsageError(
+        f"a sink is an object with write(rows), a function of rows, or the path of a file, not {type(given).__name__}"
+    )
+
+
+def scalar_name(row: Row) -> str:
+    """What a value is called in a dashboard: `gradlab/STATISTIC/LAYER`."""
+    return f"{PREFIX}{row['statistic']}/{row['layer']}"
+
+
+def scalars_by_step(rows: Sequence[Row]) -> dict[int, dict[str, float]]:
+    """The values of rows by their names, of each step."""
+    found: dict[int, dict[str, float]] = {}
+    for row in rows:
+        found.setdefault(row["step"], {})[scalar_name(row)] = row["value"]
+    return found
+
+
+def _file_sink(path: Path) -> Sink:
+    from gradlab.sinks.csv import CSV
+    from gradlab.sinks.jsonl import JSONL
+    from gradlab.sinks.parquet import Parquet
+
+    kinds: dict[str, Callable[[Path], Sink]] = {".csv": CSV, ".jsonl": JSONL, ".parquet": Parquet}
+    if path.suffix not in kinds:
+        raise UsageError(f"{path}: a file of dynamics ends in {', '.join(kinds)}")
+    return kinds[path.suffix](path)

@@ -1,0 +1,38 @@
+"""Rows as metrics of a Weights & Biases run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from gradlab.errors import UsageError
+from gradlab.sinks.sink import PREFIX, Row, scalars_by_step
+
+_STEP = f"{PREFIX}step"
+
+
+class WandB:
+    """Logs metrics `gradlab/STATISTIC/LAYER` over a step of their own, `gradlab/step`: one's own calls of log go on.
+
+    Args:
+        run: Of wandb; None takes the one under way.
+
+    Raises:
+        UsageError: When wandb is not installed, or no run is under way.
+    """
+
+    def __init__(self, run: Any = None) -> None:
+        try:
+            import wandb
+        except ImportError:
+            raise UsageError("wandb is not installed: pip install wandb") from None
+        self.run: Any = run or wandb.run
+        if self.run is None:
+            raise UsageError("no run of wandb is under way: call wandb.init() first, or give the run")
+        self.run.define_metric(_STEP, hidden=True)
+        self.run.define_metric(f"{PREFIX}*", step_metric=_STEP)
+
+    def write(self, rows: Sequence[Row], /) -> None:
+        """Log the rows of a step."""
+        for step, values in scalars_by_step(rows).items():
+            self.run.log({**values, _STEP: step})
