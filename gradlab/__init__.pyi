@@ -1,12 +1,14 @@
 from . import callbacks as callbacks
 from . import models as models
 from . import plots as plots
+from . import sinks as sinks
 from . import stats as stats
 from .checkpoints import read_checkpoint as read_checkpoint
 from .checkpoints import save_checkpoint as save_checkpoint
 from .data.batching import batches as batches
 from .errors import GradlabError as GradlabError
 from .errors import UsageError as UsageError
+from .experiments.attention.attention import attention as attention
 from .experiments.coordinates.coordinates import coordinate_check as coordinate_check
 from .experiments.attention.attention import attention as attention
 from .experiments.degradation import degradation as degradation
@@ -36,6 +38,7 @@ from .probes import predicted_response_std as predicted_response_std
 from .probes.watch import Watch as Watch
 from .probes.watch import watch as watch
 from .reporting import report as report
+from .results.attention.result import AttentionResult as AttentionResult
 from .results.coordinates.result import CoordinatesResult as CoordinatesResult
 from .results.attention.result import AttentionResult as AttentionResult
 from .results.degradation.result import DegradationResult as DegradationResult
