@@ -44,7 +44,7 @@ class CoordinatesRequest(Request):
     branch: float = asked(
         0.5, "How residual branches are to scale, as depth^−branch: 0.5 in Depth-μP, 1 in CompleteP.", "POWER"
     )
-    optimizer: MakeOptimizer | OptimizerName | None = asked(
+    optimizer: "MakeOptimizer | OptimizerName | None" = asked(
         None, "adam or sgd, where the function returns no optimizer. Default: adam.", "NAME", typed=str | None
     )
     rate: float = asked(1e-3, "The learning rate of that optimizer.", "RATE")

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.optim import Optimizer
 
+from gradlab.experiments.coordinates.places import OUTPUT
 from gradlab.probes.hooks import Hook
 from gradlab.probes.outputs import measurable
 
@@ -35,6 +36,7 @@ class Coordinates:
         self._before: dict[str, Tensor] = {}
         self._now: dict[str, dict[str, Tensor]] = {}
         self._looking_back = False
+        self._last = 0, 0
 
     @contextmanager
     def attached(self) -> Iterator[None]:
@@ -62,6 +64,11 @@ class Coordinates:
             if self._looking_back or not found or place in self._now:
                 return
             response = found[0][1].detach()
+            memory = response.data_ptr(), response.numel()
+            if place == OUTPUT and memory == self._last:
+                # It is the last layer's own response.
+                return
+            self._last = memory
             # A copy: what follows may change the response in place.
             before = self._before.setdefault(place, response.clone())
             now = self._now[place] = {"rms": _rms(response), "change": _rms(response - before)}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from gradlab.results.coordinates.slopes import MARGIN, NO_CHANGE, NO_EXPECTATION, NOT_FINITE, WRONG
+from gradlab.results.coordinates.slopes import AS_EXPECTED, MARGIN, NO_CHANGE, NO_EXPECTATION, NOT_FINITE, WRONG
 from gradlab.results.finding import Finding
 from gradlab.stats.verdict import FALSE_ALARMS
 
@@ -52,13 +52,17 @@ def findings(table: pd.DataFrame, parametrization: str) -> list[Finding]:
 
 
 def _all_right(judged: pd.DataFrame, axis: str, what: str) -> str:
-    layers, told = judged["layer"].nunique(), judged[judged["verdict"] == "as expected"]
+    layers, told = judged["layer"].nunique(), judged[judged["verdict"] == AS_EXPECTED]
     if told.empty:
-        return f"Nothing can be told of how {layers} layers scale with {axis}: more seeds are needed."
+        return f"Nothing can be told of how {layers} layers scale with {axis}: more seeds or sizes are needed."
     outside = (told["exponent"] - told["exponent"].clip(told["low"], told["high"])).abs().max()
     untold = len(judged) - len(told)
-    left = f"; of {untold} exponents nothing can be told" if untold else ""
-    return f"All {layers} layers scale with {axis} as {what} has it, within {outside:.2f} of its exponents{left}."
+    if untold:
+        return (
+            f"No layer of {layers} is seen to scale with {axis} otherwise than {what} has it; {len(told)} exponents "
+            f"are within {outside:.2f} of its own, and of {untold} nothing can be told: more seeds or sizes are needed."
+        )
+    return f"All {layers} layers scale with {axis} as {what} has it, within {outside:.2f} of its exponents."
 
 
 def _one(row: pd.Series, axis: str) -> str:

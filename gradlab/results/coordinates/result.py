@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 import pandas as pd
 
 from gradlab.results.coordinates.findings import findings
-from gradlab.results.coordinates.slopes import slopes, wrong_layers
+from gradlab.results.coordinates.slopes import WRONG, slopes, wrong_layers
 from gradlab.results.result import Result
 from gradlab.results.tables import Formats
 
@@ -73,4 +73,6 @@ class CoordinatesResult(Result):
 
         from gradlab.results.coordinates.figure import coordinates_figure
 
-        return coordinates_figure(self.frame, {*self.wrong()}, Figure())
+        table = self.slopes()
+        wrong = table[table["verdict"].isin(WRONG)][["axis", "layer", "quantity"]]
+        return coordinates_figure(self.frame, {*wrong.itertuples(index=False, name=None)}, Figure())

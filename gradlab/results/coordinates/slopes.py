@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from gradlab.stats.scaling_exponent import beyond, exponent
-from gradlab.stats.verdict import Comparison, Estimate, Verdict, holm
+from gradlab.stats.verdict import NOTHING, Comparison, Verdict, holm
 from gradlab.theory.width_exponents import (
     SMALLEST_GAP,
     Range,
@@ -27,22 +27,20 @@ QUANTITIES = {"size": "rms", "branch": "branch", "change": "change", "update": "
 VERDICTS = {
     Verdict.LARGER: "too large",
     Verdict.SMALLER: "too small",
-    Verdict.ALIKE: "as expected",
-    Verdict.NOTHING: "not told",
 }
+AS_EXPECTED, NOT_TOLD = "as expected", "not told"
 NOT_FINITE, NO_CHANGE, NO_EXPECTATION = "not finite", "no change", "not known"
 WRONG = {"too large", "too small", NOT_FINITE, NO_CHANGE}
 """Verdicts that something scales otherwise than expected."""
-
-_UNKNOWN = Estimate(np.nan, np.nan, 0, 0)
 
 
 def slopes(frame: pd.DataFrame, options: Mapping[str, Any]) -> pd.DataFrame:
     """A row an axis, layer and quantity: the exponent, its standard error, what is expected and the verdict.
 
     The exponent is fitted over the networks of all widths, or depths. It is too large or too small where Student's t
-    tells it from the range that is expected, widened by a quarter on both sides. All verdicts of a check share one rate
-    of false alarms (Holm 1979).
+    tells it from the range that is expected, widened by a quarter on both sides; all verdicts of a check share one rate
+    of false alarms (Holm 1979). It is as expected where its 95 % interval lies in the widened range; of others nothing
+    can be told.
 
     Args:
         frame: As of `CoordinatesResult`.
@@ -54,14 +52,13 @@ def slopes(frame: pd.DataFrame, options: Mapping[str, Any]) -> pd.DataFrame:
         kind = of_layer["kind"].iloc[0]
         ranges = expected_ranges(str(axis), str(layer), kind, options)
         for quantity in QUANTITIES:
-            values = _values(of_layer, quantity)
-            if values.isna().all():
+            if of_layer.loc[of_layer["step"] == 0, QUANTITIES[quantity]].isna().all():
                 continue
-            row, comparison = _held(values, quantity, ranges.get(quantity))
+            row, comparison = _held(_values(of_layer, quantity), quantity, ranges.get(quantity))
             rows.append({"axis": axis, "layer": layer, "kind": kind, "quantity": quantity, **row})
             comparisons.append(comparison)
     for row, verdict in zip(rows, holm(comparisons), strict=True):
-        row["verdict"] = row["verdict"] or VERDICTS[verdict]
+        row["verdict"] = VERDICTS[verdict] if verdict.speaks else row["verdict"]
     return pd.DataFrame(rows)
 
 
@@ -87,14 +84,16 @@ def _values(of_layer: pd.DataFrame, quantity: str) -> pd.Series:
 
 
 def _held(values: pd.Series, quantity: str, expected: Range | None) -> tuple[dict[str, Any], Comparison]:
-    """The exponent of a layer's values, with the verdict where it hangs on no other."""
+    """The exponent of a layer's values, with the verdict unless it is found to be wrong."""
     estimate = exponent(values.index, values)
     flaw = _flaw(values.to_numpy(), quantity)
     low, high = expected or (np.nan, np.nan)
     fit = {"exponent": estimate.value, "error": estimate.error, "low": low, "high": high}
-    if flaw is None and expected is not None:
-        return {**fit, "verdict": None}, beyond(estimate, low, high, MARGIN)
-    return {**fit, "verdict": flaw or NO_EXPECTATION}, beyond(_UNKNOWN, 0, 0, 0)
+    if flaw is not None or expected is None:
+        return {**fit, "verdict": flaw or NO_EXPECTATION}, NOTHING
+    least, most = estimate.interval()
+    inside = low - MARGIN <= least and most <= high + MARGIN
+    return {**fit, "verdict": AS_EXPECTED if inside else NOT_TOLD}, beyond(estimate, low, high, MARGIN)
 
 
 def _flaw(values: Any, quantity: str) -> str | None:

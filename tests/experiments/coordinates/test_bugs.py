@@ -23,7 +23,7 @@ DEPTHS = {"depths": (4, 8, 16, 32, 64), "batch": IMAGES}
 
 @dataclass(frozen=True)
 class Case:
-    """A network of several sizes, and where its bug lies."""
+    """A network of several sizes, and the layer or block in which its bug lies."""
 
     name: str
     make_model: Callable[[int], Any]
@@ -83,13 +83,15 @@ BUGS = [
 def test_right_parametrization_passes(case: Case) -> None:
     result = case.check()
     assert result.passed, result.findings()
-    assert "layers scale with" in result.findings()[0]
+    told = result.slopes()["verdict"].isin(["as expected"])
+    assert told.mean() > 0.8
 
 
 @pytest.mark.parametrize("case", BUGS, ids=lambda case: case.name)
 def test_bug_is_found_at_its_layer(case: Case) -> None:
     wrong = [layer for _, layer in case.check().wrong()]
-    assert case.layer in wrong[:1], wrong
+    assert wrong, "not found"
+    assert wrong[0].startswith(case.layer)
 
 
 def test_there_are_twenty_bugs() -> None:
