@@ -40,6 +40,7 @@ from gradlab.models import (
 from gradlab.models.external import (
     check_external,
     file_options,
+    has_published_weights,
     is_external,
     is_function,
     load_external,
@@ -114,9 +115,10 @@ def build(spec: str, weights: str | None = None, *, seed: int = 0, device: str =
 
     Args:
         spec: `NAME[@WEIGHTS]`. NAME: `resnet56`, `plain20`, `resnet56-B`, `resnet56-beta=0.1`, `resnet110-preact`,
-            `plain56-ll`, `imagenet/resnet50`, `torchvision/NAME`, `timm/NAME` or `package.module:function`. WEIGHTS:
-            `init` or `init:SEED`, `trained`, `hub` (`hub:ENUM` for torchvision), or the path of a checkpoint, with
-            the key of one of its state dicts where it has several: `PATH:ema`, `PATH:state_dict.generator`.
+            `plain56-ll`, `imagenet/resnet50`, `torchvision/NAME`, `timm/NAME`, `transformers/CONFIG.json` or
+            `package.module:function`. WEIGHTS: `init` or `init:SEED`, `trained`, `hub` (`hub:ENUM` for torchvision), or
+            the path of a checkpoint, with the key of one of its state dicts where it has several: `PATH:ema`,
+            `PATH:state_dict.generator`.
         weights: What to use where `spec` names none; None means `trained`.
         seed: Seed for `init` without one.
         device: Where to put the model.
@@ -254,9 +256,7 @@ def _find(name: str, architecture: Architecture | None, asked: str, spec: str) -
 
 
 def _has_hub(name: str, architecture: Architecture | None) -> bool:
-    return (is_external(name) and not is_function(name)) or (
-        architecture is not None and hub.published(architecture.name) is not None
-    )
+    return has_published_weights(name) or (architecture is not None and hub.published(architecture.name) is not None)
 
 
 def _hub_entry(name: str, architecture: Architecture | None, choice: str) -> hub.Published:

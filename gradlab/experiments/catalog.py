@@ -12,7 +12,7 @@ from gradlab import hub
 from gradlab.errors import UsageError
 from gradlab.experiments.request import Progress
 from gradlab.models import Cost, cost, create, named_cost, network_names, parse_name
-from gradlab.models.external import check_external, is_external, is_function, split_package
+from gradlab.models.external import check_external, has_published_weights, is_external, split_package
 from gradlab.results.tables import Formats
 from gradlab.zoo import zoo_names, zoo_record
 
@@ -90,7 +90,7 @@ def _all_names(pattern: str) -> list[str]:
 
 
 def _weights(name: str) -> list[str]:
-    published = (is_external(name) and not is_function(name)) or hub.published(name) is not None
+    published = has_published_weights(name) or hub.published(name) is not None
     return [
         "init",
         *(["trained"] if name in zoo_names() else []),

@@ -15,6 +15,7 @@ from gradlab.experiments.request import BatchNormMode, NetworksRequest
 from gradlab.models import fold_batch_norm, is_foldable
 from gradlab.networks import build, split_spec
 from gradlab.normalization import Normalization
+from gradlab.probes.outputs import logits_of
 
 
 def networks(request: NetworksRequest, seeds: int = 1) -> Iterator[tuple[str, list[nn.Module], str | None]]:
@@ -190,7 +191,5 @@ def forward(model: nn.Module, label: str, images: Tensor) -> Tensor:
         raise GradlabError(
             f"{label} cannot run on images of shape {tuple(images.shape)}: {reason or type(error).__name__}"
         ) from error
-    for part in (output, getattr(output, "logits", None), getattr(output, "last_hidden_state", None)):
-        if isinstance(part, Tensor):
-            return part
-    return torch.empty(0)
+    logits = logits_of(output)
+    return torch.empty(0) if logits is None else logits

@@ -1,4 +1,4 @@
-"""Networks from elsewhere: torchvision, timm, and user-defined functions that return a network."""
+"""Networks from elsewhere: torchvision, timm, transformers, and user-defined functions that return a network."""
 
 import difflib
 import importlib
@@ -11,16 +11,20 @@ import torch
 from torch import nn
 
 from gradlab.errors import GradlabError, UsageError
+from gradlab.models.configured import from_configuration
 
-PACKAGES = ("torchvision", "timm")
-"""Packages whose networks are known by `PACKAGE/NAME`."""
+PUBLISHED = ("torchvision", "timm")
+"""Packages that publish weights under the names of their networks."""
+
+PACKAGES = (*PUBLISHED, "transformers")
+"""Packages whose networks are known by `PACKAGE/NAME`; of transformers it is the path of a configuration."""
 
 
 def split_package(name: str) -> tuple[str, str]:
     """The package of a name and its own name there: `("timm", "vit_tiny_patch16_224")`.
 
     Args:
-        name: The name of a network; of a network that is in neither torchvision nor timm the package is empty.
+        name: The name of a network; of a network that is in none of `PACKAGES` the package is empty.
     """
     package, slash, rest = name.partition("/")
     return (package, rest) if slash and package in PACKAGES else ("", name)
@@ -34,6 +38,11 @@ def is_external(name: str) -> bool:
 def is_function(name: str) -> bool:
     """Return whether a name refers to a user-defined function, `package.module:function`."""
     return is_external(name) and not split_package(name)[0]
+
+
+def has_published_weights(name: str) -> bool:
+    """Return whether a name refers to a network of a package that publishes weights under it."""
+    return split_package(name)[0] in PUBLISHED
 
 
 def check_external(name: str) -> None:
@@ -76,8 +85,10 @@ def load_external(name: str, classes: int | None, seed: int, **options: Any) -> 
     """Build a network of another package with its own initialization, drawn from a seed.
 
     Args:
-        name: A name `torchvision/NAME`, `timm/NAME` or `package.module:function`; the function takes no argument.
-        classes: The number of outputs of the classifier, for torchvision and timm; None keeps the network's default.
+        name: A name `torchvision/NAME`, `timm/NAME`, `transformers/CONFIG.json` or `package.module:function`; the
+            function takes no argument.
+        classes: The number of outputs of the classifier; None keeps the network's default. A function's network keeps
+            it in any case.
         seed: The seed of the initial weights; the caller's random state is preserved.
         **options: Options for torchvision's builder.
 
@@ -93,6 +104,8 @@ def load_external(name: str, classes: int | None, seed: int, **options: Any) -> 
             return _torchvision(own_name, classes, options)
         if package == "timm":
             return _timm(own_name, classes)
+        if package == "transformers":
+            return from_configuration(name, own_name, classes)
         return _function(name)
 
 

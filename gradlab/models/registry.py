@@ -13,8 +13,8 @@ def create(name: str, classes: int | None = None, seed: int = 0, **options: Any)
     """Build any network by name, initialized from a seed.
 
     Args:
-        name: The name of one of our networks (`resnet110-B`), `torchvision/NAME`, `timm/NAME` or
-            `package.module:function`.
+        name: The name of one of our networks (`resnet110-B`), `torchvision/NAME`, `timm/NAME`,
+            `transformers/CONFIG.json` or `package.module:function`.
         classes: The number of outputs of the classifier; None keeps the network's default.
         seed: The seed of the initial weights.
         **options: Options for the builder of a torchvision network (see `file_options`).

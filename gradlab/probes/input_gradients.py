@@ -19,6 +19,7 @@ from gradlab.probes.coverage import description_of
 from gradlab.probes.finder import is_normalization
 from gradlab.probes.frozen import FrozenStatistics
 from gradlab.probes.hooks import Hook, Probe, in_backward
+from gradlab.probes.outputs import detached, logits_of
 from gradlab.probes.ranks import rank_notes
 from gradlab.results.input_gradients.result import InputGradientsResult
 from gradlab.stats import cosines, relative_effective_rank, row_norm_variation
@@ -72,7 +73,8 @@ class InputGradients(Probe):
     without the probe.
 
     Args:
-        model: Any module whose first argument is a batch of images (B, …) and that returns logits (B, …).
+        model: Any module whose first argument is a batch of images (B, …) and that returns logits (B, …), alone or as
+            `logits` of a named output.
         norm_grad: The derivative of batch normalization by batch statistics. `frozen` treats the statistics as
             constants, as the theorems do, so that gradient i is that of example i's own logits. `full` differentiates
             through them, so that examples are coupled, and gradient i is that of the sum of all examples' logits. In
@@ -128,7 +130,7 @@ class InputGradients(Probe):
         # A copy, since the model's first operation may be in place, and a leaf must not be overwritten.
         return source.clone(), *args[1:]
 
-    def _after(self, module: nn.Module, args: Any, output: Any) -> Tensor | None:
+    def _after(self, module: nn.Module, args: Any, output: Any) -> Any:
         run = self._passes.get(threading.get_ident())
         if in_backward() or run is None:
             return None
@@ -138,7 +140,7 @@ class InputGradients(Probe):
                 self._observe(_gradients(output, run))
         finally:
             self._leave()
-        return output.detach() if isinstance(output, Tensor) and not run.caller_wants_graph else None
+        return None if run.caller_wants_graph or output is None else detached(output)
 
     def _leave(self) -> None:
         run = self._passes.pop(threading.get_ident(), None)
@@ -187,10 +189,10 @@ class InputGradients(Probe):
         )
 
 
-def _gradients(output: Any, run: _Pass) -> Tensor:
-    count = len(run.source)
-    if not isinstance(output, Tensor) or not output.is_floating_point() or output.ndim < 1 or len(output) != count:
-        given = f"a tensor of shape {tuple(output.shape)}" if isinstance(output, Tensor) else type(output).__name__
+def _gradients(whole: Any, run: _Pass) -> Tensor:
+    count, output = len(run.source), logits_of(whole)
+    if output is None or not output.is_floating_point() or output.ndim < 1 or len(output) != count:
+        given = type(whole).__name__ if output is None else f"a tensor of shape {tuple(output.shape)}"
         raise GradlabError(
             f"input gradients need logits, a tensor with a row for each of {count} inputs, not {given}: probe a part "
             "of the model that returns them, or a module of your own around it that does"

@@ -61,6 +61,23 @@ def output_tensor(name: str, output: Any) -> Tensor:
     raise GradlabError(f"layer {name} returns {describe(output)}, not a floating-point tensor: select another layer")
 
 
+def logits_of(output: Any) -> Tensor | None:
+    """Return what a network answers: its output, or of a named output the logits, else the last hidden state.
+
+    Returns:
+        The tensor, or None if the output is none and names none.
+    """
+    for part in (output, getattr(output, "logits", None), getattr(output, "last_hidden_state", None)):
+        if isinstance(part, Tensor):
+            return part
+    return None
+
+
+def detached(output: Any) -> Any:
+    """Return an output with every tensor in it cut off from its graph."""
+    return _pytree.tree_map_only(Tensor, Tensor.detach, output)
+
+
 def plain(tensor: Tensor) -> Tensor:
     """Return the tensor inside `torch.func` wrappers, whose statistics are those over all examples."""
     while torch._C._functorch.is_functorch_wrapped_tensor(tensor):
