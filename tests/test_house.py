@@ -38,7 +38,7 @@ BELOW = {
     "networks": {"errors", "models", "normalization", "checkpoints", "hub", "zoo"},
     "sinks": {"errors"},
     "probes": {"errors", "models", "results", "sinks", "stats", "theory"},
-    "callbacks": {"errors", "probes", "results"},
+    "callbacks": {"errors", "probes", "results", "sinks"},
 }
 BELOW["training"] = {"errors", "models", "results", "normalization", "data", "checkpoints", "probes", "sinks"}
 BELOW["experiments"] = {*BELOW}

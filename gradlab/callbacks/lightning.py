@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from typing import Any
 
+from torch import nn
+
 from gradlab.callbacks.attached import AttachedProbe, MakeProbe
+from gradlab.callbacks.watching import AttachedWatch, Logged
 from gradlab.errors import GradlabError
+from gradlab.probes import Schedule
+from gradlab.results.dynamics.result import DynamicsResult
 from gradlab.results.gradients.result import GradientsResult
+from gradlab.sinks import AnySink
 
 try:
     from lightning.pytorch import Callback
@@ -57,5 +64,64 @@ class ProbeCallback(Callback):
 
         Raises:
             GradlabError: If training has not started, or nothing was measured.
+        """
+        return self._attached.result(network)
+
+
+class WatchCallback(Callback):
+    """Watches every layer while `lightning.Trainer.fit` trains; see `gl.watch`.
+
+        watch = WatchCallback(every=50)
+        lightning.Trainer(callbacks=[watch]).fit(module, loader)
+        watch.result().findings()
+
+    What is recorded goes into the trainer's own loggers as well, as `gradlab/STATISTIC/LAYER`.
+
+    Args:
+        every: As of `gl.watch`.
+        model: Takes the part of the LightningModule that is watched; by default it is watched whole.
+        log: Which values the loggers get: `all`, those of the `total`, or `nothing`.
+        sinks: Who else gets the rows.
+        **options: More of `gl.watch`.
+    """
+
+    def __init__(
+        self,
+        every: Schedule = 50,
+        *,
+        model: Callable[[Any], nn.Module] = lambda module: module,
+        log: Logged = "all",
+        sinks: Iterable[AnySink] = (),
+        **options: Any,
+    ) -> None:
+        self._model = model
+        self._attached = AttachedWatch(log, sinks, {"every": every, **options})
+
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        """Put the watch on."""
+
+        def log(values: dict[str, float], step: int) -> None:
+            for logger in trainer.loggers:
+                logger.log_metrics(values, step)
+
+        steps = trainer.global_step // max(1, len(trainer.optimizers))
+        self._attached.attach(self._model(pl_module), trainer.optimizers, steps, log)
+
+    def on_train_end(self, trainer: Any, pl_module: Any) -> None:
+        """Take the watch off."""
+        self._attached.detach()
+
+    def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
+        """Take the watch off."""
+        self._attached.detach()
+
+    def result(self, network: str | None = None) -> DynamicsResult:
+        """What was recorded so far.
+
+        Args:
+            network: What to call the model.
+
+        Raises:
+            GradlabError: Before training has started, or when nothing was measured.
         """
         return self._attached.result(network)

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterable
 from typing import Any
 
 from gradlab.callbacks.attached import AttachedProbe, MakeProbe
+from gradlab.callbacks.watching import AttachedWatch, Logged
 from gradlab.errors import GradlabError
-from gradlab.probes import ParameterGradients
+from gradlab.probes import ParameterGradients, Schedule
+from gradlab.results.dynamics.result import DynamicsResult
 from gradlab.results.gradients.result import GradientsResult
+from gradlab.sinks import AnySink
 
 try:
-    from transformers import TrainerCallback
+    from transformers import Trainer, TrainerCallback
 except ModuleNotFoundError as error:
     raise GradlabError("transformers is not installed: pip install 'gradlab-torch[transformers]'") from error
 
@@ -68,3 +73,66 @@ class ProbeCallback(TrainerCallback):
                 f"max_grad_norm={self._clipped_at:g}; max_grad_norm=0 switches that off"
             )
         return result
+
+
+class WatchCallback(TrainerCallback):
+    """Watches every layer while `transformers.Trainer.train` trains; see `gl.watch`.
+
+        watch = WatchCallback(every=50)
+        transformers.Trainer(model, arguments, train_dataset=data, callbacks=[watch]).train()
+        watch.result().findings()
+
+    What is recorded goes into the Trainer's own logs as well, and by them to what it reports to, as
+    `gradlab/STATISTIC/LAYER`. When training ends in an exception the Trainer tells nobody, and `close` takes the watch
+    off.
+
+    Args:
+        every: As of `gl.watch`.
+        log: Which values the Trainer's logs get: `all`, those of the `total`, or `nothing`.
+        sinks: Who else gets the rows.
+        **options: More of `gl.watch`.
+    """
+
+    def __init__(
+        self, every: Schedule = 50, *, log: Logged = "total", sinks: Iterable[AnySink] = (), **options: Any
+    ) -> None:
+        self._attached = AttachedWatch(log, sinks, {"every": every, **options})
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Put the watch on."""
+        trainer = _calling_trainer()
+
+        def log(values: dict[str, float], step: int) -> None:
+            if trainer is not None:
+                trainer.log(values)
+
+        self._attached.attach(kwargs["model"], [kwargs["optimizer"]], state.global_step, log)
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Take the watch off."""
+        self.close()
+
+    def close(self) -> None:
+        """Take the watch off; nothing happens when it is off."""
+        self._attached.detach()
+
+    def result(self, network: str | None = None) -> DynamicsResult:
+        """What was recorded so far.
+
+        Args:
+            network: What to call the model.
+
+        Raises:
+            GradlabError: Before training has started, or when nothing was measured.
+        """
+        return self._attached.result(network)
+
+
+def _calling_trainer() -> Any:
+    """The Trainer that calls its callbacks, which it does not tell them; None where there is none."""
+    frame = sys._getframe(1)
+    while frame.f_back is not None:
+        frame = frame.f_back
+        if isinstance(frame.f_locals.get("self"), Trainer):
+            return frame.f_locals["self"]
+    return None
