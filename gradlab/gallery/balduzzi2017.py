@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 PAPER = "Balduzzi et al. 2017, The Shattered Gradients Problem, arXiv:1702.08591"
 
-FIG_1 = (("ff", 1), ("ff", 24), ("resnet", 50))
-"""The networks of Fig. 1."""
+FIG_1 = (("ff", 1), ("ff", 24), ("resnet-beta=0.1", 50))
+"""The networks of Fig. 1: the one of 24 layers subtracts means, that of 50 has batch normalization and β = 0.1."""
 
 _TOY_NETS = {"seeds": 2, "width": 20, "points": 32, "lags": 4}
 
@@ -64,7 +64,7 @@ FIGURES = (
         "that of a residual net is in between.",
         command=("shatter", "--figure", "signals"),
         experiment=shatter,
-        options=lambda: {"depths": (1, 24, 50), "families": ("ff", "resnet")},
+        options=lambda: {"depths": (1, 24, 50), "families": ("ff", "resnet-beta=0.1")},
         toy={"depths": (1, 2), **_TOY_NETS},
         draw=_signals,
         table=_gradients,

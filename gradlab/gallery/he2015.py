@@ -112,7 +112,8 @@ FIGURES = (
         table=DegradationResult.curves,
         differs=(
             "The runs are those at hand, by the recipes in the table, one seed each; the paper trains for 64,000 "
-            "iterations. Networks of different recipes or lengths do not compare.",
+            "iterations. Networks of different recipes do not compare; of different lengths, those of the commonest are "
+            "drawn.",
             "The training error is that of augmented images, over each epoch's batches as they were trained on.",
             "The seconds above are those of reading the runs, not of training.",
         ),
@@ -134,6 +135,7 @@ FIGURES = (
             "The runs are those at hand, by the recipes in the table, one seed each; the paper trains for 64,000 "
             "iterations, and gives ResNet-110's best of five runs.",
             "Errors are those of the last epoch, not of the best. The table of the paper has no plain nets.",
+            "The figure marks the paper's errors beside trainings of its length alone.",
             "The seconds above are those of reading the runs, not of training.",
         ),
     ),

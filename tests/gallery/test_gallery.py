@@ -196,7 +196,7 @@ def test_variants_of_one_recipe_are_found(runs: Path, monkeypatch: pytest.Monkey
     frame = figure.table(result)
     assert frame["case"].tolist() == ["original", "full pre-activation"]
     assert frame["network"].tolist() == ["resnet8", "resnet8-preact"]
-    assert frame["paper (%)"].tolist() == [6.61, 6.37]
+    assert "paper (%)" not in frame, "8 layers and 4 steps do not compare with 110 layers and 64,000 steps"
     path = tmp_path / "runs" / "resnet8-preact" / "record.json"
     path.write_text(path.read_text().replace("4 iterations", "5 iterations"))
     assert "of one depth and recipe" in str(figure.missing())

@@ -12,18 +12,21 @@ from gradlab.plots.style import COLUMN_WIDTH
 _MARKS: dict[str, dict[str, Any]] = {
     "train error (%)": {"marker": "o", "color": "0.35", "markerfacecolor": "none", "label": "training"},
     "test error (%)": {"marker": "o", "color": "black", "label": "test"},
-    "paper (%)": {"marker": "|", "color": "black", "markersize": 11, "markeredgewidth": 1.4},
+    "paper (%)": {"marker": "|", "color": "black", "markersize": 11, "markeredgewidth": 1.4, "label": "test, paper"},
 }
 
 
-def last_errors_figure(errors: pd.DataFrame, figure: Figure, paper: str = "test, paper") -> Figure:
-    """Mark each network's training and test error, and the test error that the paper has.
+PAPERS_EPOCHS = 160
+"""Trainings of fewer epochs do not compare with the paper's of 64,000 iterations, which are 164 epochs."""
+
+
+def last_errors_figure(errors: pd.DataFrame, figure: Figure) -> Figure:
+    """Mark each network's training and test error, and the paper's test error beside trainings of its length.
 
     Args:
-        errors: A row a network, in order: network, epochs, and in percent `train error (%)`, `test error (%)` and
-            `paper (%)` (missing where the paper has none).
+        errors: A row a network, in order: network, epochs, in percent `train error (%)` and `test error (%)`, and
+            where the paper has one `paper (%)`.
         figure: An empty figure; it gets the width of a column.
-        paper: What the paper's errors are called.
 
     Returns:
         The same figure.
@@ -33,8 +36,12 @@ def last_errors_figure(errors: pd.DataFrame, figure: Figure, paper: str = "test,
     ax = figure.subplots()
     # Trainings of different lengths do not compare, so the length is read with the name.
     names = [f"{row.network}, {row.epochs:.3g} epochs" for row in errors.itertuples()]
-    for column, style in _MARKS.items():
-        ax.plot(errors[column], names, linestyle="none", **{"label": paper, **style})
-    ax.set(xlabel="error (%)", xlim=(0, 1.08 * errors[list(_MARKS)].max().max()), ylim=(len(errors) - 0.5, -0.5))
-    figure.legend(loc="outside upper center", ncols=len(_MARKS), handletextpad=0.2, columnspacing=1.2)
+    errors = errors.reindex(columns=["epochs", *_MARKS])
+    errors["paper (%)"] = errors["paper (%)"].astype(float).where(errors["epochs"] >= PAPERS_EPOCHS)
+    errors = errors.dropna(axis="columns", how="all")
+    marks = {column: style for column, style in _MARKS.items() if column in errors}
+    for column, style in marks.items():
+        ax.plot(errors[column], names, linestyle="none", **style)
+    ax.set(xlabel="error (%)", xlim=(0, 1.08 * errors[list(marks)].max().max()), ylim=(len(errors) - 0.5, -0.5))
+    figure.legend(loc="outside upper center", ncols=len(marks), handletextpad=0.2, columnspacing=1.2)
     return figure
