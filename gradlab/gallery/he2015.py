@@ -112,8 +112,7 @@ FIGURES = (
         table=DegradationResult.curves,
         differs=(
             "The runs are those at hand, by the recipes in the table, one seed each; the paper trains for 64,000 "
-            "iterations. Networks of different recipes do not compare; of different lengths, those of the commonest are "
-            "drawn.",
+            "iterations. Networks of different recipes do not compare. Of several lengths the commonest is drawn.",
             "The training error is that of augmented images, over each epoch's batches as they were trained on.",
             "The seconds above are those of reading the runs, not of training.",
         ),
