@@ -48,6 +48,7 @@ def test_findings_are_computed() -> None:
 
 def test_a_steady_stream_is_called_so() -> None:
     assert "stays between 1 and 1.06 over 4 blocks" in result(growth=1.01).findings()[0]
+    assert "stays at 1 over 4 blocks" in result(growth=1.0001).findings()[0]
 
 
 def test_theory_is_compared_where_it_is() -> None:

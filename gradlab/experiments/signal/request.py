@@ -12,8 +12,8 @@ LossName = Literal["cross-entropy", "sum"]
 class SignalRequest(NetworksRequest):
     """Networks and data, and what is special to signals by block."""
 
-    images: int | None = again(NetworksRequest, "images", 128)
-    batch_size: int = again(NetworksRequest, "batch_size", 64)
+    images: int | None = again(NetworksRequest, "images", 32)
+    batch_size: int = again(NetworksRequest, "batch_size", 32)
     seed: int = again(NetworksRequest, "seed", 0, help="The first seed of initial weights, and the seed of noise.")
     seeds: int = asked(1, "How many initial weights to measure of each network at init.", "N", least=1)
     loss: LossName = asked(

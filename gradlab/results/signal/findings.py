@@ -41,7 +41,8 @@ def _stream(network: str, variance: pd.Series[float]) -> Finding:
     first, last, blocks = float(variance.iloc[0]), float(variance.iloc[-1]), len(variance)
     low, high = float(variance.min()), float(variance.max())
     if high < STEADY * low:
-        sentence = f"{network}: the variance of the stream stays between {low:.3g} and {high:.3g} over {blocks} blocks."
+        where = f"between {low:.3g} and {high:.3g}" if f"{low:.3g}" != f"{high:.3g}" else f"at {low:.3g}"
+        sentence = f"{network}: the variance of the stream stays {where} over {blocks} blocks."
     else:
         sentence = f"{network}: the variance of the stream goes from {first:.3g} to {last:.3g} over {blocks} blocks"
         place = variance.idxmax()

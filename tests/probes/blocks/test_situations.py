@@ -287,3 +287,18 @@ def test_gradients_of_autograd_grad_do_not_count() -> None:
     frame = probe.result().to_frame()
     plain = measured(Net(), data())
     pd.testing.assert_series_equal(frame["branch_grad_rms"], plain["branch_grad_rms"], rtol=1e-6)
+
+
+def test_tokens_are_compared_within_each_example() -> None:
+    model, x = Net(), torch.randn(4, 5, 8, generator=torch.Generator().manual_seed(0))
+    with gl.BlockSignal(model, tokens=True) as probe:
+        model(x[:2])
+        model(x[2:])
+    frame = probe.result().to_frame()
+    stream = model.blocks[0](model.stem(x)).double()
+    eigenvalues = torch.linalg.svdvals(stream).square()
+    rank = (eigenvalues.sum(1).square() / eigenvalues.square().sum(1)).mean().item()
+    cosines = torch.nn.functional.cosine_similarity(stream[:, :, None], stream[:, None], -1)
+    apart = cosines[:, ~torch.eye(5, dtype=torch.bool)].mean().item()
+    assert frame["token_rank"][0] == pytest.approx(rank, rel=1e-5)
+    assert frame["token_cosine"][0] == pytest.approx(apart, rel=1e-5)
