@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from gradlab.results.comparable import Facts, is_comparable, not_compared
 from gradlab.results.finding import Finding
 from gradlab.results.grouping import listed
 from gradlab.results.intervals import INTERVALS, told_by, with_interval
@@ -21,6 +22,8 @@ STATISTICS = {
 }
 """What networks are told apart by."""
 
+RANK = "relative_effective_rank"
+
 NEAR_NOISE = 0.8
 """Relative effective rank from which on it is said to be near that of noise."""
 
@@ -30,9 +33,6 @@ _PAIR = (
 )
 _DEPTHS = "Balduzzi et al. 2017, §1, of one family and recipe, deepest to shallowest."
 _UNITS = "over seeds, or over the batches of one set of weights"
-
-Facts = Mapping[str, Any]
-"""The entry of one network in a record."""
 
 
 @dataclass(frozen=True)
@@ -63,15 +63,15 @@ def findings(
     """
     known = {str(fact["network"]): fact for fact in facts}
     networks = [known[name] for name in dict.fromkeys(frame["network"]) if name in known]
-    networks = [net for net in networks if description(net).get("depth") and not net.get("near_chance")]
+    named = [net for net in networks if description(net).get("depth")]
     measured = [name for name in STATISTICS if name in set(frame["statistic"])]
 
     def beside(first: str, second: str) -> _Beside:
         pairs = {name: (estimate(first, name), estimate(second, name)) for name in measured}
         return _Beside(first, second, pairs)
 
-    pairs = [beside(*_names(pair)) for pair in _pairs(networks) if _comparable(*pair)]
-    depths = [beside(*_names(pair)) for pair in _depths(networks) if _comparable(*pair)]
+    pairs = [beside(*_names(pair)) for pair in _pairs(named)]
+    depths = [beside(*_names(pair)) for pair in _depths(named)]
     together = [comparison for one in (*pairs, *depths) for comparison in one.comparisons]
     verdicts = iter(holm(together))
     found = []
@@ -79,27 +79,39 @@ def findings(
         told = {name: next(verdicts) for name in one.estimates}
         about, source = (_plain_beside_residual, _PAIR) if one in pairs else (_across_depth, _DEPTHS)
         rule = f"{source} {told_by(f'Welch’s t {_UNITS}', together)} {INTERVALS}"
-        found.append(Finding(about(one, told, known) + _saturated(one, frame, known), rule))
-    return [*found, *_linear(frame)]
+        found.append(Finding(about(one, told, known), rule))
+    # The deepest pair and the first family over depth answer what is asked.
+    answer = [*found[:1], *found[len(pairs) : len(pairs) + 1]] if pairs and depths else []
+    if not found and len(networks) == 1:
+        found = _one_network(networks[0]["network"], measured, estimate)
+    return [
+        *answer,
+        *(one for one in found if one not in answer),
+        *_saturated(frame, networks, estimate),
+        *_linear(frame),
+        *not_compared(named, "input gradients of trained networks"),
+    ]
 
 
 def _pairs(networks: Sequence[Facts]) -> list[tuple[Facts, Facts]]:
-    """Plain nets and their residual ones, depth by depth."""
+    """Plain nets and their residual ones, the deepest first."""
     kinds = {kind: [net for net in networks if description(net).get("kind") == kind] for kind in ("plain", "residual")}
     pairs = [
         (plain, residual)
         for plain in kinds["plain"]
         for residual in kinds["residual"]
-        if _depth(plain) == _depth(residual) and _alike(plain) == _alike(residual)
+        if _depth(plain) == _depth(residual) and _alike(plain) == _alike(residual) and is_comparable(plain, residual)
     ]
-    return sorted(pairs, key=lambda pair: _depth(pair[0]))
+    return sorted(pairs, key=lambda pair: -_depth(pair[0]))
 
 
 def _depths(networks: Sequence[Facts]) -> list[tuple[Facts, Facts]]:
-    """The deepest and the shallowest net of each series."""
-    series: dict[tuple[str, str | None], list[Facts]] = {}
+    """The deepest and the shallowest net of each series and recipe."""
+    series: dict[Hashable, list[Facts]] = {}
     for net in networks:
-        series.setdefault((description(net)["series"], net.get("weights_label")), []).append(net)
+        if is_comparable(net, net):
+            key = (description(net)["series"], net.get("weights_label"), net.get("recipe"))
+            series.setdefault(key, []).append(net)
     return [(max(nets, key=_depth), min(nets, key=_depth)) for nets in series.values() if len({*map(_depth, nets)}) > 1]
 
 
@@ -116,22 +128,12 @@ def _names(pair: tuple[Facts, Facts]) -> tuple[str, str]:
     return pair[0]["network"], pair[1]["network"]
 
 
-def _comparable(one: Facts, other: Facts) -> bool:
-    """Whether both are as initialized, or of one known recipe; facts that a probe does not have are not asked for."""
-    if "recipe" not in one or "recipe" not in other:
-        return True
-    if not one.get("trained", True) and not other.get("trained", True):
-        return True
-    same: bool = one["recipe"] is not None and one["recipe"] == other["recipe"]
-    return same
-
-
 def _plain_beside_residual(one: _Beside, told: Mapping[str, Verdict], _: Mapping[str, Facts]) -> str:
     nearer: list[str] = []
     further: list[str] = []
     for name, verdict in told.items():
         if verdict.speaks:
-            rising = (verdict is Verdict.LARGER) == (name == "relative_effective_rank")
+            rising = (verdict is Verdict.LARGER) == (name == RANK)
             (nearer if rising else further).append(STATISTICS[name])
     start = f"The input gradients of {one.first} are "
     if nearer and further:
@@ -166,14 +168,30 @@ def _across_depth(one: _Beside, told: Mapping[str, Verdict], known: Mapping[str,
     return f"From {shallow['depth']} to {deep['depth']} layers, of {series}, the {'; '.join(parts)}."
 
 
-def _saturated(one: _Beside, frame: pd.DataFrame, known: Mapping[str, Facts]) -> str:
-    """That ranks are near the greatest that so many images can have."""
-    ranks = one.estimates.get("relative_effective_rank")
-    if ranks is None or min(rank.value for rank in ranks) < NEAR_NOISE:
-        return ""
-    images, rows = known.get(one.first, {}).get("images"), frame[frame["network"] == one.first]
-    at = f"at {round(images / rows['batches'].iloc[0])} images a batch " if images else ""
-    return f" Both ranks are near that of noise, {at}the rank can hardly be larger and tells little."
+def _one_network(network: str, measured: Sequence[str], estimate: Callable[[str, str], Estimate]) -> list[Finding]:
+    """What is seen of a network that there is nothing to compare with."""
+    numbers = [f"the {STATISTICS[name]} is {with_interval(estimate(network, name))}" for name in measured]
+    rule = f"Told, without a verdict, of a single network. {INTERVALS}"
+    return [Finding(f"{network}: {', '.join(numbers)} (95 % intervals).", rule)] if numbers else []
+
+
+def _saturated(
+    frame: pd.DataFrame, networks: Sequence[Facts], estimate: Callable[[str, str], Estimate]
+) -> list[Finding]:
+    """Whose rank is near the greatest that so many images can have."""
+    near: dict[int, list[str]] = {}
+    for net in networks:
+        value, batches = estimate(net["network"], RANK).value, frame.loc[frame["network"] == net["network"], "batches"]
+        if value >= NEAR_NOISE:
+            near.setdefault(round(net.get("images", 0) / batches.iloc[0]), []).append(f"{net['network']} ({value:.3f})")
+    return [
+        Finding(
+            f"Near the rank of noise{f' at {images} images a batch' if images else ''}: {listed(names)}. There the "
+            "effective rank can hardly be larger, and tells little.",
+            f"The effective rank, relative to that of Gaussian noise in as many images, is at least {NEAR_NOISE}.",
+        )
+        for images, names in near.items()
+    ]
 
 
 def _linear(frame: pd.DataFrame) -> list[Finding]:

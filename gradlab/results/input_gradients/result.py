@@ -56,6 +56,9 @@ class InputGradientsResult(Result):
         "between two images. Bars: 95 % intervals by Student's t (after Balduzzi et al. 2017).",
     }
     formats: ClassVar[Formats] = {"depth": "{:d}".format, "seeds": "{:d}".format}
+    priority: ClassVar[Sequence[str]] = (
+        "network", "rel. eff. rank", "mean cosine", "segment lag 1", "weights", "depth", "norm", "seeds", "derivative",
+    )  # fmt: skip
 
     @classmethod
     def _frame_file(cls) -> str:
@@ -148,6 +151,10 @@ class InputGradientsResult(Result):
                 }
             )
         return pd.DataFrame(rows)
+
+    def legend_lines(self) -> list[str]:
+        """What the errors are."""
+        return ["±: standard error over seeds, or over the batches of one set of weights."]
 
     def estimate(self, network: str, statistic: str = HEADLINE) -> Estimate:
         """One statistic of one network: over its seeds, or over the batches of one set of weights."""
