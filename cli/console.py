@@ -15,6 +15,8 @@ from typer.core import TyperGroup
 from gradlab.errors import GradlabError, UsageError, one_line
 
 PROGRESS_AFTER_SECONDS = 2.0
+PARSERS_NOISE = (" (env var: 'None')", "Value error, ")
+"""What some versions of typer add to their errors."""
 
 
 class Commands(TyperGroup):
@@ -55,8 +57,10 @@ class Commands(TyperGroup):
             # The parser's own errors, which repeat what was given at any length.
             if not (hasattr(error, "format_message") and hasattr(error, "exit_code")):
                 raise
-            # Some versions of the parser name a variable of the environment where there is none.
-            _say(one_line(error.format_message().replace(" (env var: 'None')", "")))
+            message = error.format_message()
+            for noise in PARSERS_NOISE:
+                message = message.replace(noise, "")
+            _say(one_line(message))
             raise typer.Exit(error.exit_code) from None
 
 

@@ -19,9 +19,12 @@ def reading(read: Callable[[Any], Any], otherwise: Any = None) -> Callable[[Any]
         if not given:
             return otherwise
         try:
-            return read(given)
+            read_from = read(given)
         except ValueError as reason:
             raise typer.BadParameter(str(reason)) from None
+        if not read_from:
+            raise typer.BadParameter(f"{','.join(given)!r} names nothing")
+        return read_from
 
     return value
 

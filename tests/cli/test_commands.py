@@ -141,7 +141,7 @@ def broken(tmp_path: Path) -> Path:
         (["--model", "resnet8@init", "--format", "gif"], 2, "for '--format': 'gif' is not one of 'png', 'pdf', 'svg'"),
         (["--model", "resnet8@init", "--normalize", "imagnet"], 2, "unknown normalization"),
         (["--model", "resnet8@init", "--device", "cuda:9"], 2, "no device 'cuda:9'"),
-        (["--model", ","], 2, "name at least one network (--model)"),
+        (["--model", ","], 2, "',' names nothing"),
     ],
 )
 def test_bad_input_is_one_line(args: list[str], code: int, message: str, broken: Path, gradlab_command: Run) -> None:

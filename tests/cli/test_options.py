@@ -63,6 +63,8 @@ def test_what_is_given_reaches_the_library(monkeypatch, tmp_path):
         (["responses"], "Missing option '--model'"),
         (["responses", "--model", "resnet8", "--images", "few"], "'--images'"),
         (["responses", "--model", "resnet8", "--nosuch"], "No such option: --nosuch"),
+        (["responses", "--model", "resnet8", "--bn", "train"], "for '--bn': 'train' is not one of 'eval', 'batch'"),
+        (["shatter", "--depths", ","], "',' names nothing"),
         (["nosuch"], "No such command 'nosuch'"),
         (["responses", "--model", "resnet8", "--table", "html"], "'html' is not one of 'csv', 'latex', 'markdown'"),
         (["dynamics", "runs", "--statistic", "loss"], "'loss' is not one of 'grad_norm', 'response_std'"),
