@@ -113,8 +113,9 @@ def _residual_against_feedforward(
             pairs += [(depth, feedforward, row) for _, row in rows.iterrows() if row["network"] not in plain]
     comparisons = [difference(_estimate(other), _estimate(ff)) for _, ff, other in pairs]
     verdicts = holm(comparisons)
-    findings = []
-    for depth in dict.fromkeys(depth for depth, _, _ in pairs):
+    findings = [] if pairs else _deepest(lag1, constant)
+    # The greatest depth answers what is asked.
+    for depth in sorted({depth for depth, _, _ in pairs}, reverse=True):
         here = [place for place, pair in enumerate(pairs) if pair[0] == depth]
         ff = pairs[here[0]][1]
         others = "; ".join(_beside(pairs[place][2], verdicts[place], constant) for place in here)
@@ -125,6 +126,19 @@ def _residual_against_feedforward(
         rule = f"{_SIDE_BY_SIDE} {told_by('Welch’s t over seeds', comparisons)} {INTERVALS}"
         findings.append(Finding(sentence, rule))
     return findings
+
+
+def _deepest(lag1: pd.DataFrame, constant: Mapping[tuple[str, int], int]) -> list[Finding]:
+    """What is seen of families that there is no feedforward net beside."""
+    rows = [row for _, row in lag1[lag1["depth"] == lag1["depth"].max()].iterrows()]
+    if not rows:
+        return []
+    told = "; ".join(_beside(row, Verdict.NOTHING, constant) for row in rows)
+    sentence = (
+        f"At depth {rows[0]['depth']} gradients of neighbouring inputs have a lag-1 autocorrelation (95 % interval) of "
+        f"{told}."
+    )
+    return [Finding(sentence, f"Told, without a verdict, of the greatest depth. {INTERVALS}")]
 
 
 def _beside(row: pd.Series, verdict: Verdict, constant: Mapping[tuple[str, int], int]) -> str:

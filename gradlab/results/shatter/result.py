@@ -74,6 +74,11 @@ class ShatterResult(Result):
         "half-life": lambda lags: "never" if lags == float("inf") else f"{lags:.1f}",
         "co-activation": "{:.3f}".format,
     }
+    priority: ClassVar[Sequence[str]] = (
+        "family", "depth", "lag-1 ACF", "nearest to", "±", "theory", "half-life", "norm", "co-activation",
+    )  # fmt: skip
+    legend: ClassVar[Mapping[str, str]] = {"±": "standard error of the lag-1 ACF over seeds"}
+    answer: ClassVar[int] = 1
 
     def summary(self) -> pd.DataFrame:
         """A row a network and depth: lag-1 autocorrelation, half-life in lags, co-activation, nearest noise."""
