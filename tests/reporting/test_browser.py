@@ -233,10 +233,60 @@ def test_light_dark_and_print(browser: Chromium, page: Path) -> None:
     light, dark = (browser.open(page, dark=dark) for dark in (False, True))
     assert light.evaluate(paper) == "rgb(255, 255, 255)"
     assert sum(map(int, re.findall(r"\d+", dark.evaluate(paper)))) < 150
-    assert dark.evaluate("getComputedStyle(document.querySelector('.card')).backgroundColor") == "rgb(255, 255, 255)"
     dark.send("Emulation.setEmulatedMedia", media="print")
     assert dark.evaluate(paper) == "rgb(255, 255, 255)"
     assert dark.evaluate("getComputedStyle(document.querySelector('details')).display") == "none"
     width = dark.evaluate("document.querySelector('figure').getBoundingClientRect().width")
     assert width / 96 * 25.4 == pytest.approx(85, abs=0.5)
+    assert dark.evaluate("getComputedStyle(document.querySelector('.card svg')).filter") == "none"
     assert len(dark.send("Page.printToPDF")["data"]) > 10_000
+
+
+def seen(page: Page, selector: str, path: Path) -> np.ndarray:
+    """The grey values of the first such element, scrolled to the middle of the window."""
+    box = page.evaluate(
+        f"""(() => {{
+            const element = document.querySelector({selector!r});
+            element.scrollIntoView({{ block: "center", behavior: "instant" }});
+            const box = element.getBoundingClientRect();
+            return [box.left + 1, box.top + 1, box.right - 1, box.bottom - 1];
+        }})()"""
+    )
+    return np.asarray(Image.open(page.screenshot(path)).convert("L").crop([round(side) for side in box]), dtype=float)
+
+
+def test_figures_are_dark_in_the_dark_and_as_legible(browser: Chromium, page: Path, tmp_path: Path) -> None:
+    light, dark = (seen(browser.open(page, dark=dark), ".card", tmp_path / "c.png") for dark in (False, True))
+    assert np.median(light) == 255
+    assert np.median(dark) < 50
+    assert (dark > 180).mean() > 0.5 * (light < 75).mean() > 0, "what is black on white is white on black"
+
+
+@pytest.mark.parametrize(("width", "first"), [(390, "figures"), (700, "figures"), (1200, "words")])
+def test_figures_come_before_the_words_where_they_do_not_fit_beside(
+    browser: Chromium, page: Path, width: int, first: str
+) -> None:
+    tops = browser.open(page, width=width).evaluate(
+        "['figures', 'words'].map(name => document.querySelector(`.${name}`).getBoundingClientRect().top)"
+    )
+    assert (tops[0] < tops[1]) == (first == "figures")
+    if first == "words":
+        assert tops[0] == tops[1], "a figure of a column's width stands beside them"
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_a_wide_table_shows_to_which_side_there_is_more(
+    browser: Chromium, page: Path, tmp_path: Path, dark: bool
+) -> None:
+    shown = browser.open(page, width=390, dark=dark)
+    scroller = "document.querySelector('.scroll')"
+    assert shown.evaluate(f"{scroller}.scrollWidth > {scroller}.clientWidth + 100")
+    # A caption has nothing in its last row of pixels, so that what stands there is the shadow.
+    before = seen(shown, ".scroll", tmp_path / "before.png")[3]
+    shown.evaluate(f"{scroller}.scrollLeft = 10_000")
+    after = seen(shown, ".scroll", tmp_path / "after.png")[3]
+    paper = np.median(before)
+    assert abs(before[-2] - paper) > 20
+    assert abs(before[1] - paper) < 2
+    assert abs(after[-2] - paper) < 2
+    assert abs(after[1] - paper) > 20
