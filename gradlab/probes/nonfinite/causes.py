@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 
 from gradlab.probes.nonfinite.tracing import Fault
@@ -72,8 +74,7 @@ def _of_forward(operation: Operation, value: Value) -> str:
     if name == "pow" and not value.has_nan and bool(operation.zero):
         return "0 to a negative power"
     if value.has_nan:
-        # Where no number is known that has no value, finite numbers give NaN by way of infinities.
-        return _OF_NO_VALUE.get(name, overflow(value)) if name != "div" else overflow(value)
+        return overflow(value) if name == "div" else _OF_NO_VALUE.get(name) or _by_size(operation, value)
     if name == "conversion" and operation.inputs:
         return f"a value of {_magnitude(operation):.3g} is too large for {_type(value)}"
     return _OF_0.get(name, overflow(value))
@@ -96,8 +97,18 @@ def _of_backward(operation: Operation, value: Value) -> str:
         return "its derivative is infinite there" + (", and 0 · ∞ is NaN" if value.has_nan else "")
     if divides_by_0:
         return "0/0" if value.has_nan else "division by 0"
-    words = _OF_NO_VALUE if value.has_nan else _OF_0
-    return words.get(function, overflow(value))
+    if value.has_nan:
+        return _OF_NO_VALUE.get(function) or _by_size(operation, value)
+    return _OF_0.get(function, overflow(value))
+
+
+def _by_size(operation: Operation, value: Value) -> str:
+    """Whether an operation that is not known to have no value anywhere gave NaN by way of infinities."""
+    sizes = [max(abs(given.smallest), abs(given.largest), 1.0) for given in operation.inputs]
+    largest = max(operation.count, 1) * max(math.prod(sizes), max(sizes, default=1.0) ** 2)
+    if largest > torch.finfo(value.dtype).max:
+        return overflow(value)
+    return "its numbers are finite, and of a size that does not overflow: 0/0 within it"
 
 
 def overflow(value: Value) -> str:

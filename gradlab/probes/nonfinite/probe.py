@@ -144,19 +144,13 @@ class NonfiniteOrigin(Probe):
         return self._read(p.grad for p in self.model.parameters() if p.grad is not None)
 
     def _read(self, tensors: Iterable[Tensor]) -> list[Value]:
-        before, self._recorder.paused = self._recorder.paused, True
-        try:
+        with self._recorder.pausing():
             return [self._memory.read(tensor) for tensor in tensors if is_measurable(tensor)]
-        finally:
-            self._recorder.paused = before
 
     def _search(self, outputs: Sequence[Value], gradients: Sequence[Value], masks: bool = False) -> Origin | None:
         values = self._memory.values
-        before, self._recorder.paused = self._recorder.paused, True
-        try:
+        with self._recorder.pausing():
             settle(values)
-        finally:
-            self._recorder.paused = before
         found = faults(values)
         if not outputs:
             outputs, masks = [value for value in values if value.maker in self._losses], False
@@ -165,4 +159,7 @@ class NonfiniteOrigin(Probe):
         reached = [found[value] for value in outputs if value in found]
         reached = [fault for fault in reached if not (masks and fault.on_purpose)]
         first = earliest([*reached, *(found[value] for value in gradients if value in found)])
-        return None if first is None else described(first, hidden=not reached, step=self._step)
+        if first is None:
+            return None
+        with self._recorder.pausing():
+            return described(first, hidden=not reached, step=self._step)

@@ -47,7 +47,8 @@ def faults(values: Iterable[Value]) -> dict[Value, Fault]:
 
 def earliest(candidates: Iterable[Fault]) -> Fault | None:
     """The one that began first; one on purpose only where there is no other."""
-    return min(candidates, key=lambda fault: (fault.on_purpose, fault.value.number), default=None)
+    # Of what came from outside, an operation that has computed with it knows more than a sum that it skips to.
+    return min(candidates, key=lambda f: (f.on_purpose, f.value.number, f.operation is None), default=None)
 
 
 def _read(value: Value, found: dict[Value, Fault]) -> Fault:

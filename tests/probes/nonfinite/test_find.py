@@ -207,6 +207,49 @@ def test_line_of_the_code() -> None:
     assert "x.log()" in Path(file).read_text().splitlines()[line - 1]
 
 
+def test_input_that_a_shortcut_takes_as_well() -> None:
+    class Block(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(6, 6)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x + self.layer(x)
+
+    origin = find_nonfinite(Block(), torch.full((2, 6), float("nan")))
+    assert origin is not None
+    assert (origin.layer, origin.operation, origin.cause) == ("layer", "matmul", "input")
+
+
+def test_weight_of_length_0_in_weight_norm() -> None:
+    layer = nn.utils.parametrizations.weight_norm(nn.Linear(6, 3))
+    layer.parametrizations.weight.original1.data[0] = 0
+    origin = find_nonfinite(nn.Sequential(layer), BATCH)
+    assert origin is not None
+    assert origin.layer == "0.parametrizations.weight.0"
+    assert "0/0" in origin.reason
+
+
+def test_compiled_model_runs_eagerly() -> None:
+    with pytest.warns(UserWarning, match="compiled"):
+        origin = find_nonfinite(torch.compile(_net(Log())), BATCH)
+    assert origin is not None
+    assert (origin.layer, origin.operation) == ("1", "log")
+
+
+def test_gradient_of_a_sparse_embedding() -> None:
+    model = nn.Sequential(nn.Embedding(5, 4, sparse=True), nn.Linear(4, 2))
+    with torch.no_grad():
+        model[0].weight.mul_(1e-30)
+        model[1].weight.mul_(1e30)
+    tokens = torch.tensor([1, 2, 3])
+    assert find_nonfinite(model, tokens, torch.sum) is None
+    origin = find_nonfinite(model, tokens, lambda output: output.sum() * 1e10)
+    assert origin is not None
+    assert (origin.layer, origin.operation, origin.direction, origin.value) == ("1", "matmul", "backward", "inf")
+    assert "overflow of float32" in origin.reason
+
+
 def test_frozen_weights_and_eval_mode() -> None:
     model = _net(Log()).eval().requires_grad_(False)
     before = copy.deepcopy(model.state_dict())
