@@ -15,6 +15,7 @@ import torch
 
 import gradlab as gl
 from gradlab.experiments.architectures import architectures
+from gradlab.models import describe
 from gradlab.reporting.svg import inline_svg
 from gradlab.reporting.table import make_table, number
 from gradlab.results.finding import Finding, rule_of
@@ -131,10 +132,10 @@ def test_every_finding_stands_with_its_rule_and_the_numbers_that_met_it() -> Non
     for finding in images.findings():
         assert "falsely in at most 1% of cases" in rule_of(finding)
         assert "2 comparisons taken together (Holm)" in rule_of(finding)
-    recipe = {"recipe": "one", "bn": "eval"}
     one, other = responses_of("plain8", [2.0] * 9), responses_of("resnet8", [1.0] * 9)
     for result in (one, other):
-        result.record["networks"][0] |= recipe
+        described = {"description": describe(result.networks[0]).to_dict()}
+        result.record["networks"][0] |= {"recipe": "one", "bn": "eval", **described}
     (finding,) = gl.ResponsesResult.concat([one, other]).findings()
     assert rule_of(finding).endswith("falsely in at most 1% of cases. Here p = 0.0039: smaller.")
     lines = gl.shatter([16], ["ff", "resnet", "ff-norm=none"], seeds=2, width=16, points=32, lags=3)
@@ -275,6 +276,9 @@ EVERY_KIND: dict[str, Callable[[Path], gl.Result]] = {
     "shattering": lambda runs: gl.shattering(torch.sin, torch.linspace(-2, 2, 16), lags=3),
     "input-gradients": lambda runs: gl.input_gradients("resnet8@init", points=4, lags=1, seeds=1, **IMAGES),
     "gradients": lambda runs: gl.gradients("resnet8@init", seeds=1, per_example=True, **IMAGES),
+    "signal": lambda runs: gl.signal("resnet8@init", seeds=2, **IMAGES),
+    "attention": lambda runs: gl.attention("vit2-width=64@init", rows=None, **IMAGES),
+    "coordinates": lambda runs: gl.coordinate_check("plain{depth}-width=4", depths=(8, 14, 20), images=2, seeds=2),
     "training": lambda runs: gl.TrainingResult.load(runs / "resnet8"),
     "architectures": lambda runs: architectures("imagenet/resnet18"),
     "dynamics": lambda runs: gl.dynamics(runs / "resnet8"),
