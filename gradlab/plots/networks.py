@@ -62,7 +62,7 @@ def shaded_styles(networks: pd.DataFrame) -> dict[str, dict[str, Any]]:
     Args:
         networks: As `networks_of` returns them.
     """
-    depths = networks["network_depth"].fillna(0).astype(int)
+    depths = networks["network_depth"].map(lambda depth: depth or 0)
     series = networks["series"].fillna(pd.Series(networks.index, networks.index))
     ordered = networks.assign(depth=depths, series=pd.Categorical(series, series.unique())).sort_values(
         ["series", "depth"], kind="stable"

@@ -99,7 +99,7 @@ def errors_figure(curves: pd.DataFrame, figure: Figure) -> Figure:
     """
     curves, others = of_one_length(curves)
     known = networks_of(curves)
-    depths: dict[str, int] = known["network_depth"].fillna(0).astype(int).to_dict()
+    depths: dict[str, int] = known["network_depth"].map(lambda depth: depth or 0).to_dict()
     panels: dict[str, list[str]] = {}
     for network, look in known["look"].items():
         panels.setdefault(look if look in ("plain", "residual") else "other", []).append(str(network))
