@@ -13,6 +13,7 @@ from rich.console import Console
 from typer.core import TyperGroup
 
 from gradlab.errors import GradlabError, UsageError, one_line
+from gradlab.results.readable import READABLE
 
 PROGRESS_AFTER_SECONDS = 2.0
 PARSERS_NOISE = (" (env var: 'None')", "Value error, ")
@@ -23,10 +24,10 @@ class Commands(TyperGroup):
     """Prints gradlab's errors as one line: exit code 2 for a request that cannot be meant, 1 for a failure."""
 
     def main(self, *args: Any, **options: Any) -> Any:
-        """Run the command line; what the terminal cannot show is replaced."""
+        """Run the command line; what the terminal cannot show is replaced by what reads alike."""
         for stream in (sys.stdout, sys.stderr):
             if isinstance(stream, io.TextIOWrapper):
-                stream.reconfigure(errors="replace")
+                stream.reconfigure(errors=READABLE)
         return super().main(*args, **options)
 
     def invoke(self, ctx: Any) -> Any:
@@ -86,7 +87,7 @@ def _discard_output() -> None:
 def output() -> Console:
     """The console for results, on stdout; wide where no terminal sets a width."""
     console = Console(highlight=False)
-    return console if console.is_terminal else Console(highlight=False, width=160)
+    return console if console.is_terminal or os.environ.get("COLUMNS") else Console(highlight=False, width=160)
 
 
 def notes() -> Console:

@@ -43,4 +43,7 @@ def train(
     with training_view(quiet, arguments["recipe"].batch_size) as view:
         result = gl.train(model, **arguments, out=out, resume=resume, **view)
     if not quiet:
-        output().print(result)
+        console, folder = output(), result.folder or Path()
+        console.print(result)
+        files = sorted(path.name for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
+        console.print(f"{folder}/: {', '.join(files)}", markup=False, style="dim")

@@ -12,6 +12,7 @@ import pandas as pd
 
 from gradlab.errors import GradlabError, UsageError
 from gradlab.results.degradation.findings import findings
+from gradlab.results.files import read_text
 from gradlab.results.growing import read_growing
 from gradlab.results.label import description, with_descriptions
 from gradlab.results.result import Result
@@ -62,7 +63,12 @@ class TrainingResult(Result):
     Columns: network, step, epoch, learning_rate, train_loss and train_error (means over the batches since the row
     before, as they were trained on: augmented, in training mode), test_loss, test_error (missing where no test
     was made). Errors are shares from 0 to 1.
+
+    Attributes:
+        folder: The run's, where it was read from one.
     """
+
+    folder: Path | None = None
 
     name: ClassVar[str] = "training"
     title: ClassVar[str | None] = "Training"
@@ -71,6 +77,14 @@ class TrainingResult(Result):
         **dict.fromkeys(("train error (%)", "test error (%)", "best (%)", "paper (%)"), "{:.2f}".format),
     }
 
+    priority: ClassVar[Sequence[str]] = (
+        "network",
+        "test error (%)",
+        "train error (%)",
+        "paper (%)",
+        "epochs",
+        "best (%)",
+    )
     captions: ClassVar[Mapping[str, str]] = {"training": CAPTION}
 
     @classmethod
@@ -99,7 +113,9 @@ class TrainingResult(Result):
         if not record.get("complete"):
             done = int(frame["step"].max()) if len(frame) else 0
             notes.append(f"{network}: not finished; {done:,} of {record['steps']:,} steps are in the table")
-        return cls(frame, {**record, "networks": with_descriptions([_facts(record)])}, notes)
+        result = cls(frame, {**record, "networks": with_descriptions([_facts(record)])}, notes)
+        result.folder = folder
+        return result
 
     def summary(self) -> pd.DataFrame:
         """A row a network: errors in percent in the last epoch, the best test error, the paper's."""
@@ -227,7 +243,7 @@ def read_run_record(folder: Path) -> dict[str, Any]:
         GradlabError: When the folder holds no run.
     """
     try:
-        record: dict[str, Any] = json.loads((folder / "record.json").read_text())
+        record: dict[str, Any] = json.loads(read_text(folder / "record.json"))
     except (OSError, ValueError) as error:
         raise GradlabError(f"{folder} holds no training: {error}") from None
     if not {"network", "options", "steps"} <= record.keys():
