@@ -49,7 +49,7 @@ def _is_parameter(x: Tensor) -> bool:
 def angle(one: float, other: float, between: float) -> float:
     """Compute the angle between two vectors from their lengths and that of their difference.
 
-    The half-angle formula of Kahan ("Miscalculating area and angles of a needle-like triangle", 2000) loses no digits
+    The half-angle formula of Kahan ("Miscalculating area and angles of a needle-like triangle", 1999) loses no digits
     for small angles, unlike the arc cosine of an inner product.
 
     Args:

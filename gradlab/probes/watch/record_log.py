@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import weakref
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass, fields
 from typing import Any
@@ -29,6 +30,7 @@ class RecordLog:
 
     def __init__(self) -> None:
         self._file = tempfile.TemporaryFile()  # noqa: SIM115 - as long as the log
+        weakref.finalize(self, self._file.close)
         self._places: dict[Place, int] = {}
 
     def append(self, step: int, rows: Sequence[tuple[Place, float]]) -> None:

@@ -15,6 +15,7 @@ from gradlab.probes.hooks import Probe
 from gradlab.probes.ranks import rank_notes
 from gradlab.probes.schedule import Schedule
 from gradlab.probes.selection import Selection
+from gradlab.probes.watch.alerts import Alerts, OnAlert
 from gradlab.probes.watch.recorder import MEASURES, USUAL, Measure, StepRecorder
 from gradlab.probes.watch.steps import OptimizerSteps, unwrapped
 from gradlab.probes.watch.writer import RecordWriter
@@ -74,6 +75,8 @@ class Watch(Probe):
         scaler: The GradScaler of mixed precision; by default the one that calls the optimizer's step.
         sinks: Who gets the rows of each record as it is made: paths of files (`.csv`, `.jsonl`, `.parquet`), objects
             with `write(rows)` such as those of `gl.sinks`, or functions of rows.
+        on_alert: What is done, once each, where a record shows what `findings` of the result would say: `warn`, `raise`
+            (out of the optimizer's step), or a function of the finding. Each record then takes some ten milliseconds.
         start: Steps that the optimizers made before.
 
     Raises:
@@ -91,6 +94,7 @@ class Watch(Probe):
         measure: Sequence[Measure] = USUAL,
         scaler: GradScaler | None = None,
         sinks: Iterable[AnySink] = (),
+        on_alert: OnAlert | None = None,
         start: int = 0,
     ) -> None:
         super().__init__(model)
@@ -99,7 +103,8 @@ class Watch(Probe):
         self.every, self.first = every, first
         self.optimizers = unwrapped(optimizer)
         self.steps = [start] * len(self.optimizers)
-        self._writer = RecordWriter(self.model, sinks)
+        alerts = [] if on_alert is None else [Alerts(on_alert, self._name())]
+        self._writer = RecordWriter(self.model, [*sinks, *alerts])
         self._recorder = StepRecorder(
             self.model, self.optimizers, self._writer, layers=layers, measure=_measures(measure), scaler=scaler
         )
@@ -133,12 +138,15 @@ class Watch(Probe):
                 f"the watch has measured no step of the {max(self.steps):,} that its optimizers made: let them step "
                 "inside the `with` block, at steps that every= names"
             )
-        name = network or str(getattr(self.model, "name", type(self.model).__name__))
+        name = network or self._name()
         frame = self._writer.log.frame()
         frame.insert(0, "network", name)
         coverage = coverage_of(self.model, self._recorder.rows.values()).as_record()
         facts = {"network": name, "depth": depth_of(self.model), "coverage": coverage}
         return DynamicsResult(frame, {"networks": [facts]}, [*rank_notes(), *self._recorder.notes()])
+
+    def _name(self) -> str:
+        return str(getattr(self.model, "name", type(self.model).__name__))
 
     def _refuse_silence(self, stack: ExitStack) -> None:
         """Compiled code runs as it is between measured steps."""

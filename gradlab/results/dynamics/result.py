@@ -11,11 +11,14 @@ import numpy as np
 import pandas as pd
 
 from gradlab.errors import GradlabError, UsageError
-from gradlab.results.dynamics.reading import TOTAL, read_records
+from gradlab.results.dynamics.findings import seen
+from gradlab.results.dynamics.reading import read_records
+from gradlab.results.dynamics.tables import total_series
 from gradlab.results.finding import Finding
 from gradlab.results.result import Result
 from gradlab.results.tables import Formats
 from gradlab.results.training.result import TrainingResult, refuse_run_folder
+from gradlab.stats.ratio import Ratio, ratio
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -140,7 +143,38 @@ class DynamicsResult(Result):
         return pd.DataFrame(rows)
 
     def findings(self) -> list[str]:
-        """How far layers differ at the first and the last recorded step, by network; computed, not canned."""
+        """What stands out, by network, with its rule; and how far layers differ at the first and the last step."""
+        sentences: list[str] = []
+        for network, part in self.frame.groupby("network", sort=False):
+            sentences += [one.as_finding(str(network)) for one in seen(part)]
+        return sentences + self._spread()
+
+    def noise_scale(self, examples: int = 1, network: str | None = None) -> Ratio:
+        """B_simple of McCandlish et al. 2018 (arXiv:1812.06162), Eq. 2.9, over all records, with its interval.
+
+        Variance and square of the gradient are averaged over records first, as App. A.1 has it; the interval is
+        Fieller's. Where the gradient's square is not told from 0 it is not resolved.
+
+        Args:
+            examples: Of a micro-batch: the scale is in examples then, and in micro-batches by default.
+            network: Which; None takes the first.
+
+        Raises:
+            UsageError: When noise was not recorded: `gl.watch(measure=[…, "noise"])`, with accumulated micro-batches.
+        """
+        rows = self.frame[self.frame["network"] == (network or self.networks[0])]
+        (steps, variance), (others, square) = (
+            total_series(rows, statistic) for statistic in ("gradient_variance", "gradient_square")
+        )
+        if not steps or steps != others:
+            raise UsageError(
+                'noise was not recorded: it needs measure=[…, "noise"], and steps of two or more micro-batches each'
+            )
+        found = ratio(variance, square)
+        return Ratio(examples * found.value, examples * found.low, examples * found.high, found.resolved)
+
+    def _spread(self) -> list[str]:
+        """How far layers differ at the first and the last recorded step."""
         sentences: list[str] = []
         for (network, statistic), part in self._layers().groupby(["network", "statistic"], sort=False):
             ends = [_finite(part[part["step"] == step]) for step in (part["step"].min(), part["step"].max())]
@@ -214,7 +248,7 @@ class DynamicsResult(Result):
 
     def _layers(self) -> pd.DataFrame:
         """The rows of layers, without those of the whole model."""
-        return self.frame[~self.frame["layer"].str.startswith(TOTAL)]
+        return self.frame[self.frame["index"] > 0]
 
     def _recorded(self) -> list[str]:
         return [s for s in STATISTICS if s in set(self.frame["statistic"])]

@@ -1,0 +1,244 @@
+"""What records of a training show: where, at which layer and since which step something is wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from gradlab.results.dynamics.rules import (
+    APART,
+    FACTOR,
+    JUMP,
+    SHARE,
+    SPIKE,
+    WINDOW,
+    Line,
+    exceeds,
+    growth,
+    out_of_line,
+    since,
+    spikes,
+)
+from gradlab.results.dynamics.tables import Array, Table, total_series
+from gradlab.results.finding import Finding
+
+_GROWTH = (
+    "a line through the logarithms over the places of layers, whose slope Student's t tells from 0 in all but 1 % of "
+    f"cases, and which spans a factor of {FACTOR:,.0f} or more"
+)
+_ROBUST = "by more median absolute deviations of logarithms than chance does in all but 1 % of cases"
+RULES = {
+    "non-finite": "the first record with a value that is not finite; forward where a response has some, else backward",
+    "zero gradient": "the norm of a weight's gradient is exactly 0",
+    "gradient": f"norms of weights' gradients: {_GROWTH}",
+    "response": f"stds of responses: {_GROWTH}",
+    "dead": f"the share of units that are 0 for all inputs of the step is {SHARE:g} or more",
+    "saturated": f"the share of values within a hundredth of the range from its ends is {SHARE:g} or more",
+    "update": f"the median of update over weight differs from that of all layers by {APART:g} times, and {_ROBUST}",
+    "jump": f"the factor from one response's std to the next differs from others by {JUMP:g} times, and {_ROBUST}",
+    "spike": f"loss or gradient norm is {SPIKE:g} times the median of up to 32 records before it, and {_ROBUST}",
+}
+"""The rule of each kind of finding, in words."""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """Something that stands out.
+
+    Attributes:
+        kind: Of `RULES`.
+        step: At which it was seen, or since which.
+        layer: Where it begins; `total` where that is not known.
+        sentence: That says so, with numbers.
+    """
+
+    kind: str
+    step: int
+    layer: str
+    sentence: str
+
+    def as_finding(self, network: str) -> Finding:
+        """The sentence, with its rule."""
+        return Finding(f"{network}: {self.sentence}", f"Told where {RULES[self.kind]}.")
+
+
+def seen(frame: pd.DataFrame) -> list[Seen]:
+    """All that stands out in the records of one network, what comes first first.
+
+    Args:
+        frame: Dynamics of one network.
+    """
+    broken = list(_non_finite(frame))
+    whole = frame
+    if broken:
+        # What comes later is none of its causes, and of what is no number neither zeros nor updates tell anything.
+        frame, whole = frame[frame["step"] <= broken[0].step], frame[frame["step"] < broken[0].step]
+    gradients, responses = Table.of(frame, "grad_norm"), Table.of(frame, "response_std")
+    return [
+        *broken,
+        *_spikes(frame, gradients, responses),
+        *(_zero_gradients(gradients) if gradients else ()),
+        *(_gradient_growth(gradients) if gradients else ()),
+        *(_response_growth(responses) if responses else ()),
+        *(_jumps(responses) if responses else ()),
+        *_shares(whole, "dead_units", "dead"),
+        *_shares(whole, "saturated_fraction", "saturated"),
+        *_updates(whole),
+    ]
+
+
+def _non_finite(frame: pd.DataFrame) -> Iterator[Seen]:
+    lost = frame[~np.isfinite(frame["value"]) | (frame["statistic"] == "non_finite_fraction")]
+    if lost.empty:
+        return
+    step = int(lost["step"].min())
+    lost = lost[lost["step"] == step].sort_values("index")
+    layers = lost[lost["index"] > 0]
+    forward = layers[layers["statistic"].isin(["non_finite_fraction", "response_max", "response_std"])]
+    backward = layers[layers["statistic"].str.contains("grad")]
+    if len(forward):
+        layer = str(forward.iloc[0]["layer"])
+        told = f"the response of {layer} is the first not to be finite"
+    elif len(backward):
+        layer = str(backward.iloc[-1]["layer"])
+        told = f"responses are finite, and the gradient of {layer}, the nearest to the loss, is the first not to be"
+    else:
+        layer = str(lost.iloc[0]["layer"])
+        told = f"{lost.iloc[0]['statistic']} of {layer} is not finite"
+    yield Seen("non-finite", step, layer, f"at step {step:,} {told}.")
+
+
+def _spikes(frame: pd.DataFrame, gradients: Table | None, responses: Table | None) -> Iterator[Seen]:
+    found: dict[int, str] = {}
+    for what, statistic in (("gradient norm", "grad_norm"), ("loss", "loss")):
+        steps, values = total_series(frame, statistic)
+        for place in spikes(values):
+            before = float(np.median(values[max(0, place - WINDOW) : place]))
+            told = f"the {what} spikes at step {steps[place]:,}, from {before:.3g} to {values[place]:.3g}"
+            found.setdefault(steps[place], told)
+    for step, told in sorted(found.items()):
+        forward = [] if responses is None else _above(responses, step)
+        backward = [] if gradients is None else _above(gradients, step)
+        if forward:
+            way, layer = f"; it came forward: the first response out of line is that of {forward[0]}", forward[0]
+        elif backward:
+            way, layer = f"; it came backward: the last gradient out of line is that of {backward[-1]}", backward[-1]
+        else:
+            way, layer = "", "total"
+        yield Seen("spike", step, layer, f"{told}{way}.")
+
+
+def _above(table: Table, step: int) -> list[str]:
+    """The layers whose value at a step is at least twice that of before, and lies beyond chance."""
+    if step not in table.steps:
+        return []
+    place = table.steps.index(step)
+    return [layer for layer, values in zip(table.layers, table.values.T, strict=True) if exceeds(values, place, 2.0)]
+
+
+def _zero_gradients(table: Table) -> Iterator[Seen]:
+    zero = table.values == 0
+    if not zero[-1].any():
+        return
+    places = np.flatnonzero(zero[-1])
+    last = int(places[-1])
+    step = table.steps[since(zero[:, last])]
+    layer = table.layers[last]
+    below = places.size == last + 1
+    where = f"in {layer} and all {last} layers before it" if below and last else f"in {layer}"
+    if not below and places.size > 1:
+        where = f"in {places.size} of {len(table.layers)} layers, the last of them {layer}"
+    yield Seen(
+        "zero gradient", step, layer, f"the gradient is exactly 0 {where}, since step {step:,} of those recorded."
+    )
+
+
+def _gradient_growth(table: Table) -> Iterator[Seen]:
+    line = growth(table.values[-1])
+    if line is None:
+        return
+    step = table.steps[_since_growth(table, line.rate > 1)]
+    kind = "vanish" if line.rate > 1 else "explode"
+    sentence = (
+        f"gradients {kind} towards the input, by a factor of {1 / line.rate:.3g} a layer: {_ends(table, line)} at step "
+        f"{table.steps[-1]:,}; they have since step {step:,} of those recorded."
+    )
+    yield Seen("gradient", step, table.layers[line.first], sentence)
+
+
+def _response_growth(table: Table) -> Iterator[Seen]:
+    line = growth(table.values[-1])
+    if line is None:
+        return
+    step = table.steps[_since_growth(table, line.rate > 1)]
+    sentence = (
+        f"responses {'grow' if line.rate > 1 else 'shrink'} with depth, by a factor of {line.rate:.3g} a layer: "
+        f"{_ends(table, line)} at step {table.steps[-1]:,}; they have since step {step:,} of those recorded."
+    )
+    yield Seen("response", step, table.layers[line.first], sentence)
+
+
+def _since_growth(table: Table, upward: bool) -> int:
+    """From which record on they have."""
+    place = len(table.steps) - 1
+    while place and (line := growth(table.values[place - 1])) is not None and (line.rate > 1) == upward:
+        place -= 1
+    return place
+
+
+def _ends(table: Table, line: Line) -> str:
+    values = table.values[-1]
+    first, last = table.layers[line.first], table.layers[line.last]
+    return f"{values[line.first]:.3g} in {first} to {values[line.last]:.3g} in {last}"
+
+
+def _jumps(table: Table) -> Iterator[Seen]:
+    values = table.values[-1]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        steps: Array = values[1:] / values[:-1]
+    for place in out_of_line(steps, JUMP):
+        layer, before = table.layers[place + 1], table.layers[place]
+        sentence = (
+            f"the response of {layer} has {steps[place]:.3g} times the std of that before it, in {before}; of other "
+            f"layers the median is {np.nanmedian(steps):.3g} (step {table.steps[-1]:,})."
+        )
+        yield Seen("jump", table.steps[-1], layer, sentence)
+
+
+def _shares(frame: pd.DataFrame, statistic: str, kind: str) -> Iterator[Seen]:
+    table = Table.of(frame, statistic)
+    if table is None:
+        return
+    held = table.values >= SHARE
+    places = np.flatnonzero(held[-1])
+    if not places.size:
+        return
+    first = int(places[0])
+    step = table.steps[since(held[:, first])]
+    what = "of the units are dead" if kind == "dead" else "of the values are saturated"
+    others = (
+        f", and in {places.size - 1} more of {len(table.layers)} layers {SHARE:.0%} or more" if places.size > 1 else ""
+    )
+    share = table.values[-1, first]
+    sentence = f"{share:.0%} {what} in {table.layers[first]}{others}; since step {step:,} of those recorded."
+    yield Seen(kind, step, table.layers[first], sentence)
+
+
+def _updates(frame: pd.DataFrame) -> Iterator[Seen]:
+    table = Table.of(frame, "update_ratio")
+    if table is None:
+        return
+    recent = table.values[-10:]
+    there = ~np.isnan(recent).all(0)
+    medians = np.full(recent.shape[1], np.nan)
+    medians[there] = np.nanmedian(recent[:, there], axis=0)
+    for place in out_of_line(medians, APART):
+        layer = table.layers[place]
+        sentence = (
+            f"the update of {layer} is {medians[place]:.3g} of its weight, against a median of "
+            f"{np.nanmedian(medians):.3g} over all layers (the last {len(recent)} records)."
+        )
+        yield Seen("update", table.steps[-1], layer, sentence)

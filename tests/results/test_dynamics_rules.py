@@ -1,0 +1,171 @@
+"""The rules by which layers and steps stand out: planted values are found, and chance seldom is."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import gradlab as gl
+from gradlab.results.dynamics.findings import RULES, Seen, seen
+from gradlab.results.dynamics.rules import growth, out_of_line, spikes
+from gradlab.results.dynamics.tables import Table
+from gradlab.results.finding import rule_of
+
+LAYERS = [f"layer{number}" for number in range(1, 21)]
+
+
+def records(values: dict[str, np.ndarray], totals: dict[str, np.ndarray] | None = None) -> pd.DataFrame:
+    """Rows of statistics: arrays of (steps, layers), and of (steps,) of the whole model."""
+    rows = [
+        {"step": step, "layer": LAYERS[place], "index": place + 1, "statistic": statistic, "value": value}
+        for statistic, table in values.items()
+        for step, line in enumerate(table)
+        for place, value in enumerate(line)
+    ]
+    rows += [
+        {"step": step, "layer": "total", "index": 0, "statistic": statistic, "value": value}
+        for statistic, series in (totals or {}).items()
+        for step, value in enumerate(series)
+    ]
+    return pd.DataFrame(rows).assign(block="", network="net")
+
+
+def noisy(steps: int, layers: int, seed: int = 0, spread: float = 0.2) -> np.ndarray:
+    """Log-normal values about 1."""
+    return np.exp(spread * np.random.default_rng(seed).standard_normal((steps, layers)))
+
+
+def kinds(frame: pd.DataFrame) -> list[tuple[str, int, str]]:
+    return [(one.kind, one.step, one.layer) for one in seen(frame)]
+
+
+def test_a_healthy_run_says_nothing_in_99_of_100_cases() -> None:
+    """Layers that differ by factors, and drift and waver as trainings do."""
+    alarms = 0
+    for seed in range(100):
+        draw = np.random.default_rng(seed)
+        drift = np.exp(0.05 * draw.standard_normal((60, 20)).cumsum(0) + draw.standard_normal(20))
+        values = {name: drift * noisy(60, 20, seed) for name in ("grad_norm", "response_std")}
+        values |= {"update_ratio": 1e-3 * drift, "dead_units": 0.1 * noisy(60, 20, seed)}
+        series = np.exp(0.05 * draw.standard_normal(60).cumsum() + 0.2 * draw.standard_normal(60))
+        alarms += bool(seen(records(values, {"loss": series, "grad_norm": 3 * series})))
+    assert alarms <= 1
+
+
+@pytest.mark.parametrize("rate", [0.3, 0.6, 1.7, 3.0])
+def test_the_rate_of_a_growth_is_found(rate: float) -> None:
+    values = rate ** np.arange(20) * noisy(1, 20)[0]
+    line = growth(values)
+    assert line is not None
+    assert line.rate == pytest.approx(rate, rel=0.05)
+    assert growth(1.1 ** np.arange(20) * noisy(1, 20)[0]) is None
+    # An exact line has no errors to be told by.
+    exact = growth(rate ** np.arange(20.0))
+    assert exact is not None
+    assert exact.rate == pytest.approx(rate)
+
+
+def test_what_cannot_be_told_is_not() -> None:
+    assert growth(np.array([1.0, 1e6])) is None
+    assert growth(np.array([np.nan, np.inf, 0.0, 1.0, 1e9])) is None
+    assert out_of_line(np.array([1.0, 1.0, 1e9]), 10) == []
+    assert spikes(np.array([1.0, 1.0, 1e9, 1.0])) == []
+
+
+def test_vanishing_gradients_have_a_rate_and_a_beginning() -> None:
+    healthy, vanished = noisy(5, 20), 0.4 ** np.arange(19, -1, -1) * noisy(5, 20, 1)
+    (one,) = seen(records({"grad_norm": np.concatenate([healthy, vanished])}))
+    assert (one.kind, one.step, one.layer) == ("gradient", 5, "layer1")
+    assert "vanish towards the input, by a factor of 0.4" in one.sentence
+    (one,) = seen(records({"grad_norm": 3.0 ** np.arange(19, -1, -1) * noisy(1, 20)}))
+    assert "explode towards the input, by a factor of 3" in one.sentence
+
+
+def test_gradients_of_exactly_0_are_no_small_ones() -> None:
+    values = noisy(6, 20)
+    values[2:, :7] = 0
+    (one,) = seen(records({"grad_norm": values}))
+    assert (one.kind, one.step, one.layer) == ("zero gradient", 2, "layer7")
+    assert "in layer7 and all 6 layers before it" in one.sentence
+    result = gl.DynamicsResult(records({"grad_norm": values}), {"networks": [{"network": "net"}]})
+    assert result.summary()["smallest"].tolist() == [0.0]
+
+
+def test_growing_responses_and_one_that_jumps() -> None:
+    (one,) = seen(records({"response_std": 4.9 * 18.0 ** np.arange(20) * noisy(1, 20)}))
+    assert (one.kind, one.layer) == ("response", "layer1")
+    assert "grow with depth, by a factor of 1" in one.sentence
+    values = noisy(3, 20)
+    values[:, 8:] *= 100
+    found = seen(records({"response_std": values}))
+    assert ("jump", 2, "layer9") in [(o.kind, o.step, o.layer) for o in found]
+
+
+@pytest.mark.parametrize(("statistic", "kind"), [("dead_units", "dead"), ("saturated_fraction", "saturated")])
+def test_dead_and_saturated_layers(statistic: str, kind: str) -> None:
+    values = 0.1 * noisy(6, 20)
+    values[3:, 4] = values[4:, 11] = 0.9
+    assert kinds(records({statistic: values})) == [(kind, 3, "layer5")]
+
+
+def test_an_update_out_of_line() -> None:
+    values = 1e-3 * noisy(12, 20)
+    values[:, 13] *= 200
+    assert kinds(records({"update_ratio": values})) == [("update", 11, "layer14")]
+
+
+def test_a_spike_has_a_step_a_layer_and_a_direction() -> None:
+    gradients, responses, total = noisy(40, 20), noisy(40, 20, 1), noisy(40, 1, 2)[:, 0]
+    total[30:32] *= 50
+    gradients[30, :12] *= 50
+    (one,) = seen(records({"grad_norm": gradients, "response_std": responses}, {"grad_norm": total}))
+    assert (one.kind, one.step, one.layer) == ("spike", 30, "layer12")
+    assert "came backward" in one.sentence
+    responses[30, 5:] *= 10
+    (one,) = seen(records({"grad_norm": gradients, "response_std": responses}, {"grad_norm": total}))
+    assert (one.kind, one.step, one.layer) == ("spike", 30, "layer6")
+    assert "came forward" in one.sentence
+
+
+def test_a_value_that_is_not_finite_is_one_finding_with_the_first_layer() -> None:
+    responses, gradients = noisy(6, 20), noisy(6, 20)
+    responses[4, 9:] = np.nan
+    responses[5:] = gradients[4:] = np.nan
+    dead = 0.1 * noisy(6, 20)
+    dead[4:] = 1.0
+    frame = records({"response_max": responses, "grad_norm": gradients, "dead_units": dead})
+    assert kinds(frame) == [("non-finite", 4, "layer10")]
+    frame = records({"response_max": noisy(6, 20), "grad_norm": np.where(np.arange(20) < 15, gradients, noisy(6, 20))})
+    (one,) = seen(frame)
+    assert (one.kind, one.step, one.layer) == ("non-finite", 4, "layer15")
+    assert "responses are finite" in one.sentence
+
+
+def test_findings_have_a_rule_and_a_network() -> None:
+    values = noisy(6, 20)
+    values[2:, :7] = 0
+    result = gl.DynamicsResult(records({"grad_norm": values}), {"networks": [{"network": "net"}]})
+    (finding,) = result.findings()
+    assert finding.startswith("net: the gradient is exactly 0")
+    assert RULES["zero gradient"] in rule_of(finding)
+    assert Seen("dead", 0, "x", "s").as_finding("n") == "n: s"
+
+
+def test_a_table_is_in_the_order_of_execution() -> None:
+    frame = records({"grad_norm": noisy(2, 3)}).sample(frac=1.0, random_state=0)
+    table = Table.of(frame, "grad_norm")
+    assert table is not None
+    assert (table.steps, table.layers) == ([0, 1], LAYERS[:3])
+    assert np.array_equal(table.values, noisy(2, 3))
+    assert Table.of(frame, "loss") is None
+
+
+def test_the_noise_scale_of_known_gradients() -> None:
+    """Micro-batches of which tr(Σ) is 6 and |G|² is 2: three of them are as much noise as signal."""
+    draw = np.random.default_rng(0)
+    totals = {"gradient_variance": 6 + draw.standard_normal(400), "gradient_square": 2 + draw.standard_normal(400)}
+    result = gl.DynamicsResult(records({}, totals), {"networks": [{"network": "net"}]})
+    scale = result.noise_scale(examples=32)
+    assert scale.low < 96 < scale.high
+    assert scale.high - scale.low < 20
+    with pytest.raises(gl.UsageError, match="noise was not recorded"):
+        gl.DynamicsResult(records({"grad_norm": noisy(2, 3)}), {"networks": [{"network": "net"}]}).noise_scale()
