@@ -58,7 +58,7 @@ def not_compared(networks: Sequence[Facts], what: str) -> list[Finding]:
     if unknown:
         said.append(f"Nothing says how {listed(unknown)} came about: not compared, since {what} differ by recipe.")
     if reasons := _differences(told):
-        said.append(f"Networks {' or '.join(reasons)} are not compared.")
+        said.append(f"Networks {' or '.join(reasons)} are not compared: {'; '.join(map(listed, _alike(told)))}.")
     return [Finding(sentence, RULE) for sentence in said]
 
 
@@ -71,6 +71,15 @@ def _differences(networks: Sequence[Facts]) -> list[str]:
         *(["with and without training"] if len({_is_trained(facts) for facts in networks}) > 1 else []),
         *(["with different modes of batch normalization"] if len(modes) > 1 else []),
     ]
+
+
+def _alike(networks: Sequence[Facts]) -> list[list[str]]:
+    """The names of those that are of one recipe and mode."""
+    groups: dict[Any, list[str]] = {}
+    for facts in networks:
+        trained = _is_trained(facts)
+        groups.setdefault((trained, facts["recipe"] if trained else None, facts.get("bn")), []).append(facts["network"])
+    return [*groups.values()]
 
 
 def _is_trained(facts: Facts) -> bool:
