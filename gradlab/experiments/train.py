@@ -15,7 +15,7 @@ from gradlab.checkpoints import weights_digest
 from gradlab.errors import UsageError
 from gradlab.experiments.device import device_name, pick_device
 from gradlab.experiments.request import Progress
-from gradlab.models import create, weighted_layers
+from gradlab.models import create, describe, weighted_layers
 from gradlab.networks import network_name
 from gradlab.results.record import Stopwatch, make_record
 from gradlab.results.training.result import TrainingResult
@@ -35,7 +35,7 @@ from gradlab.training import (
     read_training_checkpoint,
     require_tensorboard,
 )
-from gradlab.training.images import Split
+from gradlab.training.images import Split, load_token_split
 from gradlab.training.run_folder import CHECKPOINT, DYNAMICS, METRICS
 
 _MADE_ANYWHERE = ("torch", "device", "arithmetic", "compiled")
@@ -66,7 +66,8 @@ def train(
 
     Args:
         model: A network's name, without weights.
-        data: `cifar10`, `cifar100`, or `PATH.npz` with `x_train`, `y_train`, `x_test` and `y_test`.
+        data: `cifar10`, `cifar100`, or `PATH.npz` with `x_train`, `y_train`, `x_test` and `y_test`; for a network of
+            tokens `tokens`, `tokens:markov` or `text:PATH`.
         recipe: A `Recipe`, or the name of a preset: `he2015` or `fast`.
         out: Folder of the run; by default `runs/MODEL`.
         seed: Of the initial weights, the order of images and their crops.
@@ -96,8 +97,7 @@ def train(
     check_run(seed, checkpoint_every, test_every)
     _check_log(log)
     name = network_name(model)
-    split = load_split(data, recipe.normalization, recipe.validation)
-    network = create(name, classes=split.classes, seed=seed)
+    network, split = _network_and_data(name, data, recipe, seed)
     check_fit(network, name, split)
     initial = weights_digest(network)
     arithmetic = Arithmetic.choose(recipe.amp, pick_device(device))
@@ -140,6 +140,16 @@ def train(
         if not last.get("complete"):
             folder.write_record({**last, "complete": True, "digest": weights_digest(network)})
         return TrainingResult.load(folder.path)
+
+
+def _network_and_data(name: str, data: str, recipe: Recipe, seed: int) -> tuple[nn.Module, Split]:
+    """The network as initialized, with as many outputs as the data has classes, or data of as many tokens as it has."""
+    if describe(name).family in ("gpt", "transformers"):
+        network = create(name, seed=seed)
+        if hasattr(network, "vocabulary"):
+            return network, load_token_split(data, network, recipe.validation)
+    split = load_split(data, recipe.normalization, recipe.validation)
+    return create(name, classes=split.classes, seed=seed), split
 
 
 def _check_log(log: str | None) -> None:
@@ -244,7 +254,7 @@ def check_fit(network: nn.Module, name: str, split: Split) -> None:
         UsageError: When their shape is another.
     """
     expected = tuple(getattr(network, "input_shape", (3, 32, 32)))
-    given = tuple(split.train.pixels.shape[1:])
+    given = split.train.shape
     if given != expected:
         raise UsageError(f"{name} takes images of shape {expected}, and these are {given}")
 

@@ -42,8 +42,8 @@ class Arithmetic:
         return torch.autocast(self.device.type, torch.bfloat16) if self.bf16 else nullcontext()
 
     def layout(self, images: Tensor) -> Tensor:
-        """Convert images (B, C, H, W) to the memory layout that is fastest on the device."""
-        return images.contiguous(memory_format=torch.channels_last) if self.bf16 else images
+        """Convert images (B, C, H, W) to the memory layout that is fastest on the device; tokens have but one."""
+        return images.contiguous(memory_format=torch.channels_last) if self.bf16 and images.ndim == 4 else images
 
     def prepare(self, model: nn.Module) -> nn.Module:
         """Move a model to the device, in that layout."""

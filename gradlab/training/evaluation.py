@@ -4,15 +4,29 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
+from gradlab.errors import GradlabError
+from gradlab.probes.outputs import logits_of
 from gradlab.training.arithmetic import Arithmetic
 from gradlab.training.images import LabelledImages
+from gradlab.training.tokens import LabelledTokens
+
+
+def answers(model: nn.Module, inputs: Tensor) -> Tensor:
+    """Return the logits of a network, which may be part of a named output.
+
+    Raises:
+        GradlabError: If it returns none.
+    """
+    if (logits := logits_of(model(inputs))) is None:
+        raise GradlabError(f"{type(model).__name__} returns no logits, so it cannot be trained")
+    return logits
 
 
 @torch.no_grad()
 def evaluate(
-    model: nn.Module, images: LabelledImages, arithmetic: Arithmetic, batch_size: int = 500
+    model: nn.Module, images: LabelledImages | LabelledTokens, arithmetic: Arithmetic, batch_size: int = 500
 ) -> tuple[float, float]:
     """Compute the mean cross-entropy and the error rate, without changing the model's mode.
 
@@ -30,10 +44,11 @@ def evaluate(
     total = torch.zeros(2, dtype=torch.float64, device=images.labels.device)
     for pixels, labels in images.batches(batch_size):
         with arithmetic.autocast():
-            logits = model(arithmetic.layout(pixels)).float()
+            logits = answers(model, arithmetic.layout(pixels)).float()
+        logits, labels = logits.flatten(0, -2), labels.flatten()
         loss = F.cross_entropy(logits, labels, reduction="sum")
         total += torch.stack((loss.double(), (logits.argmax(1) != labels).sum().double()))
     for module, mode in modes.items():
         module.training = mode
     loss_sum, wrong = total.tolist()
-    return loss_sum / len(images), wrong / len(images)
+    return loss_sum / images.labels.numel(), wrong / images.labels.numel()

@@ -6,13 +6,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from gradlab.data.datasets import load_dataset
 from gradlab.data.images import ArrayImages
 from gradlab.errors import UsageError
 from gradlab.normalization import Normalization
 from gradlab.training.augmentation import EpochPlan, crop_and_flip
+from gradlab.training.tokens import LabelledTokens, load_sequences
 
 _PARTS = {"cifar10": ("cifar10-train", "cifar10"), "cifar100": ("cifar100-train", "cifar100")}
 
@@ -33,6 +34,15 @@ class LabelledImages:
 
     def __len__(self) -> int:
         return len(self.pixels)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of one image."""
+        return tuple(self.pixels.shape[1:])
+
+    def to(self, device: torch.device) -> None:
+        """Move all images to a device."""
+        self.pixels, self.labels = self.pixels.to(device), self.labels.to(device)
 
     def training_batch(self, plan: EpochPlan, place: slice, padding: int) -> tuple[Tensor, Tensor]:
         """Return the images and labels of one step.
@@ -56,7 +66,7 @@ class LabelledImages:
 
 @dataclass
 class Split:
-    """Training and test images.
+    """Training and test images, or sequences of tokens.
 
     Attributes:
         train: The training images.
@@ -65,15 +75,15 @@ class Split:
         held_out: Whether `test` was held out from the training images.
     """
 
-    train: LabelledImages
-    test: LabelledImages
+    train: LabelledImages | LabelledTokens
+    test: LabelledImages | LabelledTokens
     classes: int
     held_out: bool
 
     def to(self, device: torch.device) -> Split:
         """Move all images to a device."""
         for part in (self.train, self.test):
-            part.pixels, part.labels = part.pixels.to(device), part.labels.to(device)
+            part.to(device)
         return self
 
 
@@ -110,6 +120,13 @@ def load_split(data: str, normalization: str, validation: int = 0) -> Split:
     how = Normalization(normalization)
     how(train[:1])
     return Split(LabelledImages(train, labels, how), LabelledImages(test, test_labels, how), classes, validation > 0)
+
+
+def load_token_split(data: str, network: nn.Module, validation: int = 0) -> Split:
+    """Load training and test sequences by name, of a network's length and vocabulary; see `load_sequences`."""
+    vocabulary = int(network.vocabulary)  # type: ignore[arg-type]
+    train, test = load_sequences(data, network.input_shape[0], vocabulary, validation)  # type: ignore[index, arg-type]
+    return Split(train, test, vocabulary, validation > 0)
 
 
 def _labelled(name: str) -> tuple[Tensor, Tensor]:

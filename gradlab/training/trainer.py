@@ -17,7 +17,7 @@ from gradlab.errors import GradlabError
 from gradlab.results.training.result import COLUMNS
 from gradlab.training.arithmetic import Arithmetic
 from gradlab.training.augmentation import EpochPlan
-from gradlab.training.evaluation import evaluate
+from gradlab.training.evaluation import answers, evaluate
 from gradlab.training.images import Split
 from gradlab.training.interruption import Interrupted, StopRequest
 from gradlab.training.recipe import Recipe
@@ -215,7 +215,9 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = self.learning_rate
         with self.arithmetic.autocast():
-            logits = self.network(self.arithmetic.layout(images))
+            logits = answers(self.network, self.arithmetic.layout(images))
+        # Of tokens every one has logits and a label of its own.
+        logits, labels = logits.flatten(0, -2), labels.flatten()
         loss = F.cross_entropy(logits.float(), labels, label_smoothing=self.recipe.label_smoothing)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
