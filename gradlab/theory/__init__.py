@@ -32,6 +32,11 @@ from gradlab.theory.gradient_growth import (
     taps_inside,
 )
 from gradlab.theory.gradient_kernel import feedforward_gradient_kernel
+from gradlab.theory.jacobian_spectrum import (
+    jacobian_mean_square,
+    jacobian_spectrum,
+    jacobian_square_variance,
+)
 from gradlab.theory.mean_field import (
     correlation_fixed_point,
     correlation_map,
@@ -79,6 +84,9 @@ __all__ = [
     "gaussian_mean",
     "gradient_factor",
     "he_growth",
+    "jacobian_mean_square",
+    "jacobian_spectrum",
+    "jacobian_square_variance",
     "kappa0",
     "kappa0_slope",
     "kappa1",
