@@ -12,7 +12,7 @@ import pandas as pd
 
 from gradlab.errors import GradlabError, UsageError
 from gradlab.results.dynamics.findings import seen
-from gradlab.results.dynamics.reading import read_records
+from gradlab.results.dynamics.reading import completed, read_records
 from gradlab.results.dynamics.tables import total_series
 from gradlab.results.finding import Finding
 from gradlab.results.result import Result
@@ -39,6 +39,7 @@ _RULE = (
     "the last recorded step: the largest over the smallest of the layers, and their median."
 )
 _ERRORS = "dynamics-errors.csv"
+_ERROR_COLUMNS = ["network", "step", "train_error", "test_error"]
 
 
 @dataclass(repr=False)
@@ -54,7 +55,7 @@ class DynamicsResult(Result):
         drawn: Which statistics the figure shows.
     """
 
-    errors: pd.DataFrame = field(default_factory=pd.DataFrame)
+    errors: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=_ERROR_COLUMNS))
     drawn: Sequence[str] = DRAWN
 
     name: ClassVar[str] = "dynamics"
@@ -67,7 +68,8 @@ class DynamicsResult(Result):
     captions: ClassVar[Mapping[str, str]] = {
         "dynamics": (
             "Each layer (upward, in order of execution) at each recorded step in colour, with one scale for all "
-            "networks, over the errors in percent: training dashed, test bold."
+            "networks, over the errors in percent (training dashed, test bold) or the loss. Of more than 1,000 steps "
+            "several share a column, which shows the value farthest from the layer's median."
         )
     }
 
@@ -86,6 +88,7 @@ class DynamicsResult(Result):
             result = super().load(folder)
             try:
                 result.errors = pd.read_csv(folder / _ERRORS)
+                result.frame = result.frame.assign(**completed(result.frame))
             except (OSError, ValueError) as error:
                 raise GradlabError(f"{folder} holds no whole dynamics result: {error}") from None
             return result
@@ -98,7 +101,7 @@ class DynamicsResult(Result):
             raise GradlabError(f"nothing was recorded in {folder}: train with --record responses,gradients")
         frame = read_records(folder / "dynamics.csv")
         frame.insert(0, "network", training.record["network"])
-        errors = training.frame[["network", "step", "train_error", "test_error"]]
+        errors = training.frame[_ERROR_COLUMNS]
         return cls(frame, training.record, training.notes, errors.copy())
 
     @classmethod
@@ -208,6 +211,7 @@ class DynamicsResult(Result):
 
         chosen = network or self.networks[0]
         rows = self.frame[(self.frame["network"] == chosen) & (self.frame["statistic"] == statistic)]
+        rows = rows[rows["index"] > 0]
         if rows.empty:
             raise UsageError(f"{statistic} of {chosen} was not recorded; there is {', '.join(self._recorded())}")
         with theme():

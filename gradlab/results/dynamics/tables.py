@@ -58,3 +58,28 @@ def total_series(frame: pd.DataFrame, statistic: str) -> tuple[list[int], Array]
     """
     rows = frame[(frame["statistic"] == statistic) & (frame["index"] == 0)].sort_values("step")
     return rows["step"].astype(int).tolist(), rows["value"].to_numpy(dtype=float)
+
+
+def thinned(table: Table, columns: int) -> Table:
+    """A table of fewer steps, in which no extreme value is lost.
+
+    Of the steps that fall together, each layer shows the value farthest from its median over all, in logarithms
+    unless some are negative; 0 and what is not finite are farther than any.
+
+    Args:
+        table: Of any length.
+        columns: So many steps are left at most, evenly spaced over the records.
+    """
+    count = len(table.steps)
+    if count <= columns:
+        return table
+    starts = np.unique(np.linspace(0, count, columns, endpoint=False).astype(int))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        sizes = np.log(table.values) if not (table.values < 0).any() else table.values
+        finite = np.where(np.isfinite(sizes), sizes, np.nan)
+        middle = np.nanmedian(finite, axis=0) if np.isfinite(finite).any() else 0.0
+        away = np.where(np.isfinite(sizes), np.abs(sizes - middle), np.inf)
+    stops = [*starts[1:], count]
+    chosen = [start + away[start:stop].argmax(axis=0) for start, stop in zip(starts, stops, strict=True)]
+    values = np.stack([table.values[rows, np.arange(len(table.layers))] for rows in chosen])
+    return Table([table.steps[start] for start in starts], table.layers, values)

@@ -5,6 +5,7 @@ import io
 import math
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -362,3 +363,20 @@ def test_blocks_are_named() -> None:
     blocks = watch.result().frame.drop_duplicates("layer").set_index("layer")["block"]
     assert (blocks["conv1"], blocks["layer2.0.conv2"], blocks["total"]) == ("", "layer2.0", "")
     assert math.isfinite(values(watch.result().frame, 0, "layer2.0.conv2")["grad_norm"])
+
+
+def test_a_result_is_saved_drawn_and_loaded(tmp_path: Path) -> None:
+    model = gl.build("resnet8@init")
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with gl.watch(model, optimizer, every=1) as watch:
+        for _ in range(2):
+            model(torch.randn(2, 3, 32, 32)).sum().backward()
+            optimizer.step()
+    result = watch.result()
+    result.save(tmp_path, ("png",))
+    again = gl.DynamicsResult.load(tmp_path)
+    columns = ["network", "step", "layer", "index", "block", "statistic", "value"]
+    assert again.frame[columns].equals(result.frame[columns])
+    assert again.summary().equals(result.summary())
+    assert again.findings() == result.findings()
+    assert result.coverage.layers_measured == 8
