@@ -26,7 +26,7 @@ _TOY_NETS = {"seeds": 2, "width": 20, "points": 32, "lags": 4}
 def _signals(result: ShatterResult) -> Drawing:
     """Fig. 1 of those networks that the paper shows, and of whatever else was measured where none of them was."""
     shown = {key: result.gradients[key] for key in FIG_1 if key in result.gradients}
-    return ShatterResult(result.frame, gradients=shown or result.gradients, x=result.x).figure("signals")
+    return ShatterResult(result.frame, result.record, gradients=shown or result.gradients, x=result.x).figure("signals")
 
 
 def _gradients(result: ShatterResult) -> pd.DataFrame:

@@ -202,6 +202,14 @@ def test_variants_of_one_recipe_are_found(runs: Path, monkeypatch: pytest.Monkey
     assert "of one depth and recipe" in str(figure.missing())
 
 
+def test_fig_1_shows_the_networks_of_the_paper() -> None:
+    (figure,) = find_figures(["balduzzi2017-fig1"])
+    small = {"seeds": 2, "width": 8, "points": 16, "lags": 4}
+    drawing = figure.draw(figure.measure({**figure.options(), **small}, device="cpu"))
+    titles = [" ".join(ax.get_title().split("\n")) for ax in drawing.axes[:5]]
+    assert titles[:3] == ["ff depth 1", "ff depth 24", "resnet-beta=0.1 depth 50"]
+
+
 def test_the_page_says_how_networks_were_trained(runs: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(runs)
     (figure,) = find_figures(["he2015-table6"])

@@ -18,6 +18,7 @@ from gradlab.plots.marks import kind_marks, mark_handles, plot_marks
 from gradlab.plots.networks import (
     common_weights,
     legend_columns,
+    lone_marker,
     network_labels,
     networks_of,
     shaded_styles,
@@ -72,7 +73,7 @@ def plot_gradients(frame: pd.DataFrame, ax: Axes, value: str = "grad_norm") -> A
                 errorbar=interval_of,
                 err_kws={"alpha": 0.25, "linewidth": 0},
                 marker="o",
-                markersize=2.1,
+                markersize=3.2 if lone_marker(rows["index"].unique()) else 2.1,
                 markeredgewidth=0,
                 linewidth=0.8,
                 **style,
