@@ -23,4 +23,5 @@ def coordinates(asked: CoordinatesRequest, saving: Saving) -> None:
         gradlab coordinates --model 'resnet{depth}' --depths 8,14,20 --seeds 3
     """
     with saving.progress() as progress:
-        saving.report(gl.coordinate_check(**asked.arguments(), progress=progress))
+        result = gl.coordinate_check(**asked.arguments(), progress=progress)
+    saving.report(result)

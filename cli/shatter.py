@@ -62,7 +62,8 @@ def shatter(**values: Any) -> None:
         _refuse(given, OF_NETWORKS, OF_NETS, "is of random nets, and --model names image networks")
         request = InputGradientsRequest(**given)
         with saving.progress() as progress:
-            saving.report(gl.input_gradients(**request.arguments(), progress=progress))
+            measured = gl.input_gradients(**request.arguments(), progress=progress)
+        saving.report(measured)
         return
     _refuse(given, OF_NETS, OF_NETWORKS, "is of image networks, and no --model names one")
     arguments = NetsRequest(**given).arguments()
