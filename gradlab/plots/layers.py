@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import groupby
+from string import digits
 from typing import Any
 
 import pandas as pd
@@ -98,12 +99,15 @@ def _mark_stages(ax: Axes, layers: dict[int, str]) -> None:
     ends = [place for place, _ in parts[1:]] + [len(places)]
     # About how many characters stand over a layer: they are half as wide as high.
     width = 72 * _AXES_WIDTH / len(places) / (0.6 * _STAGE_SIZE)
-    for (start, name), end in zip(parts, ends, strict=True):
-        left = places[start] - 0.5
+    labels = [name.rpartition(".")[2] for _, name in parts]
+    stems = [label.rstrip(digits) for label in labels]
+    for (start, _), end, label, stem in zip(parts, ends, labels, stems, strict=True):
+        left, room = places[start] - 0.5, width * (end - start)
         if start:
             ax.axvline(left, color="0.75", linewidth=0.5, zorder=0.5)
-        label = name.rpartition(".")[2]
-        if len(parts) > 1 and len(label) <= width * (end - start):
+        if len(label) > room and stems.count(stem) > 1:
+            label = label.removeprefix(stem)
+        if len(parts) > 1 and len(label) <= room:
             ax.text(left, 1, f" {label}" if start else label, transform=ax.get_xaxis_transform(), **_STAGE_STYLE)
 
 

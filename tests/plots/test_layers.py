@@ -68,6 +68,11 @@ def test_many_layers_have_lines_where_their_parts_begin() -> None:
     assert written(ax) == ["layer1", "layer2", "layer3", "fc"]
 
 
+def test_numbered_blocks_without_room_for_their_names_have_their_numbers() -> None:
+    blocks = [f"encoder.layer_{n}.{part}" for n in range(12) for part in ("query", "key", "value", "out", "up", "down")]
+    assert written(axes(["embedding", *blocks])) == [str(n) for n in range(12)]
+
+
 def test_parts_without_room_for_their_names_have_lines_alone() -> None:
     ax = axes(["conv1", *(f"layer{n}.{b}" for n in (1, 2, 3) for b in range(36)), "fc"])
     assert len(ax.lines) == 4

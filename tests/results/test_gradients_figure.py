@@ -121,3 +121,8 @@ def test_networks_of_one_depth_have_no_panel_of_ratios(norms: dict[str, np.ndarr
     one_depth = {name: norms[name] for name in ("plain10", "resnet10")}
     assert len(result(one_depth).figure().axes) == 1
     assert len(result(norms).figure().axes) == 2
+
+
+def test_gradients_that_are_all_zero_are_said_to_be() -> None:
+    ax = result({"plain10": np.zeros((1, 9))}).figure().axes[0]
+    assert "no gradient above 0" in [text.get_text() for text in ax.texts]

@@ -36,6 +36,8 @@ _THEORY: dict[str, Any] = {"linestyle": DOTTED, "linewidth": 1.3}
 _LOWER_HEIGHT, _NAME_HEIGHT = 1.1, 8.0
 """About how high the axes of ratios are, in inches, and the name of a series, in points."""
 
+_LONG_NAME = 14
+
 _BEGINNING: dict[str, Any] = {"marker": "|", "linestyle": "", "markersize": 7, "markeredgewidth": 0.8}
 
 
@@ -83,6 +85,9 @@ def plot_gradients(frame: pd.DataFrame, ax: Axes, value: str = "grad_norm") -> A
             _plot_beginnings(drawn[drawn["body"]], ax, value, style["color"])
     if (frame[value] > 0).any() and np.isfinite(frame.loc[frame[value] > 0, value]).any():
         _log_axis(ax)
+    else:
+        ax.text(0.5, 0.5, "no gradient above 0", ha="center", va="center", transform=ax.transAxes, color="0.4")
+        ax.set_xlim(right=frame["index"].max() + 1)
     ax.set_ylabel(LABELS[value])
     ax.set_xlabel("layer, in order of execution")
     ax.set_xlim(left=0)
@@ -189,7 +194,17 @@ def _name_ends(ax: Axes, ends: dict[str, tuple[float, float, str]]) -> None:
     for name, (depth, value, color) in sorted(ends.items(), key=lambda end: end[1][1]):
         place = (np.log(value) - low) * height
         last = max(place, last + _NAME_HEIGHT)
-        ax.annotate(name, (depth, value), (5, last - place), textcoords="offset points", va="center", color=color)
+        # There is room for a short name to the right of the deepest networks, for a long one to their left.
+        side = -1 if len(name) > _LONG_NAME and depth > min(other for other, *_ in ends.values()) else 1
+        ax.annotate(
+            name,
+            (depth, value),
+            (5 * side, last - place),
+            textcoords="offset points",
+            ha="left" if side > 0 else "right",
+            va="center",
+            color=color,
+        )
 
 
 def _bars(rows: pd.DataFrame) -> np.ndarray[Any, Any]:
