@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from torch import nn
@@ -15,14 +13,9 @@ from torch.nn.parameter import is_lazy
 from gradlab import hub
 from gradlab.checkpoints import (
     Loaded,
-    StateDict,
     bare,
-    file_digest,
     load_weights,
     own_names,
-    read_content,
-    split_key,
-    state_dicts,
     weights_digest,
 )
 from gradlab.checkpoints.wording import sentence, shown
@@ -40,14 +33,13 @@ from gradlab.models import (
 from gradlab.models.external import (
     check_external,
     file_options,
-    has_published_weights,
     is_external,
     is_function,
     load_external,
     split_package,
 )
 from gradlab.normalization import Normalization
-from gradlab.zoo import zoo_path
+from gradlab.sources import Source, find_weights
 
 
 @dataclass(frozen=True)
@@ -93,20 +85,6 @@ class Network:
         return {**asdict(self), "weights_label": self.weights_label, **described}
 
 
-@dataclass(frozen=True)
-class _Source:
-    """Weights before they are in a model."""
-
-    found: list[StateDict]
-    path: Path
-    key: str
-    network: str | None
-    recipe: str | None
-    normalization: str | None
-    sha256: str
-    published: bool
-
-
 def build(spec: str, weights: str | None = None, *, seed: int = 0, device: str = "cpu") -> nn.Module:
     """Build a network with its weights, in eval mode.
 
@@ -138,7 +116,7 @@ def _build(spec: str, weights: str | None, seed: int) -> nn.Module:
     asked = asked or weights or "trained"
     architecture = None if is_external(name) or is_mlp(name) else parse_name(name)
     check_external(name)
-    source: _Source | None = None
+    source: Source | None = None
     loaded: Loaded | None = None
     kind, _, choice = asked.partition(":")
     package, own_name = split_package(name)
@@ -153,7 +131,7 @@ def _build(spec: str, weights: str | None, seed: int) -> nn.Module:
     elif kind == "hub" and package == "timm":
         model = hub.timm_pretrained(own_name)
     else:
-        source = _find(name, architecture, asked, spec)
+        source = find_weights(name, architecture, asked, spec)
         loaded = _load(name, architecture, source)
         model = loaded.model
     _check_initialized(name, model)
@@ -189,7 +167,7 @@ def _describe(
     architecture: Architecture | None,
     asked: str,
     model: nn.Module,
-    source: _Source | None,
+    source: Source | None,
     loaded: Loaded | None,
 ) -> Network:
     kind = asked.partition(":")[0]
@@ -233,57 +211,7 @@ def _seed(spec: str, text: str, seed: int) -> int:
     return seed
 
 
-def _find(name: str, architecture: Architecture | None, asked: str, spec: str) -> _Source:
-    kind, _, choice = asked.partition(":")
-    if kind == "trained":
-        path = zoo_path(architecture.name) if architecture else None
-        if path is None:
-            raise UsageError(
-                f"{name} has no bundled trained weights: give {name}@init, {name}@PATH of a checkpoint"
-                + (f", or {name}@hub" if _has_hub(name, architecture) else "")
-            )
-        return _read(path)
-    if kind == "hub":
-        entry = _hub_entry(name, architecture, choice)
-        return _read(hub.fetch(entry), entry)
-    path, key = split_key(asked)
-    if not os.path.exists(path):
-        raise UsageError(
-            f"{shown(spec)}: {shown(asked)} does not exist; WEIGHTS is init, init:SEED, trained, "
-            "hub, or the path of a checkpoint"
-        )
-    return _read(path, key=key)
-
-
-def _has_hub(name: str, architecture: Architecture | None) -> bool:
-    return has_published_weights(name) or (architecture is not None and hub.published(architecture.name) is not None)
-
-
-def _hub_entry(name: str, architecture: Architecture | None, choice: str) -> hub.Published:
-    package, own_name = split_package(name)
-    if package == "torchvision":
-        return hub.torchvision_weights(own_name, choice or "DEFAULT")
-    entry = hub.published(architecture.name) if architecture else None
-    if entry is None:
-        names = ", ".join(p.network for p in hub.PUBLISHED if p.url)
-        known = describe(name)
-        theirs = known.form == "imagenet" and known.family == "resnet"
-        also = f"; torchvision/{known.family}{known.depth}@hub has" if theirs else ""
-        raise UsageError(f"{name} has no published weights; hub has {names} and torchvision/NAME{also}")
-    return entry
-
-
-def _read(path: Path, entry: hub.Published | None = None, key: str = "") -> _Source:
-    content, record = read_content(path)
-    digest = file_digest(path)
-    entry = entry or hub.recognise(digest)
-    recipe = entry.recipe if entry else record.get("recipe")
-    normalization = entry.normalization if entry else record.get("normalization")
-    found = state_dicts(content, key, path)
-    return _Source(found, path, key, record.get("network"), recipe, normalization, digest, entry is not None)
-
-
-def _load(name: str, architecture: Architecture | None, source: _Source) -> Loaded:
+def _load(name: str, architecture: Architecture | None, source: Source) -> Loaded:
     """The network with the weights of a file, built with as many classes as its head has."""
     path = source.path
     if is_external(name):
