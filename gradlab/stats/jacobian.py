@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 Product = Callable[[Tensor], Tensor]
 
@@ -31,7 +32,8 @@ class JacobianSpectrum:
 def jacobian_products(function: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Product, Product, int]:
     """Return what multiplies by the Jacobian of a function and by its transpose, without forming it.
 
-    Products with J are derivatives of Jᵀ·u in u, so that functions without a forward mode serve as well.
+    Products with J are derivatives of Jᵀ·u in u, so that functions without a forward mode serve as well. Attention runs
+    by its plain formula, since fused kernels have no second derivative.
 
     Args:
         function: From a tensor of x's shape to a tensor of any shape.
@@ -41,7 +43,7 @@ def jacobian_products(function: Callable[[Tensor], Tensor], x: Tensor) -> tuple[
         v ↦ J·v, from x's elements to the outputs; u ↦ Jᵀ·u, back; and the number of outputs.
     """
     x = x.detach().requires_grad_()
-    with torch.enable_grad():
+    with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
         y = function(x).reshape(-1)
         free = torch.zeros_like(y, requires_grad=True)
         (back,) = torch.autograd.grad(y, x, free, create_graph=True)

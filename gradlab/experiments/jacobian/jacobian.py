@@ -1,0 +1,143 @@
+"""Measure the singular values of the Jacobians of named networks: what `gradlab jacobian` runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gradlab.errors import GradlabError, UsageError
+from gradlab.experiments.device import device_name, pick_device
+from gradlab.experiments.jacobian.request import JacobianRequest
+from gradlab.experiments.jacobian.theory import law_of
+from gradlab.experiments.request import BatchNormMode, Progress
+from gradlab.experiments.subject import assumptions, copy_of, forward, images_of, network_facts, networks
+from gradlab.results.jacobian.result import JacobianResult
+from gradlab.results.record import Stopwatch, make_record
+from gradlab.stats.jacobian import jacobian_spectrum_of
+
+
+def jacobian(
+    models: Sequence[str | nn.Module] | str | nn.Module,
+    data: str = "cifar10-sample",
+    *,
+    weights: str | None = None,
+    images: int | None = 2,
+    batch_size: int = 100,
+    device: str = "auto",
+    seed: int = 0,
+    seeds: int = 3,
+    bn: BatchNormMode | None = None,
+    normalize: str | Sequence[str] | None = None,
+    part: str | None = None,
+    probes: int = 2,
+    steps: int = 80,
+    progress: Progress | None = None,
+) -> JacobianResult:
+    """Measure the singular values of the Jacobian of single examples (Pennington et al. 2017; arXiv:1711.04735).
+
+    The Jacobian J is that of all outputs of a network, or of one of its modules, with respect to its input, in eval
+    mode and in float64. It is not formed: its mean squared singular value tr(J·Jᵀ) / outputs and the distribution of
+    its singular values come from products with random vectors (see `gradlab.stats.jacobian.jacobian_spectrum_of`).
+
+    Args:
+        models: Networks as `gl.build` reads them, or modules.
+        data: A named data set (see `gl.batches`).
+        weights: The weights of networks that name none.
+        images: How many examples to take, each by itself.
+        batch_size: The number of images that are read at a time.
+        device: `auto`, `cpu`, `cuda`, `cuda:1`.
+        seed: The first seed of initial weights, and that of the random vectors and of noise.
+        seeds: How many initial weights to measure of a network given as `NAME@init`; all others are measured once.
+        bn: `eval`, which is the default and all there is: statistics of a batch would couple examples.
+        normalize: The normalization of the images, one for all networks or one each.
+        part: The name of a module whose outputs are differentiated by its first input; None for the network. Of tokens
+            there is no gradient: name a part of a network that takes them.
+        probes: How many random vectors for each example.
+        steps: How many Lanczos steps for each vector.
+        progress: Called after every example.
+
+    Raises:
+        UsageError: For a request that cannot be meant.
+        GradlabError: When something cannot be read or run.
+    """
+    stopwatch, request = Stopwatch(), JacobianRequest.of(locals())
+    if bn == "batch":
+        raise UsageError(
+            "statistics of a batch couple its examples, so that none has a Jacobian of its own: bn is eval"
+        )
+    where = pick_device(device)
+    results = []
+    for label, variants, normalization in networks(request, seeds):
+        rows: list[dict[str, Any]] = []
+        for place, model in enumerate(variants):
+            stream = images_of(request, model, where, normalization)
+            clone = copy_of(model).to(stream.device).double()
+            for example, (function, x) in enumerate(_examples(clone, label, stream, part)):
+                found = jacobian_spectrum_of(function, x, probes=probes, steps=steps, seed=seed + example)
+                rows += _rows(found.squares, found.weights, seed + place if len(variants) > 1 else None, example)
+                outputs = function(x).numel()
+                for row in rows[-found.squares.numel() :]:
+                    row |= {"outputs": outputs, "inputs": x.numel()}
+                if progress is not None:
+                    progress(label, place * stream.count + example + 1, len(variants) * stream.count)
+        facts = network_facts(variants[0], label) | {
+            "data": stream.dataset.name,
+            "images": stream.count,
+            "normalization": None if stream.normalization is None else str(stream.normalization),
+            "part": part,
+            "law": law_of(variants[0], part),
+        }
+        notes = assumptions(variants[0], label, facts["normalization"], normalization)
+        results.append(JacobianResult.from_rows(label, rows, notes, facts))
+    result = JacobianResult.concat(results)
+    result.frame["seed"] = result.frame["seed"].astype("Int64")
+    result.record = make_record(
+        "jacobian", options=request.options(), device=device_name(where), stopwatch=stopwatch, **result.record
+    )
+    return result
+
+
+def _rows(squares: Tensor, weights: Tensor, seed: int | None, example: int) -> list[dict[str, Any]]:
+    """A row a node."""
+    return [
+        {"seed": seed, "example": example, "probe": probe, "singular_value": square**0.5, "weight": weight}
+        for probe, nodes in enumerate(zip(squares.tolist(), weights.tolist(), strict=True))
+        for square, weight in zip(*nodes, strict=True)
+    ]
+
+
+def _examples(
+    model: nn.Module, label: str, stream: Any, part: str | None
+) -> Iterator[tuple[Callable[[Tensor], Tensor], Tensor]]:
+    """The function and the input of each example: of the network, or of the part as the network calls it."""
+    modules = dict(model.named_modules())
+    if part is not None and part not in modules:
+        raise UsageError(f"{label} has no module {part!r}: it has {', '.join([*modules][1:7])}, …")
+    module = modules[part or ""]
+    for images, _ in stream:
+        for image in images:
+            given = image[None].double() if image.is_floating_point() else image[None]
+            x = given if part is None else _input_of(module, model, label, part, given)
+            if not x.is_floating_point():
+                raise UsageError(f"{label} takes tokens, of which there is no gradient: name a part of it (--part)")
+            yield lambda value: _output(module(value), label), x
+
+
+def _input_of(module: nn.Module, model: nn.Module, label: str, part: str, given: Tensor) -> Tensor:
+    """What a module is given first where the network runs on an example."""
+    found: list[Tensor] = []
+    handle = module.register_forward_pre_hook(lambda module, args: found.extend(args[:1]))
+    with handle, torch.no_grad():
+        forward(model, label, given)
+    if not found:
+        raise GradlabError(f"{label} does not call its module {part} with an input of its own: name another part")
+    return found[0]
+
+
+def _output(output: Any, label: str) -> Tensor:
+    if not isinstance(output, Tensor):
+        raise GradlabError(f"{label} returns {type(output).__name__} and no tensor: name a part that does (--part)")
+    return output

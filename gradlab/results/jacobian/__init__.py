@@ -1,0 +1,1 @@
+"""Singular values of Jacobians: the result, what it says, how it is drawn."""

@@ -1,0 +1,106 @@
+"""The result of measuring the singular values of an input-output Jacobian: columns and summary."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+import pandas as pd
+
+from gradlab.results.jacobian.findings import findings
+from gradlab.results.jacobian.summary import mean_squares
+from gradlab.results.label import described
+from gradlab.results.result import Result
+from gradlab.results.tables import Formats
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+
+class JacobianResult(Result):
+    """Singular values of the Jacobian of one network or several: a row a node of a quadrature.
+
+    Columns: network, seed, example, probe, singular_value, weight (the share of singular values that the node stands
+    for; of one probe they sum to 1), outputs (rows of the Jacobian), inputs. The record holds the law of wide nets,
+    where there is one: `law`, the density of log10 of the singular values at some places, and its `mean_square`.
+    """
+
+    name: ClassVar[str] = "jacobian"
+    title: ClassVar[str | None] = "Singular values of the Jacobian"
+    captions: ClassVar[Mapping[str, str]] = {
+        "jacobian": "Density of the logarithm of the singular values of the Jacobian of single examples, by stochastic "
+        "Lanczos quadrature, beside the law of infinite width (Pennington et al. 2017).",
+    }
+    formats: ClassVar[Formats] = dict.fromkeys(("mean square", "±", "theory", "largest", "median"), "{:.3g}".format)
+
+    @classmethod
+    def from_rows(
+        cls, network: str, rows: Sequence[dict[str, Any]], notes: Sequence[str], facts: dict[str, Any] | None = None
+    ) -> Self:
+        """Return one network's result.
+
+        Args:
+            network: Name of the network.
+            rows: A dict a node.
+            notes: Sentences on this measurement.
+            facts: What the record says of the network.
+        """
+        frame = pd.DataFrame(rows)
+        frame.insert(0, "network", network)
+        return cls(frame, {"networks": [{"network": network, **(facts or {})}]}, list(notes))
+
+    def summary(self) -> pd.DataFrame:
+        """Return a row a network: the mean squared singular value and its law, the largest and the median."""
+        known = {facts["network"]: facts for facts in self.record.get("networks", [])}
+        rows = []
+        for network, frame in self.frame.groupby("network", sort=False):
+            facts, (mean, error) = known.get(network, {}), mean_squares(frame)
+            ordered = frame.sort_values("singular_value")
+            share = ordered["weight"].cumsum() / ordered["weight"].sum()
+            rows.append(
+                {
+                    "network": facts.get("name", network),
+                    "weights": facts.get("weights_label", "–"),
+                    "of": facts.get("part") or "network",
+                    "outputs": int(frame["outputs"].iloc[0]),
+                    "inputs": int(frame["inputs"].iloc[0]),
+                    "mean square": mean,
+                    "±": error,
+                    "theory": (facts.get("law") or {}).get("mean_square"),
+                    "median": ordered["singular_value"].iloc[int((share < 0.5).sum())],
+                    "largest": frame["singular_value"].max(),
+                }
+            )
+        return pd.DataFrame(rows).astype({"theory": float})
+
+    def findings(self) -> list[str]:
+        """Return whether gradients keep their size, how spread singular values are, and what theory says."""
+        return [*findings(self.frame, self.record.get("networks", []))]
+
+    def plot(self, ax: Axes | None = None) -> Axes:
+        """Draw the density of the singular values, with the law where there is one.
+
+        Args:
+            ax: Where to draw; None makes a figure.
+        """
+        from gradlab.plots import theme
+        from gradlab.results.jacobian.figure import jacobian_figure, plot_jacobian
+
+        networks = self.record.get("networks", [])
+        frame = described(self.frame, networks)
+        if ax is not None:
+            return plot_jacobian(frame, networks, ax)
+        with theme():
+            import matplotlib.pyplot as plt
+
+            return jacobian_figure(frame, networks, plt.figure()).axes[0]
+
+    def figure(self) -> Figure:
+        """Return the density of the singular values."""
+        from matplotlib.figure import Figure
+
+        from gradlab.results.jacobian.figure import jacobian_figure
+
+        networks = self.record.get("networks", [])
+        return jacobian_figure(described(self.frame, networks), networks, Figure())

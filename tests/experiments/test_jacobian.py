@@ -1,0 +1,44 @@
+"""`gl.jacobian` on named networks: the matrix's own singular values, the law beside them, and what is refused."""
+
+import numpy as np
+import pytest
+import torch
+
+import gradlab as gl
+
+
+def test_equals_the_matrix() -> None:
+    frame = gl.jacobian("resnet20@init:0", images=1, probes=1, steps=10).frame
+    model = gl.build("resnet20@init:0").eval().double()
+    ((x, _),) = gl.batches("cifar10-sample", 1, model=model, images=1)
+    matrix = torch.autograd.functional.jacobian(model, x.double()).reshape(10, -1)
+    expected = torch.linalg.svdvals(matrix).sort().values.numpy()
+    # Ten steps are all there are for ten outputs.
+    assert np.sort(frame["singular_value"]) == pytest.approx(expected, rel=1e-6, abs=1e-6 * expected.max())
+    assert (frame["outputs"].iloc[0], frame["inputs"].iloc[0]) == (10, 3072)
+
+
+def test_the_body_of_a_plain_net_stands_beside_its_law() -> None:
+    result = gl.jacobian("mlp4-norm=none@init", "noise", part="body", images=1, seeds=8, probes=2, steps=30)
+    row = result.summary().iloc[0]
+    assert (row["outputs"], row["inputs"], row["theory"]) == (200, 200, pytest.approx(1))
+    assert row["mean square"] == pytest.approx(1, abs=4 * row["±"])
+    law = result.record["networks"][0]["law"]
+    log = np.log10(law["singular_value"])
+    # Half of a layer's outputs are 0, and more of several: the rest is drawn.
+    assert 0.4 < np.trapezoid(law["density"], log) < 0.51
+
+
+def test_a_part_that_takes_the_embeddings_of_tokens() -> None:
+    frame = gl.jacobian("gpt2-width=32@init:0", part="blocks.0", images=1, probes=1, steps=5).frame
+    assert frame["singular_value"].gt(0).all()
+    assert frame["outputs"].iloc[0] == frame["inputs"].iloc[0]
+
+
+def test_requests_that_cannot_be_meant() -> None:
+    with pytest.raises(gl.UsageError, match="no module 'heart'"):
+        gl.jacobian("resnet20@init:0", part="heart", images=1)
+    with pytest.raises(gl.UsageError, match="takes tokens"):
+        gl.jacobian("gpt2-width=32@init:0", images=1)
+    with pytest.raises(gl.UsageError, match="bn is eval"):
+        gl.jacobian("resnet20@init:0", images=1, bn="batch")
