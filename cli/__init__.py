@@ -13,6 +13,7 @@ COMMANDS = (
     "shatter",
     "signal",
     "attention",
+    "jacobian",
     "coordinates",
     "train",
     "figures",

@@ -15,6 +15,7 @@ from .experiments.degradation import degradation as degradation
 from .experiments.dynamics import dynamics as dynamics
 from .experiments.gradients.gradients import gradients as gradients
 from .experiments.input_gradients.input_gradients import input_gradients as input_gradients
+from .experiments.jacobian.jacobian import jacobian as jacobian
 from .experiments.responses.responses import responses as responses
 from .experiments.shatter.shatter import shatter as shatter
 from .experiments.shatter.shattering import shattering as shattering
@@ -45,6 +46,7 @@ from .results.degradation.result import DegradationResult as DegradationResult
 from .results.dynamics.result import DynamicsResult as DynamicsResult
 from .results.gradients.result import GradientsResult as GradientsResult
 from .results.input_gradients.result import InputGradientsResult as InputGradientsResult
+from .results.jacobian.result import JacobianResult as JacobianResult
 from .results.responses.result import ResponsesResult as ResponsesResult
 from .results.result import Result as Result
 from .results.shatter.result import ShatterResult as ShatterResult

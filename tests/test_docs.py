@@ -28,6 +28,8 @@ TOY = {
     "shatter --model": [*TOY_IMAGES, "--batch-size", "2", "--points", "4", "--lags", "1", "--seeds", "1"],
     "shatter": ["--seeds", "2", "--width", "10", "--points", "32", "--lags", "4", "--format", "png"],
     "gradients": [*TOY_IMAGES, "--batch-size", "4", "--seeds", "1", "--format", "png"],
+    "attention": ["--images", "2", "--rows", "4", "--format", "png"],
+    "jacobian": ["--images", "1", "--seeds", "1", "--probes", "1", "--steps", "4", "--format", "png"],
     "signal": [*TOY_IMAGES, "--batch-size", "4", "--format", "png"],
     "train": TOY_TRAINING,
     "degradation": [*TOY_TRAINING, "--format", "png"],

@@ -18,6 +18,7 @@ KINDS = {
     "gradients": "gradients.GradientsResult",
     "signal": "signal.SignalResult",
     "attention": "attention.AttentionResult",
+    "jacobian": "jacobian.JacobianResult",
     "training": "training.TrainingResult",
     "architectures": "architectures.ArchitecturesResult",
     "dynamics": "dynamics.DynamicsResult",
