@@ -1,5 +1,7 @@
 """Figures are the same whatever a user's settings are, and show names as they are."""
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -46,3 +48,13 @@ def test_a_users_settings_change_no_byte(settings: dict[str, object], tmp_path: 
     with mpl.rc_context(settings):
         assert drawn(kinds, ("png", "svg", "pdf")) == expected
         assert all(mpl.rcParams[key] == value for key, value in settings.items())
+
+
+def test_a_measurement_that_is_printed_loads_nothing_that_draws() -> None:
+    code = (
+        "import sys, gradlab as gl\n"
+        "print(gl.responses('resnet8@init', images=2, device='cpu'))\n"
+        "print(sorted({'matplotlib', 'seaborn'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"

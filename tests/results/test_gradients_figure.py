@@ -10,6 +10,7 @@ from matplotlib.lines import Line2D
 from scipy import stats
 
 import gradlab as gl
+from gradlab.results.drawing import drawn
 
 SEEDS = 4
 
@@ -126,3 +127,8 @@ def test_networks_of_one_depth_have_no_panel_of_ratios(norms: dict[str, np.ndarr
 def test_gradients_that_are_all_zero_are_said_to_be() -> None:
     ax = result({"plain10": np.zeros((1, 9))}).figure().axes[0]
     assert "no gradient above 0" in [text.get_text() for text in ax.texts]
+
+
+def test_the_same_figure_has_the_same_bytes(norms: dict[str, np.ndarray]) -> None:
+    figures = {"gradients": result(norms).figure}
+    assert drawn(figures, ("png", "svg", "pdf")) == drawn(figures, ("png", "svg", "pdf"))
