@@ -1,14 +1,14 @@
 """What `gl.watch` costs: paired ratios against the bare training step in one process, and memory over many steps.
 
     python benchmarks/watch.py [--device cuda] [--rounds 10] [--depth 56] [--batch 128] [--only steps|memory]
-        [--clock cpu]
+        [--clock cpu] [--steps 20000]
 
 Each variant is timed between two bare steps, in turn, so that a drift of the machine's speed cancels in the ratio to
 their mean. Printed: the median ratio over the rounds, and the quartiles. A bare step is the forward pass, the
 backward pass and a step of SGD with momentum. "Two steps, one measured" puts hooks on and takes them off again: the
 cost of one measured step in fifty is its excess over one, times two, over fifty. `--clock cpu` counts the process's
 own seconds, on a machine that others use as well; with one thread. Memory is the resident memory of a small net's
-process along 20,000 steps that are all recorded.
+process along so many steps that are all recorded.
 """
 
 from __future__ import annotations
@@ -36,13 +36,14 @@ def main() -> None:
     parser.add_argument("--depth", type=int, default=56)
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--clock", choices=["wall", "cpu"], default="wall")
+    parser.add_argument("--steps", type=int, default=20_000)
     parser.add_argument("--only", choices=["steps", "memory"])
     args = parser.parse_args()
     if args.only != "memory":
         print(f"ResNet-{args.depth}, batch {args.batch}, {args.device}, {torch.get_num_threads()} threads")
         compare(Training(args), args.rounds)
     if args.only != "steps":
-        memory()
+        memory(args.steps)
 
 
 class Training:
@@ -109,7 +110,7 @@ def synchronize() -> None:
         torch.cuda.synchronize()
 
 
-def memory(steps: int = 20_000) -> None:
+def memory(steps: int) -> None:
     """Print the resident memory along a training of which every step is recorded."""
     torch.manual_seed(0)
     model = nn.Sequential(*(part for _ in range(5) for part in (nn.Linear(16, 16), nn.ReLU())))
@@ -121,7 +122,7 @@ def memory(steps: int = 20_000) -> None:
             optimizer.zero_grad()
             model(x).square().mean().backward()
             optimizer.step()
-            if step + 1 in (500, steps // 4, steps // 2, steps):
+            if step + 1 in (steps // 8, steps // 4, steps // 2, steps):
                 marks.append((step + 1, resident()))
     print("memory:", ", ".join(f"{mib:.1f} MiB after {step:,} steps" for step, mib in marks))
 

@@ -19,7 +19,9 @@ def _statistics(texts: Iterable[str]) -> list[str]:
     return options.some_of(STATISTICS)(texts)
 
 
-Runs = Annotated[list[Path], typer.Argument(help="Folders of runs, finished or not.", metavar="RUN")]
+Runs = Annotated[
+    list[Path], typer.Argument(help="Folders of runs, finished or not, or files that gl.watch wrote.", metavar="RUN")
+]
 Statistic = Annotated[
     list[str] | None,
     typer.Option(

@@ -11,10 +11,11 @@ from gradlab.results.record import Stopwatch, make_record
 
 
 def dynamics(runs: Sequence[str | Path] | str | Path) -> DynamicsResult:
-    """Gradient norms and response std of every layer along the training of several runs.
+    """What was recorded of every layer along the training of several runs.
 
     Args:
-        runs: Folders of runs that recorded something, finished or not.
+        runs: Folders of runs that recorded something, finished or not; or what a sink of `gl.watch` wrote: files
+            `.csv`, `.jsonl` or `.parquet`, and folders of TensorBoard events.
 
     Raises:
         UsageError: For no run, or runs that cannot be told apart.
@@ -26,6 +27,6 @@ def dynamics(runs: Sequence[str | Path] | str | Path) -> DynamicsResult:
     stopwatch = Stopwatch()
     result = DynamicsResult.of_runs(folders)
     options = {"runs": [str(folder) for folder in folders]}
-    device = "; ".join(dict.fromkeys(facts["device"] for facts in result.record["networks"]))
+    device = "; ".join(dict.fromkeys(facts.get("device", "not recorded") for facts in result.record["networks"]))
     result.record = make_record("dynamics", options=options, device=device, stopwatch=stopwatch, **result.record)
     return result

@@ -192,3 +192,13 @@ def test_a_watch_writes_files_and_closes_them(tmp_path: Path) -> None:
     columns = ["step", "layer", "index", "block", "statistic", "value"]
     for path in paths:
         assert gl.DynamicsResult.load(path).frame[columns].equals(watch.result().frame[columns])
+
+
+def test_runs_that_were_recorded_elsewhere_are_joined(tmp_path: Path) -> None:
+    paths = [tmp_path / "one.csv", tmp_path / "other.jsonl"]
+    for path in paths:
+        fill(sink_of(path))
+    result = gl.dynamics(paths)
+    assert result.networks == ["one", "other"]
+    assert result.record["device"] == "not recorded"
+    assert {finding.partition(":")[0] for finding in result.findings()} == {"one", "other"}

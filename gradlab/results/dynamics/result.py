@@ -255,7 +255,8 @@ class DynamicsResult(Result):
         return self.frame[self.frame["index"] > 0]
 
     def _recorded(self) -> list[str]:
-        return [s for s in STATISTICS if s in set(self.frame["statistic"])]
+        recorded = set(self.frame["statistic"].unique())
+        return [s for s in STATISTICS if s in recorded]
 
     def _more_files(self) -> dict[str, bytes]:
         return {_ERRORS: self.errors.to_csv(index=False).encode()}
