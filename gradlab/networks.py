@@ -44,21 +44,22 @@ from gradlab.sources import Source, find_weights
 
 @dataclass(frozen=True)
 class Network:
-    """What a network is and where its weights come from.
+    """The description of a network and the origin of its weights.
 
     Attributes:
-        name: The network, without its weights.
-        weights: `init:SEED`, `trained`, `hub` or a path.
-        label: What tables and titles call it: name and weights, a path by its file name.
+        name: The name of the network, without its weights.
+        weights: The weights: `init:SEED`, `trained`, `hub` or a path.
+        label: The name in tables and titles: name and weights, with a path shortened to its file name.
         trained: Whether the weights were trained.
-        recipe: How the weights were made; None where nothing says so.
-        normalization: Spec of what the weights were trained with; None where nothing says so.
-        digest: sha256 over parameters and buffers.
-        file_sha256: sha256 of the file they were read from, if any.
-        weights_key: Under which keys of the file they were, joined by dots; None where it has nothing else.
-        classes: Outputs of the classifier where the file has another number of them than the network by itself.
-        note: A sentence on the choice among several state dicts of the file, where there was one.
-        description: The facts of the architecture: family, depth, kind, unit and the rest.
+        recipe: The recipe by which the weights were made; None if it is unknown.
+        normalization: The normalization with which the weights were trained; None if it is unknown.
+        digest: The sha256 of parameters and buffers.
+        file_sha256: The sha256 of the file from which the weights were read, if any.
+        weights_key: The keys of the file under which the weights were found, joined by dots; None if the file contains
+            nothing else.
+        classes: The number of outputs of the classifier, if the file differs from the network's default.
+        note: A sentence on the choice among several state dicts of the file, if there was one.
+        description: The properties of the architecture: family, depth, kind, unit and others.
     """
 
     name: str
@@ -76,11 +77,11 @@ class Network:
 
     @property
     def weights_label(self) -> str:
-        """What tables call the weights: the label without the name."""
+        """The weights as tables show them: the label without the name."""
         return self.label.removeprefix(f"{self.name}@")
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain values, for a record."""
+        """The attributes as plain values, for a record."""
         described = {} if self.description is None else {"description": self.description.to_dict()}
         return {**asdict(self), "weights_label": self.weights_label, **described}
 
@@ -88,22 +89,22 @@ class Network:
 def build(spec: str, weights: str | None = None, *, seed: int = 0, device: str = "cpu") -> nn.Module:
     """Build a network with its weights, in eval mode.
 
-    Sets `model.name` (the label), `model.normalization` (what the weights were trained with, where that is
-    known), `model.input_shape` and `model.network` (a `Network`: where the weights come from).
+    The function sets `model.name` (the label), `model.normalization` (the normalization with which the weights were
+    trained, if it is known), `model.input_shape` and `model.network` (a `Network`, with the origin of the weights).
 
     Args:
-        spec: `NAME[@WEIGHTS]`. NAME: `resnet56`, `plain20`, `resnet56-B`, `resnet56-beta=0.1`, `resnet110-preact`,
-            `plain56-ll`, `imagenet/resnet50`, `torchvision/NAME`, `timm/NAME`, `transformers/CONFIG.json` or
-            `package.module:function`. WEIGHTS: `init` or `init:SEED`, `trained`, `hub` (`hub:ENUM` for torchvision), or
-            the path of a checkpoint, with the key of one of its state dicts where it has several: `PATH:ema`,
-            `PATH:state_dict.generator`.
-        weights: What to use where `spec` names none; None means `trained`.
-        seed: Seed for `init` without one.
-        device: Where to put the model.
+        spec: The network as `NAME[@WEIGHTS]`. NAME is for example `resnet56`, `plain20`, `resnet56-B`,
+            `resnet56-beta=0.1`, `resnet110-preact`, `plain56-ll`, `imagenet/resnet50`, `torchvision/NAME`, `timm/NAME`,
+            `transformers/CONFIG.json` or `package.module:function`. WEIGHTS is `init` or `init:SEED`, `trained`, `hub`
+            (`hub:ENUM` for torchvision), or the path of a checkpoint, with the key of one of its state dicts if it has
+            several: `PATH:ema`, `PATH:state_dict.generator`.
+        weights: The weights to use if `spec` names none; None means `trained`.
+        seed: The seed for `init` without a seed.
+        device: The device of the model.
 
     Raises:
-        UsageError: For an unknown network, weights that it does not have, or a file of another network.
-        GradlabError: When weights cannot be read or downloaded.
+        UsageError: If the network is unknown, it has no such weights, or the file contains another network.
+        GradlabError: If weights cannot be read or downloaded.
     """
     try:
         return _build(spec, weights, seed).to(device)
@@ -142,16 +143,16 @@ def _build(spec: str, weights: str | None, seed: int) -> nn.Module:
 
 
 def split_spec(spec: str) -> tuple[str, str]:
-    """The name and the weights of `NAME[@WEIGHTS]`; the weights are empty where none are named."""
+    """The name and the weights of `NAME[@WEIGHTS]`; the weights are empty if none are named."""
     name, _, weights = spec.partition("@")
     return name, weights
 
 
 def network_name(spec: str) -> str:
-    """The canonical name of a network that is asked for without weights.
+    """The canonical name of a network that is requested without weights.
 
     Raises:
-        UsageError: For an unknown network, and where weights are asked for.
+        UsageError: If the network is unknown or weights are given.
     """
     name, weights = split_spec(spec)
     if weights:
@@ -212,7 +213,7 @@ def _seed(spec: str, text: str, seed: int) -> int:
 
 
 def _load(name: str, architecture: Architecture | None, source: Source) -> Loaded:
-    """The network with the weights of a file, built with as many classes as its head has."""
+    """The network with the weights of a file, built with as many classes as the file's classifier."""
     path = source.path
     if is_external(name):
         options = file_options(name, [key for item in source.found for key in item.state], source.published)
@@ -228,17 +229,17 @@ def _load(name: str, architecture: Architecture | None, source: Source) -> Loade
         )
     explain = partial(_what_it_is, architecture)
     loaded = load_weights(architecture.create, source.found, path, name, names=own_names, explain=explain)
-    # What keys and shapes cannot tell: a plain net from a residual one, or its β.
+    # Keys and shapes do not distinguish a plain net from a residual one, or different values of β.
     if source.network is not None and source.network not in (architecture.name, architecture.former_name):
         raise UsageError(f"{shown(path)} holds {source.network}, as its record says, not {name}")
     return loaded
 
 
 def _what_it_is(asked: Architecture, state: Mapping[str, Any], faults: str) -> str:
-    """What a state dict holds that does not fit the network asked for.
+    """A description of a state dict that does not fit the requested network.
 
-    What it does not show is taken from the name: scales, the order within most residual units, and whether a net
-    without projections is plain.
+    Properties that the state dict does not show are taken from the name: scales, the order within most residual units,
+    and whether a net without projections is plain.
     """
     found = infer_architectures(own_names(bare(state)))
     if not found:
@@ -249,7 +250,7 @@ def _what_it_is(asked: Architecture, state: Mapping[str, Any], faults: str) -> s
 
 
 def _check_initialized(name: str, model: nn.Module) -> None:
-    """Refuse a network whose layers get their shapes by the first images only."""
+    """Refuse a network whose layers get their shapes only from the first images."""
     for layer, parameter in model.named_parameters():
         if is_lazy(parameter):
             raise UsageError(f"{name}: {layer} is not initialized before the first forward pass: run the model once")

@@ -1,4 +1,4 @@
-"""Where the weights of a network come from: the zoo, published files and checkpoints."""
+"""The sources of a network's weights: the zoo, published files and checkpoints."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from gradlab.zoo import zoo_path
 
 @dataclass(frozen=True)
 class Source:
-    """Weights before they are in a model."""
+    """Weights before they are loaded into a model."""
 
     found: list[StateDict]
     path: Path
@@ -30,17 +30,17 @@ class Source:
 
 
 def find_weights(name: str, architecture: Architecture | None, asked: str, spec: str) -> Source:
-    """Find the weights that are asked for.
+    """Find the requested weights.
 
     Args:
-        name: The network, without its weights.
-        architecture: What its name says, of a network of ours.
-        asked: `trained`, `hub`, `hub:ENUM`, or the path of a checkpoint.
-        spec: The whole of what was asked for, for errors.
+        name: The name of the network, without its weights.
+        architecture: The architecture that the name describes, for a network of gradlab.
+        asked: The weights: `trained`, `hub`, `hub:ENUM`, or the path of a checkpoint.
+        spec: The whole request, for error messages.
 
     Raises:
-        UsageError: When there are no such weights.
-        GradlabError: When they cannot be read or downloaded.
+        UsageError: If there are no such weights.
+        GradlabError: If they cannot be read or downloaded.
     """
     kind, _, choice = asked.partition(":")
     if kind == "trained":

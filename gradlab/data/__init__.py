@@ -1,1 +1,1 @@
-"""Named data sets, read from what is bundled, on disk or drawn, and handed out as batches on a device."""
+"""Named data sets, bundled, read from disk or drawn at random, and served as batches on a device."""

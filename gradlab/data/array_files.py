@@ -1,4 +1,4 @@
-"""Images and labels in `.npz` files: what a file declares is checked before a value is read, and its sums with them."""
+"""Images and labels in `.npz` files: headers are checked before values are read, and checksums while they are read."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ import numpy as np
 from gradlab.errors import GradlabError, UsageError
 
 MOST_CLASSES = 100_000
-"""Labels are class numbers below this: a network gets as many outputs as there are classes."""
+"""The exclusive upper bound of class numbers, since a network gets as many outputs as there are classes."""
 
 MOST_PACKED = 50
-"""How many times its size a packed array may unpack to, beyond `SMALL` bytes; images pack to a fifth at best."""
+"""The largest ratio of unpacked to packed size allowed beyond `SMALL` bytes; images compress to a fifth at best."""
 
 SMALL = 50_000_000
 
@@ -27,7 +27,7 @@ _CHUNK = 2**20
 
 @dataclass(frozen=True)
 class _Declared:
-    """An array in an archive, not read yet."""
+    """An array in an archive that has not been read yet."""
 
     archive: zipfile.ZipFile
     info: zipfile.ZipInfo
@@ -37,7 +37,7 @@ class _Declared:
     start: int
 
     def pieces(self) -> Iterator[np.ndarray]:
-        """Its values in the order of the file, one-dimensional; the last piece comes after the sum was checked."""
+        """The values in file order, in one-dimensional pieces; the checksum is verified before the last one."""
         with self.archive.open(self.info) as file:
             _exactly(file, self.start)
             left = self.info.file_size - self.start
@@ -49,7 +49,7 @@ class _Declared:
                 yield np.frombuffer(content, self.dtype)
 
     def read(self, dtype: np.dtype) -> np.ndarray:
-        """The whole array, as another type."""
+        """The whole array, converted to another dtype."""
         flat, place = np.empty(math.prod(self.shape), dtype), 0
         for piece in self.pieces():
             flat[place : place + len(piece)] = piece
@@ -68,10 +68,10 @@ def read_images(path: Path, part: str) -> tuple[np.ndarray, np.ndarray | None]:
         Images (N, H, W, 3) or (N, 3, H, W), uint8 or float32, and labels (N,) int64 or None.
 
     Raises:
-        UsageError: When there is no such file.
-        GradlabError: When it is damaged or holds something else.
+        UsageError: If there is no such file.
+        GradlabError: If the file is damaged or does not contain such arrays.
     """
-    # The functions of `os.path` take what is too long for a path for one that is not there.
+    # The functions of `os.path` treat a string that is too long for a path as a path that does not exist.
     if not os.path.isfile(path):
         raise UsageError(f"{path} {'is no regular file' if os.path.exists(path) else 'does not exist'}")
     try:
@@ -88,12 +88,12 @@ def read_images(path: Path, part: str) -> tuple[np.ndarray, np.ndarray | None]:
             return _pixels(x, x_name), y
     except GradlabError:
         raise
-    except Exception:  # zipfile, zlib and numpy raise kinds of their own for what they cannot read
+    except Exception:  # zipfile, zlib and numpy each raise their own exceptions for unreadable files
         raise GradlabError(f"{path} is not a whole .npz file of numeric arrays") from None
 
 
 def _declared(archive: zipfile.ZipFile, info: zipfile.ZipInfo, name: str) -> _Declared:
-    """An array's shape and type, held against its size in the archive and that against the bounds."""
+    """An array's shape and dtype, checked against its size in the archive, which must be within bounds."""
     if info.file_size > max(SMALL, MOST_PACKED * info.compress_size):
         raise GradlabError(
             f"{name} unpacks from {info.compress_size:,} bytes to {info.file_size:,}: save it with np.savez, which "
@@ -110,7 +110,7 @@ def _declared(archive: zipfile.ZipFile, info: zipfile.ZipInfo, name: str) -> _De
 
 
 def _check_images(x: _Declared, name: str) -> None:
-    """Hold shape and type of images against what they can be."""
+    """Check the shape and dtype of images."""
     if len(x.shape) != 4 or not {x.shape[1], x.shape[3]} & {1, 3}:
         raise GradlabError(f"{name} has shape {x.shape}; expected images (N, H, W, 3) or (N, 3, H, W)")
     if math.prod(x.shape) == 0:
@@ -122,7 +122,7 @@ def _check_images(x: _Declared, name: str) -> None:
 def _pixels(x: _Declared, name: str) -> np.ndarray:
     if x.dtype == np.uint8:
         return x.read(x.dtype)
-    # Looked through first: packed values that are refused are never all in memory.
+    # The values are checked piece by piece first, so that an invalid packed array is never in memory as a whole.
     if any(np.nanmax(np.abs(piece), initial=0) > 1.001 for piece in x.pieces()):
         raise GradlabError(f"{name} goes beyond 0 to 1, the range of floats; store 0 to 255 as uint8")
     return x.read(np.dtype(np.float32))
@@ -138,7 +138,7 @@ def _labels(y: _Declared, count: int, name: str) -> np.ndarray:
 
 
 def _exactly(file: IO[bytes], count: int) -> bytes:
-    """So many bytes of a member; its reader gives fewer where its own pieces end."""
+    """Exactly `count` bytes of an archive member, whose reader may return fewer at a time."""
     parts = []
     while count and (part := file.read(count)):
         parts.append(part)

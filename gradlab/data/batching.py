@@ -13,22 +13,22 @@ from gradlab.errors import UsageError
 from gradlab.normalization import Normalization
 
 DEFAULT, DEFAULT_TOKENS = "cifar10-sample", "tokens"
-"""What a network is measured on where nothing else is asked for: one of images, and one of tokens."""
+"""The default data sets, for networks of images and for networks of tokens."""
 
 
 @dataclass(frozen=True)
 class Batches:
-    """An iterable of (images, labels), or of sequences of tokens; labels are None where the data has none.
+    """An iterable of (images, labels) or (tokens, labels); labels are None if the data set has none.
 
     Attributes:
-        dataset: Where the images come from.
+        dataset: The data set from which batches are read.
         batch_size: The number of images in a batch; the last batch may have fewer.
-        count: The number of images in all.
-        normalization: What is applied to every batch; None for data that needs none.
-        device: Where the batches go.
-        input_shape: The shape of one input, for data that has no size of its own.
-        dtype: The dtype of the images and of the arithmetic of their normalization; None is float32 for images
-            stored as bytes. Tokens keep their own.
+        count: The total number of images.
+        normalization: The normalization applied to every batch; None for data that needs none.
+        device: The device of the batches.
+        input_shape: The shape of one input, for data sets without a fixed size.
+        dtype: The dtype of the images, in which they are also normalized; None means float32 for images stored as
+            bytes. Tokens keep their dtype.
     """
 
     dataset: Dataset
@@ -68,20 +68,20 @@ def batches(
 
     Args:
         data: `cifar10-sample` (bundled), `cifar10`, `cifar10-train`, `cifar100`, `imagefolder:PATH`,
-            `PATH.npz` (`PATH.npz:train` for its training part), `noise`, `tokens`, `tokens:markov` or `text:PATH`. A
-            network of tokens gets `tokens` in the place of the images that are the default.
+            `PATH.npz` (`PATH.npz:train` for its training part), `noise`, `tokens`, `tokens:markov` or `text:PATH`. For
+            a network of tokens the default is `tokens`.
         batch_size: The number of images in a batch.
-        model: The network: its `normalization`, `input_shape` and `vocabulary`, which `gl.build` sets, are used, and
-            its device.
-        device: Where the batches go; by default the model's device, else the CPU.
-        images: The number of images to take, the first ones; None takes all.
-        normalize: What overrides the model's normalization (see `Normalization`).
+        model: The network whose device and whose `normalization`, `input_shape` and `vocabulary`, as set by
+            `gl.build`, are used.
+        device: The device of the batches; by default the model's device, or the CPU without a model.
+        images: The number of images to take from the beginning of the data set; None takes all.
+        normalize: A normalization that overrides the model's (see `Normalization`).
         seed: The seed of `noise` and of tokens.
 
     Raises:
-        UsageError: For an unknown data set or normalization, a number of images that cannot be, images for a network
-            of tokens, or tokens for one of images.
-        GradlabError: When the data is not there or cannot be read.
+        UsageError: If the data set or normalization is unknown, the number of images is out of range, or images are
+            given to a network of tokens or tokens to a network of images.
+        GradlabError: If the data is missing or cannot be read.
     """
     dataset = _dataset(data, seed, model)
     if images is not None and not 1 <= images <= len(dataset):
@@ -105,7 +105,7 @@ def batches(
 
 
 def _dataset(data: str, seed: int, model: nn.Module | None) -> Dataset:
-    """The data set of that name, of what the network takes."""
+    """The data set of that name, after checking that it fits the input of the network."""
     shape, vocabulary = getattr(model, "input_shape", None), getattr(model, "vocabulary", None)
     if vocabulary is not None and data == DEFAULT:
         data = DEFAULT_TOKENS

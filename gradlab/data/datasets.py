@@ -1,4 +1,4 @@
-"""The data sets by name, in one table: what a name looks like, what it says in help, and what loads it."""
+"""The table of data sets: the form of each name, its help text and its loader."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ Items = Literal["images", "tokens"]
 
 
 class Dataset(Protocol):
-    """Items that can be read a slice at a time.
+    """A sequence of items that is read in slices.
 
     Attributes:
-        name: The name that was asked for.
-        items: What one item is: an image, or a sequence of tokens.
-        classes: The number of classes; None without labels.
-        normalized: Whether the items already are network inputs, as noise is.
-        default_normalization: The spec to use where the weights say nothing.
+        name: The requested name.
+        items: The kind of item: image, or sequence of tokens.
+        classes: The number of classes; None for a data set without labels.
+        normalized: Whether the items are network inputs already, as noise is.
+        default_normalization: The normalization to use if the weights do not specify one.
     """
 
     name: str
@@ -40,26 +40,26 @@ class Dataset(Protocol):
         """Read the items from `start` to before `stop`.
 
         Args:
-            start: The first item.
-            stop: The item after the last.
-            size: The shape of one input of the network, for data that has no size of its own.
+            start: The index of the first item.
+            stop: The index after the last item.
+            size: The shape of one network input, for data sets without a fixed size.
 
         Returns:
-            Images (B, C, H, W), uint8 or floating point, or tokens (B, T), int64; and labels, (B,) or one for every
-            token, or None.
+            Images (B, C, H, W), uint8 or floating point, or tokens (B, T), int64; and the labels, (B,) or (B, T), or
+            None.
         """
 
 
 @dataclass(frozen=True)
 class Asked:
-    """A data set as it is asked for.
+    """A request for a data set.
 
     Attributes:
         name: The whole name.
-        path: The path in it, where its form has one.
-        seed: The seed of what is drawn.
-        shape: The shape of one input of the network, where that is known.
-        vocabulary: The number of tokens that the network takes, where it takes tokens.
+        path: The path within the name, if its form has one.
+        seed: The seed of random data.
+        shape: The shape of one network input, if it is known.
+        vocabulary: The size of the network's vocabulary, if its inputs are tokens.
     """
 
     name: str
@@ -74,9 +74,9 @@ class Entry:
     """One kind of data set.
 
     Attributes:
-        form: The name, or what a name looks like: PATH stands for a path, up to a colon that may follow.
-        loader: `module:function` of what loads it, imported when it is first needed.
-        about: What help says of it beside its form.
+        form: The name, or a pattern in which PATH stands for a path, up to a colon that may follow.
+        loader: The loader as `module:function`, imported on first use.
+        about: The remark that help shows next to the form.
     """
 
     form: str
@@ -84,7 +84,7 @@ class Entry:
     about: str = ""
 
     def path(self, name: str) -> str | None:
-        """The path in a name of this form, empty where the form has none; None for another name."""
+        """The path in a name of this form, empty if the form has none; None if the name has another form."""
         before, placeholder, after = self.form.partition("PATH")
         if not placeholder:
             return "" if name == self.form else None
@@ -113,7 +113,7 @@ DATA_SETS = (
     Entry("PATH.npz", "gradlab.data.images:load_arrays"),
     Entry("PATH.npz:train", "gradlab.data.images:load_arrays"),
 )
-"""Every data set there is; a name is read by the first form that it fits."""
+"""All data sets; a name is read by the first form that it matches."""
 
 
 def data_sets_help() -> str:
@@ -127,18 +127,18 @@ def load_dataset(
     """Find a data set by name.
 
     Args:
-        data: The name, as `DATA_SETS` lists them.
-        seed: The seed of what is drawn.
-        shape: The shape of one input of the network, where that is known: sequences of tokens are as long.
-        vocabulary: The number of tokens that the network takes, where it takes tokens.
+        data: A name of one of the forms in `DATA_SETS`.
+        seed: The seed of random data.
+        shape: The shape of one network input, if it is known; it sets the length of sequences of tokens.
+        vocabulary: The size of the network's vocabulary, if its inputs are tokens.
 
     Raises:
-        UsageError: For an unknown name, a path that is not there, or a seed out of bounds.
-        GradlabError: When the data is not there or cannot be read.
+        UsageError: If the name is unknown, the path does not exist, or the seed is out of range.
+        GradlabError: If the data is missing or cannot be read.
     """
     for entry in DATA_SETS:
         if (path := entry.path(data)) is not None:
-            # The home of an unknown user stays as it is written, and is not there.
+            # The home directory of an unknown user is not expanded, so the path does not exist.
             return entry.load(Asked(data, Path(os.path.expanduser(path)), seed, shape, vocabulary))
     *others, last = (entry.form for entry in DATA_SETS)
     raise UsageError(f"unknown data {data!r}: give {', '.join(others)} or {last}")

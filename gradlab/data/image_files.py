@@ -1,4 +1,4 @@
-"""Image files as colours of 8 bits: their size is checked before they are decoded."""
+"""Image files read as 8-bit RGB; their size is checked before they are decoded."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MOST_PIXELS = 40_000_000
 """Of one image."""
 
 MOST_LONGER = 100
-"""How many times its shorter side the longer side of an image may be: the shorter one is scaled to the network's."""
+"""The largest allowed ratio of an image's longer side to its shorter side, which is scaled to the network's input."""
 
 _FORMATS = ("JPEG", "MPO", "PNG", "PPM", "BMP", "TIFF", "WEBP", "GIF")
 
@@ -27,7 +27,7 @@ def image_paths(folder: Path, suffixes: tuple[str, ...]) -> Iterator[Path]:
     """The image files below a folder, sorted.
 
     Raises:
-        GradlabError: When one is a pipe, a device or a link that leads nowhere.
+        GradlabError: If one of them is a pipe, a device or a broken link.
     """
     for path in sorted(path for path in folder.rglob("*") if path.suffix.lower() in suffixes):
         if path.is_file():
@@ -37,16 +37,16 @@ def image_paths(folder: Path, suffixes: tuple[str, ...]) -> Iterator[Path]:
 
 
 def read_image(path: Path) -> Image:
-    """An image in RGB; 16-bit greys are scaled to 8 bits.
+    """Read an image as RGB; 16-bit greyscale is scaled to 8 bits.
 
     Raises:
-        GradlabError: When it is damaged, beyond the bounds, or of 32-bit values.
+        GradlabError: If the image is damaged, too large or too elongated, or has 32-bit values.
     """
     from PIL import Image
 
     try:
         with warnings.catch_warnings():
-            # About sizes, which are bounded here, and oddities that do not matter.
+            # Pillow warns of large sizes, which are bounded here, and of harmless irregularities.
             warnings.simplefilter("ignore")
             Image.init()
             with Image.open(path, formats=[name for name in _FORMATS if name in Image.OPEN]) as image:
@@ -54,7 +54,7 @@ def read_image(path: Path) -> Image:
                 return _in_colour(path, image)
     except GradlabError:
         raise
-    except Exception as error:  # Pillow's decoders raise kinds of their own for what they cannot read
+    except Exception as error:  # Pillow's decoders each raise their own exceptions for unreadable files
         raise GradlabError(f"{path} is not an image that can be read: {error or type(error).__name__}") from None
 
 
@@ -69,7 +69,7 @@ def _in_colour(path: Path, image: Image) -> Image:
     from PIL import Image
 
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG"):
-        # Pillow's own conversion cuts them off at 255.
+        # Pillow's own conversion clips the values at 255.
         grey = np.asarray(image).astype(np.uint32)
         return Image.fromarray(((grey + 128) // 257).astype(np.uint8)).convert("RGB")
     if image.mode in ("I", "F"):

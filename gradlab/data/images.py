@@ -1,4 +1,4 @@
-"""Data sets of images, read a slice at a time: bundled, in files, downloaded, or noise."""
+"""Data sets of images, read in slices: bundled, in files, downloaded, or noise."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from gradlab.data.image_files import image_paths, read_image
 from gradlab.errors import GradlabError, UsageError
 
 MOST_SEED = 2**40
-"""Seeds of noise are below this."""
+"""The exclusive upper bound of the seeds of noise."""
 
 
 def data_folder() -> Path:
-    """Where data sets lie: `$GRADLAB_DATA`, by default the user cache directory."""
+    """The folder of data sets: `$GRADLAB_DATA`, or by default the user cache directory."""
     return Path(os.environ.get("GRADLAB_DATA") or user_cache_dir("gradlab"))
 
 
@@ -46,13 +46,13 @@ class ArrayImages:
         return len(self.pixels)
 
     def read(self, start: int, stop: int, size: tuple[int, ...]) -> tuple[Tensor, Tensor | None]:
-        """A slice, at its own size."""
+        """Read a slice of the images in their stored size."""
         return self.pixels[start:stop], None if self.labels is None else self.labels[start:stop]
 
 
 @dataclass
 class NoiseImages:
-    """Standard Gaussian noise; image i depends on the seed and i alone, whatever the batches."""
+    """Standard Gaussian noise; image i depends only on the seed and i, not on the batches."""
 
     seed: int
     name: str = "noise"
@@ -62,7 +62,7 @@ class NoiseImages:
     items: Items = "images"
 
     def __post_init__(self) -> None:
-        # The generator's seed is a number of 64 bits, and each image has its own.
+        # Each image has its own seed of the generator, which is a 64-bit number.
         if not 0 <= self.seed < MOST_SEED:
             raise UsageError(f"a seed of noise is from 0 to below 2^40; got {str(self.seed)[:40]}")
 
@@ -70,7 +70,7 @@ class NoiseImages:
         return 1000
 
     def read(self, start: int, stop: int, size: tuple[int, ...]) -> tuple[Tensor, Tensor | None]:
-        """Noise of the network's input shape."""
+        """Draw noise of the network's input shape."""
         generator = torch.Generator()
         images = [
             torch.randn(size, generator=generator.manual_seed(self.seed * 1_000_003 + i)) for i in range(start, stop)
@@ -80,7 +80,7 @@ class NoiseImages:
 
 @dataclass
 class FolderImages:
-    """Image files, in one subfolder a class or all in one folder; read when asked for."""
+    """Image files, in one subfolder per class or all in one folder, which are read on request."""
 
     name: str
     paths: list[Path]
@@ -94,7 +94,7 @@ class FolderImages:
         return len(self.paths)
 
     def read(self, start: int, stop: int, size: tuple[int, ...]) -> tuple[Tensor, Tensor | None]:
-        """Images resized and cropped at the centre to `size`; the crop is 7/8 of the shorter side from 64 up."""
+        """Read images, resized and centre-cropped to `size`; from size 64 the crop is 7/8 of the shorter side."""
         from torchvision.transforms import v2
 
         height, width = size[1:]
@@ -119,7 +119,7 @@ def load_sample(asked: Asked) -> ArrayImages:
 
 
 def load_cifar(asked: Asked) -> ArrayImages:
-    """Load CIFAR from `$GRADLAB_DATA/NAME.npz`, else torchvision's copy, else a download through torchvision."""
+    """Load CIFAR from `$GRADLAB_DATA/NAME.npz`, or torchvision's copy, or by a download through torchvision."""
     name, train = asked.name.removesuffix("-train"), asked.name.endswith("-train")
     folder = data_folder()
     array_file = folder / f"{name}.npz"
@@ -152,12 +152,12 @@ def load_noise(asked: Asked) -> NoiseImages:
 
 
 def load_arrays(asked: Asked) -> ArrayImages:
-    """Load the test images of an `.npz` file, or with `:train` its training images."""
+    """Load the test images of an `.npz` file, or its training images with `:train`."""
     return _arrays(asked.name, asked.path, "train" if asked.name.endswith(":train") else "test")
 
 
 def load_folder(asked: Asked) -> FolderImages:
-    """Find the image files of a folder, labelled by its subfolders where all of them lie in one."""
+    """Find the image files of a folder, labelled by subfolder if every file is in one."""
     from torchvision.datasets.folder import IMG_EXTENSIONS
 
     name, folder = asked.name, asked.path

@@ -1,4 +1,4 @@
-"""Data sets of tokens: drawn from a seed, or the bytes of any file; the label of a token is the one that follows it."""
+"""Data sets of tokens, random or the bytes of any file; the label of a token is the next token."""
 
 from __future__ import annotations
 
@@ -14,29 +14,29 @@ from gradlab.data.images import MOST_SEED
 from gradlab.errors import GradlabError, UsageError
 
 BYTES = 256
-"""Values of a byte: the tokens of text, and of a network that does not say how many it takes."""
+"""The number of values of a byte: the vocabulary of text, and of a network that does not specify one."""
 
 LENGTH = 128
-"""Tokens of a sequence, where the network does not say how many it takes."""
+"""The length of a sequence if the network does not specify one."""
 
 SEQUENCES = 256
-"""Sequences of random tokens."""
+"""The number of sequences in a data set of random tokens."""
 
 SUCCESSORS = (0.5, 0.25, 0.125, 0.125)
-"""Chances of the tokens that may follow a token of a Markov chain; their entropy is 1.213 nats, 1.75 bits."""
+"""The transition probabilities from a token of the Markov chain; their entropy is 1.213 nats, or 1.75 bits."""
 
 
 @dataclass
 class RandomTokens:
-    """Sequences of random tokens; sequence i depends on the seed and i alone, whatever the batches.
+    """Sequences of random tokens; sequence i depends only on the seed and i, not on the batches.
 
     Attributes:
-        name: The name that was asked for.
-        seed: The seed of the draws.
-        classes: The number of tokens that there are.
+        name: The requested name.
+        seed: The seed of the random draws.
+        classes: The size of the vocabulary.
         length: The number of tokens in a sequence.
-        markov: Whether each token has four successors, drawn from the seed, of which one follows it by the chances
-            `SUCCESSORS`; otherwise all tokens are independent and equally likely.
+        markov: Whether the tokens form a Markov chain, in which each token has four successors, drawn from the seed,
+            with the probabilities `SUCCESSORS`; otherwise all tokens are independent and equally likely.
         count: The number of sequences.
     """
 
@@ -62,7 +62,7 @@ class RandomTokens:
         return self.count
 
     def read(self, start: int, stop: int, size: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-        """Draw the sequences from `start` to before `stop`: tokens (B, T) and those that follow, int64."""
+        """Draw the sequences from `start` to before `stop`: tokens (B, T) and the tokens that follow them, int64."""
         sequences = torch.stack([self._sequence(place) for place in range(start, stop)])  # (B, T + 1)
         return sequences[:, :-1].contiguous(), sequences[:, 1:].contiguous()
 
@@ -81,13 +81,13 @@ class RandomTokens:
 
 @dataclass
 class TextTokens:
-    """The bytes of a file as sequences that do not overlap; what fills none at its end is left out.
+    """The bytes of a file as sequences without overlap; an incomplete sequence at the end is left out.
 
     Attributes:
-        name: The name that was asked for.
+        name: The requested name.
         content: The bytes, (N,) uint8.
         length: The number of tokens in a sequence.
-        classes: The number of tokens that the network takes, at least as many as the bytes need.
+        classes: The size of the vocabulary, which exceeds the largest byte.
     """
 
     name: str
@@ -102,24 +102,24 @@ class TextTokens:
         return (len(self.content) - 1) // self.length
 
     def read(self, start: int, stop: int, size: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-        """Read the sequences from `start` to before `stop`: tokens (B, T) and those that follow, int64."""
+        """Read the sequences from `start` to before `stop`: tokens (B, T) and the tokens that follow them, int64."""
         first, last = start * self.length, stop * self.length
         tokens, labels = self.content[first:last], self.content[first + 1 : last + 1]
         return tokens.view(-1, self.length).long(), labels.view(-1, self.length).long()
 
 
 def load_tokens(asked: Asked) -> RandomTokens:
-    """Random tokens: `tokens` and `tokens:markov`."""
+    """Load random tokens: `tokens` or `tokens:markov`."""
     classes, length = asked.vocabulary or BYTES, _length(asked)
     return RandomTokens(asked.name, asked.seed, classes, length, markov=asked.name.endswith(":markov"))
 
 
 def load_text(asked: Asked) -> TextTokens:
-    """The bytes of a file: `text:PATH`.
+    """Load the bytes of a file: `text:PATH`.
 
     Raises:
-        UsageError: For a path that is no file, or bytes that the network has no tokens for.
-        GradlabError: When the file cannot be read, or fills no sequence.
+        UsageError: If the path is not a file, or a byte is outside the network's vocabulary.
+        GradlabError: If the file cannot be read or is shorter than one sequence.
     """
     content = read_bytes(asked.name, asked.path)
     length, classes = _length(asked), asked.vocabulary or BYTES
@@ -137,8 +137,8 @@ def read_bytes(name: str, path: Path) -> Tensor:
     """The bytes of a file, (N,) uint8.
 
     Raises:
-        UsageError: For a path that is no file.
-        GradlabError: When the file cannot be read, or is empty.
+        UsageError: If the path is not a file.
+        GradlabError: If the file cannot be read or is empty.
     """
     if not os.path.isfile(path):
         raise UsageError(f"{name}: {path} is not a file")
