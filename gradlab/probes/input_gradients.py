@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -20,9 +20,12 @@ from gradlab.probes.finder import is_normalization
 from gradlab.probes.frozen import FrozenStatistics
 from gradlab.probes.hooks import Hook, Probe, in_backward
 from gradlab.probes.outputs import detached, logits_of
-from gradlab.probes.ranks import rank_notes
+from gradlab.probes.ranks import TIMEOUT, Ranks
 from gradlab.results.input_gradients.result import InputGradientsResult
 from gradlab.stats import cosines, relative_effective_rank, row_norm_variation
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
 
 NormGrad = Literal["frozen", "full"]
 
@@ -72,6 +75,9 @@ class InputGradients(Probe):
     `torch.inference_mode`, or trained: outputs, gradients of parameters, buffers and random state are the same as
     without the probe.
 
+    In a distributed run, `result` is a call that every rank makes, and takes the batches of all ranks in their order.
+    A batch is what one rank's model was run on in one pass: its statistics are those of that many examples.
+
     Args:
         model: Any module whose first argument is a batch of images (B, …) and that returns logits (B, …), alone or as
             `logits` of a named output.
@@ -81,15 +87,26 @@ class InputGradients(Probe):
             eval mode there is no difference.
         observe: A function that is called with the gradients of each batch, of the input's shape and dtype, instead
             of computing statistics; `gradients.append` keeps them.
+        process_group: The ranks to merge; None for all of them, where torch.distributed is initialized.
+        local: Whether to measure this rank's batches alone, which the result then says.
+        timeout: Seconds for which a result waits for the other ranks, until an error names those that are missing.
 
     Raises:
         UsageError: If `norm_grad` is neither `frozen` nor `full`.
     """
 
     def __init__(
-        self, model: nn.Module, *, norm_grad: NormGrad = "frozen", observe: Callable[[Tensor], object] | None = None
+        self,
+        model: nn.Module,
+        *,
+        norm_grad: NormGrad = "frozen",
+        observe: Callable[[Tensor], object] | None = None,
+        process_group: ProcessGroup | None = None,
+        local: bool = False,
+        timeout: float = TIMEOUT,
     ) -> None:
         super().__init__(model)
+        self.ranks = Ranks(process_group, local, timeout)
         if norm_grad not in ("frozen", "full"):
             raise UsageError(f"norm_grad is frozen or full, not {norm_grad!r}")
         self.norm_grad = norm_grad
@@ -158,7 +175,7 @@ class InputGradients(Probe):
 
     @property
     def samples(self) -> list[dict[str, float]]:
-        """The statistics of every batch so far, by name."""
+        """The statistics of every batch of this process so far, by name."""
         return [dict(zip(STATISTICS, sample.tolist(), strict=True)) for sample in self._samples]
 
     def result(self, network: str | None = None) -> InputGradientsResult:
@@ -170,16 +187,19 @@ class InputGradients(Probe):
         Raises:
             GradlabError: If no batch of at least two examples was seen.
         """
-        if not self._samples:
+        by_rank = self.ranks.gather((self.samples, self.left_out), "InputGradients.result()")
+        samples = [sample for found, _ in by_rank for sample in found]
+        left_out = sum(count for _, count in by_rank)
+        if not samples:
             raise GradlabError(
                 "the probe saw no batch of two examples or more with finite gradients: run the model inside the "
                 "`with` block, called as model(images)"
             )
         name = network or str(getattr(self.model, "name", type(self.model).__name__))
-        notes = [*([left_out_note(name, self.left_out)] if self.left_out else []), *rank_notes()]
+        notes = [*([left_out_note(name, left_out)] if left_out else []), *self.ranks.notes()]
         return InputGradientsResult.from_samples(
             name,
-            [self.samples],
+            [samples],
             depth=len(weighted_layers(self.model)),
             norm=normalization_kind(self.model),
             bn="as run",

@@ -18,10 +18,21 @@ from gradlab.theory import normalized_response_std
 
 
 def batch_norm_std(norm: nn.Module) -> float:
-    """Predict the std of a normalization's output, NaN unless it has running statistics."""
+    """Predict the std of a normalization's output, NaN unless it has running statistics.
+
+    If parameters are sharded over ranks (`is_sharded`), all of these have to make this call.
+    """
     if not isinstance(norm, _BatchNorm) or norm.running_var is None:
         return float("nan")
-    return normalized_response_std(norm.running_var, norm.weight, norm.bias, norm.eps).item()
+    weight, bias = (
+        value.full_tensor() if hasattr(value, "full_tensor") else value for value in (norm.weight, norm.bias)
+    )
+    return normalized_response_std(norm.running_var, weight, bias, norm.eps).item()
+
+
+def is_sharded(module: nn.Module) -> bool:
+    """Return whether parameters of a module are DTensors, of which every rank has a part, as with `fully_shard`."""
+    return any(hasattr(parameter, "full_tensor") for parameter in module.parameters())
 
 
 def predicted_response_std(

@@ -1,16 +1,142 @@
-"""The note on results that one process of several measured on its own data."""
+"""The processes of a distributed run over which the result of a probe is taken."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
+from gradlab.errors import GradlabError, UsageError
+from gradlab.probes.execution_places import in_order
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
+
+TIMEOUT = 300.0
+"""Seconds for which a result waits for the other ranks."""
+
+T = TypeVar("T")
+S = TypeVar("S", bound=Hashable)
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """The processes whose measurements make up one result.
+
+    Args:
+        process_group: The group; None for the default one, once torch.distributed is initialized.
+        local: Whether to leave the other processes out.
+        timeout: Seconds to wait for the other processes.
+    """
+
+    process_group: ProcessGroup | None = None
+    local: bool = False
+    timeout: float = TIMEOUT
+
+    @property
+    def numbers(self) -> list[int]:
+        """The global numbers of the ranks, in the order of the group; only this one's, if there is no other."""
+        if self.local or not _is_distributed():
+            return [torch.distributed.get_rank() if _is_distributed() else 0]
+        if self.process_group is None:
+            return [*range(torch.distributed.get_world_size())]
+        return torch.distributed.get_process_group_ranks(self.process_group)
+
+    def gather(self, own: T, what: str) -> list[T]:
+        """Return what every rank gives, in the order of the ranks and the same on all of them.
+
+        Args:
+            own: What this rank gives: plain values, and tensors on the CPU.
+            what: The call that all ranks have to make, for messages.
+
+        Raises:
+            UsageError: If this process is not in the group.
+            GradlabError: If a rank does not make the same call within the timeout. The message names the ranks.
+        """
+        ranks = self.numbers
+        if len(ranks) == 1:
+            return [own]
+        if (rank := torch.distributed.get_rank()) not in ranks:
+            raise UsageError(f"{what}: rank {rank} is not in the process group given: call it on {_of(ranks)}")
+        self._meet(ranks, what)
+        found: list[Any] = [None] * len(ranks)
+        torch.distributed.all_gather_object(found, own, group=self.process_group)
+        return found
+
+    def _meet(self, ranks: Sequence[int], what: str) -> None:
+        """Wait until every rank makes this call, by keys in the store, which any backend has."""
+        store = torch.distributed.distributed_c10d._get_default_store()
+        place = f"gradlab/{'all' if self.process_group is None else self.process_group.group_name}/{what}"
+        number = store.add(f"{place}/{torch.distributed.get_rank()}", 1)
+        keys = {rank: f"{place}/{number}/{rank}" for rank in ranks}
+        left = f"{place}/{number}/left"
+        store.set(keys[torch.distributed.get_rank()], "")
+        try:
+            store.wait([*keys.values()], timedelta(seconds=self.timeout))
+        except RuntimeError as error:
+            missing = [rank for rank, key in keys.items() if not store.check([key])]
+            store.set(left, "")
+            raise GradlabError(
+                f"{what}: {_of(missing)} of {len(ranks)} did not take part within {self.timeout:g} s: call it on every "
+                "rank, wait longer with timeout=, or take one rank's own numbers with local=True"
+            ) from error
+        if store.check([left]):
+            raise GradlabError(f"{what}: another rank has given up waiting for rank {torch.distributed.get_rank()}")
+
+    def notes(self) -> list[str]:
+        """Return the sentence that says whose examples a result is of, or none in a run of a single process."""
+        world = torch.distributed.get_world_size() if _is_distributed() else 1
+        if world == 1:
+            return []
+        if self.local:
+            return [
+                f"{_of(self.numbers)} of {world}: measured on the examples of this process alone, as local=True asks"
+            ]
+        ranks = self.numbers
+        return [f"measured on the examples of {f'all {world} ranks' if len(ranks) == world else _of(ranks)}"]
+
+
+def joint_order(by_rank: Sequence[Sequence[S]]) -> list[S]:
+    """Return the order of execution that the ranks' own orders tell together."""
+    order: list[S] = []
+    for seen in by_rank:
+        order = in_order(order, seen)
+    return order
+
+
+def uneven_notes(ran: Sequence[Mapping[S, str]], ranks: Ranks) -> list[str]:
+    """Write the sentence on what ran on some of the ranks only.
+
+    Args:
+        ran: The name of each site that ran, for every rank.
+        ranks: The ranks.
+    """
+    everywhere = set(ran[0]).intersection(*ran[1:])
+    names = list(dict.fromkeys(name for rank in ran for site, name in rank.items() if site not in everywhere))
+    if not names:
+        return []
+    without = [number for number, rank in zip(ranks.numbers, ran, strict=True) if len(rank) < len(set().union(*ran))]
+    shown = ", ".join(names[:3]) + (f", … ({len(names)} in all)" if len(names) > 3 else "")
+    return [f"{shown}: did not run on {_of(without)} as on others, and measured where it ran"]
+
 
 def rank_notes() -> list[str]:
-    """Return the sentence for a result of one process of several, or none for a single process."""
-    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
-        return []
-    ranks = torch.distributed.get_world_size()
-    if ranks == 1:
+    """Return the sentence for a result that is not merged over ranks, or none for a single process."""
+    if not _is_distributed() or torch.distributed.get_world_size() == 1:
         return []
     return [
-        f"rank {torch.distributed.get_rank()} of {ranks}: measured on the examples of this process alone, and not "
-        "merged with those of the others"
+        f"rank {torch.distributed.get_rank()} of {torch.distributed.get_world_size()}: measured on the examples of "
+        "this process alone, and not merged with those of the others"
     ]
+
+
+def _is_distributed() -> bool:
+    return torch.distributed.is_available() and torch.distributed.is_initialized()
+
+
+def _of(ranks: Sequence[int]) -> str:
+    shown = ", ".join(map(str, ranks[:8])) + (", …" if len(ranks) > 8 else "")
+    return f"rank{'s' if len(ranks) > 1 else ''} {shown}"

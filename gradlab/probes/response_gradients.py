@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -17,9 +17,11 @@ from gradlab.probes.coverage import depth_of, description_of
 from gradlab.probes.finder import Part, ResponseFinder, Site
 from gradlab.probes.forward_watch import Watch
 from gradlab.probes.gradient_notes import gradient_notes
-from gradlab.probes.ranks import rank_notes
+from gradlab.probes.ranks import TIMEOUT, Ranks, joint_order, uneven_notes
+from gradlab.probes.response_steps import RankGradients, SiteGradients, WatchedStep, merged_steps, unseen_notes
 from gradlab.probes.schedule import Schedule, StepProbe
 from gradlab.probes.selection import Selection, find_blocks, layer_kind, select_layers
+from gradlab.probes.site_moments import take_in
 from gradlab.probes.targets import NOT_RUN, response_targets
 from gradlab.probes.unmeasured import reasons, response_coverage, unmeasured_notes
 from gradlab.results.gradients.result import GradientsResult
@@ -27,27 +29,7 @@ from gradlab.stats import l2_norms
 
 if TYPE_CHECKING:
     from torch.amp.grad_scaler import GradScaler
-
-
-@dataclass
-class _Step:
-    """One measured step: the sites that ran, with or without a graph, and their gradients.
-
-    Attributes:
-        step: The number of the step.
-        ran: Whether the value of each site was part of a graph.
-        watches: The watches that received gradients.
-        lost: The reason why the gradient of a site is not known.
-        numel: The number of elements of the gradients of each site, over all backward passes of the step.
-        norms: The norms for the sites in the order of `numel`, with the loss scale of that step divided out.
-    """
-
-    step: int
-    ran: dict[Site, bool] = field(default_factory=dict)
-    watches: dict[Watch, Site] = field(default_factory=dict)
-    lost: dict[Site, str] = field(default_factory=dict)
-    numel: dict[Site, int] = field(default_factory=dict)
-    norms: Tensor | None = None
+    from torch.distributed import ProcessGroup
 
 
 class ResponseGradients(StepProbe):
@@ -74,6 +56,11 @@ class ResponseGradients(StepProbe):
     through one graph (`retain_graph`) are added before the norm is taken. Passes of `torch.autograd.grad`, which add
     to no parameter's gradient, are ignored. See `ResponseStd` for the definitions of a layer's response and of a call.
 
+    In a distributed run, `result` is a call that every rank makes, and has the gradient of the mean of the ranks'
+    losses with respect to the responses of all ranks: where each rank's loss is a mean over equally many examples,
+    that of the mean over all of them. It is the loss whose gradient `DistributedDataParallel` and `fully_shard` give
+    the parameters: with R ranks, the squares of the ranks' norms are added and the root is divided by R.
+
     Args:
         model: Any `torch.nn.Module`.
         layers: The layers to measure: names or globs, a class, a predicate, or None for every weight that is applied
@@ -82,6 +69,9 @@ class ResponseGradients(StepProbe):
             `find_blocks`).
         every: The number of steps from one measurement to the next, or a predicate of the step number (`log_spaced`).
         scaler: The GradScaler of mixed-precision training, whose scale is divided out.
+        process_group: The ranks to merge; None for all of them, where torch.distributed is initialized.
+        local: Whether to measure this rank's own loss and examples alone, which the result then says.
+        timeout: Seconds for which a result waits for the other ranks, until an error names those that are missing.
 
     Raises:
         UsageError: If no layer is selected.
@@ -95,8 +85,12 @@ class ResponseGradients(StepProbe):
         blocks: Selection = None,
         every: Schedule = 1,
         scaler: GradScaler | None = None,
+        process_group: ProcessGroup | None = None,
+        local: bool = False,
+        timeout: float = TIMEOUT,
     ) -> None:
         super().__init__(model, every, scaler)
+        self.ranks = Ranks(process_group, local, timeout)
         if next(self.model.parameters(), None) is None:
             raise UsageError(f"{type(self.model).__name__} has no parameters: there is no gradient to measure")
         self.targets = response_targets(self.model, layers)
@@ -108,8 +102,8 @@ class ResponseGradients(StepProbe):
         # The sites that the current pass has reached so far.
         self._seen: dict[Site, bool] = {}
         self._watches: list[Watch] = []
-        self._steps: list[_Step] = []
-        self._open: _Step | None = None
+        self._steps: list[WatchedStep] = []
+        self._open: WatchedStep | None = None
 
     def _attach(self, stack: ExitStack) -> None:
         self._finder.attach(stack)
@@ -149,9 +143,9 @@ class ResponseGradients(StepProbe):
             step = self._step()
             step.watches[watch] = site
 
-    def _step(self) -> _Step:
+    def _step(self) -> WatchedStep:
         if self._open is None:
-            self._open = _Step(self.steps)
+            self._open = WatchedStep(self.steps)
         return self._open
 
     def _measure(self) -> None:
@@ -161,7 +155,7 @@ class ResponseGradients(StepProbe):
         for watch in step.watches:
             watch.reset()
 
-    def _closed(self, step: _Step) -> _Step:
+    def _closed(self, step: WatchedStep) -> WatchedStep:
         """Return the step with all norms computed at once, before the scaler changes the scale of the loss."""
         rows: dict[Site, list[Tensor]] = {}
         lost: dict[Site, str] = {}
@@ -187,24 +181,20 @@ class ResponseGradients(StepProbe):
             network: The name of the model in the result; by default its name from `gl.build`, or its class.
 
         Raises:
-            GradlabError: If no gradient of any response was seen.
+            GradlabError: If no gradient of any response was seen, or ranks have measured different steps.
         """
+        by_rank = self.ranks.gather(self._measured(), "ResponseGradients.result()")
         self._refuse_recomputed()
-        steps = list(self._steps)
-        # A pass after the last step, such as validation, is not a step.
-        if self._open is not None and (self._open.watches or not steps):
-            steps.append(self._closed(self._open))
-        found = [step.norms for step in steps if step.norms is not None]
-        if not found and not any(step.lost for step in steps):
+        steps = merged_steps(by_rank)
+        if not any(step.norms or step.lost for step in steps):
             raise GradlabError(
                 "the probe saw no gradient of a response of a measured layer: run model(x) and loss.backward() inside "
                 "the `with` block, with something that requires a gradient, and not inside a compiled function, or "
                 "choose layers that the model applies with layers="
             )
-        norms = iter(torch.cat([norms.to(found[0].device) for norms in found]).tolist() if found else ())
-        rows = []
-        for step in steps:
-            rows += self._rows(step, {site: next(norms) for site in step.numel})
+        take_in(self._finder, [target for rank in by_rank for target in rank.targets.items()])
+        sites = joint_order([rank.sites for rank in by_rank])
+        rows = [row for step in steps for row in self._rows(step, sites)]
         left_out = reasons(self._finder)
         coverage = response_coverage(self._finder, self._finder.places, left_out)
         facts = {
@@ -213,8 +203,25 @@ class ResponseGradients(StepProbe):
             "coverage": coverage.as_record(),
         }
         told = {name: reason for name, reason in left_out.items() if reason != NOT_RUN}
-        notes = [*gradient_notes(rows), *self._notes(), *unmeasured_notes(told), *rank_notes()]
+        uneven = uneven_notes([{site: site.layer for site in rank.sites} for rank in by_rank], self.ranks)
+        unseen = unseen_notes(by_rank)
+        notes = [*gradient_notes(rows), *unseen, *unmeasured_notes(told), *self.ranks.notes(), *uneven]
         return GradientsResult.from_rows(self._name(network), rows, notes, facts)
+
+    def _measured(self) -> RankGradients:
+        """Return what this rank has measured, with one transfer from its device."""
+        steps = list(self._steps)
+        # A pass after the last step, such as validation, is not a step.
+        if self._open is not None and (self._open.watches or not steps):
+            steps.append(self._closed(self._open))
+        found = [step.norms for step in steps if step.norms is not None]
+        norms = iter(torch.cat([norms.to(found[0].device) for norms in found]).tolist() if found else ())
+        there = [
+            SiteGradients(step.step, step.ran, step.lost, step.numel, {site: next(norms) for site in step.numel})
+            for step in steps
+        ]
+        targets = {layer: target.name for layer, target in self._finder.places.items()}
+        return RankGradients(there, [*self._sites], targets, dict(self._finder.unseen))
 
     def _refuse_recomputed(self) -> None:
         """Raise an error for layers whose gradients only arrive at tensors recomputed in a backward pass."""
@@ -234,12 +241,12 @@ class ResponseGradients(StepProbe):
                 "the response without a graph; call checkpoint with use_reentrant=False, or choose others by layers="
             )
 
-    def _rows(self, step: _Step, norms: dict[Site, float]) -> list[dict[str, Any]]:
+    def _rows(self, step: SiteGradients, every: Sequence[Site]) -> list[dict[str, Any]]:
         rows = []
         for block in (False, True):
-            sites: Iterable[Site] = [site for site in self._sites if site.block == block]
+            sites: Iterable[Site] = [site for site in every if site.block == block]
             for index, site in enumerate([*sites, *(() if block else self._never_run())], 1):
-                norm = norms.get(site, math.nan)
+                norm = step.norms.get(site, math.nan)
                 numel = step.numel.get(site)
                 rows.append(
                     {
@@ -252,8 +259,8 @@ class ResponseGradients(StepProbe):
                         "step": step.step,
                         "call": site.call,
                         "block": block,
-                        "non_finite": site in norms and not math.isfinite(norm),
-                        "absent": None if site in norms else step.lost.get(site) or _reason(step.ran.get(site)),
+                        "non_finite": site in step.norms and not math.isfinite(norm),
+                        "absent": None if site in step.norms else step.lost.get(site) or _reason(step.ran.get(site)),
                     }
                 )
         return rows
@@ -272,12 +279,6 @@ class ResponseGradients(StepProbe):
             return {"kind": layer_kind(self.blocks[site.layer]), "shortcut": False}
         target = self._finder.places.get(site.layer) or self.targets.chosen[site.layer]
         return {"kind": target.kind, "shortcut": target.shortcut}
-
-    def _notes(self) -> list[str]:
-        return [
-            f"{site.layer}: {count} calls were not normalized as the others were, and not measured"
-            for site, count in self._finder.unseen.items()
-        ]
 
 
 def _reason(graph: bool | None) -> str:

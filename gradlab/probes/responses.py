@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import math
 from contextlib import ExitStack
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
-import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
@@ -16,13 +15,18 @@ from gradlab.probes.coverage import depth_of, description_of
 from gradlab.probes.finder import Part, ResponseFinder, Site, is_normalization
 from gradlab.probes.hooks import Probe
 from gradlab.probes.outputs import plain
-from gradlab.probes.prediction import batch_norm_std
-from gradlab.probes.ranks import rank_notes
+from gradlab.probes.prediction import batch_norm_std, is_sharded
+from gradlab.probes.ranks import TIMEOUT, Ranks, uneven_notes
 from gradlab.probes.selection import Selection, layer_stride
+from gradlab.probes.site_moments import SiteMoments, merged_sites, take_in
 from gradlab.probes.targets import Target, response_targets
 from gradlab.probes.unmeasured import reasons, response_coverage, unmeasured_notes
 from gradlab.results.responses.result import ResponsesResult
-from gradlab.stats import WELL_CONDITIONED, Accumulator, CentredMoments, FastMoments, Moments
+from gradlab.stats import WELL_CONDITIONED, Accumulator, CentredMoments, FastMoments
+from gradlab.stats.moments import fetched
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
 
 
 class ResponseStd(Probe):
@@ -46,6 +50,10 @@ class ResponseStd(Probe):
     counted within one forward pass, which is a call of the model, or of a part of it that is called on its own. A
     pass that ends in an exception is not counted.
 
+    In a distributed run, `result`, `moments` and `channels` are calls that every rank makes. They merge the moments of
+    all ranks' responses in float64 (Chan et al., see `Moments.merge`), and return the same on every rank: the std
+    over the examples of all ranks, whatever their numbers.
+
     Args:
         model: Any `torch.nn.Module`.
         layers: The layers to measure: names or globs, a class, a predicate, or None for every weight that is applied
@@ -54,15 +62,27 @@ class ResponseStd(Probe):
             default has a relative error of at most 1e-6 while |mean| / std is at most 10, and the result notes where
             this does not hold.
         per_channel: Whether to keep the moments of each channel as well, for `channels`.
+        process_group: The ranks to merge; None for all of them, where torch.distributed is initialized.
+        local: Whether to measure this rank's examples alone, which the result then says.
+        timeout: Seconds for which a result waits for the other ranks, until an error names those that are missing.
 
     Raises:
         UsageError: If no layer is selected.
     """
 
     def __init__(
-        self, model: nn.Module, layers: Selection = None, *, exact: bool = False, per_channel: bool = False
+        self,
+        model: nn.Module,
+        layers: Selection = None,
+        *,
+        exact: bool = False,
+        per_channel: bool = False,
+        process_group: ProcessGroup | None = None,
+        local: bool = False,
+        timeout: float = TIMEOUT,
     ) -> None:
         super().__init__(model)
+        self.ranks = Ranks(process_group, local, timeout)
         self.targets = response_targets(self.model, layers)
         self.exact, self.per_channel = exact, per_channel
         self._accumulators: dict[Site, Accumulator] = {}
@@ -120,22 +140,25 @@ class ResponseStd(Probe):
         Raises:
             GradlabError: If no forward pass of the model was seen.
         """
-        table = self.moments()
+        by_rank = self._by_rank("result", pooled=True)
+        sites = self._merged(by_rank)
         rows = []
-        for index, (site, (count, mean, std, non_finite)) in enumerate(table.items(), 1):
-            given = std if self._resolves(site, mean, std) else math.nan
+        for index, (site, found) in enumerate(sites.items(), 1):
+            count, mean, std, non_finite = _values(found)
+            given = std if found.resolves(mean, std) else math.nan
             measured: dict[str, Any] = {"std": given, "mean": mean, "count": int(count), "non_finite": int(non_finite)}
-            target, predicted = self._finder.places[site.layer], self._predicted(site)
+            target, predicted = self._finder.places[site.layer], self._predicted(found)
             rows.append(response_row(site.layer, index, target, predicted, call=site.call, **measured))
         name = network or getattr(self.model, "name", type(self.model).__name__)
         left_out = reasons(self._finder)
-        coverage = response_coverage(self._finder, {site.layer for site in table}, left_out)
+        coverage = response_coverage(self._finder, {site.layer for site in sites}, left_out)
         facts = {
             "depth": depth_of(self.model),
             "description": description_of(self.model),
             "coverage": coverage.as_record(),
         }
-        notes = [*self._notes(table), *unmeasured_notes(left_out), *rank_notes()]
+        uneven = uneven_notes([{site: site.layer for site in seen} for seen in by_rank], self.ranks)
+        notes = [*self._notes(sites), *unmeasured_notes(left_out), *self.ranks.notes(), *uneven]
         return ResponsesResult.from_rows(str(name), rows, notes, facts)
 
     def moments(self) -> dict[Site, list[float]]:
@@ -144,8 +167,7 @@ class ResponseStd(Probe):
         Raises:
             GradlabError: If no forward pass of the model was seen.
         """
-        sites = self._measured_sites()
-        return dict(zip(sites, self._table([self._accumulators[site].moments() for site in sites]), strict=True))
+        return {site: _values(found) for site, found in self._merged(self._by_rank("moments", pooled=True)).items()}
 
     def channels(self) -> pd.DataFrame:
         """Return the moments of each channel, with columns layer, call, channel, std, mean and count.
@@ -156,61 +178,89 @@ class ResponseStd(Probe):
         if not self.per_channel:
             raise GradlabError("channels were not kept: make the probe with per_channel=True")
         frames = []
-        for site in self._measured_sites():
-            m = self._accumulators[site].moments()
+        for site, found in self._merged(self._by_rank("channels", pooled=False)).items():
+            m = found.moments
             columns = {"std": m.std, "mean": m.mean, "count": m.count}
-            frame = pd.DataFrame({name: value.cpu().numpy() for name, value in columns.items()})
+            frame = pd.DataFrame({name: value.numpy() for name, value in columns.items()})
             frame.insert(0, "channel", range(len(frame)))
             frame.insert(0, "call", site.call)
             frame.insert(0, "layer", site.layer)
             frames.append(frame)
         return pd.concat(frames, ignore_index=True)
 
-    def _measured_sites(self) -> list[Site]:
-        if not self._accumulators:
+    def _by_rank(self, call: str, pooled: bool) -> list[dict[Site, SiteMoments]]:
+        """Return what every rank has measured of its sites, with one transfer from its device."""
+        parts = [self._accumulators[site].parts() for site in self._accumulators]
+        every = [moments.pooled() if pooled and self.per_channel else moments for found in parts for moments in found]
+        there = iter(fetched(every))
+        own = {
+            site: SiteMoments(
+                [next(there) for _ in found],
+                accumulator.precision if isinstance(accumulator, FastMoments) else 0.0,
+                self._finder.places[site.layer].name,
+                self._finder.norms.get(site),
+                self._finder.unseen.get(site, 0),
+            )
+            for (site, accumulator), found in zip(self._accumulators.items(), parts, strict=True)
+        }
+        return self.ranks.gather(own, f"ResponseStd.{call}()")
+
+    def _merged(self, by_rank: list[dict[Site, SiteMoments]]) -> dict[Site, SiteMoments]:
+        if not any(by_rank):
             raise GradlabError(
                 "the probe saw no forward pass of a measured layer: run the model inside the `with` block, called as "
                 "model(x) and not inside a compiled function, or choose layers that it applies with layers="
             )
-        return list(self._accumulators)
+        sites = merged_sites(by_rank)
+        take_in(self._finder, [(site.layer, found.target) for site, found in sites.items()])
+        return sites
 
-    def _table(self, moments: list[Moments]) -> list[list[float]]:
-        """Return count, mean, std and non-finite count of each site, in one transfer."""
-        pooled = [m.pooled() if self.per_channel else m for m in moments]
-        rows = [torch.stack((m.count, m.mean, m.std, m.non_finite)) for m in pooled]
-        values: list[list[float]] = torch.stack([row.to(rows[0].device) for row in rows]).cpu().tolist()
-        return values
+    def _predicted(self, found: SiteMoments) -> float:
+        if found.norm is None or self._unpredicted(found):
+            return math.nan
+        return batch_norm_std(self.model.get_submodule(found.norm))
 
-    def _resolves(self, site: Site, mean: float, std: float) -> bool:
-        accumulator = self._accumulators[site]
-        return not isinstance(accumulator, FastMoments) or accumulator.resolves(mean, std)
+    def _unpredicted(self, found: SiteMoments) -> bool:
+        """Return whether other ranks have parts of the normalization, which are not asked for in local results."""
+        return self.ranks.local and bool(found.norm) and is_sharded(self.model.get_submodule(str(found.norm)))
 
-    def _predicted(self, site: Site) -> float:
-        norm = self._finder.norms.get(site)
-        return float("nan") if norm is None else batch_norm_std(self.model.get_submodule(norm))
-
-    def _notes(self, table: dict[Site, list[float]]) -> list[str]:
+    def _notes(self, sites: dict[Site, SiteMoments]) -> list[str]:
         notes = []
         layers = any(target.is_layer for target in self.targets.chosen.values())
-        if layers and not self._finder.norms and any(is_normalization(module) for module in self.model.modules()):
+        if any(map(self._unpredicted, sites.values())):
+            notes.append("predicted_std is missing where other ranks have a part of the normalization's parameters")
+        if (
+            layers
+            and all(found.norm is None for found in sites.values())
+            and any(is_normalization(module) for module in self.model.modules())
+        ):
             notes.append(
                 "no normalization module directly follows a measured layer: the responses are the layers' own outputs"
             )
-        for site, (count, mean, std, non_finite) in table.items():
+        for site, found in sites.items():
+            count, mean, std, non_finite = _values(found)
             if non_finite:
                 notes.append(
                     f"{site.layer}: {int(non_finite):,} of {int(count + non_finite):,} values are NaN or infinite "
                     "and left out"
                 )
             if not self.exact and abs(mean) > WELL_CONDITIONED * std:
-                lost = "too much for sums of squares" if self._resolves(site, mean, std) else "so its std is not given"
+                lost = "too much for sums of squares" if found.resolves(mean, std) else "so its std is not given"
                 notes.append(
                     f"{site.layer}: |mean| is {abs(mean) / std if std else math.inf:.3g} times the std, {lost}; "
                     "exact=True (--exact) measures it right"
                 )
-            if unseen := self._finder.unseen.get(site):
-                notes.append(f"{site.layer}: {unseen} calls were not normalized as the others were, and not measured")
+            if found.unseen:
+                notes.append(
+                    f"{site.layer}: {found.unseen} calls were not normalized as the others were, and not measured"
+                )
         return notes
+
+
+def _values(found: SiteMoments) -> list[float]:
+    """Return count, mean, std and non-finite count of a site."""
+    m = found.moments
+    return [m.count.item(), m.mean.item(), m.std.item(), m.non_finite.item()]
 
 
 def response_row(

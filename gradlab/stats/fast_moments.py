@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from gradlab.stats.memory_rows import channel_rows, memory_rows, summable
-from gradlab.stats.moments import Moments, complex_moments, finite_parts
+from gradlab.stats.moments import Moments, finite_parts, joined_parts
 from gradlab.stats.precision import trusted_norm, wide_norms, widened, widest
 
 _PENDING_ROWS = 8192
@@ -21,6 +21,17 @@ def fast_moments(x: Tensor, channel_dim: int | None = None) -> Moments:
     accumulator = FastMoments(channel_dim)
     accumulator.update(x)
     return accumulator.moments()
+
+
+def resolves(precision: float, mean: float, std: float) -> bool:
+    """Return whether a std is accurate to about 0.1 %, given that subtracting the squared mean costs digits.
+
+    Args:
+        precision: The relative rounding error of the sums, `FastMoments.precision`.
+        mean: The mean.
+        std: The std.
+    """
+    return std == 0 or 16 * precision * (mean / std) ** 2 <= 1e-3
 
 
 class FastMoments:
@@ -87,15 +98,19 @@ class FastMoments:
 
     def moments(self) -> Moments:
         """Return the moments of all tensors so far, of which there must be at least one."""
+        return joined_parts(self.parts())
+
+    def parts(self) -> list[Moments]:
+        """Return the moments of the values, or of the real and the imaginary parts of complex ones, to be merged."""
         self._marked = None
         if self._pending:
             self._join()
         assert self._total is not None
-        return self._total if self._imaginary is None else complex_moments(self._total, self._imaginary.moments())
+        return [self._total, *([] if self._imaginary is None else self._imaginary.parts())]
 
     def resolves(self, mean: float, std: float) -> bool:
-        """Return whether a std is accurate to about 0.1 %, given that subtracting the squared mean costs digits."""
-        return std == 0 or 16 * self.precision * (mean / std) ** 2 <= 1e-3
+        """Return whether a std is accurate to about 0.1 %; see the function `resolves`."""
+        return resolves(self.precision, mean, std)
 
     def _row_sums(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         """Return the sum and norm of each row's finite values, and the count of others, or None if known to be 0."""

@@ -7,6 +7,7 @@ Golub and LeVeque 1979, "Updating formulae and a pairwise algorithm for computin
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -71,6 +72,21 @@ class Moments:
         return Moments(count, mean, self.m2.sum() + between, self.non_finite.sum())
 
 
+def joined_parts(parts: Sequence[Moments]) -> Moments:
+    """Return the moments of real values, given one part, or of complex ones, given their real and imaginary parts."""
+    return parts[0] if len(parts) == 1 else complex_moments(*parts)
+
+
+def fetched(moments: Sequence[Moments]) -> list[Moments]:
+    """Copy moments of any shapes to the CPU, in one transfer."""
+    if not moments:
+        return []
+    rows = [torch.stack((m.count, m.mean, m.m2, m.non_finite)) for m in moments]
+    flat = torch.cat([row.flatten().to(rows[0].device) for row in rows]).cpu()
+    parts = flat.split([row.numel() for row in rows])
+    return [Moments(*part.view(row.shape)) for part, row in zip(parts, rows, strict=True)]
+
+
 def complex_moments(real: Moments, imaginary: Moments) -> Moments:
     """Combine the moments of the real and imaginary parts, as split by `finite_parts`, into those of complex values.
 
@@ -108,6 +124,9 @@ class Accumulator(Protocol):
 
     def moments(self) -> Moments:
         """Return the moments of all tensors so far, of which there must be at least one."""
+
+    def parts(self) -> list[Moments]:
+        """Return the moments of the values, or of the real and the imaginary parts of complex ones, to be merged."""
 
 
 class CentredMoments:
@@ -147,8 +166,12 @@ class CentredMoments:
 
     def moments(self) -> Moments:
         """Return the moments of all tensors so far, of which there must be at least one."""
+        return joined_parts(self.parts())
+
+    def parts(self) -> list[Moments]:
+        """Return the moments of the values, or of the real and the imaginary parts of complex ones, to be merged."""
         assert self._total is not None
-        return self._total if self._imaginary is None else complex_moments(self._total, self._imaginary.moments())
+        return [self._total, *([] if self._imaginary is None else self._imaginary.parts())]
 
 
 def _centred(x: Tensor, channel_dim: int | None) -> Moments:

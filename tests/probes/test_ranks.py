@@ -1,4 +1,4 @@
-"""A result of one process of several names its rank."""
+"""Results of one process of several, and of all of them together."""
 
 import pytest
 import torch
@@ -7,11 +7,11 @@ from torch import nn
 import gradlab as gl
 
 
-@pytest.mark.parametrize("kind", [gl.ResponseStd, gl.ResponseGradients, gl.ExampleGradients, gl.InputGradients])
+@pytest.mark.parametrize("kind", [gl.ResponseStd, gl.ResponseGradients, gl.InputGradients])
 @pytest.mark.parametrize("ranks", [1, 4])
-def test_a_rank_of_several_is_named(kind: type, ranks: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_local_result_names_its_rank(kind: type, ranks: int, monkeypatch: pytest.MonkeyPatch) -> None:
     model = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2))
-    with kind(model) as probe:
+    with kind(model, local=True) as probe:
         model(torch.randn(5, 3)).square().sum().backward()
         getattr(probe, "step", int)()
     monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)

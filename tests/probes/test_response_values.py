@@ -103,7 +103,7 @@ def test_the_input_of_the_normalization_is_the_output_itself(how: str, context: 
     expected = torch.cat(kept).std(correction=0).item()
     result = probe.result()
     assert result.to_frame()["std"][0] == pytest.approx(expected, rel=1e-6)
-    assert any("takes a measured layer's output" in note for note in result.notes) == (followed is model.conv)
+    assert any("directly follows a measured layer" in note for note in result.notes) == (followed is model.conv)
 
 
 def test_each_call_is_a_site() -> None:

@@ -1,0 +1,112 @@
+"""The gradients of responses at one step: as they arrive, and as they travel between ranks."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from gradlab.errors import GradlabError
+from gradlab.probes.finder import Site
+from gradlab.probes.forward_watch import Watch
+
+
+@dataclass
+class WatchedStep:
+    """One measured step: the sites that ran, with or without a graph, and their gradients.
+
+    Attributes:
+        step: The number of the step.
+        ran: Whether the value of each site was part of a graph.
+        watches: The watches that received gradients.
+        lost: The reason why the gradient of a site is not known.
+        numel: The number of elements of the gradients of each site, over all backward passes of the step.
+        norms: The norms for the sites in the order of `numel`, with the loss scale of that step divided out.
+    """
+
+    step: int
+    ran: dict[Site, bool] = field(default_factory=dict)
+    watches: dict[Watch, Site] = field(default_factory=dict)
+    lost: dict[Site, str] = field(default_factory=dict)
+    numel: dict[Site, int] = field(default_factory=dict)
+    norms: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class SiteGradients:
+    """The gradients of one step, by sites.
+
+    Attributes:
+        step: The number of the step.
+        ran: Whether the value of each site was part of a graph.
+        lost: The reason why the gradient of a site is not known.
+        numel: The number of elements of each site's gradients.
+        norms: The norms of these gradients.
+    """
+
+    step: int
+    ran: dict[Site, bool]
+    lost: dict[Site, str]
+    numel: dict[Site, int]
+    norms: dict[Site, float]
+
+
+@dataclass(frozen=True)
+class RankGradients:
+    """What one rank has measured.
+
+    Attributes:
+        steps: The steps.
+        sites: The sites in order of execution.
+        targets: The name of the target of each layer that ran.
+        unseen: The number of calls of a site that were not normalized although others were.
+    """
+
+    steps: list[SiteGradients]
+    sites: list[Site]
+    targets: dict[str, str]
+    unseen: dict[Site, int]
+
+
+def merged_steps(by_rank: Sequence[RankGradients]) -> list[SiteGradients]:
+    """Return the gradients with respect to the responses of all ranks together, step by step.
+
+    The loss is the mean of the ranks' losses L_r, whose gradient data parallelism gives the parameters. So the
+    gradient with respect to responses of rank r is ∂L_r/∂h / R for R ranks, and the norm over all ranks' elements is
+    √(Σ_r ‖∂L_r/∂h‖²) / R. If each loss is a mean over equally many examples, this is the gradient of the mean over
+    the examples of all ranks.
+
+    Raises:
+        GradlabError: If the ranks have measured different steps.
+    """
+    if len({tuple(step.step for step in rank.steps) for rank in by_rank}) > 1:
+        counts = ", ".join(str(len(rank.steps)) for rank in by_rank[:8]) + (", …" if len(by_rank) > 8 else "")
+        raise GradlabError(
+            f"the ranks have measured different steps ({counts} steps, in the order of the ranks): call step() as "
+            "often on every rank with the same every=, or measure one rank alone with local=True"
+        )
+    return [_merged(steps) for steps in zip(*(rank.steps for rank in by_rank), strict=True)]
+
+
+def _merged(steps: Sequence[SiteGradients]) -> SiteGradients:
+    """Return one step of all ranks."""
+    ran = {site: any(step.ran.get(site, False) for step in steps) for step in steps for site in step.ran}
+    lost = {site: reason for step in steps for site, reason in step.lost.items()}
+    there = dict.fromkeys(site for step in steps for site in step.norms if site not in lost)
+    numel = {site: sum(step.numel.get(site, 0) for step in steps) for site in there}
+    norms = {site: math.hypot(*(step.norms.get(site, 0.0) for step in steps)) / len(steps) for site in there}
+    return SiteGradients(steps[0].step, ran, lost, numel, norms)
+
+
+def unseen_notes(by_rank: Sequence[RankGradients]) -> list[str]:
+    """Write a sentence on each site with calls that were not normalized as its others were."""
+    unseen = Counter[Site]()
+    for rank in by_rank:
+        unseen.update(rank.unseen)
+    return [
+        f"{site.layer}: {count} calls were not normalized as the others were, and not measured"
+        for site, count in unseen.items()
+    ]

@@ -1,0 +1,86 @@
+"""The moments of a site's responses, as they travel between ranks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import zip_longest
+
+from gradlab.errors import GradlabError
+from gradlab.probes.finder import ResponseFinder, Site
+from gradlab.probes.ranks import joint_order
+from gradlab.stats.fast_moments import resolves
+from gradlab.stats.moments import Moments, joined_parts
+
+
+@dataclass(frozen=True)
+class SiteMoments:
+    """What one rank, or several together, have measured of a site.
+
+    Attributes:
+        parts: The moments of the responses, or of their real and imaginary parts, on the CPU.
+        precision: The relative rounding error of the coarsest sums; 0 for exact ones.
+        target: The name of the target to which the site belongs.
+        norm: The name of the normalization whose output the response is; empty for a function, None without any.
+        unseen: The number of calls that were not normalized although others were.
+    """
+
+    parts: list[Moments]
+    precision: float
+    target: str
+    norm: str | None
+    unseen: int
+
+    @property
+    def moments(self) -> Moments:
+        """The moments of all values."""
+        return joined_parts(self.parts)
+
+    def resolves(self, mean: float, std: float) -> bool:
+        """Return whether the std is accurate; see `gradlab.stats.fast_moments.resolves`."""
+        return not self.precision or resolves(self.precision, mean, std)
+
+    def merge(self, other: SiteMoments) -> SiteMoments:
+        """Return what was measured of the site on both ranks."""
+        pairs = zip_longest(self.parts, other.parts)
+        return SiteMoments(
+            [b if a is None else a if b is None else a.merge(b) for a, b in pairs],
+            max(self.precision, other.precision),
+            self.target,
+            self.norm,
+            self.unseen + other.unseen,
+        )
+
+
+def merged_sites(by_rank: Sequence[Mapping[Site, SiteMoments]]) -> dict[Site, SiteMoments]:
+    """Merge what the ranks have measured, in the order of execution that they tell together.
+
+    Raises:
+        GradlabError: If a layer's response was normalized on one rank and not on another.
+    """
+    merged: dict[Site, SiteMoments] = {}
+    for site in joint_order([list(sites) for sites in by_rank]):
+        for found in (sites[site] for sites in by_rank if site in sites):
+            if site in merged and merged[site].norm != found.norm:
+                raise GradlabError(
+                    f"{site.layer}: its output goes into {_named(merged[site].norm)} on one rank and into "
+                    f"{_named(found.norm)} on another, so that they are not one response: measure it with local=True"
+                )
+            merged[site] = merged[site].merge(found) if site in merged else found
+    return merged
+
+
+def _named(norm: str | None) -> str:
+    return "no normalization" if norm is None else norm or "a function that normalizes"
+
+
+def take_in(finder: ResponseFinder, targets: Iterable[tuple[str, str]]) -> None:
+    """Let a finder know of the layers that ran on other ranks only.
+
+    Args:
+        finder: The finder of this rank.
+        targets: The names of layers and of their targets.
+    """
+    for layer, target in targets:
+        finder.places.setdefault(layer, finder.targets.chosen[target])
+        finder.called.add(target)
