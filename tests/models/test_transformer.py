@@ -251,7 +251,7 @@ def test_what_cannot_be_is_said(name, says):
     ("name", "canonical"),
     [
         ("gpt3-scale=deepnorm-norm=post", "gpt3-scale=deepnorm"),
-        ("gpt3-norm=pre-act=gelu-width=256", "gpt3"),
+        ("gpt5-norm=pre-act=gelu-width=256", "gpt5"),
         ("webtext/gpt3-scale=sqrt-init=lecun", "webtext/gpt3-scale=sqrt"),
         ("gpt3-rms-heads=8", "gpt3-heads=8-rms"),
     ],
@@ -272,3 +272,12 @@ def test_the_stream_is_what_torch_computes_too():
     x = torch.randn(2, 5, 32, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         torch.testing.assert_close(ours(x), theirs(x), rtol=1e-5, atol=1e-6)
+
+
+def test_a_name_of_a_published_model_asks() -> None:
+    with pytest.raises(UsageError, match="GPT-2 is webtext/gpt12"):
+        parse_name("gpt2")
+    small = parse_name("gpt2-width=256")
+    assert small.name == "gpt2-width=256"
+    assert parse_name(small.name) == small
+    assert parse_name("gpt5").name == "gpt5"

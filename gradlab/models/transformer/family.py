@@ -14,6 +14,9 @@ from gradlab.models.transformer.style import LEARNT, SCALES, Norm, Scale, Style
 
 DEPTHS = Depths()
 
+NAMED_ELSEWHERE = (2, 3, 4)
+"""Depths of which a bare name, as `gpt2`, is that of a published model of other depths."""
+
 _DEFAULTS: dict[Form, dict[str, Any]] = {
     "bytes": {"width": 256, "vocabulary": 256, "context": 128, "init": "lecun"},
     "webtext": {"width": 768, "vocabulary": 50_257, "context": 1024, "init": "gpt2"},
@@ -35,6 +38,11 @@ def read_transformer(name: str, depth: int, values: dict[str, Any], *, form: For
     """
     family: Literal["gpt", "vit"] = "gpt" if form in ("bytes", "webtext") else "vit"
     DEPTHS.check(family, depth, name)
+    if form == "bytes" and depth in NAMED_ELSEWHERE and not values:
+        raise UsageError(
+            f"{name} is the name of a model of OpenAI's: GPT-2 is webtext/gpt12 (or 24, 36 and 48), and a GPT of "
+            f"{depth} layers is gpt{depth}-width=256"
+        )
     style = _style(name, depth, values)
     known = _DEFAULTS[form] | ({"width": _WIDTHS[form].get(depth, 768)} if form in _WIDTHS else {})
     if style.scale != "one":
@@ -44,6 +52,8 @@ def read_transformer(name: str, depth: int, values: dict[str, Any], *, form: For
     _check(name, given, heads, style, form)
     defaults = {**known, "heads": _heads(given["width"]), "norm": _norm(style.scale)}
     said = tuple(sorted((field, value) for field, value in values.items() if value != defaults.get(field)))
+    if form == "bytes" and depth in NAMED_ELSEWHERE and not said:
+        said = (("width", given["width"]),)
     return TransformerArchitecture(
         family, form, style, heads=heads, untied=bool(values.get("untied")), values=said, **given
     )
