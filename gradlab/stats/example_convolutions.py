@@ -6,6 +6,7 @@ import itertools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 
 import torch
 from torch import Tensor
@@ -67,9 +68,9 @@ class GroupedGradients(ExampleContributions):
         """See `ExampleContributions`."""
         return torch.cat([self._made(span) for span in self.spans()])
 
-    def parts(self, workspace: Workspace) -> Iterator[Tensor]:
+    def parts(self, workspace: Workspace, first: int = 0) -> Iterator[Tensor]:
         """See `ExampleContributions`."""
-        return (self._made(span)[None] for span in self.spans())
+        return (self._made(span)[None] for span in islice(self.spans(), first, None))
 
     def _made(self, span: slice) -> Tensor:
         geometry, n = self.geometry, span.stop - span.start
@@ -118,12 +119,12 @@ class ProductGradients(ExampleContributions):
         outputs, inputs, *kernel = self.geometry.weight
         return values.reshape(-1, outputs, kernel[-1], inputs).permute(1, 3, 0, 2).flatten()
 
-    def parts(self, workspace: Workspace) -> Iterator[Tensor]:
+    def parts(self, workspace: Workspace, first: int = 0) -> Iterator[Tensor]:
         """See `ExampleContributions`."""
         geometry, groups = self.geometry, self.geometry.groups
         outputs, inputs, *kernel = geometry.weight
         padded_shape = [n + 2 * p for n, p in zip(self.x.shape[2:], geometry.padding, strict=True)]
-        for span in self.spans():
+        for span in islice(self.spans(), first, None):
             folded = slice(span.start * groups, span.stop * groups)
             x, gradient = self.x[folded], self.gradient[folded]
             n, width = x.shape[0], kernel[-1] * inputs

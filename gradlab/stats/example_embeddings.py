@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
 
 import torch
 from torch import Tensor
 
 from gradlab.stats.example_gradients import ExampleContributions, inverse
+from gradlab.stats.pair_products import PairProducts, position_products
 from gradlab.stats.precision import widest
 from gradlab.stats.workspace import Workspace
 
@@ -31,12 +33,12 @@ class EmbeddingGradients(ExampleContributions):
         found = self.gradient.new_zeros(self.examples, self.entries, width)
         return found.scatter_add_(1, self.ids[..., None].expand(-1, -1, width), self.gradient).flatten(1)
 
-    def parts(self, workspace: Workspace) -> Iterator[Tensor]:
+    def parts(self, workspace: Workspace, first: int = 0) -> Iterator[Tensor]:
         """See `ExampleContributions`."""
-        for span in self.spans():
+        for span in islice(self.spans(), first, None):
             yield EmbeddingGradients(self.ids[span], self.gradient[span], self.entries).rows()[None]
 
-    def reduced(self, workspace: Workspace) -> tuple[Tensor, Tensor]:
+    def reduced(self, workspace: Workspace, products: PairProducts | None = None) -> tuple[Tensor, Tensor]:
         """See `ExampleContributions`. The norms follow from ‖g‖² = Σ_st [id_s = id_t] ⟨g_s, g_t⟩."""
         wide = self.gradient.to(widest(self.gradient.device))
         # The scale, whose square may overflow any dtype, is divided out; a power of two changes no digit.
@@ -44,6 +46,8 @@ class EmbeddingGradients(ExampleContributions):
         wide = wide / scale[:, None, None]
         grams = torch.bmm(wide, wide.mT).mul_(self.ids[:, :, None] == self.ids[:, None, :])
         norms = grams.sum((1, 2)).clamp(min=0).sqrt() * scale
+        if products is not None:
+            products.add(position_products([wide], self.ids) * scale[:, None] * scale)
         directions = (wide * (inverse(norms, wide.dtype) * scale)[:, None, None]).to(self.gradient.dtype)
         sums = self.gradient.new_zeros(2, self.entries, self.gradient.shape[2])
         for place, values in enumerate((self.gradient, directions)):

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from gradlab.stats.norms import all_tame, tame_norms
+from gradlab.stats.pair_products import PairProducts, pair_products
 from gradlab.stats.workspace import Workspace
 
 _VALUES = 1 << 24
@@ -35,19 +36,27 @@ class ExampleContributions(ABC):
         """Return the gradients themselves, shape (B, P), with their values in the parameter's order."""
 
     @abstractmethod
-    def parts(self, workspace: Workspace) -> Iterator[Tensor]:
+    def parts(self, workspace: Workspace, first: int = 0) -> Iterator[Tensor]:
         """Yield the gradients of b examples at a time, in k pieces: shape (k, b, P / k).
 
         The order of their values is arbitrary but the same for all examples. Each part is valid until the next one is
         requested.
+
+        Args:
+            workspace: The memory in which they are computed.
+            first: The number of parts to skip.
         """
 
     def in_order(self, values: Tensor) -> Tensor:
         """Convert values from the order of `parts`, shape (k, P / k), to that of the parameter, shape (P,)."""
         return values.flatten()
 
-    def reduced(self, workspace: Workspace) -> tuple[Tensor, Tensor]:
+    def reduced(self, workspace: Workspace, products: PairProducts | None = None) -> tuple[Tensor, Tensor]:
         """Compute the norms ‖g_i‖ of the gradients g_1 … g_B and two sums over them.
+
+        Args:
+            workspace: The memory in which they are computed.
+            products: The inner products ⟨g_i, g_j⟩ are added here.
 
         Returns:
             The norms, float64 (float32 on mps) of shape (B,); and Σ g_i with the sum of the directions g_i/‖g_i‖ of
@@ -59,11 +68,31 @@ class ExampleContributions(ABC):
             norms.append(found)
             weights = workspace.weights(found.reciprocal() if tame else inverse(found, part.dtype), part.dtype)
             added = torch.bmm(weights if len(part) == 1 else weights.expand(len(part), -1, -1), part)
-            if not tame and found.is_cpu and not (part.dtype is torch.float32 and all_tame(found)):
+            tame = tame or (found.is_cpu and part.dtype is torch.float32 and all_tame(found))
+            if not tame and found.is_cpu:
                 added[:, 1] = _wide_direction_sum(part, found)
             sums = added if sums is None else sums.add_(added)
+            if products is not None and len(found) == self.examples:
+                products.add(pair_products(part, part, tame))
         assert sums is not None
-        return norms[0] if len(norms) == 1 else torch.cat(norms), sums
+        joined = norms[0] if len(norms) == 1 else torch.cat(norms)
+        if products is not None and len(norms) > 1:
+            self._add_products(workspace, products, joined)
+        return joined, sums
+
+    def _add_products(self, workspace: Workspace, products: PairProducts, norms: Tensor) -> None:
+        """Add the inner products of gradients that are held in several parts, each pair of parts computed anew."""
+        tame = norms.is_cpu and all_tame(norms)
+        spans = list(self.spans())
+        for place, here in enumerate(spans):
+            parts = self.parts(workspace, place)
+            mine = next(parts).clone()
+            tame_part = tame and mine.dtype is torch.float32
+            products.add(pair_products(mine, mine, tame_part), here, here)
+            for there, part in zip(spans[place + 1 :], parts, strict=True):
+                block = pair_products(mine, part, tame_part)
+                products.add(block, here, there)
+                products.add(block.mT, there, here)
 
     def spans(self) -> Iterator[slice]:
         """Return the ranges of examples whose gradients are held at a time."""
@@ -86,9 +115,10 @@ class RowGradients(ExampleContributions):
         """See `ExampleContributions`."""
         return self.values
 
-    def parts(self, workspace: Workspace) -> Iterator[Tensor]:
+    def parts(self, workspace: Workspace, first: int = 0) -> Iterator[Tensor]:
         """See `ExampleContributions`."""
-        yield self.values[None]
+        if not first:
+            yield self.values[None]
 
 
 def normalization_gradients(

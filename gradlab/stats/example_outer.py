@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from itertools import islice
 
 import torch
 from torch import Tensor
 
 from gradlab.stats.example_gradients import ExampleContributions, inverse
 from gradlab.stats.norms import all_tame, joint_norms, tame_norms
+from gradlab.stats.pair_products import PairProducts, position_products
 from gradlab.stats.precision import unit_scaled, widest
 from gradlab.stats.workspace import Workspace
 
@@ -39,14 +41,14 @@ class OuterGradients(ExampleContributions):
         """See `ExampleContributions`."""
         return torch.bmm(self.b.mT, self.a).flatten(1)
 
-    def parts(self, workspace: Workspace) -> Iterator[Tensor]:
+    def parts(self, workspace: Workspace, first: int = 0) -> Iterator[Tensor]:
         """See `ExampleContributions`."""
-        for span in self.spans():
+        for span in islice(self.spans(), first, None):
             a, b = self.a[span], self.b[span]
             (out,) = workspace.take(a, (len(a), b.shape[2], a.shape[2]))
             yield torch.bmm(b.mT, a, out=out).flatten(1)[None]
 
-    def reduced(self, workspace: Workspace) -> tuple[Tensor, Tensor]:
+    def reduced(self, workspace: Workspace, products: PairProducts | None = None) -> tuple[Tensor, Tensor]:
         """See `ExampleContributions`. ‖g‖² is Σ_st ⟨a_s, a_t⟩⟨b_s, b_t⟩, which for T = 1 is ‖a‖²‖b‖² (Goodfellow 2015,
         arXiv:1510.01799).
 
@@ -55,16 +57,18 @@ class OuterGradients(ExampleContributions):
         """
         length = self.a.shape[1]
         if length > 1 and not self._by_gram():
-            return super().reduced(workspace)
+            return super().reduced(workspace, products)
         if not self.a.is_cpu:
-            return self._reduced_unread()
+            return self._reduced_unread(products)
         a, b = self.a, self.b
         norms, tame = (_checked_product_norms if length == 1 else _checked_gram_norms)(a, b)
         if not tame:
             a, b = (t.to(torch.promote_types(t.dtype, torch.float64)) for t in (a, b))
+        if products is not None:
+            products.add(position_products([a, b]).real)
         return norms, self._sums(a, b, norms)
 
-    def _reduced_unread(self) -> tuple[Tensor, Tensor]:
+    def _reduced_unread(self, products: PairProducts | None = None) -> tuple[Tensor, Tensor]:
         """Compute what `reduced` returns without copying any value to the host."""
         a, a_scale = unit_scaled(self.a, (1, 2))
         b, b_scale = unit_scaled(self.b, (1, 2))
@@ -72,7 +76,10 @@ class OuterGradients(ExampleContributions):
             norms = joint_norms(a.transpose(0, 1)) * joint_norms(b.transpose(0, 1))
         else:
             norms = _gram_norms(a, b)
-        return norms * a_scale.flatten().to(norms.dtype) * b_scale.flatten(), self._sums(a, b, norms)
+        scale = a_scale.flatten().to(norms.dtype) * b_scale.flatten()
+        if products is not None:
+            products.add(position_products([a, b]).real * scale[:, None] * scale)
+        return norms * scale, self._sums(a, b, norms)
 
     def _by_gram(self) -> bool:
         """Return whether Gram matrices take less time than the gradients themselves.

@@ -11,6 +11,7 @@ from torch import Tensor
 from gradlab.probes.examples.layout import Layout
 from gradlab.probes.examples.rows import REST, MeasuredBatch
 from gradlab.stats import ExampleContributions, RowGradients, Workspace, joint_norms
+from gradlab.stats.pair_products import PairProducts, mean_pair_cosine
 
 _SMALL = 4096
 """Largest number of elements of a parameter whose gradients for all examples are reduced together with others."""
@@ -63,6 +64,7 @@ class OpenBatch:
         numbers: The pieces whose sums have been reduced to norms.
         norms: The norms for single examples, by groups of pieces.
         sum_norms: The norms of the sum of gradients and of the sum of directions, by groups of pieces.
+        products: The inner products of the gradients of every two examples, over all pieces so far.
     """
 
     examples: int
@@ -83,6 +85,10 @@ class OpenBatch:
     numbers: list[int] = field(default_factory=list)
     norms: list[Tensor] = field(default_factory=list)
     sum_norms: list[Tensor] = field(default_factory=list)
+    products: PairProducts = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.products = PairProducts(self.examples)
 
     def add(self, parameter: int, contribution: ExampleContributions, give: Give, used: int = 1) -> None:
         """Add the gradients of one use of a parameter; those of several uses are summed before they are reduced.
@@ -99,9 +105,8 @@ class OpenBatch:
         small = isinstance(contribution, RowGradients) and contribution.numel <= _SMALL
         several = self.uses[parameter] > 0 or parameter in self.partial or not whole
         if not several and not (small and pieces[0][0] not in self.with_rows):
-            norms, sums = contribution.reduced(self.workspace)
+            norms, sums = self._reduce(pieces[0][0], contribution)
             give(parameter, contribution.in_order(sums[:, 0]), norms)
-            self._keep(pieces[0][0], norms, sums)
             return
         rows = contribution.rows()
         give(parameter, rows.sum(0), rows)
@@ -121,10 +126,13 @@ class OpenBatch:
         for parameter in [*self.partial]:
             self._close(parameter)
         if self.rest:
-            self._keep(REST, *RowGradients(torch.cat(self.rest, 1)).reduced(self.workspace))
+            self._reduce(REST, RowGradients(torch.cat(self.rest, 1)))
         self._join()
         sum_norms, direction_norms = torch.cat(self.sum_norms).unbind(1)
-        return MeasuredBatch(self.numbers, torch.cat(self.norms) / scale, sum_norms / scale, direction_norms)
+        norms = torch.cat(self.norms)
+        assert self.products.total is not None
+        cosine = mean_pair_cosine(self.products.total, torch.linalg.vector_norm(norms, dim=0))
+        return MeasuredBatch(self.numbers, norms / scale, sum_norms / scale, direction_norms, cosine)
 
     @property
     def empty(self) -> bool:
@@ -135,13 +143,16 @@ class OpenBatch:
         rows = self.partial.pop(parameter)
         for piece, place in self.pieces[parameter]:
             part = rows if place is None else rows[:, place].contiguous()
-            self._keep(piece, *RowGradients(part).reduced(self.workspace))
+            self._reduce(piece, RowGradients(part))
 
-    def _keep(self, piece: int, norms: Tensor, sums: Tensor) -> None:
+    def _reduce(self, piece: int, contribution: ExampleContributions) -> tuple[Tensor, Tensor]:
+        """Reduce the gradients of one piece, and keep what they are reduced to."""
+        norms, sums = contribution.reduced(self.workspace, self.products)
         self.reduced.append((piece, norms, sums))
         self.waiting += sums.numel()
         if self.waiting > _WAITING:
             self._join()
+        return norms, sums
 
     def _join(self) -> None:
         """Compute the norms of all waiting sums, with those of equal shape and dtype together."""

@@ -32,12 +32,14 @@ class MeasuredBatch:
         norms: The norms of the gradients of each example, shape (P, B).
         sum_norms: The norms of the sums over examples, shape (P,).
         direction_norms: The norms of the sums of directions, shape (P,).
+        cosine: The mean cosine of the gradients of two examples over all pieces together, shape ().
     """
 
     pieces: list[int]
     norms: Tensor
     sum_norms: Tensor
     direction_norms: Tensor
+    cosine: Tensor
 
     @property
     def examples(self) -> int:
@@ -72,13 +74,15 @@ class MeasuredStep:
 
     def tensors(self) -> list[Tensor]:
         """Return all tensors on the device."""
-        parts = [(batch.norms, batch.sum_norms, batch.direction_norms) for batch in self.batches]
+        parts = [(batch.norms, batch.sum_norms, batch.direction_norms, batch.cosine) for batch in self.batches]
         found = [tensor for part in parts for tensor in part]
         return [*found, *(tensor for tensor in (self.joined, self.stale) if tensor is not None), self.differences]
 
     def filled(self, tensors: Iterator[Tensor]) -> MeasuredStep:
         """Return the same step with other tensors, in the order of `tensors`."""
-        batches = [MeasuredBatch(b.pieces, next(tensors), next(tensors), next(tensors)) for b in self.batches]
+        batches = [
+            MeasuredBatch(b.pieces, next(tensors), next(tensors), next(tensors), next(tensors)) for b in self.batches
+        ]
         joined = None if self.joined is None else next(tensors)
         stale = None if self.stale is None else next(tensors)
         return replace(self, batches=batches, joined=joined, stale=stale, differences=next(tensors))
@@ -123,19 +127,29 @@ class MeasuredStep:
         return total if len({*sizes}) == 1 else total * math.nan
 
     def cosine(self, wanted: Sequence[int]) -> Tensor:
-        """Compute the mean cosine over all pairs of examples of one batch, NaN for several pieces together."""
-        found = [(batch, places) for batch in self.batches if (places := batch.places(wanted))]
-        if any(len(places) > 1 for _, places in found):
-            return torch.tensor(math.nan, dtype=torch.float64)
-        pairs = torch.stack([(batch.norms[p[0]] > 0).sum().double() for batch, p in found])
-        pairs = pairs * (pairs - 1)
-        cosines = torch.stack([mean_cosine(batch.norms[p[0]], batch.direction_norms[p[0]]) for batch, p in found])
+        """Compute the mean cosine over all pairs of examples of one batch, for one piece or for all together.
+
+        It is NaN for a row of several pieces.
+        """
+        found = [_pairs_and_cosine(batch, places) for batch in self.batches if (places := batch.places(wanted))]
+        pairs, cosines = (torch.stack(values) for values in zip(*found, strict=True))
         total = pairs.sum()
-        return (cosines.nan_to_num(0.0) * pairs).sum() / total if total > 0 else total * math.nan
+        return (cosines.where(pairs > 0, 0.0) * pairs).sum() / total if total > 0 else total * math.nan
 
     def _factor(self, batch: MeasuredBatch, reduction: str) -> int:
         """Return the ratio of an example's own gradient to its contribution to the gradient of the loss."""
         return len(self.batches) * batch.examples if reduction == "mean" else 1
+
+
+def _pairs_and_cosine(batch: MeasuredBatch, places: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """Return the number of ordered pairs of examples with a gradient, and the mean of their cosines."""
+    norms = torch.linalg.vector_norm(batch.norms[places], dim=0)
+    n = (norms > 0).sum().double()
+    if len(places) == 1:
+        cosine = mean_cosine(norms, batch.direction_norms[places[0]])
+    else:
+        cosine = batch.cosine.double() if len(places) == len(batch.pieces) else n * math.nan
+    return n * (n - 1), cosine
 
 
 def example_columns(step: MeasuredStep, wanted: Sequence[int], reduction: str) -> dict[str, Any]:
