@@ -7,8 +7,8 @@ from torch import Tensor
 
 from gradlab.stats.precision import widest
 
-_CHUNK = 1 << 18
-"""Number of elements copied at a time, so that copies in float64 stay small."""
+_CHUNK, _LARGE_CHUNK = 1 << 18, 1 << 24
+"""Numbers of elements copied at a time, so that copies in float64 stay small, on the CPU and on accelerators."""
 
 
 def inner_product(x: Tensor, y: Tensor) -> Tensor:
@@ -23,7 +23,8 @@ def inner_product(x: Tensor, y: Tensor) -> Tensor:
     """
     wide = widest(x.device)
     total = torch.zeros((), dtype=wide, device=x.device)
-    for mine, others in zip(x.detach().reshape(-1).split(_CHUNK), y.detach().reshape(-1).split(_CHUNK), strict=True):
+    chunk = _CHUNK if x.is_cpu else _LARGE_CHUNK
+    for mine, others in zip(x.detach().reshape(-1).split(chunk), y.detach().reshape(-1).split(chunk), strict=True):
         products = mine.to(wide) * others.to(wide)
         total = total + products.nan_to_num(0.0, 0.0, 0.0).sum()
     return total

@@ -102,7 +102,10 @@ class PassAdditions:
         return Found(name, Behind(-1, output.shape, {0: reading}, 0))
 
     def close(self, kept: list[Found]) -> None:
-        """The pass is over: the gradients of what is not kept are not waited for."""
+        """The pass is over: blocks hand on what others began with, and nothing else is waited for."""
+        for found in kept:
+            if found.origin in self._behind:
+                self._behind[found.origin].hand_on(found.origin)
         wanted = {id(reading.watch) for found in kept for reading in found.watched()}
         for reading in self._taken:
             if reading.watch is not None and id(reading.watch) not in wanted:
@@ -129,9 +132,6 @@ class PassAdditions:
         self, pair: tuple[Operand, Operand], numbers: tuple[int, int], relation: Relation, stream: int
     ) -> list[Found]:
         """The block of an addition; of several branches that were added to one another before, one for each."""
-        origin = self._behind.get(relation.origin)
-        if origin is not None:
-            origin.hand_on(relation.origin)
         block, name, attending = self._named(relation.between[1 - stream])
         behind = Behind(self._call_of(block), pair[stream].tensors[0].shape)
         of_stream = self._stream(pair[stream], numbers[stream])
@@ -140,10 +140,13 @@ class PassAdditions:
             if earlier.found is not None:
                 self.found.remove(earlier.found)
             if all(numbers[stream] in part.products for part in earlier.parts):
-                return [Found(block, behind, of_stream, part, part.products[numbers[stream]]) for part in earlier.parts]
+                return [
+                    Found(block, behind, relation.origin, of_stream, part, part.products[numbers[stream]])
+                    for part in earlier.parts
+                ]
         branch = self._branch(pair[1 - stream], numbers[1 - stream], name, attending, behind.shape)
         x, y = (operand.as_added().expand(behind.shape) for operand in (pair[stream], pair[1 - stream]))
-        return [Found(block, behind, of_stream, branch, inner_product(x, y))]
+        return [Found(block, behind, relation.origin, of_stream, branch, inner_product(x, y))]
 
     def _sum(
         self, pair: tuple[Operand, Operand], numbers: tuple[int, int], relation: Relation
@@ -165,10 +168,7 @@ class PassAdditions:
             block, *_ = self._named(relation.between[1 - stream])
             product = inner_product(pair[0].as_added(), pair[1].as_added())
             behind = Behind(self._call_of(block), shape)
-            found = [Found(block, behind, parts[stream].reading, parts[1 - stream], product)]
-            origin = self._behind.get(relation.origin)
-            if origin is not None:
-                origin.hand_on(relation.origin)
+            found = [Found(block, behind, relation.origin, parts[stream].reading, parts[1 - stream], product)]
 
         def added(output: Tensor) -> None:
             number = self.recorder.values.number(output)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from contextlib import ExitStack
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -13,17 +13,21 @@ from torch import Tensor, nn
 from gradlab.errors import GradlabError
 from gradlab.probes.backward_passes import BackwardPasses
 from gradlab.probes.blocks.finder import BlockFinder
+from gradlab.probes.blocks.merging import merged_signals, sendable
 from gradlab.probes.blocks.naming import branch_names
 from gradlab.probes.blocks.readings import Found, Reading
 from gradlab.probes.blocks.sites import Signal, Site, channel_mean_square, channel_variance, cosine
 from gradlab.probes.execution_places import in_order
 from gradlab.probes.forward_watch import Watch
 from gradlab.probes.hooks import Probe
-from gradlab.probes.ranks import rank_notes
+from gradlab.probes.ranks import TIMEOUT, Ranks, uneven_notes
 from gradlab.results.signal.result import SignalResult
 from gradlab.stats import WELL_CONDITIONED, centred_moments, fast_moments
 from gradlab.stats.attention import token_cosine, token_participation
 from gradlab.stats.precision import widened
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
 
 
 class BlockSignal(Probe):
@@ -55,15 +59,31 @@ class BlockSignal(Probe):
     eigenvalues of x·xᵀ for the tokens x behind the addition, 1 where all are parallel (rank collapse, Dong et al.
     2021, arXiv:2103.03404); and token_cosine, the mean cosine between two tokens. Positions of an image are tokens.
 
+    In a distributed run, `result` is a call that every rank makes. It has the moments over the examples of all ranks,
+    merged in float64, and the gradients of the mean of the ranks' losses (see `ResponseGradients`).
+
     Args:
         model: Any `torch.nn.Module`.
         exact: Use centred float64 moments: exact for any data, several times slower. The default is good to 1e-6
             while the mean² of the channels is at most 100 times their variance, and the result says where it is not.
         tokens: Also measure how alike tokens are.
+        process_group: The ranks to merge; None for all of them, where torch.distributed is initialized.
+        local: Whether to measure this rank's examples alone, which the result then says.
+        timeout: Seconds for which a result waits for the other ranks, until an error names those that are missing.
     """
 
-    def __init__(self, model: nn.Module, *, exact: bool = False, tokens: bool = False) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        exact: bool = False,
+        tokens: bool = False,
+        process_group: ProcessGroup | None = None,
+        local: bool = False,
+        timeout: float = TIMEOUT,
+    ) -> None:
         super().__init__(model)
+        self.ranks = Ranks(process_group, local, timeout)
         self.exact, self.tokens = exact, tokens
         self._signals: dict[Site, Signal] = {}
         self._order: list[Site] = []
@@ -110,14 +130,17 @@ class BlockSignal(Probe):
         Raises:
             GradlabError: When no block was seen.
         """
-        if not self._signals:
+        own = self._signals if len(self.ranks.numbers) == 1 else sendable(self._signals, self._order)
+        by_rank = self.ranks.gather({site: own[site] for site in self._order}, "BlockSignal.result()")
+        signals = by_rank[0] if len(by_rank) == 1 else merged_signals(by_rank)
+        if not signals:
             raise GradlabError(
                 f"no block of {type(self.model).__name__} was seen: run the model inside the `with` block, called as "
                 "model(x), and not inside a compiled function; a block is an addition of a signal and a function of "
                 "it, or one of the like parts of an nn.Sequential or nn.ModuleList"
             )
-        values = torch.stack([_values(self._signals[site], self.tokens) for site in self._order]).cpu().tolist()
-        names, blocks = self._branch_names(), list(dict.fromkeys((site.block, site.call) for site in self._order))
+        values = torch.stack([_values(signal, self.tokens) for signal in signals.values()]).cpu().tolist()
+        names, blocks = _branch_names(signals), list(dict.fromkeys((site.block, site.call) for site in signals))
         rows: list[dict[str, Any]] = [
             {
                 "block": site.block,
@@ -126,29 +149,18 @@ class BlockSignal(Probe):
                 "call": site.call,
                 **dict(zip(values_of(self.tokens), row, strict=True)),
             }
-            for site, row in zip(self._order, values, strict=True)
+            for site, row in zip(signals, values, strict=True)
         ]
         name = network or str(getattr(self.model, "name", type(self.model).__name__))
-        return SignalResult.from_rows(name, rows, [*self._notes(rows), *rank_notes()])
+        uneven = uneven_notes([{site: site.block for site in seen} for seen in by_rank], self.ranks)
+        return SignalResult.from_rows(name, rows, [*self._notes(rows, signals), *self.ranks.notes(), *uneven])
 
-    def _branch_names(self) -> dict[Site, str]:
-        """What the branch of each site is called."""
-        names: dict[Site, str] = {}
-        for block in {site.block for site in self._order}:
-            sites = [site for site in self._order if site.block == block]
-            modules = {site.module: self._signals[site].attends for site in sites}
-            short = {module: module.removeprefix(block).removeprefix(".") for module in modules}
-            found = branch_names([(short[module], attends) for module, attends in modules.items()])
-            called = dict(zip(modules, found, strict=True))
-            names |= {site: called[site.module] for site in sites}
-        return names
-
-    def _notes(self, rows: list[dict[str, Any]]) -> list[str]:
+    def _notes(self, rows: list[dict[str, Any]], signals: dict[Site, Signal]) -> list[str]:
         """What is to be known of this measurement."""
         notes = []
         if not self._finder.residual:
             notes.append("no addition of a signal and a function of it was seen: the blocks are the parts that repeat")
-        for row, site in zip(rows, self._order, strict=True):
+        for row, (site, signal) in zip(rows, signals.items(), strict=True):
             where = " ".join(filter(None, (site.block, row["branch"])))
             if row["non_finite"]:
                 notes.append(f"{where}: {row['non_finite']:,.0f} values are NaN or infinite and left out")
@@ -159,7 +171,7 @@ class BlockSignal(Probe):
                     f"{where}: the channels' means are more than {WELL_CONDITIONED:.0f} times their std, too much for "
                     "sums of squares; exact=True (--exact) measures it right"
                 )
-            lost = self._signals[site].behind_gradient.lost or self._signals[site].branch_gradient.lost
+            lost = signal.behind_gradient.lost or signal.branch_gradient.lost
             if lost:
                 notes.append(f"{where}: its gradients are not given ({lost})")
         if unseen := sorted(self._finder.unseen):
@@ -174,6 +186,19 @@ class BlockSignal(Probe):
                 "checkpoint with use_reentrant=False"
             )
         return notes
+
+
+def _branch_names(signals: dict[Site, Signal]) -> dict[Site, str]:
+    """What the branch of each site is called."""
+    names: dict[Site, str] = {}
+    for block in {site.block for site in signals}:
+        sites = [site for site in signals if site.block == block]
+        modules = {site.module: signals[site].attends for site in sites}
+        short = {module: module.removeprefix(block).removeprefix(".") for module in modules}
+        found = branch_names([(short[module], attends) for module, attends in modules.items()])
+        called = dict(zip(modules, found, strict=True))
+        names |= {site: called[site.module] for site in sites}
+    return names
 
 
 VALUES = (

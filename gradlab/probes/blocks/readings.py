@@ -12,7 +12,7 @@ from gradlab.probes.forward_watch import Watch
 from gradlab.stats import Moments
 
 
-@dataclass
+@dataclass(eq=False)
 class Reading:
     """One tensor, read once.
 
@@ -27,7 +27,7 @@ class Reading:
     tokens: Tensor | None = None
 
 
-@dataclass
+@dataclass(eq=False)
 class Branch:
     """A branch as it is added.
 
@@ -44,7 +44,7 @@ class Branch:
     products: dict[int, Tensor] = field(default_factory=dict)
 
 
-@dataclass
+@dataclass(eq=False)
 class Behind:
     """The stream behind an addition.
 
@@ -71,13 +71,14 @@ class Behind:
             self.handed_on = max(self.handed_on, number)
 
 
-@dataclass
+@dataclass(eq=False)
 class Found:
     """One addition of a branch to a stream; or the output of a part that repeats, without stream and branch.
 
     Attributes:
         block: The block's name.
         behind: The stream behind the addition.
+        origin: The number of the block's input.
         stream: What the branch is added to.
         branch: What is added.
         product: The inner product of both.
@@ -85,6 +86,7 @@ class Found:
 
     block: str
     behind: Behind
+    origin: int = -1
     stream: Reading | None = None
     branch: Branch | None = None
     product: Tensor | None = None

@@ -64,6 +64,11 @@ class GradientSquares:
         if len(self._squares) > 1:
             self._squares = [torch.stack(self._squares).sum()]
 
+    def sums(self) -> tuple[Tensor | None, int]:
+        """The sum of squares, None where nothing has arrived, and the number of elements."""
+        self.settle()
+        return (self._squares[0] if self._squares else None), self._numel
+
     def mean_square(self) -> Tensor | None:
         """Of the elements of all gradients; None where none has arrived, or what has is none."""
         self.settle()

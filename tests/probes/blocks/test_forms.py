@@ -224,6 +224,34 @@ def _variance(values: Tensor) -> float:
     return values.flatten(0, -2).var(0, correction=0).mean().item()
 
 
+class Uneven(nn.Module):
+    """Branches of one and of two layers, which look like a projection and a branch until x is added to their sum."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.short = nn.Linear(WIDTH, WIDTH)
+        self.long = nn.Sequential(nn.Linear(WIDTH, WIDTH), nn.ReLU(), nn.Linear(WIDTH, WIDTH))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (self.short(x) + self.long(x)) + x
+
+
+def test_branches_that_look_like_a_projection() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(WIDTH, WIDTH), Uneven(), Uneven())
+    with gl.BlockSignal(model) as probe:
+        model(data())
+    frame = probe.result().to_frame()
+    assert list(zip(frame["block"], frame["branch"], strict=True)) == [
+        (block, branch) for block in ("1", "2") for branch in ("short", "long")
+    ]
+    x = model[0](data())
+    for row, branch in zip(range(2), (model[1].short(x), model[1].long(x)), strict=True):
+        cosine = F.cosine_similarity(x.flatten(), branch.flatten(), 0).item()
+        assert frame["cosine"][row] == pytest.approx(cosine, abs=1e-6)
+        assert frame["input_std"][row] == pytest.approx(x.var(0, correction=0).mean().sqrt().item(), rel=1e-5)
+
+
 class GeluByHand(nn.Module):
     """x + 0.044715 x³ is an addition of a signal and a function of it, and no block."""
 
