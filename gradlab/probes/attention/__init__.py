@@ -1,4 +1,4 @@
-"""Attention of any model, found while it runs: entropies and logits by head."""
+"""The attention of any model, found while it runs: entropies and logits by head."""
 
 from gradlab.probes.attention.probe import AttentionStatistics
 

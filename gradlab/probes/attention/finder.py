@@ -1,4 +1,4 @@
-"""Sees attention wherever functions of torch compute it: fused, or as a softmax whose result weighs values."""
+"""Finds attention that torch functions compute: fused, or as a softmax whose result weighs values."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ _WEIGHING = {"matmul", "__matmul__", "bmm", "einsum", "baddbmm"}
 
 
 class Listener(Protocol):
-    """Who is told of attention."""
+    """The interface that is notified of attention."""
 
     def attended(self, rows: AttentionRows) -> None:
-        """Some rows of attention, where the pass is now."""
+        """Called with some rows of attention at the current point of the pass."""
 
     def heads(self) -> int | None:
-        """How many heads lie in the first dimension of three; None where they do not."""
+        """The number of heads in the first of three dimensions; None if they are not there."""
 
 
 class AttentionFinder(TorchFunctionMode):
-    """A mode that computes statistics of attention from its queries and keys; its kernels stay as they are.
+    """A mode that computes statistics of attention from its queries and keys, without changing its kernels.
 
     Args:
-        listener: Who is told.
-        rows: How many rows of each attention to take, evenly spaced; None takes all.
+        listener: The object that receives the rows.
+        rows: The number of evenly spaced rows to take from each attention; None takes all.
     """
 
     def __init__(self, listener: Listener, rows: int | None) -> None:
@@ -42,7 +42,7 @@ class AttentionFinder(TorchFunctionMode):
         self._weights: Remembered[AttentionRows] = Remembered()
 
     def forget(self) -> None:
-        """Let go of what was no attention."""
+        """Release softmax outputs that were not attention."""
         self._weights.take_all()
 
     def __torch_function__(
@@ -52,7 +52,7 @@ class AttentionFinder(TorchFunctionMode):
         args: tuple[Any, ...] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        """Call any function of torch, and look at those that are attention."""
+        """Call a torch function, and measure it if it is attention."""
         kwargs = dict(kwargs or {})
         if in_backward():
             return func(*args, **kwargs)
@@ -82,16 +82,16 @@ class AttentionFinder(TorchFunctionMode):
         scale: float | None = None,
         enable_gqa: bool = False,
     ) -> AttentionRows:
-        """What the arguments of the fused function come to."""
+        """The rows of attention for the arguments of the fused function."""
         if query.ndim == 3:
-            # Without heads, the first dimension is that of examples.
+            # Without heads, the first dimension is the batch dimension.
             query, key = query[:, None], key[:, None]
             attn_mask = attn_mask[:, None] if attn_mask is not None and attn_mask.ndim == 3 else attn_mask
         positions = sampled_positions(query.shape[2], self.rows, query.device)
         return attention_rows(sampled_logits(query, key, positions, mask=attn_mask, causal=is_causal, scale=scale))
 
     def _softmax(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> AttentionRows | None:
-        """What a softmax over the last of three or four dimensions comes to, if it is attention."""
+        """The rows of a softmax over the last of three or four dimensions, if it is attention."""
         logits = args[0] if args else kwargs.get("input")
         dim = args[1] if len(args) > 1 else kwargs.get("dim")
         if not isinstance(logits, Tensor) or logits.ndim not in (3, 4) or dim not in (-1, logits.ndim - 1):
@@ -104,7 +104,7 @@ class AttentionFinder(TorchFunctionMode):
             return attention_rows(logits[:, :, positions])
 
     def _known(self, name: str, args: tuple[Any, ...]) -> AttentionRows | None:
-        """The weights among a function's arguments: it weighs values by them, or hands them on."""
+        """The attention weights among a function's arguments, which it applies to values or passes on."""
         for tensor in tensors_in(args):
             found = self._weights.find(tensor)
             if found is None:

@@ -1,4 +1,4 @@
-"""Entropy and largest logit of attention by head and layer, off any model while it runs."""
+"""Entropy and largest logit of attention by head and layer, measured in any model while it runs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from gradlab.stats.attention import AttentionRows
 
 
 class AttentionStatistics(Probe):
-    """Measures how spread out attention is, and how large its logits are, by head, over all that the model is run on.
+    """Measures the entropy and the largest logit of attention by head, over all data passed to the model.
 
         with gl.AttentionStatistics(model) as probe, torch.no_grad():
             model(tokens)
@@ -30,21 +30,21 @@ class AttentionStatistics(Probe):
     Attention is found while the model runs: `scaled_dot_product_attention`, as models and `nn.MultiheadAttention` call
     it, and any softmax over keys whose result weighs values. Fused attention keeps its kernel. The statistic is
     computed from queries and keys with the same mask and scale, for evenly spaced rows of each example, or from the
-    logits where the model computes them. A row whose every key is masked, as that of a padding token may be, does not
-    count. Weights are those before dropout.
+    logits if the model computes them. A row in which every key is masked, as for some padding tokens, does not count.
+    Weights are taken before dropout.
 
-    - entropy: −Σ p·log p of the weights p of a row, in nats, averaged over rows and examples. Near 0 a head looks at
+    - entropy: −Σ p·log p of the weights p of a row, in nats, averaged over rows and examples. Near 0 a head attends to
       single tokens ("entropy collapse", Zhai et al. 2023, arXiv:2303.06296).
-    - relative_entropy: entropy over that of equal weights on all keys that the mask leaves, summed over rows. 1 where
-      a head averages over all it sees.
-    - largest_logit: the largest product of query and key, after scale and mask, of the rows.
+    - relative_entropy: the ratio of the entropy to that of equal weights on all unmasked keys, both summed over rows.
+      It is 1 if a head averages over all keys that it sees.
+    - largest_logit: the largest product of query and key, after scale and mask, over the rows.
 
     Args:
         model: Any `torch.nn.Module`.
-        rows: How many rows of each attention to take; None takes all.
+        rows: The number of rows to take from each attention; None takes all.
 
     Raises:
-        UsageError: For less than one row.
+        UsageError: If the number of rows is less than 1.
     """
 
     def __init__(self, model: nn.Module, rows: int | None = 64) -> None:
@@ -87,13 +87,13 @@ class AttentionStatistics(Probe):
         return module.num_heads if isinstance(module, nn.MultiheadAttention) else None
 
     def result(self, network: str | None = None) -> AttentionResult:
-        """Return the measurement so far: a row a layer, call and head, in order of execution.
+        """Return the measurement so far, with one row per layer, call and head in order of execution.
 
         Args:
-            network: What to call the model; by default its name from `gl.build`, else its class.
+            network: The name of the model; by default its name from `gl.build`, or else its class.
 
         Raises:
-            GradlabError: When no attention was seen.
+            GradlabError: If no attention was found.
         """
         if not self._sites:
             raise GradlabError(

@@ -1,4 +1,4 @@
-"""Which dimension of a signal its channels are: it depends on the layers, and moves with every permutation."""
+"""The channel dimension of a signal, which depends on the layers and moves with every permutation."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ def channel_dim(
     given: Sequence[tuple[Tensor, int | None]],
     output: Tensor,
 ) -> int | None:
-    """The dimension of the channels in what a function of torch returns; None where that cannot be told.
+    """The channel dimension of the output of a torch function; None if it cannot be determined.
 
-    Convolutions put channels in front of the positions, linear layers and embeddings last. Views of a signal move
-    them, and other functions leave them where they are.
+    Convolutions put channels before the positions, linear layers and embeddings put them last. Views of a signal move
+    them, and other functions leave them in place.
 
     Args:
         func: The function.
-        args: Its arguments.
-        kwargs: Those by name.
-        given: The signals among them, each with the dimension of its channels.
-        output: What it returned, or one of several tensors.
+        args: Its positional arguments.
+        kwargs: Its keyword arguments.
+        given: The signals among the arguments, each with its channel dimension.
+        output: The returned tensor, or one of several.
     """
     name = function_name(func)
     if name.startswith("conv") and name[-2:] in ("1d", "2d", "3d"):
@@ -48,14 +48,14 @@ def channel_dim(
 
 
 def likely_channel_dim(tensor: Tensor) -> int:
-    """Where the channels are in a signal of which nothing is known: as of a convolution in four and five dimensions."""
+    """The presumed channel dimension of an unknown signal: that of a convolution for four or five dimensions."""
     return 1 if tensor.ndim in (4, 5) else tensor.ndim - 1
 
 
 def _moved(
     func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], channel: int, output: Tensor
 ) -> int | None:
-    """Where a view takes a dimension: it is done to a tensor in which this alone takes up memory."""
+    """The new place of a dimension after a view, which is applied to a tensor with stride 0 in all other dimensions."""
     source = args[0]
     strides = [int(dim == channel) for dim in range(source.ndim)]
     marked = torch.empty(source.shape[channel], device=source.device).as_strided(source.shape, strides)
@@ -66,7 +66,7 @@ def _moved(
         return None
     view = views if isinstance(views, Tensor) else views[0]
     if view.untyped_storage()._cdata != marked.untyped_storage()._cdata or view.ndim != output.ndim:
-        # Its memory was copied: they are joined as well.
+        # The memory was copied, so the channels are joined as well.
         return None
     found = [dim for dim, stride in enumerate(view.stride()) if stride and view.shape[dim] > 1]
     return found[0] if len(found) == 1 else None

@@ -1,4 +1,4 @@
-"""Finds the residual blocks of a model while it runs, by what it adds and with no list of names."""
+"""Finds the residual blocks of a model while it runs, by its additions and without a list of names."""
 
 from __future__ import annotations
 
@@ -22,27 +22,26 @@ from gradlab.probes.passes import Passes
 
 
 class BlockFinder:
-    """Tells of every block of a model: a stream, the branches that are added to it, and what comes of it.
+    """Finds every block of a model: a stream, the branches that are added to it, and the stream after the addition.
 
-    A block is an addition of which one operand is a signal x and the other a function of it. x may be scaled, gated,
-    dropped, cut or padded, or go through one weight, as shortcuts with a projection do, where the function has more
-    weights; the function has a weight at least, or is made by another module than the one that adds. How the addition
-    is written does not matter: in place or not, with a scale, by `addcmul`, `lerp` or `index_add`. Branches that are
-    added to one another first and then to x, in one module, are told apart.
+    A block is an addition of a signal x and a function of it. x may be scaled, gated, dropped, cropped or padded, or
+    pass through one weight, as in shortcuts with a projection, if the function has more weights. The function has at
+    least one weight or is computed by another module than the one that performs the addition. The form of the addition
+    does not matter: in place or not, with a scale, by `addcmul`, `lerp` or `index_add`. Branches that one module first
+    adds to one another and then to x are distinguished.
 
-    The stream behind an addition is the sum, or where the block hands it on that way what normalizations and
-    activations within the block make of it (post-norm). Signals are known by their memory and version: aliases that
-    other people's hooks hand on are the same value.
+    The stream after an addition is the sum, or its normalization or activation if the block returns that (post-norm).
+    Signals are identified by memory and version, so that aliases returned by other hooks are the same value.
 
-    Where a model has no such addition, its blocks are the parts that repeat.
+    If a model has no such addition, its blocks are the repeated parts.
 
     Args:
         model: The root module.
-        reader: Who reads tensors, and is told.
+        reader: The object that reads tensors and is notified of blocks.
 
     Attributes:
-        recomputed: Names of the modules that ran again in a backward pass.
-        residual: Whether there was an addition of a branch.
+        recomputed: The names of the modules that ran again in a backward pass.
+        residual: Whether the addition of a branch has been found.
     """
 
     def __init__(self, model: nn.Module, reader: Reader) -> None:
@@ -54,11 +53,11 @@ class BlockFinder:
 
     @property
     def unseen(self) -> set[str]:
-        """Names of the modules that were given what no function was seen to make."""
+        """The names of the modules that received a value that no observed function had returned."""
         return self._recorder.unseen
 
     def attach(self, stack: ExitStack) -> None:
-        """Register all hooks, their removal on the stack."""
+        """Register all hooks, and their removal on the stack."""
         modules = {name: module for name, module in self.model.named_modules() if name}
         passes = Passes(self.model, modules, self._begin, self._end)
         passes.recomputed = self.recomputed

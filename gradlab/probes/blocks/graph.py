@@ -1,4 +1,4 @@
-"""The values of a forward pass as a graph of numbers, and what two of them have in common: a block's input."""
+"""The values of a forward pass as a graph of numbers, and the block's input from which two of them are computed."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import NamedTuple
 
 @dataclass(frozen=True)
 class Value:
-    """What a function of torch made of others; it stands for a tensor and keeps none.
+    """The output of a torch function; it represents a tensor without keeping it.
 
     Attributes:
-        parents: The numbers of the values it was made of.
-        module: The module that was running, by name.
-        call: Which of the calls of modules in the pass that was.
+        parents: The numbers of the values from which it was computed.
+        module: The name of the module that was running.
+        call: The number of that module call within the pass.
         weighted: Whether a weight was applied, or one signal to another by a product, as in attention.
         attends: Whether signals were multiplied with one another.
         is_part: Whether it is a slice, of which there may be others.
@@ -30,13 +30,13 @@ class Value:
 
 @dataclass(frozen=True)
 class Relation:
-    """How the two operands of an addition come from a block's input.
+    """The dependence of the two operands of an addition on a block's input.
 
     Attributes:
         origin: The number of the block's input.
-        stream: Which operand carries it, 0 or 1; None where both are equally far, as parallel branches are.
+        stream: The operand that carries the input, 0 or 1; None if both are equally far from it, as parallel branches.
         projected: Whether a weight lies between the input and the operand that carries it.
-        between: For each operand the numbers of the values between the input and it, itself included, last ones first.
+        between: For each operand, the numbers of the values after the input up to the operand, in reverse order.
     """
 
     origin: int
@@ -46,7 +46,7 @@ class Relation:
 
 
 class _Way(NamedTuple):
-    """The ways from an operand back to a value: the least and the most weights on one, and whether one is no slice."""
+    """Paths from an operand back to a value: the least and the most weights on one, and whether one has no slice."""
 
     least: int = 0
     most: int = 0
@@ -54,7 +54,7 @@ class _Way(NamedTuple):
 
 
 class Graph:
-    """The values of one forward pass, numbered in the order in which they came to be."""
+    """The values of one forward pass, numbered in the order in which they were computed."""
 
     def __init__(self) -> None:
         self._values: list[Value] = []
@@ -63,20 +63,20 @@ class Graph:
         return self._values[number]
 
     def add(self, value: Value) -> int:
-        """Take in a value; its number."""
+        """Add a value and return its number."""
         self._values.append(value)
         return len(self._values) - 1
 
     def relation(self, first: int, second: int, call: int) -> Relation | None:
-        """What two values, as operands of an addition, have in common; None where they make no block.
+        """The relation of two values, as operands of an addition, to a block's input; None if they form no block.
 
-        Values are gone through from the later to the earlier ones, so that all ways from the operands to a value are
-        known when its turn comes.
+        Values are visited from later to earlier ones, so that all paths from the operands to a value are known when it
+        is visited.
 
         Args:
-            first: The number of one operand.
-            second: That of the other.
-            call: The call of the module that adds them.
+            first: The number of the first operand.
+            second: The number of the second operand.
+            call: The call of the module that performs the addition.
         """
         ways: tuple[dict[int, _Way], dict[int, _Way]] = {first: _Way()}, {second: _Way()}
         waiting = [-number for number in {first, second}]
@@ -112,9 +112,10 @@ class Graph:
         between: list[int],
         call: int,
     ) -> tuple[int, bool] | None:
-        """The operand that is a block's input, to which another module's function of it without weights is added.
+        """The operand that is a block's input, if the other is a function of it without weights from another module.
 
-        What the module that adds has computed itself is no branch, but part of a formula, as x + 0.04 x³ is in GELU.
+        Values computed by the module that performs the addition are no branch but part of a formula, such as
+        x + 0.04 x³ in GELU.
         """
         stream = operands.index(origin)
         branch = ways[1 - stream]
@@ -123,15 +124,15 @@ class Graph:
 
 
 def _judge(first: _Way, second: _Way, alone: bool) -> tuple[int | None, bool] | None:
-    """Which operand carries a value that both come from, and whether through a weight; None where that is no block.
+    """The operand that carries a common ancestor of both, and whether through a weight; None if that is no block.
 
     Args:
-        first: From the first operand to the value.
-        second: From the second.
-        alone: Whether all ways lead through the value.
+        first: The paths from the first operand to the value.
+        second: The paths from the second operand to the value.
+        alone: Whether all paths lead through the value.
     """
     if not (first.whole or second.whole):
-        # Different slices of something: neither is a function of the other.
+        # The operands are different slices of one tensor, and neither is a function of the other.
         return None
     stream = 0 if first[:2] <= second[:2] else 1
     near, far = (first, second) if stream == 0 else (second, first)
@@ -143,7 +144,7 @@ def _judge(first: _Way, second: _Way, alone: bool) -> tuple[int | None, bool] | 
 
 
 def _extend(side: dict[int, _Way], value: Value, way: _Way) -> None:
-    """Go one step further back, from a value to those that it was made of."""
+    """Extend the paths by one step, from a value to its parents."""
     step = _Way(way.least + value.weighted, way.most + value.weighted, way.whole and not value.is_part)
     for parent in value.parents:
         known = side.get(parent, step)

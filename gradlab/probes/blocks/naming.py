@@ -1,4 +1,4 @@
-"""What blocks and branches are called, and what repeats where there are none."""
+"""Names of blocks and branches, and the repeated parts of networks without branches."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ def like_parts(model: nn.Module) -> set[str]:
 
 
 def repeated_parts(model: nn.Module) -> dict[str, nn.Module]:
-    """What repeats in a network without residual branches, by name.
+    """The repeated parts of a network without residual branches, by name.
 
-    The blocks of `find_blocks`; where there are not two, the elements with a weight of every row in which those are at
-    least two and of one class.
+    They are the blocks of `find_blocks`; if there are fewer than two, they are the elements with weights of every
+    `nn.Sequential` or `nn.ModuleList` in which at least two have weights and these are of one class.
     """
     if len(blocks := find_blocks(model)) > 1:
         return blocks
@@ -39,42 +39,43 @@ def repeated_parts(model: nn.Module) -> dict[str, nn.Module]:
 
 
 def common_module(names: Iterable[str]) -> str:
-    """The module in which all of some modules lie: what their names begin with."""
+    """The innermost module that contains all of the named modules, by the common beginning of their names."""
     columns = zip(*(name.split(".") for name in names), strict=False)
     return ".".join(column[0] for column in itertools.takewhile(lambda column: len(set(column)) == 1, columns))
 
 
 def element_of(name: str, elements: set[str]) -> str | None:
-    """The innermost of some elements in which a module lies, itself included; None where it lies in none."""
+    """The innermost element that contains a module or is that module; None if there is none."""
     parts = name.split(".")
     prefixes = (".".join(parts[:length]) for length in range(len(parts), 0, -1))
     return next((prefix for prefix in prefixes if prefix in elements), None)
 
 
 def block_name(running: str, branch: str, elements: set[str]) -> str:
-    """What a block is called.
+    """The name of a block.
 
     Args:
-        running: The module that adds.
-        branch: The module in which the weights of the branch lie.
-        elements: Of rows of like parts.
+        running: The name of the module that performs the addition.
+        branch: The name of the module that contains the weights of the branch.
+        elements: The names of the elements of containers of similar parts.
 
     Returns:
-        The innermost element in which the addition is made; where it is made in none, that in which its branch lies.
-        Without either it is the module that adds, and the branch's where the model itself adds.
+        The innermost element in which the addition is performed, or else the innermost element that contains the
+        branch. If there is neither, it is the module that performs the addition, or the branch's module if the addition
+        is performed by the model itself.
     """
     return element_of(running, elements) or element_of(branch, elements) or running or branch
 
 
 def branch_names(branches: Sequence[tuple[str, bool]]) -> list[str]:
-    """What the branches of one block are called.
+    """The names of the branches of one block.
 
     Args:
-        branches: For each one the module in which it lies, within the block, and whether it attends.
+        branches: For each branch, the name of its module within the block and whether it contains attention.
 
     Returns:
-        Nothing where there is one branch; `attn` and `mlp` where there is one of each; else the modules' own names,
-        or where these are alike those with the modules around them.
+        An empty name for a single branch; `attn` and `mlp` if there is one of each; otherwise the names of the modules,
+        which include the enclosing modules if they would be equal without them.
     """
     if len(branches) == 1:
         return [""]

@@ -1,4 +1,4 @@
-"""Functions of torch as the graph of a pass sees them: which apply weights, take slices, and add."""
+"""Classes of torch functions for the graph of a pass: those that apply weights, take slices, or add."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ _ATTENTION = {"scaled_dot_product_attention", "multi_head_attention_forward"}
 _RECURRENT = {"lstm", "gru", "rnn_tanh", "rnn_relu", "lstm_cell", "gru_cell", "rnn_tanh_cell", "rnn_relu_cell"}
 
 PRODUCTS = APPLYING - _LOOKUPS | _ATTENTION | _RECURRENT
-"""Functions that apply a weight to a signal, or one signal to another: what they return has its channels anew."""
+"""Functions that apply a weight to a signal, or one signal to another; their outputs have new channels."""
 
 SLICES = {"chunk", "split", "unbind", "select", "narrow", "tensor_split", "index_select", "__getitem__"}
-"""Functions that return a part of what they are given."""
+"""Functions that return a part of their argument."""
 
 _SUMS = {"add", "__add__", "__radd__", "__iadd__"}
 _PRODUCT_SUMS = {"addcmul", "addcdiv", "addmm", "addmv", "addbmm", "baddbmm", "addr", "index_add", "scatter_add"}
 
 
 def function_name(func: Callable[..., Any]) -> str:
-    """The name of a function of torch, without the overload: of `torch.ops.aten.add.Tensor` it is `add`."""
+    """The name of a torch function without its overload: `add` for `torch.ops.aten.add.Tensor`."""
     return str(getattr(func, "__name__", "")).partition(".")[0]
 
 
@@ -40,9 +40,9 @@ def applies(name: str, weights: bool, signals: int) -> bool:
     """Whether a function applies a weight to a signal, or one signal to another.
 
     Args:
-        name: Of the function.
+        name: The name of the function.
         weights: Whether a weight is among its arguments.
-        signals: How many different signals are.
+        signals: The number of different signals among its arguments.
     """
     if name in PRODUCTS:
         return weights or signals > 1
@@ -56,12 +56,12 @@ def attends(name: str, signals: int) -> bool:
 
 @dataclass
 class Operand:
-    """One of the two that are added.
+    """One of the two operands of an addition.
 
     Attributes:
-        tensors: What it was computed of: itself alone, where it is a tensor.
-        as_added: Gives it as it is added, with every scale.
-        tensor: Itself; None where it exists only within the addition.
+        tensors: The tensors from which the operand was computed: only itself if it is a tensor.
+        as_added: A function that returns the operand as it is added, with every scale.
+        tensor: The operand; None if it exists only within the addition.
     """
 
     tensors: list[Tensor]
@@ -72,10 +72,10 @@ class Operand:
 def operands(
     func: Callable[..., Any], name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]
 ) -> tuple[Operand, Operand] | None:
-    """What a function adds, with scales: `add` with an alpha, `lerp`, `addcmul`, `index_add` and the like.
+    """The operands that a function adds, with scales: `add` with an alpha, `lerp`, `addcmul`, `index_add` and others.
 
     Returns:
-        Two operands; None where the function adds no two signals that may be a stream and a branch.
+        The two operands; None if the function does not add two signals that may be a stream and a branch.
     """
     plain = name.removesuffix("_") if _ends_in_place(name) else name
     if plain in _SUMS:
@@ -107,7 +107,7 @@ def _mixed(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Operand, O
 def _product_summands(
     func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> tuple[Operand, Operand] | None:
-    """The first argument, and what is added to it: what the function makes of zeros in its place."""
+    """The first argument, and the value added to it, which is the function's output for zeros in its place."""
     first = args[0] if args else kwargs.get("input")
     if not isinstance(first, Tensor) or not _may_be_stream(first):
         return None
@@ -134,7 +134,7 @@ def _scaled(tensor: Tensor, factor: Any) -> Operand:
 
 
 def _may_be_stream(value: Any) -> bool:
-    """Whether a value has examples and channels at least."""
+    """Whether a value has at least dimensions of examples and of channels."""
     return isinstance(value, Tensor) and value.ndim > 1 and value.is_floating_point()
 
 
@@ -143,5 +143,5 @@ def _ends_in_place(name: str) -> bool:
 
 
 def joined(values: Iterable[int | None]) -> tuple[int, ...]:
-    """The numbers among some, each once, that stand for signals."""
+    """The numbers that identify signals, without repetitions."""
     return tuple(dict.fromkeys(value for value in values if value is not None and value >= 0))

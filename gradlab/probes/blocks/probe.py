@@ -1,4 +1,4 @@
-"""The signal and its gradient block by block (Brock et al. 2021, arXiv:2101.08692), off any model while it runs."""
+"""The signal and its gradient by block (Brock et al. 2021, arXiv:2101.08692), measured in any model while it runs."""
 
 from __future__ import annotations
 
@@ -31,45 +31,49 @@ if TYPE_CHECKING:
 
 
 class BlockSignal(Probe):
-    """Measures stream and branches of every residual block, and their gradients, over all that the model is run on.
+    """Measures stream and branches of every residual block, and their gradients, over all data passed to the model.
 
         with gl.BlockSignal(model) as probe:
             for images, labels in loader:
                 loss_function(model(images), labels).backward()
         probe.result().plot()
 
-    Blocks are found while the model runs (see `BlockFinder`): additions of a signal, the stream, and a function of it,
-    the branch. Where there is none, blocks are the parts that repeat, and have a stream only. What is measured, with
-    channels as the layers put them and examples and positions (tokens) as samples:
+    Blocks are found while the model runs (see `BlockFinder`): they are additions of a signal, the stream, and a
+    function of it, the branch. In a model without such additions, blocks are the repeated parts, which have only a
+    stream. The following statistics are measured, where samples are examples and positions (tokens), and channels are
+    in the dimension that the layers use:
 
-    - std: the square root of the average channel variance, that of each channel over samples, averaged over channels;
-      and mean²: the average squared channel mean (Brock et al. 2021, §3). Of the stream behind the addition (the
-      block's output, after the normalization and activation in the block where it hands that on), of the stream
-      before it, and of the branch as it is added, after every scale, gate and dropout.
-    - ratio: the average channel variance of the branch over that of the stream it is added to.
-    - cosine: of the branch and the stream it is added to, as two vectors of all elements of all passes, not centred.
-    - the RMS, over all elements, of the gradient of the loss with respect to the stream behind the addition and to the
-      branch, as autograd gives them; the loss is differentiated as it is. Nothing where no backward pass runs.
+    - std: the square root of the average channel variance, which is the variance of each channel over samples, averaged
+      over channels; and mean²: the average squared channel mean (Brock et al. 2021, §3). They are measured for the
+      stream after the addition (the block's output, after normalization and activation if these precede the next
+      block), for the stream before it, and for the branch as it is added, after every scale, gate and dropout.
+    - ratio: the ratio of the average channel variance of the branch to that of the stream to which it is added.
+    - cosine: the cosine between the branch and the stream to which it is added, as two vectors of all elements of all
+      passes, without centring.
+    - the RMS, over all elements, of the gradient of the loss with respect to the stream after the addition and to the
+      branch, as computed by autograd for the loss without rescaling. Without a backward pass there are none.
 
-    Nothing is stored and nothing waits for the device until the result is asked for. Non-finite values are counted and
-    left out. A branch that a pass leaves out, as with a layer dropped, is measured in the others. A pass that ends in
-    an exception does not count.
+    No activations are stored, and nothing waits for the device until the result is requested. Non-finite values are
+    counted and left out. A branch that is skipped in a pass, as by stochastic depth, is measured in the other passes.
+    A pass that ends in an exception does not count.
 
-    With `tokens`, of the first examples of every batch: token_rank, the participation ratio (Σλ)²/Σλ² of the
-    eigenvalues of x·xᵀ for the tokens x behind the addition, 1 where all are parallel (rank collapse, Dong et al.
-    2021, arXiv:2103.03404); and token_cosine, the mean cosine between two tokens. Positions of an image are tokens.
+    With `tokens`, two statistics are computed from the first examples of every batch: token_rank, the participation
+    ratio (Σλ)²/Σλ² of the eigenvalues of x·xᵀ for the tokens x after the addition, which is 1 if all are parallel (rank
+    collapse, Dong et al. 2021, arXiv:2103.03404); and token_cosine, the mean cosine between two tokens. The positions
+    of an image are tokens.
 
-    In a distributed run, `result` is a call that every rank makes. It has the moments over the examples of all ranks,
-    merged in float64, and the gradients of the mean of the ranks' losses (see `ResponseGradients`).
+    In a distributed run, every rank must call `result`. It returns the moments over the examples of all ranks, merged in
+    float64, and the gradients of the mean of the ranks' losses (see `ResponseGradients`).
 
     Args:
         model: Any `torch.nn.Module`.
-        exact: Use centred float64 moments: exact for any data, several times slower. The default is good to 1e-6
-            while the mean² of the channels is at most 100 times their variance, and the result says where it is not.
-        tokens: Also measure how alike tokens are.
-        process_group: The ranks to merge; None for all of them, where torch.distributed is initialized.
-        local: Whether to measure this rank's examples alone, which the result then says.
-        timeout: Seconds for which a result waits for the other ranks, until an error names those that are missing.
+        exact: Use centred float64 moments, which are exact for any data and several times slower. The default has a
+            relative error below 1e-6 if the mean² of the channels is at most 100 times their variance, and the result
+            names the blocks for which it is not.
+        tokens: Also measure the similarity of tokens.
+        process_group: The ranks to merge; None merges all ranks if torch.distributed is initialized.
+        local: Whether to measure only the examples of this rank, which the result then notes.
+        timeout: The time in seconds that a result waits for the other ranks before an error names the missing ones.
     """
 
     def __init__(
@@ -107,7 +111,7 @@ class BlockSignal(Probe):
     def finish(self, found: list[Found]) -> None:
         """See `Reader`."""
         if found and found[0].branch is not None and any(not site.module for site in self._signals):
-            # What repeats was taken for blocks before there was an addition.
+            # Before the first addition, repeated parts were taken for blocks.
             self._signals, self._order = {}, []
         for signal in self._signals.values():
             signal.behind_gradient.settle()
@@ -122,13 +126,13 @@ class BlockSignal(Probe):
         self._order = in_order(self._order, seen)
 
     def result(self, network: str | None = None) -> SignalResult:
-        """The measurement so far: a row a block and branch, in order of execution.
+        """The measurement so far, with one row per block and branch in order of execution.
 
         Args:
-            network: What to call the model; by default its name from `gl.build`, else its class.
+            network: The name of the model; by default its name from `gl.build`, or else its class.
 
         Raises:
-            GradlabError: When no block was seen.
+            GradlabError: If no block was found.
         """
         own = self._signals if len(self.ranks.numbers) == 1 else sendable(self._signals, self._order)
         by_rank = self.ranks.gather({site: own[site] for site in self._order}, "BlockSignal.result()")
@@ -156,7 +160,7 @@ class BlockSignal(Probe):
         return SignalResult.from_rows(name, rows, [*self._notes(rows, signals), *self.ranks.notes(), *uneven])
 
     def _notes(self, rows: list[dict[str, Any]], signals: dict[Site, Signal]) -> list[str]:
-        """What is to be known of this measurement."""
+        """The notes on this measurement."""
         notes = []
         if not self._finder.residual:
             notes.append("no addition of a signal and a function of it was seen: the blocks are the parts that repeat")
@@ -217,22 +221,22 @@ VALUES = (
     "count",
     "non_finite",
 )
-"""What is measured of every site, by its columns."""
+"""The columns of the statistics of every site."""
 
 TOKENS = ("token_rank", "token_cosine")
-"""What is measured of tokens."""
+"""The columns of the statistics of tokens."""
 
 EXAMPLES = 8
-"""How many examples of a batch tokens are compared in."""
+"""The number of examples per batch in which tokens are compared."""
 
 
 def values_of(tokens: bool) -> tuple[str, ...]:
-    """Return the columns of what is measured, with tokens or without."""
+    """The columns of the measurement, with or without the statistics of tokens."""
     return VALUES + TOKENS if tokens else VALUES
 
 
 def _values(signal: Signal, tokens: bool) -> Tensor:
-    """The values of `values_of` as one tensor, NaN where there is none."""
+    """The values of the columns `values_of` as one tensor, with NaN for missing values."""
     behind, stream, branch = signal.behind, signal.stream, signal.branch
     assert behind is not None
     nothing = torch.full_like(behind.count.sum(), math.nan)

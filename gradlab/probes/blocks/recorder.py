@@ -1,4 +1,4 @@
-"""A mode that records the values of a forward pass as a graph, whatever functions of torch and modules make them."""
+"""A mode that records the values of a forward pass as a graph, for all torch functions and modules."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ from gradlab.probes.passes import Passes
 
 
 class Listener(Protocol):
-    """Who is told of what functions do."""
+    """The interface that is notified of function calls."""
 
     def calling(
         self, func: Callable[..., Any], name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> Callable[[Tensor], None] | None:
-        """A function is about to be called; what to do with what it returns."""
+        """Called before a function; returns what to do with its output."""
 
     def made(self, number: int, tensor: Tensor) -> None:
-        """A function has made a value."""
+        """Called after a function has computed a value."""
 
 
 class Recorder(TorchFunctionMode):
-    """Numbers every signal of a pass: what depends on its inputs by floating-point operations, or by an embedding.
+    """Numbers every signal of a pass: the values that depend on its inputs by floating-point operations or embeddings.
 
     Args:
         passes: The passes of the model, with all its modules.
 
     Attributes:
-        unseen: Names of the modules that were given what no function was seen to make.
+        unseen: The names of the modules that received a value that no observed function had returned.
     """
 
     listener: Listener
@@ -47,7 +47,7 @@ class Recorder(TorchFunctionMode):
         self.unseen: set[str] = set()
 
     def start(self, listener: Listener, model: nn.Module, inputs: Iterable[Tensor]) -> None:
-        """Begin a pass: who is told, whose weights apply, and the tensors that the model is given."""
+        """Begin a pass, with a listener, the model whose weights are used, and its input tensors."""
         self.listener = listener
         self.graph, self.values = Graph(), Values(model.parameters(), model.buffers())
         self._channels: list[int | None] = []
@@ -55,16 +55,16 @@ class Recorder(TorchFunctionMode):
             self._name(tensor, Value() if _is_signal(tensor) else None, None)
 
     def channel(self, number: int) -> int | None:
-        """Which dimension of a value its channels are, as far as that is known."""
+        """The channel dimension of a value; None if it is unknown."""
         return self._channels[number]
 
     def value_of(self, parents: tuple[int, ...], **facts: bool) -> Value:
-        """A value that is made where the pass is now."""
+        """A value computed at the current point of the pass."""
         module, call = self.passes.running[-1] if self.passes.under_way else ("", -1)
         return Value(parents, module, call, **facts)
 
     def add(self, value: Value, channel: int | None) -> int:
-        """Take in a value that no tensor stands for; its number."""
+        """Add a value without a tensor and return its number."""
         self._channels.append(channel)
         return self.graph.add(value)
 
@@ -75,13 +75,13 @@ class Recorder(TorchFunctionMode):
         args: tuple[Any, ...] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        """Call any function of torch, and note what it makes of what."""
+        """Call a torch function and record its inputs and outputs."""
         kwargs = dict(kwargs or {})
         if in_backward():
             return func(*args, **kwargs)
         name = function_name(func)
         then = self.listener.calling(func, name, args, kwargs)
-        # What is written to is another value afterwards.
+        # A tensor that has been written to is a new value.
         given = self._given(args, kwargs) if is_in_place(name) else None
         output = func(*args, **kwargs)
         made = [args[0]] if name == "__setitem__" else [*tensors_in((output,))]
@@ -103,7 +103,7 @@ class Recorder(TorchFunctionMode):
         given: Sequence[tuple[Tensor, int | None]],
         made: Sequence[Tensor],
     ) -> None:
-        """Note what a function has made of tensors with their numbers."""
+        """Record the outputs of a function and the numbers of its inputs."""
         weights = any(self.values.is_weight(tensor) for tensor, _ in given)
         if any(n is None and t.grad_fn is not None and not self.values.is_weight(t) for t, n in given):
             self.unseen.add(self.passes.innermost)
@@ -125,7 +125,7 @@ class Recorder(TorchFunctionMode):
                 self._name(tensor, value, channel_dim(func, args, kwargs, signals, tensor))
 
     def after_module(self, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
-        """Note what a module has made where no function was seen that did, as within a custom autograd function."""
+        """Record a module's output that no observed function has returned, as from a custom autograd function."""
         if in_backward() or not self.passes.under_way:
             return
         for tensor in tensors_in((output,)):

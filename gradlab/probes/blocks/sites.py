@@ -1,4 +1,4 @@
-"""What is summed up of a block and one of its branches over all passes."""
+"""Statistics of a block and one of its branches, accumulated over all passes."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ class Site(NamedTuple):
     """A branch of a block in a pass.
 
     Attributes:
-        block: The block's name.
-        module: The branch's module.
-        call: Which of the times in the pass that this branch was added, from 1.
+        block: The name of the block.
+        module: The name of the branch's module.
+        call: The number of the addition of this branch within the pass, counted from 1.
     """
 
     block: str
@@ -30,10 +30,10 @@ class Site(NamedTuple):
 
 @dataclass
 class GradientSquares:
-    """The sum of squares of gradients, over all elements of all passes, and their number.
+    """The sum of squared gradient elements over all passes, and their number.
 
     Attributes:
-        lost: Why what arrived is not the gradient; None where it is.
+        lost: The reason why the values that arrived are not the gradient; None if they are.
     """
 
     lost: str | None = None
@@ -42,12 +42,12 @@ class GradientSquares:
     _open: list[Watch] = field(default_factory=list)
 
     def wait_for(self, watch: Watch | None) -> None:
-        """Take in what a watch gets."""
+        """Include the gradients that a watch receives."""
         if watch is not None:
             self._open.append(watch)
 
     def settle(self) -> None:
-        """Sum up what has arrived; its watches are done with."""
+        """Add the gradients that have arrived, and release their watches."""
         waiting = []
         for watch in self._open:
             rows = watch.rows()
@@ -70,24 +70,24 @@ class GradientSquares:
         return (self._squares[0] if self._squares else None), self._numel
 
     def mean_square(self) -> Tensor | None:
-        """Of the elements of all gradients; None where none has arrived, or what has is none."""
+        """The mean square over the elements of all gradients; None if none has arrived, or the values are invalid."""
         self.settle()
         return self._squares[0] / self._numel if self._squares and self.lost is None else None
 
 
 @dataclass
 class Signal:
-    """What was measured of a site.
+    """The statistics of a site.
 
     Attributes:
-        behind: Moments of each channel of the stream behind the addition.
-        stream: Those of the stream before it.
-        branch: Those of the branch.
+        behind: The moments of each channel of the stream after the addition.
+        stream: The moments of each channel of the stream before the addition.
+        branch: The moments of each channel of the branch.
         product: The inner product of stream and branch.
-        attends: Whether the branch multiplies signals with one another.
-        tokens: Sums over examples of statistics of the tokens behind the addition, and the number of examples.
-        behind_gradient: Of the stream behind the addition.
-        branch_gradient: Of the branch.
+        attends: Whether the branch multiplies signals with one another, as attention does.
+        tokens: The sums over examples of statistics of the tokens after the addition, and the number of examples.
+        behind_gradient: The squared gradients of the stream after the addition.
+        branch_gradient: The squared gradients of the branch.
     """
 
     behind: Moments | None = None
@@ -100,7 +100,7 @@ class Signal:
     branch_gradient: GradientSquares = field(default_factory=GradientSquares)
 
     def update(self, found: Found) -> None:
-        """Take in one pass."""
+        """Include the statistics of one pass."""
         self.behind = _merged(self.behind, found.behind.output.moments)
         self.behind_gradient.wait_for(found.behind.output.watch)
         tokens = found.behind.output.tokens
@@ -119,7 +119,7 @@ def _merged(total: Moments | None, part: Moments) -> Moments:
 
 
 def channel_variance(moments: Moments) -> Tensor:
-    """The average channel variance: over examples and positions, then the mean over channels."""
+    """The average channel variance: the variance over examples and positions, averaged over channels."""
     return moments.variance.nanmean()
 
 
@@ -129,6 +129,6 @@ def channel_mean_square(moments: Moments) -> Tensor:
 
 
 def cosine(product: Tensor, first: Moments, second: Moments) -> Tensor:
-    """The cosine of two tensors with an inner product: over all elements of all passes, not centred."""
+    """The cosine of two tensors, given their inner product, over all elements of all passes and without centring."""
     squares = [(moments.m2 + moments.count * moments.mean.square()).sum() for moments in (first, second)]
     return product / (squares[0] * squares[1]).sqrt()

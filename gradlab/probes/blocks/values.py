@@ -1,4 +1,4 @@
-"""Which value of a forward pass a tensor is, and whether it is a weight: by memory and version, none kept alive."""
+"""Identifies tensors of a forward pass, and weights, by memory and version, without keeping any of them alive."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from gradlab.probes.identity import Remembered, storage_key
 
 DATA = -1
-"""The number of all that depends on the data and is no signal yet: token ids, masks, whole numbers."""
+"""The number of every value that depends on the data but is not a signal yet: token ids, masks, integers."""
 
 CONSTANT = -2
-"""The number of all that was seen to depend on no data."""
+"""The number of every value that is known not to depend on the data."""
 
 
 class Values:
-    """Numbers of tensors as they are now.
+    """Numbers that identify tensors in their current version.
 
-    A tensor that no function was seen to make, as those that are unpacked from another one, is what its memory held
-    last.
+    A tensor that no observed function has returned, such as one unpacked from another tensor, has the number of the
+    value last stored in its memory.
 
     Args:
-        weights: Parameters. What is computed of them alone is a weight as well.
-        constants: Buffers.
+        weights: The parameters. Values computed only from them are weights as well.
+        constants: The buffers.
     """
 
     def __init__(self, weights: Iterable[Tensor], constants: Iterable[Tensor]) -> None:
@@ -35,7 +35,7 @@ class Values:
             self.put(constant, CONSTANT)
 
     def number(self, tensor: Tensor) -> int | None:
-        """The number of a tensor; None of what no function was seen to make."""
+        """The number of a tensor; None if no observed function has returned it."""
         found = self._exact.find(tensor)
         if found is not None:
             return found
@@ -43,11 +43,11 @@ class Values:
         return None if last is None or last[0].expired() else last[1]
 
     def is_same(self, tensor: Tensor, number: int) -> bool:
-        """Whether a tensor is known to be this very value, and not only a view of its memory."""
+        """Whether a tensor is known to be exactly this value, and not only a view of its memory."""
         return self._exact.find(tensor) == number
 
     def put(self, tensor: Tensor, number: int) -> None:
-        """Give a tensor as it is now a number."""
+        """Assign a number to a tensor in its current version."""
         if tensor.is_inference():
             self._exact.overwrite(tensor)
         self._exact.put(tensor, number)
@@ -56,12 +56,12 @@ class Values:
             self._memory[storage_key(tensor)] = reference, number
 
     def is_weight(self, tensor: Tensor) -> bool:
-        """Whether a tensor is a parameter, a view of one, or was computed of parameters alone."""
+        """Whether a tensor is a parameter, a view of one, or computed only from parameters."""
         reference = self._weights.get(key := storage_key(tensor))
         return key in self._weights and not (reference is not None and reference.expired())
 
     def put_weight(self, tensor: Tensor) -> None:
-        """Note that a tensor was computed of parameters and constants alone."""
+        """Record that a tensor was computed only from parameters and constants."""
         if not self.is_weight(tensor) and (reference := _reference(tensor)) is not None:
             self._weights[storage_key(tensor)] = reference
 
