@@ -62,7 +62,7 @@ class BlockSignal(Probe):
     collapse, Dong et al. 2021, arXiv:2103.03404); and token_cosine, the mean cosine between two tokens. The positions
     of an image are tokens.
 
-    In a distributed run, every rank must call `result`. It returns the moments over the examples of all ranks, merged in
+    In a distributed run, every rank must call `result`. It has the moments over the examples of all ranks, merged in
     float64, and the gradients of the mean of the ranks' losses (see `ResponseGradients`).
 
     Args:
