@@ -13,7 +13,7 @@ from gradlab.gallery.figure import Figure, NotAtHand, Options
 from gradlab.gallery.runs import RUNS, complete_runs, known
 from gradlab.results.degradation.result import DegradationResult
 from gradlab.results.label import description
-from gradlab.results.training.result import VARIANT_TEST_ERROR, TrainingResult
+from gradlab.results.training.result import PAPERS_EPOCHS, VARIANT_TEST_ERROR, TrainingResult
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Drawing
@@ -89,8 +89,6 @@ def errors(result: DegradationResult, cases: Cases) -> pd.DataFrame:
 
     The paper's error stands beside ours where ours is of 110 layers, too, and was trained as long.
     """
-    from gradlab.results.degradation.figure import PAPERS_EPOCHS
-
     summary = result.summary().drop(columns="paper (%)", errors="ignore").set_index("network")
     rows = []
     for family, case in cases.items():

@@ -22,6 +22,9 @@ from gradlab.results.printing import html, page, text
 from gradlab.results.record import json_text
 from gradlab.results.tables import TABLE_SUFFIXES, Formats, text_table
 
+TEXTS = dict.fromkeys(("network", "layer"), str)
+"""Columns of names, which stay texts where they are numbers, as the layer `0` of a sequence is."""
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from rich.console import Group
@@ -218,7 +221,7 @@ class Result:
         try:
             content = path.read_bytes()
             record = json.loads(read_text(Path(folder) / cls.record_file()))
-            frame = pd.read_csv(io.BytesIO(content), keep_default_na=False, na_values=[""])
+            frame = pd.read_csv(io.BytesIO(content), keep_default_na=False, na_values=[""], dtype=TEXTS)
         except (OSError, ValueError) as error:
             raise GradlabError(f"{folder} holds no whole {cls.name} result: {error}") from None
         if record.pop("sha256", {}).get(path.name) != hashlib.sha256(content).hexdigest():

@@ -134,7 +134,7 @@ def test_the_list_has_every_figure() -> None:
         ([], "name figures"),
         (["--all", "--list"], "name figures"),
         (["he2015-fig77"], "did you mean he2015-fig7?"),
-        (["he2015-fig7", "--format", "gif"], "--format takes"),
+        (["he2015-fig7", "--format", "gif"], "'gif' is not one of"),
     ],
 )
 def test_bad_input_is_one_line(args: list[str], message: str) -> None:

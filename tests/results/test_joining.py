@@ -100,3 +100,13 @@ def test_coverage_in_words() -> None:
     both = Coverage.together({"one": part, "two": part})
     assert (both.measured, both.left_out["not selected"][4]) == (1998, "two: a")
     assert Coverage(0, 0, 0, 0, 0, 0).share == 1
+
+
+def test_a_layer_called_by_a_number_stays_a_text(tmp_path: Path) -> None:
+    model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.Conv2d(4, 4, 3))
+    with gl.ResponseStd(model) as probe:
+        model(torch.randn(2, 3, 8, 8))
+    probe.result("1").save(tmp_path, formats=())
+    loaded = gl.ResponsesResult.load(tmp_path)
+    assert list(loaded.frame["layer"]) == ["0", "1"]
+    assert loaded.networks == ["1"]

@@ -8,16 +8,13 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from gradlab.plots.style import COLUMN_WIDTH
+from gradlab.results.training.result import PAPERS_EPOCHS
 
 _MARKS: dict[str, dict[str, Any]] = {
     "train error (%)": {"marker": "o", "color": "0.35", "markerfacecolor": "none", "label": "training"},
     "test error (%)": {"marker": "o", "color": "black", "label": "test"},
     "paper (%)": {"marker": "|", "color": "black", "markersize": 11, "markeredgewidth": 1.4, "label": "test, paper"},
 }
-
-
-PAPERS_EPOCHS = 160
-"""Trainings of fewer epochs do not compare with the paper's of 64,000 iterations, which are 164 epochs."""
 
 
 def last_errors_figure(errors: pd.DataFrame, figure: Figure) -> Figure:
