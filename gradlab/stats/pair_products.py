@@ -10,6 +10,9 @@ from torch import Tensor
 from gradlab.stats.memory_rows import real_pairs
 from gradlab.stats.precision import unit_scaled, widest
 
+_BLOCK = 32
+"""Number of examples whose products with all later ones are computed at a time."""
+
 _VALUES = 1 << 24
 """Number of inner products of single positions held at a time: 64 MiB of float32."""
 
@@ -53,12 +56,26 @@ def pair_products(one: Tensor, other: Tensor, tame: bool) -> Tensor:
         one, other = one.float(), other.float()
     wide = widest(one.device)
     if tame or one.dtype is torch.float64:
+        if other is one and one.shape[1] >= 2 * _BLOCK and one.is_cpu:
+            return _symmetric(one)
         return torch.bmm(one, other.mT).sum(0, dtype=wide)
     if one.is_cpu:
         return torch.bmm(one.double(), other.double().mT).sum(0)
     (one, rows), (other, columns) = unit_scaled(one, (0, 2)), unit_scaled(other, (0, 2))
     products = torch.bmm(one, other.mT).sum(0, dtype=wide)
     return products * rows[0].to(wide) * columns[0].to(wide).mT
+
+
+def _symmetric(rows: Tensor) -> Tensor:
+    """Compute the inner products of one set of gradients, those above the diagonal once."""
+    blocks = rows.split(_BLOCK, 1)
+    products = rows.new_zeros(rows.shape[1], rows.shape[1], dtype=widest(rows.device))
+    for place, block in enumerate(blocks):
+        start = place * _BLOCK
+        found = torch.bmm(block, rows[:, start:].mT).sum(0, dtype=products.dtype)
+        products[start : start + block.shape[1], start:] = found
+        products[start:, start : start + block.shape[1]] = found.mT
+    return products
 
 
 def position_products(factors: Sequence[Tensor], keys: Tensor | None = None) -> Tensor:

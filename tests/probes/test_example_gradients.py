@@ -123,6 +123,15 @@ def test_statistics_of_the_batch() -> None:
         assert row["example_norm"] == pytest.approx(g.norm(dim=1).mean().item(), rel=1e-9)
 
 
+def test_the_cosine_over_all_parameters_can_be_left_out() -> None:
+    model = trained(create("resnet8")).double()
+    with gl.ExampleGradients(model, total_cosine=False) as probe:
+        F.cross_entropy(model(images(3).double()), torch.arange(3)).backward()
+        probe.step()
+    assert math.isnan(probe.result().totals()["mean_cosine"].item())
+    assert probe.result().layers()["mean_cosine"].notna().all()
+
+
 def test_statistics_in_closed_form() -> None:
     orthogonal = torch.ones(4, dtype=torch.float64)
     mean = torch.tensor(0.5, dtype=torch.float64)  # of four orthogonal unit vectors

@@ -82,6 +82,13 @@ def test_products_leave_the_range_of_float32(length: int, scale: float) -> None:
     np.testing.assert_allclose(found, unit @ unit.T, atol=1e-6)
 
 
+@pytest.mark.parametrize("examples", [64, 70, 128])
+def test_products_of_many_examples(examples: int) -> None:
+    products, rows = PairProducts(examples), draw(examples, 40)
+    RowGradients(rows).reduced(Workspace(), products)
+    torch.testing.assert_close(products.total, rows @ rows.T, rtol=1e-12, atol=1e-12)
+
+
 def test_the_mean_cosine_leaves_out_gradients_of_zero() -> None:
     rows = draw(5, 20)
     rows[2] = 0

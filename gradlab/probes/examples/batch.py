@@ -49,6 +49,8 @@ class OpenBatch:
         pieces: The numbers of each parameter's separately measured pieces, with their ranges; None for the whole.
         with_rows: The pieces that have rows in the result; others count only in the total.
         workspace: The memory in which gradients are computed.
+        products: The inner products of the gradients of every two examples, over all pieces so far; None if no cosine
+            over all pieces is wanted.
         signature: The sequence of uses in the forward pass; passes with equal signatures have equal structures.
         structure: The structure of the backward pass, known once it has started.
         places: The number of outputs of uses.
@@ -64,13 +66,13 @@ class OpenBatch:
         numbers: The pieces whose sums have been reduced to norms.
         norms: The norms for single examples, by groups of pieces.
         sum_norms: The norms of the sum of gradients and of the sum of directions, by groups of pieces.
-        products: The inner products of the gradients of every two examples, over all pieces so far.
     """
 
     examples: int
     pieces: Mapping[int, Sequence[tuple[int, slice | None]]]
     with_rows: Container[int]
     workspace: Workspace
+    products: PairProducts | None = None
     signature: list[object] = field(default_factory=list)
     structure: Structure | None = None
     places: int = 0
@@ -85,10 +87,6 @@ class OpenBatch:
     numbers: list[int] = field(default_factory=list)
     norms: list[Tensor] = field(default_factory=list)
     sum_norms: list[Tensor] = field(default_factory=list)
-    products: PairProducts = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.products = PairProducts(self.examples)
 
     def add(self, parameter: int, contribution: ExampleContributions, give: Give, used: int = 1) -> None:
         """Add the gradients of one use of a parameter; those of several uses are summed before they are reduced.
@@ -130,8 +128,10 @@ class OpenBatch:
         self._join()
         sum_norms, direction_norms = torch.cat(self.sum_norms).unbind(1)
         norms = torch.cat(self.norms)
-        assert self.products.total is not None
-        cosine = mean_pair_cosine(self.products.total, torch.linalg.vector_norm(norms, dim=0))
+        if self.products is None or self.products.total is None:
+            cosine = norms.new_tensor(float("nan"))
+        else:
+            cosine = mean_pair_cosine(self.products.total, torch.linalg.vector_norm(norms, dim=0))
         return MeasuredBatch(self.numbers, norms / scale, sum_norms / scale, direction_norms, cosine)
 
     @property

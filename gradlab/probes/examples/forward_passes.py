@@ -22,6 +22,7 @@ from gradlab.probes.examples.structure import tolerance_of
 from gradlab.probes.examples.uses import Use, UseFinder
 from gradlab.probes.hooks import Hook, in_backward
 from gradlab.stats import Workspace, l2_norms
+from gradlab.stats.pair_products import PairProducts
 
 
 class ForwardPasses:
@@ -32,14 +33,17 @@ class ForwardPasses:
         pieces: The parameters of the model.
         backward: The object that receives the gradients.
         due: A function that returns whether the current step is measured.
+        cosine: Whether the mean cosine over all parameters is wanted.
 
     Attributes:
         stale: The norm of the gradients that existed when the step began; None if there were none.
         without_rows: Whether the model had no output of its own with a row for each example.
     """
 
-    def __init__(self, model: nn.Module, pieces: Pieces, backward: BackwardPasses, due: Callable[[], bool]) -> None:
-        self.model, self.pieces, self.backward, self.due = model, pieces, backward, due
+    def __init__(
+        self, model: nn.Module, pieces: Pieces, backward: BackwardPasses, due: Callable[[], bool], cosine: bool = True
+    ) -> None:
+        self.model, self.pieces, self.backward, self.due, self.cosine = model, pieces, backward, due, cosine
         self.stale: Tensor | None = None
         self.without_rows = False
         self._attached = False
@@ -85,7 +89,9 @@ class ForwardPasses:
         # Parts of a model that are called one after the other belong to one pass.
         goes_on = module is not self.model and self.backward.batches and self.backward.batches[-1].examples == examples
         if not goes_on or self.backward.batches[-1].structure is not None:
-            self.backward.batches.append(OpenBatch(examples, self.pieces.of, self.pieces.shown, self._workspace))
+            products = PairProducts(examples) if self.cosine else None
+            batch = OpenBatch(examples, self.pieces.of, self.pieces.shown, self._workspace, products)
+            self.backward.batches.append(batch)
             self.backward.batches[-1].signature += [examples, self.model.training]
         self._finder.start(examples, inputs)
         self._finder.__enter__()

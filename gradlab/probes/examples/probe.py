@@ -65,6 +65,8 @@ class ExampleGradients(StepProbe):
         reduction: The reduction of the examples' losses in the loss, `mean` or `sum`.
         every: The number of steps from one measurement to the next, or a predicate of the step number (`log_spaced`).
         scaler: The GradScaler of mixed-precision training, whose scale is divided out.
+        total_cosine: Whether the total has a mean cosine. It takes the products of every two examples' gradients, whose
+            cost grows with the square of the batch: 7 % of a measured step at 32 examples (ResNet-56 on a CPU).
 
     Raises:
         UsageError: If no layer with parameters is selected, or `reduction` is neither `mean` nor `sum`.
@@ -78,6 +80,7 @@ class ExampleGradients(StepProbe):
         reduction: Reduction = "mean",
         every: Schedule = 1,
         scaler: GradScaler | None = None,
+        total_cosine: bool = True,
     ) -> None:
         super().__init__(model, every, scaler)
         if reduction not in ("mean", "sum"):
@@ -87,7 +90,7 @@ class ExampleGradients(StepProbe):
         self._norms = ParameterGradients(model, layers, parameters="weights" if layers is not None else "all")
         self._pieces = Pieces(self.model, self._norms.layers.values(), self.layers)
         self._backward = BackwardPasses(self._pieces)
-        self._forward = ForwardPasses(self.model, self._pieces, self._backward, lambda: self.due)
+        self._forward = ForwardPasses(self.model, self._pieces, self._backward, lambda: self.due, total_cosine)
         self._steps: list[MeasuredStep] = []
 
     def _attach(self, stack: ExitStack) -> None:
