@@ -1,4 +1,4 @@
-"""The blocks of one forward pass, as its additions show them."""
+"""The blocks of one forward pass, found by its additions."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from gradlab.stats import inner_product
 
 @dataclass
 class _Sum:
-    """Branches that were added to one another, and may be to a stream yet.
+    """Branches that were added to one another, and that may still be added to a stream.
 
     Attributes:
         call: The call of the module that added them.
         parts: The branches.
-        found: The block that it was taken for, with the one of fewer weights as a projection.
+        found: The block for which the sum was taken, with the branch of fewer weights as a projection.
     """
 
     call: int
@@ -35,12 +35,12 @@ class _Sum:
 
 
 class PassAdditions:
-    """Looks at every addition of a pass, and has those read that make a block.
+    """Examines every addition of a pass, and has the reader read those that form a block.
 
     Args:
-        recorder: Of the pass.
-        reader: Who reads.
-        elements: Names of the elements of rows of like parts.
+        recorder: The recorder of the pass.
+        reader: The object that reads streams and branches.
+        elements: The names of the elements of containers of similar parts.
 
     Attributes:
         found: The blocks so far.
@@ -50,7 +50,7 @@ class PassAdditions:
         self.recorder, self.reader, self.elements = recorder, reader, elements
         self.found: list[Found] = []
         self._taken: list[Reading] = []
-        # By number: streams behind additions, streams that were read, sums of branches, tensors that may be gone.
+        # By number: streams after additions, streams that were read, sums of branches, tensors that may be freed.
         self._behind: dict[int, Behind] = {}
         self._streams: dict[int, Reading] = {}
         self._sums: dict[int, _Sum] = {}
@@ -76,7 +76,7 @@ class PassAdditions:
         return lambda output: self._added(found, output)
 
     def made(self, number: int, tensor: Tensor) -> None:
-        """See `Listener`: what is made of a stream within its block may be the block's output."""
+        """See `Listener`: a value computed from a stream within its block may be the block's output."""
         self._tensors[number] = weakref.ref(tensor)
         value = self.recorder.graph[number]
         if len(value.parents) != 1 or value.weighted or value.is_part:
@@ -88,21 +88,21 @@ class PassAdditions:
             self._behind[number] = behind
 
     def leaving(self, output: Tensor) -> None:
-        """The call of a module ends that runs: where it is that of a block, its output is what it returns."""
+        """Called as the running module returns: if it is the block, its return value is the block's output."""
         number = self.recorder.values.number(output)
         behind = self._behind.get(-1 if number is None else number)
         if behind is not None and number is not None and behind.call == self._running[-1][1]:
             behind.hand_on(number)
 
     def part(self, name: str, output: Tensor) -> Found:
-        """The output of a part that repeats, as a stream without branches."""
+        """The output of a repeated part, as a stream without branches."""
         number = self.recorder.values.number(output)
         with torch._C.DisableTorchFunction(), torch.no_grad():
             reading = self._read(output, -1 if number is None else number, output, behind=True)
         return Found(name, Behind(-1, output.shape, {0: reading}, 0))
 
     def close(self, kept: list[Found]) -> None:
-        """The pass is over: blocks hand on what others began with, and nothing else is waited for."""
+        """End the pass: blocks have handed on the inputs of other blocks, and no other gradients are waited for."""
         for found in kept:
             if found.origin in self._behind:
                 self._behind[found.origin].hand_on(found.origin)
@@ -131,7 +131,7 @@ class PassAdditions:
     def _found(
         self, pair: tuple[Operand, Operand], numbers: tuple[int, int], relation: Relation, stream: int
     ) -> list[Found]:
-        """The block of an addition; of several branches that were added to one another before, one for each."""
+        """The block of an addition; if several branches were added to one another before, one block for each."""
         block, name, attending = self._named(relation.between[1 - stream])
         behind = Behind(self._call_of(block), pair[stream].tensors[0].shape)
         of_stream = self._stream(pair[stream], numbers[stream])
@@ -151,7 +151,7 @@ class PassAdditions:
     def _sum(
         self, pair: tuple[Operand, Operand], numbers: tuple[int, int], relation: Relation
     ) -> Callable[[Tensor], None]:
-        """Read two functions of one signal: branches of one block, or one of them is a projection of the signal."""
+        """Read two functions of one signal: they are branches of one block, or one is a projection of the signal."""
         shape = pair[0].tensors[0].shape
         parts: list[Branch] = []
         for operand, number, between in zip(pair, numbers, relation.between, strict=True):
@@ -190,19 +190,19 @@ class PassAdditions:
         self._behind[number] = behind
         for each in found:
             if each.branch is not None and each.branch.reading.watch is None:
-                # What exists only within the addition has the gradient of the sum.
+                # An operand that exists only within the addition has the gradient of the sum.
                 each.branch.reading.watch = behind.readings[number].watch
         self.found += found
 
     def _named(self, between: list[int]) -> tuple[str, str, bool]:
-        """What the block of a branch is called, the module of the branch, and whether it attends.
+        """The name of the block of a branch, the module of the branch, and whether it contains attention.
 
         Args:
             between: The values of the branch.
         """
         values = [self.recorder.graph[number] for number in between]
         running, call = self._running[-1]
-        # Without a weight, those that another module made tell.
+        # Without weights, the module is that of the values that another module has computed.
         places = [v.module for v in values if v.weighted] or [v.module for v in values if v.call != call]
         module = common_module(places)
         block = block_name(running, module, self.elements)
@@ -211,7 +211,7 @@ class PassAdditions:
         return block, module, any(value.attends for value in values)
 
     def _call_of(self, block: str) -> int:
-        """The call of a block that runs, or of the module that adds."""
+        """The call of the block if it is running, or else of the module that performs the addition."""
         return next((call for name, call in reversed(self._running) if name == block), self._running[-1][1])
 
     def _branch(self, operand: Operand, number: int, module: str, attending: bool, shape: torch.Size) -> Branch:
@@ -220,7 +220,7 @@ class PassAdditions:
         return Branch(module, attending, reading)
 
     def _stream(self, operand: Operand, number: int) -> Reading:
-        """Of a stream; what was read of it before serves again, where it is the same tensor."""
+        """The reading of a stream; an earlier one is used again if the tensor is the same."""
         behind = self._behind.get(number)
         if behind is not None:
             return behind.readings[number]
@@ -229,7 +229,7 @@ class PassAdditions:
         return self._streams[number]
 
     def _read(self, value: Tensor, number: int, watched: Tensor | None, behind: bool = False) -> Reading:
-        """Have a value read, with the gradient of a tensor."""
+        """Have the reader read a value, and the gradient of a tensor."""
         channel = self.recorder.channel(number) if number >= 0 else None
         channel = likely_channel_dim(value) if channel is None else channel
         reading = self.reader.read(value, channel, watched, behind)
@@ -237,7 +237,7 @@ class PassAdditions:
         return reading
 
     def _products(self, branch: Tensor, origin: int) -> dict[int, Tensor]:
-        """Inner products with the values that a branch may be added to yet: its input, and what that was made of."""
+        """The inner products of a branch with values to which it may still be added: its input and the ancestors."""
         products: dict[int, Tensor] = {}
         number, graph = origin, self.recorder.graph
         while True:
@@ -251,10 +251,10 @@ class PassAdditions:
 
 
 def _keeps_shape(pair: tuple[Operand, Operand], stream: int | None) -> bool:
-    """Whether an addition leaves a stream its shape; branches that are added to one another have one shape."""
+    """Whether an addition preserves the shape of the stream; branches that are added to one another have one shape."""
     first, second = (operand.tensors[0].shape for operand in pair)
     if stream is None:
         return first == second
-    # What a function adds by itself is of the stream's shape.
+    # An operand that exists only within the function has the stream's shape.
     joint = torch.broadcast_shapes(first, second) if pair[1 - stream].tensor is not None else None
     return joint is None or bool((first, second)[stream] == joint)

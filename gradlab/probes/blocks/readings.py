@@ -1,4 +1,4 @@
-"""What is read of a stream and its branches while they exist: moments a channel, inner products, gradients."""
+"""Readings of a stream and its branches while they exist: moments per channel, inner products, gradients."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ class Reading:
     """One tensor, read once.
 
     Attributes:
-        moments: Of each channel, over examples and positions.
-        watch: Takes in its gradient; None where it is part of no graph, or nobody asked.
-        tokens: Sums over examples of what `BlockSignal` says of tokens, and their number; None where nobody asked.
+        moments: The moments of each channel, over examples and positions.
+        watch: The watch that receives the gradient; None if the tensor is in no graph or no gradient is requested.
+        tokens: The sums over examples of the token statistics of `BlockSignal`, and the number of examples; None if
+            they are not requested.
     """
 
     moments: Moments
@@ -32,10 +33,10 @@ class Branch:
     """A branch as it is added.
 
     Attributes:
-        module: The module in which its weights lie.
-        attends: Whether it multiplies signals with one another.
-        reading: Of the branch; without a watch where it exists only within the addition.
-        products: Its inner products with streams, by their numbers.
+        module: The name of the module that contains its weights.
+        attends: Whether it multiplies signals with one another, as attention does.
+        reading: The reading of the branch, without a watch if it exists only within the addition.
+        products: Its inner products with streams, by the numbers of the streams.
     """
 
     module: str
@@ -46,13 +47,13 @@ class Branch:
 
 @dataclass(eq=False)
 class Behind:
-    """The stream behind an addition.
+    """The stream after an addition.
 
     Attributes:
-        call: The call of the block, or of the module that adds where the block is none of those that are running.
-        shape: Of the stream.
-        readings: Of the sum, and of what normalizations and activations within the block make of it, by number.
-        handed_on: The number of the one that the next block gets.
+        call: The call of the block, or of the module that performs the addition if the block is not running.
+        shape: The shape of the stream.
+        readings: The readings of the sum and of its normalizations and activations within the block, by number.
+        handed_on: The number of the value that the next block receives.
     """
 
     call: int
@@ -62,26 +63,26 @@ class Behind:
 
     @property
     def output(self) -> Reading:
-        """Of the block's output."""
+        """The reading of the block's output."""
         return self.readings[self.handed_on]
 
     def hand_on(self, number: int) -> None:
-        """Take one of the values for the block's output, unless a later one was."""
+        """Take one of the values as the block's output, unless a later one has been taken."""
         if number in self.readings:
             self.handed_on = max(self.handed_on, number)
 
 
 @dataclass(eq=False)
 class Found:
-    """One addition of a branch to a stream; or the output of a part that repeats, without stream and branch.
+    """One addition of a branch to a stream; or the output of a repeated part, without stream and branch.
 
     Attributes:
-        block: The block's name.
-        behind: The stream behind the addition.
+        block: The name of the block.
+        behind: The stream after the addition.
         origin: The number of the block's input.
-        stream: What the branch is added to.
-        branch: What is added.
-        product: The inner product of both.
+        stream: The stream to which the branch is added.
+        branch: The branch.
+        product: The inner product of stream and branch.
     """
 
     block: str
@@ -92,22 +93,22 @@ class Found:
     product: Tensor | None = None
 
     def watched(self) -> list[Reading]:
-        """The readings whose gradients are wanted."""
+        """The readings whose gradients are needed."""
         return [self.behind.output, *([] if self.branch is None else [self.branch.reading])]
 
 
 class Reader(Protocol):
-    """Who reads tensors while they are there."""
+    """The interface that reads tensors while they exist."""
 
     def read(self, value: Tensor, channel: int, watched: Tensor | None, behind: bool) -> Reading:
-        """Take in a value at once, and the gradient of a tensor, which may be another, when it arrives.
+        """Read a value at once, and the gradient of a tensor, which may be another one, when it arrives.
 
         Args:
             value: A stream or a branch.
-            channel: The dimension of its channels.
-            watched: Whose gradient is taken in; None for nothing's.
-            behind: Whether it is a stream behind an addition.
+            channel: The channel dimension of the value.
+            watched: The tensor whose gradient is read; None reads no gradient.
+            behind: Whether the value is a stream after an addition.
         """
 
     def finish(self, found: list[Found]) -> None:
-        """A pass is over that has shown these blocks, in order."""
+        """Called at the end of a pass with its blocks in order."""

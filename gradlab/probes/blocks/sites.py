@@ -65,7 +65,7 @@ class GradientSquares:
             self._squares = [torch.stack(self._squares).sum()]
 
     def sums(self) -> tuple[Tensor | None, int]:
-        """The sum of squares, None where nothing has arrived, and the number of elements."""
+        """The sum of squares, None if nothing has arrived, and the number of elements."""
         self.settle()
         return (self._squares[0] if self._squares else None), self._numel
 

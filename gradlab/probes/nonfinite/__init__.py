@@ -1,4 +1,4 @@
-"""Where the first value begins that is not finite."""
+"""The origin of the first non-finite value."""
 
 from gradlab.probes.nonfinite.find import find_nonfinite
 from gradlab.probes.nonfinite.origin import Origin

@@ -1,4 +1,4 @@
-"""Where a model is while it runs, forward and backward."""
+"""The current place in a model during forward and backward passes."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ OUTSIDE = Place()
 
 
 class Calls:
-    """Follows the modules of a model as they run, and knows in the backward pass which operation it returns through.
+    """Follows the modules of a model as they run, and maps autograd's nodes to forward operations.
 
-    Autograd numbers its nodes in the order in which the forward pass makes them, each before its operation runs: the
-    operation of a node is the first one that ran at a higher number.
+    Autograd numbers its nodes in the order of the forward pass, each before its operation runs. The operation of a node
+    is therefore the first one that ran at a higher number.
 
     Args:
         model: The root module.
-        before: Called before each pass of the model with its arguments.
-        after: Called after it with its output.
+        before: A function called with the model's arguments before each pass.
+        after: A function called with the model's output after each pass.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class Calls:
         self._thread = threading.get_ident()
 
     def attach(self, stack: ExitStack) -> None:
-        """Register the hooks, their removal on the stack."""
+        """Register the hooks, and their removal on the stack."""
         for name, module in self.model.named_modules():
             if isinstance(module, torch.jit.ScriptModule):
                 continue
@@ -59,37 +59,37 @@ class Calls:
 
     @property
     def place(self) -> Place:
-        """The innermost module that runs."""
+        """The innermost running module."""
         return self._running[-1] if self._running else OUTSIDE
 
     def note(self, operation: Operation) -> None:
-        """Note an operation that runs now."""
+        """Record an operation that runs now."""
         if threading.get_ident() == self._thread:
             self._numbers.append(torch._C._autograd._get_sequence_nr())
             self._operations.append(operation)
 
     def behind(self, node: Node) -> Operation | None:
-        """The forward operation whose derivative a node of autograd computes; None where it was not seen."""
+        """The forward operation whose derivative an autograd node computes; None if it was not observed."""
         number = node._sequence_nr()
         if node.name() == "CopySlices":
-            # Made after the operation, of which it holds the node.
+            # This node is created after the operation whose node it contains.
             at = bisect_left(self._numbers, number + 1) - 1
         else:
             at = bisect_right(self._numbers, number)
         return self._operations[at] if 0 <= at < len(self._operations) else None
 
     def owner(self, parameter: torch.Tensor) -> Place:
-        """The module that a parameter belongs to."""
+        """The module to which a parameter belongs."""
         return self._parameters.get(id(parameter), OUTSIDE)
 
     def clear(self) -> None:
-        """Forget the operations; what runs goes on."""
+        """Forget the operations, but not the running modules."""
         self._numbers, self._operations = [], []
 
     def _enter(self, name: str) -> Callable[..., None]:
         def enter(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             if module is self.model and not in_backward():
-                # One that has ended in an exception may have left modules behind.
+                # A pass that has ended in an exception may have left modules on the list.
                 self._running, self._counts = [], Counter()
                 self._before(args, kwargs)
             self._counts[name] += 1

@@ -1,4 +1,4 @@
-"""Why an operation gives what is not finite, in words."""
+"""The reasons why operations return non-finite values, in words."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _OF_0 = {
     "lgamma": "lgamma at a pole",
     "log_sigmoid": "the logarithm of 0",
 }
-"""What makes an infinity of a finite number, where it is no overflow."""
+"""Causes of an infinity from finite numbers without overflow."""
 
 _OF_NO_VALUE = {
     **dict.fromkeys(("log", "log2", "log10"), "the logarithm of a negative number"),
@@ -39,18 +39,18 @@ _OF_NO_VALUE = {
     **dict.fromkeys(("var", "std", "var_mean", "std_mean"), "0/0: the variance of a single element"),
     **dict.fromkeys(("remainder", "fmod"), "division by 0"),
 }
-"""What makes NaN of finite numbers."""
+"""Causes of NaN from finite numbers."""
 
 _NORMALIZATIONS = {"layer_norm", "batch_norm", "group_norm", "instance_norm", "rms_norm"}
 _STEEP = {"sqrt", "pow", "norm", "std", "acos", "asin", "acosh", "atanh", "log", "rsqrt"}
-"""What has points without a finite derivative."""
+"""Operations with points at which the derivative is not finite."""
 
 _DIVIDING = {"div", "reciprocal", "pow", "addcdiv"}
 _SOFTMAX = {"softmax", "log_softmax", "logsumexp", "scaled_dot_product_attention"}
 
 
 def reason(fault: Fault) -> str:
-    """Why the operation of a fault made it, of inputs that were finite or masked."""
+    """The reason why the operation of a fault returned it for inputs that were finite or masked."""
     operation, value = fault.operation, fault.value
     assert operation is not None
     if value.maker is None:
@@ -103,7 +103,7 @@ def _of_backward(operation: Operation, value: Value) -> str:
 
 
 def _by_size(operation: Operation, value: Value) -> str:
-    """Whether an operation that is not known to have no value anywhere gave NaN by way of infinities."""
+    """The reason for NaN from an operation without known singularities: overflow, or 0/0 within it."""
     sizes = [max(abs(given.smallest), abs(given.largest), 1.0) for given in operation.inputs]
     largest = max(operation.count, 1) * max(math.prod(sizes), max(sizes, default=1.0) ** 2)
     if largest > torch.finfo(value.dtype).max:
@@ -112,7 +112,7 @@ def _by_size(operation: Operation, value: Value) -> str:
 
 
 def overflow(value: Value) -> str:
-    """That a type holds no number as large."""
+    """The reason that a value exceeds the largest number of its dtype."""
     name, largest = _type(value), torch.finfo(value.dtype).max
     return f"overflow of {name}, whose largest number is {largest:.3g}"
 

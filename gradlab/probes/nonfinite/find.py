@@ -1,4 +1,4 @@
-"""Finds where the first non-finite value of one batch begins."""
+"""Finds the origin of the first non-finite value of one batch."""
 
 from __future__ import annotations
 
@@ -31,31 +31,32 @@ def find_nonfinite(
     autocast: torch.dtype | None = None,
     weights: Mapping[str, Tensor] | None = None,
 ) -> Origin | None:
-    """The first non-finite value that reaches the loss or a gradient: at which layer, by which operation, and why.
+    """Find the first non-finite value that reaches the loss or a gradient, with its layer, operation and reason.
 
         origin = gl.find_nonfinite(model, (images, labels), torch.nn.functional.cross_entropy)
         print(origin)  # log in layer head.norm (LogNorm) gives the first −inf, in the forward pass: the logarithm …
 
-    One forward and one backward pass in the mode that the model is in, with every operation looked at. Afterwards
-    weights, gradients, buffers and random states are what they were. What becomes finite again is no fault, such as the
-    −inf of masked attention.
+    The function runs one forward and one backward pass in the current mode of the model and examines every operation.
+    It restores weights, gradients, buffers and random states. A value that becomes finite again is not a fault, such as
+    the −inf of masked attention.
 
     Args:
         model: Any `torch.nn.Module`.
-        batch: A tensor, a tuple or list of arguments, or a mapping of named ones. The last element of a tuple is the
-            target where a loss is given, or where the model takes one argument less.
-        loss: Called with output and target, or of a mapping with output and batch; gives one number. None: the model's
-            own `loss` where its output has one, else some sum of the outputs with random signs, which is never
-            non-finite itself; infinities that the model gives on purpose are then no fault.
+        batch: A tensor, a tuple or list of arguments, or a mapping of named arguments. The last element of a tuple is
+            the target if a loss is given, or if the model takes one argument less.
+        loss: A function of output and target, or of output and batch if the batch is a mapping, that returns one
+            number. None uses the `loss` of the model's output if it has one, and otherwise a sum of the outputs with
+            random signs, which is never non-finite itself; infinities that the model returns deliberately are then not
+            a fault.
         scaler: A GradScaler, or the number by which it multiplies the loss.
-        autocast: Run under `torch.autocast` with this type.
-        weights: Tensors to use in the place of the model's, as `torch.func.functional_call` does.
+        autocast: The dtype of `torch.autocast` under which the model runs; None runs it without autocast.
+        weights: Tensors that replace those of the model, as with `torch.func.functional_call`.
 
     Returns:
-        None where the loss and every gradient are finite.
+        The origin of the value; None if the loss and every gradient are finite.
 
     Raises:
-        UsageError: For a batch that the model cannot take, or a loss that is not one number.
+        UsageError: If the model does not accept the batch, or the loss is not one number.
     """
     scale = scaler if isinstance(scaler, int | float) else 1.0 if scaler is None else scaler.get_scale()
 
@@ -95,7 +96,7 @@ def _search(
 def _arguments(
     model: nn.Module, batch: Any, loss: Callable[..., Tensor] | None
 ) -> tuple[tuple[Any, ...], dict[str, Any], Any]:
-    """What the model is called with, and the target."""
+    """The arguments of the model, and the target."""
     if isinstance(batch, Mapping):
         return (), dict(batch), batch
     if isinstance(batch, Tensor):
@@ -132,7 +133,7 @@ def _shape(value: Any) -> str:
 
 
 def _some_sum(outputs: list[Tensor]) -> Tensor:
-    """The mean of all finite outputs with random signs: in double precision, so that it never overflows."""
+    """The mean of all finite outputs with random signs, in double precision so that it never overflows."""
     generator = torch.Generator().manual_seed(0)
     total = torch.zeros((), dtype=torch.float64)
     for output in outputs:
@@ -152,7 +153,7 @@ def _gradients(loss: Tensor, weights: list[Tensor]) -> list[Tensor]:
     except RuntimeError as error:
         if "checkpoint" not in str(error).lower():
             raise
-        # Reentrant checkpointing takes no other call; gradients are put back afterwards.
+        # Reentrant checkpointing allows no other call; gradients are restored afterwards.
         for weight in weights:
             weight.grad = None
         loss.backward()

@@ -1,4 +1,4 @@
-"""Which value lies where in memory: views share it, and what is changed in place is another value."""
+"""The values in memory: views share memory, and a tensor that is changed in place is a new value."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ _Region = tuple[object, ...]
 
 @dataclass
 class _Storage:
-    """What is known of one stretch of memory.
+    """The values in one storage.
 
     Attributes:
-        reference: Keeps its address from being given to other memory.
-        regions: The value of each view as it is now, by where it lies.
-        writers: What was written to it by operations, in order.
+        reference: A reference that prevents its address from being reused.
+        regions: The current value of each view, by the region that it covers.
+        writers: The values that operations have written to it, in order.
     """
 
     reference: Any
@@ -32,10 +32,10 @@ class _Storage:
 
 
 class Memory:
-    """The values of a pass by the tensors that hold them; no tensor is kept alive.
+    """The values of a pass by the tensors that contain them, none of which is kept alive.
 
     Args:
-        source_of: Whose a tensor is that no operation has made.
+        source_of: A function that returns the source of a tensor that no operation has returned.
     """
 
     def __init__(self, source_of: Callable[[Tensor], Source]) -> None:
@@ -44,7 +44,7 @@ class Memory:
         self._storages: dict[int, _Storage] = {}
 
     def read(self, tensor: Tensor) -> Value:
-        """The value of a tensor now: what was written to just this place, else what is seen in it."""
+        """The current value of a tensor: the value written to exactly this region, or else one read from it."""
         storage = self._storage(tensor)
         region = _region(tensor)
         value = storage.regions.get(region)
@@ -57,7 +57,7 @@ class Memory:
         return value
 
     def write(self, tensor: Tensor, value: Value, *, in_place: bool) -> None:
-        """Note that an operation has made a value: in memory of its own, as a view, or in the place of another."""
+        """Record that an operation has returned a value: in new memory, as a view, or in place of another value."""
         storage = self._storage(tensor)
         if in_place:
             storage.regions.clear()
@@ -66,13 +66,13 @@ class Memory:
         storage.regions[_region(tensor)] = value
 
     def new(self, tensor: Tensor) -> Value:
-        """A value that nothing is known of yet."""
+        """A value without known properties."""
         value = Value(len(self.values), tensor.dtype)
         self.values.append(value)
         return value
 
     def forget(self, tensor: Tensor) -> None:
-        """Look at a tensor anew when it is read next."""
+        """Forget the value of a tensor, which is examined again when it is next read."""
         self._storages.pop(storage_key(tensor), None)
 
     def clear(self) -> None:
@@ -84,7 +84,7 @@ class Memory:
         storage = self._storages.get(key)
         if storage is None:
             strided = tensor.layout is torch.strided
-            # A sparse tensor has no memory of its own to be known by: it is kept.
+            # A sparse tensor has no storage to identify it, so it is kept.
             reference = StorageWeakRef(tensor.untyped_storage()) if strided else tensor
             storage = self._storages[key] = _Storage(reference)
         return storage

@@ -1,4 +1,4 @@
-"""ATen's operations: what users call them, what they write to, and which of them only hand on what they are given."""
+"""ATen's operations: their names for users, the arguments they write to, and those that only pass their input on."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _WORDS = {
 _ATTENTION = "scaled_dot_product_"
 
 PRODUCTS = {"matmul", "convolution", "rnn"}
-"""Operations that take every input at its value: an infinity is never a mask to them."""
+"""Operations for which an infinite input is never a mask."""
 
 _COPIES = {"clone", "conversion", "contiguous", "lift_fresh", "detach", "alias", "cat", "stack"}
 _OVERWRITING = {"copy_", "fill_", "zero_", "normal_", "uniform_", "bernoulli_", "random_", "exponential_", "set_"}
@@ -38,16 +38,16 @@ _OVERWRITING = {"copy_", "fill_", "zero_", "normal_", "uniform_", "bernoulli_", 
 
 @dataclass(frozen=True)
 class Effect:
-    """What calling an operation does.
+    """The effect of an operation.
 
     Attributes:
-        name: In users' words.
-        function: Its name in ATen, without the mark of what changes its argument.
-        writes: Names of the arguments that it writes to.
-        positions: Names of all its arguments, in order.
-        takes: Whether it also reads those that it writes to.
-        passes: Whether its output is its input seen otherwise.
-        unset: Whether it gives memory that nobody has written to.
+        name: The name that users know.
+        function: The name in ATen, without the underscore of in-place operations.
+        writes: The names of the arguments to which it writes.
+        positions: The names of all arguments, in order.
+        takes: Whether it also reads the arguments to which it writes.
+        passes: Whether its output has the values of its input, as for views, copies and casts.
+        unset: Whether it returns uninitialized memory.
     """
 
     name: str
@@ -61,7 +61,7 @@ class Effect:
 
 @functools.cache
 def effect_of(function: Any) -> Effect:
-    """What an overload of an operation does, by its schema."""
+    """The effect of an overload of an operation, according to its schema."""
     schema = function._schema
     space, _, base = schema.name.partition("::")
     arguments = schema.arguments
@@ -88,13 +88,13 @@ def _in_words(base: str) -> str:
 
 
 def own_function(node: Node) -> str | None:
-    """The name of the `torch.autograd.Function` that a node belongs to; None for one of torch's own nodes."""
+    """The name of the `torch.autograd.Function` to which a node belongs; None for torch's own nodes."""
     if not isinstance(node, torch.autograd.function.BackwardCFunction):
         return None
     return type(node).__name__.removesuffix("Backward")
 
 
 def node_in_words(node: Node) -> str:
-    """What users call the operation whose derivative a node computes: `log` of `LogBackward0`."""
+    """The name, for users, of the operation whose derivative a node computes: `log` for `LogBackward0`."""
     bare = re.sub(r"Backward\d*$", "", node.name().rpartition("::")[2])
     return _in_words(re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", bare).lower())

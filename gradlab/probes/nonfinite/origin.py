@@ -1,4 +1,4 @@
-"""The first non-finite value of a pass: where it began, by what and why, in one sentence."""
+"""The origin of the first non-finite value of a pass: place, operation and reason in one sentence."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ Cause = Literal["operation", "weight", "buffer", "input", "scale"]
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a value that is not finite began; prints as one sentence.
+    """The origin of a non-finite value, which prints as one sentence.
 
     Attributes:
-        layer: Qualified name of the innermost module, `""` for the model itself, None where it was outside of the
-            model, as in the loss.
-        kind: The class of that module, or empty.
-        call: Which call of the module it was, counted from 1 within a pass.
-        operation: The operation, in users' words (`matmul`, `log`, `softmax`); in a backward pass the one whose
-            derivative was computed, in an update what the optimizer computed.
-        direction: `forward`, `backward` or `update`.
-        cause: `operation`, where it was given finite numbers or masks; `weight`, `buffer` or `input`, where that held
-            it already; `scale`, where the loss scale alone makes gradients too large.
-        reason: Why, in words.
-        value: `NaN`, `inf` or `−inf`.
-        dtype: Of the value, such as `float16`.
-        tensor: Name of the weight, of the buffer or of the input, where that is the cause.
-        line: File and line of the code that called the operation; None where no code of the user's did.
-        hidden: Whether the forward pass hides it again, so that it shows in gradients alone.
+        layer: The qualified name of the innermost module, `""` for the model itself, None outside of the model, as in
+            the loss.
+        kind: The class of that module, or an empty string.
+        call: The number of the call of the module within the pass, counted from 1.
+        operation: The operation by its usual name (`matmul`, `log`, `softmax`); in a backward pass the operation whose
+            derivative was computed, in an update the operation of the optimizer.
+        direction: The pass: `forward`, `backward` or `update`.
+        cause: The cause: `operation` if its inputs were finite or masks; `weight`, `buffer` or `input` if that tensor
+            was non-finite already; `scale` if gradients overflow only because of the loss scale.
+        reason: The reason, in words.
+        value: The value: `NaN`, `inf` or `−inf`.
+        dtype: The dtype of the value, such as `float16`.
+        tensor: The name of the weight, the buffer or the input, if that is the cause.
+        line: The file and line of the code that called the operation; None if it was not called by user code.
+        hidden: Whether the output of the forward pass is finite nevertheless, so that only gradients show the value.
         step: The optimizer step in a training loop, counted from 0; None for a single batch.
     """
 
@@ -75,11 +75,11 @@ class Origin:
 
 
 def described(fault: Fault, *, hidden: bool, step: int | None = None) -> Origin:
-    """The origin that a fault is, in words.
+    """The origin of a fault, in words.
 
     Args:
-        fault: Where the value began.
-        hidden: Whether what the forward pass gives is finite.
+        fault: The fault.
+        hidden: Whether the output of the forward pass is finite.
         step: The optimizer step.
     """
     operation = fault.operation or Operation("nothing", "", "forward", Place())

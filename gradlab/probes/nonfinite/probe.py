@@ -26,21 +26,22 @@ class NonfiniteOrigin(Probe):
 
         with gl.NonfiniteOrigin(model) as probe:
             for images, labels in loader:
-                ...                       # a training step as it is
+                ...                       # an unchanged training step
                 if probe.found:
                     break
         print(probe.origin())
 
-    While it is on it looks at the output of every operation, forward, backward and of the optimizer: a step takes
-    several times as long. Nothing waits for the device but the search at the end of a step, by the optimizer's hook.
-    What becomes finite again is no fault: the −inf of masked attention, an overflow that a GradScaler skips.
+    The probe examines the output of every operation of the forward pass, the backward pass and the optimizer, so that a
+    step takes several times as long. Only the search at the end of a step, in the optimizer's hook, waits for the
+    device. A value that becomes finite again is not a fault, such as the −inf of masked attention, nor is an overflow
+    for which a GradScaler skips the step.
 
     Args:
         model: Any `torch.nn.Module`.
 
     Attributes:
-        steps: Optimizer steps that were finite so far. Set it when training resumes.
-        found: Whether an optimizer step was not finite; nothing is recorded from there on.
+        steps: The number of finite optimizer steps so far. Set it when training resumes.
+        found: Whether an optimizer step was not finite; nothing is recorded after it.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -53,7 +54,7 @@ class NonfiniteOrigin(Probe):
         self._outputs: list[Value] = []
         self._losses: list[Operation] = []
         self._origin: Origin | None = None
-        # Known once an optimizer has made a step.
+        # The optimizer is known after its first step.
         self._step: int | None = None
 
     @property
@@ -62,31 +63,31 @@ class NonfiniteOrigin(Probe):
         return self._origin is not None
 
     def origin(self) -> Origin | None:
-        """Where the first non-finite value began.
+        """The origin of the first non-finite value.
 
-        It is that of the first optimizer step that was not finite, else of what has run since: of its loss and
-        gradients, or where no backward pass was seen, of the model's output but for infinities on purpose.
+        It is searched in the first optimizer step that was not finite, or else in the passes since the last step: in
+        loss and gradients, or without a backward pass in the model's output, where deliberate infinities are allowed.
 
         Returns:
-            None where all is finite.
+            The origin; None if all values are finite.
         """
         return self._origin or self._search([], self._unskipped())
 
     def trace(self, outputs: Iterable[Tensor], gradients: Iterable[Tensor], *, masks: bool = False) -> Origin | None:
-        """Where the first non-finite value began that reaches some tensors.
+        """The origin of the first non-finite value that reaches one of the given tensors.
 
         Args:
-            outputs: What the forward pass gave: a loss, or outputs of the model.
-            gradients: What the backward pass gave.
-            masks: Whether outputs may hold infinities that were put there on purpose.
+            outputs: The results of the forward pass: a loss, or outputs of the model.
+            gradients: The results of the backward pass.
+            masks: Whether outputs may contain infinities that were inserted deliberately.
 
         Returns:
-            None where they are finite.
+            The origin; None if the tensors are finite.
         """
         return self._search(self._read(outputs), self._read(gradients), masks)
 
     def name_inputs(self, batch: Any) -> None:
-        """Call the tensors of a batch by where they lie in it."""
+        """Name the tensors of a batch by their place in it."""
         for place, tensor in measurable(batch):
             self._sources.setdefault(storage_key(tensor), Source("input", place))
 
@@ -98,7 +99,7 @@ class NonfiniteOrigin(Probe):
         stack.enter_context(self._recorder)
 
     def _name_own(self) -> None:
-        """Find out where weights and buffers lie; `torch.func.functional_call` puts others there."""
+        """Register the memory of weights and buffers, which `torch.func.functional_call` replaces."""
         own: dict[int, Source] = {}
         for prefix, module in self.model.named_modules():
             for kind, tensors in (("weight", module._parameters), ("buffer", module._buffers)):
@@ -109,7 +110,7 @@ class NonfiniteOrigin(Probe):
 
     def _before(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if self._recorder.updating and not self._recorder.paused:
-            # Another forward pass without an optimizer step: gradients add up, or a GradScaler has skipped the step.
+            # A new forward pass without an optimizer step: gradients accumulate, or a GradScaler has skipped the step.
             self._close(self._unskipped())
         self._name_own()
 
@@ -129,7 +130,7 @@ class NonfiniteOrigin(Probe):
             self.steps += not self.found
 
     def _close(self, sinks: Sequence[Value]) -> None:
-        """Search what was recorded, and forget it."""
+        """Search the recorded operations and forget them."""
         self._origin = self._search([], sinks) if sinks else None
         self._memory.clear()
         self._calls.clear()
@@ -137,7 +138,7 @@ class NonfiniteOrigin(Probe):
         self._recorder.updating, self._recorder.paused = False, self.found
 
     def _unskipped(self) -> list[Value]:
-        """The gradients of a step that is not over; a GradScaler skips it where they overflow."""
+        """The gradients of an unfinished step; none once a GradScaler has checked them, as it skips overflows."""
         return [] if self._recorder.scaled else self._gradients()
 
     def _gradients(self) -> list[Value]:

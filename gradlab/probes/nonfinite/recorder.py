@@ -1,4 +1,4 @@
-"""Records every operation of a pass, forward, backward and of the optimizer, with what it took and made."""
+"""Records every operation of forward passes, backward passes and the optimizer, with its inputs and outputs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from gradlab.probes.nonfinite.naming import Effect, effect_of, node_in_words, ow
 from gradlab.probes.nonfinite.values import Operation, Place, extremes, is_measurable
 
 _DIVISORS = {"div": 1, "reciprocal": 0, "pow": 0, "remainder": 1, "fmod": 1, "addcdiv": 2}
-"""By operation, which argument it has no value at 0 of."""
+"""For each operation, the argument at whose zeros it is not defined."""
 
 _NOT_THE_USERS = (str(Path(torch.__file__).parent), str(Path(__file__).parents[1]))
 
@@ -30,16 +30,16 @@ _RUNS_THE_MODEL = str(Path(__file__).parent / "find.py")
 
 
 class Recorder(TorchDispatchMode):
-    """A mode that notes operations, and waits for no device.
+    """A mode that records operations without waiting for the device.
 
     Args:
-        calls: Knows where the model is.
-        memory: Knows which value lies where.
-        began: Called as a backward pass begins, with the forward operation that it begins from.
+        calls: The current place in the model.
+        memory: The values in memory.
+        began: A function called at the beginning of a backward pass with the forward operation where it begins.
 
     Attributes:
-        paused: Whether operations pass by without being noted.
-        scaled: Whether a GradScaler has looked for gradients that are too large.
+        paused: Whether operations are not recorded at present.
+        scaled: Whether a GradScaler has checked gradients for overflow.
         updating: Whether the backward pass is over and the next forward pass has not begun.
     """
 
@@ -53,7 +53,7 @@ class Recorder(TorchDispatchMode):
 
     @contextmanager
     def pausing(self) -> Iterator[None]:
-        """A context whose operations pass by without being noted."""
+        """A context whose operations are not recorded."""
         before, self.paused = self.paused, True
         try:
             yield
@@ -63,7 +63,7 @@ class Recorder(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        """Call any operation, and note it."""
+        """Call an operation and record it."""
         kwargs = kwargs or {}
         if self.paused:
             return func(*args, **kwargs)
@@ -93,7 +93,7 @@ class Recorder(TorchDispatchMode):
         return operation
 
     def _located(self, effect: Effect) -> Operation:
-        """The operation, with the place that it belongs to."""
+        """The operation, with the place to which it belongs."""
         place = self.calls.place
         node = torch._C._current_autograd_node()
         if place.layer is None and in_backward():
@@ -108,7 +108,7 @@ class Recorder(TorchDispatchMode):
             self._task, self.updating = task, True
             self._began(None if node is None else self.calls.behind(node))
         if node is None:
-            # Gradients that arrive at one tensor on several ways are summed up between the nodes.
+            # Gradients that reach a tensor on several paths are added between the nodes.
             last = self._last or Operation(effect.name, "", "backward", Place())
             return Operation("sum of gradients", effect.function, "backward", last.place, last.line)
         parameter = getattr(node, "variable", None)
@@ -134,14 +134,14 @@ class Recorder(TorchDispatchMode):
                 value.extremes = extremes(tensor)
             self.memory.write(tensor, value, in_place=in_place)
         if effect.name == "batch_norm":
-            # Its running statistics change without a word in its schema.
+            # It changes its running statistics, which its schema does not declare.
             for name in ("running_mean", "running_var"):
                 if isinstance(given.get(name), Tensor):
                     self.memory.forget(given[name])
 
 
 def _distinct(leaves: Iterable[Any]) -> Iterable[Tensor]:
-    """The tensors among leaves that may not be finite, each once."""
+    """The tensors among the leaves that may be non-finite, without repetitions."""
     seen: dict[int, Tensor] = {}
     for leaf in leaves:
         if isinstance(leaf, Tensor) and is_measurable(leaf):
@@ -150,7 +150,7 @@ def _distinct(leaves: Iterable[Any]) -> Iterable[Tensor]:
 
 
 def _line() -> tuple[str, int] | None:
-    """The line of code outside of torch and of probes that is running; None where a probe itself runs the model."""
+    """The running line of code outside of torch and the probes; None if a probe itself runs the model."""
     frame = sys._getframe(1)
     while frame is not None and frame.f_code.co_filename.startswith(_NOT_THE_USERS):
         if frame.f_code.co_filename == _RUNS_THE_MODEL:

@@ -1,4 +1,4 @@
-"""Follows what is not finite back to where it began."""
+"""Traces non-finite values back to their origin."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from gradlab.probes.nonfinite.values import Operation, Source, Value
 
 @dataclass(frozen=True)
 class Fault:
-    """Where a value that is not finite began.
+    """The origin of a non-finite value.
 
     Attributes:
-        value: The first one; of what came from outside as it was taken.
-        operation: What made it, or the first to compute with it.
-        source: Whose it is that came from outside; None where an operation made it.
-        on_purpose: Whether it is an infinity alone that somebody put there, as masks are.
-        masked: Whether the operation made NaN of infinities that were put there on purpose.
+        value: The first non-finite value, as it was read if it came from outside.
+        operation: The operation that returned it, or the first operation that read it.
+        source: The source of a value that came from outside; None if an operation returned it.
+        on_purpose: Whether it is an infinity that was inserted deliberately, such as a mask.
+        masked: Whether the operation turned infinities that were inserted deliberately into NaN.
     """
 
     value: Value
@@ -29,14 +29,14 @@ class Fault:
 
 
 def faults(values: Iterable[Value]) -> dict[Value, Fault]:
-    """Where each value began that is not finite.
+    """The origin of each non-finite value.
 
-    An operation whose inputs are finite and whose output is not is where it began. What it makes of an input that is
-    not finite began there, unless infinities alone were put there on purpose, as masks are, and NaN comes of them. What
-    becomes finite again ends there: no value that is finite has a beginning.
+    A non-finite value originates from an operation whose inputs are finite. An output computed from non-finite inputs
+    has their origin, unless the inputs were only infinities inserted deliberately, as masks are, and the output is
+    NaN. Finite values have no origin, including those computed from non-finite ones.
 
     Args:
-        values: Settled, in the order of their numbers.
+        values: The settled values, in the order of their numbers.
     """
     found: dict[Value, Fault] = {}
     for value in values:
@@ -46,13 +46,13 @@ def faults(values: Iterable[Value]) -> dict[Value, Fault]:
 
 
 def earliest(candidates: Iterable[Fault]) -> Fault | None:
-    """The one that began first; one on purpose only where there is no other."""
-    # Of what came from outside, an operation that has computed with it knows more than a sum that it skips to.
+    """The earliest fault; a deliberate one only if there is no other."""
+    # For a value from outside, an operation that has computed with it is more informative than a later sum.
     return min(candidates, key=lambda f: (f.on_purpose, f.value.number, f.operation is None), default=None)
 
 
 def _read(value: Value, found: dict[Value, Fault]) -> Fault:
-    """Of what was looked at in memory: what was written there, else it came from outside."""
+    """The origin of a value that was read from memory: the value written there, or else a value from outside."""
     before = earliest(found[writer] for writer in value.writers if writer in found)
     if before is not None:
         return before
@@ -71,7 +71,7 @@ def _made(value: Value, found: dict[Value, Fault]) -> Fault:
     if before.on_purpose and value.has_nan and operation.name not in PRODUCTS and not operation.passes:
         return Fault(value, operation, masked=True)
     if before.operation is None and not operation.passes:
-        # The first to compute with what came from outside. A product takes no infinity for a mask.
+        # This is the first operation that reads a value from outside. In a product, an infinity is not a mask.
         return Fault(before.value, operation, before.source, before.on_purpose and operation.name not in PRODUCTS)
     if before.on_purpose and value.has_nan:
         return Fault(before.value, before.operation, before.source)
@@ -79,7 +79,7 @@ def _made(value: Value, found: dict[Value, Fault]) -> Fault:
 
 
 def _may_be_mask(value: Value) -> bool:
-    """Whether a tensor from outside holds infinities of one sign alone, and is none of the model's weights."""
+    """Whether a tensor from outside has infinities of one sign only and is not a weight of the model."""
     kind = value.source.kind if value.source else "input"
     if value.has_nan or kind == "weight":
         return False

@@ -1,4 +1,4 @@
-"""Runs a model without leaving a trace in it."""
+"""Runs a model without changing its state."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from gradlab.errors import UsageError
 
 @contextmanager
 def untouched(model: nn.Module) -> Iterator[None]:
-    """A context after which buffers, gradients and random states are what they were before.
+    """A context that restores buffers, gradients and random states at its end.
 
     Raises:
-        UsageError: For a model whose parameters have no shape before it has run.
+        UsageError: If parameters of the model have no shape before its first call.
     """
     if any(is_lazy(parameter) for parameter in model.parameters()):
         raise UsageError("a lazy module takes its shape from the first batch: run the model once before")

@@ -1,4 +1,4 @@
-"""What a pass leaves behind for the search: its operations, and of each tensor whether it is finite."""
+"""The record of a pass for the search: its operations, and for each tensor whether it is finite."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Place:
-    """Where in a model something happens.
+    """A place in a model.
 
     Attributes:
-        layer: Qualified name of the innermost module that runs, `""` for the model itself, None outside of it.
-        kind: Its class.
-        call: How often it has been called in this pass, this time included.
+        layer: The qualified name of the innermost running module, `""` for the model itself, None outside of it.
+        kind: The class of the module.
+        call: The number of calls of the module in this pass, including this one.
     """
 
     layer: str | None = None
@@ -26,11 +26,11 @@ class Place:
 
 @dataclass(frozen=True)
 class Source:
-    """Whose a tensor is that no operation of the pass has made.
+    """The source of a tensor that no operation of the pass has returned.
 
     Attributes:
-        kind: `weight`, `buffer` or `input`.
-        name: Its name; of an input where it lies in the batch, or empty.
+        kind: The kind of source: `weight`, `buffer` or `input`.
+        name: The name of the weight or buffer; for an input, its place in the batch or an empty string.
     """
 
     kind: str
@@ -42,16 +42,16 @@ class Operation:
     """One operation of a pass.
 
     Attributes:
-        name: In users' words: `matmul`, `softmax`; in a backward pass that of the forward operation.
-        function: Its name in ATen.
-        stage: `forward`, `backward` or `update`.
-        place: The module.
-        line: File and line of the code that called it.
-        inputs: The values that it took.
-        constant: Whether it was given an infinity as a number.
-        passes: Whether its output is its input seen otherwise, as a view, a copy or another type.
-        zero: Whether what it divides by, or takes a power of, holds 0; on its device.
-        count: Elements of its first input.
+        name: The usual name, such as `matmul` or `softmax`; in a backward pass the name of the forward operation.
+        function: The name in ATen.
+        stage: The pass: `forward`, `backward` or `update`.
+        place: The module in which it runs.
+        line: The file and line of the code that called it.
+        inputs: The values of its inputs.
+        constant: Whether one of its arguments is an infinite Python number.
+        passes: Whether its output has the values of its input, as for views, copies and casts.
+        zero: Whether its divisor, or the base of its power, contains 0, as a tensor on its device.
+        count: The number of elements of its first input.
     """
 
     name: str
@@ -68,18 +68,18 @@ class Operation:
 
 @dataclass(eq=False, slots=True)
 class Value:
-    """What a tensor held at one time.
+    """The contents of a tensor at one time.
 
     Attributes:
-        number: Values are numbered as they come about.
-        dtype: Of the tensor.
-        maker: The operation that made it; None where it came from outside, or is a part of what several have made.
-        writers: The values that were written into the memory of which this is read.
-        source: Whose the tensor is that it came from.
-        extremes: Smallest and largest element, (2,) or none for what has no elements; on its device.
-        unset: Whether it is memory that nobody has written to.
-        smallest: Of its elements, NaN where one of them is; known once it is settled.
-        largest: Likewise.
+        number: The number of the value; values are numbered in the order in which they arise.
+        dtype: The dtype of the tensor.
+        maker: The operation that returned it; None if it came from outside, or several operations wrote parts of it.
+        writers: The values that were written into the memory from which this value is read.
+        source: The source of the tensor, if it came from outside.
+        extremes: The smallest and the largest element, two scalars on the tensor's device; None without elements.
+        unset: Whether it is uninitialized memory.
+        smallest: The smallest element, NaN if an element is NaN; known once the value is settled.
+        largest: The largest element, NaN if an element is NaN; known once the value is settled.
     """
 
     number: int
@@ -104,20 +104,20 @@ class Value:
 
     @property
     def shows(self) -> str:
-        """The non-finite element in a word."""
+        """The kind of non-finite element: `NaN`, `inf` or `−inf`."""
         return "NaN" if self.has_nan else "inf" if self.largest == float("inf") else "−inf"
 
 
 def is_measurable(tensor: Tensor) -> bool:
-    """Whether a tensor holds elements that may not be finite."""
+    """Whether a tensor has elements that may be non-finite."""
     return (tensor.is_floating_point() or tensor.is_complex()) and not tensor.is_meta and tensor.numel() > 0
 
 
 @torch.no_grad()
 def extremes(tensor: Tensor) -> tuple[Tensor, Tensor] | None:
-    """Smallest and largest element of a tensor, on its device; NaN where one is, None where it has none.
+    """The smallest and the largest element of a tensor, on its device; NaN if an element is, None without elements.
 
-    One reduction without a wait for the device. Of complex numbers it takes real and imaginary parts.
+    They take one reduction, which does not wait for the device. Complex numbers are taken as real and imaginary parts.
     """
     if tensor.layout is not torch.strided:
         tensor = tensor._values() if tensor.layout is torch.sparse_coo else tensor.values()
@@ -132,7 +132,7 @@ def extremes(tensor: Tensor) -> tuple[Tensor, Tensor] | None:
 
 
 def settle(values: Iterable[Value]) -> None:
-    """Bring what is known of values to the host, in one transfer a device."""
+    """Copy the properties of values to the host, in one transfer per device."""
     waiting: dict[torch.device, list[Value]] = {}
     for value in values:
         if value.extremes is not None:
