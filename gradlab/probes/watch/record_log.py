@@ -33,12 +33,14 @@ class RecordLog:
         weakref.finalize(self, self._file.close)
         self._places: dict[Place, int] = {}
 
-    def append(self, step: int, rows: Sequence[tuple[Place, float]]) -> None:
-        """Add the values of a step."""
-        content = np.empty(len(rows), _ROW)
-        content["step"] = step
-        content["place"] = [self._places.setdefault(place, len(self._places)) for place, _ in rows]
-        content["value"] = [value for _, value in rows]
+    def number(self, place: Place) -> int:
+        """The number by which `append` knows a place."""
+        return self._places.setdefault(place, len(self._places))
+
+    def append(self, step: int, places: Sequence[int], values: Sequence[float]) -> None:
+        """Add the values of a step, at places by their numbers."""
+        content = np.empty(len(values), _ROW)
+        content["step"], content["place"], content["value"] = step, places, values
         self._file.write(content.tobytes())
 
     def frame(self) -> pd.DataFrame:

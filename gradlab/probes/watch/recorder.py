@@ -220,7 +220,8 @@ class StepRecorder:
                 total = f"{TOTAL}[{','.join(map(str, sorted(record.places)))}]"
                 values = [(total if layer == TOTAL else layer, name, number) for layer, name, number in values]
             seen = self._executed.ordered() if self.responses is None else self.responses.order
-            self.writer.place(in_order(seen, {name: row.module for name, row in self.rows.items()}))
+            if not self.writer.knows(seen) or not self.writer.knows(self.rows):
+                self.writer.place(in_order(seen, {name: row.module for name, row in self.rows.items()}))
             self.writer.write(record.step, values)
 
     def notes(self) -> list[str]:

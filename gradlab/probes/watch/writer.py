@@ -31,6 +31,11 @@ class RecordWriter:
         self._own = [sink for sink, named in zip(self._sinks, given, strict=True) if isinstance(named, str | Path)]
         self._blocks = sorted(find_blocks(model), key=len, reverse=True)
         self._indices: dict[str, int] = {}
+        self._places: dict[tuple[str, str], tuple[Place, int]] = {}
+
+    def knows(self, layers: Iterable[str]) -> bool:
+        """Whether all of some layers have a place."""
+        return all(layer in self._indices for layer in layers)
 
     def place(self, layers: Iterable[str]) -> None:
         """Give layers that have none the next places, in this order."""
@@ -39,15 +44,23 @@ class RecordWriter:
 
     def write(self, step: int, values: Iterable[Value]) -> None:
         """Write what a step has shown; the whole model's place is 0."""
-        rows = [
-            (Place(layer, self._indices.get(layer, 0), self._block(layer), statistic), value)
-            for layer, statistic, value in values
-        ]
-        self.log.append(step, rows)
+        names: list[tuple[str, str]] = []
+        numbers: list[float] = []
+        for layer, statistic, value in values:
+            names.append((layer, statistic))
+            numbers.append(value)
+        for name in names:
+            if name not in self._places:
+                place = Place(name[0], self._indices.get(name[0], 0), self._block(name[0]), name[1])
+                self._places[name] = place, self.log.number(place)
+        self.log.append(step, [self._places[name][1] for name in names], numbers)
         if self._sinks:
-            records = [{"step": step, **vars(place), "value": value} for place, value in rows]
+            rows = [
+                {"step": step, **vars(self._places[name][0]), "value": value}
+                for name, value in zip(names, numbers, strict=True)
+            ]
             for sink in self._sinks:
-                sink.write(records)
+                sink.write(rows)
 
     def close(self) -> None:
         """Close the files that were opened for this run."""
