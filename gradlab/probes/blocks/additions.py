@@ -99,7 +99,7 @@ class PassAdditions:
         number = self.recorder.values.number(output)
         with torch._C.DisableTorchFunction(), torch.no_grad():
             reading = self._read(output, -1 if number is None else number, output, behind=True)
-        return Found(name, Behind(-1, output.shape, {0: reading}, 0))
+        return Found(name, name, Behind(-1, output.shape, {0: reading}, 0))
 
     def close(self, kept: list[Found]) -> None:
         """End the pass: blocks have handed on the inputs of other blocks, and no other gradients are waited for."""
@@ -141,12 +141,20 @@ class PassAdditions:
                 self.found.remove(earlier.found)
             if all(numbers[stream] in part.products for part in earlier.parts):
                 return [
-                    Found(block, behind, relation.origin, of_stream, part, part.products[numbers[stream]])
+                    Found(
+                        block,
+                        self._running[-1][0],
+                        behind,
+                        relation.origin,
+                        of_stream,
+                        part,
+                        part.products[numbers[stream]],
+                    )
                     for part in earlier.parts
                 ]
         branch = self._branch(pair[1 - stream], numbers[1 - stream], name, attending, behind.shape)
         x, y = (operand.as_added().expand(behind.shape) for operand in (pair[stream], pair[1 - stream]))
-        return [Found(block, behind, relation.origin, of_stream, branch, inner_product(x, y))]
+        return [Found(block, self._running[-1][0], behind, relation.origin, of_stream, branch, inner_product(x, y))]
 
     def _sum(
         self, pair: tuple[Operand, Operand], numbers: tuple[int, int], relation: Relation
@@ -168,7 +176,17 @@ class PassAdditions:
             block, *_ = self._named(relation.between[1 - stream])
             product = inner_product(pair[0].as_added(), pair[1].as_added())
             behind = Behind(self._call_of(block), shape)
-            found = [Found(block, behind, relation.origin, parts[stream].reading, parts[1 - stream], product)]
+            found = [
+                Found(
+                    block,
+                    self._running[-1][0],
+                    behind,
+                    relation.origin,
+                    parts[stream].reading,
+                    parts[1 - stream],
+                    product,
+                )
+            ]
 
         def added(output: Tensor) -> None:
             number = self.recorder.values.number(output)

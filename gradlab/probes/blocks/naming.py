@@ -67,19 +67,24 @@ def block_name(running: str, branch: str, elements: set[str]) -> str:
     return element_of(running, elements) or element_of(branch, elements) or running or branch
 
 
-def branch_names(branches: Sequence[tuple[str, bool]]) -> list[str]:
+def branch_names(branches: Sequence[tuple[str, str, bool]]) -> list[str]:
     """The names of the branches of one block.
 
     Args:
-        branches: For each branch, the name of its module within the block and whether it contains attention.
+        branches: For each branch, the names of its module and of the module that adds it, within the block, and whether
+            it contains attention.
 
     Returns:
         An empty name for a single branch; `attn` and `mlp` if there is one of each; otherwise the names of the modules,
-        which include the enclosing modules if they would be equal without them.
+        which include the enclosing modules if they would be equal without them, and the place of the addition if they
+        would be equal even then.
     """
     if len(branches) == 1:
         return [""]
-    if [attends for _, attends in branches] in ([True, False], [False, True]):
-        return ["attn" if attends else "mlp" for _, attends in branches]
-    last = [name.rpartition(".")[2] for name, _ in branches]
-    return last if len(set(last)) == len(last) else [name for name, _ in branches]
+    if [attends for *_, attends in branches] in ([True, False], [False, True]):
+        return ["attn" if attends else "mlp" for *_, attends in branches]
+    whole = [name for name, *_ in branches]
+    last = [name.rpartition(".")[2] for name in whole]
+    if len(set(last)) == len(last):
+        return last
+    return [name if whole.count(name) == 1 or not place else f"{name} in {place}" for name, place, _ in branches]

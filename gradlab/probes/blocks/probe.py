@@ -116,10 +116,10 @@ class BlockSignal(Probe):
         for signal in self._signals.values():
             signal.behind_gradient.settle()
             signal.branch_gradient.settle()
-        calls: Counter[tuple[str, str]] = Counter()
+        calls: Counter[tuple[str, str, str]] = Counter()
         seen = []
         for each in found:
-            place = each.block, "" if each.branch is None else each.branch.module
+            place = each.block, "" if each.branch is None else each.branch.module, each.place
             calls[place] += 1
             seen.append(Site(*place, calls[place]))
             self._signals.setdefault(seen[-1], Signal()).update(each)
@@ -193,16 +193,23 @@ class BlockSignal(Probe):
 
 
 def _branch_names(signals: dict[Site, Signal]) -> dict[Site, str]:
-    """What the branch of each site is called."""
+    """The name of the branch of each site."""
     names: dict[Site, str] = {}
     for block in {site.block for site in signals}:
-        sites = [site for site in signals if site.block == block]
-        modules = {site.module: signals[site].attends for site in sites}
-        short = {module: module.removeprefix(block).removeprefix(".") for module in modules}
-        found = branch_names([(short[module], attends) for module, attends in modules.items()])
-        called = dict(zip(modules, found, strict=True))
-        names |= {site: called[site.module] for site in sites}
+        branches: dict[tuple[str, str], bool] = {
+            (site.module, site.place): signal.attends for site, signal in signals.items() if site.block == block
+        }
+        found = branch_names(
+            [(_within(block, module), _within(block, place), attends) for (module, place), attends in branches.items()]
+        )
+        called = dict(zip(branches, found, strict=True))
+        names |= {site: called[site.module, site.place] for site in signals if site.block == block}
     return names
+
+
+def _within(block: str, module: str) -> str:
+    """The name of a module within a block."""
+    return module.removeprefix(block).removeprefix(".")
 
 
 VALUES = (

@@ -78,6 +78,7 @@ class Found:
 
     Attributes:
         block: The name of the block.
+        place: The name of the module that adds.
         behind: The stream after the addition.
         origin: The number of the block's input.
         stream: The stream to which the branch is added.
@@ -86,6 +87,7 @@ class Found:
     """
 
     block: str
+    place: str
     behind: Behind
     origin: int = -1
     stream: Reading | None = None

@@ -20,11 +20,13 @@ class Site(NamedTuple):
     Attributes:
         block: The name of the block.
         module: The name of the branch's module.
+        place: The name of the module that adds.
         call: The number of the addition of this branch within the pass, counted from 1.
     """
 
     block: str
     module: str
+    place: str
     call: int
 
 

@@ -252,6 +252,35 @@ def test_branches_that_look_like_a_projection() -> None:
         assert frame["input_std"][row] == pytest.approx(x.var(0, correction=0).mean().sqrt().item(), rel=1e-5)
 
 
+def test_a_branch_with_an_addition_of_its_own_is_told_from_it() -> None:
+    """As in attention that adds its queries to its result (Li et al. 2021, arXiv:2112.01526)."""
+
+    class Inner(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, WIDTH)
+
+        def forward(self, x: Tensor) -> Tensor:
+            query = self.first(x)
+            return query + self.second(torch.relu(query))
+
+    class Outer(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = Inner()
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x + self.inner(x)
+
+    torch.manual_seed(0)
+    with gl.BlockSignal(nn.Sequential(nn.Linear(WIDTH, WIDTH), nn.Sequential(Outer(), Outer()))) as probe:
+        probe.model(data())
+    frame = probe.result().to_frame()
+    assert list(frame["block"]) == ["1.0", "1.0", "1.1", "1.1"]
+    assert list(frame["branch"]) == ["second", "inner"] * 2
+    assert list(frame["index"]) == [1, 1, 2, 2]
+
+
 class GeluByHand(nn.Module):
     """x + 0.044715 x³ is an addition of a signal and a function of it, and no block."""
 
