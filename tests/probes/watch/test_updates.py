@@ -79,6 +79,7 @@ def right(weight: Tensor, update: Tensor, gradient: Tensor) -> dict[str, float]:
         "angular_update": math.atan2(across.norm(), along),
         "weight_norm": weight.norm().item(),
         "grad_norm": gradient.norm().item(),
+        "relative": (gradient.norm() / weight.norm()).item(),
         "grad_rms": gradient.norm().item() / math.sqrt(gradient.numel()),
     }
 
