@@ -86,9 +86,22 @@ def findings(
     ]
     return [
         *_plain_against_residual(rows),
+        *(_one_network(rows[0]) if len(rows) == 1 else []),
         *_against_theory(rows),
         *not_compared(labelled, "gradients of trained weights"),
     ]
+
+
+def _one_network(row: dict[str, Any]) -> list[Finding]:
+    """What is seen of a network that there is nothing to compare with."""
+    if math.isnan(row["first / last"]):
+        return []
+    interval = "95 % interval" if math.isfinite(row["×/÷"]) else "of one seed, without an interval"
+    sentence = (
+        f"{row['network']} ({row['weights']}): the gradient is {factor_with_interval(_ratio(row))} times as large at "
+        f"the first layer as at the last ({interval})."
+    )
+    return [Finding(sentence, f"Told, without a verdict, of a single network's layers of one kind. {INTERVALS}")]
 
 
 def _is_initial(row: Mapping[Any, Any]) -> bool:

@@ -66,11 +66,20 @@ def _sentence(network: str, rows: pd.DataFrame) -> str:
     start = f"{network}: over all parameters tr Σ = {parts[0]} and |G|² = {parts[1]}; the noise scale, their ratio, is "
     if not np.isfinite(rows[["variance", "gradient_square"]].astype(float)).all(axis=None):
         return f"{network}: the gradients of single images are not all finite: their noise scale is unresolved."
+    cosine = _mean_cosine(rows)
     if not scale.resolved:
-        return f"{start}unresolved, since |G|² is not told from 0."
+        return f"{start}unresolved, since |G|² is not told from 0{cosine}."
     if math.isnan(scale.low):
-        return f"{start}{scale.value:.4g}, of one set of images and without an interval."
-    return f"{start}{scale.value:.4g} ({scale.low:.4g} to {scale.high:.4g})."
+        return f"{start}{scale.value:.4g}, of one set of images and without an interval{cosine}."
+    return f"{start}{scale.value:.4g} ({scale.low:.4g} to {scale.high:.4g}){cosine}."
+
+
+def _mean_cosine(rows: pd.DataFrame) -> str:
+    if "mean_cosine" not in rows or not np.isfinite(rows["mean_cosine"].astype(float)).all():
+        return ""
+    return (
+        f"; the gradients of two images have a mean cosine of {_number(Estimate.of(rows['mean_cosine'].astype(float)))}"
+    )
 
 
 def _number(estimate: Estimate) -> str:
