@@ -107,6 +107,20 @@ def joint_order(by_rank: Sequence[Sequence[S]]) -> list[S]:
     return order
 
 
+def check_same_steps(by_rank: Sequence[Sequence[int]]) -> None:
+    """Raise an error if the ranks have measured different steps.
+
+    Args:
+        by_rank: The numbers of the measured steps of each rank.
+    """
+    if len(set(map(tuple, by_rank))) > 1:
+        counts = ", ".join(str(len(steps)) for steps in by_rank[:8]) + (", …" if len(by_rank) > 8 else "")
+        raise GradlabError(
+            f"the ranks have measured different steps ({counts} steps, in the order of the ranks): call step() as "
+            "often on every rank with the same every=, or measure one rank alone with local=True"
+        )
+
+
 def uneven_notes(ran: Sequence[Mapping[S, str]], ranks: Ranks) -> list[str]:
     """Write the sentence on what ran on some of the ranks only.
 

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from gradlab.errors import GradlabError
 from gradlab.probes.finder import Site
 from gradlab.probes.forward_watch import Watch
+from gradlab.probes.ranks import check_same_steps
 
 
 @dataclass
@@ -82,12 +82,7 @@ def merged_steps(by_rank: Sequence[RankGradients]) -> list[SiteGradients]:
     Raises:
         GradlabError: If the ranks have measured different steps.
     """
-    if len({tuple(step.step for step in rank.steps) for rank in by_rank}) > 1:
-        counts = ", ".join(str(len(rank.steps)) for rank in by_rank[:8]) + (", …" if len(by_rank) > 8 else "")
-        raise GradlabError(
-            f"the ranks have measured different steps ({counts} steps, in the order of the ranks): call step() as "
-            "often on every rank with the same every=, or measure one rank alone with local=True"
-        )
+    check_same_steps([[step.step for step in rank.steps] for rank in by_rank])
     return [_merged(steps) for steps in zip(*(rank.steps for rank in by_rank), strict=True)]
 
 

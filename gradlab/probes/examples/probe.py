@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -14,18 +13,22 @@ from gradlab.errors import GradlabError, UsageError
 from gradlab.probes.coverage import coverage_of, description_of
 from gradlab.probes.examples.backward_passes import BackwardPasses
 from gradlab.probes.examples.forward_passes import ForwardPasses
+from gradlab.probes.examples.merging import RankStep, batch_notes, merged_steps
 from gradlab.probes.examples.pieces import Pieces
 from gradlab.probes.examples.rows import REST, MeasuredStep, example_columns, example_frame
 from gradlab.probes.gradient_notes import gradient_notes, shared_notes
 from gradlab.probes.hooks import Hook
 from gradlab.probes.parameter_gradients import ParameterGradients
-from gradlab.probes.ranks import rank_notes
+from gradlab.probes.ranks import TIMEOUT, Ranks
 from gradlab.probes.schedule import Schedule, StepProbe
 from gradlab.probes.selection import Selection, select_rows
+from gradlab.probes.watch.backward import BackwardWatch
 from gradlab.results.gradients.result import TOTAL, GradientsResult
+from gradlab.stats import l2_norms
 
 if TYPE_CHECKING:
     from torch.amp.grad_scaler import GradScaler
+    from torch.distributed import ProcessGroup
 
 Reduction = Literal["mean", "sum"]
 
@@ -58,6 +61,10 @@ class ExampleGradients(StepProbe):
     an error names the parameter. A step may contain several batches; with `reduction="mean"` the loss of each must
     then be divided by their number, as Lightning and Trainer do.
 
+    In a distributed run with `DistributedDataParallel`, `result` and `examples` are calls that every rank makes, and
+    the batches of all ranks, in their order, are those of one step. The loss is the mean of the ranks' losses, whose
+    gradient the parameters get; the division by the number of ranks is done for you.
+
     Args:
         model: Any `torch.nn.Module` whose inputs and outputs have the examples as their first dimension.
         layers: The layers whose weights are measured (see `select_rows`), which then also make up the total; None for
@@ -68,8 +75,13 @@ class ExampleGradients(StepProbe):
         total_cosine: Whether the total has a mean cosine. It takes the products of every two examples' gradients, whose
             cost grows with the square of the batch: 7 % of a measured step at 32 examples (ResNet-56 on a CPU).
 
+        process_group: The ranks to merge; None for all of them, where torch.distributed is initialized.
+        local: Whether to measure this rank's own loss and examples alone, which the result then says.
+        timeout: Seconds for which a result waits for the other ranks, until an error names those that are missing.
+
     Raises:
-        UsageError: If no layer with parameters is selected, or `reduction` is neither `mean` nor `sum`.
+        UsageError: If no layer with parameters is selected, or `reduction` is neither `mean` nor `sum`, or the
+            parameters are sharded (`fully_shard`), so that no rank has an example's whole gradient.
     """
 
     def __init__(
@@ -81,8 +93,13 @@ class ExampleGradients(StepProbe):
         every: Schedule = 1,
         scaler: GradScaler | None = None,
         total_cosine: bool = True,
+        process_group: ProcessGroup | None = None,
+        local: bool = False,
+        timeout: float = TIMEOUT,
     ) -> None:
         super().__init__(model, every, scaler)
+        self.ranks = Ranks(process_group, local, timeout)
+        self._refuse_shards()
         if reduction not in ("mean", "sum"):
             raise UsageError(f"reduction is mean or sum, as of the loss, not {reduction!r}")
         self.reduction = reduction
@@ -91,11 +108,16 @@ class ExampleGradients(StepProbe):
         self._pieces = Pieces(self.model, self._norms.layers.values(), self.layers)
         self._backward = BackwardPasses(self._pieces)
         self._forward = ForwardPasses(self.model, self._pieces, self._backward, lambda: self.due, total_cosine)
-        self._steps: list[MeasuredStep] = []
+        self._steps: list[RankStep] = []
+        self._passes = BackwardWatch(self.model, self._averaged)
+        self._averages: Tensor | None = None
 
     def _attach(self, stack: ExitStack) -> None:
+        self._refuse_shards()
         self._norms.scaler = self.scaler
         stack.enter_context(self._norms)
+        if len(self.ranks.numbers) > 1:
+            self._passes.attach(stack)
         self._forward.attach(stack)
         backward = self._backward
         backward.checks.attach(stack, lambda: self.due and backward.counts())
@@ -104,6 +126,23 @@ class ExampleGradients(StepProbe):
             if (parameter := self._pieces.parameters[i]).requires_grad:
                 hook = Hook(lambda _, i=i: backward.accumulated(i))
                 stack.enter_context(parameter.register_post_accumulate_grad_hook(hook))
+
+    def _refuse_shards(self) -> None:
+        if sharded := [name for name, value in self.model.named_parameters() if hasattr(value, "full_tensor")]:
+            raise UsageError(
+                f"{sharded[0]}{', …' if len(sharded) > 1 else ''}: every rank has only a part of each parameter (as "
+                "with fully_shard), so that none has the whole gradient of an example: measure the model before it is "
+                "sharded, or in DistributedDataParallel"
+            )
+
+    def _averaged(self) -> None:
+        """Take the norms of the gradients when a backward pass is over and data parallelism has averaged them."""
+        if not self.due:
+            return
+        there = [(piece, part) for piece, part in enumerate(self._pieces.parts) if part.parameter.grad is not None]
+        found = l2_norms([part.of(part.parameter.grad) for _, part in there if part.parameter.grad is not None])
+        self._averages = found.new_zeros(len(self._pieces.parts))
+        self._averages[[piece for piece, _ in there]] = found
 
     def backward(self, loss: Tensor, retain_graph: bool = False) -> None:
         """Replace `loss.backward()` by a faster pass, in which gradients are the sums over examples.
@@ -153,7 +192,10 @@ class ExampleGradients(StepProbe):
         step = MeasuredStep(self.steps, measured, joined, self._forward.stale, differences, checked)
         if device.type == "cpu":
             self._check(step)
-        self._steps.append(step)
+        averages = None if self._averages is None else self._averages / scale
+        self._steps.append(RankStep(step, averages))
+        self._averages = None
+        self._passes.reset()
 
     def result(self, network: str | None = None) -> GradientsResult:
         """Return the measurement so far: one row per weight and step in order of execution, and one for the total.
@@ -162,7 +204,8 @@ class ExampleGradients(StepProbe):
         batch, unbiased), gradient_square (|G|², unbiased), noise_scale (their ratio; McCandlish et al. 2018,
         arXiv:1812.06162, App. A.1), diversity (Σ‖g_i‖²/‖Σ g_i‖²) and mean_cosine (between the gradients of two
         examples of one batch). These refer to the examples' own gradients, whatever the reduction; grad_norm is that
-        of `.grad`, as in `ParameterGradients`. All examples of a step are pooled, whatever the number of batches.
+        of `.grad`, as in `ParameterGradients`. All examples of a step are pooled, whatever the number of batches and
+        of ranks.
 
         Args:
             network: The name of the model in the result; by default its name from `gl.build`, or its class.
@@ -170,7 +213,8 @@ class ExampleGradients(StepProbe):
         Raises:
             GradlabError: If no step was measured, or a gradient was not the sum over examples.
         """
-        steps = {step.step: step for step in self._fetched()}
+        by_rank = self._by_rank("result")
+        steps = {step.step: step for step in self._merged(by_rank)}
         rows: list[dict[str, Any]] = []
         places: dict[int, int] = {}
         for row in self._norms.rows():
@@ -188,8 +232,8 @@ class ExampleGradients(StepProbe):
             "description": description_of(self.model),
             "coverage": coverage_of(self.model, self.layers.values()).as_record(),
         }
-        told = self._notes(list(steps.values()))
-        notes = [*gradient_notes(rows), *shared_notes(self.layers.values()), *told, *rank_notes()]
+        told = [*batch_notes(by_rank, [*steps.values()], self.reduction), *self._notes()]
+        notes = [*gradient_notes(rows), *shared_notes(self.layers.values()), *told, *self.ranks.notes()]
         return GradientsResult.from_rows(self._name(network), rows, notes, facts)
 
     def examples(self) -> pd.DataFrame:
@@ -200,24 +244,31 @@ class ExampleGradients(StepProbe):
         Raises:
             GradlabError: If no step was measured, or a gradient was not the sum over examples.
         """
+        steps = self._merged(self._by_rank("examples"))
         trainable = self._pieces.trainable
         order = dict.fromkeys(row["layer"] for row in self._norms.rows())
         layers = {name: self._pieces.rows[name] for name in order if name in self._pieces.rows}
-        return example_frame(self._fetched(), {**layers, TOTAL: [*trainable, REST]}, self.reduction)
+        return example_frame(steps, {**layers, TOTAL: [*trainable, REST]}, self.reduction)
 
-    def _fetched(self) -> list[MeasuredStep]:
-        """Copy all steps to the CPU in one transfer, and check each gradient."""
-        if not any(step.batches for step in self._steps):
-            if self._steps and not any(part.parameter.requires_grad for part in self._pieces.parts):
+    def _by_rank(self, call: str) -> list[list[RankStep]]:
+        """Return the steps of every rank, copied to the CPU in one transfer."""
+        own = self._steps
+        if tensors := [tensor for step in own for tensor in step.tensors()]:
+            flat = torch.cat([tensor.flatten() for tensor in tensors]).cpu().split([t.numel() for t in tensors])
+            found = iter([part.view(tensor.shape) for part, tensor in zip(flat, tensors, strict=True)])
+            own = [step.filled(found) for step in own]
+        return self.ranks.gather(own, f"ExampleGradients.{call}()")
+
+    def _merged(self, by_rank: list[list[RankStep]]) -> list[MeasuredStep]:
+        """Return the steps of all ranks together, after a check of each gradient."""
+        steps = merged_steps(by_rank, self.reduction)
+        if not any(step.batches for step in steps):
+            if steps and not any(part.parameter.requires_grad for part in self._pieces.parts):
                 raise GradlabError("every parameter is frozen (requires_grad is off): no example has a gradient")
             raise GradlabError(
                 "the probe has measured no example's gradient: inside the `with` block run model(x) and "
                 "loss.backward(), then call probe.step()"
             )
-        tensors = [tensor for step in self._steps for tensor in step.tensors()]
-        flat = torch.cat([tensor.flatten() for tensor in tensors]).cpu().split([t.numel() for t in tensors])
-        found = iter([part.view(tensor.shape) for part, tensor in zip(flat, tensors, strict=True)])
-        steps = [step.filled(found) for step in self._steps]
         for step in steps:
             self._check(step)
         return steps
@@ -232,22 +283,8 @@ class ExampleGradients(StepProbe):
                 "loss that is measured"
             )
 
-    def _notes(self, steps: Sequence[MeasuredStep]) -> list[str]:
+    def _notes(self) -> list[str]:
         notes = []
-        if any(sum(batch.examples for batch in step.batches) == 1 for step in steps):
-            notes.append("a single example has no variance: variance, noise scale and mean cosine are missing")
-        several = [step for step in steps if len(step.batches) > 1]
-        if several and self.reduction == "mean":
-            notes.append(
-                f"up to {max(len(step.batches) for step in several)} batches a step: example norms are right where the "
-                "mean loss of each batch was divided by their number"
-            )
-        if any(len({batch.examples for batch in step.batches}) > 1 for step in several) and self.reduction == "mean":
-            notes.append("batches of one step differ in size: variance, noise scale and diversity are missing")
-        if any(step.stale is not None and step.stale > 0 for step in several):
-            notes.append(
-                "gradients were not 0 when a step began: variance, noise scale and diversity of its batches are missing"
-            )
         if self._forward.without_rows:
             notes.append(
                 f"{type(self.model).__name__} gives no row for each example: an example's gradient is what comes of "
