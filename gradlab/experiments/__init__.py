@@ -1,4 +1,4 @@
-"""One measurement a file or folder: what it asks for, and how it builds networks, runs data past probes and returns.
+"""One measurement per file or folder, which builds networks, runs data through them under probes and returns a result.
 
-A measurement's function has the name of its module, so nothing is imported here; `gradlab` offers the functions.
+A measurement's function has the name of its module, so nothing is imported here; `gradlab` exports the functions.
 """

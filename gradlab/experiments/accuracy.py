@@ -1,4 +1,4 @@
-"""Which answers of a network are right, and whether so few are that its weights tell nothing."""
+"""The correct answers of a network, and whether they are too few for conclusions from its weights."""
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -10,35 +10,35 @@ def fits(logits: Tensor, labels: Tensor) -> bool:
 
 
 def right_answers(logits: Tensor, labels: Tensor) -> Tensor:
-    """Which outputs are largest at their label; one with NaN is no right answer, wherever its argmax is.
+    """Whether outputs are largest at their label; an output with NaN is never correct.
 
     Args:
-        logits: (…, classes).
-        labels: (…).
+        logits: The logits, (…, classes).
+        labels: The labels, (…).
 
     Returns:
-        (B,), float32: 1 for a right answer, or of tokens the share of right answers in each sequence.
+        A tensor (B,), float32: 1 for a correct answer, or for tokens the fraction of correct answers in each sequence.
     """
     right = (logits.argmax(-1) == labels) & ~logits.isnan().any(-1)
     return right.float().flatten(1).mean(1) if right.ndim > 1 else right.float()
 
 
 def cross_entropies(logits: Tensor, labels: Tensor) -> Tensor:
-    """The cross-entropy of every example, of tokens the mean over its tokens: (B,), in nats.
+    """The cross-entropy of every example in nats, (B,), averaged over tokens for sequences.
 
     Args:
-        logits: (…, classes).
-        labels: (…).
+        logits: The logits, (…, classes).
+        labels: The labels, (…).
     """
     each = F.cross_entropy(logits.flatten(0, -2), labels.flatten(), reduction="none").view(labels.shape)
     return each.flatten(1).mean(1) if each.ndim > 1 else each
 
 
 def near_chance(accuracy: float, classes: int, images: int) -> bool:
-    """Whether an accuracy is one that a network which learnt nothing of this data may have.
+    """Whether an accuracy is so low that the network may have learnt nothing from this data.
 
-    Up to twice chance (of few classes halfway from chance to 1), or chance plus four standard errors where few images
-    make that more. So few that this passes halfway to 1 tell nothing of the weights.
+    The bound is twice chance, or halfway from chance to 1 for few classes, or chance plus four standard errors if that
+    is larger because there are few images. If the latter is more than halfway to 1, there are too few images to decide.
     """
     chance = 1 / classes
     error: float = (chance * (1 - chance) / images) ** 0.5

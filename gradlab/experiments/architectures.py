@@ -1,4 +1,4 @@
-"""What networks of a paper are made of, stage by stage, beside what the paper prints (He et al. 2015, Table 1)."""
+"""The stages of a paper's networks, with the counts that the paper prints (He et al. 2015, Table 1)."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ PAPER_MULTIPLY_ADDS = {
     "imagenet/resnet101": 7.6e9,
     "imagenet/resnet152": 11.3e9,
 }
-"""FLOPs as printed in Table 1 and Fig. 3, which count a multiplication with its addition as one."""
+"""FLOPs as printed in Table 1 and Fig. 3, where a multiplication and its addition count as one."""
 
 STAGES = {f"layer{number}": f"conv{number + 1}_x" for number in range(1, 5)}
-"""What Table 1 calls the stages."""
+"""The names of the stages in Table 1."""
 
 
 def architectures(pattern: str = "imagenet/*", *, progress: Progress | None = None) -> ArchitecturesResult:
-    """Multiply-adds of every stage of the papers' networks, for one image; no value is computed or drawn.
+    """Count the multiply-adds of every stage of the papers' networks for one image, without running a network.
 
     Args:
         pattern: A glob over the names that `gradlab models` lists.
-        progress: Called after every network.
+        progress: A function called after every network.
 
     Raises:
-        UsageError: When nothing matches.
+        UsageError: If nothing matches.
     """
     stopwatch = Stopwatch()
     models = fnmatch.filter(catalog(), pattern)

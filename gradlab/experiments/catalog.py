@@ -1,4 +1,4 @@
-"""The networks there are, with what they are made of and what they cost."""
+"""The list of available networks, with their sizes and costs."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ FORMATS: Formats = {"parameters": "{:,d}".format, "multiply-adds": "{:,d}".forma
 
 
 def list_networks(pattern: str | None = None, progress: Progress | None = None) -> tuple[pd.DataFrame, Formats]:
-    """A row a network: name, weighted layers, parameters, multiply-adds, the weights there are, the zoo's test error.
+    """List networks: name, weighted layers, parameters, multiply-adds, available weights, and test error in the zoo.
 
     Args:
-        pattern: A glob, or the name of any network that can be built; None lists the papers' own networks.
-        progress: Called after every network.
+        pattern: A glob, or the name of any network that can be built; None lists the networks of the papers.
+        progress: A function called after every network.
 
     Returns:
-        The frame, and how to print its columns.
+        A frame with one row per network, and the formats of its columns.
 
     Raises:
-        UsageError: When nothing matches.
+        UsageError: If nothing matches.
     """
     rows: list[dict[str, Any]] = []
     reached = zoo_record()
@@ -53,7 +53,7 @@ def list_networks(pattern: str | None = None, progress: Progress | None = None) 
 
 
 def _names(pattern: str | None) -> list[str]:
-    """The networks that a pattern asks for, by their canonical names."""
+    """The canonical names of the networks that match a pattern."""
     if pattern is None:
         return network_names()
     if not re.search(r"[*?\[]", pattern):

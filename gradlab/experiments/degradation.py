@@ -1,4 +1,4 @@
-"""Train plain and residual nets of several depths: what `gradlab degradation` runs (He et al. 2015, Fig. 6)."""
+"""Train plain and residual nets of several depths (He et al. 2015, Fig. 6), for `gradlab degradation`."""
 
 from __future__ import annotations
 
@@ -37,28 +37,28 @@ def degradation(
     progress: Progress | None = None,
     **training: Any,
 ) -> DegradationResult:
-    """Training and test error of plain and residual nets across depth (He et al. 2015, §4.2, Fig. 6, Table 6).
+    """Measure training and test error of plain and residual nets across depth (He et al. 2015, §4.2, Fig. 6, Table 6).
 
-    Networks are trained one after another, the shallow first; a run that stopped goes on, and one that is complete
-    is read.
+    Networks are trained one after another, beginning with the shallowest; an interrupted run is continued, and a
+    complete run is read.
 
     Args:
-        depths: Weighted layers.
-        families: `plain`, `resnet`, also with what follows the depth: `resnet-B`.
-        data: As in `train`.
+        depths: The depths, as numbers of weighted layers.
+        families: The families, `plain` or `resnet`, with options if any: `resnet-B`.
+        data: The data set, as in `train`.
         recipe: A `Recipe`, or the name of a preset.
-        runs: Where the runs' folders lie, each of its network's name.
-        seed: Of every network.
-        train_missing: Train what is not complete. Otherwise the runs that are there are read, finished or not,
-            whatever their recipe.
-        progress: Called at every step with the network's name and which of how many it is, steps done and steps in
-            all.
-        **training: What else `train` takes: device, compiled, record, every, log, observe, ….
+        runs: The folder of the runs, each in a folder with the name of its network.
+        seed: The seed of every network.
+        train_missing: Whether to train networks without a complete run. Otherwise existing runs are read, finished or
+            not and with any recipe.
+        progress: A function called at every step with the network's name and its place among the networks, the number
+            of steps done and the total number of steps.
+        **training: Other arguments of `train`: device, compiled, record, every, log, observe, ….
 
     Raises:
-        UsageError: For a request that cannot be meant, or a run's folder that holds another one.
-        GradlabError: When a training fails, or no run is there to be read.
-        Interrupted: After Ctrl-C or SIGTERM, the checkpoint written.
+        UsageError: If the arguments are invalid or inconsistent, or the folder of a run contains another run.
+        GradlabError: If a training fails, or there is no run to read.
+        Interrupted: On Ctrl-C or SIGTERM, after the checkpoint has been written.
     """
     recipe = preset(recipe) if isinstance(recipe, str) else recipe
     if not depths or not families:
@@ -82,7 +82,7 @@ def degradation(
     joined = TrainingResult.concat(results)
     result = DegradationResult(joined.frame, joined.record, joined.notes)
     options = {
-        # What is read is as it was trained; each network's facts say how.
+        # Runs that are read may differ in their recipes, which the facts on each network give.
         **(asked if train_missing else {}),
         "depths": list(depths),
         "families": list(families),
@@ -99,7 +99,7 @@ def _labelled(progress: Progress, label: str) -> Progress:
 
 
 def _finished(folder: Path, asked: dict[str, Any]) -> TrainingResult | None:
-    """The run in a folder, if it is the one asked for and complete."""
+    """The run in a folder, if it is the requested run and complete."""
     if not (folder / "record.json").exists():
         return None
     result = TrainingResult.load(folder)

@@ -1,4 +1,4 @@
-"""Where to compute: `auto`, `cpu`, `cuda`, `cuda:1`, `mps`."""
+"""The device of a computation: `auto`, `cpu`, `cuda`, `cuda:1`, `mps`."""
 
 import platform
 
@@ -8,10 +8,10 @@ from gradlab.errors import UsageError
 
 
 def pick_device(name: str = "auto") -> torch.device:
-    """The device of that name; `auto` is the first of cuda, mps and cpu that is there.
+    """The device of that name; `auto` is the first of cuda, mps and cpu that is available.
 
     Raises:
-        UsageError: When the device is not there.
+        UsageError: If the device is not available.
     """
     available = ["cpu"]
     if torch.backends.mps.is_available():

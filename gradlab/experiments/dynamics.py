@@ -1,4 +1,4 @@
-"""Join what runs recorded of their layers: what `gradlab dynamics` runs."""
+"""Join the records of the layers of several runs, for `gradlab dynamics`."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from gradlab.results.record import Stopwatch, make_record
 
 
 def dynamics(runs: Sequence[str | Path] | str | Path) -> DynamicsResult:
-    """What was recorded of every layer along the training of several runs.
+    """Read the statistics recorded of every layer during the training of several runs.
 
     Args:
-        runs: Folders of runs that recorded something, finished or not; or what a sink of `gl.watch` wrote: files
-            `.csv`, `.jsonl` or `.parquet`, and folders of TensorBoard events.
+        runs: The folders of runs with recorded statistics, finished or not; or the output of a sink of `gl.watch`:
+            files `.csv`, `.jsonl` or `.parquet`, and folders of TensorBoard events.
 
     Raises:
-        UsageError: For no run, or runs that cannot be told apart.
-        GradlabError: When a folder holds no run, or one without dynamics.
+        UsageError: If there is no run, or runs have the same name.
+        GradlabError: If a folder contains no run, or a run without recorded statistics.
     """
     folders = [runs] if isinstance(runs, str | Path) else list(runs)
     if not folders:

@@ -1,7 +1,7 @@
-"""What measurements ask for: defined once for Python and the command line, checked once and recorded once.
+"""Requests of measurements: defined once for Python and the command line, checked once and recorded once.
 
-A request is a dataclass with a field for every argument of the measurement's function, of the same name and default;
-`asked` adds what the command line says of it. Importing this loads no torch.
+A request is a dataclass with one field for every argument of the measurement's function, with the same name and
+default; `asked` adds its description on the command line. Importing this module does not load torch.
 """
 
 import dataclasses
@@ -24,21 +24,21 @@ BatchNormMode = Literal["eval", "batch"]
 Dtype = Literal["float32", "float64"]
 NormGrad = Literal["frozen", "full"]
 Progress = Callable[[str, int, int], None]
-"""Called with a label, what is done and what there is in all."""
+"""A function called with a label, the amount done and the total."""
 
 
 @dataclass(frozen=True)
 class Option:
-    """What the command line says of a field, and the range of its numbers.
+    """The command-line option of a field, and the range of its numbers.
 
     Attributes:
-        help: What it is, in a sentence.
-        metavar: What stands for its value in help.
-        names: Its names, where they are not the field's with dashes.
-        least: The least whole number that it may be.
-        most: The largest.
-        typed: What the command line reads, where that is not the field's type: `str` or `list[str]`.
-        read: What makes the value of that text; it raises ValueError with a sentence.
+        help: The help text, a sentence.
+        metavar: The placeholder for the value in help.
+        names: The names of the option, if they differ from the field's name with dashes.
+        least: The smallest whole number allowed.
+        most: The largest whole number allowed.
+        typed: The type read from the command line, if it differs from the field's type: `str` or `list[str]`.
+        read: The function that converts this text to the value; it raises ValueError with a sentence.
     """
 
     help: str
@@ -50,10 +50,10 @@ class Option:
     read: Callable[[Any], Any] | None = None
 
     def check(self, name: str, kind: Any, value: Any) -> None:
-        """Hold a value against its choices and its range.
+        """Check a value against its choices and its range.
 
         Raises:
-            UsageError: For another choice, or a number out of range.
+            UsageError: If the value is not one of the choices, or out of range.
         """
         choices = literals(kind)
         if choices and value is not None and value not in choices:
@@ -71,7 +71,7 @@ class Option:
 
 
 def asked(default: Any, help: str, metavar: str | None = None, *names: str, **more: Any) -> Any:
-    """A field of a request; `more` are other attributes of its `Option`."""
+    """A field of a request; `more` contains other attributes of its `Option`."""
     return field(default=default, metadata={"option": Option(help, metavar, names, **more)})
 
 
@@ -82,24 +82,24 @@ def again(base: type, name: str, default: Any, **changes: Any) -> Any:
 
 
 def option_of(of: "dataclasses.Field[Any]") -> Option:
-    """What the command line says of a field."""
+    """The command-line option of a field."""
     option: Option = of.metadata["option"]
     return option
 
 
 def literals(kind: Any) -> tuple[str, ...]:
-    """The values of a `Literal`, alone or beside None; none for another type."""
+    """The values of a `Literal`, alone or in a union with None; empty for another type."""
     parts = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
     return tuple(value for part in parts if get_origin(part) is Literal for value in get_args(part))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """What one measurement asks for."""
+    """The request of one measurement."""
 
     @classmethod
     def of(cls, arguments: Mapping[str, Any]) -> Self:
-        """The request that the arguments of a function make, by their names."""
+        """Make the request from the arguments of a function, by their names."""
         return cls(**{known.name: arguments[known.name] for known in fields(cls)})
 
     def __post_init__(self) -> None:
@@ -116,7 +116,7 @@ class Request:
 
 
 def _plain(value: Any) -> Any:
-    """A value as JSON holds it; a module by the name of its class, what else there is in words."""
+    """A value for JSON: a module becomes the name of its class, other objects their description."""
     if value is None or isinstance(value, str | int | float):
         return value
     if isinstance(value, Sequence):
@@ -126,7 +126,7 @@ def _plain(value: Any) -> Any:
 
 @dataclass(frozen=True, kw_only=True)
 class NetworksRequest(Request):
-    """What every measurement of networks on data asks for."""
+    """The request of a measurement of networks on data."""
 
     models: "Sequence[str | nn.Module] | str | nn.Module" = asked(
         dataclasses.MISSING,
@@ -141,19 +141,19 @@ class NetworksRequest(Request):
     weights: str | None = asked(
         None, "The weights of networks that name none: init, init:SEED, trained, hub, or a path.", "WEIGHTS"
     )
-    images: int | None = asked(None, "Only the first so many images.", "N")
+    images: int | None = asked(None, "The number of images to take from the beginning of the data set.", "N")
     batch_size: int = asked(100, "The number of images in a batch.", "N", least=1)
     device: str = asked("auto", "The device: auto, cpu, cuda, cuda:1 or mps.", "DEVICE")
     seed: int = asked(0, "The seed of initial weights and of noise.", "N")
     bn: BatchNormMode | None = asked(
         None,
-        "Whose statistics normalize: eval takes the running ones (the default for trained weights), batch those of "
-        "each batch (the default for init).",
+        "The statistics for batch normalization: eval takes the running ones (the default for trained weights), batch "
+        "those of each batch (the default for init).",
     )
     normalize: "str | Sequence[str] | None" = asked(
         None,
-        "imagenet, cifar10, mean-image, none, or MEAN/STD as numbers; `:255` after it keeps the range 0 to 255. One "
-        "for all networks or one each. Default: what the weights were trained with.",
+        "imagenet, cifar10, mean-image, none, or MEAN/STD as numbers; a suffix `:255` keeps the range 0 to 255. One "
+        "for all networks or one for each. Default: the normalization with which the weights were trained.",
         "SPEC",
         typed=list[str],
         read=text.normalizations,
@@ -165,7 +165,7 @@ class NetworksRequest(Request):
             raise UsageError("name at least one network (--model)")
 
     def listed_models(self) -> "list[str | nn.Module]":
-        """The networks, also where there is but one."""
+        """The networks as a list, even if there is only one."""
         single = isinstance(self.models, str) or not isinstance(self.models, Sequence)
         return [self.models] if single else list(self.models)  # type: ignore[arg-type, list-item]
 
@@ -176,7 +176,7 @@ class NetworksRequest(Request):
 
 @dataclass(frozen=True, kw_only=True)
 class LayersRequest(NetworksRequest):
-    """What a measurement of layers asks for."""
+    """The request of a measurement of layers."""
 
     layers: "Selection" = asked(
         None,

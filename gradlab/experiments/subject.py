@@ -1,4 +1,4 @@
-"""The networks of a measurement: labels, facts for the record, and a forward pass whose errors name them."""
+"""The networks of a measurement: labels, facts for the record, and forward passes whose errors name the network."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ def networks(request: NetworksRequest, seeds: int = 1) -> Iterator[tuple[str, li
     """Build the networks of a measurement one after another.
 
     Args:
-        request: What is asked for.
-        seeds: How many weights to draw of a network that is asked for as initialized.
+        request: The request of the measurement.
+        seeds: The number of initializations to draw for a network that is requested at initialization.
 
     Yields:
-        The network's label, which no other has; the network with its weights, or with those of every seed; and the
-        normalization that was asked for, if any.
+        The unique label of the network; the network with its weights, or one network for each seed; and the requested
+        normalization, if any.
 
     Raises:
-        UsageError: For an unknown network, or a number of normalizations that does not fit.
-        GradlabError: When weights cannot be read.
+        UsageError: If a network is unknown, or the number of normalizations does not match.
+        GradlabError: If weights cannot be read.
     """
     taken: list[str] = []
     for spec, normalize in _asked_for(request):
@@ -41,7 +41,7 @@ def networks(request: NetworksRequest, seeds: int = 1) -> Iterator[tuple[str, li
 
 
 def images_of(request: NetworksRequest, model: nn.Module, device: torch.device, normalize: str | None) -> Batches:
-    """The data of a measurement as one of its networks takes it."""
+    """The data of a measurement, prepared for one of its networks."""
     return batches(
         request.data,
         request.batch_size,
@@ -54,47 +54,47 @@ def images_of(request: NetworksRequest, model: nn.Module, device: torch.device, 
 
 
 def batch_norm_mode(asked: BatchNormMode | None, model: nn.Module) -> BatchNormMode:
-    """Whose statistics normalize in a network: by default the running ones where its weights were trained."""
+    """The mode of batch normalization; by default running statistics for trained weights, else those of each batch."""
     return asked or ("eval" if is_trained(model) else "batch")
 
 
 def network_facts(model: nn.Module, label: str) -> dict[str, Any]:
-    """What a record says of a network: where its weights come from, as far as that is known."""
+    """The facts on a network for a record: the origin of its weights, as far as it is known."""
     network = getattr(model, "network", None)
     if network is None:
         return {"network": label, "name": label, "weights_label": "–", "recipe": None}
     facts: dict[str, Any] = network.to_dict()
     facts.pop("label")
     if label == f"{network.name}@init":
-        # Of several seeds, of which this is the first.
+        # There are several seeds, and this network has the first.
         facts["weights_label"] = "init"
     return {"network": label, **facts}
 
 
 def is_trained(model: nn.Module) -> bool:
-    """Whether a network's weights were trained; a module that does not say is taken to be."""
+    """Whether a network's weights were trained, which is assumed of a module without this information."""
     network = getattr(model, "network", None)
     return True if network is None else bool(network.trained)
 
 
 def has_batch_norm(model: nn.Module) -> bool:
-    """Whether there is batch normalization in a network."""
+    """Whether a network contains batch normalization."""
     return any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules())
 
 
 def label_of(model: nn.Module) -> str:
-    """A network's name from `gl.build`, else its class."""
+    """A network's name from `gl.build`, or else its class."""
     return str(getattr(model, "name", type(model).__name__))
 
 
 def label_of_all(variants: Sequence[nn.Module]) -> str:
-    """The name of one network with several weights: those of every seed, as `with_weights` gives them."""
+    """The name of one network with the weights of one or several seeds, as `_with_weights` returns them."""
     model = variants[0]
     return label_of(model) if len(variants) == 1 else f"{model.network.name}@init"  # type: ignore[union-attr]
 
 
 def _with_weights(spec: str | nn.Module, weights: str | None, seeds: Sequence[int]) -> list[nn.Module]:
-    """The network with its weights; with those of every seed where it is asked for as initialized."""
+    """The network with its weights, or one network for each seed if it is requested at initialization."""
     if not isinstance(spec, str):
         return [spec]
     several = (split_spec(spec)[1] or weights) == "init"
@@ -102,10 +102,10 @@ def _with_weights(spec: str | nn.Module, weights: str | None, seeds: Sequence[in
 
 
 def copy_of(model: nn.Module) -> nn.Module:
-    """A copy to run, in eval mode; the model itself stays as it is.
+    """A copy of the model in eval mode, which leaves the model itself unchanged.
 
     Raises:
-        GradlabError: When it cannot be copied.
+        GradlabError: If the model cannot be copied.
     """
     try:
         return copy.deepcopy(model).eval()
@@ -118,10 +118,11 @@ def copy_of(model: nn.Module) -> nn.Module:
 
 
 def runner(model: nn.Module, mode: BatchNormMode) -> nn.Module:
-    """A copy to run, in the layout that is fastest without loss.
+    """A copy of the model in the fastest layout without loss of accuracy.
 
-    What is ours has batch normalization folded away where only its value counts. Batch statistics stay in
-    the contiguous layout: in channels_last torch sums them in float32 on the CPU, off by 2e-6.
+    In gradlab's networks, batch normalization with running statistics is folded into the convolutions. Networks with
+    batch statistics stay in the contiguous layout, since in channels_last torch sums in float32 on the CPU, with a
+    relative error of 2e-6.
     """
     clone = copy_of(model)
     if mode == "batch":
@@ -132,12 +133,12 @@ def runner(model: nn.Module, mode: BatchNormMode) -> nn.Module:
 
 
 def unique_label(label: str, taken: Sequence[str]) -> str:
-    """The label, numbered where it is taken."""
+    """The label, with a number if it is taken."""
     return label if label not in taken else f"{label} ({sum(t.startswith(label) for t in taken) + 1})"
 
 
 def _asked_for(request: NetworksRequest) -> list[tuple[str | nn.Module, str | None]]:
-    """Each network of a measurement with its normalization: none, one for all, or one each."""
+    """Each network of a measurement with its normalization: none, one for all networks, or one for each."""
     asked, normalize = request.listed_models(), request.normalize
     if normalize is None or isinstance(normalize, str):
         return [(model, normalize) for model in asked]
@@ -150,13 +151,13 @@ def _asked_for(request: NetworksRequest) -> list[tuple[str | nn.Module, str | No
 
 
 def assumptions(model: nn.Module, label: str, used: str | None, asked: str | None) -> list[str]:
-    """Sentences on what was taken for granted: the normalization of a trained network's images, and its file's key.
+    """Notes on assumptions: the normalization of a trained network's images, and the key of its file.
 
     Args:
         model: The network.
-        label: What to call it.
-        used: The normalization that its images get; None for data that needs none.
-        asked: The normalization that was asked for, if any.
+        label: The label of the network.
+        used: The normalization applied to its images; None for data that needs none.
+        asked: The requested normalization, if any.
     """
     choice = getattr(getattr(model, "network", None), "note", None)
     notes = [f"{label}: {choice}"] if choice else []
@@ -171,16 +172,16 @@ def assumptions(model: nn.Module, label: str, used: str | None, asked: str | Non
 
 
 def forward(model: nn.Module, label: str, images: Tensor) -> Tensor:
-    """Run a network; of an output of several parts the logits, and without them nothing, an empty tensor.
+    """Run a network and return its output: the logits of an output with several parts, or an empty tensor without any.
 
     Raises:
-        GradlabError: When it cannot run on these images; it names the network.
+        GradlabError: If the network cannot run on these images; the error names the network.
     """
     try:
         output = model(images)
     except GradlabError:
         raise
-    except Exception as error:  # a network of the user's may raise anything
+    except Exception as error:  # a user's network may raise any exception
         wanted = getattr(model, "input_shape", None)
         if wanted is not None and len(wanted) != images.ndim - 1:
             raise UsageError(

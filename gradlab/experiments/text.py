@@ -1,4 +1,4 @@
-"""How text on the command line becomes the values of a request."""
+"""Parsers of command-line text into the values of a request."""
 
 from collections.abc import Iterable
 
@@ -9,10 +9,10 @@ def items(texts: Iterable[str]) -> list[str]:
 
 
 def whole_numbers(texts: Iterable[str]) -> list[int]:
-    """The whole numbers of such a list.
+    """The whole numbers of a list, comma-separated, repeated, or both.
 
     Raises:
-        ValueError: With a sentence, for an item that is none.
+        ValueError: If an item is not a whole number; the message is a sentence.
     """
     listed = items(texts)
     if wrong := next((item for item in listed if not item.isdecimal() or len(item) > 9), None):
@@ -24,7 +24,7 @@ def interval(text: str) -> tuple[float, float]:
     """The two numbers of FROM:TO.
 
     Raises:
-        ValueError: With a sentence, for another text.
+        ValueError: If the text has another form; the message is a sentence.
     """
     try:
         first, last = (float(part) for part in text.split(":"))
@@ -34,7 +34,7 @@ def interval(text: str) -> tuple[float, float]:
 
 
 def normalizations(texts: Iterable[str]) -> list[str] | None:
-    """The normalizations of such a list, the commas inside numbers left alone; None for an empty one."""
+    """The normalizations of a list, where commas between numbers do not separate items; None for an empty list."""
     from gradlab.normalization import split_specs  # loads torch
 
     return split_specs(list(texts)) or None

@@ -1,4 +1,4 @@
-"""Train a named network and keep what happens: what `gradlab train` runs."""
+"""Train a named network and record its training, for `gradlab train`."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from gradlab.training.images import Split, load_token_split
 from gradlab.training.run_folder import CHECKPOINT, DYNAMICS, METRICS
 
 _MADE_ANYWHERE = ("torch", "device", "arithmetic", "compiled")
-"""What may differ in a run that goes on, and is said."""
+"""The settings that may change when a run is continued, with a note."""
 
 
 def train(
@@ -60,37 +60,37 @@ def train(
     observe: Callable[[Status], None] | None = None,
     progress: Progress | None = None,
 ) -> TrainingResult:
-    """Train a network from its initialization, or go on where a run of the same folder stopped.
+    """Train a network from its initialization, or continue an interrupted run in the same folder.
 
-    On the CPU a run that was killed and goes on ends with the bits of one that never stopped.
+    On the CPU, a run that was killed and continued ends with bitwise the same weights as an uninterrupted run.
 
     Args:
-        model: A network's name, without weights.
-        data: `cifar10`, `cifar100`, or `PATH.npz` with `x_train`, `y_train`, `x_test` and `y_test`; for a network of
-            tokens `tokens`, `tokens:markov` or `text:PATH`.
+        model: The name of a network, without weights.
+        data: The data set: `cifar10`, `cifar100`, or `PATH.npz` with `x_train`, `y_train`, `x_test` and `y_test`; for a
+            network of tokens `tokens`, `tokens:markov` or `text:PATH`.
         recipe: A `Recipe`, or the name of a preset: `he2015` or `fast`.
-        out: Folder of the run; by default `runs/MODEL`.
-        seed: Of the initial weights, the order of images and their crops.
-        device: `auto`, `cpu`, `cuda`, `cuda:1`, `mps`.
+        out: The folder of the run; by default `runs/MODEL`.
+        seed: The seed of the initial weights, the order of images and their crops.
+        device: The device: `auto`, `cpu`, `cuda`, `cuda:1`, `mps`.
         compiled: Whether to compile the network.
-        resume: A run's folder or its `checkpoint.pt` to go on from, even where device, torch or recipe differ.
-        checkpoint_every: Steps between checkpoints.
-        test_every: Steps between two tests; None is an epoch.
+        resume: The folder of a run or its `checkpoint.pt` to continue from, even if device, torch or recipe differ.
+        checkpoint_every: The number of steps between checkpoints.
+        test_every: The number of steps between two tests; None tests after every epoch.
         record: Of `responses`, `gradients` and the other groups of `gl.watch`, what `dynamics.csv` gets of every
             layer; the training is the same with or without.
-        every: Steps between two records, or `log`: ever fewer, evenly spaced on a log axis.
-        log: `tensorboard` writes metrics and what is recorded for it, too.
-        observe: Told where the training is, at every row of `metrics.csv`.
-        progress: Called with the network's name, steps done and steps in all, at every step.
+        every: The number of steps between two records, or `log` for records evenly spaced on a logarithmic axis.
+        log: With `tensorboard`, metrics and recorded statistics are also written for TensorBoard.
+        observe: A function called with the status of the training at every row of `metrics.csv`.
+        progress: A function called at every step with the network's name, the number of steps done and their total.
 
     Returns:
-        Loss and error along the training, with its record.
+        The loss and the error during training, with the record of the run.
 
     Raises:
-        UsageError: For a request that cannot be meant, a folder that another run writes into, or one that holds a
-            run of another kind.
-        GradlabError: When the data is not there or the training diverged.
-        Interrupted: After Ctrl-C or SIGTERM, the checkpoint written.
+        UsageError: If the arguments are invalid or inconsistent, another run is writing into the folder, or the folder
+            contains a run of another kind.
+        GradlabError: If the data is missing or the training diverged.
+        Interrupted: On Ctrl-C or SIGTERM, after the checkpoint has been written.
     """
     recipe = preset(recipe) if isinstance(recipe, str) else recipe
     recording = Recording((record,) if isinstance(record, str) else tuple(record), every)
@@ -135,7 +135,7 @@ def train(
                 finally:
                     facts["wall_seconds"] = round(begun.seconds + stopwatch.seconds, 3)
                     folder.write_record(facts)
-        # Also where a run was killed between its last checkpoint and this.
+        # This also applies to a run that was killed between its last checkpoint and this point.
         last = folder.record()
         if not last.get("complete"):
             folder.write_record({**last, "complete": True, "digest": weights_digest(network)})
@@ -143,7 +143,7 @@ def train(
 
 
 def _network_and_data(name: str, data: str, recipe: Recipe, seed: int) -> tuple[nn.Module, Split]:
-    """The network as initialized, with as many outputs as the data has classes, or data of as many tokens as it has."""
+    """The network at initialization, with one output per class of the data, or with data of its own vocabulary."""
     if describe(name).family in ("gpt", "transformers"):
         network = create(name, seed=seed)
         if hasattr(network, "vocabulary"):
@@ -160,7 +160,7 @@ def _check_log(log: str | None) -> None:
 
 
 def _facts(name: str, trainer: Trainer, options: dict[str, Any], initial: str, stopwatch: Stopwatch) -> dict[str, Any]:
-    """What the record says of a run before it begins."""
+    """The facts on a run for the record, before it begins."""
     recipe = trainer.recipe
     return make_record(
         "training",
@@ -177,13 +177,13 @@ def _facts(name: str, trainer: Trainer, options: dict[str, Any], initial: str, s
 
 @dataclass(frozen=True)
 class _Begun:
-    """What a run goes on from.
+    """The state from which a run is continued.
 
     Attributes:
-        resumed: Every time that it went on, with the step and what had changed.
-        changes: What has changed this time, a sentence each.
-        lengths: The bytes of each table that belong to the checkpoint.
-        seconds: How long it took so far.
+        resumed: The previous continuations, each with its step and changes.
+        changes: The changes of this continuation, one sentence each.
+        lengths: The number of bytes of each table that belong to the checkpoint.
+        seconds: The time taken so far, in seconds.
     """
 
     resumed: list[dict[str, Any]]
@@ -193,7 +193,7 @@ class _Begun:
 
 
 def _go_on(trainer: Trainer, folder: RunFolder, config: dict[str, Any], resume: str | Path | None) -> _Begun:
-    """Restore the checkpoint of the folder, or the one to go on from, where there is one."""
+    """Restore the checkpoint of the folder, or the one to continue from, if there is one."""
     source = folder.path / CHECKPOINT if resume is None else _checkpoint_file(resume)
     if resume is None and not source.exists():
         return _Begun([], [], {}, 0.0)
@@ -201,7 +201,7 @@ def _go_on(trainer: Trainer, folder: RunFolder, config: dict[str, Any], resume: 
     before = folder.record()
     changes = _changes(content["config"], config, forced=resume is not None)
     trainer.restore(content)
-    # The tables of another folder stay there.
+    # The tables of another folder are not copied.
     own = source.resolve() == (folder.path / CHECKPOINT).resolve()
     return _Begun(
         resumed=[*before.get("resumed", []), {"step": trainer.step, "changes": changes}],
@@ -220,7 +220,7 @@ def _watched(
     length: int,
     observe: Callable[[Status], None] | None,
 ) -> Iterator[dict[str, Any]]:
-    """The recorder and the observer of a run, as `Trainer.run` takes them, and their files open."""
+    """The recorder and the observer of a run for `Trainer.run`, with their files open."""
     with ExitStack() as stack:
         board = stack.enter_context(TensorBoard(folder.path, trainer.step)) if log else None
         recorder = None
@@ -248,10 +248,10 @@ def _watched(
 
 
 def check_fit(network: nn.Module, name: str, split: Split) -> None:
-    """Hold the images against what a network takes.
+    """Check that a network accepts images of this shape.
 
     Raises:
-        UsageError: When their shape is another.
+        UsageError: If it takes another shape.
     """
     expected = tuple(getattr(network, "input_shape", (3, 32, 32)))
     given = split.train.shape
@@ -265,10 +265,10 @@ def _checkpoint_file(path: str | Path) -> Path:
 
 
 def _changes(before: dict[str, Any], now: dict[str, Any], *, forced: bool) -> list[str]:
-    """What differs from the run that goes on, a sentence each.
+    """The differences from the run that is continued, one sentence each.
 
     Raises:
-        UsageError: When it is another network, or what differs was not asked for with `resume`.
+        UsageError: If the network is another, or there are differences and `resume` was not given.
     """
     if before["network"] != now["network"]:
         raise UsageError(f"the checkpoint holds {before['network']}, not {now['network']}")

@@ -1,4 +1,4 @@
-"""The bundled weights: what they are, whether they are what their record says, and how a run becomes one."""
+"""The bundled weights: their list, their verification against the record, and the addition of a run."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ FORMATS: Formats = {
 
 
 def list_zoo() -> tuple[pd.DataFrame, Formats]:
-    """A row a network: recipe, errors on all of CIFAR-10, size, and whether the file has the record's digest.
+    """List the networks: recipe, errors on all of CIFAR-10, size, and whether the file has the record's digest.
 
     Returns:
-        The frame, and how to print its columns.
+        A frame with one row per network, and the formats of its columns.
     """
     record = zoo_record()
     rows = []
@@ -55,19 +55,19 @@ def list_zoo() -> tuple[pd.DataFrame, Formats]:
 def verify_zoo(
     data: str = "cifar10-sample", device: str = "auto", progress: Progress | None = None
 ) -> tuple[pd.DataFrame, Formats]:
-    """Measure the error of every bundled network anew and hold it against the record.
+    """Measure the error of every bundled network again and compare it with the record.
 
     Args:
-        data: `cifar10-sample`, `cifar10` or `cifar10-train`.
-        device: Where to compute.
-        progress: Called after every batch.
+        data: The data: `cifar10-sample`, `cifar10` or `cifar10-train`.
+        device: The device of the computation.
+        progress: A function called after every batch.
 
     Returns:
-        A row a network, and how to print the columns.
+        A frame with one row per network, and the formats of its columns.
 
     Raises:
-        UsageError: For other data.
-        GradlabError: When a file or an error is not that of the record; it names the networks.
+        UsageError: If the data is another.
+        GradlabError: If a file or an error differs from the record; the error names the networks.
     """
     record = zoo_record()
     known = sorted({key for entry in record.values() for key in entry["errors"]})
@@ -79,7 +79,7 @@ def verify_zoo(
         path = zoo_path(name)
         error = error_rate(f"{name}@trained", data, device, progress)
         recorded = entry["errors"].get(data)
-        # Another processor may round one image in a thousand to the other side.
+        # Rounding on another processor may change the class of one image in a thousand.
         same = recorded is not None and abs(error - recorded) <= 0.001 + 1e-12
         if not same or path is None or file_digest(path) != entry.get("sha256"):
             wrong.append(name)
@@ -90,18 +90,18 @@ def verify_zoo(
 
 
 def add_to_zoo(run: str | Path, progress: Progress | None = None) -> Path:
-    """Store a finished run's weights, parameters in float16, and write down what the stored file reaches.
+    """Store a finished run's weights with parameters in float16, and record the errors of the stored file.
 
     Args:
-        run: A run's folder.
-        progress: Called after every batch that is measured.
+        run: The folder of the run.
+        progress: A function called after every batch of the measurement.
 
     Returns:
-        The file.
+        The path of the file.
 
     Raises:
-        UsageError: When the run is not finished.
-        GradlabError: When CIFAR-10 is not there.
+        UsageError: If the run is not finished.
+        GradlabError: If CIFAR-10 is missing.
     """
     record = RunFolder(run).record()
     if not record.get("complete"):
@@ -142,13 +142,13 @@ def add_to_zoo(run: str | Path, progress: Progress | None = None) -> Path:
 
 @torch.no_grad()
 def error_rate(network: str, data: str, device: str = "auto", progress: Progress | None = None) -> float:
-    """The share of images that a network classifies wrongly, in float32 with running statistics.
+    """The fraction of images that a network misclassifies, in float32 with running statistics.
 
     Args:
-        network: As `gl.build` reads it.
+        network: The network, as a specification for `gl.build`.
         data: A named data set with labels.
-        device: Where to compute.
-        progress: Called after every batch.
+        device: The device of the computation.
+        progress: A function called after every batch.
     """
     model = build(network, device=str(pick_device(device)))
     model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -1,1 +1,1 @@
-"""Attention by head and layer: what is asked for, and how it is measured."""
+"""Attention by head and layer: the request and its measurement."""

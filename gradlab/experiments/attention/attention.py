@@ -1,4 +1,4 @@
-"""Measure the attention of named networks by head and layer: what `gradlab attention` runs."""
+"""Measure the attention of named networks by head and layer, for `gradlab attention`."""
 
 from __future__ import annotations
 
@@ -45,23 +45,23 @@ def attention(
     """Measure entropy and largest logit of attention by head and layer (see `gl.AttentionStatistics`).
 
     Args:
-        models: Networks as `gl.build` reads them, or modules.
+        models: The networks, as specifications for `gl.build` or as modules.
         data: A named data set (see `gl.batches`).
-        weights: The weights of networks that name none.
-        images: Only the first so many images or sequences; None takes all.
-        batch_size: The number of images in a batch.
-        device: `auto`, `cpu`, `cuda`, `cuda:1`, `mps`.
+        weights: The weights of networks whose specifications name none.
+        images: The number of images or sequences to take from the beginning of the data set; None takes all.
+        batch_size: The number of images per batch.
+        device: The device: `auto`, `cpu`, `cuda`, `cuda:1`, `mps`.
         seed: The seed of initial weights and of noise.
-        bn: `eval` normalizes with running statistics (the default for trained weights), `batch` with those of each
-            batch (the default for initial weights); either way no buffer changes.
-        normalize: The normalization of the images, one for all networks or one each; by default what each network's
-            weights were trained with, else the data set's own.
-        rows: How many rows of each attention to take, evenly spaced; None takes all.
-        progress: Called after every batch.
+        bn: The statistics for batch normalization: `eval` uses running statistics (the default for trained weights),
+            `batch` those of each batch (the default for initial weights); no buffer changes in either case.
+        normalize: The normalization of the images, one for all networks or one for each; by default the normalization
+            with which each network was trained, or else that of the data set.
+        rows: The number of evenly spaced rows to take from each attention; None takes all.
+        progress: A function called after every batch.
 
     Raises:
-        UsageError: For a request that cannot be meant.
-        GradlabError: When something cannot be read or run, or a network has no attention.
+        UsageError: If the arguments are invalid or inconsistent.
+        GradlabError: If something cannot be read or run, or a network has no attention.
     """
     stopwatch, request = Stopwatch(), AttentionRequest.of(locals())
     where = pick_device(device)

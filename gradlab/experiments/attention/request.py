@@ -1,4 +1,4 @@
-"""What `gl.attention` and `gradlab attention` ask for."""
+"""The request of `gl.attention` and `gradlab attention`."""
 
 from dataclasses import dataclass
 
@@ -7,8 +7,8 @@ from gradlab.experiments.request import NetworksRequest, again, asked
 
 @dataclass(frozen=True, kw_only=True)
 class AttentionRequest(NetworksRequest):
-    """Networks and data, and what is special to attention."""
+    """Networks and data, and the options for attention."""
 
     images: int | None = again(NetworksRequest, "images", 64)
     batch_size: int = again(NetworksRequest, "batch_size", 16)
-    rows: int | None = asked(64, "How many rows of each attention to take, evenly spaced.", "N", least=1)
+    rows: int | None = asked(64, "The number of evenly spaced rows to take from each attention.", "N", least=1)

@@ -1,4 +1,4 @@
-"""Size of responses and of their changes against width and depth: what `gradlab coordinates` runs."""
+"""The sizes of responses and of their changes against width and depth, for `gradlab coordinates`."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from gradlab.results.record import Stopwatch, make_record
 Loss = Callable[[Any, Tensor], Tensor]
 
 EMPTY = dict.fromkeys(("rms", "change", "update", "branch"), math.nan)
-"""What is measured of a layer, where it can be."""
+"""The quantities measured of a layer, if they are defined for it."""
 
 OPTIMIZERS: dict[str, type[Optimizer]] = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}
 
@@ -57,11 +57,11 @@ def coordinate_check(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> CoordinatesResult:
-    """Whether responses and their changes keep their size as a network grows (Yang et al. 2022, arXiv:2203.03466).
+    """Check that responses and their changes keep their size as a network grows (Yang et al. 2022, arXiv:2203.03466).
 
-    Networks of each width, and of each depth, are trained for a few steps on one batch in double precision. The root
-    mean square of each layer's response at initialization, of its change in training, and of the part of the change
-    that its own weights make, is fitted by a power of the width or depth, and the exponent is held against that of the
+    Networks of each width and of each depth are trained for a few steps on one batch in double precision. The root mean
+    square of each layer's response at initialization, of its change in training, and of the part of the change that is
+    due to its own weights, is fitted by a power of the width or depth, and the exponent is compared with that of the
     parametrization.
 
         def make_model(width):
@@ -71,30 +71,31 @@ def coordinate_check(
         gl.coordinate_check(make_model, widths=(64, 128, 256, 512), batch=(x, y))
 
     Args:
-        make_model: Called with `width`, `depth` or both, by these names where it has them; returns the network, alone
-            or with its optimizer. Or a name with gaps, as `resnet{depth}`, or `package.module:function`.
-        widths: Three or more, at the first of `depths` where there are any.
-        depths: Three or more, at the first of `widths` where there are any. Of rows of layers that grow with depth the
-            first, the middle and the last are measured.
-        parametrization: What widths are held against: `mup`, or `standard` at its known exponents, those of the first
-            step by SGD or Adam at a small learning rate.
-        branch: How residual branches are to scale, as depth^−branch: 1/2 in Depth-μP (Yang et al. 2023,
+        make_model: A function of `width`, `depth` or both, called with these names if it has them, that returns the
+            network, alone or with its optimizer. Otherwise a name with placeholders, such as `resnet{depth}`, or
+            `package.module:function`.
+        widths: Three or more widths, measured at the first of `depths` if there are any.
+        depths: Three or more depths, measured at the first of `widths` if there are any. In lists of layers that grow
+            with depth the first, the middle and the last are measured.
+        parametrization: The parametrization with which widths are compared: `mup`, or `standard`, whose exponents are
+            known for the first step by SGD or Adam at a small learning rate.
+        branch: The expected scaling of residual branches, depth^−branch: 1/2 in Depth-μP (Yang et al. 2023,
             arXiv:2310.02244), 1 in CompleteP (Dey et al. 2025, arXiv:2505.01618).
-        optimizer: Makes the optimizer of a network, or `adam` or `sgd` with one rate for all; None takes that of
-            `make_model`, else Adam.
-        rate: The learning rate of these.
-        steps: Optimizer steps; by default 3, and 1 for `standard`.
+        optimizer: A function that makes the optimizer of a network, or `adam` or `sgd` with one rate for all
+            parameters; None takes the optimizer of `make_model` if it returns one, or else Adam.
+        rate: The learning rate of `adam` or `sgd`.
+        steps: The number of optimizer steps; by default 3, and 1 for `standard`.
         seeds: The number of networks of each size.
-        batch: Inputs and targets, the same for all; None takes images of `data`.
-        loss: Of output and targets.
+        batch: The inputs and targets, the same for all networks; None takes images of `data`.
+        loss: A function of output and targets.
         data: A named data set (see `gl.batches`).
-        images: Of these the first so many.
-        device: `auto`, `cpu`, `cuda`, `cuda:1`.
+        images: The number of images to take from the beginning of the data set.
+        device: The device: `auto`, `cpu`, `cuda`, `cuda:1`.
         seed: The seed of the first network; each of the others has the next one.
         progress: Called after every network.
 
     Raises:
-        UsageError: For a request that cannot be meant.
+        UsageError: If the arguments are invalid or inconsistent.
     """
     stopwatch, request = Stopwatch(), CoordinatesRequest.of(locals())
     where, made_by = pick_device(device), _optimizer_maker(optimizer, rate)
@@ -106,7 +107,7 @@ def coordinate_check(
     for sweep in sweeps:
         found, kind = check.layout(sweep, seed)
         for value in [value for value in sweep.values for _ in range(seeds)]:
-            # Networks of one seed are alike in part, whatever their width: each has its own.
+            # Each network has its own seed, since networks of one seed share random numbers at any width.
             rows += check.rows(sweep, value, seed + done, found[value], kind)
             done += 1
             if progress is not None:
@@ -128,7 +129,7 @@ def coordinate_check(
 
 @dataclass(frozen=True)
 class _Sweep:
-    """One axis with its sizes; the other one stays."""
+    """One axis with its sizes, while the other one is fixed."""
 
     axis: str
     values: Sequence[int]
@@ -140,7 +141,7 @@ class _Sweep:
 
 @dataclass
 class _Check:
-    """What all networks of a check have in common."""
+    """The settings common to all networks of a check."""
 
     make: Callable[[dict[str, int], int], Made]
     make_optimizer: MakeOptimizer | None
@@ -152,7 +153,7 @@ class _Check:
     optimizer_name: str = ""
 
     def layout(self, sweep: _Sweep, seed: int) -> tuple[dict[int, dict[str, str]], dict[str, str]]:
-        """What is measured of each size, and what kind it is."""
+        """The measured places of each size, and their kinds."""
         models = {value: self.make(sweep.sizes(value), seed)[0] for value in sweep.values}
         found = places(models)
         return found, kinds(models, found)
@@ -162,7 +163,7 @@ class _Check:
     ) -> Iterator[dict[str, Any]]:
         """The rows of one network."""
         model, optimizer = self.make(sweep.sizes(value), seed)
-        # Changes are small differences. Parameters stay the same objects, so that the optimizer knows them.
+        # Changes are small differences. Parameters remain the same objects, so that the optimizer keeps them.
         model.to(self.device, torch.float64)
         if self.make_optimizer is not None:
             optimizer = self.make_optimizer(model)
@@ -199,13 +200,13 @@ def _images(data: str, images: int, device: torch.device) -> tuple[Tensor, Tenso
 
 
 def _ready(batch: tuple[Tensor, Tensor], device: torch.device) -> tuple[Tensor, Tensor]:
-    """Inputs and targets on the device, numbers in double precision."""
+    """Inputs and targets on the device, floating-point numbers in double precision."""
     inputs, targets = ((t.double() if t.is_floating_point() else t).to(device) for t in batch)
     return inputs, targets
 
 
 def _exponents_of(optimizer: str, parametrization: str) -> str:
-    """Whose exponents an optimizer has: those of SGD, or of Adam and others whose updates have entries of one size."""
+    """The optimizer with the same exponents: SGD, or Adam for optimizers whose updates have entries of one size."""
     if optimizer == "SGD":
         return "sgd"
     if optimizer in ("Adam", "AdamW", "NAdam", "RAdam", "Adamax", "RMSprop") or parametrization == "mup":

@@ -1,4 +1,4 @@
-"""Networks by width and depth, with their optimizers, from a function, its name, or a name with gaps."""
+"""Networks by width and depth, with their optimizers, from a function, its name, or a name with placeholders."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ _GAPS = re.compile(r"\{(width|depth)\}")
 
 
 def maker(make_model: MakeModel) -> Callable[[dict[str, int], int], Made]:
-    """A function of sizes by axis, and of a seed, that makes a network.
+    """A function of the sizes by axis and of a seed that makes a network.
 
     Args:
-        make_model: A function, its name, or a name with gaps.
+        make_model: A function, the name of a function, or the name of a network with placeholders.
 
     Raises:
-        UsageError: For a name without gaps that is no function's.
+        UsageError: If the name has no placeholders and is not that of a function.
     """
     if isinstance(make_model, str) and _GAPS.search(make_model):
         template = make_model
@@ -51,12 +51,12 @@ def _filled(template: str, sizes: dict[str, int]) -> str:
 
 
 def _called(function: Callable[..., Any], sizes: dict[str, int], seed: int) -> Made:
-    """What a function makes of the sizes, drawn from a seed; the caller's random state stays as it is."""
+    """The network that a function makes for the sizes and a seed, without changing the caller's random state."""
     names = inspect.signature(function).parameters
     by_name = {axis: size for axis, size in sizes.items() if axis in names}
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
-        # One size alone may be an argument of any name.
+        # A single size may be an argument of any name.
         made = function(**by_name) if len(by_name) == len(sizes) else function(*sizes.values())
     model, optimizer = made if isinstance(made, tuple) and len(made) == 2 else (made, None)
     if not isinstance(model, nn.Module) or not isinstance(optimizer, Optimizer | None):

@@ -1,4 +1,4 @@
-"""Which modules of networks of several sizes belong together, and which sides of their weights grow."""
+"""Corresponding modules of networks of several sizes, and the dimensions of their weights that grow."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from torch.nn.modules.conv import _ConvTransposeNd
 from gradlab.errors import UsageError
 
 OUTPUT = "output"
-"""What the network itself is called."""
+"""The name of the network itself as a place."""
 
 
 def places(models: Mapping[int, nn.Module]) -> dict[int, dict[str, str]]:
-    """For each size the modules that are measured: what they are called in all sizes, by name.
+    """The measured modules for each size: their places, which are common to all sizes, by their names.
 
-    They are those with parameters of their own, `nn.Identity` (which marks a signal that nobody else gives out), the
-    elements of an `nn.ModuleList`, and the network itself, called `output`. Of a row of modules that is longer in one
-    size than in another the first, the middle and the last of each class are taken: `blocks[first].fc`.
+    They are the modules with parameters of their own, `nn.Identity` (which marks a signal that no other module
+    returns), the elements of an `nn.ModuleList`, and the network itself, called `output`. If a list of modules is
+    longer in one size than in another, the first, the middle and the last of each class are taken: `blocks[first].fc`.
 
     Args:
-        models: By size.
+        models: The networks by size.
 
     Raises:
-        UsageError: When the networks have no layer in common.
+        UsageError: If the networks have no layer in common.
     """
     growing = _growing_rows(models)
     found = {size: _places_of(model, growing) for size, model in models.items()}
@@ -37,10 +37,10 @@ def places(models: Mapping[int, nn.Module]) -> dict[int, dict[str, str]]:
 
 
 def kinds(models: Mapping[int, nn.Module], found: Mapping[int, Mapping[str, str]]) -> dict[str, str]:
-    """What each place is: `input`, `hidden` or `output` by which sides of its weight grow with the size.
+    """The kind of each place: `input`, `hidden` or `output` by the dimensions of its weight that grow with the size.
 
-    `fixed` has a weight whose shape stays, `vector` parameters of one dimension alone, `signal` none at all, and a
-    `block` holds others.
+    The other kinds are `fixed` for a weight of constant shape, `vector` for one-dimensional parameters, `signal` for
+    modules without parameters, and `block` for modules that contain others.
     """
     small, large = min(models), max(models)
     there = {place: name for name, place in found[large].items()}
@@ -57,20 +57,20 @@ def _kind(small: nn.Module, large: nn.Module) -> str:
     if weights[0] is None or weights[1] is None:
         return "signal" if isinstance(small, nn.Identity) else "block" if any(small.children()) else "vector"
     grows = [a != b for a, b in zip(weights[0].shape[:2], weights[1].shape[:2], strict=True)]
-    # Embeddings and the like have their outputs last.
+    # Embeddings and similar layers have their outputs in the last dimension.
     outputs_last = isinstance(small, nn.Embedding | _ConvTransposeNd) or type(small).__name__ == "Conv1D"
     outs, ins = reversed(grows) if outputs_last else grows
     return {(True, True): "hidden", (True, False): "input", (False, True): "output"}.get((outs, ins), "fixed")
 
 
 def _weight(module: nn.Module) -> Tensor | None:
-    """A module's own weight; computed ones are found under their name."""
+    """A module's own weight; a computed weight is found by its name."""
     own = [getattr(module, "weight", None), *module.parameters(recurse=False)]
     return next((tensor for tensor in own if isinstance(tensor, torch.Tensor) and tensor.ndim > 1), None)
 
 
 def _growing_rows(models: Mapping[int, nn.Module]) -> set[str]:
-    """Names of the outermost rows of modules that are longer in one size than in another."""
+    """The names of the outermost lists of modules that are longer in one size than in another."""
     lengths = [
         {name: len(row) for name, row in model.named_modules() if isinstance(row, nn.Sequential | nn.ModuleList)}
         for model in models.values()
@@ -92,7 +92,7 @@ def _places_of(model: nn.Module, growing: set[str]) -> dict[str, str]:
 
 
 def _parts(row: nn.Module) -> dict[str, str | None]:
-    """Which of its class each child of a row is: `first`, `middle`, `last`, or None."""
+    """The position of each child of a list within its class: `first`, `middle`, `last`, or None."""
     children = dict(row.named_children())
     counts, seen = Counter(type(child).__name__ for child in children.values()), Counter[str]()
     found: dict[str, str | None] = {}
@@ -106,7 +106,7 @@ def _parts(row: nn.Module) -> dict[str, str | None]:
 
 
 def _place(name: str, parts: Mapping[str, Mapping[str, str | None]]) -> str | None:
-    """What a module is called in all sizes; None where it is left out."""
+    """The place of a module, which is common to all sizes; None if it is left out."""
     for row, children in parts.items():
         prefix = f"{row}." if row else ""
         if name.startswith(prefix):

@@ -1,4 +1,4 @@
-"""What `gl.coordinate_check` and `gradlab coordinates` ask for."""
+"""The request of `gl.coordinate_check` and `gradlab coordinates`."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import MISSING, dataclass
@@ -23,12 +23,12 @@ SIZES = "three or more, comma-separated or repeated."
 
 @dataclass(frozen=True, kw_only=True)
 class CoordinatesRequest(Request):
-    """Networks by width and depth, how they are trained, and what their exponents are held against."""
+    """Networks by width and depth, their training, and the exponents to compare with."""
 
     make_model: MakeModel = asked(
         MISSING,
-        "A name with gaps, as 'resnet{depth}', or package.module:function, a function of width, depth or both that "
-        "returns a network, alone or with its optimizer.",
+        "A name with placeholders, such as 'resnet{depth}', or package.module:function, a function of width, depth or "
+        "both that returns a network, alone or with its optimizer.",
         "NAME",
         "--model",
         "-m",
@@ -38,20 +38,20 @@ class CoordinatesRequest(Request):
     depths: Sequence[int] = asked((), f"The depths: {SIZES}", "LIST", least=1, typed=list[str], read=text.whole_numbers)
     parametrization: Parametrization = asked(
         "mup",
-        "What widths are held against: mup, or standard at its known exponents, those of the first step by SGD or Adam "
-        "at a small learning rate.",
+        "The parametrization to compare widths with: mup, or standard, whose exponents are known for the first step by "
+        "SGD or Adam at a small learning rate.",
     )
     branch: float = asked(
-        0.5, "How residual branches are to scale, as depth^−branch: 0.5 in Depth-μP, 1 in CompleteP.", "POWER"
+        0.5, "The expected scaling of residual branches, depth^−branch: 0.5 in Depth-μP, 1 in CompleteP.", "POWER"
     )
     optimizer: "MakeOptimizer | OptimizerName | None" = asked(
-        None, "adam or sgd, where the function returns no optimizer. Default: adam.", "NAME", typed=str | None
+        None, "adam or sgd, if the function returns no optimizer. Default: adam.", "NAME", typed=str | None
     )
     rate: float = asked(1e-3, "The learning rate of that optimizer.", "RATE")
-    steps: int | None = asked(None, "Optimizer steps. Default: 3, and 1 for standard.", "N", least=1)
-    seeds: int = asked(8, "How many networks to train of each size.", "N", least=2)
+    steps: int | None = asked(None, "The number of optimizer steps. Default: 3, and 1 for standard.", "N", least=1)
+    seeds: int = asked(8, "The number of networks to train of each size.", "N", least=2)
     data: str = asked("cifar10-sample", f"The data: {data_sets_help()}.", "DATA")
-    images: int = asked(16, "The number of images in the batch that all are trained on.", "N", least=1)
+    images: int = asked(16, "The number of images in the batch on which all networks are trained.", "N", least=1)
     device: str = asked("auto", "The device: auto, cpu, cuda, cuda:1 or mps.", "DEVICE")
     seed: int = asked(0, "The seed of the first network; each of the others has the next one.", "N")
 

@@ -1,4 +1,4 @@
-"""A few steps on one batch, and the size of every response and of its change."""
+"""A few training steps on one batch, and the size of every response and of its change."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from gradlab.probes.hooks import Hook
 from gradlab.probes.outputs import measurable
 
 Sizes = dict[str, dict[str, float]]
-"""Root mean squares of a place's quantities, in order of execution."""
+"""Root mean squares of the quantities of each place, in order of execution."""
 
 
 class Coordinates:
-    """Measures the responses of some modules, and how far they are from those of the first pass.
+    """Measures the responses of some modules, and their distances from those of the first pass.
 
-    Of a module that is called several times, and of one with several outputs, it is the first.
+    The first call of a module is measured if there are several, and the first of several outputs.
 
     Args:
         model: The network.
-        places: What modules are called, by name.
+        places: The places of the modules, by their names.
     """
 
     def __init__(self, model: nn.Module, places: Mapping[str, str]) -> None:
@@ -50,7 +50,7 @@ class Coordinates:
             yield
 
     def sizes(self) -> Sizes:
-        """What the last pass gave."""
+        """The sizes in the last pass."""
         flat = [(place, quantity, value) for place, of in self._now.items() for quantity, value in of.items()]
         values = torch.stack([value for _, _, value in flat]).tolist() if flat else []
         found: Sizes = {place: {} for place in self._now}
@@ -66,10 +66,10 @@ class Coordinates:
             response = found[0][1].detach()
             memory = response.data_ptr(), response.numel()
             if place == OUTPUT and memory == self._last:
-                # It is the last layer's own response.
+                # The network's output is the response of its last layer.
                 return
             self._last = memory
-            # A copy: what follows may change the response in place.
+            # The response is copied, since later operations may change it in place.
             before = self._before.setdefault(place, response.clone())
             now = self._now[place] = {"rms": _rms(response), "change": _rms(response - before)}
             given = args[0] if args else None
@@ -81,7 +81,7 @@ class Coordinates:
         return hook
 
     def _by(self, module: nn.Module, weights: dict[str, Tensor], args: Any, kwargs: Any) -> Tensor:
-        """The response that other weights give of the same input."""
+        """The response of a module to the same input with other weights."""
         self._looking_back = True
         try:
             with torch.no_grad():
@@ -91,7 +91,7 @@ class Coordinates:
 
 
 def _own_weights(module: nn.Module) -> dict[str, Tensor]:
-    """A copy of the weights of a layer, where they are trained and it has no layers in it."""
+    """A copy of the weights of a layer, if they are trained and it contains no other layers."""
     own = dict(module.named_parameters(recurse=False))
     trained = any(parameter.requires_grad for parameter in own.values()) and not any(module.children())
     return {name: parameter.detach().clone() for name, parameter in own.items()} if trained else {}
@@ -105,9 +105,9 @@ def trained(
     places: Mapping[str, str],
     steps: int,
 ) -> list[Sizes]:
-    """Train on one batch, and measure before every step and after the last.
+    """Train on one batch, and measure before every step and after the last one.
 
-    Dropout is off, so that two passes differ by the weights alone; all else is in training mode.
+    Dropout is off, so that two passes differ only by the weights; everything else is in training mode.
 
     Returns:
         The sizes at steps 0 to `steps`.

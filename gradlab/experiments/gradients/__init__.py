@@ -1,1 +1,1 @@
-"""Gradients, layer by layer: what is asked for, passes over data, float32 against float64, theory beside."""
+"""Gradients layer by layer: the request, passes over data, float32 against float64, and theory."""

@@ -1,4 +1,4 @@
-"""Where float32 does not carry a gradient: found out on a few images, and measured in float64."""
+"""Gradients that float32 does not resolve: they are detected on a few images and measured in float64."""
 
 from __future__ import annotations
 
@@ -16,27 +16,29 @@ from gradlab.results.gradients.result import GradientsResult
 from gradlab.results.gradients.summary import is_rounding
 
 FLOAT32_BOUND = 5e-3
-"""Relative error of a layer's norm from which float32 is not trusted."""
+"""The relative error of a layer's norm above which float32 is not accurate enough."""
 
 CERTAIN = 1e-5
-"""Loss of an image below which float32 does not tell how certain the network is, nor so the image's gradient."""
+"""The loss of an image below which float32 resolves neither the loss nor the image's gradient."""
 
 FLOAT32_IMAGES = 16
-"""Images on which float32 is held against float64."""
+"""The number of images on which float32 is compared with float64."""
 
 
 def measure_soundly(part: Pass, dtype: Dtype | None, count: Callable[[int], None] | None = None) -> GradientsResult:
-    """Measure one set of weights in float32 where that carries it, else in float64.
+    """Measure one set of weights in float32 if that is accurate enough, and otherwise in float64.
 
-    The frame gets dtype, and float32_error: the relative error of float32 norms on the first images.
+    The columns dtype and float32_error are added; the latter is the relative error of float32 norms on the first
+    images.
 
     Args:
-        part: What to measure.
-        dtype: None decides by `FLOAT32_BOUND` and `CERTAIN`; `float32` marks what lies beyond; `float64` tries nothing.
-        count: As of `measure`.
+        part: The network and its data.
+        dtype: The dtype: None decides by `FLOAT32_BOUND` and `CERTAIN`; `float32` only marks values beyond these
+            bounds; `float64` measures without a comparison.
+        count: A function called with the number of images done after every batch.
 
     Raises:
-        UsageError: For float64 on a device that has none.
+        UsageError: If the device has no float64 and it is requested.
     """
     if part.stream.device.type == "mps":
         if dtype == "float64":
@@ -64,7 +66,7 @@ def measure_soundly(part: Pass, dtype: Dtype | None, count: Callable[[int], None
 
 
 def _losses(examples: pd.DataFrame) -> pd.Series:
-    """Each image's loss, once."""
+    """The loss of each image, without repetitions."""
     losses: pd.Series = examples.drop_duplicates("example")["loss"]
     return losses
 
@@ -76,18 +78,18 @@ def _marked(result: GradientsResult, dtype: str, errors: dict[str, float]) -> Gr
 
 
 def _float32_errors(part: Pass) -> dict[str, float]:
-    """Relative error of float32 norms of every layer, on a few images that float64 is tried on too."""
+    """The relative error of the float32 norm of every layer, compared with float64 on a few images."""
     few = part.on_few(FLOAT32_IMAGES)
     single, double = (
         measure(few, dtype).layers().groupby("layer")["grad_norm"].mean() for dtype in (torch.float32, torch.float64)
     )
-    # What is finite in float64 alone is infinitely wrong in float32.
+    # A norm that is finite only in float64 has an infinite error in float32.
     errors = (single / double - 1).abs().where(double > 0, 0.0).fillna(math.inf)
     return dict(errors.where(np.isfinite(double)))
 
 
 def float32_notes(label: str, frame: pd.DataFrame, dtype: Dtype | None) -> list[str]:
-    """What is to be known of float32, in words."""
+    """The notes on the accuracy of float32."""
     rounding = is_rounding(frame)
     if rounding.any():
         names = frame.loc[rounding, "layer"].unique()

@@ -1,4 +1,4 @@
-"""Measure the gradients of named networks layer by layer: what `gradlab gradients` runs."""
+"""Measure the gradients of named networks layer by layer, for `gradlab gradients`."""
 
 from __future__ import annotations
 
@@ -51,39 +51,40 @@ def gradients(
     per_example: bool = False,
     progress: Progress | None = None,
 ) -> GradientsResult:
-    """Norms of the loss's gradient with respect to weights and responses of several networks, layer by layer.
+    """Measure norms of the gradients of the loss by weights and responses of several networks, layer by layer.
 
-    With running statistics (`bn` eval) the loss is the mean over all images, its gradient summed up batch by batch,
-    exactly. Statistics of a batch belong to that batch: with `bn` batch each full batch has a mean loss and a
-    gradient of its own, and norms are averaged over batches; a last batch that is not full is left out.
+    With running statistics (`bn` eval) the loss is the mean over all images, and its gradient is summed exactly, batch
+    by batch. With batch statistics (`bn` batch) each full batch has its own mean loss and gradient, and norms are
+    averaged over batches; a last batch that is not full is left out.
 
     Args:
-        models: Networks as `gl.build` reads them, or modules.
+        models: The networks, as specifications for `gl.build` or as modules.
         data: A named data set (see `gl.batches`).
-        weights: Where a model names none.
-        images: Only the first so many; None takes all.
-        batch_size: Images a batch; all of them where there are fewer.
-        device: `auto`, `cpu`, `cuda`, `cuda:1`.
-        seed: First seed of initial weights, and the seed of noise data.
-        seeds: Initial weights to measure of a network given as `NAME@init`; all others are measured once. A plain
-            and a residual net of one depth and seed have bitwise equal weights.
-        loss: `cross-entropy`, or `sum`: of the outputs, averaged over images, for data without labels.
-        mode: What table and figure show: `parameters`, norms of the weights' gradients; `responses`, RMS of the
-            gradient with respect to each layer's response, over images, channels and positions. The frame has both.
-        bn: `eval` normalizes with running statistics (the default for trained weights, and per example), `batch`
-            with those of each batch (the default for initial weights); no buffer changes.
-        layers: As in `ParameterGradients`.
-        normalize: Normalization of the images, one for all networks or one each; by default what each network's
-            weights were trained with, else the data set's own.
-        dtype: Arithmetic of the networks. None takes float32, and float64 for weights where a small batch shows
-            float32 to be off by more than `FLOAT32_BOUND` at a layer, or, for single examples, where the loss of one is
-            below `CERTAIN`. `float32` only marks those.
-        per_example: Also the gradient of each image's own loss, layer by layer (see `ExampleGradients`).
-        progress: Called after every batch.
+        weights: The weights of networks whose specifications name none.
+        images: The number of images to take from the beginning of the data set; None takes all.
+        batch_size: The number of images per batch, at most the number of images.
+        device: The device: `auto`, `cpu`, `cuda`, `cuda:1`.
+        seed: The first seed of initial weights, and the seed of noise data.
+        seeds: The number of initializations to measure of a network given as `NAME@init`; all others are measured once.
+            A plain and a residual net of the same depth and seed have bitwise equal weights.
+        loss: The loss: `cross-entropy`, or `sum`, the sum of the outputs averaged over images, for data without labels.
+        mode: The quantity in table and figure: `parameters`, the norms of the weights' gradients, or `responses`, the
+            RMS of the gradient with respect to each layer's response, over images, channels and positions. The frame
+            has both.
+        bn: The statistics for batch normalization: `eval` uses running statistics (the default for trained weights and
+            for single examples), `batch` those of each batch (the default for initial weights); no buffer changes.
+        layers: The layers to measure, as in `ParameterGradients`.
+        normalize: The normalization of the images, one for all networks or one for each; by default the normalization
+            with which each network was trained, or else that of the data set.
+        dtype: The dtype of the arithmetic. None takes float32, or float64 for weights with which float32 has an error
+            above `FLOAT32_BOUND` at a layer in a small batch, or, for single examples, with which the loss of one is
+            below `CERTAIN`. `float32` only marks these cases.
+        per_example: Also measure the gradient of each image's own loss, layer by layer (see `ExampleGradients`).
+        progress: A function called after every batch.
 
     Raises:
-        UsageError: For a request that cannot be meant.
-        GradlabError: When something cannot be read or run, or there is no gradient.
+        UsageError: If the arguments are invalid or inconsistent.
+        GradlabError: If something cannot be read or run, or there is no gradient.
     """
     stopwatch, request = Stopwatch(), GradientsRequest.of(locals())
     where = pick_device(device)
@@ -102,14 +103,14 @@ def gradients(
 
 
 def _filled(stream: Batches) -> Batches:
-    """The same images in batches of which there is at least one full one."""
+    """The same images, in batches of which at least one is full."""
     return replace(stream, batch_size=min(stream.batch_size, stream.count))
 
 
 def _network(
     passes: Sequence[Pass], request: GradientsRequest, normalize: str | None, progress: Progress | None
 ) -> GradientsResult:
-    """One network's result over all its weights."""
+    """The result of one network over all its weights."""
     first = passes[0]
     model, label, stream = first.model, first.label, first.stream
     total, parts, digests = sum(part.images for part in passes), [], []
@@ -140,7 +141,7 @@ def _network(
 
 
 def _add_theory(frame: pd.DataFrame, part: Pass, request: GradientsRequest) -> str | None:
-    """Fill in the column theory; give the key of the claim that it is of."""
+    """Fill in the column theory, and return the key of its claim."""
     images, _ = next(iter(part.stream))
     prediction = predicted_gradients(
         part.model,
@@ -155,7 +156,7 @@ def _add_theory(frame: pd.DataFrame, part: Pass, request: GradientsRequest) -> s
 
 
 def _facts(passes: Sequence[Pass], result: GradientsResult, digests: list[str | None]) -> dict[str, Any]:
-    """What the record says of a network."""
+    """The facts on a network for the record."""
     first = passes[0]
     parts = result.record["networks"]
     accuracy = parts[0]["accuracy"] if len(parts) == 1 and is_trained(first.model) else None
@@ -174,6 +175,6 @@ def _facts(passes: Sequence[Pass], result: GradientsResult, digests: list[str | 
 
 
 def _own_seed(model: nn.Module) -> int | None:
-    """The seed of initial weights; None of others."""
+    """The seed of initial weights; None for other weights."""
     kind, _, seed = getattr(getattr(model, "network", None), "weights", "").partition(":")
     return int(seed) if kind == "init" else None

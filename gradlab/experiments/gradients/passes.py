@@ -1,4 +1,4 @@
-"""Forward and backward passes of one network over its images, probes attached."""
+"""Forward and backward passes of one network over its images, with probes attached."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from gradlab.stats import l2_norms
 Probe = ParameterGradients | ResponseGradients | ExampleGradients
 
 AVERAGED = ("grad_norm", "grad_rms", "relative", "response_grad_rms", "response_grad_norm")
-"""Columns that are averaged over batches with statistics of their own."""
+"""The columns that are averaged over batches with their own statistics."""
 
 
 @dataclass(frozen=True)
 class Pass:
-    """One network with one set of weights, and what its gradients are taken of; see `gl.gradients`."""
+    """One network with one set of weights, and the data and loss for its gradients; see `gl.gradients`."""
 
     model: nn.Module
     label: str
@@ -43,12 +43,12 @@ class Pass:
 
     @property
     def images(self) -> int:
-        """How many are measured: with batch statistics only those that fill batches."""
+        """The number of measured images: with batch statistics only those in full batches."""
         whole = self.stream.count - self.stream.count % self.stream.batch_size
         return whole if self.bn == "batch" else self.stream.count
 
     def on_few(self, images: int) -> Pass:
-        """The same on one batch of the first images."""
+        """The same pass on one batch of the first images."""
         few = min(images, self.images)
         return replace(self, stream=replace(self.stream, batch_size=few, count=few), per_example=False)
 
@@ -63,36 +63,36 @@ class Pass:
 
 
 def measure(part: Pass, dtype: torch.dtype, count: Callable[[int], None] | None = None) -> GradientsResult:
-    """Gradients of a network in one dtype: a row a layer, and a row the output of a block.
+    """Measure the gradients of a network in one dtype, with one row per layer and one per output of a block.
 
     Args:
-        part: The network, and what to measure.
-        dtype: Of its arithmetic.
-        count: Called with the images done after every batch.
+        part: The network, its data and its loss.
+        dtype: The dtype of the arithmetic.
+        count: A function called with the number of images done after every batch.
 
     Raises:
-        UsageError: For data without the labels that the loss needs.
-        GradlabError: When the network cannot run, or there is no gradient.
+        UsageError: If the data has no labels and the loss needs them.
+        GradlabError: If the network cannot run, or there is no gradient.
     """
     model = copy_of(part.model).to(part.stream.device, dtype)
     parameters = list(model.parameters())
     if parameters and not any(parameter.requires_grad for parameter in parameters):
         raise GradlabError(f"{part.label}: every parameter is frozen (requires_grad is off): there is no gradient")
-    # Of a network of convolutions and linear layers, those that count towards its depth.
+    # In a network of convolutions and linear layers, the layers that count towards its depth are shown.
     chosen = depth_layers(model) if part.layers is None else part.layers
     probes: list[Probe] = [ParameterGradients(model, chosen), ResponseGradients(model, chosen)]
     if part.per_example:
         probes.append(ExampleGradients(model, part.layers, reduction="sum"))
     losses, facts = _run(part, model, probes, dtype, count)
     results = [probe.result(part.label) for probe in probes]
-    # Single examples are measured in every layer, for the sake of the total.
+    # Gradients of single examples are measured in every layer, since the total needs them.
     rows = {TOTAL, *results[0].frame["layer"], *results[1].frame["layer"]}
     for one in results[2:]:
         one.frame = one.frame[one.frame["layer"].isin(rows)]
     result = GradientsResult.join(results)
     if part.per_example:
         _fill_total(result, parameters if part.layers is None else None)
-    # Over the images of the whole measurement, where their gradients were summed up.
+    # If gradients were summed, the statistics are over the images of the whole measurement.
     result.frame = averaged(result.frame, 1 if part.bn == "batch" else part.images)
     if isinstance(probes[-1], ExampleGradients):
         examples = probes[-1].examples()
@@ -105,9 +105,9 @@ def measure(part: Pass, dtype: torch.dtype, count: Callable[[int], None] | None 
 def _run(
     part: Pass, model: nn.Module, probes: Sequence[Probe], dtype: torch.dtype, count: Callable[[int], None] | None
 ) -> tuple[Tensor, dict[str, Any]]:
-    """Run the network and its loss's backward pass over all batches; the loss of every image, loss and accuracy.
+    """Run the network and the backward pass over all batches; return the losses of images, and loss and accuracy.
 
-    The gradients of the last step stay with the parameters.
+    The parameters keep the gradients of the last step.
     """
     done, correct, classes = 0, 0.0, 0
     losses: list[Tensor] = []
@@ -140,11 +140,11 @@ def _run(
 
 
 def _fill_total(result: GradientsResult, parameters: Sequence[nn.Parameter] | None) -> None:
-    """Give the row of all parameters the norm of their gradient over all batches.
+    """Set the norm in the row of all parameters to that of their gradient over all batches.
 
     Args:
-        result: Of one step.
-        parameters: With their gradients; None stands for the weights of the layers measured.
+        result: The result of one step.
+        parameters: The parameters with their gradients; None stands for the weights of the measured layers.
     """
     if parameters is None:
         total = result.layers()["grad_norm"].astype(float).pow(2).sum() ** 0.5
@@ -154,16 +154,16 @@ def _fill_total(result: GradientsResult, parameters: Sequence[nn.Parameter] | No
 
 
 def _with_losses(examples: pd.DataFrame, losses: Tensor, label: str) -> pd.DataFrame:
-    """A row an image and layer: network, seed (to be filled in), example, loss, layer, norm."""
+    """One row per image and layer: network, seed (to be filled in), example, loss, layer, norm."""
     examples = examples.assign(network=label, seed=None, loss=losses.numpy()[examples["example"]])
     return examples[["network", "seed", "example", "loss", "layer", "norm"]]
 
 
 def losses_of_examples(part: Pass, output: Tensor, labels: Tensor | None) -> Tensor:
-    """The loss of each image, or of each sequence the mean over its tokens.
+    """The loss of each image, or the mean loss over the tokens of each sequence.
 
     Raises:
-        UsageError: When there are no labels, or not labels of these outputs.
+        UsageError: If there are no labels, or they do not fit the outputs.
     """
     if output.ndim == 0 or not output.numel():
         raise GradlabError(f"{part.label} returns no tensor, so it has no loss")
@@ -181,11 +181,11 @@ def losses_of_examples(part: Pass, output: Tensor, labels: Tensor | None) -> Ten
 
 
 def averaged(frame: pd.DataFrame, images: int) -> pd.DataFrame:
-    """A row a layer from a row a layer and batch: means of norms and RMS values, with the number of batches.
+    """Average the rows of each layer over batches: the means of norms and RMS values, with the number of batches.
 
     Args:
-        frame: A gradients frame, a step a batch.
-        images: What the losses' sums are to be divided by.
+        frame: A gradients frame with one step per batch.
+        images: The number of images, by which the sums of losses are divided.
     """
     key = ["network", "block", "layer", "call"]
     frame = frame.assign(batches=frame.groupby(key, sort=False)["step"].transform("nunique"))

@@ -1,4 +1,4 @@
-"""What `gl.gradients` and `gradlab gradients` ask for."""
+"""The request of `gl.gradients` and `gradlab gradients`."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -12,30 +12,30 @@ Mode = Literal["parameters", "responses"]
 
 @dataclass(frozen=True, kw_only=True)
 class GradientsRequest(LayersRequest):
-    """Networks and data, and what is special to gradients layer by layer."""
+    """Networks and data, and the options for gradients layer by layer."""
 
     images: int | None = again(LayersRequest, "images", 128)
     batch_size: int = again(LayersRequest, "batch_size", 128)
     seed: int = again(LayersRequest, "seed", 0, help="The first seed of initial weights, and the seed of noise.")
-    seeds: int = asked(5, "How many initial weights to measure of each network at init.", "N", least=1)
+    seeds: int = asked(5, "The number of initializations to measure of each network at init.", "N", least=1)
     loss: LossName = asked(
         "cross-entropy",
         "cross-entropy, or sum: the sum of the outputs, which needs no labels; either is averaged over images.",
     )
     mode: Mode = asked(
         "parameters",
-        "What table and figure show. parameters: the norms of the weights' gradients. responses: the RMS of the "
+        "The quantity in table and figure. parameters: the norms of the weights' gradients. responses: the RMS of the "
         "gradient with respect to each layer's response. The files have both.",
     )
     dtype: Dtype | None = asked(
         None,
-        "The arithmetic of the networks. Default: float32, and float64 where a small batch shows float32 to be off by "
-        "more than 0.5 %, or with --per-example an image's loss is below 1e-5. An explicit float32 is marked there, "
-        "not replaced.",
+        "The dtype of the arithmetic. Default: float32, and float64 if the error of float32 in a small batch exceeds "
+        "0.5 %, or with --per-example an image's loss is below 1e-5. With an explicit float32 these cases are only "
+        "marked.",
     )
     per_example: bool = asked(
         False,
-        "Measure each image's own gradient, too: mean norm, variance, noise scale, diversity and cosine by layer. It "
+        "Also measure the gradient of each image: mean norm, variance, noise scale, diversity and cosine by layer. It "
         "needs --bn eval.",
     )
 

@@ -1,4 +1,4 @@
-"""What the literature predicts for a network's gradients at initialization, layer by layer, where it says anything."""
+"""Predictions of the literature for a network's gradients at initialization, layer by layer."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from gradlab.theory import (
 
 @dataclass(frozen=True)
 class Prediction:
-    """A claim of the literature, worked out for one network.
+    """A claim of the literature, evaluated for one network.
 
     Attributes:
-        claim: Which.
-        norms: By layer, up to one factor for all layers of one shape; layers that it says nothing of are left out.
+        claim: The key of the claim.
+        norms: The norms by layer, up to a common factor for all layers of one shape, without layers that it omits.
     """
 
     claim: Claim
@@ -37,17 +37,17 @@ class Prediction:
 def predicted_gradients(
     model: nn.Module, bn: BatchNormMode, size: int, *, responses: bool, summed: bool
 ) -> Prediction | None:
-    """The prediction for a network of ours as initialized, or None where no claim applies.
+    """The prediction for a network of gradlab at initialization, or None if no claim applies.
 
-    There are claims on CIFAR networks with identity shortcuts, and on fully connected nets without shortcuts.
-    What is said of nets without normalization is said of responses, and what is said of residual nets not of a
-    sum of outputs: its gradient is equal for all images, and shortcuts hand on what normalization would take out.
+    There are claims for CIFAR networks with identity shortcuts, and for fully connected nets without shortcuts. Claims
+    for nets without normalization are about responses. Claims for residual nets do not apply to a sum of outputs, whose
+    gradient is equal for all images, so that shortcuts pass on a component that normalization would remove.
 
     Args:
-        model: From `gl.build`.
-        bn: Statistics of its batch normalization; as initialized the running ones are 0 and 1, which is none.
-        size: Of its input images along a side.
-        responses: Of the responses' gradients, not the weights'.
+        model: A network from `gl.build`.
+        bn: The statistics for batch normalization; at initialization the running ones are 0 and 1 and have no effect.
+        size: The height and width of its input images.
+        responses: Whether the gradients are those of responses instead of weights.
         summed: Whether the loss is the sum of the outputs.
     """
     network = getattr(model, "network", None)
@@ -79,7 +79,7 @@ def _residual(architecture: Architecture, size: int) -> Prediction:
     outputs = rectified_residual_gradient_moments(blocks, coverages, architecture.beta).tolist()
     moments = []
     for block, output in enumerate(outputs):
-        # The branch's first layer lies one batch normalization and ReLU before its second.
+        # The first layer of the branch precedes the second by one batch normalization and one ReLU.
         moments += [batch_norm_relu_growth(coverages[block // blocks]) * output, output]
     return Prediction(CLAIMS["residual"], _norms(_convolutions(architecture), moments))
 
@@ -105,7 +105,7 @@ def _convolutions(architecture: Architecture) -> list[str]:
 
 
 def _from_the_end(factors: list[float]) -> list[float]:
-    """Second moments of layers, 1 at the last; each layer's factor takes it to the one before."""
+    """The second moments of layers, normalized to 1 at the last; each layer's factor leads to the layer before."""
     moments = [1.0]
     for factor in reversed(factors[1:]):
         moments.append(moments[-1] * factor)

@@ -1,1 +1,1 @@
-"""Input gradients of image networks: what is asked for, and how it is measured."""
+"""Input gradients of image networks: the request and its measurement."""

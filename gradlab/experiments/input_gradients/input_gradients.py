@@ -1,4 +1,4 @@
-"""Measure how the input gradients of image networks correlate: what `gradlab shatter --model` runs."""
+"""Measure the correlation of the input gradients of image networks, for `gradlab shatter --model`."""
 
 from __future__ import annotations
 
@@ -54,39 +54,40 @@ def input_gradients(
     dtype: Dtype = "float32",
     progress: Progress | None = None,
 ) -> InputGradientsResult:
-    """Correlation of the input gradients of several networks over images (Balduzzi et al. 2017, arXiv:1702.08591).
+    """Measure the correlation of input gradients over images (Balduzzi et al. 2017, arXiv:1702.08591).
 
-    For every batch: the effective rank of the gradients of the summed logits, relative to Gaussian noise of the
-    same shape (unit rows, and raw), mean and mean absolute cosine of their pairs, the variation of their norms,
-    and the autocorrelation of the gradient along the segment between the batch's first two images. A last batch
-    that is not full is left out, since all but the segment depends on the number of images. Of a network of tokens
-    the inputs are the embeddings of its tokens, and the segment goes from those of one sequence to those of another.
+    The statistics of every batch are the effective rank of the gradients of the summed logits, relative to Gaussian
+    noise of the same shape (with unit rows, and raw), the mean and mean absolute cosine of their pairs, the variation
+    of their norms, and the autocorrelation of the gradient along the segment between the first two images of the batch.
+    A last batch that is not full is left out, since all statistics except that of the segment depend on the number of
+    images. The inputs of a network of tokens are the embeddings of its tokens, and the segment leads from those of one
+    sequence to those of another.
 
     Args:
-        models: Networks as `gl.build` reads them, or modules.
+        models: The networks, as specifications for `gl.build` or as modules.
         data: A named data set (see `gl.batches`).
-        weights: Where a model names none.
-        images: Only the first so many; None takes all.
-        batch_size: Images a batch, at least 2.
-        device: `auto`, `cpu`, `cuda`, `cuda:1`.
-        seed: First seed of initial weights, and the seed of noise data.
-        seeds: Initial weights to measure of a network given as `NAME@init`; all others are measured once.
-        bn: Statistics of batch normalization: `eval` takes the running ones (the default for trained
-            weights), `batch` those of each batch (the default for initial weights); no buffer changes. Along a
-            segment the batch's statistics are those of the batch that the two images come from.
-        norm_grad: As in `InputGradients`; along a segment the statistics are fixed in either case.
-        points: Points on a segment, both ends included.
-        lags: Largest lag of the autocorrelation, in points.
-        normalize: Normalization of the images, one for all networks or one each; by default what each
-            network's weights were trained with, else the data set's own.
-        dtype: `float32` or `float64`, in which the networks run; statistics are in float64 either way. Plain nets
-            with batch statistics amplify rounding: at 56 layers the gradients of float32 are off by a tenth, image
-            by image, and the statistics by 1 to 2 %.
-        progress: Called after every batch.
+        weights: The weights of networks whose specifications name none.
+        images: The number of images to take from the beginning of the data set; None takes all.
+        batch_size: The number of images per batch, at least 2.
+        device: The device: `auto`, `cpu`, `cuda`, `cuda:1`.
+        seed: The first seed of initial weights, and the seed of noise data.
+        seeds: The number of initializations to measure of a network given as `NAME@init`; all others are measured once.
+        bn: The statistics for batch normalization: `eval` uses running statistics (the default for trained weights),
+            `batch` those of each batch (the default for initial weights); no buffer changes. Along a segment, batch
+            statistics are those of the batch of the two images.
+        norm_grad: The gradient through statistics, as in `InputGradients`; along a segment they are fixed in any case.
+        points: The number of points on a segment, including both ends.
+        lags: The largest lag of the autocorrelation, in points.
+        normalize: The normalization of the images, one for all networks or one for each; by default the normalization
+            with which each network was trained, or else that of the data set.
+        dtype: The dtype of the networks, `float32` or `float64`; statistics are in float64 in any case. Plain nets with
+            batch statistics amplify rounding: at 56 layers the gradients of single images have errors of a tenth in
+            float32, and the statistics errors of 1 to 2 %.
+        progress: A function called after every batch.
 
     Raises:
-        UsageError: For a request that cannot be meant.
-        GradlabError: When something cannot be read or run, or gradients are 0 or not finite.
+        UsageError: If the arguments are invalid or inconsistent.
+        GradlabError: If something cannot be read or run, or gradients are 0 or not finite.
     """
     stopwatch, request = Stopwatch(), InputGradientsRequest.of(locals())
     where = pick_device(device)
@@ -109,7 +110,7 @@ def _measured(
     normalize: str | None,
     progress: Progress | None,
 ) -> InputGradientsResult:
-    """One network's result over all its weights."""
+    """The result of one network over all its weights."""
     model = variants[0]
     mode = batch_norm_mode(request.bn, model)
     samples: list[list[Sample]] = []
@@ -152,7 +153,7 @@ def _measured(
 
 
 def _unnormalized(model: nn.Module, label: str, mode: BatchNormMode) -> list[str]:
-    """A note where batch normalization has nothing to normalize by."""
+    """A note if the running statistics of batch normalization are still those at initialization."""
     if mode == "batch" or is_trained(model) or not has_batch_norm(model):
         return []
     return [f"{label}: running statistics are still 0 and 1, so nothing is normalized; bn batch (--bn) does"]
@@ -161,13 +162,13 @@ def _unnormalized(model: nn.Module, label: str, mode: BatchNormMode) -> list[str
 def _near_chance(
     model: nn.Module, label: str, right: Sequence[float | None], images: int, classes: int | None
 ) -> str | None:
-    """A sentence where trained weights answer no better than by chance.
+    """A note if the accuracy of trained weights is not better than chance.
 
     Args:
         model: The network.
-        label: What to call it.
-        right: How many outputs of every batch are right; None of a batch where that is not known.
-        images: How many there are in all.
+        label: The label of the network.
+        right: The number of correct outputs of every batch; None if it is not known.
+        images: The total number of images.
         classes: The number of classes of the data; None without labels.
     """
     known = [correct for correct in right if correct is not None]
@@ -183,7 +184,7 @@ def _near_chance(
 def _samples(
     model: nn.Module, label: str, stream: Batches, mode: BatchNormMode, request: InputGradientsRequest
 ) -> Iterator[tuple[Sample, int, float | None]]:
-    """The statistics of every full batch, how many of its gradients are left out, and how many outputs are right."""
+    """The statistics of every full batch, the number of gradients left out, and the number of correct outputs."""
     dtype = getattr(torch, request.dtype)
     clone = runner(model, mode).to(stream.device, dtype)
     if stream.count < stream.batch_size:
@@ -209,14 +210,14 @@ def _samples(
 
 
 def _right(outputs: Tensor, labels: Tensor | None, classes: int | None) -> float | None:
-    """How many outputs are largest at their label; None where there are no labels, or outputs of other classes."""
+    """The number of outputs that are largest at their label; None without labels, or with other classes."""
     if labels is None or outputs.shape != (*labels.shape, classes):
         return None
     return float(right_answers(outputs, labels).sum())
 
 
 def _theory(model: nn.Module, stream: Batches) -> dict[str, float]:
-    """The exact values for a function that is linear: all its gradients are equal."""
+    """The exact values for a linear function, whose gradients are all equal."""
     if not isinstance(model, LooksLinearNet) or is_trained(model):
         return {}
     n, p = stream.batch_size, torch.Size(stream.input_shape).numel()

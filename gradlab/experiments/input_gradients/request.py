@@ -1,4 +1,4 @@
-"""What `gl.input_gradients` and `gradlab shatter --model` ask for."""
+"""The request of `gl.input_gradients` and `gradlab shatter --model`."""
 
 from dataclasses import dataclass
 
@@ -8,20 +8,20 @@ from gradlab.experiments.request import Dtype, NetworksRequest, NormGrad, again,
 
 @dataclass(frozen=True, kw_only=True)
 class InputGradientsRequest(NetworksRequest):
-    """Networks and data, and what is special to the correlation of input gradients."""
+    """Networks and data, and the options for the correlation of input gradients."""
 
     images: int | None = again(NetworksRequest, "images", 200)
     batch_size: int = again(NetworksRequest, "batch_size", 100, least=2)
     seed: int = again(NetworksRequest, "seed", 0, help="The seed of the first network; the others follow it.")
-    seeds: int = asked(4, "How many networks to measure of each kind.", "N", least=1)
+    seeds: int = asked(4, "The number of networks to measure of each kind.", "N", least=1)
     norm_grad: NormGrad = asked(
         "frozen",
-        "frozen: statistics of normalization held fixed in the gradient, as in the theorems. full: the gradient goes "
-        "through them.",
+        "frozen: the gradient treats the statistics of normalization as constants, as in the theorems. full: the "
+        "gradient passes through them.",
     )
     points: int = asked(256, "The number of inputs on a line, evenly spaced.", "N", least=3, most=20_000)
     lags: int = asked(20, "The largest lag.", "N", least=1)
-    dtype: Dtype = asked("float32", "The arithmetic of the networks.")
+    dtype: Dtype = asked("float32", "The dtype of the arithmetic.")
 
     def __post_init__(self) -> None:
         super().__post_init__()

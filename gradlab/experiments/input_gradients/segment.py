@@ -1,4 +1,4 @@
-"""Input gradients along the segment between two images, the statistics of their batch held fixed."""
+"""Input gradients along the segment between two images, with the statistics of their batch fixed."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from gradlab.stats import segment_autocorrelation
 
 
 def segment(model: nn.Module, label: str, images: Tensor, points: int, lags: int) -> Sample:
-    """Autocorrelation of the input gradient along the segment between the first two images.
+    """The autocorrelation of the input gradient along the segment between the first two images.
 
     Args:
-        model: The network, its batch statistics fixed.
-        label: What to call it.
-        images: A batch, (B, …); as many points are measured at a time.
-        points: The number of points on the segment, both ends included.
+        model: The network, with fixed batch statistics.
+        label: The label of the network.
+        images: A batch, (B, …); B points are measured at a time.
+        points: The number of points on the segment, including both ends.
         lags: The largest lag, in points.
 
     Raises:
-        GradlabError: When a gradient is not finite.
+        GradlabError: If a gradient is not finite.
     """
     place = torch.linspace(0, 1, points, dtype=images.dtype, device=images.device)
     line = torch.lerp(images[:1], images[1:2], place.view(-1, *[1] * (images.ndim - 1)))
@@ -44,10 +44,10 @@ def segment(model: nn.Module, label: str, images: Tensor, points: int, lags: int
 
 @torch.no_grad()
 def fix_statistics(model: nn.Module, label: str, images: Tensor) -> None:
-    """Make a batch's statistics the running ones: mean and biased variance, in the model given.
+    """Set the running statistics of a model to those of a batch: mean and biased variance.
 
     Raises:
-        GradlabError: When one batch normalization is called twice.
+        GradlabError: If a batch normalization is called twice.
     """
     fixed: set[nn.Module] = set()
 
@@ -56,7 +56,7 @@ def fix_statistics(model: nn.Module, label: str, images: Tensor) -> None:
             raise GradlabError(f"{label} calls one batch normalization twice: along a segment it cannot be fixed")
         fixed.add(module)
         over = [0, *range(2, args[0].ndim)]
-        # Set before the module runs, so that one pass in eval mode fixes every layer in turn.
+        # Statistics are set before the module runs, so that one pass in eval mode fixes every layer in turn.
         module.running_mean = args[0].mean(over)
         module.running_var = args[0].var(over, correction=0)
 

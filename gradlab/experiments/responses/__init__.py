@@ -1,1 +1,1 @@
-"""Layer responses: what is asked for, and how it is measured."""
+"""Layer responses: the request and its measurement."""

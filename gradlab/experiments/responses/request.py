@@ -1,4 +1,4 @@
-"""What `gl.responses` and `gradlab responses` ask for."""
+"""The request of `gl.responses` and `gradlab responses`."""
 
 from dataclasses import dataclass
 
@@ -7,8 +7,8 @@ from gradlab.experiments.request import LayersRequest, asked
 
 @dataclass(frozen=True, kw_only=True)
 class ResponsesRequest(LayersRequest):
-    """Networks and data, and what is special to layer responses."""
+    """Networks and data, and the options for layer responses."""
 
-    exact: bool = asked(False, "Take centred float64 statistics: slower, and right for any mean.")
-    no_data: bool = asked(False, "Predict from the parameters of batch normalization; no image is read.")
-    same_recipe: bool = asked(False, "Compare checkpoints that do not say how they were trained.")
+    exact: bool = asked(False, "Use centred float64 statistics: slower, and accurate for any mean.")
+    no_data: bool = asked(False, "Predict from the parameters of batch normalization, without images.")
+    same_recipe: bool = asked(False, "Compare checkpoints whose recipes are unknown as if they had the same recipe.")

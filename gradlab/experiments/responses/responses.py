@@ -1,4 +1,4 @@
-"""Measure the layer responses of named networks on a data set: what `gradlab responses` runs."""
+"""Measure the layer responses of named networks on a data set, for `gradlab responses`."""
 
 from __future__ import annotations
 
@@ -51,30 +51,30 @@ def responses(
     same_recipe: bool = False,
     progress: Progress | None = None,
 ) -> ResponsesResult:
-    """Standard deviation of layer responses of several networks (He et al. 2015, §4.2, Fig. 7).
+    """Measure the standard deviation of layer responses of several networks (He et al. 2015, §4.2, Fig. 7).
 
     Args:
-        models: Networks as `gl.build` reads them, or modules.
+        models: The networks, as specifications for `gl.build` or as modules.
         data: A named data set (see `gl.batches`).
-        weights: Where a model names none.
-        images: Only the first so many.
-        batch_size: Images a batch.
-        device: `auto`, `cpu`, `cuda`, `cuda:1`, `mps`.
-        seed: Seed of initial weights and of noise.
-        bn: `eval` normalizes with running statistics (the default for trained weights), `batch` with those
-            of each batch (the default for initial weights); either way no buffer changes.
-        layers: As in `ResponseStd`, but None takes the layers of the paper's figure: a convolutional network's
-            convolutions without the projections of shortcuts, and every layer of any other.
-        normalize: Normalization of the images, one for all networks or one each; by default what each
-            network's weights were trained with, else the data set's own.
-        exact: Centred float64 statistics, for responses with a mean far from 0.
-        no_data: Predict from batch-normalization parameters; no image is read.
-        same_recipe: Compare networks whose recipe is unknown, as being of one.
-        progress: Called after every batch.
+        weights: The weights of networks whose specifications name none.
+        images: The number of images to take from the beginning of the data set; None takes all.
+        batch_size: The number of images per batch.
+        device: The device: `auto`, `cpu`, `cuda`, `cuda:1`, `mps`.
+        seed: The seed of initial weights and of noise.
+        bn: The statistics for batch normalization: `eval` uses running statistics (the default for trained weights),
+            `batch` those of each batch (the default for initial weights); no buffer changes in either case.
+        layers: The layers to measure, as in `ResponseStd`, but None takes the layers of the paper's figure: in a
+            convolutional network the convolutions without the projections of shortcuts, and in any other every layer.
+        normalize: The normalization of the images, one for all networks or one for each; by default the normalization
+            with which each network was trained, or else that of the data set.
+        exact: Use centred float64 statistics, for responses with a mean far from 0.
+        no_data: Predict from the parameters of batch normalization, without images.
+        same_recipe: Compare networks whose recipes are unknown as if they had the same recipe.
+        progress: A function called after every batch.
 
     Raises:
-        UsageError: For a request that cannot be meant.
-        GradlabError: When something cannot be read or run.
+        UsageError: If the arguments are invalid or inconsistent.
+        GradlabError: If something cannot be read or run.
     """
     stopwatch, request = Stopwatch(), ResponsesRequest.of(locals())
     where = pick_device(device)
@@ -99,7 +99,7 @@ def responses(
 
 
 def _join_unknown_recipes(networks: Sequence[dict[str, Any]]) -> None:
-    """Take weights of which nothing is known to be of the one recipe that is, or of one where none or several are."""
+    """Assign weights of unknown recipe to the only known recipe, or to a common one if none or several are known."""
     known = {facts["recipe"] for facts in networks} - {None}
     same = known.pop() if len(known) == 1 else "taken to be the same"
     for facts in networks:
@@ -120,7 +120,7 @@ def _measured(
     correct = loss = torch.zeros((), dtype=torch.float64, device=stream.device)
     comparable, done, finite = False, 0, True
     statistics = batch_statistics(clone) if mode == "batch" else nullcontext()
-    # Not inference mode: its tensors do not tell whether something changed them in place.
+    # Inference mode is not used, since its tensors do not show whether they were changed in place.
     with torch.no_grad(), statistics, ResponseStd(clone, layers, exact=exact) as probe:
         for images, labels in stream:
             if mode == "eval" and images.ndim == 4:
@@ -136,7 +136,7 @@ def _measured(
                 progress(label, done, stream.count)
     result = probe.result(label)
     if is_foldable(model) and mode == "eval":
-        # Folded batch normalization can no longer tell the probe.
+        # Folded batch normalization is no longer visible to the probe.
         result.frame["predicted_std"] = result.frame["layer"].map(predicted_response_std(model, layers))
     accuracy = correct.item() / stream.count if comparable else None
     classes = logits.shape[-1] if comparable else 0
@@ -147,7 +147,7 @@ def _measured(
         "normalization": None if stream.normalization is None else str(stream.normalization),
         "accuracy": accuracy,
         "loss": loss.item() / stream.count if comparable else None,
-        # Of images that hold NaN the answers say nothing of the weights.
+        # Answers to images that contain NaN give no information on the weights.
         "near_chance": accuracy is not None
         and finite
         and is_trained(model)
@@ -170,7 +170,7 @@ def _predicted(model: nn.Module, label: str, layers: Selection) -> ResponsesResu
 
 
 def _same_classes(logits: Tensor, labels: Tensor, stream: Batches) -> bool:
-    """Whether outputs and labels number the same classes; a file of arrays does not say how many it has."""
+    """Whether outputs and labels have the same classes, whose number a file of arrays does not give."""
     classes = stream.dataset.classes
     return logits.shape[:-1] == labels.shape and (
         logits.shape[-1] == classes if classes else bool(logits.shape[-1] > 1)

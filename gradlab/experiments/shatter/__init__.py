@@ -1,1 +1,1 @@
-"""Random nets on a line of inputs: what is asked for, runs of every family, and the rows of the frames."""
+"""Random nets on a line of inputs: the request, the runs of every family, and the rows of the frames."""

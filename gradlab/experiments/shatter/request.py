@@ -1,4 +1,4 @@
-"""What `gl.shatter` and `gradlab shatter` without `--model` ask for."""
+"""The request of `gl.shatter`, and of `gradlab shatter` without `--model`."""
 
 import math
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ MOST = 10_000
 """The largest depth, width, number of points and number of seeds."""
 
 MOST_VALUES = 20_000_000
-"""The largest width times depth and points: what is kept of one net takes sixteen bytes for each."""
+"""The largest width times the sum of depth and points, since each of these values of a net takes sixteen bytes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +40,7 @@ class ShatterRequest(Request):
         typed=list[str],
         read=text.items,
     )
-    seeds: int = asked(20, "How many networks to measure of each kind.", "N", least=1, most=MOST)
+    seeds: int = asked(20, "The number of networks to measure of each kind.", "N", least=1, most=MOST)
     lags: int = asked(20, "The largest lag.", "N", least=0)
     width: int = asked(200, "The number of neurons in a layer.", "N", least=1, most=MOST)
     points: int = asked(256, "The number of inputs on a line, evenly spaced.", "N", least=3, most=MOST)
@@ -54,11 +54,11 @@ class ShatterRequest(Request):
     )
     norm_grad: NormGrad = asked(
         "frozen",
-        "frozen: statistics of normalization held fixed in the gradient, as in the theorems. full: the gradient goes "
-        "through them.",
+        "frozen: the gradient treats the statistics of normalization as constants, as in the theorems. full: the "
+        "gradient passes through them.",
     )
-    init: Init = asked("he", "How hidden weights are drawn.")
-    dtype: Dtype = asked("float32", "The arithmetic of the networks.")
+    init: Init = asked("he", "The initialization of the hidden weights.")
+    dtype: Dtype = asked("float32", "The dtype of the arithmetic.")
     device: str = asked("auto", "The device: auto, cpu, cuda, cuda:1 or mps.", "DEVICE")
     seed: int = asked(0, "The seed of the first network; the others follow it.", "N")
 
@@ -81,9 +81,9 @@ class ShatterRequest(Request):
             )
 
     def listed_depths(self) -> list[int]:
-        """The depths in their order, each once."""
+        """The depths in ascending order, without repetitions."""
         return sorted({self.depths} if isinstance(self.depths, int) else set(self.depths))
 
     def listed_families(self) -> list[str]:
-        """The families, each once."""
+        """The families, without repetitions."""
         return [self.families] if isinstance(self.families, str) else list(dict.fromkeys(self.families))

@@ -1,4 +1,4 @@
-"""From gradients and activations to the rows of the frames: statistics, their errors, and theory beside."""
+"""The rows of the frames from gradients and activations: statistics, their errors, and theory."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ from gradlab.theory import (
 )
 
 FIT_FROM = 8
-"""Fits of a decay start at this layer or at an eighth of the depth, whichever is deeper."""
+"""The layer at which fits of a decay start, unless an eighth of the depth is deeper."""
 
 INFINITE_UP_TO = 1 / 4
-"""Depth, in widths, up to which infinite width is held against a measurement; it is off by about depth / width."""
+"""The largest depth / width for which measurements are compared with infinite width, whose error is about as large."""
 
 Row = dict[str, Any]
 
 
 def acf_rows(gradients: Tensor, lags: int, theory: Tensor | None, **key: Any) -> list[Row]:
-    """A row a lag.
+    """The rows of the autocorrelation, one per lag.
 
     Args:
-        gradients: (S, M).
+        gradients: The gradients, (S, M).
         lags: The largest lag.
-        theory: (lags + 1,), or None where there is none.
-        **key: First columns: network, norm, depth.
+        theory: The theoretical autocorrelation, (lags + 1,), or None if there is none.
+        **key: The first columns: network, norm, depth.
     """
     acf = stats.autocorrelation(gradients, lags)
     error = stats.standard_error(acf)
@@ -59,7 +59,7 @@ def acf_rows(gradients: Tensor, lags: int, theory: Tensor | None, **key: Any) ->
 
 
 def signal_rows(gradients: Tensor, theory: Tensor | None, **key: Any) -> list[Row]:
-    """Rows of what is read off the signals alone: lag-1 autocorrelation and half-life."""
+    """The rows of the statistics of gradients alone: lag-1 autocorrelation and half-life."""
     lag1 = stats.autocorrelation(gradients, 1)[:, 1]
     half, half_error = stats.jackknife(lambda acf: stats.half_life(acf.mean(0)), stats.autocorrelation(gradients))
     expected = math.nan if theory is None or len(theory) < 2 else theory[1].item()
@@ -70,7 +70,7 @@ def signal_rows(gradients: Tensor, theory: Tensor | None, **key: Any) -> list[Ro
 
 
 def summary_rows(run: FamilyRun, settings: Settings, theory: Tensor | None, **key: Any) -> list[Row]:
-    """A row a statistic of one family at the depth that the key names."""
+    """The rows of one family at the depth in the key, one per statistic."""
     depth = key["depth"]
     gradients, seeds = run.gradients[depth], len(settings.seeds)
     row = partial(_row, key, seeds=seeds)
@@ -83,7 +83,7 @@ def summary_rows(run: FamilyRun, settings: Settings, theory: Tensor | None, **ke
         lambda g: stats.gradient_correlation(g)[0, 1], gradients[:, [first, second]]
     )
     rows.append(row("pair_correlation", sampled, sampled_error, _pair_theory(run.family, depth, settings)))
-    # The law is of neurons that are active independently at two inputs, which those of a fixed pair are not.
+    # The law is for neurons that are active independently at two inputs, unlike those at a fixed pair.
     exact = 1.0 if run.family.kind == "ll" else math.nan
     rows.append(row("path_correlation", *stats.jackknife(stats.path_correlation, run.end_log_paths[depth]), exact))
     mean = stats.jackknife(stats.path_correlation, run.mean_end_log_paths[depth])
@@ -92,9 +92,9 @@ def summary_rows(run: FamilyRun, settings: Settings, theory: Tensor | None, **ke
 
 
 def layer_rows(run: FamilyRun, settings: Settings, **key: Any) -> list[Row]:
-    """A row a layer: fractions active, and the correlation by path counting through the layers so far.
+    """The rows of the layers: active fractions, and the correlation by counting paths through the layers so far.
 
-    It is that of the fixed pair of inputs, and that of an average pair, of which the law speaks.
+    The correlation is given for the fixed pair of inputs and for an average pair, to which the law applies.
     """
     log_paths = run.log_paths.transpose(0, 1)
     correlation, error = stats.jackknife(stats.path_correlation, log_paths)
@@ -119,14 +119,14 @@ def layer_rows(run: FamilyRun, settings: Settings, **key: Any) -> list[Row]:
 
 
 def decay_rows(run: FamilyRun, settings: Settings, **key: Any) -> list[Row]:
-    """How correlation falls with depth: a power in normalized residual nets, a factor a layer in others.
+    """The decay of correlation with depth: a power in normalized residual nets, a factor per layer in others.
 
-    `decay_…` is of an average pair of inputs, layer by layer, beside the law, which is of pairs at which neurons are
-    active independently; `pair_decay_…` of the fixed pair, whose two inputs stay related, beside nothing.
+    `decay_…` is that of an average pair of inputs, layer by layer, with the law for pairs at which neurons are active
+    independently; `pair_decay_…` is that of the fixed pair, whose two inputs remain related, without theory.
     """
     depth = len(run.log_paths)
     first = max(FIT_FROM, depth // 8)
-    # Without normalization inputs grow alike with depth, and coin flips are no model of their neurons.
+    # Without normalization, inputs become more similar with depth, and coin flips do not model their neurons.
     unlike_coins = run.family.kind == "ll" or run.family.norm == "none"
     if depth < 2 * first or unlike_coins:
         return []
@@ -143,7 +143,7 @@ def decay_rows(run: FamilyRun, settings: Settings, **key: Any) -> list[Row]:
 
 
 def acf_theory(family: Family, depth: int, settings: Settings, lags: int) -> Tensor | None:
-    """Exact E[ACF] at infinite width where there is one: nets without norm or only centred, and looks-linear ones."""
+    """The exact E[ACF] at infinite width, for nets without norm or with centring only, and for looks-linear nets."""
     if family.kind == "ll":
         return torch.ones(lags + 1, dtype=torch.float64)
     if not _has_kernel(family, depth, settings):
@@ -152,10 +152,10 @@ def acf_theory(family: Family, depth: int, settings: Settings, lags: int) -> Ten
 
 
 def law(family: Family, depth: Tensor, x: Tensor) -> Tensor:
-    """The law of independent coin flips that applies to a family: see `gradlab.theory.coin_flip`.
+    """The law of independent coin flips for a family; see `gradlab.theory.coin_flip`.
 
-    A residual net starts with the variance that its stem Vx + b, V, b ~ N(0, 1), has over the line: 4/3 on the
-    paper's, not 1. While β²L is small beside it, that decides how fast correlation falls.
+    A residual net starts with the variance of its stem Vx + b, V, b ~ N(0, 1), over the line, which is 4/3 on the line
+    of the paper, not 1. If β²L is small compared with it, it determines how fast correlation falls.
     """
     if family.kind == "ll":
         return torch.ones(depth.shape, dtype=torch.float64)
@@ -171,14 +171,14 @@ def law(family: Family, depth: Tensor, x: Tensor) -> Tensor:
 
 
 def asymptote(family: Family, depth: Tensor) -> Tensor:
-    """1/(β√L), as the paper quotes it for residual nets with normalization; NaN for others."""
+    """The asymptote 1/(β√L), as quoted in the paper for residual nets with normalization; NaN for others."""
     normalized = family.kind == "resnet" and family.norm in ("bn", "rms")
     quoted = paper_asymptote(depth, family.beta)
     return quoted if normalized else torch.full_like(quoted, math.nan)
 
 
 def _has_kernel(family: Family, depth: int, settings: Settings) -> bool:
-    """Whether `_kernel` describes these nets: not with batch normalization, of which there is no limit on a line."""
+    """Whether `_kernel` describes these nets; with batch normalization there is no limit on a line."""
     frozen = family.norm == "none" or (family.norm == "center" and settings.norm_grad == "frozen")
     return family.kind == "ff" and frozen and depth <= INFINITE_UP_TO * settings.width
 
@@ -198,7 +198,7 @@ def _pair_theory(family: Family, depth: int, settings: Settings) -> float:
 
 
 def _activation(run: FamilyRun, depth: int) -> stats.Activation:
-    """Averages over the layers of the net of this depth, (S,)."""
+    """The averages over the layers of the net of this depth, (S,)."""
     if not run.ends:
         return stats.Activation(*(values[:depth].mean(0) for values in run.layers))
     before = [stats.Activation(*(values[layer] for values in run.layers)) for layer in range(depth - 1)]

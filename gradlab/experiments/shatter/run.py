@@ -1,4 +1,4 @@
-"""One family of random nets on a line of inputs: gradients at every depth, and what is active on the way."""
+"""One family of random nets on a line of inputs: gradients at every depth, and the activity of the layers."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from gradlab.stats import Activation, activation_statistics, coactive_fractions,
 
 @dataclass(frozen=True)
 class Settings:
-    """What all families of one measurement share.
+    """The settings common to all families of one measurement.
 
     Attributes:
-        x: (M,), float64, the inputs.
-        seeds: Of the nets.
-        width: Neurons a layer.
-        norm_grad: `frozen`: df(x_i)/dx_i with the statistics of normalization held fixed, the theorems' quantity;
-            `full`: the gradient of the sum of outputs, through the statistics as well.
-        init: Initialization of the hidden weights.
-        dtype: Of the networks' arithmetic.
-        device: Where to compute.
-        workers: Seeds measured at a time on a CPU, a thread each.
+        x: The inputs, (M,), float64.
+        seeds: The seeds of the nets.
+        width: The number of neurons per layer.
+        norm_grad: The gradient: `frozen` is df(x_i)/dx_i with fixed statistics of normalization, as in the theorems;
+            `full` is the gradient of the sum of outputs, also through the statistics.
+        init: The initialization of the hidden weights.
+        dtype: The dtype of the networks.
+        device: The device of the computation.
+        workers: The number of seeds measured at a time on a CPU, each by one thread.
     """
 
     x: Tensor
@@ -43,24 +43,25 @@ class Settings:
 
     @property
     def pair(self) -> tuple[int, int]:
-        """Places of the two inputs a quarter from either end: x ≈ −1 and 1 on the paper's grid."""
+        """The indices of the two inputs a quarter from either end: x ≈ −1 and 1 on the grid of the paper."""
         quarter = len(self.x) // 4
         return quarter, len(self.x) - 1 - quarter
 
 
 @dataclass(frozen=True)
 class FamilyRun:
-    """What was measured of one family with one norm; float64 on the CPU.
+    """The measurements of one family with one norm, in float64 on the CPU.
 
     Attributes:
-        family: Its norm resolved.
-        gradients: (S, M) by depth.
-        layers: Fractions of each layer, (L, S).
-        ends: Fractions of the last ReLU layer of each net, (S,) by depth; empty for residual nets.
-        log_paths: Paths active at the pair through the layers so far, (L, S, 3); see `gradlab.stats.log_path_counts`.
-        mean_log_paths: The same for an average pair of inputs, layer by layer: from the fractions in `layers`.
-        end_log_paths: Those at the pair to the end of each net, (S, 3) by depth.
-        mean_end_log_paths: Those of an average pair, likewise.
+        family: The family with its norm resolved.
+        gradients: The gradients, (S, M), by depth.
+        layers: The active fractions of each layer, (L, S).
+        ends: The active fractions of the last ReLU layer of each net, (S,), by depth; empty for residual nets.
+        log_paths: The log counts of paths active at the pair through the layers so far, (L, S, 3); see
+            `gradlab.stats.log_path_counts`.
+        mean_log_paths: The same for an average pair of inputs, layer by layer, from the fractions in `layers`.
+        end_log_paths: The log counts at the pair up to the end of each net, (S, 3), by depth.
+        mean_end_log_paths: The same for an average pair.
     """
 
     family: Family
@@ -76,16 +77,16 @@ class FamilyRun:
 def run_family(
     family: Family, depths: Sequence[int], settings: Settings, progress: Callable[[int], None] | None = None
 ) -> FamilyRun:
-    """Measure nets of one family at several depths, seed by seed; on an accelerator all seeds at once.
+    """Measure nets of one family at several depths, seed by seed, or on an accelerator all seeds at once.
 
     Args:
-        family: Its norm resolved.
-        depths: Where to read gradients off.
-        settings: What all families share.
-        progress: Called with the number of seeds that are done.
+        family: The family with its norm resolved.
+        depths: The depths at which gradients are measured.
+        settings: The settings common to all families.
+        progress: A function called with the number of seeds done.
 
     Raises:
-        GradlabError: When a gradient is not finite.
+        GradlabError: If a gradient is not finite.
     """
     together = len(settings.seeds) if settings.device.type == "cuda" else 1
     groups = [settings.seeds[start : start + together] for start in range(0, len(settings.seeds), together)]
@@ -133,7 +134,7 @@ def _run_seeds(family: Family, depths: Sequence[int], settings: Settings, seeds:
     end_log_paths = {depth: log_paths[depth - 1] for depth in depths}
     mean_end_log_paths = {depth: mean_log_paths[depth - 1] for depth in depths}
     for depth, passing in run.end_passing.items():
-        # The last ReLU of a net has no norm before it, unlike the same layer of a deeper net.
+        # The last ReLU of a net is not preceded by a norm, unlike the same layer of a deeper net.
         end_log_paths[depth] = _to_the_end(log_paths, depth, coactive_fractions(passing))
         mean_end_log_paths[depth] = _to_the_end(mean_log_paths, depth, _average_pair(ends[depth]))
     return FamilyRun(
@@ -149,12 +150,12 @@ def _run_seeds(family: Family, depths: Sequence[int], settings: Settings, seeds:
 
 
 def _average_pair(activation: Activation) -> Tensor:
-    """Fractions active at either input of an average pair and at both, (..., 3)."""
+    """The fractions active at either input of an average pair and at both, (..., 3)."""
     return torch.stack([activation.activation, activation.activation, activation.coactivation], -1)
 
 
 def _to_the_end(log_paths: Tensor, depth: int, fractions: Tensor) -> Tensor:
-    """Path counts through all layers of a net of this depth, whose last has these fractions."""
+    """The path counts through all layers of a net of this depth, whose last layer has these fractions."""
     before = log_paths[depth - 2] if depth > 1 else torch.zeros(())
     return before + (2 * fractions.cpu()).log()
 

@@ -1,4 +1,4 @@
-"""Measure how gradients lose correlation with depth: what `gradlab shatter --depths …` runs."""
+"""Measure the loss of correlation of gradients with depth, for `gradlab shatter --depths …`."""
 
 from __future__ import annotations
 
@@ -37,30 +37,30 @@ def shatter(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> ShatterResult:
-    """Autocorrelation of gradients of random fully connected nets on a line of inputs (Balduzzi et al. 2017, Fig. 2).
+    """Measure autocorrelation of gradients of random fully connected nets on a line (Balduzzi et al. 2017, Fig. 2).
 
-    Beside it stand correlation at a fixed pair of inputs, sampled and by counting co-active paths, activation
-    and co-activation, and exact theory where there is any. A family's numbers depend on no other family, nor on
-    the other depths or seeds, and on a CPU the same call gives the same bytes on any number of threads.
+    The result also has the correlation at a fixed pair of inputs, sampled and by counting co-active paths, activation
+    and co-activation, and exact theory if there is any. The numbers of a family do not depend on other families, nor on
+    the other depths or seeds, and on a CPU the same call gives the same bytes with any number of threads.
 
     Args:
-        depths: ReLU layers, or residual blocks.
-        families: As `gl.models.parse_family` reads them: `ff`, `ff-norm=none`, `resnet-beta=0.1`, `ll`.
-        seeds: How many nets of each.
+        depths: The depths, as numbers of ReLU layers or residual blocks.
+        families: The families, as in `gl.models.parse_family`: `ff`, `ff-norm=none`, `resnet-beta=0.1`, `ll`.
+        seeds: The number of nets of each family.
         lags: The largest lag.
-        width: Neurons a layer.
-        points: Inputs, evenly spaced.
-        interval: First and last input.
-        norm_grad: `frozen` or `full`: whether the gradient passes through the statistics of normalization.
-        init: Of the hidden weights: `he`, `glorot` or `orthogonal`.
-        dtype: Of the networks' arithmetic: `float32` or `float64`. Statistics are float64 in any case.
-        device: `auto`, `cpu`, `cuda`, `cuda:1`.
-        seed: Of the first net; the others follow it.
-        progress: Called after every net.
+        width: The number of neurons per layer.
+        points: The number of evenly spaced inputs.
+        interval: The first and the last input.
+        norm_grad: Whether the gradient passes through the statistics of normalization (`full`) or not (`frozen`).
+        init: The initialization of the hidden weights: `he`, `glorot` or `orthogonal`.
+        dtype: The dtype of the networks: `float32` or `float64`. Statistics are float64 in any case.
+        device: The device: `auto`, `cpu`, `cuda`, `cuda:1`.
+        seed: The seed of the first net; the others have the seeds that follow.
+        progress: A function called after every net.
 
     Raises:
-        UsageError: For a request that cannot be meant.
-        GradlabError: When a gradient is not finite.
+        UsageError: If the arguments are invalid or inconsistent.
+        GradlabError: If a gradient is not finite.
     """
     stopwatch, request = Stopwatch(), ShatterRequest.of(locals())
     parsed = [parse_family(text) for text in request.listed_families()]
@@ -95,7 +95,7 @@ def shatter(
 def _measured(
     families: list[Family], depths: list[int], settings: Settings, lags: int, progress: Progress | None
 ) -> ShatterResult:
-    """All families' rows, without the record."""
+    """The rows of all families, without the record."""
     frames: dict[str, list[Row]] = {"acf": [], "summary": [], "layers": []}
     gradients = {}
     for family in families:
@@ -121,12 +121,12 @@ def _measured(
 
 @contextmanager
 def one_thread() -> Iterator[int]:
-    """Let every operation run on one thread: sums then come out the same to the last digit however many there are.
+    """Run every operation on one thread, so that sums are bitwise equal for any number of threads.
 
-    Products of this size gain little from several; a seed each does.
+    Products of this size gain little from several threads, unlike several seeds at a time.
 
     Yields:
-        How many threads there are.
+        The number of threads available.
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -137,7 +137,7 @@ def one_thread() -> Iterator[int]:
 
 
 def noise_acfs(points: int, lags: int) -> dict[str, list[float]]:
-    """Expected autocorrelation of brown and white noise."""
+    """The expected autocorrelations of brown and white noise."""
     return {
         "brown": brown_noise_acf(points, lags).tolist(),
         "white": white_noise_acf(points, lags).tolist(),
@@ -145,7 +145,7 @@ def noise_acfs(points: int, lags: int) -> dict[str, list[float]]:
 
 
 def _runs(family: Family, depths: list[int], settings: Settings, progress: Progress | None) -> list[FamilyRun]:
-    """One run for each norm that the family has at these depths."""
+    """The runs of a family, one for each norm that it has at these depths."""
     by_norm: dict[Family, list[int]] = {}
     for depth in depths:
         by_norm.setdefault(family.at(depth), []).append(depth)
@@ -158,7 +158,7 @@ def _runs(family: Family, depths: list[int], settings: Settings, progress: Progr
 
 
 def _device(name: str) -> torch.device:
-    """As `pick_device`, but never mps, which has no float64."""
+    """The device as in `pick_device`, but never mps, which has no float64."""
     device = pick_device(name)
     if device.type != "mps":
         return device
@@ -168,7 +168,7 @@ def _device(name: str) -> torch.device:
 
 
 def _check_bias(families: list[Family], points: int, interval: tuple[float, float]) -> None:
-    """Refuse nets without bias on a line with the input 0."""
+    """Refuse nets without biases on a line that contains the input 0."""
     unbiased = next((family for family in families if not family.bias), None)
     if unbiased and points % 2 and interval[0] == -interval[1]:
         raise UsageError(

@@ -1,4 +1,4 @@
-"""Autocorrelation of the gradient of a function of the user's own along a line of inputs."""
+"""Autocorrelation of the gradient of a user's function along a line of inputs."""
 
 from __future__ import annotations
 
@@ -22,27 +22,27 @@ Function = Callable[[Tensor], Tensor]
 def shattering(
     f: Function | Sequence[Function], x: Tensor, *, lags: int = 20, name: str | None = None
 ) -> ShatterResult:
-    """Autocorrelation of df/dx along a line of inputs, for any differentiable function or module.
+    """Measure the autocorrelation of df/dx along a line of inputs, for any differentiable function or module.
 
-    The gradient is that of the sum of all outputs: where f treats its inputs one by one, as a network in eval
-    mode does, that is df(x_i)/dx_i; where it couples them, as batch normalization in train mode does, the
-    gradient goes through the statistics (`full`). Several functions, such as one network with several seeds,
-    give an error bar. No parameter's gradient is touched.
+    The gradient is that of the sum of all outputs. If f treats its inputs independently, like a network in eval mode,
+    it is df(x_i)/dx_i; if f couples them, like batch normalization in train mode, the gradient passes through the
+    statistics (`full`). Several functions, such as one network with several seeds, give an error bar. The gradients of
+    parameters do not change.
 
     Args:
-        f: From inputs to one number each, (M,) or (M, 1); called once with all of x, as a column (M, 1) where x
-            is (M,) and f is a module. Or several.
-        x: (M,), or (M, ...) for points on a line in more dimensions, evenly spaced; the gradient is then taken
-            along the line. Moved to where a module's parameters are, in their dtype.
+        f: A function or several, from inputs to one number per input, (M,) or (M, 1). It is called once with all of x,
+            as a column (M, 1) if x is (M,) and f is a module.
+        x: The inputs, (M,), or (M, ...) for evenly spaced points on a line in more dimensions; the gradient is then
+            taken along the line. They are moved to the device and dtype of a module's parameters.
         lags: The largest lag, below M.
-        name: What to call it; by default the function's or the class's name.
+        name: The name in the result; by default that of the function or class.
 
     Returns:
-        A result with depth 0, as that of a function is not known.
+        A result with depth 0, since the depth of a function is not known.
 
     Raises:
-        UsageError: For inputs or lags that cannot be meant, and a function that does not return one number each.
-        GradlabError: When a gradient is not finite, or there is none.
+        UsageError: If inputs or lags are invalid, or a function does not return one number per input.
+        GradlabError: If a gradient is not finite, or there is none.
     """
     stopwatch = Stopwatch()
     functions = [f] if callable(f) else list(f)
@@ -72,7 +72,7 @@ def shattering(
 
 
 def _gradient(f: Function, x: Tensor, label: str) -> Tensor:
-    """Along the line, (M,), float64 on the CPU."""
+    """The gradient along the line, (M,), float64 on the CPU."""
     inputs = x
     if isinstance(f, nn.Module):
         parameter = next(f.parameters(), None)

@@ -1,1 +1,1 @@
-"""The signal in every block: what is asked for, and how it is measured."""
+"""The signal in every block: the request and its measurement."""

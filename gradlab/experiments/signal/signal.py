@@ -1,4 +1,4 @@
-"""Measure the signal of named networks block by block: what `gradlab signal` runs."""
+"""Measure the signal of named networks block by block, for `gradlab signal`."""
 
 from __future__ import annotations
 
@@ -49,30 +49,30 @@ def signal(
 ) -> SignalResult:
     """Measure stream, branches and their gradients block by block (Brock et al. 2021; see `gl.BlockSignal`).
 
-    The loss is the mean over a batch; gradients are pooled over batches. With running statistics (`bn` eval) it is the
-    mean over all images, however they are batched. Statistics of a batch belong to full batches: a last one that is
-    not full is left out with `bn` batch.
+    The loss is the mean over a batch, and gradients are pooled over batches. With running statistics (`bn` eval) the
+    loss is the mean over all images and does not depend on the batches. With statistics of each batch (`bn` batch), a
+    last batch that is not full is left out.
 
     Args:
-        models: Networks as `gl.build` reads them, or modules.
+        models: The networks, as specifications for `gl.build` or as modules.
         data: A named data set (see `gl.batches`).
-        weights: The weights of networks that name none.
-        images: Only the first so many images or sequences; None takes all.
-        batch_size: The number of images in a batch; all of them where there are fewer.
-        device: `auto`, `cpu`, `cuda`, `cuda:1`.
+        weights: The weights of networks whose specifications name none.
+        images: The number of images or sequences to take from the beginning of the data set; None takes all.
+        batch_size: The number of images per batch, at most the number of images.
+        device: The device: `auto`, `cpu`, `cuda`, `cuda:1`.
         seed: The first seed of initial weights, and the seed of noise.
-        seeds: How many initial weights to measure of a network given as `NAME@init`; all others are measured once.
-        loss: `cross-entropy`, or `sum`: of the outputs, averaged over images, for data without labels.
-        bn: `eval` normalizes with running statistics (the default for trained weights), `batch` with those of each
-            batch (the default for initial weights); either way no buffer changes.
-        normalize: The normalization of the images, one for all networks or one each; by default what each network's
-            weights were trained with, else the data set's own.
-        exact: Take centred float64 statistics, for channels with a mean far from 0.
-        progress: Called after every batch.
+        seeds: The number of initializations to measure of a network given as `NAME@init`; all others are measured once.
+        loss: The loss: `cross-entropy`, or `sum`, the sum of the outputs averaged over images, for data without labels.
+        bn: The statistics for batch normalization: `eval` uses running statistics (the default for trained weights),
+            `batch` those of each batch (the default for initial weights); no buffer changes in either case.
+        normalize: The normalization of the images, one for all networks or one for each; by default the normalization
+            with which each network was trained, or else that of the data set.
+        exact: Use centred float64 statistics, for channels with a mean far from 0.
+        progress: A function called after every batch.
 
     Raises:
-        UsageError: For a request that cannot be meant.
-        GradlabError: When something cannot be read or run, or a network has no blocks.
+        UsageError: If the arguments are invalid or inconsistent.
+        GradlabError: If something cannot be read or run, or a network has no blocks.
     """
     stopwatch, request = Stopwatch(), SignalRequest.of(locals())
     where = pick_device(device)
@@ -104,7 +104,7 @@ def signal(
 
 
 def _counter(progress: Progress, label: str, place: int, variants: int, images: int) -> Callable[[int], None]:
-    """Tell of the images done of one of several sets of weights."""
+    """A function that reports progress in images for one of several sets of weights."""
     return lambda done: progress(label, place * images + done, variants * images)
 
 
@@ -134,7 +134,7 @@ def _measured(part: Pass, exact: bool, count: Callable[[int], None] | None) -> S
 
 
 def _facts(part: Pass) -> dict[str, Any]:
-    """What the record says of a network."""
+    """The facts on a network for the record."""
     normalization = part.stream.normalization
     return network_facts(part.model, part.label) | {
         "bn": part.bn if has_batch_norm(part.model) else "none",

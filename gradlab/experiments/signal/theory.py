@@ -1,4 +1,4 @@
-"""What theory predicts for the stream of a network as initialized, where it says anything."""
+"""Theoretical predictions for the stream of a network at initialization."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ CIFAR_SIDE = 32
 
 
 def predicted_stream_std(model: nn.Module, bn: BatchNormMode, inputs: Tensor) -> list[float]:
-    """Return the predicted std of the stream over channels, positions and examples, behind every block.
+    """Return the predicted std of the stream over channels, positions and examples, after every block.
 
-    The tokens that enter a transformer are taken as they are; what is predicted is what its blocks make of them.
+    For a transformer, the prediction starts from the tokens that enter its first block.
 
     Args:
-        model: From `gl.build`; theory says nothing of others, nor of trained weights.
-        bn: Statistics of its batch normalization; there is theory for those of the batch.
+        model: A network from `gl.build`; no theory applies to others, nor to trained weights.
+        bn: The statistics for batch normalization; theory applies to those of the batch.
         inputs: A batch of its data.
 
     Returns:
-        A value a block; none where no theory applies.
+        One value per block; an empty list if no theory applies.
     """
     description = getattr(getattr(model, "network", None), "description", None)
     if description is None or is_trained(model):
@@ -37,7 +37,7 @@ def predicted_stream_std(model: nn.Module, bn: BatchNormMode, inputs: Tensor) ->
 
 
 def _token_covariance(model: nn.Module, inputs: Tensor) -> Tensor:
-    """The mean over sequences of x·xᵀ/d of the tokens x (T, d) that enter the first block."""
+    """The mean over sequences of x·xᵀ/d for the tokens x (T, d) that enter the first block."""
     found: list[Tensor] = []
 
     def hook(module: nn.Module, args: tuple[Tensor, ...]) -> None:
