@@ -1,4 +1,4 @@
-"""The command `gradlab`: it parses, calls the library, prints."""
+"""The command `gradlab`, which parses arguments, calls the library and prints results."""
 
 from importlib import import_module
 from typing import Annotated
@@ -23,7 +23,7 @@ COMMANDS = (
     "zoo",
     "report",
 )
-"""Every command, in the order of help: a file here, with a function of its name."""
+"""All commands in the order of help; each is a file in this folder with a function of its name."""
 
 app = typer.Typer(
     name="gradlab",

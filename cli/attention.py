@@ -13,9 +13,9 @@ from .saving import Saving
 def attention(asked: AttentionRequest, saving: Saving) -> None:
     """Measure entropy and largest logit of attention by head and layer.
 
-    Attention is found while the network runs, fused or not, and its kernel stays as it is; the statistics come from
-    queries and keys with the same mask and scale, for a sample of rows. Writes attention.csv (a row a head),
-    attention.json (how it was made) and the figure.
+    Attention is found while the network runs, fused or not, without changing its kernel; the statistics are computed
+    from queries and keys with the same mask and scale, for a sample of rows. Writes attention.csv (one row per head),
+    attention.json (the record) and the figure.
 
         gradlab attention --model vit12@init --images 8
     """

@@ -1,4 +1,4 @@
-"""What every command shares: errors in one line, and a progress bar when it takes long."""
+"""The terminal output that all commands share: errors in one line, and progress bars for long work."""
 
 import io
 import os
@@ -17,14 +17,14 @@ from gradlab.results.readable import READABLE
 
 PROGRESS_AFTER_SECONDS = 2.0
 PARSERS_NOISE = (" (env var: 'None')", "Value error, ")
-"""What some versions of typer add to their errors."""
+"""Texts that some versions of typer add to their errors."""
 
 
 class Commands(TyperGroup):
-    """Prints gradlab's errors as one line: exit code 2 for a request that cannot be meant, 1 for a failure."""
+    """Prints gradlab's errors in one line and exits with 2 for invalid arguments, or 1 for a failure."""
 
     def main(self, *args: Any, **options: Any) -> Any:
-        """Run the command line; what the terminal cannot show is replaced by what reads alike."""
+        """Run the command line; characters that the terminal cannot show are replaced by similar ones."""
         for stream in (sys.stdout, sys.stderr):
             if isinstance(stream, io.TextIOWrapper):
                 stream.reconfigure(errors=READABLE)
@@ -34,7 +34,7 @@ class Commands(TyperGroup):
         """Run the command."""
         try:
             done = super().invoke(ctx)
-            # A full disk shows when what was printed is written.
+            # A full disk causes an error only when the output is flushed.
             sys.stdout.flush()
             return done
         except GradlabError as error:
@@ -44,7 +44,7 @@ class Commands(TyperGroup):
             _say("stopped; nothing was written by half")
             raise typer.Exit(130) from None
         except BrokenPipeError:
-            # The reader of our output has gone, as `| head` does; that is no failure.
+            # The reader of the output has closed the pipe, as `| head` does, which is not a failure.
             _discard_output()
             raise typer.Exit(0) from None
         except OSError as error:
@@ -55,7 +55,7 @@ class Commands(TyperGroup):
             _say("there is not enough memory for this: fewer images a batch, or a smaller network, take less")
             raise typer.Exit(1) from None
         except Exception as error:
-            # The parser's own errors, which repeat what was given at any length.
+            # Errors of the parser itself repeat the argument at full length.
             if not (hasattr(error, "format_message") and hasattr(error, "exit_code")):
                 raise
             message = error.format_message()
@@ -66,38 +66,38 @@ class Commands(TyperGroup):
 
 
 def _code(error: GradlabError) -> int:
-    """The exit code of an error: that of a signal, as shells count, where one asked the work to stop."""
+    """The exit code of an error; after a signal it is the number that shells use for the signal."""
     if isinstance(number := getattr(error, "signal", None), int):
         return 128 + number
     return 2 if isinstance(error, UsageError) else 1
 
 
 def _say(message: str) -> None:
-    """Print an error; where even that cannot be written, the exit code is left."""
+    """Print an error; if it cannot be written, only the exit code shows it."""
     with suppress(OSError):
         typer.echo(f"gradlab: {message}", err=True)
 
 
 def _discard_output() -> None:
-    """Send what is still to be printed nowhere: Python itself would try once more at its end."""
+    """Discard output that is still buffered, which Python would try to write again at its exit."""
     with suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def output() -> Console:
-    """The console for results, on stdout; wide where no terminal sets a width."""
+    """The console for results, on stdout, with a large width if there is no terminal."""
     console = Console(highlight=False)
     return console if console.is_terminal or os.environ.get("COLUMNS") else Console(highlight=False, width=160)
 
 
 def notes() -> Console:
-    """The console for what is no result, on stderr."""
+    """The console for everything except results, on stderr."""
     return Console(stderr=True, highlight=False)
 
 
 @contextmanager
 def progress_bar(quiet: bool) -> Iterator[Callable[[str, int, int], None] | None]:
-    """A bar on stderr, once the work has taken two seconds; none where stderr is no terminal."""
+    """A progress bar on stderr that appears after two seconds; there is none if stderr is not a terminal."""
     console = notes()
     if quiet or not console.is_terminal:
         yield None

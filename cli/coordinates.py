@@ -14,9 +14,9 @@ def coordinates(asked: CoordinatesRequest, saving: Saving) -> None:
     """Check how responses and their changes scale with width and depth (Yang et al. 2022, 2203.03466).
 
     Networks of each size are trained for a few steps on one batch. The root mean square of each layer's response at
-    initialization, of its change, and of the part of the change that its own weights make, is fitted by a power of the
-    width or depth, and the exponent held against μP's, or the standard parametrization's. Writes coordinates.csv (a row
-    a size, seed, step and layer), coordinates.json (how it was made) and the figure.
+    initialization, of its change, and of the part of the change that is due to its own weights, is fitted by a power of
+    the width or depth, and the exponent is compared with that of μP or of the standard parametrization. Writes
+    coordinates.csv (one row per size, seed, step and layer), coordinates.json (the record) and the figure.
 
         gradlab coordinates --model my_package.nets:make_model --widths 64,128,256,512
 

@@ -19,28 +19,30 @@ from .training_options import TrainingOptions
 
 @dataclass(frozen=True, kw_only=True)
 class NetsRequest(Request):
-    """Which nets to train."""
+    """The nets to train."""
 
     depths: Sequence[int] = asked(
         (20, 32, 44, 56, 110),
-        "Weighted layers; comma-separated or repeated. Default: 20,32,44,56,110.",
+        "The numbers of weighted layers; comma-separated or repeated. Default: 20,32,44,56,110.",
         "LIST",
         typed=list[str],
         read=whole_numbers,
     )
     families: Sequence[str] = asked(
         ("plain", "resnet"),
-        "plain, resnet, also with what follows the depth: resnet-B, resnet-preact. Default: plain,resnet.",
+        "plain or resnet, with options if any: resnet-B, resnet-preact. Default: plain,resnet.",
         "LIST",
         typed=list[str],
         read=items,
     )
 
 
-Runs = Annotated[Path, typer.Option(help="Folder of the runs, each in one of its network's name.", metavar="DIR")]
+Runs = Annotated[
+    Path, typer.Option(help="The folder of the runs, each in a folder with the name of its network.", metavar="DIR")
+]
 Train = Annotated[
     bool,
-    typer.Option("--train/--no-train", help="Train what is missing, or read the runs that are there as they are."),
+    typer.Option("--train/--no-train", help="Train the missing runs, or only read existing runs."),
 ]
 
 
@@ -54,8 +56,9 @@ def degradation(
 ) -> None:
     """Train plain and residual nets of several depths, and draw their errors (He et al. 2015, Fig. 6).
 
-    One training after another, the shallow first; a run that stopped goes on, one that is complete is read. Writes
-    degradation.csv, degradation.json (how it was made) and the figure, and prints the errors beside the paper's.
+    Networks are trained one after another, beginning with the shallowest; an interrupted run is continued, and a
+    complete run is read. Writes degradation.csv, degradation.json (the record) and the figure, and prints the errors
+    next to those of the paper.
 
         gradlab degradation --depths 20,56 --preset fast
 

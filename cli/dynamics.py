@@ -1,4 +1,4 @@
-"""`gradlab dynamics`: what runs recorded of their layers."""
+"""`gradlab dynamics`: statistics of layers recorded by runs."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -13,7 +13,7 @@ from .saving import Saving
 
 
 def _statistics(texts: Iterable[str]) -> list[str]:
-    """The statistics of a list that there are."""
+    """The statistics named in a list, which must be known."""
     from gradlab.results.dynamics.result import STATISTICS
 
     return options.some_of(STATISTICS)(texts)
@@ -25,8 +25,8 @@ Runs = Annotated[
 Statistic = Annotated[
     list[str] | None,
     typer.Option(
-        help="What the figure shows: grad_norm, response_std, relative, or what else was recorded. Default: the first "
-        "two, as recorded.",
+        help="The statistics in the figure: grad_norm, response_std, relative, or others that were recorded. Default: "
+        "the first two, if recorded.",
         metavar="LIST",
         callback=options.reading(_statistics),
     ),
@@ -35,10 +35,10 @@ Statistic = Annotated[
 
 @options.with_options(out=Path("results/dynamics"))
 def dynamics(runs: Runs, saving: Saving, statistic: Statistic = None) -> None:
-    """Draw gradient norms and response std of every layer along a training, over its error curves.
+    """Draw gradient norms and response std of every layer during training, above the error curves.
 
-    Reads what `gradlab train --record responses,gradients` wrote, also while it trains. Writes dynamics.csv,
-    dynamics.json (how it was made), dynamics-errors.csv and the figure.
+    Reads the output of `gradlab train --record responses,gradients`, also during training. Writes dynamics.csv,
+    dynamics.json (the record), dynamics-errors.csv and the figure.
 
         gradlab dynamics runs/plain56 runs/resnet56
     """

@@ -13,10 +13,12 @@ from .console import notes, output, progress_bar
 
 Names = Annotated[
     list[str] | None,
-    typer.Argument(help="Figures by name; --list lists them.", metavar="[NAME]...", show_default=False),
+    typer.Argument(help="The names of figures; --list shows them.", metavar="[NAME]...", show_default=False),
 ]
-List = Annotated[bool, typer.Option("--list", help="List the figures, and what keeps one from being built here.")]
-All = Annotated[bool, typer.Option("--all", help="Build all that the data at hand allows; says what is skipped.")]
+List = Annotated[bool, typer.Option("--list", help="List the figures, and the reasons why some cannot be built here.")]
+All = Annotated[
+    bool, typer.Option("--all", help="Build all figures for which the data is available, and name those skipped.")
+]
 
 
 def figures(
@@ -30,8 +32,8 @@ def figures(
 ) -> None:
     """Rebuild the figures of the papers, each with its rows and its record.
 
-    Writes NAME.png, NAME.pdf, NAME.csv (the rows that are drawn) and NAME.json (claim, command, how it was made)
-    for each figure, and README.md, which shows them all.
+    Writes NAME.png, NAME.pdf, NAME.csv (the rows drawn) and NAME.json (claim, command and record) for each figure, and
+    README.md, which shows all figures.
 
         gradlab figures --list
 
@@ -71,7 +73,7 @@ def _print_list() -> None:
     from gradlab.gallery import FIGURES
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    # Names are there to be copied.
+    # Names are not wrapped, so that they can be copied.
     table.add_column("name", no_wrap=True)
     table.add_column("shows", overflow="fold")
     for figure in FIGURES:

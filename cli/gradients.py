@@ -13,15 +13,15 @@ from .saving import Saving
 def gradients(asked: GradientsRequest, saving: Saving, layers_table: options.LayersTable = False) -> None:
     """Measure the gradient of the loss layer by layer, from the last layer to the first.
 
-    Shown are the norm of each weight's gradient, the first 3×3 layer's over the last one's, and the growth a
-    layer of the second moment, beside what the literature says of initial weights: He et al. 2015 (1502.01852):
-    constant without normalization (mlp50-norm=none, or plain nets with --bn eval, in --mode responses). Yang et al.
-    2019 (1902.08129): by π/(π − 1) with batch normalization (plain nets, mlp50-norm=bn). De and Smith 2020
-    (2002.10444): a power of depth with shortcuts (residual nets).
+    Shown are the norm of each weight's gradient, the ratio of the first 3×3 layer's norm to the last one's, and the
+    growth of the second moment per layer, with predictions of the literature for initial weights. Without normalization
+    the second moment is constant (He et al. 2015, 1502.01852: mlp50-norm=none, or plain nets with --bn eval, in --mode
+    responses). With batch normalization it grows by π/(π − 1) per layer (Yang et al. 2019, 1902.08129: plain nets,
+    mlp50-norm=bn). With shortcuts it grows as a power of depth (De and Smith 2020, 2002.10444: residual nets).
 
-    With --bn batch a gradient belongs to one batch, and norms are averaged over full batches; with --bn eval it is
-    that of the mean loss over all images. Writes gradients.csv (a row a seed and layer), gradients.json (how it was
-    made) and the figure.
+    With --bn batch each full batch has its own gradient, and norms are averaged over batches; with --bn eval the
+    gradient is that of the mean loss over all images. Writes gradients.csv (one row per seed and layer), gradients.json
+    (the record) and the figure.
 
         gradlab gradients --model plain20,plain56,resnet20,resnet56 --weights init
 

@@ -14,8 +14,8 @@ def jacobian(asked: JacobianRequest, saving: Saving) -> None:
     """Measure the singular values of the input-output Jacobian of single examples (Pennington et al. 2017, 1711.04735).
 
     They come from products with random vectors (Lanczos quadrature), for a network or one of its modules. The body of
-    a plain fully connected net is drawn beside its law. Writes jacobian.csv (a row a node of the quadrature),
-    jacobian.json (how it was made) and the figure.
+    a plain fully connected net is drawn beside its law. Writes jacobian.csv (one row per node of the quadrature),
+    jacobian.json (the record) and the figure.
 
         gradlab jacobian --model mlp5-norm=none@init,mlp17-norm=none@init --part body --data noise
 

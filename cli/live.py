@@ -1,4 +1,4 @@
-"""What is seen while a network trains: a live view in a terminal, plain lines elsewhere."""
+"""The display of a training: a live view in a terminal, plain lines elsewhere."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,11 +20,11 @@ BLOCKS = "▁▂▃▄▅▆▇█"
 
 @contextmanager
 def training_view(quiet: bool, batch_size: int) -> Iterator[dict[str, Any]]:
-    """What a training tells, on stderr, as the arguments `observe` and `progress` of `gl.train`.
+    """A display on stderr, as the arguments `observe` and `progress` of `gl.train`.
 
     Args:
-        quiet: Show nothing.
-        batch_size: Images a step.
+        quiet: Whether to show nothing.
+        batch_size: The number of images per step.
     """
     console = notes()
     if quiet:
@@ -39,18 +39,18 @@ def training_view(quiet: bool, batch_size: int) -> Iterator[dict[str, Any]]:
 
 
 class Lines:
-    """A line for every look at the loss."""
+    """One line for every evaluation of the loss."""
 
     def __init__(self, console: Console) -> None:
         self.console = console
         self.network = ""
 
     def progress(self, network: str, done: int, total: int) -> None:
-        """Told of every step."""
+        """Called at every step."""
         self.network = network
 
     def observe(self, status: "Status") -> None:
-        """Told of every look at the loss."""
+        """Called at every evaluation of the loss."""
         row = status.metrics
         tested = f"  test {row['test_loss']:.4f} {row['test_error']:.2%}" if "test_error" in row else ""
         self.console.print(
@@ -62,11 +62,11 @@ class Lines:
 
 
 class LiveView:
-    """Progress, throughput, loss and error, and every layer's gradient norm, on a few lines that renew themselves.
+    """Progress, throughput, loss and error, and every layer's gradient norm, on a few lines that are updated.
 
     Args:
-        console: Where it is shown; also gets a line that stays for every network but the last.
-        batch_size: Images a step.
+        console: The console of the view, which also gets one permanent line for every network except the last.
+        batch_size: The number of images per step.
     """
 
     def __init__(self, console: Console, batch_size: int) -> None:
@@ -89,7 +89,7 @@ class LiveView:
         self.recorded: list[Mapping[str, Any]] = []
 
     def progress(self, network: str, done: int, total: int) -> None:
-        """Told of every step."""
+        """Called at every step."""
         if network != self.network or self.task is None:
             if self.task is not None:
                 self.bar.remove_task(self.task)
@@ -104,14 +104,14 @@ class LiveView:
         self.bar.update(self.task, completed=done, rate=rate)
 
     def observe(self, status: "Status") -> None:
-        """Told of every look at the loss."""
+        """Called at every evaluation of the loss."""
         self.row = status.metrics
         if "test_error" in self.row:
             self.test = self.row
         self.recorded = list(status.recorded)
 
     def render(self) -> Group:
-        """What is to be seen now."""
+        """The current contents of the view."""
         if self.task is None:
             return Group(Text("reading the data …", style="dim"))
         return Group(self.bar, *self._losses(), *gradient_strip(self.recorded))
@@ -129,10 +129,10 @@ class LiveView:
 
 
 def gradient_strip(recorded: Sequence[Mapping[str, Any]]) -> Iterator[Text]:
-    """A block a layer, as high as its gradient norm on a log scale, with the lowest and the highest named.
+    """One block per layer, with its gradient norm as height on a log scale, and the names of lowest and highest.
 
     Args:
-        recorded: Rows of `dynamics.csv`, of one step.
+        recorded: The rows of `dynamics.csv` of one step.
     """
     norms = {
         row["layer"]: row["value"] for row in recorded if row["statistic"] == "grad_norm" and row["layer"] != "total"

@@ -1,4 +1,4 @@
-"""`gradlab models`: the networks there are."""
+"""`gradlab models`: the list of networks."""
 
 from typing import Annotated
 
@@ -9,7 +9,7 @@ from .console import output, progress_bar
 Pattern = Annotated[
     str | None,
     typer.Argument(
-        help="A name (resnet26-preact), or names that match a glob; 'torchvision/*' and 'timm/*' list those packages'."
+        help="A name (resnet26-preact), or a glob over names; 'torchvision/*' and 'timm/*' list those of the packages."
     ),
 ]
 
@@ -17,15 +17,15 @@ Pattern = Annotated[
 def models(pattern: Pattern = None) -> None:
     """List networks with their weighted layers, parameters and multiply-adds for one image.
 
-    A name is a family, a depth and options, and every one that can be built can be asked for (resnet26-preact). CIFAR
-    nets of He et al.: resnet and plain of any depth 6n + 2, and resnet164 and resnet1001 of bottlenecks (any 9n + 2 as
-    resnet110-bottleneck). Behind the depth of a resnet: -B or -C for shortcuts with projections, -preact (or
-    -relu-preact, -relu-before-add, -bn-after-add) for another unit, -width=N for the channels of the first stage,
-    -shortcut=0.5 to scale the shortcuts, -exclusive-gate=-6, -shortcut-gate=-6 or -shortcut-dropout=0.5 to change
-    them otherwise, -beta=0.1 to scale the residual branches. plain56-ll is looks-linear. highway19, densenet40-k12,
-    densenet100-bc-k12 and vovnet27-slim are CIFAR nets too; imagenet/resnet50, imagenet/plain34, imagenet/vgg16 and
-    imagenet/vovnet39 are for ImageNet. mlp50, resmlp50 and mlp50-ll are the fully connected nets of `gradlab
-    shatter`, at any depth: mlp24-norm=bn-width=100.
+    A name is a family, a depth and options, and any network that can be built may be named (resnet26-preact). The CIFAR
+    nets of He et al. are resnet and plain of any depth 6n + 2, and resnet164 and resnet1001 with bottlenecks (any depth
+    9n + 2 as resnet110-bottleneck). The depth of a resnet may be followed by -B or -C for shortcuts with projections,
+    -preact (or -relu-preact, -relu-before-add, -bn-after-add) for another unit, -width=N for the channels of the first
+    stage, -shortcut=0.5 to scale the shortcuts, -exclusive-gate=-6, -shortcut-gate=-6 or -shortcut-dropout=0.5 to
+    change them otherwise, and -beta=0.1 to scale the residual branches. plain56-ll is looks-linear. highway19,
+    densenet40-k12, densenet100-bc-k12 and vovnet27-slim are also CIFAR nets; imagenet/resnet50, imagenet/plain34,
+    imagenet/vgg16 and imagenet/vovnet39 are for ImageNet. mlp50, resmlp50 and mlp50-ll are the fully connected nets of
+    `gradlab shatter`, at any depth: mlp24-norm=bn-width=100.
     """
     from gradlab.experiments.catalog import list_networks
     from gradlab.results.tables import rich_table

@@ -1,4 +1,4 @@
-"""Options: those that several commands share, and those made from what a measurement asks for."""
+"""The options that several commands share, and those made from the request of a measurement."""
 
 import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -13,7 +13,7 @@ from gradlab.experiments.text import items
 
 
 def reading(read: Callable[[Any], Any], otherwise: Any = None) -> Callable[[Any], Any]:
-    """A callback of an option that makes its value of the text, or of none where none was given."""
+    """A callback of an option that converts its text to a value, with a default if none was given."""
 
     def value(given: Any) -> Any:
         if not given:
@@ -30,7 +30,7 @@ def reading(read: Callable[[Any], Any], otherwise: Any = None) -> Callable[[Any]
 
 
 def some_of(choices: Sequence[str]) -> Callable[[Iterable[str]], list[str]]:
-    """What reads a list of choices."""
+    """A parser of a list of choices."""
 
     def read(texts: Iterable[str]) -> list[str]:
         listed = list(dict.fromkeys(items(texts)))
@@ -45,7 +45,7 @@ FigureFormat = Literal["png", "pdf", "svg"]
 TableFormat = Literal["csv", "latex", "markdown"]
 
 Device = Annotated[str, typer.Option(help="The device: auto, cpu, cuda, cuda:1 or mps.", metavar="DEVICE")]
-LayersTable = Annotated[bool, typer.Option("--layers-table", help="Print a row for every layer as well.")]
+LayersTable = Annotated[bool, typer.Option("--layers-table", help="Also print one row per layer.")]
 Out = Annotated[Path, typer.Option(help="The folder for the files.", metavar="DIR")]
 Format = Annotated[
     list[str] | None,
@@ -58,19 +58,19 @@ Format = Annotated[
 Table = Annotated[
     list[str] | None,
     typer.Option(
-        help="Print the table as csv, latex (booktabs) or markdown instead, and write it too.",
+        help="Print the table as csv, latex (booktabs) or markdown, and also write it to a file.",
         metavar="LIST",
         callback=reading(some_of(get_args(TableFormat))),
     ),
 ]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only; the files are written.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print only errors; the files are still written.")]
 
 
 def with_options(**defaults: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give a command an option for every field of the dataclasses among its parameters; it gets the dataclasses made.
+    """Give a command one option per field of the dataclasses among its parameters, and call it with these dataclasses.
 
     Args:
-        **defaults: Other defaults, by the names of fields.
+        **defaults: Defaults that differ from those of the fields, by their names.
     """
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
@@ -91,29 +91,29 @@ def with_options(**defaults: Any) -> Callable[[Callable[..., None]], Callable[..
 
 
 def given(kind: type, values: Mapping[str, Any]) -> dict[str, Any]:
-    """The values of the fields of a dataclass that say anything; the others have their defaults."""
+    """The values of the fields of a dataclass that were given; the others have their defaults."""
     return {known.name: values[known.name] for known in fields(kind) if values.get(known.name) is not None}
 
 
 def options_of(kind: type, **defaults: Any) -> list[inspect.Parameter]:
-    """The parameters of a command that stand for the fields of a dataclass."""
+    """The parameters of a command that correspond to the fields of a dataclass."""
     return [option(known, defaults.get(known.name, MISSING)) for known in fields(kind)]
 
 
 def option(known: "Field[Any]", default: Any = MISSING, shown: bool | str = True) -> inspect.Parameter:
-    """The parameter of a command that stands for the field of a dataclass.
+    """The parameter of a command that corresponds to a field of a dataclass.
 
     Args:
         known: The field.
-        default: Another default than the field's.
-        shown: What help says of the default, or whether it says anything.
+        default: A default that replaces the field's.
+        shown: The text of the default in help, or whether help shows it.
     """
     default = known.default if default is MISSING else default
     kind: Any = known.type
     if "option" in known.metadata:
         said = option_of(known)
         if said.read and default is not MISSING:
-            # What is read has its default where the request is made.
+            # A field that is parsed from text gets its default when the request is made.
             default = None
         callback = reading(said.read) if said.read else None
         info = typer.Option(
@@ -131,7 +131,7 @@ def names_of(known: "Field[Any]") -> tuple[str, ...]:
 
 
 def with_parameters(run: Callable[..., None], parameters: Iterable[inspect.Parameter]) -> Callable[..., None]:
-    """A function of any keywords as the command line is to see it: with these parameters."""
+    """A function of arbitrary keyword arguments, with these parameters as its signature for the command line."""
     listed = list(parameters)
     run.__annotations__ = {p.name: p.annotation for p in listed}
     run.__signature__ = inspect.Signature(listed)  # type: ignore[attr-defined]

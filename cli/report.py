@@ -24,10 +24,10 @@ def report(
     title: Title = "gradlab report",
     quiet: options.Quiet = False,
 ) -> None:
-    """Make one HTML page of results: figures, sortable tables, records, and what is seen, in words.
+    """Make one HTML page of results: figures, sortable tables, records, and findings in words.
 
-    Each sentence stands with the rule that triggered it. The page is one file; it opens from disk, loads nothing,
-    and prints.
+    Each finding is shown with the rule that triggered it. The page is one file, which opens from disk, loads nothing
+    else, and can be printed.
 
         gradlab report results/responses results/shatter -o report.html
     """

@@ -1,4 +1,4 @@
-"""`gradlab responses`: layer-response std."""
+"""`gradlab responses`: standard deviation of layer responses."""
 
 from pathlib import Path
 
@@ -14,8 +14,8 @@ def responses(asked: ResponsesRequest, saving: Saving, layers_table: options.Lay
     """Measure the standard deviation of layer responses (He et al. 2015, §4.2, Fig. 7).
 
     The response of a layer is its output after batch normalization and before any other nonlinearity or
-    addition; its std is taken over images, channels and positions. Writes responses.csv (a row a layer),
-    responses.json (how it was made) and the figure.
+    addition; its std is over images, channels and positions. Writes responses.csv (one row per layer), responses.json
+    (the record) and the figure.
 
         gradlab responses --model plain20,plain56,resnet20,resnet56,resnet110
 

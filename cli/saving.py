@@ -1,4 +1,4 @@
-"""What every measuring command does around its measurement: folder and progress before, files and tables after."""
+"""The steps of every command around its measurement: folder and progress before it, files and tables after it."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -16,7 +16,7 @@ from .console import notes, output, progress_bar
 
 @dataclass(frozen=True)
 class Saving:
-    """Where a result goes, a field for each option."""
+    """The options for saving and printing a result."""
 
     table: options.Table = None
     out: options.Out = Path("results")
@@ -25,7 +25,7 @@ class Saving:
 
     @contextmanager
     def progress(self) -> Iterator[Callable[[str, int, int], None] | None]:
-        """Make the folder, and show how far the work is."""
+        """Make the folder, and show the progress."""
         from gradlab.results.files import prepare_folder
 
         prepare_folder(self.out)
@@ -36,8 +36,8 @@ class Saving:
         """Save a result and print it.
 
         Args:
-            result: What was measured.
-            details: What is printed before the table.
+            result: The result.
+            details: The output to print before the table.
         """
         from gradlab.results.tables import sentences, text_table
 

@@ -20,12 +20,12 @@ FigureName = Literal["acf", "signals", "correlation", "coactivation", "theory"]
 
 @dataclass(frozen=True, kw_only=True)
 class NetsRequest(ShatterRequest):
-    """Random nets, and which figures to draw of them."""
+    """Random nets, and the figures to draw."""
 
     figure: Sequence[FigureName] = asked(
         ("acf",),
-        "acf; signals (gradients and their covariance, Fig. 1); correlation (against depth, beside the laws); "
-        "coactivation (layer by layer); theory (against depth, beside exact theory). Default: acf.",
+        "acf; signals (gradients and their covariance, Fig. 1); correlation (against depth, with the laws); "
+        "coactivation (layer by layer); theory (against depth, with exact theory). Default: acf.",
         "LIST",
         typed=list[str],
         read=options.some_of(get_args(FigureName)),
@@ -37,22 +37,23 @@ OF_NETWORKS = {known.name: known for known in fields(InputGradientsRequest)}
 
 
 def shatter(**values: Any) -> None:
-    """Measure how gradients lose correlation with depth (Balduzzi et al. 2017, Fig. 1 and 2).
+    """Measure the loss of correlation of gradients with depth (Balduzzi et al. 2017, Fig. 1 and 2).
 
-    Random fully connected nets with scalar inputs on a line: the autocorrelation of their gradients along it,
-    biased, the mean over networks; co-activation; correlation at a pair of inputs; exact theory where there is
-    any. Batch statistics are those of the whole line. Without normalization a feedforward net does not shatter.
+    Without --model, random fully connected nets with scalar inputs on a line are measured: the biased autocorrelation
+    of their gradients along the line, averaged over networks; co-activation; correlation at a pair of inputs; and exact
+    theory if there is any. Batch statistics are those of the whole line. Without normalization a feedforward net does
+    not shatter.
 
-    Writes shatter.csv (a row a lag), shatter-summary.csv (a row a statistic), shatter-layers.csv,
-    gradients.npz, shatter.json (how it was made) and the figures.
+    Writes shatter.csv (one row per lag), shatter-summary.csv (one row per statistic), shatter-layers.csv,
+    gradients.npz, shatter.json (the record) and the figures.
 
         gradlab shatter --depths 8,32,128
 
         gradlab shatter --depths 1,24,50 --families ff,resnet --figure signals
 
-    With --model, the input gradients of image networks: of the summed logits, for each image. Their effective rank
-    relative to Gaussian noise, cosines, and the autocorrelation between two images, against depth. Of the options of
-    random nets these take norm-grad, seeds, lags, points, dtype, device and seed.
+    With --model, the input gradients of image networks are measured, which are those of the summed logits for each
+    image: their effective rank relative to Gaussian noise, cosines, and the autocorrelation between two images, against
+    depth. Image networks share the options norm-grad, seeds, lags, points, dtype, device and seed with random nets.
 
         gradlab shatter --model plain20,resnet20,plain56,resnet56 --weights init
     """
@@ -75,13 +76,13 @@ def shatter(**values: Any) -> None:
 
 
 def _refuse(given: Mapping[str, Any], known: Mapping[str, Any], other: Mapping[str, Any], reason: str) -> None:
-    """Refuse options that belong to the other measurement alone."""
+    """Refuse options that belong only to the other measurement."""
     if wrong := next((name for name in given if name not in known), None):
         raise UsageError(f"{options.names_of(other[wrong])[0]} {reason}")
 
 
 def _parameters() -> Iterator[inspect.Parameter]:
-    """The options of both measurements, each once; none has a default here, which shows what was given."""
+    """The options of both measurements, without repetitions and without defaults, so that given options are known."""
     for name, known in (OF_NETS | OF_NETWORKS).items():
         defaults = [of[name].default for of in (OF_NETS, OF_NETWORKS) if name in of]
         told = known.default not in (None, MISSING) and not option_of(known).read

@@ -11,18 +11,18 @@ from gradlab.experiments.signal.request import SignalRequest
 from . import options
 from .saving import Saving
 
-BlocksTable = Annotated[bool, typer.Option("--blocks-table", help="Print a row for every block and branch as well.")]
+BlocksTable = Annotated[bool, typer.Option("--blocks-table", help="Also print one row per block and branch.")]
 
 
 @options.with_options(out=Path("results/signal"))
 def signal(asked: SignalRequest, saving: Saving, blocks_table: BlocksTable = False) -> None:
     """Measure stream, branches and gradients block by block (Brock et al. 2021, 2101.08692).
 
-    Blocks are found while the network runs: additions of a signal and a function of it, in any residual net or
-    transformer; in a network without any they are the parts that repeat. Shown are the variance of the stream behind
-    each block and its channels' squared means, the variance of each branch as it is added and over that of the stream,
-    their cosine, and the RMS of the loss's gradient. Writes signal.csv (a row a block and branch), signal.json (how it
-    was made) and the figure.
+    Blocks are found while the network runs. They are additions of a signal and a function of it, in any residual net or
+    transformer, or the repeated parts of a network without such additions. Shown are the variance of the stream after
+    each block and the squared means of its channels, the variance of each branch as it is added and its ratio to that
+    of the stream, their cosine, and the RMS of the gradient of the loss. Writes signal.csv (one row per block and
+    branch), signal.json (the record) and the figure.
 
         gradlab signal --model resnet56@init,resnet56-preact@init
 

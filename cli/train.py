@@ -1,4 +1,4 @@
-"""`gradlab train`: train a network by the paper's recipe."""
+"""`gradlab train`: train a network by the recipe of the paper."""
 
 from pathlib import Path
 from typing import Annotated
@@ -15,9 +15,9 @@ from .training_options import TrainingOptions
 Model = Annotated[str, typer.Option("--model", "-m", help="The network, without weights.", metavar="NAME")]
 Resume = Annotated[
     Path | None,
-    typer.Option(help="Go on from this run or checkpoint, even where recipe or device differ.", metavar="PATH"),
+    typer.Option(help="Continue this run or checkpoint, even if recipe or device differ.", metavar="PATH"),
 ]
-Out = Annotated[Path | None, typer.Option(help="Folder of the run. Default: runs/NAME.", metavar="DIR")]
+Out = Annotated[Path | None, typer.Option(help="The folder of the run. Default: runs/NAME.", metavar="DIR")]
 
 
 @options.with_options()
@@ -30,8 +30,8 @@ def train(
 ) -> None:
     """Train a network by the recipe of He et al. 2015, §4.2, or a fast one.
 
-    The same command goes on where a run was stopped or killed. Writes checkpoint.pt, metrics.csv and record.json,
-    and with --record dynamics.csv, for `gradlab dynamics`.
+    The same command continues a run that was stopped or killed. Writes checkpoint.pt, metrics.csv and record.json, and
+    with --record also dynamics.csv, for `gradlab dynamics`.
 
         gradlab train --model resnet20 --preset fast --epochs 2
 

@@ -1,4 +1,4 @@
-"""How to train: the options that every command has which trains."""
+"""The options common to all commands that train networks."""
 
 from dataclasses import dataclass, fields
 from typing import Annotated, Any
@@ -15,26 +15,29 @@ Data = Annotated[str, typer.Option(help="cifar10, cifar100, or PATH.npz.", metav
 Preset = Annotated[
     str,
     typer.Option(
-        help="he2015: the paper's recipe, 64k iterations. fast: 30 epochs, a one-cycle schedule.", metavar="PRESET"
+        help="he2015: the recipe of the paper, 64k iterations. fast: 30 epochs with a one-cycle schedule.",
+        metavar="PRESET",
     ),
 ]
-Epochs = Annotated[int | None, typer.Option(help="Passes over the training images.", metavar="N")]
+Epochs = Annotated[int | None, typer.Option(help="The number of passes over the training images.", metavar="N")]
 Iterations = Annotated[int | None, typer.Option(help="Optimizer steps.", metavar="N")]
-Seed = Annotated[int, typer.Option(help="Of initial weights, order and crops.", metavar="N")]
-Amp = Annotated[str | None, typer.Option(help="bf16, off, or auto: bf16 where the device gains.", metavar="MODE")]
+Seed = Annotated[int, typer.Option(help="The seed of initial weights, order and crops.", metavar="N")]
+Amp = Annotated[
+    str | None, typer.Option(help="bf16, off, or auto: bf16 on devices where it is faster.", metavar="MODE")
+]
 Compile = Annotated[bool, typer.Option("--compile", help="Compile the network.")]
 Record = Annotated[
     list[str] | None,
     typer.Option(
-        help="Record of every layer, in dynamics.csv: responses, gradients.",
+        help="The statistics of every layer to record in dynamics.csv: responses, gradients.",
         metavar="LIST",
         callback=options.reading(items),
     ),
 ]
 Every = Annotated[
-    str, typer.Option(help="Record every so many steps, or log: ever fewer, even on a log axis.", metavar="N")
+    str, typer.Option(help="The number of steps between records, or log: evenly spaced on a log axis.", metavar="N")
 ]
-Log = Annotated[str | None, typer.Option(help="tensorboard: write its events file into the run, too.", metavar="SINK")]
+Log = Annotated[str | None, typer.Option(help="tensorboard: also write its events file into the run.", metavar="SINK")]
 BatchSize = Annotated[int | None, typer.Option(help="Images a step.", metavar="N")]
 LearningRate = Annotated[float | None, typer.Option(help="The largest learning rate.", metavar="X")]
 Schedule = Annotated[str | None, typer.Option(help="steps or one-cycle.", metavar="NAME")]
@@ -42,20 +45,23 @@ Momentum = Annotated[float | None, typer.Option(help="Of SGD.", metavar="X")]
 Nesterov = Annotated[bool | None, typer.Option(help="Nesterov's momentum.")]
 WeightDecay = Annotated[float | None, typer.Option(help="On every parameter.", metavar="X")]
 LabelSmoothing = Annotated[float | None, typer.Option(help="Of the cross-entropy.", metavar="X")]
-Padding = Annotated[int | None, typer.Option(help="Zeros around an image before the crop.", metavar="N")]
+Padding = Annotated[int | None, typer.Option(help="The number of zeros around an image before the crop.", metavar="N")]
 Flip = Annotated[bool | None, typer.Option(help="Mirror half of the images.")]
 Validation = Annotated[
-    int | None, typer.Option(help="Training images held out, to choose by; 5000 in the paper.", metavar="N")
+    int | None,
+    typer.Option(help="The number of training images held out for validation; 5000 in the paper.", metavar="N"),
 ]
 Normalize = Annotated[str | None, typer.Option(help="mean-image, cifar10, imagenet, none, …", metavar="SPEC")]
-WarmUpRate = Annotated[float | None, typer.Option(help="Learning rate of the warm-up.", metavar="X")]
-WarmUpDepth = Annotated[int | None, typer.Option(help="Layers from which there is a warm-up.", metavar="N")]
+WarmUpRate = Annotated[float | None, typer.Option(help="The learning rate of the warm-up.", metavar="X")]
+WarmUpDepth = Annotated[
+    int | None, typer.Option(help="The number of layers from which there is a warm-up.", metavar="N")
+]
 CheckpointEvery = Annotated[int, typer.Option(help="Steps between checkpoints.", metavar="N")]
 
 
 @dataclass(frozen=True)
 class TrainingOptions:
-    """The options, a field each."""
+    """The options for training, one field each."""
 
     data: Data = "cifar10"
     preset: Preset = "he2015"
@@ -84,7 +90,7 @@ class TrainingOptions:
     checkpoint_every: CheckpointEvery = 500
 
     def arguments(self) -> dict[str, Any]:
-        """The arguments of `gl.train` and `gl.degradation` that they make."""
+        """The arguments for `gl.train` and `gl.degradation`."""
         if not (self.every.isdecimal() and len(self.every) <= 9) and self.every != "log":
             raise UsageError(f"--every takes a number of steps or log, not {self.every!r}")
         return {
@@ -100,7 +106,7 @@ class TrainingOptions:
         }
 
     def recipe(self) -> "gl.Recipe":
-        """The preset with the fields that were given."""
+        """The preset, with the fields that were given replaced."""
         from gradlab.training import preset
 
         base = preset(self.preset)

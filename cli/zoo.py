@@ -8,10 +8,10 @@ from . import options
 from .console import output, progress_bar
 
 Verify = Annotated[
-    bool, typer.Option("--verify", help="Measure every network's error anew and hold it against the record.")
+    bool, typer.Option("--verify", help="Measure every network's error again and compare it with the record.")
 ]
 Data = Annotated[
-    str, typer.Option(help="What --verify measures on: cifar10-sample, cifar10, cifar10-train.", metavar="DATA")
+    str, typer.Option(help="The data for --verify: cifar10-sample, cifar10 or cifar10-train.", metavar="DATA")
 ]
 
 
@@ -21,9 +21,9 @@ def zoo(
     device: options.Device = "auto",
     quiet: options.Quiet = False,
 ) -> None:
-    """List the bundled trained weights: how they were trained and which errors they reach on CIFAR-10.
+    """List the bundled trained weights with their recipes and their errors on CIFAR-10.
 
-    The errors are those of the stored files. `--verify` exits with 1 when one does not come out again.
+    The errors are those of the stored files. `--verify` exits with 1 if one of them is not reproduced.
 
         gradlab zoo --verify
     """
