@@ -82,24 +82,25 @@ def growth(values: Array, rate: float = FALSE_ALARMS) -> Line | None:
 
 
 def out_of_line(values: Array, factor: float, rate: float = FALSE_ALARMS) -> list[int]:
-    """The places of values that lie far from the median of all.
+    """The places of values that lie far from all others.
 
-    Those whose logarithm deviates by more than a factor of `factor`, and by more standard deviations, as the median
-    absolute deviation gives them, than any of so many normal ones does in all but `rate` of cases.
+    Those whose logarithm deviates from the median of the others by more than `factor`, and from these by more than any
+    of so many normal values does in all but `rate` of cases; see `_is_beyond`.
 
     Args:
         values: Those above 0 and finite are compared; of fewer than five none is out of line.
         factor: The least.
         rate: Share of false alarms.
     """
-    there = np.isfinite(values) & (values > 0)
-    if there.sum() < 5:
+    there = np.flatnonzero(np.isfinite(values) & (values > 0))
+    if len(there) < 5:
         return []
-    logs = np.log10(np.where(there, values, 1.0))
-    middle, spread = _centre(logs[there])
-    count = int(there.sum())
-    bound = max(math.log10(factor), _critical(count, rate / count) * spread)
-    return [int(place) for place in np.flatnonzero(there & (np.abs(logs - middle) > bound))]
+    logs = np.log10(values[there])
+    return [
+        int(there[place])
+        for place, own in enumerate(logs)
+        if _is_beyond(own, np.delete(logs, place), factor, rate / len(logs))
+    ]
 
 
 def exceeds(values: Array, place: int, factor: float, rate: float = FALSE_ALARMS) -> bool:
@@ -118,9 +119,8 @@ def exceeds(values: Array, place: int, factor: float, rate: float = FALSE_ALARMS
     before = before[np.isfinite(before) & (before > 0)]
     if len(before) < LEAST_RECORDS or not values[place] > 0:
         return False
-    middle, spread = _centre(np.log10(before))
-    bound = max(math.log10(factor), _critical(len(before), rate / len(values)) * spread)
-    return bool(np.log10(values[place]) - middle > bound)
+    own, logs = float(np.log10(values[place])), np.log10(before)
+    return own > np.median(logs) and _is_beyond(own, logs, factor, rate / len(values))
 
 
 def spikes(values: Array, factor: float = SPIKE, rate: float = FALSE_ALARMS) -> list[int]:
@@ -139,16 +139,21 @@ def since(held: np.ndarray[Any, np.dtype[np.bool_]]) -> int:
     return int(broken[-1]) + 1 if len(broken) else 0
 
 
-def _centre(logs: Array) -> tuple[float, float]:
-    """Median and standard deviation, the one as the median absolute deviation gives it."""
-    middle = float(np.median(logs))
-    return middle, max(_LEAST_SPREAD, 1.4826 * float(np.median(np.abs(logs - middle))))
+def _is_beyond(own: float, others: Array, factor: float, rate: float) -> bool:
+    """Whether a logarithm lies farther from others than chance has it, and than a factor.
 
-
-def _critical(count: int, rate: float) -> float:
-    """How many standard deviations are beyond chance, where these are known by a median absolute deviation.
-
-    That has 37 % of the efficiency of the usual estimate (Rousseeuw and Croux 1993): Student's t, with as many degrees
-    of freedom fewer.
+    Chance is judged in two ways, at half the rate each: by mean and standard deviation, which is exact for normal
+    values, and by median and median absolute deviation, which other values far off do not blind. The latter has 37 %
+    of the efficiency of the former (Rousseeuw and Croux 1993): as many degrees of freedom fewer.
     """
-    return critical(max(1.0, _EFFICIENCY * (count - 1)), rate)
+    middle = float(np.median(others))
+    if abs(own - middle) <= math.log10(factor):
+        return False
+    count = len(others)
+    usual = max(_LEAST_SPREAD, float(others.std(ddof=1)))
+    robust = max(_LEAST_SPREAD, 1.4826 * float(np.median(np.abs(others - middle))))
+    wider = math.sqrt(1 + 1 / count)
+    return bool(
+        abs(own - others.mean()) > critical(count - 1, rate / 2) * usual * wider
+        or abs(own - middle) > critical(max(1.0, _EFFICIENCY * (count - 1)), rate / 2) * robust * wider
+    )
