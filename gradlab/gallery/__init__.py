@@ -1,4 +1,4 @@
-"""The gallery: every figure of the papers that is rebuilt here, and what rebuilds it."""
+"""The gallery: the figures of the papers that gradlab rebuilds, with their measurements."""
 
 from gradlab.gallery.figure import Figure, NotAtHand
 from gradlab.gallery.figures import FIGURES, find_figures

@@ -1,4 +1,4 @@
-"""The figures of "The Shattered Gradients Problem" (Balduzzi et al. 2017), and the theory beside them."""
+"""The figures of "The Shattered Gradients Problem" (Balduzzi et al. 2017), with theory."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ if TYPE_CHECKING:
 PAPER = "Balduzzi et al. 2017, The Shattered Gradients Problem, arXiv:1702.08591"
 
 FIG_1 = (("ff", 1), ("ff", 24), ("resnet-beta=0.1", 50))
-"""The networks of Fig. 1: the one of 24 layers subtracts means, that of 50 has batch normalization and β = 0.1."""
+"""The networks of Fig. 1: the net of 24 layers subtracts means, and that of 50 has batch normalization and β = 0.1."""
 
 _TOY_NETS = {"seeds": 2, "width": 20, "points": 32, "lags": 4}
 
 
 def _signals(result: ShatterResult) -> Drawing:
-    """Fig. 1 of those networks that the paper shows, and of whatever else was measured where none of them was."""
+    """Fig. 1 of the networks in the paper, or of all measured networks if those were not measured."""
     shown = {key: result.gradients[key] for key in FIG_1 if key in result.gradients}
     return ShatterResult(result.frame, result.record, gradients=shown or result.gradients, x=result.x).figure("signals")
 
 
 def _gradients(result: ShatterResult) -> pd.DataFrame:
-    """A row an input and a column a network, depth and seed, to five digits."""
+    """One row per input and one column per network, depth and seed, with five digits."""
     columns = {
         f"{network} depth {depth} seed {seed}": signal
         for (network, depth), signals in result.gradients.items()
@@ -41,7 +41,7 @@ def _gradients(result: ShatterResult) -> pd.DataFrame:
 
 
 def _correlation(result: ShatterResult) -> pd.DataFrame:
-    """The statistics by depth, and the correlation of an average pair through the layers so far, as one more."""
+    """The statistics by depth, including the correlation of an average pair through the layers so far."""
     layers = result.layers_frame.assign(depth=result.layers_frame["layer"], statistic="mean_path_correlation")
     names = {"mean_path_correlation": "value", "mean_path_sem": "sem", "law": "theory"}
     columns = ["network", "norm", "depth", "statistic", "value", "sem", "theory", "seeds"]
@@ -50,7 +50,7 @@ def _correlation(result: ShatterResult) -> pd.DataFrame:
 
 
 def _statistics(result: InputGradientsResult) -> pd.DataFrame:
-    """The statistics of one number each."""
+    """The statistics that are single numbers."""
     return result.frame[result.frame["lag"].isna()].drop(columns=["lag", "acf_pooled", "n_constant"])
 
 

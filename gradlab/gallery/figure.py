@@ -1,4 +1,4 @@
-"""A figure of the gallery: what the paper claims with it, what to measure for it, and how to draw it."""
+"""A figure of the gallery: the paper's claim, the measurement and the drawing."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Options = Mapping[str, Any]
 
 
 class NotAtHand(GradlabError):
-    """What a figure needs is not here: weights, runs, data."""
+    """Raised if weights, runs or data for a figure are missing."""
 
 
 def _figure(result: Any) -> Drawing:
@@ -37,21 +37,21 @@ class Figure:
     """One figure of the gallery.
 
     Attributes:
-        name: Of its files.
-        paper: Where the figure is from.
-        figure: Which figure of the paper.
-        title: What it shows, in a few words.
-        claim: What the paper says that it shows.
-        command: The gradlab command that measures the same, with its switches, without the other options of the
-            measurement.
+        name: The name of its files.
+        paper: The paper of the figure.
+        figure: The number of the figure in the paper.
+        title: A short title.
+        claim: The claim of the paper.
+        command: The gradlab command of the measurement with its switches, without the other options.
         experiment: The function of the public interface that the command calls.
-        options: Its arguments, from what is at hand; raises `NotAtHand` where something is missing.
-        toy: Arguments that make it small enough for a test; with `models` or `runs` among them nothing
-            need be at hand of what the figure itself needs.
-        draw: From the result to the figure.
-        table: From the result to the rows of the CSV.
-        differs: What is not as in the paper, a sentence each.
-        arguments: Options that the command takes as arguments, without a name.
+        options: A function that returns the arguments for the available data, and raises `NotAtHand` if something is
+            missing.
+        toy: The arguments that make the figure small enough for a test; if `models` or `runs` is among them, the data
+            of the figure is not needed.
+        draw: A function from the result to the figure.
+        table: A function from the result to the rows of the CSV.
+        differs: The differences from the paper, one sentence each.
+        arguments: The options that the command takes as positional arguments.
     """
 
     name: str
@@ -69,7 +69,7 @@ class Figure:
     arguments: Sequence[str] = ()
 
     def missing(self) -> str | None:
-        """Why the figure cannot be built here; None when it can."""
+        """The reason why the figure cannot be built here; None if it can."""
         try:
             self.options()
         except NotAtHand as reason:
@@ -77,7 +77,7 @@ class Figure:
         return None
 
     def small(self) -> dict[str, Any]:
-        """The arguments at toy size."""
+        """The arguments for toy size."""
         return {**({} if {"models", "runs"} & self.toy.keys() else self.options()), **self.toy}
 
     def command_line(self, options: Options) -> str:
@@ -95,8 +95,8 @@ class Figure:
         """Run the experiment.
 
         Args:
-            options: What to measure.
-            **running: How: device and progress; an experiment that computes nothing takes neither.
+            options: The arguments of the measurement.
+            **running: Device and progress, which an experiment without computation does not take.
         """
         accepted = inspect.signature(self.experiment).parameters
         return self.experiment(**options, **{name: value for name, value in running.items() if name in accepted})

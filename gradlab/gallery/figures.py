@@ -1,4 +1,4 @@
-"""All figures, and how to find them by name."""
+"""All figures, and a search by name."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ FIGURES = (*he2015.FIGURES, *he2016.FIGURES, *balduzzi2017.FIGURES, *mean_field.
 
 
 def find_figures(names: Iterable[str]) -> list[Figure]:
-    """The figures of these names, each once.
+    """The figures of these names, without repetitions.
 
     Raises:
-        UsageError: For a name that there is not; it names the nearest.
+        UsageError: If there is no figure of a name; the error suggests the nearest name.
     """
     known = {figure.name: figure for figure in FIGURES}
     for name in names:

@@ -24,7 +24,7 @@ FIG_7 = ("plain20", "plain56", "resnet20", "resnet56", "resnet110")
 
 
 def trained_networks() -> Options:
-    """The networks of Fig. 7 that have weights here: bundled ones, else published ones already downloaded."""
+    """The networks of Fig. 7 with available weights: bundled ones, or else published ones already downloaded."""
     bundled = [f"{name}@trained" for name in FIG_7 if name in zoo_names()]
     here = bundled or [f"{name}@hub" for name in FIG_7 if _downloaded(name)]
     if not here:
@@ -41,7 +41,7 @@ def _downloaded(name: str) -> bool:
 
 
 def finished_runs() -> Options:
-    """The plain and residual nets that have a complete run here."""
+    """The plain and residual nets with complete runs."""
     found = [net for run in complete_runs().values() if (net := known(run))["series"] in ("plain", "resnet")]
     if not found:
         raise NotAtHand(f"no finished run of a plain or residual net is in {RUNS}/ (gradlab degradation trains them)")
@@ -54,7 +54,7 @@ def finished_runs() -> Options:
 
 
 def recorded_runs() -> Options:
-    """The runs of the two nets of 56 layers, if both recorded their layers."""
+    """The runs of the two nets with 56 layers, if both recorded statistics of layers."""
     runs = tuple(str(RUNS / name) for name in ("plain56", "resnet56"))
     if missing := [run for run in runs if not (Path(run) / "dynamics.csv").exists()]:
         raise NotAtHand(
@@ -65,7 +65,7 @@ def recorded_runs() -> Options:
 
 
 def rows_drawn(result: DynamicsResult) -> pd.DataFrame:
-    """The rows of the statistics that the figure shows."""
+    """The rows of the statistics in the figure."""
     return result.frame[result.frame["statistic"].isin(result.drawn)]
 
 

@@ -1,4 +1,4 @@
-"""The tables of "Identity Mappings in Deep Residual Networks" (He et al. 2016), from trainings at hand."""
+"""The tables of "Identity Mappings in Deep Residual Networks" (He et al. 2016), from existing trainings."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 PAPER = "He et al. 2016, Identity Mappings in Deep Residual Networks, arXiv:1603.05027"
 
 PAPERS_DEPTH = 110
-"""Layers of the nets in Tables 1 and 2."""
+"""The number of layers of the nets in Tables 1 and 2."""
 
 Cases = Mapping[str, str]
-"""A table's cases: what its rows are called, by family."""
+"""The cases of a table: the names of its rows by family."""
 
 SHORTCUTS: Cases = {
     "resnet": "original",
@@ -33,7 +33,7 @@ SHORTCUTS: Cases = {
     "resnet-shortcut=0.5-beta=0.5": "both × 0.5",
     "resnet-C": "1×1 convolution",
 }
-"""Table 1, but for gates and dropout."""
+"""The cases of Table 1, without gates and dropout."""
 
 UNITS: Cases = {
     "resnet": "original",
@@ -58,10 +58,10 @@ _AT_HAND = (
 
 
 def runs_of(cases: Cases) -> Options:
-    """The cases that have complete runs of one recipe here, at the greatest depth where there are two or more.
+    """The cases with complete runs of one recipe, at the greatest depth with two or more of them.
 
     Args:
-        cases: Of a table; the first is what the others are held against.
+        cases: The cases of a table; the others are compared with the first.
     """
     found = complete_runs()
     first, *_, last = cases
@@ -77,7 +77,7 @@ def runs_of(cases: Cases) -> Options:
 
 
 def _alike(run: TrainingResult | None, original: TrainingResult) -> bool:
-    """Whether a run is there and of the original's recipe and data."""
+    """Whether a run exists and has the recipe and data of the original."""
     if run is None:
         return False
     one, other = (net.facts(net.networks[0]) for net in (run, original))
@@ -85,7 +85,7 @@ def _alike(run: TrainingResult | None, original: TrainingResult) -> bool:
 
 
 def errors(result: DegradationResult, cases: Cases) -> pd.DataFrame:
-    """A row a case, in the order of the table: case, network and errors in percent.
+    """One row per case, in the order of the table: case, network and errors in percent.
 
     The paper's error stands beside ours where ours is of 110 layers, too, and was trained as long.
     """

@@ -1,4 +1,4 @@
-"""Gradient norms across depth beside their mean-field rates (Yang et al. 2019; De and Smith 2020)."""
+"""Gradient norms across depth with their mean-field rates (Yang et al. 2019; De and Smith 2020)."""
 
 from __future__ import annotations
 

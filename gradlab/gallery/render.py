@@ -1,4 +1,4 @@
-"""From a figure of the gallery to its four files: PNG and PDF, rows as CSV, record as JSON."""
+"""Renders a figure of the gallery to its four files: PNG and PDF, rows as CSV, record as JSON."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from gradlab.results.result import Result
 from gradlab.zoo import zoo_record
 
 PNG_DPI = 250
-"""Sharp on a page of the web; the PDF is for print."""
+"""The resolution of the PNG, for web pages; the PDF is for print."""
 
 
 def render(
@@ -32,19 +32,19 @@ def render(
     """Measure and draw one figure of the gallery.
 
     Args:
-        figure: Which.
-        folder: For `NAME.csv`, `NAME.json` and the figure in each format; all are written, or none.
-        device: `auto`, `cpu`, `cuda`, `cuda:1`.
-        toy: As small as a test wants it; the record says so.
-        formats: Of the figure.
-        progress: Called while the work goes on.
+        figure: The figure.
+        folder: The folder for `NAME.csv`, `NAME.json` and the figure in each format; either all are written or none.
+        device: The device: `auto`, `cpu`, `cuda`, `cuda:1`.
+        toy: Whether to use a small size for tests, which the record notes.
+        formats: The file formats of the figure.
+        progress: A function called with the progress of the measurement.
 
     Returns:
-        What was measured, and the files.
+        The result, and the paths of the files.
 
     Raises:
-        NotAtHand: When something that the figure needs is not here.
-        GradlabError: When something cannot be read, run or written.
+        NotAtHand: If something that the figure needs is missing.
+        GradlabError: If something cannot be read, run or written.
     """
     options = figure.small() if toy else dict(figure.options())
     result = figure.measure(options, device=device, progress=progress)
@@ -59,7 +59,7 @@ def render(
 
 
 def _with_test_error(network: Any) -> Any:
-    """What the record says of a network, with the percent of CIFAR-10's test images that its weights get wrong."""
+    """The facts on a network in the record, with its error on all test images of CIFAR-10 in percent."""
     weights = network.get("weights") if isinstance(network, dict) else None
     if weights == "trained":
         share = zoo_record().get(network["name"], {}).get("errors", {}).get("cifar10")
@@ -69,7 +69,7 @@ def _with_test_error(network: Any) -> Any:
 
 
 def _facts(figure: Figure, toy: bool) -> dict[str, Any]:
-    """What the record says of the figure, before how it was measured."""
+    """The facts on the figure that precede those on its measurement in the record."""
     return {
         "name": figure.name,
         "paper": figure.paper,
