@@ -164,7 +164,8 @@ def _across_depth(one: _Beside, told: Mapping[str, Verdict], known: Mapping[str,
         f"{STATISTICS[name]} {words[told[name]]}: {with_interval(pair[1])} to {with_interval(pair[0])}"
         for name, pair in one.estimates.items()
     ]
-    series = f"{deep['series']}@{known[one.first].get('weights_label')}"
+    weights = known[one.first].get("weights_label")
+    series = f"{deep['series']}@{weights}" if weights else deep["series"]
     return f"From {shallow['depth']} to {deep['depth']} layers, of {series}, the {'; '.join(parts)}."
 
 

@@ -1,0 +1,69 @@
+"""What findings on training errors say, and do not say, regime by regime."""
+
+from __future__ import annotations
+
+import pytest
+from regimes import Regime, Sentences, check
+
+from gradlab.results.degradation.findings import findings
+from gradlab.results.label import with_descriptions
+
+
+def trained(errors: dict[str, float], images: int = 50_000, classes: int = 10, **keys: str) -> Sentences:
+    return findings(
+        with_descriptions(
+            {"network": name, "error": error, "images": images, "key": keys.get(name, "k"), "classes": classes}
+            for name, error in errors.items()
+        )
+    )
+
+
+REGIMES: dict[str, Regime] = {
+    "degradation": (
+        lambda: trained({"plain20": 0.1, "plain56": 0.2, "plain110": 0.3}),
+        ["deeper nets train worse"],
+        ["no trend"],
+    ),
+    "few images": (
+        lambda: trained({"plain20": 0.1, "plain56": 0.12}, images=500),
+        ["no trend over depth can be told"],
+        ["worse"],
+    ),
+    "up and down": (
+        lambda: trained({"plain20": 0.1, "plain56": 0.15, "plain110": 0.12}),
+        ["in one direction"],
+        ["worse"],
+    ),
+    "near chance": (
+        lambda: trained({"plain20": 0.1, "plain56": 0.12, "plain110": 0.9}),
+        ["near chance"],
+        ["90.00% (110)"],
+    ),
+    "two classes": (lambda: trained({"plain20": 0.1, "plain56": 0.4}, classes=2), ["near chance"], ["worse"]),
+    "other lengths": (lambda: trained({"plain20": 0.1, "plain56": 0.2}, plain56="longer"), [], ["plain", "Plain"]),
+    "equal errors": (lambda: trained({"plain20": 0.1, "resnet20": 0.1}), ["not to be told from"], ["lower", "higher"]),
+    "no degradation": (lambda: trained({"resnet20": 0.1, "resnet56": 0.05}), ["train better"], ["worse"]),
+    "a residual net that trains better": (
+        lambda: trained({"plain56": 0.2, "resnet56": 0.1}),
+        ["is lower than the plain net's"],
+        ["higher", "told"],
+    ),
+    "a variant within the spread of seeds": (
+        lambda: trained({"resnet56": 0.1, "resnet56-preact": 0.104}),
+        ["not to be told from"],
+        ["higher", "lower"],
+    ),
+    "a variant that trains much worse": (
+        lambda: trained({"resnet56": 0.05, "resnet56-relu-before-add": 0.2}),
+        ["higher than that of resnet56"],
+        [],
+    ),
+    "one net": (lambda: trained({"plain20": 0.1}), [], ["deeper", "lower"]),
+    "all near chance": (lambda: trained({"plain20": 0.9, "plain56": 0.9}), ["near chance"], ["deeper"]),
+    "no error at all": (lambda: trained({"plain20": 0.0, "plain56": 0.0}), ["no trend over depth"], ["worse"]),
+}
+
+
+@pytest.mark.parametrize("regime", REGIMES.values(), ids=REGIMES)
+def test_says_and_does_not_say(regime: Regime) -> None:
+    check(regime)
