@@ -1,20 +1,282 @@
-"""Results of one process of several, and of all of them together."""
+"""Results of several processes together are those of one process on all their examples, and of one say whose they are.
 
+`oracles.ranks` is what every process runs. Expected values are computed here, by hooks and loops over all examples.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from typing import Any
+
+import oracles.ranks
 import pytest
 import torch
-from torch import nn
+import torch.nn.functional as F
+from oracles.ranks import Batch, Residual, batches, even_batches, names, network
+from torch import Tensor, nn
 
 import gradlab as gl
+from gradlab.probes.input_gradients import STATISTICS, gradient_statistics
+
+Found = list[dict[str, Any]]
+
+LAYERS = ("stem", "blocks.0", "blocks.1", "head")
+DIFFER = {
+    "local_responses",
+    "group_of_one",
+    "examples_without_averages",
+    "sharded_responses_alone",
+    "one_is_missing",
+}
 
 
-@pytest.mark.parametrize("kind", [gl.ResponseStd, gl.ResponseGradients, gl.InputGradients])
+@pytest.fixture(scope="module", params=[2, 3])
+def found(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Found:
+    """What each of several processes has found."""
+    folder, world = tmp_path_factory.mktemp("ranks"), request.param
+    command = [sys.executable, oracles.ranks.__file__]
+    processes = [
+        subprocess.Popen([*command, str(rank), str(world), str(folder)], stderr=subprocess.PIPE, text=True)
+        for rank in range(world)
+    ]
+    try:
+        for process in processes:
+            _, said = process.communicate(timeout=200)
+            assert process.returncode == 0, said
+    finally:
+        for process in processes:
+            process.kill()
+    return [json.loads((folder / f"{rank}.json").read_text()) for rank in range(world)]
+
+
+def column(found: Any, name: str, key: str = "layer") -> dict[str, Any]:
+    """The values of a column by layer, of the last step where there are several."""
+    return {row[key]: row[name] for row in found["rows"]}
+
+
+def concatenated(found: Found, step: int = 0) -> Batch:
+    """One step's batches of all ranks as one."""
+    data = [even_batches(rank)[step] for rank in range(len(found))]
+    return torch.cat([x for x, _ in data]), torch.cat([y for _, y in data])
+
+
+def outputs(model: Residual, x: Tensor, **options: bool) -> dict[str, Tensor]:
+    """The response of each layer."""
+    kept: dict[str, Tensor] = {}
+    modules = {"stem": model.norm, **{name: model.get_submodule(name) for name in (*LAYERS[1:], "detour")}}
+    handles = [
+        module.register_forward_hook(lambda _, args, out, name=name: kept.setdefault(name, out))
+        for name, module in modules.items()
+    ]
+    kept["output"] = model(x, **options)
+    for handle in handles:
+        handle.remove()
+    return kept
+
+
+def responses(data: list[Batch], **options: bool) -> dict[str, Tensor]:
+    """The responses of each layer to all batches, flat."""
+    model = network()
+    with torch.no_grad():
+        each = [outputs(model, x, **options) for x, _ in data]
+    return {name: torch.cat([kept[name].flatten() for kept in each]) for name in each[0]}
+
+
+def every_batch(found: Found) -> list[Batch]:
+    return [batch for rank in range(len(found)) for batch in batches(rank)]
+
+
+@pytest.mark.slow
+def test_all_ranks_have_the_same_result(found: Found) -> None:
+    assert {name for name in names() if any(rank[name] != found[0][name] for rank in found)} == DIFFER
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("check", ["responses", "exact_responses"])
+def test_responses_are_those_to_all_examples(found: Found, check: str) -> None:
+    expected = responses(every_batch(found))
+    for name in LAYERS:
+        assert column(found[0][check], "count")[name] == expected[name].numel()
+        assert column(found[0][check], "mean")[name] == pytest.approx(expected[name].mean().item(), rel=1e-12)
+        assert column(found[0][check], "std")[name] == pytest.approx(expected[name].std(correction=0).item(), rel=1e-12)
+    assert found[0][check]["notes"][-1] == f"measured on the examples of all {len(found)} ranks"
+
+
+@pytest.mark.slow
+def test_channels_are_those_of_all_examples(found: Found) -> None:
+    with torch.no_grad():
+        stem = torch.cat([outputs(network(), x)["stem"].transpose(0, 1).flatten(1) for x, _ in every_batch(found)], 1)
+    rows = [row for row in found[0]["channels"]["rows"] if row["layer"] == "stem"]
+    assert [row["std"] for row in rows] == pytest.approx(stem.std(1, correction=0).tolist(), rel=1e-12)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("check", ["local_responses", "group_of_one", "sharded_responses_alone"])
+def test_one_rank_alone_says_whose_numbers_it_has(found: Found, check: str) -> None:
+    for rank, its in enumerate(found):
+        data = batches(rank)[:1] if check.startswith("sharded") else batches(rank)
+        assert column(its[check], "std")["head"] == pytest.approx(responses(data)["head"].std(correction=0).item())
+        assert any(f"rank {rank}" in note for note in its[check]["notes"])
+
+
+@pytest.mark.slow
+def test_what_ran_on_one_rank_is_measured_and_said(found: Found) -> None:
+    expected = responses(batches(1), detour=True)["detour"]
+    its = found[0]["one_ran_a_detour"]
+    assert column(its, "std")["detour"] == pytest.approx(expected.std(correction=0).item(), rel=1e-12)
+    assert [row["layer"] for row in its["rows"]] == ["stem", "blocks.0", "blocks.1", "detour", "head"]
+    assert any(note.startswith("detour: did not run on rank") for note in its["notes"])
+    assert not any("not measured" in note for note in its["notes"])
+    rest = responses([batch for rank in range(1, len(found)) for batch in batches(rank)])
+    assert column(found[0]["one_saw_nothing"], "std")["head"] == pytest.approx(rest["head"].std(correction=0).item())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("check", ["response_gradients", "sharded_response_gradients"])
+def test_response_gradients_are_those_of_the_mean_loss_over_all_examples(found: Found, check: str) -> None:
+    for step in (0, 1):
+        x, y = concatenated(found, step)
+        kept = outputs(network(), x)
+        gradients = torch.autograd.grad(F.cross_entropy(kept["output"], y), [kept[name] for name in LAYERS])
+        rows = {row["layer"]: row for row in found[0][check]["rows"] if row["step"] == step and not row["block"]}
+        for name, gradient in zip(LAYERS, gradients, strict=True):
+            norm = gradient.norm().item()
+            assert rows[name]["response_numel"] == gradient.numel()
+            assert rows[name]["response_grad_norm"] == pytest.approx(norm, rel=1e-6)
+            assert rows[name]["response_grad_rms"] == pytest.approx(norm / gradient.numel() ** 0.5, rel=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("check", ["signal", "sharded_signal"])
+def test_the_signal_is_that_of_one_process_on_all_examples(found: Found, check: str) -> None:
+    model = network()
+    with gl.BlockSignal(model) as probe:
+        for step in (0, 1):
+            x, y = concatenated(found, step)
+            F.cross_entropy(model(x), y).backward()
+    expected = probe.result().frame.set_index("block")
+    for row in found[0][check]["rows"]:
+        for name, value in row.items():
+            if isinstance(value, float):
+                wanted = 1e-6 if "grad" in name else 1e-12
+                assert value == pytest.approx(float(expected[name][row["block"]]), rel=wanted, abs=1e-14), name
+    assert len(found[0][check]["rows"]) == len(expected) == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("check", ["input_gradients", "sharded_input_gradients"])
+def test_input_gradients_take_the_batches_of_all_ranks(found: Found, check: str) -> None:
+    samples = []
+    for x in (x.requires_grad_() for rank in range(len(found)) for x, _ in even_batches(rank)):
+        (gradient,) = torch.autograd.grad(network()(x).sum(), x)
+        samples.append(gradient_statistics(gradient.flatten(1)))
+    expected = torch.stack(samples).mean(0).tolist()
+    its = column(found[0][check], "value", "statistic")
+    assert [its[name] for name in STATISTICS] == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("check", ["parameter_gradients", "sharded_parameter_gradients"])
+def test_parameter_gradients_are_those_of_the_mean_loss(found: Found, check: str) -> None:
+    model = network()
+    x, y = concatenated(found, 1)
+    F.cross_entropy(model(x), y).backward()
+    its = column(found[0][check], "grad_norm")
+    for name in LAYERS:
+        assert its[name] == pytest.approx(model.get_submodule(name).weight.grad.norm().item(), rel=1e-6)
+
+
+def example_gradients(x: Tensor, y: Tensor, layer: str) -> Tensor:
+    """The gradient of a layer's weight, or of all parameters, of each example, one by one; shape (N, p)."""
+    model = network()
+    rows = []
+    for each, label in zip(x, y, strict=True):
+        model.zero_grad()
+        F.cross_entropy(model(each[None]), label[None]).backward()
+        chosen = model.parameters() if layer == "total" else [model.get_submodule(layer).weight]
+        rows.append(torch.cat([value.grad.flatten() for value in chosen if value.grad is not None]))
+    return torch.stack(rows)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("layer", [*LAYERS, "total"])
+@pytest.mark.parametrize("check", ["example_gradients", "example_gradients_of_sums"])
+def test_gradients_of_examples_are_those_of_all_ranks(found: Found, check: str, layer: str) -> None:
+    """Variance, noise scale and diversity are written out; of pairs, those of one rank count."""
+    rows = example_gradients(*concatenated(found, 1), layer)
+    n, mean = len(rows), rows.mean(0)
+    variance = (rows - mean).square().sum() / (n - 1)
+    square = mean.square().sum() - variance / n
+    (its,) = (row for row in found[0][check]["rows"] if row["layer"] == layer and row["step"] == 1)
+    each = F.normalize(rows).view(len(found), -1, rows.shape[1])
+    pairs = each @ each.mT - torch.eye(each.shape[1], dtype=each.dtype)
+    expected = {
+        "examples": n,
+        "example_norm": rows.norm(dim=1).mean().item(),
+        "variance": variance.item(),
+        "gradient_square": square.item(),
+        "diversity": (rows.square().sum() / rows.sum(0).square().sum()).item(),
+        "mean_cosine": (pairs.sum() / (n * (each.shape[1] - 1))).item(),
+    }
+    assert {name: its[name] for name in expected} == pytest.approx(expected, rel=1e-6)
+    listed = [row for row in found[0]["example_rows"]["rows"] if row["layer"] == layer and row["step"] == 1]
+    assert [row["norm"] for row in listed] == pytest.approx(rows.norm(dim=1).tolist(), rel=1e-6)
+    assert [row["example"] for row in listed] == [*range(n)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("check", ["examples_of_uneven_batches", "examples_without_averages"])
+def test_what_the_ranks_do_not_tell_together_is_missing(found: Found, check: str) -> None:
+    uneven = check == "examples_of_uneven_batches"
+    data = [(batches(rank)[:1] if uneven else even_batches(rank)[1:])[0] for rank in range(len(found))]
+    rows = example_gradients(torch.cat([x for x, _ in data]), torch.cat([y for _, y in data]), "head")
+    its = [row for row in found[0][check]["rows"] if row["layer"] == "head"][-1]
+    assert its["example_norm"] == pytest.approx(rows.norm(dim=1).mean().item(), rel=1e-6)
+    assert its["variance"] is None
+    assert any(note.endswith("variance, noise scale and diversity are missing") for note in found[0][check]["notes"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("check", ["sharded_responses", "sharded_responses_trained"])
+def test_sharded_parameters_do_not_matter_to_responses(found: Found, check: str) -> None:
+    """The prediction takes the shards of the normalization from all ranks."""
+    expected = responses([batches(rank)[0] for rank in range(len(found))])
+    for name in LAYERS:
+        assert column(found[0][check], "std")[name] == pytest.approx(expected[name].std(correction=0).item(), rel=1e-12)
+    norm = network().norm
+    within = (norm.weight.square() * norm.running_var / (norm.running_var + norm.eps)).mean()
+    predicted = (within + norm.bias.var(correction=0)).sqrt().item()
+    assert column(found[0][check], "predicted_std")["stem"] == pytest.approx(predicted)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("check", "error"),
+    [
+        ("other_steps", "the ranks have measured different steps (1, 2"),
+        ("sharded_example_gradients", "stem.weight, …: every rank has only a part of each parameter"),
+        ("one_is_missing", "ResponseStd.result(): rank 1 of "),
+    ],
+)
+def test_what_has_no_number_is_refused(found: Found, check: str, error: str) -> None:
+    assert found[0][check]["error"].startswith(error)
+
+
+@pytest.mark.slow
+def test_a_rank_that_comes_too_late_does_not_wait(found: Found) -> None:
+    assert found[1]["one_is_missing"]["error"].endswith("another rank has given up waiting for rank 1")
+
+
+@pytest.mark.parametrize("kind", [gl.ResponseStd, gl.ResponseGradients, gl.InputGradients, gl.ExampleGradients])
 @pytest.mark.parametrize("ranks", [1, 4])
 def test_a_local_result_names_its_rank(kind: type, ranks: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: ranks)
+    monkeypatch.setattr(torch.distributed, "get_rank", lambda: 2)
     model = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2))
     with kind(model, local=True) as probe:
         model(torch.randn(5, 3)).square().sum().backward()
         getattr(probe, "step", int)()
-    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
-    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: ranks)
-    monkeypatch.setattr(torch.distributed, "get_rank", lambda: 2)
     assert any(note.startswith("rank 2 of 4: ") for note in probe.result().notes) == (ranks > 1)

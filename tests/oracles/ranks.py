@@ -1,0 +1,229 @@
+"""What every rank of a distributed run does in `tests/probes/test_ranks.py`, and the data that it does it on.
+
+Run as a script, with the number of the rank, the number of ranks, and a folder for the store and for what is found.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.distributed.fsdp import fully_shard
+from torch.nn.parallel import DistributedDataParallel
+
+import gradlab as gl
+
+Batch = tuple[Tensor, Tensor]
+
+
+class Residual(nn.Module):
+    """Two residual blocks of convolutions with batch normalization, and a layer that some inputs leave out."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(2, 4, 3, padding=1, bias=False)
+        self.norm = nn.BatchNorm2d(4)
+        self.blocks = nn.ModuleList(nn.Conv2d(4, 4, 3, padding=1) for _ in range(2))
+        self.detour = nn.Conv2d(4, 4, 1)
+        self.head = nn.Linear(4, 3)
+
+    def forward(self, x: Tensor, detour: bool = False) -> Tensor:
+        x = torch.relu(self.norm(self.stem(x)))
+        for block in self.blocks:
+            x = x + torch.tanh(block(x))
+        if detour:
+            x = self.detour(x)
+        return self.head(x.mean((2, 3)))
+
+
+def network() -> Residual:
+    """Return the same network in evaluation mode, float64, on every rank."""
+    torch.manual_seed(0)
+    net = Residual().double()
+    for value in (net.norm.weight, net.norm.bias, net.norm.running_mean):
+        nn.init.normal_(value)
+    return net.eval()
+
+
+def batches(rank: int) -> list[Batch]:
+    """Return batches of different sizes, more on later ranks."""
+    random = torch.Generator().manual_seed(10 + rank)
+    sizes = [3 + rank + number for number in range(rank + 1)]
+    return [(rank + torch.randn(n, 2, 5, 5, dtype=torch.float64, generator=random), torch.arange(n) % 3) for n in sizes]
+
+
+def even_batches(rank: int, steps: int = 2) -> list[Batch]:
+    """Return one batch of four for each step."""
+    random = torch.Generator().manual_seed(20 + rank)
+    x = torch.randn(steps, 4, 2, 5, 5, dtype=torch.float64, generator=random)
+    return [(part, torch.arange(4) % 3) for part in x]
+
+
+def measured(probe: Any, model: nn.Module, data: list[Batch], reduction: str = "mean") -> Any:
+    """Return the probe after a step on each batch, without changing the model."""
+    with probe:
+        for x, y in data:
+            F.cross_entropy(model(x), y, reduction=reduction).backward()
+            getattr(probe, "step", int)()
+            model.zero_grad()
+    return probe
+
+
+def run(probe: Any, model: nn.Module, data: list[Batch], **options: bool) -> Any:
+    """Return the probe after a forward pass of each batch."""
+    with probe, torch.no_grad():
+        for x, _ in data:
+            model(x, **options)
+    return probe
+
+
+class Checks:
+    """The checks, each of which gives what it has found; all ranks make all of them in the same order.
+
+    Args:
+        rank: The number of the rank.
+        world: The number of ranks.
+    """
+
+    def __init__(self, rank: int, world: int) -> None:
+        self.rank, self.world = rank, world
+        self.data, self.even = batches(rank), even_batches(rank)
+        self.model = network()
+        self.parallel = DistributedDataParallel(network(), find_unused_parameters=True)
+        self.sharded = network()
+        mesh = torch.distributed.device_mesh.init_device_mesh("cpu", (world,))
+        for block in self.sharded.blocks:
+            fully_shard(block, mesh=mesh)
+        fully_shard(self.sharded, mesh=mesh)
+
+    def responses(self) -> Any:
+        return run(gl.ResponseStd(self.model), self.model, self.data).result()
+
+    def exact_responses(self) -> Any:
+        return run(gl.ResponseStd(self.model, exact=True), self.model, self.data).result()
+
+    def channels(self) -> Any:
+        return run(gl.ResponseStd(self.model, per_channel=True), self.model, self.data).channels()
+
+    def local_responses(self) -> Any:
+        return run(gl.ResponseStd(self.model, local=True), self.model, self.data).result()
+
+    def group_of_one(self) -> Any:
+        groups = [torch.distributed.new_group([rank]) for rank in range(self.world)]
+        probe = gl.ResponseStd(self.model, process_group=groups[self.rank])
+        return run(probe, self.model, self.data).result()
+
+    def one_ran_a_detour(self) -> Any:
+        return run(gl.ResponseStd(self.model), self.model, self.data, detour=self.rank == 1).result()
+
+    def one_saw_nothing(self) -> Any:
+        return run(gl.ResponseStd(self.model), self.model, self.data if self.rank else []).result()
+
+    def response_gradients(self) -> Any:
+        return measured(gl.ResponseGradients(self.parallel), self.parallel, self.even).result()
+
+    def other_steps(self) -> Any:
+        data = self.even[: 1 + (self.rank > 0)]
+        return measured(gl.ResponseGradients(self.model), self.model, data).result()
+
+    def signal(self) -> Any:
+        return measured(gl.BlockSignal(self.parallel), self.parallel, self.even).result()
+
+    def input_gradients(self) -> Any:
+        return run(gl.InputGradients(self.model), self.model, self.even).result()
+
+    def parameter_gradients(self) -> Any:
+        return measured(gl.ParameterGradients(self.parallel), self.parallel, self.even).result()
+
+    def example_gradients(self) -> Any:
+        return measured(gl.ExampleGradients(self.parallel), self.parallel, self.even).result()
+
+    def example_gradients_of_sums(self) -> Any:
+        probe = gl.ExampleGradients(self.parallel, reduction="sum")
+        return measured(probe, self.parallel, self.even, "sum").result()
+
+    def example_rows(self) -> Any:
+        return measured(gl.ExampleGradients(self.parallel), self.parallel, self.even).examples()
+
+    def examples_of_uneven_batches(self) -> Any:
+        return measured(gl.ExampleGradients(self.parallel), self.parallel, self.data[:1]).result()
+
+    def examples_without_averages(self) -> Any:
+        return measured(gl.ExampleGradients(self.model), self.model, self.even).result()
+
+    def sharded_responses(self) -> Any:
+        return run(gl.ResponseStd(self.sharded), self.sharded, self.data[:1]).result()
+
+    def sharded_responses_trained(self) -> Any:
+        return measured(gl.ResponseStd(self.sharded), self.sharded, self.data[:1]).result()
+
+    def sharded_responses_alone(self) -> Any:
+        return measured(gl.ResponseStd(self.sharded, local=True), self.sharded, self.data[:1]).result()
+
+    def sharded_response_gradients(self) -> Any:
+        return measured(gl.ResponseGradients(self.sharded), self.sharded, self.even).result()
+
+    def sharded_parameter_gradients(self) -> Any:
+        return measured(gl.ParameterGradients(self.sharded), self.sharded, self.even).result()
+
+    def sharded_signal(self) -> Any:
+        return measured(gl.BlockSignal(self.sharded), self.sharded, self.even).result()
+
+    def sharded_input_gradients(self) -> Any:
+        return run(gl.InputGradients(self.sharded), self.sharded, self.even).result()
+
+    def sharded_example_gradients(self) -> Any:
+        return measured(gl.ExampleGradients(self.sharded), self.sharded, self.even).result()
+
+    def one_is_missing(self) -> Any:
+        if self.rank == 1:
+            torch.distributed.barrier()
+            return run(gl.ResponseStd(self.model), self.model, self.data).result()
+        try:
+            return run(gl.ResponseStd(self.model, timeout=0.2), self.model, self.data).result()
+        finally:
+            torch.distributed.barrier()
+
+
+def found(check: Callable[[], Any]) -> Any:
+    """Return what a check gives, as plain values."""
+    try:
+        result = check()
+    except gl.GradlabError as error:
+        return {"error": str(error)}
+    if result is None:
+        return {}
+    frame = result.frame if hasattr(result, "frame") else result
+    return {
+        "rows": frame.astype(object).where(frame.notna(), None).to_dict("records"),
+        "notes": getattr(result, "notes", []),
+    }
+
+
+def names() -> list[str]:
+    """Return the names of the checks, in their order."""
+    return [name for name in vars(Checks) if not name.startswith("_")]
+
+
+def main(rank: int, world: int, folder: Path) -> None:
+    """Make every check as one of several ranks, and write what it has found."""
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{folder / 'store'}", rank=rank, world_size=world, timeout=timedelta(seconds=60)
+    )
+    checks = Checks(rank, world)
+    everything = {name: found(getattr(checks, name)) for name in names()}
+    (folder / f"{rank}.json").write_text(json.dumps(everything, default=float))
+    torch.distributed.barrier()
+    torch.distributed.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]))
