@@ -87,7 +87,7 @@ FIGURES = (
         draw=lambda result: result.figure("acf"),
         differs=(
             "Feedforward nets subtract the mean of every neuron over the inputs: without it they do not shatter.",
-            "Looks-linear nets are drawn as well.",
+            "Looks-linear nets are also drawn.",
         ),
     ),
     Figure(
@@ -103,14 +103,14 @@ FIGURES = (
         toy={"depths": (9,), **_TOY_NETS},
         draw=lambda result: result.figure("coactivation"),
         table=lambda result: result.layers_frame,
-        differs=("Nets have 200 neurons a layer and one input, as in Fig. 1 and 2.",),
+        differs=("Nets have 200 neurons per layer and one input, as in Fig. 1 and 2.",),
     ),
     Figure(
         name="balduzzi2017-effective-rank",
         paper=PAPER,
         figure="the figure of relative effective rank",
         title="Effective rank of input gradients on images",
-        claim="Convolutional nets shatter, too: nets with skip connections are far more resistant to it than those "
+        claim="Convolutional nets also shatter: nets with skip connections are far more resistant to it than those "
         "without, and looks-linear initialization prevents it.",
         command=("shatter",),
         experiment=input_gradients,
@@ -134,7 +134,7 @@ FIGURES = (
         table=_statistics,
         differs=(
             "Convolutional nets of He et al. 2015 on 200 images of CIFAR-10, in batches of 100, four seeds each.",
-            "Rows are scaled to unit length first; raw rows, which a few large gradients rule, are in the table.",
+            "Rows are scaled to unit length first; raw rows, which a few large gradients dominate, are in the table.",
             "Segments have 64 points; with more the autocorrelation at lag 1 is higher.",
         ),
     ),
@@ -142,7 +142,7 @@ FIGURES = (
         name="theory-correlation",
         paper="gradlab, after Balduzzi et al. 2017, §3",
         figure="ours",
-        title="Correlation of gradients against depth, beside exact theory",
+        title="Correlation of gradients against depth, with exact theory",
         claim="The correlation of the gradients at two inputs falls as 2^−L in feedforward nets whose neurons are "
         "active like coin flips, and in normalized residual nets as Γ(L+a+½)Γ(a+1)/(Γ(a+½)Γ(L+a+1)) with "
         "a = 1/β², of which the paper quotes the asymptote 1/(β√L).",
@@ -158,12 +158,12 @@ FIGURES = (
         table=_correlation,
         differs=(
             "The paper has no such figure: it states the laws as theorems.",
-            "Exact theory to the left is the infinite-width limit of nets without normalization and of nets that "
+            "Exact theory on the left is the infinite-width limit of nets without normalization and of nets that "
             "centre; for batch normalization on a line there is none. Nets are 512 wide, so that the limit holds at "
             "128 layers.",
-            "To the right the law is that of independent coin flips; neurons of the first layers are not independent. "
-            "In residual nets it starts with the variance of the first layer on this line, and counts that batch "
-            "normalization centres.",
+            "The law on the right is that of independent coin flips; neurons of the first layers are not independent. "
+            "For residual nets it starts with the variance of the first layer on this line, and takes into account "
+            "that batch normalization centres.",
         ),
     ),
 )

@@ -95,8 +95,8 @@ FIGURES = (
         options=trained_networks,
         toy={"models": ("resnet8@init", "plain8@init"), "images": 8},
         differs=(
-            "Measured on the 1,000 bundled test images; the paper does not say on which images it measured.",
-            "The legend says whose weights were measured; the table gives their errors.",
+            "The responses are those to the 1,000 bundled test images; the paper does not name its images.",
+            "The legend gives the origin of the weights, and the table their errors.",
         ),
     ),
     Figure(
@@ -111,17 +111,18 @@ FIGURES = (
         toy={},
         table=DegradationResult.curves,
         differs=(
-            "The runs are those at hand, by the recipes in the table, one seed each; the paper trains for 64,000 "
-            "iterations. Networks of different recipes do not compare. Of several lengths the commonest is drawn.",
-            "The training error is that of augmented images, over each epoch's batches as they were trained on.",
-            "The seconds above are those of reading the runs, not of training.",
+            "The runs are existing ones with the recipes in the table and one seed each; the paper trains for 64,000 "
+            "iterations. Networks with different recipes are not comparable. If runs differ in length, the most common "
+            "length is drawn.",
+            "The training error is measured on the augmented images of each epoch's batches during training.",
+            "The time above is that of reading the runs, not of training.",
         ),
     ),
     Figure(
         name="he2015-table6",
         paper=PAPER,
         figure="Table 6",
-        title="Errors at the end of trainings on CIFAR-10, beside the paper's",
+        title="Errors at the end of training on CIFAR-10, with those of the paper",
         claim="Test errors are 8.75 % for ResNet-20, 7.51 % for 32, 7.17 % for 44, 6.97 % for 56 and 6.43 % for 110 "
         "layers.",
         command=("degradation", "--no-train"),
@@ -131,18 +132,18 @@ FIGURES = (
         draw=DegradationResult.last_errors_figure,
         table=DegradationResult.summary,
         differs=(
-            "The runs are those at hand, by the recipes in the table, one seed each; the paper trains for 64,000 "
-            "iterations, and gives ResNet-110's best of five runs.",
-            "Errors are those of the last epoch, not of the best. The table of the paper has no plain nets.",
-            "The figure marks the paper's errors beside trainings of its length alone.",
-            "The seconds above are those of reading the runs, not of training.",
+            "The runs are existing ones with the recipes in the table and one seed each; the paper trains for 64,000 "
+            "iterations, and gives the best of five runs for ResNet-110.",
+            "Errors are those of the last epoch, not the best. The table of the paper has no plain nets.",
+            "The figure marks the paper's errors only for trainings of the same length.",
+            "The time above is that of reading the runs, not of training.",
         ),
     ),
     Figure(
         name="dynamics-56",
         paper="gradlab, on the networks of He et al. 2015",
         figure="ours",
-        title="Gradients and responses of 56 layers along the training",
+        title="Gradients and responses of 56 layers during training",
         claim="The paper has no such figure; it says of its plain nets with 34 layers (§4.1) that with batch "
         "normalization gradients have healthy norms.",
         command=("dynamics",),
@@ -151,6 +152,6 @@ FIGURES = (
         toy={"runs": ("runs/plain8", "runs/resnet8")},
         table=rows_drawn,
         arguments=("runs",),
-        differs=("Norms and stds belong to the batch of their step.",),
+        differs=("Norms and standard deviations are those of the batch at each step.",),
     ),
 )

@@ -45,15 +45,15 @@ UNITS: Cases = {
 """Table 2."""
 
 _AT_HAND = (
-    "The runs are those at hand, of the depth and length in the table, by one recipe and one seed each; the paper's "
-    "are medians of five nets of 110 layers, each trained for 64,000 iterations. So the order of the errors can be "
-    "held against the paper's, not the errors: those of the paper, some of which the claim tells, stand beside ours "
-    "only where ours are of 110 layers and of that length.",
-    "What the paper explains by signals fading over 54 blocks need not show in the nine of a 20-layer net, and few "
-    "epochs tell how fast a net begins to learn rather than where it ends. Another seed may move an error by more "
-    "than the standard errors say: differences of about 1 % are no finding.",
-    "Errors are those of the last epoch; the training error is that of augmented images.",
-    "The seconds above are those of reading the runs, not of training.",
+    "The runs are existing ones with the depth and length in the table, one recipe and one seed each; the paper gives "
+    "medians of five nets of 110 layers, each trained for 64,000 iterations. The order of the errors can therefore be "
+    "compared with the paper, but not the errors themselves: those of the paper, some of which are in the claim, are "
+    "shown only next to runs of 110 layers and of that length.",
+    "The paper explains differences by signals that fade over 54 blocks, which the nine blocks of a 20-layer net need "
+    "not show, and a few epochs show how fast a net begins to learn rather than its final error. Another seed may "
+    "change an error by more than the standard error: differences of about 1 % are not significant.",
+    "Errors are those of the last epoch; the training error is measured on augmented images.",
+    "The time above is that of reading the runs, not of training.",
 )
 
 
@@ -87,7 +87,7 @@ def _alike(run: TrainingResult | None, original: TrainingResult) -> bool:
 def errors(result: DegradationResult, cases: Cases) -> pd.DataFrame:
     """One row per case, in the order of the table: case, network and errors in percent.
 
-    The paper's error stands beside ours where ours is of 110 layers, too, and was trained as long.
+    The paper's error is given for runs that also have 110 layers and were trained for as long.
     """
     summary = result.summary().drop(columns="paper (%)", errors="ignore").set_index("network")
     rows = []
@@ -121,9 +121,9 @@ FIGURES = (
         paper=PAPER,
         figure="Table 1",
         title="Errors with other shortcuts than the identity",
-        claim="On ResNet-110 whatever stands on the shortcut in the place of the identity does harm: 12.22 % with 1×1 "
-        "convolutions and 12.35 % with shortcut and branch scaled by 0.5, against 6.61 %; with the shortcut alone "
-        "scaled by 0.5, or without shortcuts, the error stays above 20 %.",
+        claim="On ResNet-110 every replacement of the identity shortcut increases the error: to 12.22 % with 1×1 "
+        "convolutions and 12.35 % with shortcut and branch scaled by 0.5, from 6.61 %; with only the shortcut scaled "
+        "by 0.5, or without shortcuts, the error stays above 20 %.",
         command=("degradation", "--no-train"),
         experiment=degradation,
         options=partial(runs_of, SHORTCUTS),
@@ -132,8 +132,8 @@ FIGURES = (
         table=partial(errors, cases=SHORTCUTS),
         differs=(
             *_AT_HAND,
-            "In names, shortcut scales what the shortcut hands on and beta what the branch gives; beta alone, as "
-            "Balduzzi et al. 2017 have it, is no case of this table.",
+            "In names, shortcut scales the shortcut and beta scales the branch; beta alone, as in Balduzzi et al. "
+            "2017, is not a case of this table.",
             "The gated shortcuts and dropout on the shortcut are left out.",
         ),
     ),
@@ -150,6 +150,6 @@ FIGURES = (
         toy={},
         draw=partial(_draw, cases=UNITS),
         table=partial(errors, cases=UNITS),
-        differs=(*_AT_HAND, "ResNet-164, the other column of the table, is of bottlenecks and left out."),
+        differs=(*_AT_HAND, "ResNet-164, the other column of the table, has bottlenecks and is left out."),
     ),
 )

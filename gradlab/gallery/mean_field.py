@@ -12,8 +12,9 @@ FIGURES = (
         "Batch Normalization Biases Residual Blocks Towards the Identity Function, arXiv:2002.10444",
         figure="their rates of growth",
         title="Gradient norms across depth, at initialization",
-        claim="With batch normalization the second moment of the gradient grows by π/(π − 1) = 1.467 a layer towards "
-        "the input in plain nets, so that it explodes with depth; in residual nets it grows as a power of depth.",
+        claim="With batch normalization the second moment of the gradient grows by π/(π − 1) = 1.467 per layer "
+        "towards the input in plain nets, so that it explodes with depth; in residual nets it grows as a power of "
+        "depth.",
         command=("gradients",),
         experiment=gradients,
         options=lambda: {"models": ("plain20", "plain56", "resnet20", "resnet56"), "weights": "init"},

@@ -1,4 +1,4 @@
-"""The page of the gallery, from the records that lie beside the figures."""
+"""The page of the gallery, made from the records of the figures."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from gradlab.gallery.figures import FIGURES
 
 HEAD = """# Gallery
 
-Figures and tables of the papers, as gradlab measures and draws them. `gradlab figures NAME` rebuilds one,
-`gradlab figures --all` all that the data at hand allows; both write this page, from the records beside the pictures.
-Beside every picture lie the same as PDF, its rows as CSV and its record as JSON.
+Figures and tables of the papers, as gradlab measures and draws them. `gradlab figures NAME` rebuilds one figure, and
+`gradlab figures --all` rebuilds all figures for which the data is available; both write this page from the records of
+the figures. Every figure is also available as PDF, with its rows as CSV and its record as JSON.
 """
 
 
 def readme(folder: str | Path) -> str:
-    """The page that shows each figure in a folder: claim, command, how it was made, what differs from the paper.
+    """The page that shows each figure in a folder: claim, command, measurement, and differences from the paper.
 
     Args:
-        folder: Where `gradlab figures` wrote.
+        folder: The output folder of `gradlab figures`.
 
     Raises:
-        GradlabError: When a record there cannot be read.
+        GradlabError: If a record in the folder cannot be read.
     """
     records = [record for figure in FIGURES if (record := _record(Path(folder) / f"{figure.name}.json"))]
     contents = "\n".join(
@@ -86,7 +86,7 @@ def _networks(record: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _weights(record: dict[str, Any]) -> str:
-    """A row a network: whose weights they are, their error on all test images, and on the images measured."""
+    """One row per network: origin of the weights, error on all test images, and error on the measured images."""
     rows = [
         "| network | weights | made by | test error (%) | error here (%) | images |",
         "|---|---|---|--:|--:|--:|",
@@ -103,7 +103,7 @@ def _weights(record: dict[str, Any]) -> str:
 
 
 def _runs(record: dict[str, Any]) -> str:
-    """A row a training: by which recipe, on what."""
+    """One row per training: network, recipe, steps, arithmetic and device."""
     rows = ["| network | trained by | steps | computed in | on |", "|---|---|--:|---|---|"]
     rows += [
         f"| {run['network']} | {run['recipe']} | {run['steps']:,} | {run['arithmetic']} | {run['device']} |"
