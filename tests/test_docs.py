@@ -83,8 +83,9 @@ def test_commands_run(command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPa
         for folder in itertools.takewhile(lambda word: not word.startswith("-"), words[1:]):
             CliRunner().invoke(app, [*READ[words[0]], "--out", folder], catch_exceptions=False)
     key = f"{words[0]} --model" if f"{words[0]} --model" in TOY and "--model" in words else words[0]
-    # Noise has the shape that the network takes, images have not.
-    words += TOY[key] + (["--data", "noise"] if "noise" in words else [])
+    # Noise and tokens have the shape that the network takes, images have not.
+    own = [word for word in words if word == "noise" or word.startswith("tokens")]
+    words += TOY[key] + (["--data", own[0]] if own else [])
     result = CliRunner().invoke(app, ["models", "resnet20"] if words == ["models"] else words, catch_exceptions=False)
     assert result.exit_code == 0, result.output
 
