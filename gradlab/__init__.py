@@ -6,6 +6,8 @@ Probes: `ResponseStd` and `InputGradients` measure while your own code runs the 
 `ResponseGradients` and `ExampleGradients` measure while it trains, at every step or on a schedule (`log_spaced`), and
 in other libraries' loops through `callbacks`; `predicted_response_std` needs no data. `find_nonfinite` names the layer
 and the operation where a batch first produces NaN or infinity; `NonfiniteOrigin` does so in a training loop.
+`watch` records all of these by layer while a training loop runs as it is, says what is wrong with it, and writes to
+files and dashboards (`sinks`).
 Experiments: `responses`, `gradients` and `shatter` are the commands of the same names, and `input_gradients` is
 `shatter` on images; `shattering` measures a function of your own. `train` trains with a `Recipe`, `dynamics` joins the
 layer statistics that runs recorded, and `degradation` trains plain and residual nets across depth.
