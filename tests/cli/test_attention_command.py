@@ -1,4 +1,4 @@
-"""`gradlab attention`: what it prints, and the files that it leaves."""
+"""`gradlab attention`: its output and its files."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 from gradlab.cli import app
 
 
-def test_prints_the_answer_and_leaves_its_files(tmp_path: Path) -> None:
+def test_prints_the_answer_and_writes_its_files(tmp_path: Path) -> None:
     arguments = ["--model", "vit2-width=64@init", "--images", "2", "--rows", "5", "--format", "png"]
     run = CliRunner().invoke(app, ["attention", *arguments, "--out", str(tmp_path)])
     assert run.exit_code == 0, run.output

@@ -1,4 +1,4 @@
-"""The installed command: what it prints, what it writes, and what it says of bad input."""
+"""The installed command: its output, its files and its errors for bad input."""
 
 import csv
 import json
@@ -45,7 +45,7 @@ def test_models(gradlab_command: Run) -> None:
     assert (failed.returncode, failed.stderr.strip().count("\n")) == (2, 0)
 
 
-def test_responses_from_end_to_end(gradlab_command: Run, tmp_path: Path) -> None:
+def test_responses_end_to_end(gradlab_command: Run, tmp_path: Path) -> None:
     done = gradlab_command("responses", "--model", "resnet8@init,plain8@init", "--images", "20", "--layers-table")
     assert done.returncode == 0, done.stderr
     assert "Standard deviation of layer responses" in done.stdout
@@ -64,7 +64,7 @@ def test_responses_from_end_to_end(gradlab_command: Run, tmp_path: Path) -> None
     assert b"/FontFile2" in (folder / "responses.pdf").read_bytes(), "the PDF embeds its TrueType font"
 
 
-def test_lists_repeat_or_take_commas_and_bytes_repeat(gradlab_command: Run, tmp_path: Path) -> None:
+def test_lists_are_repeated_or_comma_separated_and_files_are_reproducible(gradlab_command: Run, tmp_path: Path) -> None:
     a = ["responses", "--model", "resnet8", "--model", "plain8", "--weights", "init:3", "--images", "10", "--out", "a"]
     b = ["responses", "--model", "resnet8@init:3,plain8@init:3", "--images", "10", "--out", "b", "--quiet"]
     assert gradlab_command(*a).returncode == 0
@@ -108,7 +108,7 @@ class Exploit:
 
 @pytest.fixture
 def broken(tmp_path: Path) -> Path:
-    """A folder of files that are not what they should be."""
+    """A folder of invalid files."""
     state = create("resnet8").state_dict()
     torch.save(state, tmp_path / "resnet8.pth")
     (tmp_path / "short.pth").write_bytes((tmp_path / "resnet8.pth").read_bytes()[:20_000])
@@ -177,7 +177,7 @@ def test_nan_weights_are_reported_and_the_rest_measured(gradlab_command: Run, tm
     assert stds["layer2.0.conv2"] == ""
 
 
-def test_an_interrupt_is_one_line_and_leaves_the_old_files(gradlab_command: Run, tmp_path: Path) -> None:
+def test_an_interrupt_is_one_line_and_keeps_the_old_files(gradlab_command: Run, tmp_path: Path) -> None:
     (tmp_path / "mynets.py").write_text(
         "import os, signal\nimport torch.nn as nn\n\n"
         "class Stop(nn.Conv2d):\n"
@@ -193,7 +193,7 @@ def test_an_interrupt_is_one_line_and_leaves_the_old_files(gradlab_command: Run,
     assert {p: p.read_bytes() for p in (tmp_path / "results").rglob("*.*")} == before
 
 
-def test_a_users_own_network_is_found_where_the_command_runs(gradlab_command: Run, tmp_path: Path) -> None:
+def test_a_users_network_is_found_in_the_current_folder(gradlab_command: Run, tmp_path: Path) -> None:
     (tmp_path / "mynets.py").write_text(
         "import torch.nn as nn\n\n"
         "def tiny():\n"

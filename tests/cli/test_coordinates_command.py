@@ -1,4 +1,4 @@
-"""`gradlab coordinates`: files, verdicts and refusals."""
+"""`gradlab coordinates`: files, findings and errors."""
 
 import json
 from pathlib import Path
@@ -54,7 +54,7 @@ def test_depths_of_a_named_family(folder: Path) -> None:
         ("coordinates -m nets_by_width:make_model --widths 4,8,16 --optimizer lion", "adam, sgd or a function"),
     ],
 )
-def test_what_cannot_be_meant_is_refused(folder: Path, words: str, message: str) -> None:
+def test_invalid_requests_are_refused(folder: Path, words: str, message: str) -> None:
     done = CliRunner().invoke(app, words.split())
     assert done.exit_code == 2
     assert message in done.output

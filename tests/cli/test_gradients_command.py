@@ -12,11 +12,11 @@ CONTRACT = [
 SMALL = ["--images", "4", "--batch-size", "4", "--seeds", "2"]
 
 
-def test_writes_what_it_says(gradlab_command, tmp_path):
+def test_writes_the_documented_files(gradlab_command, tmp_path):
     done = gradlab_command("gradients", "--model", "plain8,resnet8", "--weights", "init", *SMALL)
     assert done.returncode == 0, done.stderr
     assert "At 8 layers (init) the plain net's gradient" in done.stdout
-    # Of 8 layers one pair has one shape, which is no fit to hold against theory.
+    # Among 8 layers only one pair has the same shape, which does not allow a fit to compare with theory.
     assert "Yang et al. 2019" not in done.stdout
     folder = tmp_path / "results" / "gradients"
     assert {path.name for path in folder.iterdir()} == {f"gradients.{kind}" for kind in ("csv", "json", "png", "pdf")}

@@ -1,4 +1,4 @@
-"""`gradlab jacobian`: what it prints, and the files that it leaves."""
+"""`gradlab jacobian`: its output and its files."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ from typer.testing import CliRunner
 from gradlab.cli import app
 
 
-def test_prints_the_answer_and_leaves_its_files(tmp_path: Path) -> None:
+def test_prints_the_answer_and_writes_its_files(tmp_path: Path) -> None:
     small = ["--images", "1", "--seeds", "1", "--probes", "1", "--steps", "5", "--format", "png"]
     arguments = ["--model", "mlp3-norm=none@init", "--part", "body", "--data", "noise", *small]
     run = CliRunner().invoke(app, ["jacobian", *arguments, "--out", str(tmp_path)])

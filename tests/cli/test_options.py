@@ -1,5 +1,6 @@
-"""Options made from requests: what help lists, what text they take, and what they refuse."""
+"""Options made from requests: their help, the text they accept, and their errors."""
 
+from pathlib import Path
 from typing import get_args
 
 import pytest
@@ -10,6 +11,7 @@ from gradlab.cli import app
 from gradlab.cli.options import FigureFormat, TableFormat
 from gradlab.cli.shatter import FigureName
 from gradlab.data.datasets import DATA_SETS
+from gradlab.errors import UsageError
 from gradlab.results.drawing import FIGURE_FORMATS
 from gradlab.results.shatter.result import FIGURES
 from gradlab.results.tables import TABLE_FORMATS
@@ -35,7 +37,7 @@ def test_help_lists_every_data_set(command):
     assert all(entry.form in text for entry in DATA_SETS)
 
 
-def test_what_is_given_reaches_the_library(monkeypatch, tmp_path):
+def test_given_options_reach_the_library(monkeypatch, tmp_path):
     calls = []
 
     def spy(depths, families, **options):
@@ -70,9 +72,41 @@ def test_what_is_given_reaches_the_library(monkeypatch, tmp_path):
         (["dynamics", "runs", "--statistic", "loss"], "'loss' is not one of 'grad_norm', 'response_std'"),
     ],
 )
-def test_what_cannot_be_parsed_is_told_in_one_line(args, says):
+def test_parsing_errors_are_one_line(args, says):
     result = run(*args)
     assert result.exit_code == 2
     assert result.output.startswith("gradlab: ")
     assert says in result.output
     assert result.output.strip().count("\n") == 0
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["resnet8@init", "plain8@init"],
+        ["resnet8@init,plain8@init"],
+        ["resnet8@init", "--model", "plain8@init"],
+        ["--model", "resnet8@init,plain8@init"],
+    ],
+)
+@pytest.mark.parametrize("command", ["responses", "gradients", "shatter"])
+def test_networks_are_named_with_the_option_or_without_it(
+    command: str, arguments: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    asked: dict[str, object] = {}
+
+    def measure(models: object, **more: object) -> None:
+        asked["models"] = models
+        raise UsageError("measured")
+
+    monkeypatch.setattr(gl, "input_gradients" if command == "shatter" else command, measure, raising=False)
+    result = CliRunner().invoke(app, [command, *arguments, "--out", str(tmp_path)])
+    assert "measured" in result.output
+    assert asked["models"] == ["resnet8@init", "plain8@init"]
+
+
+@pytest.mark.parametrize("command", ["responses", "gradients"])
+def test_no_network_is_refused_in_one_sentence(command: str) -> None:
+    result = CliRunner().invoke(app, [command])
+    assert result.exit_code == 2
+    assert f"name at least one network, such as gradlab {command} resnet20" in result.output

@@ -13,7 +13,7 @@ def run(*args):
     return CliRunner().invoke(app, ["shatter", *map(str, args)])
 
 
-def test_writes_what_it_says(tmp_path):
+def test_writes_the_documented_files(tmp_path):
     result = run("--depths", "2,3", "--depths", 5, "--families", "ff,resnet", *SMALL, "--out", tmp_path)
     assert result.exit_code == 0, result.output
     assert "lag-1 ACF" in result.output
@@ -25,7 +25,7 @@ def test_writes_what_it_says(tmp_path):
     assert list(dict.fromkeys(frame["depth"])) == [2, 3, 5]
 
 
-def test_a_printed_table_leaves_the_summary_alone(tmp_path):
+def test_a_printed_table_does_not_change_the_summary(tmp_path):
     result = run("--depths", 2, *SMALL, "--table", "csv", "--out", tmp_path)
     assert result.exit_code == 0, result.output
     assert "statistic" in (tmp_path / "shatter-summary.csv").read_text().splitlines()[0]
@@ -52,7 +52,7 @@ def test_a_printed_table_leaves_the_summary_alone(tmp_path):
         (["--weights", "init"], "--weights is of image networks"),
     ],
 )
-def test_requests_that_cannot_be_meant(tmp_path, args, says):
+def test_invalid_requests_are_refused(tmp_path, args, says):
     result = run(*SMALL, *args, "--out", tmp_path)
     assert result.exit_code == 2
     assert says in result.output

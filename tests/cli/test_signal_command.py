@@ -1,4 +1,4 @@
-"""`gradlab signal`: what it prints, and the files that it leaves."""
+"""`gradlab signal`: its output and its files."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 from gradlab.cli import app
 
 
-def test_prints_the_answer_and_leaves_its_files(tmp_path: Path) -> None:
+def test_prints_the_answer_and_writes_its_files(tmp_path: Path) -> None:
     arguments = ["--model", "resnet20@init,resnet20-preact@init", "--images", "8", "--blocks-table"]
     run = CliRunner().invoke(app, ["signal", *arguments, "--out", str(tmp_path), "--format", "png"])
     assert run.exit_code == 0, run.output

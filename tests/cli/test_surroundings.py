@@ -1,4 +1,4 @@
-"""Terminals, disks, signals and names that are none of ours: exit codes and one sentence."""
+"""Terminals, disks, signals and foreign names: exit codes and errors of one sentence."""
 
 import os
 import signal
@@ -34,15 +34,23 @@ def test_a_full_disk_under_stdout(gradlab_command: Run) -> None:
     assert done.stderr.strip() == "gradlab: cannot read or write standard output: No space left on device"
 
 
+@pytest.mark.parametrize("command", [["models"], ["train", "--model", "plain8"], ["responses", "--model", "plain8"]])
+def test_one_of_several_processes(command: list[str], gradlab_command: Run, tmp_path: Path) -> None:
+    done = gradlab_command(*command, env={"WORLD_SIZE": "2", "RANK": "1"}, cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.startswith("gradlab: commands run in one process, not in 2 (WORLD_SIZE): run gradlab without")
+    assert not [*tmp_path.iterdir()]
+
+
 @pytest.mark.parametrize("encoding", ["ascii", "cp1252", "latin-1"])
-def test_terminals_that_know_few_characters(encoding: str, gradlab_command: Run) -> None:
+def test_terminals_with_few_characters(encoding: str, gradlab_command: Run) -> None:
     environment = {"PYTHONIOENCODING": encoding, "PYTHONUTF8": "0", "LC_ALL": "C"}
     done = gradlab_command("models", "imagenet/*", env=environment, text=False)
     assert done.returncode == 0, done.stderr
     assert b"imagenet/resnet18" in done.stdout
 
 
-def test_a_name_that_is_no_text(gradlab_command: Run, tmp_path: Path) -> None:
+def test_a_name_that_is_not_text(gradlab_command: Run, tmp_path: Path) -> None:
     done = gradlab_command("responses", "-m", os.fsdecode(b"resnet8@\xff\x1b[31m.pt"), errors="replace")
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
@@ -61,15 +69,15 @@ def test_a_name_that_is_no_text(gradlab_command: Run, tmp_path: Path) -> None:
         ["--data", "x" * 3000 + ".npz"],
     ],
 )
-def test_whatever_is_given_the_answer_is_short(options: list[str], gradlab_command: Run) -> None:
+def test_the_answer_is_short_for_any_input(options: list[str], gradlab_command: Run) -> None:
     done = gradlab_command("train", "--model", "resnet8", *options)
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
-    assert len(done.stderr) < 1500  # the parser's own has a frame and a hint
+    assert len(done.stderr) < 1500  # the error of the parser has a frame and a hint
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_training_that_is_stopped_says_so_by_its_exit_code(number: int, code: int, data: str, tmp_path: Path) -> None:
+def test_a_stopped_training_shows_in_the_exit_code(number: int, code: int, data: str, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "gradlab", "train", "--model", "resnet8", "--data", data, "--device", "cpu"]
     options = ["--iterations", "100000", "--batch-size", "16", "--checkpoint-every", "1", "--out", "run", "--quiet"]
     with subprocess.Popen([*command, *options], cwd=tmp_path, stderr=subprocess.PIPE, text=True) as process:
@@ -108,7 +116,7 @@ def test_only_files_are_replaced(kind: str, tmp_path: Path) -> None:
     assert kind != "link" or target.read_bytes() == b"kept"
 
 
-def test_what_another_host_is_writing_is_left_alone(tmp_path: Path) -> None:
+def test_files_that_another_host_is_writing_are_not_changed(tmp_path: Path) -> None:
     theirs, old = (tmp_path / f".a.csv.{name}.part" for name in ("0123abcd.999999", "0123abcd.999998"))
     for part in (theirs, old):
         part.write_bytes(b"half")

@@ -6,7 +6,7 @@ import torch
 import gradlab as gl
 
 
-def test_equals_the_probe_in_a_loop_of_ones_own() -> None:
+def test_equals_the_probe_in_an_explicit_loop() -> None:
     found = gl.attention("vit2-width=64@init", images=4, batch_size=2, rows=None).frame
     model = gl.build("vit2-width=64@init").eval()
     with gl.AttentionStatistics(model, rows=None) as probe, torch.no_grad():

@@ -1,4 +1,4 @@
-"""`gradlab gradients` on every loss, data set and family: each is measured, or refused in one sentence."""
+"""`gradlab gradients` on every loss, data set and family: a measurement, or an error of one sentence."""
 
 from pathlib import Path
 
@@ -42,7 +42,7 @@ SMALL = {"images": 6, "batch_size": 4, "seeds": 1}
 
 
 def measured(model: str, data: str, loss: str, **options: object) -> None:
-    """Everything that the command does with a result."""
+    """Every operation of the command on a result."""
     result = gl.gradients(model, data, loss=loss, **SMALL, **options)
     assert np.isfinite(result.frame["grad_norm"].dropna().astype(float)).all()
     assert len(result.summary()) == 1
@@ -91,7 +91,7 @@ def test_fully_connected_networks(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["flat", "maps", "one_number"])
-def test_functions_of_one_s_own(name: str, array_data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_user_functions(name: str, array_data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "losses_of_mine.py").write_text(NETS)
     monkeypatch.syspath_prepend(tmp_path)
     for data in ("noise", "cifar10-sample", array_data, f"{array_data}:train"):
@@ -114,7 +114,7 @@ def test_a_vision_transformer() -> None:
     measured("timm/vit_tiny_patch16_224@init", "noise", "sum", dtype="float32")
 
 
-def test_the_gradient_of_a_sum_is_an_expanded_one() -> None:
+def test_the_gradient_of_a_sum_is_an_expanded_tensor() -> None:
     from gradlab.stats.norms import row_norms
 
     for shape in ((4, 10), (2, 4, 30, 30), (8, 4096)):

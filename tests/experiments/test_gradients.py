@@ -1,4 +1,4 @@
-"""The experiment: its numbers against a float64 brute force, its modes, its honesty about float32, its words."""
+"""The experiment: its numbers against float64 by brute force, its modes, the accuracy of float32, its findings."""
 
 import math
 from dataclasses import replace
@@ -23,7 +23,7 @@ SMALL = {"images": 8, "batch_size": 4, "seeds": 2}
 
 
 def by_hand(model, images, bn, data="cifar10-sample", batch_size=4, loss="cross-entropy"):
-    """Norms of the weights' gradients and RMS of a response's, in float64: of the whole mean, or batch by batch."""
+    """Norms of the weights' gradients and RMS of a response's gradient, in float64, over all images or by batch."""
     stream = replace(
         gl.batches(data, images if bn == "eval" else batch_size, model, images=images), dtype=torch.float64
     )
@@ -52,7 +52,7 @@ def test_norms_against_a_float64_brute_force(name, bn):
     np.testing.assert_allclose(measured, expected[measured.index], rtol=1e-9)
 
 
-def test_running_statistics_give_the_gradient_of_the_mean_whatever_the_batches():
+def test_running_statistics_give_the_gradient_of_the_mean_for_any_batches():
     whole, parts = (
         gl.gradients("plain8@init", images=7, batch_size=n, bn="eval", seeds=1, dtype="float64") for n in (7, 3)
     )
@@ -61,7 +61,7 @@ def test_running_statistics_give_the_gradient_of_the_mean_whatever_the_batches()
     assert parts.record["networks"][0]["images"] == 7
 
 
-def test_batches_with_statistics_of_their_own_are_whole():
+def test_batches_with_batch_statistics_are_full():
     assert (gl.gradients("plain8@init", images=2, batch_size=3, seeds=1).frame["batches"] == 1).all()
     result = gl.gradients("plain8@init", images=7, batch_size=3, seeds=1)
     assert result.record["networks"][0]["images"] == 6
@@ -86,7 +86,7 @@ def test_a_plain_and_a_residual_net_of_one_seed_have_equal_weights():
 
 
 def test_a_convolution_before_batch_normalization_is_scale_invariant():
-    """⟨∂L/∂W, W⟩ = 0 with batch statistics: with c times the weight the gradient is 1/c of what it was."""
+    """⟨∂L/∂W, W⟩ = 0 with batch statistics, and for c times the weight the gradient is 1/c times as large."""
     models = [gl.build("resnet8@init") for _ in range(2)]
     for model, factor in zip(models, (1, 64), strict=True):
         with torch.no_grad():
@@ -106,7 +106,7 @@ def test_a_convolution_before_batch_normalization_is_scale_invariant():
     assert ratio["fc"] == pytest.approx(1, rel=1e-9)
 
 
-def test_float32_is_replaced_where_it_is_off_and_marked_where_it_was_asked_for():
+def test_inaccurate_float32_is_replaced_or_marked_if_it_was_requested():
     automatic = gl.gradients("plain44@init", images=8, batch_size=8, seeds=1)
     assert set(automatic.frame["dtype"]) == {"float64"}
     assert automatic.frame["float32_error"].max() > 5e-3
@@ -117,7 +117,7 @@ def test_float32_is_replaced_where_it_is_off_and_marked_where_it_was_asked_for()
     assert set(gl.gradients("resnet8@init", images=4, batch_size=4, seeds=1).frame["dtype"]) == {"float32"}
 
 
-def test_float32_error_is_the_difference_of_both():
+def test_float32_error_is_the_difference_from_float64():
     norms = [
         gl.gradients("plain20@init", images=16, batch_size=16, seeds=1, dtype=dtype).layers()
         for dtype in ("float32", "float64")
@@ -153,7 +153,7 @@ def test_gradients_of_single_images():
 
 
 class Certain(nn.Module):
-    """Logits so far apart that float32 has no loss."""
+    """Logits so far apart that the loss is 0 in float32."""
 
     def __init__(self):
         super().__init__()
@@ -172,8 +172,8 @@ def test_images_classified_with_certainty_are_measured_in_float64():
     assert set(result.frame["dtype"]) == {"float64"}
 
 
-def test_the_body_is_of_layers_with_a_gradient():
-    """Where the convolutions are frozen, the linear layers are drawn."""
+def test_the_body_consists_of_layers_with_a_gradient():
+    """If the convolutions are frozen, the linear layers are drawn."""
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(3600, 10)).eval()
     model[0].requires_grad_(False)
     result = gl.gradients(model, images=8, bn="eval")
@@ -212,7 +212,7 @@ def test_non_finite_gradients_are_named_by_layer(tmp_path):
         (nn.Sequential(nn.Flatten(), nn.Linear(3072, 10)).requires_grad_(False), {}, GradlabError, "is frozen"),
     ],
 )
-def test_requests_that_cannot_be_meant(models, options, error, message):
+def test_invalid_requests_are_refused(models, options, error, message):
     with pytest.raises(error, match=message):
         gl.gradients(models, **{**SMALL, "seeds": 1, **options})
 
@@ -244,7 +244,7 @@ def test_the_summary_is_over_logarithms():
     assert math.isnan(row["theory"])
 
 
-def test_the_body_is_of_3x3_convolutions():
+def test_the_body_consists_of_3x3_convolutions():
     layers = pd.DataFrame({"kind": ["conv7x7", "conv1x1", "conv3x3", "conv1x1", "linear"], "numel": 1})
     assert body_of(layers).index.tolist() == [2]
     assert body_of(layers.drop(2)).index.tolist() == [1, 3]
@@ -252,7 +252,7 @@ def test_the_body_is_of_3x3_convolutions():
     assert body_of(linear).index.tolist() == [1, 2, 4]
 
 
-def test_theory_where_it_holds():
+def test_theory_is_given_only_if_it_applies():
     def claim(name, bn="batch", responses=False, summed=False):
         found = predicted_gradients(gl.build(name), bn, 32, responses=responses, summed=summed)
         return None if found is None else found.claim.key
@@ -319,7 +319,7 @@ def test_save_load_and_draw(tmp_path, mode):
 )
 @pytest.mark.slow
 def test_real_checkpoints(network, file, checkpoint):
-    """First 128 bundled images, mean cross-entropy, running statistics."""
+    """The values are for the first 128 bundled images, mean cross-entropy and running statistics."""
     spec = f"{network}@{checkpoint(file)}"
     expected = by_hand(gl.build(spec), 128, "eval")
     for dtype, rtol in (("float64", 1e-9), ("float32", 5e-3)):

@@ -31,7 +31,7 @@ def result():
 
 
 def reference(model, images, points=12, lags=5):
-    """One batch, with nothing of gradlab but the model: every sample and every point of the segment run alone."""
+    """One batch, without gradlab except for the model: every sample and every point of the segment is run alone."""
     model = model.double().eval()
     for norm in [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]:
 
@@ -124,7 +124,7 @@ def test_pooled_autocorrelation_sums_numerators_and_denominators():
     assert constant["acf_pooled"].tolist() == [1, 1]
 
 
-def test_a_network_does_not_change_with_the_others_asked_for(result):
+def test_a_network_does_not_depend_on_the_others_requested(result):
     alone = gl.input_gradients(NETWORKS[1], weights="init", **SMALL)
     rows = result.frame[result.frame["network"] == "resnet8-width=4@init"].reset_index(drop=True)
     pd.testing.assert_frame_equal(alone.frame, rows)
@@ -139,7 +139,7 @@ def test_the_same_call_gives_the_same_bytes(result, tmp_path):
         assert files[0] == files[1]
 
 
-def test_nothing_of_the_users_module_changes():
+def test_the_users_module_does_not_change():
     model = gl.build("resnet8-width=4@init").train()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     rng = torch.get_rng_state()
@@ -153,12 +153,12 @@ def test_nothing_of_the_users_module_changes():
 
 
 @pytest.mark.parametrize(("bn", "norm_grad"), [("eval", "frozen"), ("eval", "full"), ("batch", "full")])
-def test_ways_of_batch_normalization(bn, norm_grad, result):
+def test_modes_of_batch_normalization(bn, norm_grad, result):
     other = gl.input_gradients(NETWORKS[1], weights="init", **SMALL, bn=bn, norm_grad=norm_grad)
     network = "resnet8-width=4@init"
     assert set(other.frame["norm_grad"]) == {norm_grad}
     assert other.value(network)[0] != result.value(network)[0]
-    # Along a segment the statistics are fixed whatever the derivative.
+    # Along a segment the statistics are fixed for both kinds of derivative.
     same = other.value(network, "segment_lag1") == result.value(network, "segment_lag1")
     assert same == (bn == "batch")
     assert any("running statistics are still 0 and 1" in note for note in other.notes) == (bn == "eval")
@@ -173,7 +173,7 @@ def test_looks_linear_networks_have_exact_values():
     assert any("is a linear function as initialized" in line for line in result.findings())
 
 
-def test_networks_without_normalization_and_of_ones_own():
+def test_networks_without_normalization_and_user_networks():
     class Mine(nn.Module):
         def __init__(self):
             super().__init__()
@@ -195,7 +195,7 @@ def test_networks_without_normalization_and_of_ones_own():
     assert not gl.input_gradients(model, **SMALL, normalize="none").notes
 
 
-def test_one_seed_and_one_batch_say_that_there_is_no_error():
+def test_one_seed_and_one_batch_have_a_note_that_there_is_no_error():
     result = gl.input_gradients("resnet8-width=4", weights="init", **{**SMALL, "seeds": 1, "images": 4})
     assert result.frame["sem"].isna().all()
     assert any("no standard error" in note for note in result.notes)
@@ -249,7 +249,7 @@ def test_progress_counts_images_of_all_seeds():
         ({"device": "tpu"}, "no device 'tpu'"),
     ],
 )
-def test_requests_that_cannot_be_meant(options, message):
+def test_invalid_requests_are_refused(options, message):
     arguments = {"models": "resnet8-width=4", "weights": "init", **SMALL, **options}
     with pytest.raises(UsageError, match=message):
         gl.input_gradients(**arguments)
@@ -310,9 +310,9 @@ def frame_of(**ranks):
     )
 
 
-def test_findings_hold_the_difference_against_its_error():
+def test_findings_compare_the_difference_with_its_error():
     lines = frame_of(plain20=0.9, resnet20=0.5, plain56=0.95, resnet56=0.94).findings()
-    # First what answers: the deepest pair, and the first family over depth.
+    # The answer comes first: the deepest pair, and the first family over depth.
     assert lines[0].startswith("The input gradients of plain56@init are not told apart from those of resnet56@init: ")
     assert lines[1].startswith(
         "From 20 to 56 layers, of plain@init, the relative effective rank rises: 0.900 (0.887 to 0.913) to 0.950"
@@ -338,7 +338,7 @@ def test_findings_compare_beta_with_plain_and_not_other_widths():
     assert "plain20@init are nearer to noise than those of resnet20-beta=0.1@init" in lines[0]
 
 
-def test_figure_has_a_line_a_family_dashed_for_plain():
+def test_the_figure_has_one_line_per_family_dashed_for_plain():
     result = frame_of(**{"plain20": 0.9, "plain56": 0.95, "resnet20": 0.5, "resnet56": 0.9, "resnet20-beta=0.1": 0.1})
     figure = result.figure()
     assert [ax.get_ylabel() for ax in figure.axes] == ["relative effective rank", "mean cosine"]

@@ -1,4 +1,4 @@
-"""What measurements ask for: the same in Python, on the command line and in the record; refused in one sentence."""
+"""Requests of measurements: equal in Python, on the command line and in the record, with errors of one sentence."""
 
 import inspect
 from dataclasses import fields
@@ -35,7 +35,7 @@ def test_a_request_has_the_arguments_of_its_function(name):
     assert asked == {name: p.default for name, p in parameters.items() if p.default is not missing}
 
 
-def test_what_is_asked_for_is_recorded_as_plain_values():
+def test_requests_are_recorded_as_plain_values():
     request = GradientsRequest(models=nn.Linear(2, 2), layers=["a", "b*"], normalize=("none",))
     options = request.options()
     assert options["models"] == ["Linear"]
@@ -54,7 +54,7 @@ def test_what_is_asked_for_is_recorded_as_plain_values():
         ({"models": "a", "batch_size": "many"}, "batch size must be at least 1; got many"),
     ],
 )
-def test_requests_that_cannot_be_meant(options, says):
+def test_invalid_requests_are_refused(options, says):
     with pytest.raises(UsageError, match=says):
         NetworksRequest(**options)
 

@@ -1,4 +1,4 @@
-"""The experiment: its numbers, its modes of batch normalization, its prediction, what it says in words."""
+"""The experiment: its numbers, its modes of batch normalization, its prediction and its findings."""
 
 import numpy as np
 import pandas as pd
@@ -18,7 +18,7 @@ from gradlab.stats import normalized_response_std
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """Checkpoints whose batch normalization is far from its initial state, of one recipe."""
+    """Checkpoints of one recipe whose batch normalization is far from its initial state."""
     folder = tmp_path_factory.mktemp("weights")
     paths = {}
     for name in ("plain8", "resnet8", "resnet14"):
@@ -38,7 +38,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 
 def by_hand(model: nn.Module, batch_size: int, images: int, batch_mode: bool) -> np.ndarray:
-    """float64 std of every BN output, with functional batch normalization written out."""
+    """The float64 std of every batch-normalized output, with batch normalization written out."""
     norms = [m for n, m in model.named_modules() if isinstance(m, nn.BatchNorm2d) and "shortcut" not in n]
     outputs: dict[int, list[torch.Tensor]] = {id(m): [] for m in norms}
 
@@ -79,7 +79,7 @@ def test_modes_of_batch_normalization(trained: dict[str, str]) -> None:
     assert exploding.iloc[-1] > 1e6
 
 
-def test_batch_statistics_leave_the_buffers_alone() -> None:
+def test_batch_statistics_do_not_change_the_buffers() -> None:
     model = create("resnet8").eval()
     before = {k: v.clone() for k, v in model.state_dict().items()}
     x = torch.randn(5, 3, 32, 32)
@@ -136,7 +136,7 @@ def test_prediction_needs_no_data(name: str) -> None:
     assert result.frame["predicted_std"].tolist() == list(predicted.values())
 
 
-def test_prediction_where_there_is_no_batch_normalization() -> None:
+def test_prediction_without_batch_normalization() -> None:
     assert np.isnan(list(gl.predicted_response_std(create("torchvision/vgg11")).values())).all()
     result = gl.responses(["torchvision/vgg11@init"], no_data=True)
     assert result.summary()["layers"].tolist() == [8]
@@ -197,7 +197,7 @@ def test_near_chance() -> None:
     assert near_chance(0.4, 10, 16)
 
 
-def test_an_unknown_normalization_is_told(tmp_path: object) -> None:
+def test_an_unknown_normalization_is_noted(tmp_path: object) -> None:
     path = f"{tmp_path}/unknown.pt"
     torch.save(create("resnet8").state_dict(), path)
     notes = gl.responses(f"resnet8@{path}", images=10).notes
@@ -216,12 +216,12 @@ def test_an_unknown_normalization_is_told(tmp_path: object) -> None:
         ({"models": ["resnet8@init"], "batch_size": 0}, "batch size"),
     ],
 )
-def test_requests_that_cannot_be_meant(options: dict[str, object], message: str) -> None:
+def test_invalid_requests_are_refused(options: dict[str, object], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         gl.responses(**options, images=2)
 
 
-def test_a_model_that_cannot_take_the_images() -> None:
+def test_a_model_that_does_not_accept_the_images() -> None:
     with pytest.raises(GradlabError, match=r"Sequential cannot run on images of shape \(2, 3, 32, 32\)"):
         gl.responses(nn.Sequential(nn.Conv2d(5, 4, 3)), images=2)
 
@@ -266,7 +266,7 @@ def test_networks_of_different_recipes_are_not_compared() -> None:
     assert "are not compared" in sentence
 
 
-def test_networks_near_chance_are_not_concluded_from() -> None:
+def test_no_conclusions_are_drawn_from_networks_near_chance() -> None:
     facts = toy_facts(plain20="a", resnet20="a")
     assert len(findings(toy_frame(plain20=1.0, resnet20=0.5), "std", facts)) == 1
     facts[1]["near_chance"] = True
@@ -287,7 +287,7 @@ def test_shortcut_options_are_all_compared_with_the_plain_net_and_apart_by_depth
     assert len(found) == 4
 
 
-def test_same_recipe_vouches_for_unknown_ones(tmp_path: object) -> None:
+def test_same_recipe_applies_to_unknown_recipes(tmp_path: object) -> None:
     specs = []
     for name in ("plain8", "resnet8"):
         torch.save(create(name).state_dict(), f"{tmp_path}/{name}.pt")
@@ -298,7 +298,7 @@ def test_same_recipe_vouches_for_unknown_ones(tmp_path: object) -> None:
     assert any("At 8 layers" in said for said in gl.responses(with_known, no_data=True, same_recipe=True).findings())
 
 
-def test_nothing_finite_is_no_prediction() -> None:
+def test_without_finite_values_there_is_no_prediction() -> None:
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
     with torch.no_grad():
         model[0].weight.fill_(float("nan"))

@@ -1,4 +1,4 @@
-"""`gl.shatter` and `gl.shattering`: published facts, reproducibility, files, and requests that cannot be meant."""
+"""`gl.shatter` and `gl.shattering`: published facts, reproducibility, files, and invalid requests."""
 
 import json
 import math
@@ -53,7 +53,7 @@ def test_full_gradients_are_less_correlated_than_frozen():
     assert full < frozen - 0.05
 
 
-def test_columns_are_the_contract(small):
+def test_columns_are_as_documented(small):
     assert list(small.frame)[:9] == [
         "network", "norm", "depth", "lag", "acf", "acf_sem", "acf_pooled", "n_constant", "seeds"
     ]  # fmt: skip
@@ -113,12 +113,12 @@ def test_saved_results_load_again(small, tmp_path):
 
 
 @pytest.mark.parametrize("which", FIGURES)
-def test_figures_have_no_width_but_the_papers(small, which):
+def test_figures_have_the_width_of_the_paper(small, which):
     width = small.figure(which).get_size_inches()[0] * 25.4
     assert any(width == pytest.approx(allowed, abs=1) for allowed in (85, 89, 133.5, 178))
 
 
-def test_one_seed_says_that_it_has_no_error_bar():
+def test_one_seed_has_a_note_that_there_is_no_error_bar():
     result = gl.shatter(2, "resnet", **{**SMALL, "seeds": 1})
     assert result.frame["acf_sem"].isna().all()
     assert any("no error bar" in note for note in result.notes)
@@ -130,7 +130,7 @@ def test_width_one_runs():
     assert result.frame["acf"].notna().all()
 
 
-def test_findings_hold_the_decay_against_its_law():
+def test_findings_compare_the_decay_with_its_law():
     result = gl.shatter(48, ("ff-norm=bn", "resnet"), seeds=6, points=128, width=100)
     said = " ".join(result.findings())
     assert "-0.734" in said
@@ -158,7 +158,7 @@ def test_findings_hold_the_decay_against_its_law():
         ({"device": "tpu"}, "no device"),
     ],
 )
-def test_requests_that_cannot_be_meant(options, says):
+def test_invalid_requests_are_refused(options, says):
     with pytest.raises(UsageError, match=says):
         gl.shatter(**{"depths": 2, "families": "resnet", **SMALL, **options})
 
@@ -174,7 +174,7 @@ def test_shattering_of_a_function_with_a_known_gradient():
     assert result.plot() is not None
 
 
-def test_shattering_of_our_own_net_equals_the_experiment():
+def test_shattering_of_a_gradlab_net_equals_the_experiment():
     options = {"seeds": 2, "points": 64, "lags": 5, "dtype": "float64"}
     ours = gl.shatter(6, "ff-norm=none", **options)
     nets = [gl.build(f"mlp6-norm=none@init:{seed}").double() for seed in (0, 1)]
@@ -213,7 +213,7 @@ def test_functions_that_cannot_be_measured(function, error, says):
 
 
 @pytest.mark.parametrize(("x", "lags"), [(LINE, 50), (LINE[:2], 1), (torch.tensor(1.0), 0)])
-def test_inputs_without_that_many_lags(x, lags):
+def test_too_few_inputs_for_the_lags(x, lags):
     with pytest.raises(UsageError, match="points have the lags"):
         gl.shattering(torch.sin, x, lags=lags)
 
@@ -230,7 +230,7 @@ def test_the_path_correlation_of_an_average_pair_is_the_product_over_layers():
     )
 
 
-def test_the_theory_figure_draws_each_network_beside_its_theory(small):
+def test_the_theory_figure_draws_each_network_with_its_theory(small):
     left, right = small.figure("theory").axes
     drawn = [line.get_label() for line in small.figure("theory").legends[0].legend_handles]
     assert drawn == ["ff", "resnet", "ll", "exact theory"]

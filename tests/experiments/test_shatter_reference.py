@@ -1,4 +1,4 @@
-"""`gl.shatter` against the same definitions written once more, with other draws: distributions, not single nets."""
+"""`gl.shatter` against a second implementation of its definitions, by distributions over independent draws."""
 
 import numpy as np
 import pytest

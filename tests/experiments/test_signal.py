@@ -1,4 +1,4 @@
-"""`gl.signal` on named networks: the probe's numbers, seeds, batches, and theory beside them."""
+"""`gl.signal` on named networks: the numbers of the probe, seeds, batches, and theory."""
 
 import pytest
 import torch
@@ -6,7 +6,7 @@ import torch
 import gradlab as gl
 
 
-def test_equals_the_probe_in_a_loop_of_ones_own() -> None:
+def test_equals_the_probe_in_an_explicit_loop() -> None:
     found = gl.signal("resnet20-preact@init", images=32, batch_size=16).frame
     model = gl.build("resnet20-preact@init")
     with gl.batch_statistics(model), gl.BlockSignal(model) as probe:
@@ -23,7 +23,7 @@ def test_running_statistics_give_the_gradient_of_the_mean_over_all_images() -> N
         assert whole[column].to_numpy() == pytest.approx(parts[column].to_numpy(), rel=1e-5)
 
 
-def test_theory_stands_at_the_blocks_of_a_preactivation_net() -> None:
+def test_theory_is_given_at_the_blocks_of_a_preactivation_net() -> None:
     frame = gl.signal("resnet20-preact-width=32@init", images=64, seeds=3).frame
     assert sorted(frame["seed"].unique()) == [0, 1, 2]
     means = frame.groupby("index")[["stream_total_std", "theory"]].mean()
@@ -34,7 +34,7 @@ def test_trained_weights_and_running_statistics_have_no_theory() -> None:
     assert gl.signal("resnet20@init", images=8, bn="eval").frame["theory"].isna().all()
 
 
-def test_a_module_of_ones_own_on_noise() -> None:
+def test_a_user_module_on_noise() -> None:
     model = torch.nn.Sequential(torch.nn.Flatten(), *(torch.nn.Linear(3072, 3072 if n < 2 else 5) for n in range(3)))
     result = gl.signal(model, "noise", images=8, loss="sum")
     assert list(result.frame["block"]) == ["1", "2", "3"]
@@ -42,6 +42,6 @@ def test_a_module_of_ones_own_on_noise() -> None:
     assert any("the parts that repeat" in note for note in result.notes)
 
 
-def test_a_request_that_cannot_be_meant() -> None:
+def test_an_invalid_request_is_refused() -> None:
     with pytest.raises(gl.UsageError, match="seeds must be at least 1"):
         gl.signal("resnet20@init", seeds=0)

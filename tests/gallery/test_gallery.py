@@ -1,4 +1,4 @@
-"""The gallery: every figure at toy size, commands that measure what they do, and the figures as committed."""
+"""The gallery: every figure at toy size, the commands of the figures, and the committed figures."""
 
 import hashlib
 import inspect
@@ -27,7 +27,7 @@ by_name = pytest.mark.parametrize("figure", FIGURES, ids=lambda figure: figure.n
 
 @pytest.fixture(scope="session")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with short runs of three small nets in its `runs`, that recorded their layers."""
+    """A folder whose `runs` contains short runs of three small nets with recorded statistics."""
     folder = tmp_path_factory.mktemp("trained")
     draw = np.random.default_rng(0)
     parts: dict[str, Any] = {
@@ -63,7 +63,7 @@ def test_every_figure_at_toy_size(figure: Figure, tmp_path: Path, runs: Path, mo
 
 
 class Called(GradlabError):
-    """The command got as far as the experiment."""
+    """Raised when the command has reached the experiment."""
 
 
 @by_name
@@ -94,19 +94,19 @@ def test_the_command_measures_what_the_figure_does(figure: Figure, monkeypatch: 
         return
     bound = signature.bind(*args, **kwargs).arguments
     expected = {name: parameter.default for name, parameter in signature.parameters.items()} | options
-    # How to train is nothing to a command that reads.
+    # A command that only reads runs does not use the training options.
     for name in bound.keys() - {"progress", "recipe", "training"}:
         assert plain(bound[name]) == plain(expected[name]), name
 
 
 def plain(value: object) -> object:
-    """A value as it is whether written as a tuple, a list, a path or its name."""
+    """A value in one form, whether it is a tuple, a list, a path or a name."""
     return (
         list(map(plain, value)) if isinstance(value, list | tuple) else str(value) if isinstance(value, Path) else value
     )
 
 
-def test_names_and_their_mistakes() -> None:
+def test_names_and_misspelled_names() -> None:
     assert [figure.name for figure in find_figures(["he2015-fig7", "he2015-table1", "he2015-fig7"])] == [
         "he2015-fig7",
         "he2015-table1",
@@ -144,7 +144,7 @@ def test_bad_input_is_one_line(args: list[str], message: str) -> None:
     assert failed.output.count("\n") == 1
 
 
-def test_what_is_not_at_hand_is_named_and_skipped(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_figures_without_their_data_are_named_and_skipped(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setattr("gradlab.gallery.he2015.zoo_names", list)
     (figure,) = find_figures(["he2015-fig7"])
@@ -174,7 +174,7 @@ def test_figures_of_trainings_need_runs(
     assert reason in str(figure.missing())
 
 
-def test_runs_that_are_finished_are_found(runs: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_finished_runs_are_found(runs: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     shutil.copytree(runs / "runs", tmp_path / "runs")
     path = tmp_path / "runs" / "plain8" / "record.json"
     path.write_text(path.read_text().replace('"complete": true', '"complete": false'))

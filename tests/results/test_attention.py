@@ -1,4 +1,4 @@
-"""The result of attention: what it says, how it is drawn, and that it comes back from its files."""
+"""The result of attention: its findings, its figure and its files."""
 
 from pathlib import Path
 
@@ -43,7 +43,7 @@ def test_saved_and_loaded(tmp_path: Path) -> None:
     pd.testing.assert_frame_equal(loaded.frame, saved.frame, check_dtype=False)
 
 
-def test_the_figure_has_a_dot_a_head_and_a_line_a_network() -> None:
+def test_the_figure_has_one_dot_per_head_and_one_line_per_network() -> None:
     figure = result().figure()
     assert isinstance(figure, Figure)
     assert [len(ax.lines) for ax in figure.axes] == [2, 2]

@@ -1,4 +1,4 @@
-"""The grid of plain and residual nets, and what its errors say."""
+"""The grid of plain and residual nets, and the findings on its errors."""
 
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ def run(network: str, error: float, images: int = 50_000, key: str = "same") -> 
     return one
 
 
-def test_degradation_is_seen_and_its_reverse() -> None:
+def test_degradation_and_its_reverse_are_found() -> None:
     said = findings([run("plain56", 0.2), run("plain20", 0.1), run("resnet20", 0.09), run("resnet56", 0.05)])
     assert said[0] == (
         "Plain nets end with a training error of 10.00% (20), 20.00% (56): deeper nets train worse, which is "
@@ -37,7 +37,7 @@ def test_degradation_is_seen_and_its_reverse() -> None:
     ]
 
 
-def test_variants_are_held_against_the_original() -> None:
+def test_variants_are_compared_with_the_original() -> None:
     runs = [run("resnet20-preact", 0.05), run("resnet20", 0.1), run("resnet20-C", 0.101), run("resnet56-preact", 0.2)]
     assert findings([*runs, run("plain20-width=8", 0.3), run("resnet20-B", 0.1, key="longer")])[1:] == [
         "resnet20-C ends with a training error of 10.10%, not to be told from that of resnet20, 10.00%.",
@@ -47,12 +47,12 @@ def test_variants_are_held_against_the_original() -> None:
 
 @pytest.mark.parametrize(("images", "verdict"), [(50_000, "worse"), (1_000, "no trend over depth can be told")])
 def test_standard_errors_decide(images: int, verdict: str) -> None:
-    # Of 50,000 images 0.2 % is the standard error of a difference at 10 %, of 1,000 images 1.4 %.
+    # At 10 % the standard error of a difference is 0.2 % for 50,000 images and 1.4 % for 1,000 images.
     assert verdict in findings([run("plain20", 0.10, images), run("plain56", 0.11, images)])[0]
 
 
-def test_a_variant_a_point_off_is_no_finding() -> None:
-    """As the gallery's note on the tables of He et al. 2016 says; 22.73 against 21.54 % was called higher."""
+def test_a_difference_of_one_percent_is_no_finding() -> None:
+    """The gallery's note on the tables of He et al. 2016 says so; 22.73 against 21.54 % was once called higher."""
     near, off = findings([run("resnet20", 0.2154), run("resnet20-preact", 0.2273), run("resnet20-C", 0.25)])[::-1]
     assert "not to be told from" in near
     assert "higher than" in off
@@ -84,7 +84,7 @@ def test_only_runs_of_one_recipe_are_compared() -> None:
     assert findings([run("plain20", 0.1), run("plain56", 0.2, key="longer"), run("torchvision/resnet18", 0.3)]) == []
 
 
-def test_an_epochs_error_is_that_of_all_its_steps() -> None:
+def test_the_error_of_an_epoch_is_over_all_its_steps() -> None:
     frame = pd.DataFrame(
         {
             "step": [100, 150, 250, 300, 340],
@@ -106,7 +106,7 @@ def test_a_table_that_is_being_written_is_read_to_its_last_whole_line(tmp_path: 
     assert read_growing(path, ("step", "loss"))["loss"].tolist() == [0.5]
 
 
-def test_the_grid_trains_what_is_missing_and_reads_the_rest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_grid_trains_missing_runs_and_reads_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     draw = np.random.default_rng(0)
     parts = {f"x_{part}": draw.integers(0, 256, (48, 32, 32, 3), dtype=np.uint8) for part in ("train", "test")}
     np.savez(tmp_path / "toy.npz", **parts, y_train=np.arange(48) % 10, y_test=np.arange(48) % 10)

@@ -1,4 +1,4 @@
-"""What findings on training errors say, and do not say, regime by regime."""
+"""The findings on training errors, regime by regime."""
 
 from __future__ import annotations
 
@@ -65,5 +65,5 @@ REGIMES: dict[str, Regime] = {
 
 
 @pytest.mark.parametrize("regime", REGIMES.values(), ids=REGIMES)
-def test_says_and_does_not_say(regime: Regime) -> None:
+def test_findings_by_regime(regime: Regime) -> None:
     check(regime)

@@ -1,4 +1,4 @@
-"""Figures are the same whatever a user's settings are, and show names as they are."""
+"""Figures do not depend on a user's settings, and show names unchanged."""
 
 import subprocess
 import sys
@@ -29,7 +29,7 @@ def plain() -> Figure:
     return figure
 
 
-def test_dollar_signs_in_names_begin_no_formula() -> None:
+def test_dollar_signs_in_names_are_not_formulas() -> None:
     content = drawn({"a": curves}, ("svg", "png", "pdf"))
     text = content["a.svg"].decode()
     assert "resnet8@a$b{.pt" in text
@@ -42,7 +42,7 @@ def test_dollar_signs_in_names_begin_no_formula() -> None:
     "settings",
     [{"text.usetex": True}, {"font.size": 30, "axes.facecolor": "red"}, {"savefig.bbox": "tight", "lines.marker": "x"}],
 )
-def test_a_users_settings_change_no_byte(settings: dict[str, object], tmp_path: Path) -> None:
+def test_user_settings_do_not_change_the_bytes(settings: dict[str, object], tmp_path: Path) -> None:
     kinds: dict[str, Callable[[], Figure]] = {"a": plain}
     expected = drawn(kinds, ("png", "svg", "pdf"))
     with mpl.rc_context(settings):
@@ -50,7 +50,7 @@ def test_a_users_settings_change_no_byte(settings: dict[str, object], tmp_path: 
         assert all(mpl.rcParams[key] == value for key, value in settings.items())
 
 
-def test_a_measurement_that_is_printed_loads_nothing_that_draws() -> None:
+def test_printing_a_measurement_loads_no_plotting_library() -> None:
     code = (
         "import sys, gradlab as gl\n"
         "print(gl.responses('resnet8@init', images=2, device='cpu'))\n"

@@ -1,4 +1,4 @@
-"""Dynamics of runs: read from their folders, joined, drawn, and the command; runs written by hand, none trained."""
+"""Dynamics of runs: reading, joining, drawing and the command, on runs written by hand without training."""
 
 import io
 import json
@@ -22,7 +22,7 @@ LAYERS = ("conv1", "layer1.0.conv1", "fc")
 
 
 def write_run(folder: Path, network: str, scale: float = 1.0, steps: tuple[int, ...] = (0, 100, 200)) -> Path:
-    """A run of 300 steps whose layer i has at step s the gradient norm scale · 10^i / (1 + s), and std 1 + s."""
+    """A run of 300 steps in which layer i has the gradient norm scale · 10^i / (1 + s) and std 1 + s at step s."""
     folder.mkdir(parents=True)
     lines = ["step,layer,statistic,value"]
     for step in steps:
@@ -49,7 +49,7 @@ def test_a_run_is_read_while_it_trains(tmp_path: Path) -> None:
     assert "by a factor 100 at step 0 and 100 at step 200 (smallest in conv1, largest in fc)" in said
 
 
-def test_runs_of_one_network_are_told_apart_by_their_folders(tmp_path: Path) -> None:
+def test_runs_of_one_network_are_distinguished_by_their_folders(tmp_path: Path) -> None:
     runs = [write_run(tmp_path / name, "plain8") for name in ("first", "second")]
     assert gl.dynamics(runs).networks == ["first", "second"]
     assert set(gl.dynamics(runs).errors["network"]) == {"first", "second"}
@@ -57,7 +57,7 @@ def test_runs_of_one_network_are_told_apart_by_their_folders(tmp_path: Path) -> 
         gl.dynamics([runs[0], runs[0]])
 
 
-def test_colours_mean_the_same_in_every_column(tmp_path: Path) -> None:
+def test_colours_have_the_same_meaning_in_every_column(tmp_path: Path) -> None:
     steps = (0, 1, 2, 4, 8, 16, 32, 64, 128, 256)
     runs = [write_run(tmp_path / n, n, s, steps) for n, s in (("plain8", 1.0), ("resnet8", 50.0))]
     result = gl.dynamics(runs)

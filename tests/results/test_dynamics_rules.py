@@ -1,4 +1,4 @@
-"""The rules by which layers and steps stand out: planted values are found, and chance seldom is."""
+"""The rules for outlying layers and steps: planted values are found, and false findings are rare."""
 
 import numpy as np
 import pandas as pd
@@ -14,7 +14,7 @@ LAYERS = [f"layer{number}" for number in range(1, 21)]
 
 
 def records(values: dict[str, np.ndarray], totals: dict[str, np.ndarray] | None = None) -> pd.DataFrame:
-    """Rows of statistics: arrays of (steps, layers), and of (steps,) of the whole model."""
+    """Rows of statistics from arrays of shape (steps, layers), and (steps,) for the whole model."""
     rows = [
         {"step": step, "layer": LAYERS[place], "index": place + 1, "statistic": statistic, "value": value}
         for statistic, table in values.items()
@@ -38,8 +38,8 @@ def kinds(frame: pd.DataFrame) -> list[tuple[str, int, str]]:
     return [(one.kind, one.step, one.layer) for one in seen(frame)]
 
 
-def test_a_healthy_run_says_nothing_in_99_of_100_cases() -> None:
-    """Layers that differ by factors, and drift and waver as trainings do."""
+def test_a_healthy_run_has_no_finding_in_99_of_100_cases() -> None:
+    """Layers that differ by factors, and that drift and fluctuate as in training."""
     alarms = 0
     for seed in range(100):
         draw = np.random.default_rng(seed)
@@ -52,19 +52,19 @@ def test_a_healthy_run_says_nothing_in_99_of_100_cases() -> None:
 
 
 @pytest.mark.parametrize("rate", [0.3, 0.6, 1.7, 3.0])
-def test_the_rate_of_a_growth_is_found(rate: float) -> None:
+def test_the_rate_of_growth_is_found(rate: float) -> None:
     values = rate ** np.arange(20) * noisy(1, 20)[0]
     line = growth(values)
     assert line is not None
     assert line.rate == pytest.approx(rate, rel=0.05)
     assert growth(1.1 ** np.arange(20) * noisy(1, 20)[0]) is None
-    # An exact line has no errors to be told by.
+    # An exact line has no residuals from which to estimate an error.
     exact = growth(rate ** np.arange(20.0))
     assert exact is not None
     assert exact.rate == pytest.approx(rate)
 
 
-def test_what_cannot_be_told_is_not() -> None:
+def test_undecidable_cases_have_no_finding() -> None:
     assert growth(np.array([1.0, 1e6])) is None
     assert growth(np.array([np.nan, np.inf, 0.0, 1.0, 1e9])) is None
     assert out_of_line(np.array([1.0, 1.0, 1e9]), 10) == []
@@ -80,7 +80,7 @@ def test_vanishing_gradients_have_a_rate_and_a_beginning() -> None:
     assert "explode towards the input, by a factor of 3" in one.sentence
 
 
-def test_gradients_of_exactly_0_are_no_small_ones() -> None:
+def test_gradients_of_exactly_0_do_not_count_as_small() -> None:
     values = noisy(6, 20)
     values[2:, :7] = 0
     (one,) = seen(records({"grad_norm": values}))
@@ -90,7 +90,7 @@ def test_gradients_of_exactly_0_are_no_small_ones() -> None:
     assert result.summary()["smallest"].tolist() == [0.0]
 
 
-def test_growing_responses_and_one_that_jumps() -> None:
+def test_growing_responses_and_a_jump() -> None:
     (one,) = seen(records({"response_std": 4.9 * 18.0 ** np.arange(20) * noisy(1, 20)}))
     assert (one.kind, one.layer) == ("response", "layer1")
     assert "grow with depth, by a factor of 1" in one.sentence
@@ -107,7 +107,7 @@ def test_dead_and_saturated_layers(statistic: str, kind: str) -> None:
     assert kinds(records({statistic: values})) == [(kind, 3, "layer5")]
 
 
-def test_an_update_out_of_line() -> None:
+def test_an_outlying_update() -> None:
     values = 1e-3 * noisy(12, 20)
     values[:, 13] *= 200
     assert kinds(records({"update_ratio": values})) == [("update", 11, "layer14")]
@@ -126,7 +126,7 @@ def test_a_spike_has_a_step_a_layer_and_a_direction() -> None:
     assert "came forward" in one.sentence
 
 
-def test_a_value_that_is_not_finite_is_one_finding_with_the_first_layer() -> None:
+def test_a_non_finite_value_is_one_finding_with_the_first_layer() -> None:
     responses, gradients = noisy(6, 20), noisy(6, 20)
     responses[4, 9:] = np.nan
     responses[5:] = gradients[4:] = np.nan
@@ -160,7 +160,7 @@ def test_a_table_is_in_the_order_of_execution() -> None:
 
 
 def test_the_noise_scale_of_known_gradients() -> None:
-    """Micro-batches of which tr(Σ) is 6 and |G|² is 2: three of them are as much noise as signal."""
+    """Micro-batches with tr(Σ) = 6 and |G|² = 2, so that three of them have as much noise as signal."""
     draw = np.random.default_rng(0)
     totals = {"gradient_variance": 6 + draw.standard_normal(400), "gradient_square": 2 + draw.standard_normal(400)}
     result = gl.DynamicsResult(records({}, totals), {"networks": [{"network": "net"}]})
@@ -181,7 +181,7 @@ def test_thousands_of_steps_are_drawn_with_their_extremes() -> None:
     assert drawn.values[:, 1].min() == 1e-6
     assert drawn.values[:, 2].min() == 0
     assert drawn.steps[0] == 0
-    # Each value is one of its own stretch of steps.
+    # Each value comes from its own interval of steps.
     for place, start in enumerate(drawn.steps):
         assert all(drawn.values[place, layer] in values[start : start + 40, layer] for layer in range(5))
     assert thinned(table, 20_000) is table

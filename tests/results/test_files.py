@@ -1,4 +1,4 @@
-"""Files are whole or not there, whatever happens while they are written."""
+"""Files are either complete or absent, whatever happens while they are written."""
 
 import os
 import signal
@@ -28,9 +28,9 @@ files.write_all(folder, {"a.csv": b"new a" * 1000, "b.json": b"new b" * 1000, "c
 """
 
 
-# Six places: before each of three files is safe on disk, and before each is renamed.
+# There are six places: before each of three files is safe on disk, and before each is renamed.
 @pytest.mark.parametrize("stop_at", range(1, 7))
-def test_killing_leaves_old_files_or_new(stop_at: int, tmp_path: Path) -> None:
+def test_a_killed_process_leaves_either_old_or_new_files(stop_at: int, tmp_path: Path) -> None:
     names = {"a.csv": "a", "b.json": "b", "c.png": "c"}
     for name, letter in names.items():
         (tmp_path / name).write_bytes(f"old {letter}".encode())
@@ -42,7 +42,7 @@ def test_killing_leaves_old_files_or_new(stop_at: int, tmp_path: Path) -> None:
         assert (tmp_path / name).read_bytes() == expected.encode()
 
 
-def test_a_failure_leaves_the_old_files_and_no_litter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failure_keeps_the_old_files_and_leaves_no_temporary_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a").write_bytes(b"old")
 
     def full(descriptor: int) -> None:
@@ -54,7 +54,7 @@ def test_a_failure_leaves_the_old_files_and_no_litter(tmp_path: Path, monkeypatc
     assert [(p.name, p.read_bytes()) for p in tmp_path.iterdir()] == [("a", b"old")]
 
 
-def test_folders_are_made_or_refused(tmp_path: Path) -> None:
+def test_folders_are_created_or_refused(tmp_path: Path) -> None:
     (path,) = write_all(tmp_path / "x" / "y", {"a": b"1"})
     assert path.read_bytes() == b"1"
     with pytest.raises(GradlabError, match="cannot write into"):

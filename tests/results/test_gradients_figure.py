@@ -1,4 +1,4 @@
-"""The figure of gradients: geometric means with their intervals, theory beside its line, one hue a series."""
+"""The figure of gradients: geometric means with their intervals, theory with its line, one hue per series."""
 
 from collections.abc import Mapping
 
@@ -23,7 +23,7 @@ def facts(name: str) -> dict[str, object]:
 
 
 def result(values: Mapping[str, np.ndarray], theory: bool = True) -> gl.GradientsResult:
-    """Of gradients (seeds, layers) by network."""
+    """A result of gradients (seeds, layers) by network."""
     parts = []
     for name, norms in values.items():
         for seed, row in enumerate(norms):
@@ -72,7 +72,7 @@ def test_one_seed_has_no_band(norms: dict[str, np.ndarray]) -> None:
     assert all(not len(band.get_paths()) or not band.get_paths()[0].vertices.size for band in ax.collections)
 
 
-def test_a_user_may_give_axes_of_any_scale(norms: dict[str, np.ndarray]) -> None:
+def test_user_axes_may_have_any_scale(norms: dict[str, np.ndarray]) -> None:
     plt = pytest.importorskip("matplotlib.pyplot")
     figure, (linear, log) = plt.subplots(1, 2)
     log.set_yscale("log")
@@ -95,7 +95,7 @@ def test_theory_has_the_colour_of_its_network_and_goes_through_its_mean(norms: d
         assert logs.mean() == pytest.approx(np.log(np.asarray(line.get_ydata(), dtype=float)).mean())
 
 
-def test_one_hue_a_series_above_and_below(norms: dict[str, np.ndarray]) -> None:
+def test_each_series_has_one_hue_in_both_panels(norms: dict[str, np.ndarray]) -> None:
     upper, lower = result(norms).figure().axes
     hues = [hue(line.get_color()) for length in (5, 9) for line in lines_of(upper, length)]
     assert hues[0] == pytest.approx(hues[2], abs=0.03)
@@ -124,7 +124,7 @@ def test_networks_of_one_depth_have_no_panel_of_ratios(norms: dict[str, np.ndarr
     assert len(result(norms).figure().axes) == 2
 
 
-def test_gradients_that_are_all_zero_are_said_to_be() -> None:
+def test_zero_gradients_are_noted() -> None:
     ax = result({"plain10": np.zeros((1, 9))}).figure().axes[0]
     assert "no gradient above 0" in [text.get_text() for text in ax.texts]
 

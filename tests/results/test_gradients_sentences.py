@@ -1,4 +1,4 @@
-"""What findings on gradient norms and noise scales say, and do not say, regime by regime."""
+"""The findings on gradient norms and noise scales, regime by regime."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def gradients(*rows: dict[str, Any], **facts: Any) -> Sentences:
 
 
 def paired(plain: list[float], residual: list[float], first: int = 0) -> Sentences:
-    """Of logarithms of ratios seed by seed; the residual net's seeds begin at `first`."""
+    """A result with the given logarithms of ratios by seed; the residual net's seeds begin at `first`."""
     rows, ratios = [], []
     for name, logs, start in (("plain20", plain, 0), ("resnet20", residual, first)):
         estimate = Estimate.of(logs)
@@ -168,11 +168,11 @@ REGIMES: dict[str, Regime] = {
 
 
 @pytest.mark.parametrize("regime", REGIMES.values(), ids=REGIMES)
-def test_says_and_does_not_say(regime: Regime) -> None:
+def test_findings_by_regime(regime: Regime) -> None:
     check(regime)
 
 
-def test_a_gradient_of_rounding_has_no_ratio_and_no_growth() -> None:
+def test_a_gradient_of_rounding_errors_has_no_ratio_and_no_growth() -> None:
     rows = [
         {"seed": 0, "index": i, "call": 1, "kind": "linear", "numel": 9, "theory": 1.0, "grad_norm": 1e-18 * i}
         for i in range(1, 6)
@@ -184,7 +184,7 @@ def test_a_gradient_of_rounding_has_no_ratio_and_no_growth() -> None:
 
 
 @pytest.mark.parametrize("seeds", [2, 3, 5, 20])
-def test_equal_nets_are_told_apart_in_at_most_one_of_a_hundred_cases(seeds: int) -> None:
+def test_equal_nets_are_distinguished_in_at_most_one_of_a_hundred_cases(seeds: int) -> None:
     """The weights of a seed move the ratios of both nets alike; what is left differs by chance alone."""
     draw, runs = np.random.default_rng(seeds), 1000
     false = 0
@@ -198,8 +198,8 @@ def test_equal_nets_are_told_apart_in_at_most_one_of_a_hundred_cases(seeds: int)
     assert false / runs <= 0.01 + 3 * math.sqrt(0.01 * 0.99 / runs)
 
 
-def test_what_both_nets_share_hides_no_difference() -> None:
-    """A difference of three of its own deviations, under weights that move both nets by ten of them."""
+def test_common_variation_does_not_hide_a_difference() -> None:
+    """A difference of three standard deviations, with weights that move both nets by ten."""
     draw, told = np.random.default_rng(0), {0: 0, 5: 0}
     for _ in range(100):
         weights = draw.normal(0, 3, 5)

@@ -1,4 +1,4 @@
-"""What findings on input gradients say, and do not say, regime by regime."""
+"""The findings on input gradients, regime by regime."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from gradlab.results.label import with_descriptions
 
 
 def images(nets: dict[str, tuple[float, float]], units: int = 4, facts: Any = None, spread: float = 0.002) -> Sentences:
-    """Of networks with their relative effective rank and lag 1."""
+    """A result of networks with the given relative effective ranks and autocorrelations at lag 1."""
     steps = np.linspace(-1, 1, units) * spread if units > 1 else [0.0]
     return gl.InputGradientsResult.concat(
         gl.InputGradientsResult.from_samples(
@@ -117,5 +117,5 @@ REGIMES: dict[str, Regime] = {
 
 
 @pytest.mark.parametrize("regime", REGIMES.values(), ids=REGIMES)
-def test_says_and_does_not_say(regime: Regime) -> None:
+def test_findings_by_regime(regime: Regime) -> None:
     check(regime)

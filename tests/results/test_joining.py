@@ -34,14 +34,14 @@ def test_join_merges_both_orders() -> None:
     assert not joined.frame["shortcut"].any()
 
 
-def test_join_leaves_an_order_that_needs_nothing() -> None:
+def test_join_keeps_an_order_that_is_complete() -> None:
     first = toy(["a", "b"], "grad_norm")
     joined = gl.GradientsResult.join([first, toy(["b"], "response_grad_rms")])
     assert joined.frame["index"].tolist() == [1, 2]
     assert joined.frame["response_grad_rms"].isna().tolist() == [True, False]
 
 
-def test_two_unnamed_models_are_kept_apart(tmp_path: Path) -> None:
+def test_two_unnamed_models_are_distinguished(tmp_path: Path) -> None:
     both = gl.GradientsResult.concat([measured(nn.Sequential(nn.Linear(3, 2)), torch.ones(1, 3)) for _ in range(2)])
     assert both.networks == ["Sequential", "Sequential (2)"]
     assert both.totals("Sequential (2)")["grad_norm"].item() > 0
@@ -77,7 +77,7 @@ def test_responses_of_two_unnamed_models() -> None:
         gl.GradientsResult.concat([])
 
 
-def test_result_load_says_what_is_there(tmp_path: Path) -> None:
+def test_result_load_names_the_available_results(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="holds no result of gradlab"):
         gl.Result.load(tmp_path)
     model = nn.Sequential(nn.Linear(3, 2))

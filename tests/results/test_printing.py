@@ -1,4 +1,4 @@
-"""What is printed: first the answer, then a table that fits, then notes grouped; on any stream, everywhere the same."""
+"""Printed results: the answer, then a table that fits, then grouped notes, in the same way on all streams."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def result() -> gl.ResponsesResult:
 
 
 def printed(result: object, width: int, encoding: str = "utf-8") -> str:
-    """What a terminal of this width and encoding shows."""
+    """The output on a terminal of this width and encoding."""
     file = io.TextIOWrapper(io.BytesIO(), encoding=encoding, errors="strict", write_through=True)
     Console(file=file, width=width, highlight=False, color_system=None).print(result)
     file.seek(0)
@@ -64,7 +64,7 @@ def one_line(text: str) -> str:
     return " ".join(text.split())
 
 
-def test_first_the_answer_then_the_table_then_the_rest(result: gl.ResponsesResult) -> None:
+def test_the_answer_precedes_the_table_and_the_notes(result: gl.ResponsesResult) -> None:
     text = one_line(printed(result, 100))
     found = result.findings()
     places = [text.index(found[0]), text.index(found[1]), text.index("plain20 trained"), text.index(f"• {found[2]}")]
@@ -81,7 +81,7 @@ def test_a_note_of_four_networks_is_one_line(result: gl.ResponsesResult) -> None
 
 
 @pytest.mark.parametrize("width", [40, 60, 80, 100, 120, 160, 300])
-def test_tables_fit_and_break_no_word(result: gl.ResponsesResult, width: int) -> None:
+def test_tables_fit_without_breaking_words(result: gl.ResponsesResult, width: int) -> None:
     text = printed(result, width)
     assert max(map(len, text.splitlines())) <= width
     for word in ("plain20", "resnet56", "median", "layer3.3.conv1"):
@@ -90,11 +90,11 @@ def test_tables_fit_and_break_no_word(result: gl.ResponsesResult, width: int) ->
     shown = set() if left_out is None else set(left_out[1].split(", "))
     assert shown < set(result.summary().columns)
     assert bool(shown) == (width < 100)
-    # What matters most stays.
+    # The most important columns remain.
     assert not shown & {"network", "median std"}
 
 
-def test_print_repr_and_notebook_say_the_same(
+def test_print_repr_and_notebook_agree(
     result: gl.ResponsesResult, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("COLUMNS", "90")
@@ -113,7 +113,7 @@ def test_print_repr_and_notebook_say_the_same(
 
 
 @pytest.mark.parametrize("measurement", KINDS)
-def test_every_kind_is_printed_alike(measurement: str) -> None:
+def test_all_kinds_are_printed_in_the_same_way(measurement: str) -> None:
     assert kind(measurement).__repr__ is Result.__repr__
 
 
@@ -151,17 +151,17 @@ def test_the_least_important_columns_go_first() -> None:
     text = pd.DataFrame({"a": ["x" * 9], "b": ["y" * 9], "c": ["z" * 9], "d": ["w" * 9]})
     assert [*fitted(text, ["d", "b"], 4 * 9 + 3 * GAP).widths] == ["a", "b", "c", "d"]
     assert fitted(text, ["d", "b"], 4 * 9 + 3 * GAP - 1).left_out == ["c"]
-    # Three always stay.
+    # Three columns always remain.
     assert fitted(text, ["d", "b"], 10).left_out == ["c"]
 
 
-def test_a_title_stands_on_one_line_where_there_is_room() -> None:
+def test_a_title_is_on_one_line_if_it_fits() -> None:
     text = pd.DataFrame({"first / last": ["1.5"], "n": ["1"]})
     assert fitted(text, [], 20).widths == {"first / last": 12, "n": 1}
     assert fitted(text, [], 9).widths == {"first / last": 5, "n": 1}
 
 
-def test_cells_are_no_markup() -> None:
+def test_cells_are_not_markup() -> None:
     assert "[bold]x[/bold]" in printed(rich_table(pd.DataFrame({"a": ["[bold]x[/bold]"]}), {}), 40)
 
 
@@ -195,7 +195,7 @@ def test_coverage_of_several_networks(parts: dict[str, Coverage], networks: int,
     assert coverage_lines(parts, networks) == lines
 
 
-def test_errors_of_tables_say_what_they_are() -> None:
+def test_errors_of_tables_name_their_kind() -> None:
     gradients, shatter = gl.GradientsResult.legend, gl.ShatterResult.legend
     assert all("standard error" in told for told in [*gradients.values(), *shatter.values()])
 

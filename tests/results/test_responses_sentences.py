@@ -1,4 +1,4 @@
-"""What findings on layer responses say, and do not say, regime by regime."""
+"""The findings on layer responses, regime by regime."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ NAMES = [f"layer{stage}.{block}.conv{conv}" for stage in (1, 2, 3) for block in 
 
 
 def responses(stds: dict[str, Any], names: list[str] = NAMES, **changed: dict[str, Any]) -> Sentences:
-    """Of networks whose layers' stds are a number times a common spread, or given one by one."""
+    """A result of networks whose layers' stds are a number times a common spread, or given one by one."""
     rows, facts = [], []
     for network, given in stds.items():
         values = np.broadcast_to(given, len(names)) * (np.linspace(0.8, 1.2, len(names)) if np.isscalar(given) else 1)
@@ -29,7 +29,7 @@ def responses(stds: dict[str, Any], names: list[str] = NAMES, **changed: dict[st
 
 
 def mostly(share: float, ratio: float = 0.9) -> np.ndarray:
-    """Smaller by `ratio` at a share of the layers, larger at the others."""
+    """Stds that are smaller by `ratio` at a fraction of the layers and larger at the others."""
     count = round(share * len(NAMES))
     return np.array([ratio] * count + [1 / ratio] * (len(NAMES) - count)) * np.linspace(0.8, 1.2, len(NAMES))
 
@@ -178,7 +178,7 @@ REGIMES: dict[str, Regime] = {
 
 
 @pytest.mark.parametrize("regime", REGIMES.values(), ids=REGIMES)
-def test_says_and_does_not_say(regime: Regime) -> None:
+def test_findings_by_regime(regime: Regime) -> None:
     check(regime)
 
 
@@ -191,7 +191,7 @@ def test_one_network_is_described() -> None:
     assert one_network("empty", pd.Series([], dtype=float)) == []
 
 
-def test_a_gap_of_one_cause_is_one_sentence() -> None:
+def test_gaps_with_one_cause_are_one_sentence() -> None:
     rows = [
         {"network": name, "layer": layer, "std": 1.0, "predicted_std": 1.0 + off}
         for name, offs in {"a": (0.02, 0.04), "b": (0.1, 0.3), "c": (0.0, 0.001), "d": (0.5, 0.5)}.items()

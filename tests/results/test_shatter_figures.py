@@ -1,4 +1,4 @@
-"""The figures of shattering: intervals as bands, curves that coincide told apart, families told apart in grey."""
+"""The figures of shattering: intervals as bands, and coinciding curves and families that remain distinguishable."""
 
 import numpy as np
 import pytest
@@ -30,7 +30,7 @@ def test_bands_are_intervals_by_students_t(small: gl.ShatterResult) -> None:
         np.testing.assert_allclose([edges.min(), edges.max()], [value - margin, value + margin], rtol=1e-9)
 
 
-def test_linear_nets_of_all_depths_coincide_and_are_told_apart(small: gl.ShatterResult) -> None:
+def test_coinciding_lines_of_linear_nets_are_distinguished(small: gl.ShatterResult) -> None:
     markers = {line.get_label(): line.get_marker() for line in panel(small, "ll").lines if line.get_label() in "25"}
     assert markers["2"] != markers["5"]
     assert "None" not in markers.values()
@@ -46,7 +46,7 @@ def test_feedforward_nets_of_three_norms_are_three_shades(small: gl.ShatterResul
         assert [colors[name] for name in FAMILIES[:3]] == shades("plain", 3), which
 
 
-def test_a_family_of_each_look_is_shown_as_a_signal(small: gl.ShatterResult) -> None:
+def test_one_family_of_each_style_is_shown_as_a_signal(small: gl.ShatterResult) -> None:
     titles = [ax.get_title().split("\n")[0] for ax in small.figure("signals").axes[:6]]
     assert titles == ["ff-norm=none", "ff-norm=none", "resnet", "ll", "brown noise", "white noise"]
 

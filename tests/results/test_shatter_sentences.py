@@ -1,4 +1,4 @@
-"""What findings on shattered gradients say, and do not say, regime by regime."""
+"""The findings on shattered gradients, regime by regime."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from gradlab.results.shatter.findings import findings, nearest_noise
 def shatter(
     lag1: dict[str, tuple[float, float, int, int]], width: int = 200, constant: int = 0, fits: Any = ()
 ) -> Sentences:
-    """Of families with value, standard error, seeds and depth."""
+    """A result of families with value, standard error, seeds and depth."""
     rows, acf = [], []
     for network, (value, sem, seeds, depth) in lag1.items():
         norm = "none" if "none" in network or network == "ll" else "bn"
@@ -131,7 +131,7 @@ REGIMES: dict[str, Regime] = {
 
 
 @pytest.mark.parametrize("regime", REGIMES.values(), ids=REGIMES)
-def test_says_and_does_not_say(regime: Regime) -> None:
+def test_findings_by_regime(regime: Regime) -> None:
     check(regime)
 
 

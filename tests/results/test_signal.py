@@ -1,4 +1,4 @@
-"""The result of signals: what it says, how it is drawn, and that it comes back from its files."""
+"""The result of signals: its findings, its figure and its files."""
 
 import pandas as pd
 import pytest
@@ -33,7 +33,7 @@ def result(branches: tuple[str, ...] = ("attn", "mlp"), growth: float = 2.0) -> 
     return gl.SignalResult.from_rows("net", rows(4, branches, growth), ["a note"], {"name": "net"})
 
 
-def test_columns_come_in_their_order() -> None:
+def test_columns_are_in_order() -> None:
     first = ["network", "block", "branch", "index", "stream_std", "stream_mean_square", "branch_std", "ratio", "cosine"]
     assert list(result().frame.columns[:12]) == [*first, "stream_grad_rms", "branch_grad_rms", "theory"]
 
@@ -46,18 +46,18 @@ def test_findings_are_computed() -> None:
     assert gradient.endswith("is 64 times as large at the first block as at the last, a factor of 4 a block.")
 
 
-def test_a_steady_stream_is_called_so() -> None:
+def test_a_steady_stream_is_a_finding() -> None:
     assert "stays between 1 and 1.06 over 4 blocks" in result(growth=1.01).findings()[0]
     assert "stays at 1 over 4 blocks" in result(growth=1.0001).findings()[0]
 
 
-def test_theory_is_compared_where_it_is() -> None:
+def test_theory_is_compared_if_it_is_given() -> None:
     one = result()
     one.frame.loc[one.frame["branch"] == "mlp", "theory"] = [1.0, 2.0, 4.0, 8.0 / 2**0.5]
     assert "by 25.0% on average and 100.0% at most" in one.findings()[-1]
 
 
-def test_the_answer_stands_above_the_table_and_notes_below(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_answer_is_above_the_table_and_notes_are_below(capsys: pytest.CaptureFixture[str]) -> None:
     from rich.console import Console
 
     Console(width=200).print(result())
@@ -75,20 +75,20 @@ def test_saved_and_loaded(branches: tuple[str, ...], tmp_path) -> None:
     pd.testing.assert_frame_equal(loaded.frame, saved.frame, check_dtype=False)
 
 
-def test_the_figure_has_a_panel_each_and_marks_of_branches() -> None:
+def test_the_figure_has_one_panel_per_quantity_and_marks_of_branches() -> None:
     several = gl.SignalResult.concat([result(), gl.SignalResult.from_rows("other", rows(4, ("",), 1.1), [], {})])
     figure = several.figure()
     assert isinstance(figure, Figure)
     assert [ax.get_title() for ax in figure.axes] == [panel.label for panel in PANELS.values()]
     labels = [text.get_text() for text in figure.legends[0].get_texts()]
     assert labels == ["net", "other", "attn", "mlp"]
-    # Each branch has a line where branches differ, a network one where they share the stream.
+    # Each branch has a line if branches differ, and each network has one line for the common stream.
     lines = [len(ax.lines) - (name == "cosine") for ax, name in zip(figure.axes, PANELS, strict=True)]
     assert lines == [2, 3, 3, 2, 3, 2]
     assert set(branch_marks(several.frame)) == {"attn", "mlp"}
 
 
-def test_one_quantity_on_axes_of_ones_own() -> None:
+def test_one_quantity_on_user_axes() -> None:
     ax = Figure().subplots()
     assert result().plot(ax, "ratio") is ax
     assert ax.get_ylabel() == "variance of branch / stream"
