@@ -42,7 +42,7 @@ def test_a_killed_process_leaves_either_old_or_new_files(stop_at: int, tmp_path:
         assert (tmp_path / name).read_bytes() == expected.encode()
 
 
-def test_a_failure_keeps_the_old_files_and_leaves_no_temporary_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failure_keeps_the_old_files_without_temporary_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a").write_bytes(b"old")
 
     def full(descriptor: int) -> None:

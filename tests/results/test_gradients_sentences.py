@@ -185,7 +185,7 @@ def test_a_gradient_of_rounding_errors_has_no_ratio_and_no_growth() -> None:
 
 @pytest.mark.parametrize("seeds", [2, 3, 5, 20])
 def test_equal_nets_are_distinguished_in_at_most_one_of_a_hundred_cases(seeds: int) -> None:
-    """The weights of a seed move the ratios of both nets alike; what is left differs by chance alone."""
+    """The weights of a seed change the ratios of both nets equally; the remaining difference is due to chance."""
     draw, runs = np.random.default_rng(seeds), 1000
     false = 0
     for _ in range(runs):
