@@ -33,6 +33,7 @@ class Commands(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         """Run the command."""
         try:
+            _refuse_ranks()
             done = super().invoke(ctx)
             # A full disk causes an error only when the output is flushed.
             sys.stdout.flush()
@@ -63,6 +64,15 @@ class Commands(TyperGroup):
                 message = message.replace(noise, "")
             _say(one_line(message))
             raise typer.Exit(error.exit_code) from None
+
+
+def _refuse_ranks() -> None:
+    """Raise an error in one of several processes, as torchrun starts them, which would all write the same files."""
+    if (world := os.environ.get("WORLD_SIZE", "1")) not in ("", "0", "1"):
+        raise UsageError(
+            f"commands run in one process, not in {world} (WORLD_SIZE): run gradlab without torchrun; probes in a loop "
+            "of your own measure over all processes"
+        )
 
 
 def _code(error: GradlabError) -> int:

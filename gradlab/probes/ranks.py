@@ -38,11 +38,18 @@ class Ranks:
 
     @property
     def numbers(self) -> list[int]:
-        """The global numbers of the ranks, in the order of the group; only this one's, if there is no other."""
+        """The global numbers of the ranks, in the order of the group; only this one's, if there is no other.
+
+        Raises:
+            UsageError: If this process is not in the group.
+        """
         if self.local or not _is_distributed():
             return [torch.distributed.get_rank() if _is_distributed() else 0]
         if self.process_group is None:
             return [*range(torch.distributed.get_world_size())]
+        if not isinstance(self.process_group, torch.distributed.ProcessGroup):
+            rank = torch.distributed.get_rank()
+            raise UsageError(f"rank {rank} is not in the process group of this probe: make the probe on its ranks only")
         return torch.distributed.get_process_group_ranks(self.process_group)
 
     def gather(self, own: T, what: str) -> list[T]:
@@ -53,14 +60,11 @@ class Ranks:
             what: The call that all ranks have to make, for messages.
 
         Raises:
-            UsageError: If this process is not in the group.
             GradlabError: If a rank does not make the same call within the timeout. The message names the ranks.
         """
         ranks = self.numbers
         if len(ranks) == 1:
             return [own]
-        if (rank := torch.distributed.get_rank()) not in ranks:
-            raise UsageError(f"{what}: rank {rank} is not in the process group given: call it on {_of(ranks)}")
         self._meet(ranks, what)
         found: list[Any] = [None] * len(ranks)
         torch.distributed.all_gather_object(found, own, group=self.process_group)

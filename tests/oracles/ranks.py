@@ -120,6 +120,10 @@ class Checks:
         probe = gl.ResponseStd(self.model, process_group=groups[self.rank])
         return run(probe, self.model, self.data).result()
 
+    def group_of_others(self) -> Any:
+        group = torch.distributed.new_group([1])
+        return run(gl.ResponseStd(self.model, process_group=group), self.model, self.data).result()
+
     def one_ran_a_detour(self) -> Any:
         return run(gl.ResponseStd(self.model), self.model, self.data, detour=self.rank == 1).result()
 

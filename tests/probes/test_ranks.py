@@ -6,8 +6,10 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import oracles.ranks
@@ -26,6 +28,7 @@ LAYERS = ("stem", "blocks.0", "blocks.1", "head")
 DIFFER = {
     "local_responses",
     "group_of_one",
+    "group_of_others",
     "examples_without_averages",
     "sharded_responses_alone",
     "one_is_missing",
@@ -255,6 +258,7 @@ def test_sharded_parameters_do_not_matter_to_responses(found: Found, check: str)
 @pytest.mark.parametrize(
     ("check", "error"),
     [
+        ("group_of_others", "rank 0 is not in the process group of this probe"),
         ("other_steps", "the ranks have measured different steps (1, 2"),
         ("sharded_example_gradients", "stem.weight, …: every rank has only a part of each parameter"),
         ("one_is_missing", "ResponseStd.result(): rank 1 of "),
@@ -267,6 +271,17 @@ def test_what_has_no_number_is_refused(found: Found, check: str, error: str) -> 
 @pytest.mark.slow
 def test_a_rank_that_comes_too_late_does_not_wait(found: Found) -> None:
     assert found[1]["one_is_missing"]["error"].endswith("another rank has given up waiting for rank 1")
+
+
+@pytest.mark.slow
+def test_the_scripts_of_the_docs_run(tmp_path: Path) -> None:
+    page = Path(__file__).parents[2] / "docs" / "your-model.md"
+    script = tmp_path / "train.py"
+    script.write_text("\n".join(re.findall(r"^```py\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE)))
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]
+    done = subprocess.run(torchrun, capture_output=True, text=True, timeout=200, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.count("measured on the examples of all 2 ranks") == 2
 
 
 @pytest.mark.parametrize("kind", [gl.ResponseStd, gl.ResponseGradients, gl.InputGradients, gl.ExampleGradients])
