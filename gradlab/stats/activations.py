@@ -14,12 +14,13 @@ _CHUNK = 1 << 17
 """Elements whose signs are taken at a time on the CPU: half a MiB in float32."""
 
 
-def active_counts(x: Tensor, unit_dim: int) -> Tensor:
+def active_counts(x: Tensor, unit_dim: int, *, rectified: bool = False) -> Tensor:
     """How often each unit is not exactly 0.
 
     Args:
         x: An activation, real, of any shape.
         unit_dim: Its dimension of units: 1 of images as torch lays them out, -1 of vectors and tokens.
+        rectified: Whether no value is negative, which saves a third of the work.
 
     Returns:
         Shape (x.shape[unit_dim],), float64 (float32 on mps). NaN counts as 0.
@@ -28,13 +29,16 @@ def active_counts(x: Tensor, unit_dim: int) -> Tensor:
     others = [dim for dim in range(x.ndim) if dim != place]
     wide = widest(x.device)
     if not others or not x.numel():
-        return x.sign().abs_().to(wide).sum(others) if others else x.sign().abs_().to(wide)
+        signs = x.sign().abs_().to(wide)
+        return signs.sum(others) if others else signs
     cut = 1 if place == 0 else 0
     total: Tensor | None = None
     # A part after another on the CPU, so that the signs fit in a small piece of memory that is there already.
     for part in x.split(max(1, _CHUNK * x.shape[cut] // x.numel()) if x.is_cpu else x.shape[cut], cut):
         # A sum of signs: comparisons and their sums take several times as long.
-        signs = part.sign().abs_()
+        signs = part.sign()
+        if not rectified:
+            signs = signs.abs_()
         # Float32 holds whole numbers so far.
         exact = torch.float32 if part.numel() <= part.shape[place] << 24 else wide
         counts = signs.sum(others, dtype=exact).to(wide)

@@ -32,6 +32,9 @@ BOUNDED = {
     "softsign": Range(-1.0, 1.0),
     "relu6": Range(0.0, 6.0, below=False),
 }
+RECTIFIED = {"relu", "relu6", "sigmoid", "hardsigmoid"}
+"""Those without negative values."""
+
 CLIPPING = {"hardtanh": (-1.0, 1.0), "clamp": (None, None), "clip": (None, None), "clamp_min": (None, None)}
 """Functions that are told their bounds, and what these are otherwise."""
 
@@ -67,7 +70,7 @@ class ActivationSums:
             self.saturated.append(one_sided_rows(output, bounds))
             self.rated += output.numel() // max(1, output.shape[bounds])
             return
-        self.active.append(active_counts(output, unit_dim))
+        self.active.append(active_counts(output, unit_dim, rectified=name in RECTIFIED))
         self.elements += output.numel()
         if bounds is not None:
             self.saturated.append(saturated_count(output, bounds.low, bounds.high, below=bounds.below))
