@@ -1,4 +1,4 @@
-"""How figures look; and, by one road, every function that draws one: a frame in, matplotlib axes out."""
+"""The look of figures, and access to all functions that draw a frame on matplotlib axes."""
 
 import lazy_loader
 
@@ -16,5 +16,5 @@ _WHERE = {
     "results.training.figure": ["errors_figure", "plot_errors"],
 }
 
-# The figures lie with their results, which stand above this package: nothing is imported before it is asked for.
+# The figures are defined with their results, above this package, so nothing is imported before it is used.
 __getattr__, __dir__, __all__ = lazy_loader.attach("gradlab", submod_attrs=_WHERE)

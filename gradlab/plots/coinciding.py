@@ -1,4 +1,4 @@
-"""Curves that lie on one another, told apart by markers in places of their own."""
+"""Coinciding curves, distinguished by markers at different places."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ import numpy as np
 from matplotlib.lines import Line2D
 
 NEAR = 0.008
-"""Share of the height of the axes within which two points are seen as one."""
+"""The fraction of the height of the axes within which two points look like one."""
 
 _MARKS_ON_A_LINE = 5
 _SIZE = 3.0
 
 
 def mark_coinciding(lines: Sequence[Line2D], markers: Sequence[str]) -> None:
-    """Put markers on those lines that coincide with another at more than half of the places that both have.
+    """Put markers on lines that coincide with another line at more than half of their common abscissae.
 
-    The markers of one line stand where no other line has any.
+    The markers of different lines are at different places.
 
     Args:
-        lines: Of one axes, whose limits and scales are final.
-        markers: The shape for each line.
+        lines: The lines of one axes, whose limits and scales are final.
+        markers: The marker for each line.
     """
     pairs = [{one, other} for one, other in combinations(range(len(lines)), 2) if _coincide(lines[one], lines[other])]
     chosen = sorted(set().union(*pairs))
@@ -40,7 +40,7 @@ def _coincide(one: Line2D, other: Line2D) -> bool:
 
 
 def _heights(line: Line2D) -> dict[float, float]:
-    """How high each point of a line lies in its axes, from 0 to 1, by its abscissa."""
+    """The height of each point of a line in its axes, from 0 to 1, by its abscissa."""
     assert line.axes is not None
     points = np.asarray(line.get_xydata(), dtype=float)
     heights = (line.axes.transScale + line.axes.transLimits).transform(points)[:, 1]

@@ -1,4 +1,4 @@
-"""Which layers the places on an axis are: their names where they are few, the parts they form where they are many."""
+"""Labels of an axis of layers: their names if there are few, or the parts of the network if there are many."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from gradlab.plots.style import COLUMN_WIDTH
 
 MOST_NAMES = 12
-"""Up to so many layers are named one by one."""
+"""The largest number of layers that are named individually."""
 
 _ROOT = "the model itself"
 _LONGEST_NAME = 22
@@ -21,19 +21,19 @@ _NAME_SIZE = 6.0
 _STAGE_SIZE = 5.5
 _AXES_WIDTH = 0.85 * COLUMN_WIDTH
 _SLANT_FROM = 36
-"""Characters of all names together that one line at the width of a column does not hold."""
+"""The total number of characters of names that does not fit on one line at the width of a column."""
 
 _STAGE_STYLE: dict[str, Any] = {"fontsize": _STAGE_SIZE, "color": "0.4", "va": "bottom", "ha": "left"}
 
 
 def label_layers(ax: Axes, frame: pd.DataFrame) -> None:
-    """Name the layers below an axis of places if they are few, or mark where the parts of the networks begin.
+    """Label an axis with the names of layers if there are few, or else with the parts of the networks.
 
-    Nothing is added where networks have layers of different names at one place.
+    There are no labels if networks have layers with different names at the same place.
 
     Args:
-        ax: Its x axis counts layers in order of execution.
-        frame: Columns index (from 1) and layer.
+        ax: The axes, whose x axis counts layers in order of execution.
+        frame: A frame with the columns index (from 1) and layer.
     """
     layers = common_layers(frame)
     if len(layers) > MOST_NAMES:
@@ -50,10 +50,10 @@ def label_layers(ax: Axes, frame: pd.DataFrame) -> None:
 
 
 def common_layers(frame: pd.DataFrame) -> dict[int, str]:
-    """The layer at each place, by place; empty where networks differ in one.
+    """The name of the layer at each place; empty if networks differ in a layer.
 
     Args:
-        frame: Columns index and layer.
+        frame: A frame with the columns index and layer.
     """
     places = frame.dropna(subset="index").drop_duplicates(["index", "layer"]).sort_values("index")
     if places["index"].duplicated().any():
@@ -63,10 +63,10 @@ def common_layers(frame: pd.DataFrame) -> dict[int, str]:
 
 
 def room_for_names(frame: pd.DataFrame) -> float:
-    """Inches below an axis that `label_layers` needs more than numbers do.
+    """The additional space below an axis that `label_layers` needs compared with numbers, in inches.
 
     Args:
-        frame: Columns index and layer.
+        frame: A frame with the columns index and layer.
     """
     names = [_shortened(name) for name in common_layers(frame).values()]
     slanted = len(names) <= MOST_NAMES and _slanted(names)
@@ -74,13 +74,13 @@ def room_for_names(frame: pd.DataFrame) -> float:
 
 
 def stages(layers: Sequence[str]) -> list[tuple[int, str]]:
-    """Where the parts of a network begin: the position of the first layer of each, and the name of the part.
+    """The beginnings of the parts of a network: the position of the first layer of each, and the name of the part.
 
-    A part is a run of layers in one module. Modules are taken at the least depth at which no part holds more than
-    half of all layers; where every layer is a part there, one level above.
+    A part is a sequence of layers in one module. Modules are taken at the smallest depth at which no part has more than
+    half of all layers, or one level above if each layer is a part at this depth.
 
     Args:
-        layers: Qualified names, in order of execution.
+        layers: The qualified names of the layers, in order of execution.
     """
     parts: list[tuple[int, str]] = []
     for level in range(1, max(name.count(".") for name in layers) + 2):
@@ -97,7 +97,7 @@ def stages(layers: Sequence[str]) -> list[tuple[int, str]]:
 def _mark_stages(ax: Axes, layers: dict[int, str]) -> None:
     places, parts = list(layers), stages(list(layers.values()))
     ends = [place for place, _ in parts[1:]] + [len(places)]
-    # About how many characters stand over a layer: they are half as wide as high.
+    # The approximate number of characters per layer, given that they are half as wide as high.
     width = 72 * _AXES_WIDTH / len(places) / (0.6 * _STAGE_SIZE)
     labels = [name.rpartition(".")[2] for _, name in parts]
     stems = [label.rstrip(digits) for label in labels]
@@ -112,7 +112,7 @@ def _mark_stages(ax: Axes, layers: dict[int, str]) -> None:
 
 
 def _shortened(name: str) -> str:
-    """A name whose end tells it from others, so that is what stays."""
+    """A shortened name, which keeps its end, since that distinguishes it from others."""
     return name if len(name) <= _LONGEST_NAME else f"…{name[1 - _LONGEST_NAME :]}"
 
 

@@ -1,4 +1,4 @@
-"""Marks that tell the kinds of layers apart."""
+"""Marks that distinguish the kinds of layers."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ SHORTCUT = "projection of a shortcut"
 
 
 def kind_marks(kinds: Iterable[str]) -> dict[str, str]:
-    """A mark for each kind, in their order; from the thirteenth kind on its number."""
+    """A mark for each kind in order; from the thirteenth kind on it is a number."""
     names = dict.fromkeys(kinds)
     return {name: _MARKS[n] if n < len(_MARKS) else f"${n + 1}$" for n, name in enumerate(names)}
 
 
 def plot_marks(rows: pd.DataFrame, ax: Axes, value: str, color: Any, marks: dict[str, str]) -> None:
-    """Draw rows by marks of their kinds, those of shortcuts hollow.
+    """Draw rows as marks by kind; those of shortcuts are hollow.
 
     Args:
-        rows: With the columns index, mark (a key of `marks`), shortcut and that of the value.
-        ax: Where to draw.
+        rows: The rows, with the columns index, mark (a key of `marks`), shortcut and the column of the value.
+        ax: The axes.
         value: The column to draw.
-        color: Of all marks.
-        marks: By kind.
+        color: The colour of all marks.
+        marks: The marks by kind.
     """
     for (kind, shortcut), part in rows.groupby(["mark", "shortcut"], sort=False):
         style = _STYLE | {"color": color, "marker": marks[kind]} | (_HOLLOW if shortcut else {})
@@ -38,7 +38,7 @@ def plot_marks(rows: pd.DataFrame, ax: Axes, value: str, color: Any, marks: dict
 
 
 def mark_handles(rows: pd.DataFrame, marks: dict[str, str]) -> list[Line2D]:
-    """What a legend says of the marks of these rows."""
+    """The legend entries for the marks of these rows."""
     style = _STYLE | {"color": "0.35"}
     whole = {*rows.loc[~rows["shortcut"], "mark"]}
     handles = [Line2D([], [], label=kind, marker=mark, **style) for kind, mark in marks.items() if kind in whole]

@@ -1,4 +1,4 @@
-"""What networks look like in every figure: a colour a depth or a series, a dash a kind, labels without repeats."""
+"""The look of networks in every figure: colours by depth or series, dashes by kind, and labels."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from gradlab.plots.style import KIND_DASHES, KIND_MARKERS, depth_colors, kind_co
 
 
 def networks_of(frame: pd.DataFrame) -> pd.DataFrame:
-    """The networks of a frame, a row each in their order, with what it says of them.
+    """The networks of a frame in order, one per row, with their properties.
 
     Args:
-        frame: It has the column network, and those of the facts of networks where they are known.
+        frame: A frame with the column network, and with the columns of the properties of networks if they are known.
 
     Returns:
-        Indexed by network; columns weights, family, network_kind, unit, normalization, network_depth and series, None
-        where the frame does not say; look is how a network of its kind is drawn.
+        A frame indexed by network with the columns weights, family, network_kind, unit, normalization, network_depth
+        and series, which are None if they are unknown, and look, the style of its kind.
     """
     columns = ["network", "weights", "family", "network_kind", "unit", "normalization", "network_depth", "series"]
     networks = frame.drop_duplicates("network").reindex(columns=columns).astype(object).set_index("network")
@@ -30,10 +30,10 @@ def networks_of(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def network_styles(networks: pd.DataFrame) -> dict[str, dict[str, Any]]:
-    """One colour a depth, shared by a plain net and its residual counterpart; the dash tells the kind.
+    """One colour per depth, common to a plain net and its residual counterpart; the dash shows the kind.
 
     Args:
-        networks: As `networks_of` returns them.
+        networks: The networks from `networks_of`.
     """
     keys: dict[str, Hashable] = {str(row.Index): _depth_and_rest(row) for row in networks.itertuples()}
     if len(set(zip(keys.values(), networks["look"], strict=True))) < len(networks):
@@ -45,22 +45,22 @@ def network_styles(networks: pd.DataFrame) -> dict[str, dict[str, Any]]:
 
 
 def _line(kind: str) -> dict[str, Any]:
-    """The dash of a kind, broken lines above solid ones: where two coincide, both are seen."""
+    """The dash of a kind; dashed lines are drawn above solid ones, so that both are visible if they coincide."""
     return {"linestyle": KIND_DASHES[kind], "zorder": 2.0 if kind == "residual" else 2.2}
 
 
 def _depth_and_rest(row: Any) -> tuple[int, str]:
-    """A network's depth, and what its name says besides family and depth."""
+    """A network's depth, and its name without family and depth."""
     if row.look == "other":
         return row.network_depth or 0, str(row.series)
     return row.network_depth or 0, str(row.series).partition(str(row.family))[2]
 
 
 def shaded_styles(networks: pd.DataFrame) -> dict[str, dict[str, Any]]:
-    """One hue a kind of networks, in shades by series and depth, deeper ones darker; the dash tells the kind.
+    """One hue per kind of network, in shades by series and depth that darken with depth; the dash shows the kind.
 
     Args:
-        networks: As `networks_of` returns them.
+        networks: The networks from `networks_of`.
     """
     depths = networks["network_depth"].map(lambda depth: depth or 0)
     series = networks["series"].fillna(pd.Series(networks.index, networks.index))
@@ -78,7 +78,7 @@ def series_styles(looks: Mapping[str, str]) -> dict[str, dict[str, Any]]:
     """Colour, dash and marker of several series against depth.
 
     Args:
-        looks: How each series is drawn, by its name.
+        looks: The style of each series, by its name.
     """
     colors = kind_colors(list(looks.values()))
     return {
@@ -88,22 +88,22 @@ def series_styles(looks: Mapping[str, str]) -> dict[str, dict[str, Any]]:
 
 
 def lone_marker(points: Sized) -> str | None:
-    """A dot where a line has a single point, which would not be seen; else no marker."""
+    """A dot if a line has a single point, which would be invisible without it; otherwise no marker."""
     return "o" if len(points) == 1 else None
 
 
 def network_labels(networks: pd.DataFrame) -> list[str]:
-    """The networks' names, without the weights where all have the same: the title says them then."""
+    """The names of networks, without the weights if they are common, since the title gives them."""
     weights = common_weights(networks)
     return [str(name).removesuffix(f"@{weights}") if weights else str(name) for name in networks.index]
 
 
 def network_handles(networks: pd.DataFrame, axes: Iterable[Axes]) -> list[Line2D]:
-    """What a legend says of networks: their lines as drawn, with markers where one of the axes has them.
+    """The legend entries for networks: their lines as drawn, with markers if any of the axes has them.
 
     Args:
-        networks: As `networks_of` returns them.
-        axes: Their lines have the networks for labels.
+        networks: The networks from `networks_of`.
+        axes: The axes, whose lines are labelled with the networks.
     """
     lines = [line for ax in axes for line in ax.get_lines()]
     handles = []
@@ -117,12 +117,12 @@ def network_handles(networks: pd.DataFrame, axes: Iterable[Axes]) -> list[Line2D
 
 
 def common_weights(networks: pd.DataFrame) -> str | None:
-    """The weights that all networks have, if they are the same by name and there are several networks."""
+    """The weights common to all networks, if there are several networks whose weights have the same name."""
     weights = set(networks["weights"])
     return weights.pop() if len(weights) == 1 and len(networks) > 1 else None
 
 
 def legend_columns(labels: list[str]) -> int:
-    """In how many columns labels stand at the width of a column of text."""
+    """The number of columns of a legend with these labels at the width of a column of text."""
     longest = max(map(len, labels))
     return 3 if longest <= 10 and len(labels) > 5 else 2 if longest <= 26 and len(labels) > 1 else 1

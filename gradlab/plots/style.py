@@ -1,4 +1,4 @@
-"""One look for every figure: fit for print at the width of a column, readable in grey."""
+"""The look of every figure, for print at the width of a column and readable in greyscale."""
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
@@ -10,10 +10,10 @@ from cycler import cycler
 from matplotlib.colors import to_hex
 
 COLUMN_WIDTH = 85 / 25.4
-"""Width of one column of a paper, in inches (85 mm)."""
+"""The width of one column of a paper, in inches (85 mm)."""
 
 PAGE_WIDTH = 178 / 25.4
-"""Width of both columns, in inches (178 mm)."""
+"""The width of both columns, in inches (178 mm)."""
 
 KIND_DASHES: dict[str, Any] = {
     "plain": (0, (3.2, 1.6)),
@@ -24,10 +24,10 @@ KIND_DASHES: dict[str, Any] = {
 """Plain nets are dashed, residual nets solid, all others dashed and dotted, in every figure."""
 
 KIND_MARKERS = {"plain": "s", "residual": "o", "looks-linear": "D", "other": "^"}
-"""The marker of each kind, where points are what is seen."""
+"""The marker of each kind, for figures of points."""
 
 # Hue, saturation and lightness (HUSL, whose lightness is CIE L*): blue, vermilion, yellow and green of seaborn's
-# colour-blind palette. Of equal lightness there, they are set apart in grey here: dark, middle and light.
+# colour-blind palette. Their lightness, which is equal there, is dark, middle and light here to differ in greyscale.
 _HUSL = {
     "residual": (245, 98, 24),
     "plain": (24, 98, 51),
@@ -37,11 +37,11 @@ _HUSL = {
 _DARKEST, _MIDDLE, _LIGHTEST = 22, 46, 76
 
 DOTTED: Any = (0, (1, 1.2))
-"""The dash of theory, whatever its colour."""
+"""The dash of theory, in any colour."""
 
 _FONT_SIZE = 8
 _CONTEXT_SIZE = 9.6
-"""Size of labels in seaborn's context for papers, which is scaled to the column's."""
+"""The size of labels in seaborn's context `paper`, which is scaled to the column."""
 
 _STYLE: dict[str, Any] = {
     "axes.edgecolor": "black",
@@ -56,7 +56,7 @@ _STYLE: dict[str, Any] = {
     "xtick.color": "black",
     "ytick.color": "black",
 }
-"""What differs from seaborn's style `ticks`."""
+"""The differences from seaborn's style `ticks`."""
 
 _CONTEXT: dict[str, Any] = {
     "axes.labelsize": _FONT_SIZE,
@@ -79,7 +79,7 @@ _CONTEXT: dict[str, Any] = {
     "ytick.minor.size": 1.5,
     "ytick.minor.width": 0.5,
 }
-"""What differs from seaborn's context `paper`."""
+"""The differences from seaborn's context `paper`."""
 
 _OTHER_SETTINGS: dict[str, Any] = {
     "axes.grid.axis": "y",
@@ -102,8 +102,8 @@ _OTHER_SETTINGS: dict[str, Any] = {
 def theme() -> AbstractContextManager[None]:
     """Return a context in which matplotlib draws as gradlab does: 85 mm wide, labels of 8 pt, TrueType fonts in PDFs.
 
-    It is seaborn's style `ticks` and its context `paper`, scaled to the width of a column. Nine lines in turn are
-    told apart, in grey too. Make the figure inside, and save it there.
+    It is seaborn's style `ticks` and its context `paper`, scaled to the width of a column. Nine successive lines are
+    distinguishable, also in greyscale. Make and save the figure inside the context.
 
         with gl.theme():
             fig, ax = plt.subplots()
@@ -118,14 +118,14 @@ def theme() -> AbstractContextManager[None]:
 
 
 def look(kind: str | None, unit: str | None = None) -> str:
-    """Return how a network is drawn, a key of `KIND_COLORS`, by its kind and unit as its description has them."""
+    """Return the style of a network, a key of `KIND_COLORS`, from the kind and unit in its description."""
     if unit == "crelu":
         return "looks-linear"
     return kind if kind in ("plain", "residual") else "other"
 
 
 def depth_colors(keys: list[Any]) -> dict[Any, Any]:
-    """Return a colour for each key, from light to dark in their order, told apart in grey and by colour-blind eyes."""
+    """Return a colour for each key, from light to dark, distinguishable in greyscale and by colour-blind eyes."""
     if len(keys) == 1:
         return {keys[0]: KIND_COLORS["residual"]}
     palette = seaborn.color_palette("viridis", as_cmap=True)
@@ -133,11 +133,11 @@ def depth_colors(keys: list[Any]) -> dict[Any, Any]:
 
 
 def shades(kind: str, count: int) -> list[str]:
-    """Return several colours of one hue, from light to dark; of a single one the kind's own.
+    """Return several colours of one hue, from light to dark; a single colour is that of the kind.
 
     Args:
         kind: A key of `KIND_COLORS`.
-        count: How many; up to four differ in lightness by more than 15 (CIE L*).
+        count: The number of colours; up to four differ in lightness by more than 15 (CIE L*).
     """
     hue, saturation, lightness = _HUSL[kind]
     tones = (lightness, lightness) if count == 1 else (_LIGHTEST, _MIDDLE, _DARKEST)
@@ -146,10 +146,10 @@ def shades(kind: str, count: int) -> list[str]:
 
 
 def kind_colors(looks: Sequence[str]) -> list[str]:
-    """Return a colour for each of several series by how they are drawn; those of one look are shades of its hue."""
+    """Return a colour for each of several series by their styles; series of one style are shades of its hue."""
     tones = {name: shades(name, looks.count(name)) for name in dict.fromkeys(looks)}
     return [tones[name][looks[:place].count(name)] for place, name in enumerate(looks)]
 
 
 KIND_COLORS = {name: shades(name, 1)[0] for name in _HUSL}
-"""Where depth is not the colour, the kind is: dark, middle and light, so that grey tells them apart as well."""
+"""The colours of kinds, for figures without colours by depth: dark, middle and light, to differ in greyscale."""
