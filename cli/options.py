@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, get_args
 
 import typer
 
+from gradlab.errors import UsageError
 from gradlab.experiments.request import option_of
 from gradlab.experiments.text import items
 
@@ -66,6 +67,21 @@ Table = Annotated[
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print only errors; the files are still written.")]
 
 
+Networks = Annotated[
+    list[str] | None,
+    typer.Argument(
+        help="Networks, in the same way as --model.", metavar="NETWORK", show_default=False, callback=reading(items)
+    ),
+]
+NETWORKS = inspect.Parameter("networks", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Networks)
+
+
+def with_networks(values: dict[str, Any]) -> dict[str, Any]:
+    """The values of options, with the networks named before them among those of --model."""
+    networks = [*(values.pop("networks", None) or []), *(values.get("models") or [])]
+    return values | {"models": networks or None}
+
+
 def with_options(**defaults: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Give a command one option per field of the dataclasses among its parameters, and call it with these dataclasses.
 
@@ -77,10 +93,17 @@ def with_options(**defaults: Any) -> Callable[[Callable[..., None]], Callable[..
         own = inspect.signature(command).parameters
         made: dict[str, Any] = {name: p.annotation for name, p in own.items() if is_dataclass(p.annotation)}
         parameters: list[inspect.Parameter] = []
+        named = any(known.name == "models" for kind in made.values() for known in fields(kind))
+        if named:
+            # Networks are named with the option or without it.
+            parameters.append(NETWORKS)
+            defaults.setdefault("models", None)
         for name, p in own.items():
             parameters += options_of(made[name], **defaults) if name in made else [p.replace(kind=p.KEYWORD_ONLY)]
 
         def run(**values: Any) -> None:
+            if named and (values := with_networks(values))["models"] is None:
+                raise UsageError(f"name at least one network, such as gradlab {command.__name__} resnet20 (or --model)")
             asked = {name: kind(**given(kind, values)) for name, kind in made.items()}
             command(**asked, **{name: values[name] for name in own if name not in made})
 

@@ -57,6 +57,7 @@ def shatter(**values: Any) -> None:
 
         gradlab shatter --model plain20,resnet20,plain56,resnet56 --weights init
     """
+    values = options.with_networks(values)
     given = {name: value for name, value in values.items() if name in OF_NETS | OF_NETWORKS and value is not None}
     saving = Saving(**options.given(Saving, values))
     if "models" in given:
@@ -89,4 +90,6 @@ def _parameters() -> Iterator[inspect.Parameter]:
         yield options.option(known, None, "; with --model ".join(dict.fromkeys(map(str, defaults))) if told else False)
 
 
-shatter = options.with_parameters(shatter, [*_parameters(), *options.options_of(Saving, out=Path("results/shatter"))])
+shatter = options.with_parameters(
+    shatter, [options.NETWORKS, *_parameters(), *options.options_of(Saving, out=Path("results/shatter"))]
+)

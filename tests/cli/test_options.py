@@ -62,7 +62,7 @@ def test_given_options_reach_the_library(monkeypatch, tmp_path):
 @pytest.mark.parametrize(
     ("args", "says"),
     [
-        (["responses"], "Missing option '--model'"),
+        (["responses"], "name at least one network"),
         (["responses", "--model", "resnet8", "--images", "few"], "'--images'"),
         (["responses", "--model", "resnet8", "--nosuch"], "No such option: --nosuch"),
         (["responses", "--model", "resnet8", "--bn", "train"], "for '--bn': 'train' is not one of 'eval', 'batch'"),
