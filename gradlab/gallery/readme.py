@@ -39,7 +39,7 @@ def _record(path: Path) -> dict[str, Any] | None:
     if not path.exists():
         return None
     try:
-        record: dict[str, Any] = json.loads(path.read_text())
+        record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         return record if {"title", "claim", "command", "versions"} <= record.keys() else None
     except (OSError, ValueError) as error:
         raise GradlabError(f"{path} cannot be read: {error}") from None

@@ -100,11 +100,11 @@ def _page(title: str, sections: Sequence[Section]) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    script = (_HERE / "sort.js").read_text()
+    script = (_HERE / "sort.js").read_text(encoding="utf-8")
     return pages.get_template("page.html").render(
         title=title,
         sections=sections,
-        style=Markup((_HERE / "style.css").read_text()),
+        style=Markup((_HERE / "style.css").read_text(encoding="utf-8")),
         script=Markup(script),
         # The browser runs only this script, whatever the results contain, and loads nothing.
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),

@@ -32,7 +32,7 @@ def zoo_path(network: str) -> Path | None:
 def zoo_record() -> dict[str, dict[str, Any]]:
     """Return the record of how each network's weights were trained and of their errors, by name."""
     path = zoo_folder() / RECORD
-    record: dict[str, dict[str, Any]] = json.loads(path.read_text()) if path.exists() else {}
+    record: dict[str, dict[str, Any]] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     return record
 
 
