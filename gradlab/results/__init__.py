@@ -1,1 +1,1 @@
-"""Measurements as tidy frames with their records; what each holds, says and draws has a folder of its own."""
+"""Measurements as tidy frames with their records; each has a folder for its result, findings and figure."""

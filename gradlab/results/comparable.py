@@ -1,6 +1,6 @@
-"""Which networks are held against each other: as initialized, or trained by one known recipe; why others are not.
+"""The networks that are comparable, at initialization or trained by one known recipe, and the reasons if not.
 
-Two trained networks differ by how they were trained at least as much as by what they are made of.
+Two trained networks differ at least as much by their training as by their architecture.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from gradlab.results.grouping import listed
 from gradlab.results.label import description
 
 Facts = Mapping[str, Any]
-"""What the record says of one network."""
+"""The facts on one network in a record."""
 
 RULE = (
     "Compared are networks as initialized, or trained by one known recipe for one length, whose batch normalization is "
@@ -22,12 +22,12 @@ RULE = (
 
 
 def is_candidate(facts: Facts) -> bool:
-    """Whether a network has counterparts at all, and its record says how its weights came about."""
+    """Whether a network can have counterparts, and the origin of its weights is known."""
     return description(facts).get("kind") in ("plain", "residual") and "recipe" in facts
 
 
 def is_comparable(one: Facts, other: Facts) -> bool:
-    """Whether two networks are held against each other; facts that a probe does not know are not asked for."""
+    """Whether two networks are comparable, without regard to facts that a probe does not know."""
     if one.get("near_chance") or other.get("near_chance"):
         return False
     if "recipe" not in one or "recipe" not in other:
@@ -39,11 +39,11 @@ def is_comparable(one: Facts, other: Facts) -> bool:
 
 
 def not_compared(networks: Sequence[Facts], what: str) -> list[Finding]:
-    """A sentence for every reason for which some of several networks are not compared.
+    """One sentence for every reason for which some networks are not compared.
 
     Args:
-        networks: Each with network, description, recipe, and where they are known trained, bn and near_chance.
-        what: What differs by recipe, as a plural.
+        networks: The facts on each network: network, description, recipe, and trained, bn and near_chance if known.
+        what: The quantities that differ by recipe, as a plural noun.
     """
     known = [facts for facts in networks if is_candidate(facts)]
     near = [facts["network"] for facts in known if facts.get("near_chance")]
@@ -63,7 +63,7 @@ def not_compared(networks: Sequence[Facts], what: str) -> list[Finding]:
 
 
 def _differences(networks: Sequence[Facts]) -> list[str]:
-    """In what networks differ that are of known origin."""
+    """The differences between networks of known origin."""
     recipes = {facts["recipe"] for facts in networks if _is_trained(facts)}
     modes = {facts.get("bn") for facts in networks} - {None, "none"}
     return [
@@ -74,7 +74,7 @@ def _differences(networks: Sequence[Facts]) -> list[str]:
 
 
 def _alike(networks: Sequence[Facts]) -> list[list[str]]:
-    """The names of those that are of one recipe and mode."""
+    """The names of networks, grouped by recipe and mode."""
     groups: dict[Any, list[str]] = {}
     for facts in networks:
         trained = _is_trained(facts)

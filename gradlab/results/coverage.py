@@ -1,4 +1,4 @@
-"""How much of a model a result is of: which parameters were measured, and which were not and why."""
+"""The coverage of a model by a result: the parameters that were measured, and those left out with the reason."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from gradlab.results.grouping import listed
 
 @dataclass(frozen=True)
 class Coverage:
-    """Elements of parameters measured, over those that the model has; a tied parameter counts once.
+    """The number of measured elements of parameters, and of those in the model; a tied parameter counts once.
 
     Attributes:
-        measured: Elements of parameters measured.
-        total: Elements of all parameters.
-        weights_measured: Of parameters with two or more dimensions, those measured.
-        weights_total: Elements of all parameters with two or more dimensions.
-        layers_measured: Weight layers measured.
-        layers_total: Weight layers that the model has.
-        left_out: Names of layers and parameters that were not measured, by the reason.
+        measured: The number of measured elements of parameters.
+        total: The number of elements of all parameters.
+        weights_measured: The number of measured elements of parameters with two or more dimensions.
+        weights_total: The number of elements of all parameters with two or more dimensions.
+        layers_measured: The number of measured weight layers.
+        layers_total: The number of weight layers in the model.
+        left_out: The names of layers and parameters that were not measured, by reason.
     """
 
     measured: int
@@ -34,32 +34,32 @@ class Coverage:
 
     @property
     def share(self) -> float:
-        """The part of all elements that was measured; 1 where there are none."""
+        """The fraction of all elements that was measured; 1 if there are none."""
         return self.measured / self.total if self.total else 1.0
 
     @property
     def weights_share(self) -> float:
-        """The part of the weights' elements that was measured; 1 where there are none."""
+        """The fraction of the elements of weights that was measured; 1 if there are none."""
         return self.weights_measured / self.weights_total if self.weights_total else 1.0
 
     def __str__(self) -> str:
         return _several([self])
 
     def as_record(self) -> dict[str, Any]:
-        """Plain values for a record, with both shares."""
+        """The coverage as plain values for a record, with both fractions."""
         return asdict(self) | {"share": self.share, "weights_share": self.weights_share}
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> Self:
-        """What `as_record` gave."""
+        """The coverage from the values of `as_record`."""
         return cls(**{item.name: record[item.name] for item in fields(cls)})
 
     @classmethod
     def together(cls, parts: Mapping[str, Coverage]) -> Coverage:
-        """That of several networks, whose names stand before those of their layers; one network's is its own.
+        """The coverage of several networks, with their names before those of layers unless there is only one network.
 
         Args:
-            parts: By the network's name, at least one.
+            parts: The coverage of at least one network, by name.
         """
         if len(parts) == 1:
             return next(iter(parts.values()))
@@ -72,11 +72,11 @@ class Coverage:
 
 
 def coverage_lines(parts: Mapping[str, Coverage], networks: int) -> list[str]:
-    """A sentence for the networks of which the same was left out; without their names where it is true of all.
+    """One sentence for all networks with the same parts left out, without their names if it holds for all networks.
 
     Args:
-        parts: By the network's name.
-        networks: How many there are, those included whose coverage is not known.
+        parts: The coverage of networks, by name.
+        networks: The number of networks, including those of unknown coverage.
     """
     groups: dict[tuple[str, ...], dict[str, Coverage]] = {}
     for network, part in parts.items():
@@ -87,7 +87,7 @@ def coverage_lines(parts: Mapping[str, Coverage], networks: int) -> list[str]:
 
 
 def _several(parts: Sequence[Coverage]) -> str:
-    """What networks have in common of which the same was left out, and from where to where their numbers go."""
+    """The coverage of networks with the same parts left out, with the ranges of their numbers."""
     layers, of = (_range([getattr(p, name) for p in parts], str) for name in ("layers_measured", "layers_total"))
     share = _range([100 * part.share for part in parts], coverage_text)
     text = (
@@ -98,12 +98,12 @@ def _several(parts: Sequence[Coverage]) -> str:
 
 
 def _range(numbers: Sequence[Any], text: Callable[[Any], str]) -> str:
-    """The least and the greatest, or the one there is."""
+    """The smallest and the largest number, or the only one."""
     return " to ".join(dict.fromkeys(map(text, (min(numbers), max(numbers)))))
 
 
 def coverage_text(percent: float) -> str:
-    """A share in percent, which is called 100 only where nothing is missing."""
+    """A fraction in percent, which is 100 only if nothing is missing."""
     return "100" if percent >= 100 else f"{math.floor(10 * percent) / 10:.1f}"
 
 
@@ -115,7 +115,7 @@ def _count(number: int) -> str:
 
 
 def _names(lists: Sequence[Sequence[str]]) -> str:
-    """The first names that all lists have, and how many there are."""
+    """The first names common to all lists, and the numbers of names."""
     common = [name for name in lists[0] if all(name in names for names in lists[1:])]
     shown, most = common[:3], max(map(len, lists))
     more = [f"… {_range([*map(len, lists)], str)} in all"] if most > len(shown) else []

@@ -1,4 +1,4 @@
-"""Figures as bytes: in the theme, and the same bytes for the same figure."""
+"""Figures as bytes: in the theme, and with equal bytes for equal figures."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ _UNDATED: dict[str, dict[str, Any]] = {"pdf": {"CreationDate": None}, "svg": {"D
 def drawn(
     figures: Mapping[str, Callable[[], Figure]], formats: Sequence[str], dpi: int | None = None
 ) -> dict[str, bytes]:
-    """Draw figures in gradlab's theme, whatever a user's own settings of matplotlib are.
+    """Draw figures in gradlab's theme, independently of the user's settings of matplotlib.
 
     Args:
-        figures: What makes each, by file name without suffix; called within the theme, one after another, so that
-            no more than one is in memory.
-        formats: Of `png`, `pdf` and `svg`.
-        dpi: Of PNGs; None takes the theme's.
+        figures: A function for each figure, by file name without suffix. They are called within the theme, one after
+            another, so that only one figure is in memory.
+        formats: The file formats, among `png`, `pdf` and `svg`.
+        dpi: The resolution of PNGs; None takes that of the theme.
 
     Returns:
-        Their bytes by file name; no date is inside, so the same figures give the same bytes.
+        The bytes of the figures by file name, without dates, so that equal figures have equal bytes.
     """
     import matplotlib as mpl
 
     from gradlab.plots.style import theme
 
     with mpl.rc_context():
-        # A matplotlibrc may ask for TeX, other fonts or other sizes, which the theme does not name.
+        # A matplotlibrc may set TeX, fonts or sizes that the theme does not override.
         mpl.rcdefaults()
         with theme():
             return _drawn(figures, formats, dpi)
@@ -52,7 +52,7 @@ def _drawn(figures: Mapping[str, Callable[[], Figure]], formats: Sequence[str], 
 
 
 def _take_literally(figure: Figure) -> None:
-    """Draw names as they are: a dollar sign in one begins no formula. Numbers at the axes keep their powers."""
+    """Draw names literally, without formulas between dollar signs; numbers at the axes keep their powers."""
     from matplotlib.axis import Axis
     from matplotlib.text import Text
     from matplotlib.ticker import LogFormatter, ScalarFormatter

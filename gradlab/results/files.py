@@ -1,4 +1,4 @@
-"""Files that are whole or not there: written beside, then renamed."""
+"""Files that are either complete or absent: they are written under another name, then renamed."""
 
 import contextlib
 import errno
@@ -16,11 +16,11 @@ _ABANDONED_SECONDS = 7 * 86400
 
 
 def read_text(path: str | Path) -> str:
-    """The text of a regular file, as UTF-8 whatever the locale is; a pipe or a device is not waited for.
+    """The text of a regular file, as UTF-8 in any locale; pipes and devices are refused without waiting.
 
     Raises:
-        OSError: When there is none, or it cannot be read.
-        UnicodeDecodeError: A ValueError, when it is no UTF-8.
+        OSError: If the file does not exist or cannot be read.
+        UnicodeDecodeError: If the file is not UTF-8; this is a ValueError.
     """
     path = Path(path)
     if path.exists() and not path.is_file():
@@ -29,10 +29,10 @@ def read_text(path: str | Path) -> str:
 
 
 def prepare_folder(folder: str | Path) -> Path:
-    """Make a folder and make sure that files can be written there, before the work begins.
+    """Create a folder and check that files can be written to it, before the work begins.
 
     Raises:
-        GradlabError: When they cannot.
+        GradlabError: If they cannot.
     """
     folder = Path(folder)
     probe = folder / _part("writable")
@@ -47,24 +47,24 @@ def prepare_folder(folder: str | Path) -> Path:
 
 
 def write_atomically(path: str | Path, content: bytes) -> None:
-    """Write one file whole or not at all; see `write_all`."""
+    """Write one file completely or not at all; see `write_all`."""
     path = Path(path)
     write_all(path.parent, {path.name: content})
 
 
 def write_all(folder: str | Path, contents: Mapping[str, bytes]) -> list[Path]:
-    """Write several files, all beside first, then renamed in turn: a kill leaves each as it was or whole and new.
+    """Write several files under other names, then rename them in turn, so that each is always either old or new.
 
     Args:
-        folder: Where; made when it is not there.
-        contents: Bytes by file name; what vouches for the others comes last.
+        folder: The folder, which is created if necessary.
+        contents: The bytes by file name; a file that describes the others comes last.
 
     Returns:
         The paths written.
 
     Raises:
-        GradlabError: When a file cannot be written, or what is there is a link, a device or a folder; what was there
-            before is untouched.
+        GradlabError: If a file cannot be written, or would replace a link, a device or a folder; existing files are
+            then unchanged.
     """
     folder = prepare_folder(folder)
     for name in contents:
@@ -89,10 +89,10 @@ def write_all(folder: str | Path, contents: Mapping[str, bytes]) -> list[Path]:
 
 
 def _check_place(path: Path) -> None:
-    """Refuse to put a file in the place of what is no file: a device or a link would be gone.
+    """Refuse to replace anything except regular files, since a device or a link would be lost.
 
     Raises:
-        GradlabError: When there is such a thing.
+        GradlabError: If the path is not a regular file.
     """
     if path.is_symlink():
         raise GradlabError(f"{path} is a link, and would be replaced by the file: give the place it leads to")
@@ -101,7 +101,7 @@ def _check_place(path: Path) -> None:
 
 
 def _part(name: str) -> str:
-    """What a file is called before it is whole, by host and process: two hosts may share a folder."""
+    """The name of an incomplete file, with host and process, since two hosts may share a folder."""
     return f".{name}.{_host()}.{os.getpid()}.part"
 
 
@@ -110,7 +110,7 @@ def _host() -> str:
 
 
 def _sweep(folder: Path, names: Iterable[str]) -> None:
-    """Remove what a killed run left beside these files: of this host's dead processes, and of others' last week."""
+    """Remove incomplete files of killed runs: of dead processes on this host, and of other hosts after a week."""
     for name in names:
         for part in folder.glob(f".{glob.escape(name)}.*.part"):
             *_, host, pid, _ = part.name.split(".")
@@ -126,6 +126,6 @@ def _alive(pid: int) -> bool:
     try:
         os.kill(pid, 0)
     except OSError as error:
-        # A process of another user's is alive, too.
+        # The process belongs to another user, so it is alive.
         return not isinstance(error, ProcessLookupError)
     return True

@@ -1,4 +1,4 @@
-"""Which columns of a table fit into a width, the important ones first, and how wide each is; no word is broken."""
+"""The columns of a table that fit into a width, by importance, and their widths, without breaking words."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from dataclasses import dataclass
 import pandas as pd
 
 GAP = 2
-"""Spaces between two columns: a column's margin, and the line that this kind of box does not draw."""
+"""The space between two columns: the margin of a column, and the line that this kind of box does not draw."""
 
 LEAST = 3
-"""Columns that are always shown; where even these are too wide, their names are folded."""
+"""The number of columns that are always shown; if they are too wide, their names are folded."""
 
 _NUMBER = re.compile(r"[-+(]?[\d.,]+(e[-+]?\d+)?[%)]?")
 _BREAK = re.compile(r"(?<=[./@:])(?=\S)")
@@ -20,11 +20,11 @@ _BREAK = re.compile(r"(?<=[./@:])(?=\S)")
 
 @dataclass(frozen=True)
 class Fitted:
-    """A table as it fits.
+    """The layout of a table that fits.
 
     Attributes:
-        widths: Of the columns that are shown, in their order.
-        left_out: The others.
+        widths: The widths of the shown columns in order.
+        left_out: The titles of the other columns.
     """
 
     widths: dict[str, int]
@@ -32,12 +32,12 @@ class Fitted:
 
 
 def fitted(text: pd.DataFrame, priority: Sequence[str], width: int) -> Fitted:
-    """Leave out the least important columns until the others fit, and fold names where they do not.
+    """Leave out the least important columns until the others fit, and fold names if they do not.
 
     Args:
-        text: The cells as they are printed.
-        priority: Titles in the order of their importance; others come after these, from left to right.
-        width: The characters there are.
+        text: The cells as printed.
+        priority: The titles in order of importance; others follow from left to right.
+        width: The available width in characters.
     """
     widths = {str(title): max(map(len, [*_words(str(title)), *text[title]])) for title in text}
     order = [title for title in priority if title in widths]
@@ -52,7 +52,7 @@ def fitted(text: pd.DataFrame, priority: Sequence[str], width: int) -> Fitted:
             missing -= widths[title] - narrower
             widths[title] = narrower
     for title in widths:
-        # A title stands on one line where there is room for it.
+        # A title is on one line if there is room for it.
         if (more := len(title) - widths[title]) > 0 and missing + more <= 0:
             widths[title] += more
             missing += more
@@ -60,7 +60,7 @@ def fitted(text: pd.DataFrame, priority: Sequence[str], width: int) -> Fitted:
 
 
 def folded(text: str, width: int) -> str:
-    """A text in lines of at most this width, broken between words and behind the dots and slashes of names."""
+    """A text in lines of at most this width, broken between words and after dots and slashes in names."""
     lines = [""]
     for part in _parts(text):
         if lines[-1] and len((lines[-1] + part).rstrip()) > width:
@@ -79,7 +79,7 @@ def _words(text: str) -> list[str]:
 
 
 def _parts(text: str) -> list[str]:
-    """What a text may be broken into; together they are the text."""
+    """The parts into which a text may be broken; joined they are the text."""
     words = re.findall(r"\S+\s*|^\s+", text) or [""]
     return [part for word in words for part in ([word] if _is_number(word) else _BREAK.split(word))]
 

@@ -1,4 +1,4 @@
-"""Names in a row, and sentences that hold for several networks as one with their names."""
+"""Lists of names, and sentences common to several networks merged into one with their names."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ from collections.abc import Iterable, Sequence
 
 
 def listed(names: Sequence[str]) -> str:
-    """Names in a row: `a`, `a and b`, `a, b and c`."""
+    """A list of names: `a`, `a and b`, `a, b and c`."""
     return " and ".join(names) if len(names) < 3 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
 def grouped(lines: Iterable[str], networks: Sequence[str]) -> list[str]:
-    """Sentences of the form `NETWORK: …` that say the same, as one; others once each.
+    """Merge equal sentences of the form `NETWORK: …` into one, and remove repetitions of others.
 
     Args:
-        lines: In their order, which is kept.
-        networks: The names that may stand before a sentence.
+        lines: The sentences, whose order is kept.
+        networks: The names that may precede a sentence.
     """
-    # Of names that begin alike the longest is meant.
+    # Among names with a common beginning, the longest one matches.
     names = sorted(networks, key=len, reverse=True)
     said: dict[tuple[bool, str], list[str]] = {}
     for line in lines:

@@ -1,4 +1,4 @@
-"""Tables that another process may be writing to."""
+"""Tables to which another process may be writing."""
 
 import io
 from collections.abc import Sequence
@@ -8,15 +8,15 @@ import pandas as pd
 
 
 def read_growing(path: str | Path, columns: Sequence[str]) -> pd.DataFrame:
-    """The whole lines of a CSV file; what a running or killed process left unfinished at its end is left out.
+    """The complete lines of a CSV file, without an unfinished line that a process has left at its end.
 
     Args:
-        path: The file; one that is not there is empty.
-        columns: Of an empty one.
+        path: The file; a missing file counts as empty.
+        columns: The columns of an empty file.
 
     Raises:
-        OSError: When it is there and cannot be read.
-        ValueError: When it is no table.
+        OSError: If the file exists and cannot be read.
+        ValueError: If it is not a table.
     """
     try:
         content = Path(path).read_bytes()

@@ -1,4 +1,4 @@
-"""Numbers with what chance leaves open, in words: how findings print estimates, and the rule of their verdicts."""
+"""Numbers with their uncertainties in words: estimates in findings, and the rules of verdicts."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from gradlab.stats.verdict import CONFIDENCE, FALSE_ALARMS, Comparison, Estimate
 INTERVALS = f"Intervals hold the true mean in {CONFIDENCE:.0%} of cases (Student's t)."
 
 LEAST_P = 1e-12
-"""Below which no rule tells p: tails so far out are nobody's."""
+"""The smallest p that a rule gives, since no test is accurate that far in the tails."""
 
 
 def with_interval(estimate: Estimate, digits: int = 3) -> str:
-    """The value with the interval that it lies in, or alone where there is none."""
+    """The value with its interval, or alone if there is none."""
     low, high = estimate.interval()
     value = _rounded(estimate.value, digits)
     return value if math.isnan(low) else f"{value} ({_rounded(low, digits)} to {_rounded(high, digits)})"
 
 
 def factor_with_interval(estimate: Estimate, digits: int = 3) -> str:
-    """What a logarithm and its interval amount to."""
+    """The exponential of a logarithm with its interval."""
     low, high = estimate.interval()
     value = f"{math.exp(estimate.value):.{digits}g}"
     if math.isnan(low):
@@ -30,14 +30,14 @@ def factor_with_interval(estimate: Estimate, digits: int = 3) -> str:
 
 
 def told_by(test: str, comparisons: Sequence[Comparison]) -> str:
-    """The rule of verdicts that stand together, as a sentence."""
+    """The rule of verdicts that are made together, as a sentence."""
     counted = sum(math.isfinite(one.p) for one in comparisons)
     together = f", {counted} comparisons taken together (Holm)," if counted > 1 else ","
     return f"A difference is stated by {test}{together} falsely in at most {FALSE_ALARMS:.0%} of cases."
 
 
 def and_p(comparison: Comparison, verdict: Verdict) -> str:
-    """The outcome of one comparison, as a sentence; nothing where there was none."""
+    """The outcome of one comparison, as a sentence; empty if there was none."""
     if not math.isfinite(comparison.p):
         return f" Here {verdict}."
     p = f"= {comparison.p:.2g}" if comparison.p > LEAST_P else f"< {LEAST_P:g}"

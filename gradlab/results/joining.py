@@ -1,4 +1,4 @@
-"""Several measurements as one: rows of one layer side by side, and networks of one name kept apart."""
+"""Joins several measurements: rows of one layer are merged, and networks of one name are distinguished."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ _RUN = ("network", "seed", "step", "block")
 
 
 def joined(frame: pd.DataFrame, other: pd.DataFrame) -> pd.DataFrame:
-    """The rows of two gradients frames, those of one layer, call and step as one.
+    """Join two gradients frames, merging rows of one layer, call and step.
 
-    Where both have a value the first one's stands. Each row that only the other has comes after the one that it
-    follows there, and layers are numbered anew where there are such rows.
+    If both have a value, that of the first is kept. A row that only the other has comes after the row that it follows
+    there, and layers are then renumbered.
 
     Args:
-        frame: The one that decides.
-        other: What is added.
+        frame: The frame with precedence.
+        other: The frame to add.
     """
     left, right = (part.set_axis(_keys(part), axis=0) for part in (frame, other))
     order = _merged(left, right)
     both = left.combine_first(right).loc[order]
-    # What is missing here is not unknown: there is nothing non-finite, and the first one's gradient is there.
+    # Values missing here are known: there are no non-finite ones, and the gradient of the first is present.
     both["non_finite"] = left["non_finite"].reindex(order, fill_value=False) | right["non_finite"].reindex(
         order, fill_value=False
     )
@@ -34,7 +34,7 @@ def joined(frame: pd.DataFrame, other: pd.DataFrame) -> pd.DataFrame:
 
 
 def told_apart(names: Sequence[Sequence[str]], seeds: Sequence[set[object]]) -> list[dict[str, str]]:
-    """New names of the networks of several results, numbered where two of one name are not of different seeds.
+    """New names of the networks of several results, numbered if two of one name do not have different seeds.
 
     Args:
         names: The networks of each result.
@@ -60,7 +60,7 @@ def told_apart(names: Sequence[Sequence[str]], seeds: Sequence[set[object]]) -> 
 
 
 def _merged(left: pd.DataFrame, right: pd.DataFrame) -> list[str]:
-    """The keys of both in one order, run by run."""
+    """The keys of both frames in one order, run by run."""
     runs: dict[str, tuple[list[str], list[str]]] = {}
     for side, part in enumerate((left, right)):
         for key, run in zip(part.index, _runs(part), strict=True):
@@ -69,7 +69,7 @@ def _merged(left: pd.DataFrame, right: pd.DataFrame) -> list[str]:
 
 
 def _one_order(first: list[str], second: list[str]) -> list[str]:
-    """All of the first, and each of the others after the one that stands before it in the second."""
+    """All keys of the first list, with each of the others after the one that precedes it in the second."""
     known, previous = {*first}, ""
     after: dict[str, list[str]] = {}
     for key in second:
@@ -81,7 +81,7 @@ def _one_order(first: list[str], second: list[str]) -> list[str]:
 
 
 def _numbered(frame: pd.DataFrame) -> pd.DataFrame:
-    """The frame with layers numbered in its order, in each run that does not number them so already."""
+    """The frame with layers numbered in its order, in each run whose numbers are not already in order."""
     for _, rows in frame[frame["index"].notna()].groupby(pd.Series(_runs(frame)), sort=False):
         if rows["index"].duplicated().any() or not rows["index"].is_monotonic_increasing:
             frame.loc[rows.index, "index"] = range(1, len(rows) + 1)
@@ -89,7 +89,7 @@ def _numbered(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _runs(frame: pd.DataFrame) -> list[str]:
-    """Which network, seed and step each row is of, and whether it is of a layer, a block or of all together."""
+    """The network, seed and step of each row, and whether it is that of a layer, a block or the total."""
     return [
         f"{run} {index is pd.NA}"
         for run, index in zip(
@@ -99,5 +99,5 @@ def _runs(frame: pd.DataFrame) -> list[str]:
 
 
 def _keys(frame: pd.DataFrame) -> list[str]:
-    """One text a row: a missing seed would not be equal to itself."""
+    """One text per row, since a missing seed would not be equal to itself."""
     return [str(row) for row in frame[list(_KEY)].itertuples(index=False, name=None)]

@@ -1,4 +1,4 @@
-"""The kinds of result there are, by what their records say was measured; and all results of a folder."""
+"""The kinds of results by the measurements in their records, and the results in a folder."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ KINDS = {
     "degradation": "degradation.DegradationResult",
     "coordinates": "coordinates.CoordinatesResult",
 }
-"""Folder and class that load a result, by the `measurement` of its record: a new kind is one line here."""
+"""The folder and class that load a result, by the `measurement` in its record; a new kind is one line here."""
 
 
 def kind(measurement: str) -> type[Result]:
@@ -36,17 +36,17 @@ def kind(measurement: str) -> type[Result]:
 
 
 def load_results(folder: str | Path) -> list[tuple[Path, Result]]:
-    """Every result that was saved in a folder; where it holds none, those of the folders in it.
+    """Load every result in a folder, or if there is none, those in its subfolders.
 
     Args:
-        folder: What `Result.save`, or `--out` of a command, wrote to, or the folder above several of those.
+        folder: A folder written by `Result.save` or `--out` of a command, or the parent of several such folders.
 
     Returns:
         At least one folder and result, ordered by folder.
 
     Raises:
-        UsageError: When there is no such folder, or it holds no result.
-        GradlabError: When the files of a result are damaged or of different runs.
+        UsageError: If the folder does not exist or contains no result.
+        GradlabError: If the files of a result are damaged or belong to different runs.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -61,11 +61,11 @@ def load_results(folder: str | Path) -> list[tuple[Path, Result]]:
 
 
 def load_only(folder: str | Path) -> Result:
-    """The result that was saved in a folder.
+    """Load the result in a folder.
 
     Raises:
-        UsageError: When it holds none, or several.
-        GradlabError: When its files are damaged or of different runs.
+        UsageError: If the folder contains no result, or several.
+        GradlabError: If its files are damaged or belong to different runs.
     """
     found = _saved_in(Path(folder))
     if len(found) == 1:
@@ -83,7 +83,7 @@ def _saved_in(folder: Path) -> list[tuple[Path, Result]]:
 
 
 def _measurement(path: Path) -> str | None:
-    """What a record says was measured; None where there is no record."""
+    """The measurement named in a record; None if there is no record."""
     if not path.is_file():
         return None
     try:

@@ -1,4 +1,4 @@
-"""What a network is: facts that its record holds, as columns of a frame and as keys to compare networks by."""
+"""The properties of networks in a record, as columns of a frame and as keys by which networks are compared."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ import pandas as pd
 from gradlab.errors import UsageError
 
 COLUMNS = ("weights", "family", "network_kind", "unit", "normalization", "network_depth", "series")
-"""The columns that `described` adds: the weights in words, the family of networks (`resnet`), how its layers are
-connected (`plain`, `residual`, …), what a repeated part is, how it normalizes, the depth as its paper counts it, and
-the name without that depth. They are missing where the record does not say."""
+"""The columns that `described` adds: the weights in words, the family of the network (`resnet`), the connection of its
+layers (`plain`, `residual`, …), the kind of its repeated part, its normalization, its depth as counted in the paper,
+and its name without the depth. They are missing if the record does not give them."""
 
 RESIDUAL_BRANCHES = ("shortcut", "beta")
-"""Options that only a residual net has; a plain net without them may be its counterpart."""
+"""The options that only residual nets have; a plain net without them may be a counterpart."""
 
 
 def description(facts: Mapping[str, Any]) -> Mapping[str, Any]:
-    """What the record says of the architecture of a network; empty where it says nothing.
+    """The description of a network's architecture in the record; empty if there is none.
 
     Args:
         facts: The entry of one network in a record.
@@ -28,10 +28,10 @@ def description(facts: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def with_descriptions(networks: Iterable[Any]) -> list[Any]:
-    """The entries of a record, where it was written before records described networks: as their names say.
+    """The entries of a record; in records without descriptions, networks are described by their names.
 
     Args:
-        networks: Each with network, and name where that is another.
+        networks: The entries, each with network, and name if it differs.
     """
     return [
         {**facts, "description": _by_name(str(facts.get("name", facts["network"])))}
@@ -42,8 +42,8 @@ def with_descriptions(networks: Iterable[Any]) -> list[Any]:
 
 
 def _by_name(name: str) -> dict[str, Any] | None:
-    """What the grammar of names says of a network; None where it is none of ours."""
-    # Loading torch is slow, and most records need no second look.
+    """The description of a network by the grammar of names; None if it is not one of gradlab's."""
+    # Loading torch is slow, and most records do not need it.
     from gradlab.models import describe
 
     try:
@@ -53,12 +53,11 @@ def _by_name(name: str) -> dict[str, Any] | None:
 
 
 def described(frame: pd.DataFrame, networks: Iterable[Any]) -> pd.DataFrame:
-    """A frame with the facts of its networks as columns; see `COLUMNS`.
+    """A frame with the properties of its networks as columns; see `COLUMNS`.
 
     Args:
-        frame: It has the column network.
-        networks: The entries of a record, each with network (its label) and, where they are known, weights_label and
-            description.
+        frame: A frame with the column network.
+        networks: The entries of a record, each with network (its label), and weights_label and description if known.
     """
     known = {facts["network"]: _columns(facts) for facts in networks if isinstance(facts, dict)}
     missing = dict.fromkeys(COLUMNS)
@@ -84,14 +83,14 @@ def _columns(facts: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def counterpart_key(facts: Mapping[str, Any], apart: Sequence[str] = RESIDUAL_BRANCHES) -> Hashable:
-    """What a plain and a residual net have in common if one is the other with or without shortcuts.
+    """A key that is equal for a plain and a residual net if they differ only by shortcuts.
 
     Args:
         facts: The entry of one network in a record.
-        apart: Options in which the two may differ.
+        apart: The options in which the two may differ.
 
     Returns:
-        Equal for counterparts of any depth.
+        The key, which is equal for counterparts of any depth.
     """
     known = description(facts)
     options = {name: value for name, value in known.get("options", {}).items() if name not in apart}

@@ -1,4 +1,4 @@
-"""A result as it is read: first the answer, then the table, then what else is seen and what is to be known."""
+"""A result in reading order: the answer, the table, other findings and notes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from gradlab.results.result import Result
 
 WIDTH = 160
-"""Characters a line where no terminal says how many there are."""
+"""The number of characters per line if no terminal sets it."""
 
 
 def page(result: Result) -> Group:
@@ -30,7 +30,7 @@ def page(result: Result) -> Group:
 
 
 def text(result: Result) -> str:
-    """The result as text: what a terminal shows, in the characters and the width of the one there is."""
+    """The result as text, as a terminal shows it, in the characters and the width of the present one."""
     from rich.console import Console
 
     encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
@@ -42,7 +42,7 @@ def text(result: Result) -> str:
 
 
 def html(result: Result) -> str:
-    """The same for a notebook, with all columns; the rule of a sentence shows when it is pointed at."""
+    """The result for a notebook, with all columns; the rule of a finding is shown as its tooltip."""
     answer, more = _told(result)
     title = f"<p><strong>{escape(result.title)}</strong></p>" if result.title else ""
     table = formatted(result.summary(), result.formats).to_html(index=False, border=0)
@@ -68,6 +68,6 @@ def _blocks(result: Result) -> Iterator[RenderableType]:
 
 
 def _told(result: Result) -> tuple[list[str], list[str]]:
-    """The findings that answer what was asked, and the others."""
+    """The findings that answer the main question, and the others."""
     found = result.findings()
     return found[: result.answer], found[result.answer :]

@@ -1,4 +1,4 @@
-"""Text for streams that cannot show every character: each missing one is replaced by what reads alike."""
+"""Text for streams that cannot show every character: each missing one is replaced by a similar one."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ _ALIKE = {
 
 
 def readable(text: str, encoding: str) -> str:
-    """The text as a stream of this encoding can show it."""
+    """The text in characters of this encoding."""
     return text.encode(encoding, READABLE).decode(encoding)
 
 
@@ -60,7 +60,7 @@ def _missing(error: UnicodeEncodeError) -> str:
 
 
 def _plain(character: str) -> str:
-    """Its letters without accents and the like; a question mark where nothing is left."""
+    """A character without accents and other marks; a question mark if nothing is left."""
     plain = unicodedata.normalize("NFKD", character).encode("ascii", "ignore").decode()
     return plain or "?"
 

@@ -1,4 +1,4 @@
-"""How a result was made: enough to make it again, and to know what may differ."""
+"""The record of a result: enough information to reproduce it, and to know what may differ."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from typing import Any
 
 
 class Stopwatch:
-    """Wall time and UTC time from construction on."""
+    """Wall time and UTC time since construction."""
 
     def __init__(self) -> None:
         self.utc = datetime.datetime.now(datetime.UTC)
@@ -24,7 +24,7 @@ class Stopwatch:
 
     @property
     def seconds(self) -> float:
-        """Seconds since construction."""
+        """The time since construction in seconds."""
         return time.perf_counter() - self._start
 
 
@@ -34,11 +34,11 @@ def make_record(
     """The record of one measurement.
 
     Args:
-        measurement: `responses`, `gradients` and the like.
-        options: Every option as it was used.
-        device: Where it ran, in words.
-        stopwatch: Started when the work began.
-        **facts: What else is worth keeping: networks with digests, data, image count, seeds.
+        measurement: The name of the measurement, such as `responses` or `gradients`.
+        options: The value of every option.
+        device: The device of the computation, in words.
+        stopwatch: A stopwatch that was started when the work began.
+        **facts: Other facts: networks with digests, data, image count, seeds.
     """
     return {
         "measurement": measurement,
@@ -54,12 +54,12 @@ def make_record(
 
 
 def json_text(content: Mapping[str, Any]) -> str:
-    """A record as JSON; what JSON cannot hold is null or text."""
+    """A record as JSON, in which values that JSON does not have become null or text."""
     return json.dumps(_plain(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def versions() -> dict[str, str | None]:
-    """Versions of gradlab, torch, torchvision, CUDA and Python, and the platform."""
+    """The versions of gradlab, torch, torchvision, CUDA and Python, and the platform."""
     torch: Any = sys.modules.get("torch")
     return {
         "gradlab": _version("gradlab-torch"),
@@ -86,7 +86,7 @@ def _command_line() -> str | None:
 
 
 def _peak_memory_mib() -> float | None:
-    """Peak memory of the process: CUDA's where it was used, else resident memory, where the system tells."""
+    """The peak memory of the process: that of CUDA if it was used, or else resident memory, if it is known."""
     torch: Any = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_available() and torch.cuda.is_initialized():
         return round(float(torch.cuda.max_memory_allocated()) / 2**20, 1)

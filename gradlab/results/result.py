@@ -1,4 +1,4 @@
-"""A measurement: a tidy frame and the record of how it was made."""
+"""A measurement: a tidy frame and its record."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from gradlab.results.record import json_text
 from gradlab.results.tables import TABLE_SUFFIXES, Formats, text_table
 
 TEXTS = dict.fromkeys(("network", "layer"), str)
-"""Columns of names, which stay texts where they are numbers, as the layer `0` of a sequence is."""
+"""The columns of names, which remain text even if they are numbers, such as the layer `0` of a sequence."""
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -32,18 +32,18 @@ if TYPE_CHECKING:
 
 @dataclass(repr=False)
 class Result:
-    """A tidy frame with its record; a subclass for each measurement says how to sum it up and draw it.
+    """A tidy frame with its record; a subclass for each measurement defines its summary and figure.
 
     Attributes:
-        frame: One observation a row.
-        record: How it was made, as plain values.
-        notes: What the reader should know of this very measurement, a sentence each.
+        frame: A tidy frame with one observation per row.
+        record: The record of the measurement, as plain values.
+        notes: Notes on this measurement for the reader, one sentence each.
 
-    A subclass sets `name` (of its files), `title`, `table` (what its text tables are called), `formats` (of the
-    summary's values), `priority` (titles of the summary's columns, the important ones first: those that fit are
-    printed), `legend` (what columns of the summary are, by title), `answer` (how many findings stand before the
-    table), `captions` (what each figure shows, by its name) and, where it is not `name`, `measurement` (what its
-    record says it is).
+    A subclass sets `name` (of its files), `title`, `table` (the name of its text tables), `formats` (of the summary's
+    values), `priority` (the titles of the summary's columns in order of importance, of which those that fit are
+    printed), `legend` (explanations of columns of the summary, by title), `answer` (the number of findings before the
+    table), `captions` (the captions of figures, by name) and, if it differs from `name`, `measurement` (its name in
+    records).
     """
 
     frame: pd.DataFrame
@@ -61,21 +61,21 @@ class Result:
     measurement: ClassVar[str] = ""
 
     def to_frame(self) -> pd.DataFrame:
-        """A copy of the tidy frame, with the facts of the networks as columns: family, depth and the like."""
+        """A copy of the tidy frame, with the properties of networks as columns: family, depth and others."""
         return self.described(self.frame)
 
     def described(self, frame: pd.DataFrame) -> pd.DataFrame:
-        """A frame of this measurement with the facts of its networks as columns (see `gradlab.results.label`)."""
+        """A frame of this measurement with the properties of its networks as columns (see `gradlab.results.label`)."""
         return described(frame, self.record.get("networks", []))
 
     @classmethod
     def concat(cls, results: Iterable[Self]) -> Self:
-        """Several networks' results as one; the records' lists of networks are joined.
+        """Concatenate the results of several networks and the lists of networks in their records.
 
-        Of networks of one name the later ones get a number, unless they are of different seeds.
+        Later networks of the same name get a number, unless they have different seeds.
 
         Raises:
-            UsageError: For no result, or results of another kind.
+            UsageError: If there is no result, or a result of another kind.
         """
         parts = cls._told_apart(results)
         return cls(
@@ -86,7 +86,7 @@ class Result:
 
     @classmethod
     def _told_apart(cls, results: Iterable[Self]) -> list[Self]:
-        """Results of this kind in which no two networks have one name, unless they are of different seeds."""
+        """Results of this kind in which no two networks have the same name, unless they have different seeds."""
         parts = cls._alike(results, "concat")
         seeds = [{*part.frame.get("seed", pd.Series([None])).astype(object).map(_known)} for part in parts]
         names = told_apart([part.networks for part in parts], seeds)
@@ -94,7 +94,7 @@ class Result:
 
     @classmethod
     def _alike(cls, results: Iterable[Self], doing: str) -> list[Self]:
-        """The results as a list, all of this kind."""
+        """The results as a list, after checking that all are of this kind."""
         parts = list(results)
         if not parts:
             raise UsageError(f"{cls.__name__}.{doing} needs at least one result")
@@ -107,7 +107,7 @@ class Result:
         return parts
 
     def _renamed(self, names: Mapping[str, str]) -> Self:
-        """The same with other names of its networks."""
+        """The result with other names of its networks."""
         if all(old == new for old, new in names.items()):
             return self
         networks = [
@@ -118,36 +118,36 @@ class Result:
 
     @property
     def coverage(self) -> Coverage | None:
-        """How much of the networks' parameters was measured; None where the record does not say."""
+        """The coverage of the networks' parameters by the measurement; None if the record does not give it."""
         parts = self._coverages()
         return Coverage.together(parts) if parts else None
 
     def _coverages(self) -> dict[str, Coverage]:
         """The coverage of each network whose record has it."""
-        # Some measurements name networks where others describe them.
+        # Some measurements record only the names of networks.
         networks = [facts for facts in self.record.get("networks", []) if isinstance(facts, dict)]
         return {n["network"]: Coverage.from_record(n["coverage"]) for n in networks if n.get("coverage")}
 
     def coverage_lines(self) -> list[str]:
-        """What is printed of coverage: a sentence for all networks of which the same was left out."""
+        """The printed lines on coverage: one sentence for all networks with the same parts left out."""
         return coverage_lines(self._coverages(), len(self.networks))
 
     def legend_lines(self) -> list[str]:
-        """What is printed under the table: what its columns of errors are."""
+        """The printed lines below the table, which explain its columns of errors."""
         columns = self.summary().columns
         told = [f"{title}: {meaning}" for title, meaning in self.legend.items() if title in columns]
         return [f"{'; '.join(told)}."] if told else []
 
     @property
     def networks(self) -> list[str]:
-        """The networks, in the order in which they were asked for."""
+        """The networks in the requested order."""
         return list(dict.fromkeys(self.frame["network"]))
 
     def facts(self, network: str) -> dict[str, Any]:
-        """What the record says of one network: its description, weights, recipe and the like.
+        """The facts on one network in the record: its description, weights, recipe and others.
 
         Args:
-            network: Its label.
+            network: The label of the network.
         """
         entries = (entry for entry in self.record.get("networks", []) if isinstance(entry, dict))
         return next((entry for entry in entries if entry["network"] == network), {"network": network})
@@ -157,23 +157,23 @@ class Result:
         return self.to_frame()
 
     def findings(self) -> list[str]:
-        """What the measurement shows, in sentences with numbers, computed; a `Finding` knows its rule as well."""
+        """The findings of the measurement, as computed sentences with numbers; each `Finding` has its rule."""
         return []
 
     def figure(self) -> Figure:
-        """The figure at the width of a column, on no screen."""
+        """The figure at the width of a column, without a window."""
         raise UsageError(f"a {self.name} result has no figure of its own")
 
     def _figures(self) -> Mapping[str, Callable[[], Figure]]:
-        """What makes each of the figures that `save` writes, by file name without suffix."""
+        """Functions that make the figures for `save`, by file name without suffix."""
         return {self.name: self.figure}
 
     def _all_figures(self) -> Mapping[str, Callable[[], Figure]]:
-        """Every figure that the measurement allows, by file name without suffix."""
+        """Functions that make all figures of the measurement, by file name without suffix."""
         return self._figures()
 
     def _more_files(self) -> dict[str, bytes]:
-        """What `save` writes beside frame, record, figures and tables, by file name."""
+        """The files that `save` writes in addition to frame, record, figures and tables, by file name."""
         return {}
 
     def save(
@@ -181,18 +181,18 @@ class Result:
     ) -> list[Path]:
         """Write `NAME.csv`, `NAME.json`, the figure in each format and the summary as tables.
 
-        Every file is written whole, and none before all are ready.
+        Every file is written completely or not at all, and none before all are ready.
 
         Args:
-            folder: Made when it is not there.
-            formats: Of `png`, `pdf` and `svg`.
-            tables: Of `csv`, `latex` and `markdown`.
+            folder: The folder, which is created if necessary.
+            formats: The formats of figures, among `png`, `pdf` and `svg`.
+            tables: The formats of tables, among `csv`, `latex` and `markdown`.
 
         Returns:
             The paths written.
 
         Raises:
-            GradlabError: When a file cannot be written.
+            GradlabError: If a file cannot be written.
         """
         contents = {self._frame_file(): self.to_frame().to_csv(index=False).encode(), **self._more_files()}
         for kind in tables:
@@ -200,18 +200,18 @@ class Result:
             contents[f"{self.name}-{self.table}.{TABLE_SUFFIXES[kind]}"] = table.encode()
         if formats:
             contents.update(drawn(self._figures(), formats))
-        # The record comes last and vouches for the rest: `load` refuses files of different runs.
+        # The record comes last and has the digests of the others, so that `load` refuses files of different runs.
         digests = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
         contents[self.record_file()] = self._json(digests).encode()
         return write_all(folder, contents)
 
     @classmethod
     def load(cls, folder: str | Path) -> Self:
-        """Read back what `save` wrote; `Result.load` itself finds the kind of the one result in a folder.
+        """Load a result that `save` wrote; `Result.load` itself finds the kind of the only result in a folder.
 
         Raises:
-            GradlabError: When the folder holds no such result, or files of different runs.
-            UsageError: When `Result.load` finds none, or several.
+            GradlabError: If the folder contains no such result, or files of different runs.
+            UsageError: If `Result.load` finds no result, or several.
         """
         if cls is Result:
             from gradlab.results.kinds import load_only
@@ -233,7 +233,7 @@ class Result:
 
     @classmethod
     def record_file(cls) -> str:
-        """Name of the file that holds the record, in the folder of a result."""
+        """The name of the file of the record in the folder of a result."""
         return f"{cls.name}.json"
 
     @classmethod
@@ -246,7 +246,7 @@ class Result:
         return json_text(content)
 
     def svg(self) -> dict[str, str]:
-        """Every figure that the measurement allows as SVG text, by its name."""
+        """All figures of the measurement as SVG text, by name."""
         files = drawn(self._all_figures(), ("svg",))
         return {name.removesuffix(".svg"): content.decode() for name, content in files.items()}
 
@@ -261,5 +261,5 @@ class Result:
 
 
 def _known(value: Any) -> Any:
-    """The value, or None where it is missing."""
+    """The value, or None if it is missing."""
     return None if pd.isna(value) else value

@@ -15,17 +15,17 @@ if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, Group, RenderableType
 
 Formats = Mapping[str, Callable[[Any], str]]
-"""How to print the values of a column, by its title."""
+"""The formats of the values of columns, by title."""
 
 MISSING = "–"
-"""What stands in the place of a missing value."""
+"""The text of a missing value."""
 
 TABLE_FORMATS = ("csv", "latex", "markdown")
 TABLE_SUFFIXES = {"csv": "csv", "latex": "tex", "markdown": "md"}
 
 
 def formatted(frame: pd.DataFrame, formats: Formats) -> pd.DataFrame:
-    """The frame as text, each column by its own format, else floats in four digits; missing values are a dash."""
+    """The frame as text: columns in their formats, other floats with four digits, and missing values as a dash."""
     columns = {
         title: [MISSING if pd.isna(value) else formats.get(title, _text)(value) for value in frame[title]]
         for title in frame.columns
@@ -43,10 +43,10 @@ def rich_table(
     """A table for the terminal; see `TerminalTable`.
 
     Args:
-        frame: What to print.
-        formats: Of the values, by column.
-        title: What stands above.
-        priority: Titles of columns in the order of their importance; others come after these, from left to right.
+        frame: The frame to print.
+        formats: The formats of the values, by column.
+        title: The title above the table.
+        priority: The titles of columns in order of importance; others follow from left to right.
     """
     numeric = {str(name) for name in frame.columns if pd.api.types.is_numeric_dtype(frame[name])}
     return TerminalTable(formatted(frame, formats), numeric, title, priority)
@@ -54,13 +54,13 @@ def rich_table(
 
 @dataclass(frozen=True)
 class TerminalTable:
-    """A table that leaves out its least important columns where the terminal is too narrow, and says which.
+    """A table that leaves out its least important columns if the terminal is too narrow, and names them.
 
     Attributes:
         text: The cells.
-        numeric: The columns whose numbers stand to the right.
-        title: What stands above.
-        priority: Titles of columns in the order of their importance; others come after these, from left to right.
+        numeric: The columns of numbers, which are right-aligned.
+        title: The title above the table.
+        priority: The titles of columns in order of importance; others follow from left to right.
     """
 
     text: pd.DataFrame
@@ -69,7 +69,7 @@ class TerminalTable:
     priority: Sequence[str] = ()
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
-        # Not before a table is printed: rich draws from Python's random numbers when it is imported.
+        # Rich is imported only when a table is printed, since its import draws from Python's random numbers.
         from rich import box
         from rich.table import Table
         from rich.text import Text
@@ -93,7 +93,7 @@ class TerminalTable:
 
 @dataclass(frozen=True)
 class Lines:
-    """Sentences for the terminal, each behind a mark or, where that is empty, a paragraph."""
+    """Sentences for the terminal, each after a mark, or as a paragraph if the mark is empty."""
 
     lines: Sequence[str]
     mark: str = ""
@@ -112,7 +112,7 @@ class Lines:
 
 
 def sentences(findings: Sequence[str], notes: Sequence[str], coverage: Sequence[str] = ()) -> Group:
-    """What is seen, what was measured and what is to be known, for the terminal: one item a sentence."""
+    """Findings, coverage and notes for the terminal, one item per sentence."""
     from rich.console import Group
 
     return Group(Lines(findings, "•"), Lines(coverage, "◦"), Lines(notes, "!", "yellow"))
@@ -122,9 +122,9 @@ def text_table(frame: pd.DataFrame, formats: Formats, kind: str) -> str:
     """A table as text.
 
     Args:
-        frame: What to print.
-        formats: Used for `latex` and `markdown`; `csv` keeps every digit.
-        kind: `csv`, `latex` (booktabs) or `markdown`.
+        frame: The frame to print.
+        formats: The formats of the values in `latex` and `markdown`; `csv` keeps every digit.
+        kind: The kind of text: `csv`, `latex` (booktabs) or `markdown`.
     """
     if kind == "csv":
         return str(frame.to_csv(index=False))
