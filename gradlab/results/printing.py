@@ -36,7 +36,11 @@ def text(result: Result) -> str:
     encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
     file = io.TextIOWrapper(io.BytesIO(), encoding=encoding, errors="replace", write_through=True)
     width = shutil.get_terminal_size((WIDTH, 0)).columns
-    Console(file=file, width=width, color_system=None, highlight=False, legacy_windows=False).print(page(result))
+    # In a notebook a console displays what it is to write.
+    console = Console(
+        file=file, width=width, color_system=None, highlight=False, legacy_windows=False, force_jupyter=False
+    )
+    console.print(page(result))
     file.seek(0)
     return "\n".join(line.rstrip() for line in file.read().splitlines())
 

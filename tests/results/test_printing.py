@@ -94,6 +94,15 @@ def test_tables_fit_without_breaking_words(result: gl.ResponsesResult, width: in
     assert not shown & {"network", "median std"}
 
 
+def test_in_a_notebook_repr_is_text_as_well_and_displays_nothing(
+    result: gl.ResponsesResult, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outside = repr(result)
+    monkeypatch.setattr("rich.console._is_jupyter", lambda: True)
+    monkeypatch.setattr("rich.jupyter.display", lambda *_: pytest.fail("a console displays"))
+    assert repr(result) == outside
+
+
 def test_print_repr_and_notebook_agree(
     result: gl.ResponsesResult, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
