@@ -1,1 +1,1 @@
-"""Counting what networks are made of: the result, what it says, how it is drawn."""
+"""The stages of networks and their costs: result, findings and figure."""

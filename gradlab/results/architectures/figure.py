@@ -1,4 +1,4 @@
-"""What networks are made of: multiply-adds by stage (He et al. 2015, Table 1)."""
+"""Multiply-adds of networks by stage (He et al. 2015, Table 1)."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ GIGA = 1e9
 
 
 def architectures_figure(frame: pd.DataFrame, figure: Figure) -> Figure:
-    """Draw the multiply-adds of networks as bars of their stages, with what the paper prints as marks.
+    """Draw the multiply-adds of networks as bars of their stages, with the paper's numbers as marks.
 
     Args:
-        frame: A row a network and stage, in order: network, stage, multiply_adds, and paper_multiply_adds of the
-            whole network (missing where the paper has none).
+        frame: One row per network and stage in order: network, stage, multiply_adds, and paper_multiply_adds of the
+            whole network (missing if the paper has none).
         figure: An empty figure; it gets the width of a column.
 
     Returns:

@@ -1,4 +1,4 @@
-"""The result of counting what networks are made of."""
+"""The result of counting the multiply-adds of networks."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 
 
 class ArchitecturesResult(Result):
-    """A row a network and stage: network, stage, multiply_adds, layers, parameters, paper_multiply_adds.
+    """One row per network and stage: network, stage, multiply_adds, layers, parameters, paper_multiply_adds.
 
-    The last three are of the whole network; paper_multiply_adds is what He et al. 2015 print, to two digits.
+    The last three columns are of the whole network; paper_multiply_adds is printed by He et al. 2015 with two digits.
     """
 
     name: ClassVar[str] = "architectures"
@@ -31,7 +31,7 @@ class ArchitecturesResult(Result):
     }
 
     def summary(self) -> pd.DataFrame:
-        """A row a network: weighted layers, parameters, multiply-adds, and what the paper prints of them."""
+        """One row per network: weighted layers, parameters, multiply-adds, and those printed in the paper."""
         whole = self.frame.groupby("network", sort=False).agg(
             layers=("layers", "first"),
             parameters=("parameters", "first"),
@@ -40,7 +40,7 @@ class ArchitecturesResult(Result):
         return whole.reset_index()
 
     def findings(self) -> list[str]:
-        """How far the counts are from the paper's."""
+        """The differences of the counts from the paper's."""
         off = (self.summary().dropna().set_index("network").eval("`multiply-adds` / paper - 1")).abs()
         if off.empty:
             return []

@@ -1,1 +1,1 @@
-"""Attention by head and layer: the result, what it says, how it is drawn."""
+"""Attention by head and layer: result, findings and figure."""

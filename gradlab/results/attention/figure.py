@@ -1,4 +1,4 @@
-"""Entropy and largest logit of attention against layers, a dot a head."""
+"""Entropy and largest logit of attention against layers, with one dot per head."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ LABELS = {
     "entropy": "entropy of attention (nats)",
     "largest_logit": "largest logit",
 }
-"""What can be drawn, by column."""
+"""The axis labels by column."""
 
 
 def plot_attention(frame: pd.DataFrame, ax: Axes, value: str = "relative_entropy") -> Axes:
-    """Draw one statistic against layers: a dot a head, and a line through their mean, or the largest of logits.
+    """Draw one statistic against layers: one dot per head, and a line through their mean, or through the largest logit.
 
     Args:
-        frame: Of attention, with the facts of its networks as `described` adds them.
-        ax: Where to draw.
+        frame: An attention frame, with the properties of its networks as columns (see `described`).
+        ax: The axes.
         value: A column of `LABELS`.
 
     Returns:
@@ -49,7 +49,7 @@ def attention_figure(frame: pd.DataFrame, figure: Figure) -> Figure:
     """Draw relative entropy above and the largest logit below.
 
     Args:
-        frame: Of attention, with the facts of its networks as `described` adds them.
+        frame: An attention frame, with the properties of its networks as columns (see `described`).
         figure: An empty figure; it gets the width of a column.
 
     Returns:

@@ -1,4 +1,4 @@
-"""What attention shows: how spread out it is, which heads look at single tokens, and how large logits get."""
+"""Findings on attention: its entropy, the heads that attend to single tokens, and the largest logits."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ import pandas as pd
 from gradlab.results.finding import Finding
 
 SHARP = 0.1
-"""Relative entropy below which a head is said to look at single tokens."""
+"""The relative entropy below which a head is said to look at single tokens."""
 
 EVEN = 0.95
-"""Relative entropy above which a head is said to average over what it sees."""
+"""The relative entropy above which a head is said to average over the tokens that it sees."""
 
 
 def findings(frame: pd.DataFrame) -> list[Finding]:
     """Return sentences with numbers on each network.
 
     Args:
-        frame: Of attention.
+        frame: An attention frame.
     """
     found = []
     for network, rows in frame.groupby("network", sort=False):

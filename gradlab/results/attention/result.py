@@ -18,10 +18,11 @@ if TYPE_CHECKING:
 
 
 class AttentionResult(Result):
-    """Entropy and largest logit of attention of one network or several: a row a layer and head.
+    """Entropy and largest logit of attention of one or several networks, with one row per layer and head.
 
-    Columns, in order of execution: network, layer (the module that attends), index, head, entropy (nats, mean over
-    rows and examples), relative_entropy (over that of equal weights), largest_logit, rows (how many were taken), call.
+    Columns: network, layer (the module that attends), index (the place in order of execution), head, entropy (nats,
+    mean over rows and examples), relative_entropy (relative to equal weights), largest_logit, rows (the number of rows
+    taken), call.
     """
 
     name: ClassVar[str] = "attention"
@@ -41,17 +42,17 @@ class AttentionResult(Result):
         """Return one network's result.
 
         Args:
-            network: Name of the network.
-            rows: A dict a layer and head, in order of execution.
-            notes: Sentences on this measurement.
-            facts: What the record says of the network.
+            network: The name of the network.
+            rows: One dict per layer and head, in order of execution.
+            notes: The notes on this measurement.
+            facts: The facts on the network for the record.
         """
         frame = pd.DataFrame(rows)
         frame.insert(0, "network", network)
         return cls(frame, {"networks": [{"network": network, **(facts or {})}]}, list(notes))
 
     def summary(self) -> pd.DataFrame:
-        """Return a row a network: how its heads attend from the first layer to the last."""
+        """Return one row per network, with the attention of its heads from the first layer to the last."""
         known = {facts["network"]: facts for facts in self.record.get("networks", [])}
         rows = []
         for network, frame in self.frame.groupby("network", sort=False):
@@ -71,14 +72,14 @@ class AttentionResult(Result):
         return pd.DataFrame(rows)
 
     def findings(self) -> list[str]:
-        """Return which heads look at single tokens, which average, and where logits are largest."""
+        """Return the findings: heads that look at single tokens or average, and the largest logits."""
         return [*findings(self.frame)]
 
     def plot(self, ax: Axes | None = None, value: str = "relative_entropy") -> Axes:
         """Draw one statistic against layers.
 
         Args:
-            ax: Where to draw; None makes the figure of both statistics.
+            ax: The axes; None makes the figure of both statistics.
             value: `relative_entropy`, `entropy` or `largest_logit`.
 
         Returns:

@@ -18,19 +18,20 @@ _PANELS = {
     "change": ("change", "its change after {} steps"),
     "update": ("update", "change by the layer's own weights"),
 }
-"""By quantity, its column and title."""
+"""The column and title of each quantity."""
 
 _WRONG = "#c0392b"
 _MOST_NAMES = 6
-"""How many lines of a panel are named; more names lie on each other."""
+"""The largest number of named lines per panel, since more names would overlap."""
 
 
 def coordinates_figure(frame: pd.DataFrame, wrong: set[tuple[str, str, str]], figure: Figure) -> Figure:
-    """Draw sizes, changes and own updates of responses in a row of panels for width and for depth; a line a layer.
+    """Draw sizes, changes and own updates of responses, with one row of panels per axis and one line per layer.
 
     Args:
-        frame: A row an axis, value, seed, step and layer, with rms, change and update; layers in order of execution.
-        wrong: Axis, layer and quantity of what scales otherwise than expected: drawn in red, and named.
+        frame: One row per axis, value, seed, step and layer, with rms, change and update; layers are in order of
+            execution.
+        wrong: The axis, layer and quantity of unexpected exponents, which are drawn in red and named.
         figure: An empty figure; it gets the width of a page.
 
     Returns:

@@ -1,4 +1,4 @@
-"""What a coordinate check says: which layers scale otherwise than the parametrization has it."""
+"""Findings of a coordinate check: the layers that scale differently from the parametrization."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ _TEST = (
 
 
 def findings(table: pd.DataFrame, parametrization: str) -> list[Finding]:
-    """A sentence an axis where all is as expected, else one a quantity that is not.
+    """One sentence per axis if all exponents are as expected, or else one per quantity that is not.
 
     Args:
-        table: As of `slopes`.
-        parametrization: `mup` or `standard`.
+        table: The table of exponents from `slopes`.
+        parametrization: The parametrization: `mup` or `standard`.
     """
     found: list[Finding] = []
     for axis, of_axis in table.groupby("axis", sort=False):

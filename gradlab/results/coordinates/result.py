@@ -1,4 +1,4 @@
-"""The result of a coordinate check: columns, exponents, what it says."""
+"""The result of a coordinate check: columns, exponents and findings."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
 
 class CoordinatesResult(Result):
-    """Sizes of responses and of their changes against width and depth: a row an axis, value, seed, step and layer.
+    """Sizes of responses and of their changes against width and depth: one row per axis, value, seed, step and layer.
 
     Columns: network, axis (`width` or `depth`), value (of the axis), seed, step, layer, index (order of execution),
     kind (`input`, `hidden`, `output`, `fixed`, `vector`, `signal`, `block`), and as root mean squares of entries: rms
-    (the response), change (its difference to step 0), update (its difference to what the layer's weights of step 0
-    give of the same input) and branch (its difference to the input, of elements of an `nn.ModuleList`).
+    (the response), change (its difference from step 0), update (its difference from the response to the same input with
+    the layer's weights of step 0) and branch (its difference from the input, for elements of an `nn.ModuleList`).
     """
 
     name: ClassVar[str] = "coordinates"
@@ -39,14 +39,15 @@ class CoordinatesResult(Result):
 
     @property
     def parametrization(self) -> str:
-        """What the exponents are held against: `mup` or `standard`."""
+        """The parametrization with which exponents are compared: `mup` or `standard`."""
         return str(self.record["expected"]["parametrization"])
 
     def slopes(self) -> pd.DataFrame:
-        """A row an axis, layer and quantity: exponent, standard error, the expected range from low to high, verdict.
+        """One row per axis, layer and quantity: exponent, standard error, expected range from low to high, verdict.
 
-        Quantities are `size` (of the response at initialization), `branch` (what a block then adds to its input),
-        `change` (of the response after the last step) and `update` (the part of it that the layer's own weights make).
+        Quantities are `size` (of the response at initialization), `branch` (the difference between a block's output and
+        input at initialization), `change` (of the response after the last step) and `update` (the part of the change
+        due to the layer's own weights).
         """
         return slopes(self.frame, self.record["expected"])
 
@@ -56,15 +57,15 @@ class CoordinatesResult(Result):
 
     @property
     def passed(self) -> bool:
-        """Whether no layer scales otherwise than expected."""
+        """Whether all layers scale as expected."""
         return not self.wrong()
 
     def wrong(self) -> list[tuple[str, str]]:
-        """Axis and layer of what scales otherwise than expected, in order of execution."""
+        """The axes and layers of unexpected exponents, in order of execution."""
         return wrong_layers(self.slopes())
 
     def findings(self) -> list[str]:
-        """Which layers scale otherwise than the parametrization has it."""
+        """The layers that scale differently from the parametrization."""
         return [*findings(self.slopes(), self.parametrization)]
 
     def figure(self) -> Figure:

@@ -1,4 +1,4 @@
-"""Exponents of a coordinate check, layer by layer, held against those of a parametrization."""
+"""Exponents of a coordinate check, layer by layer, compared with those of a parametrization."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from gradlab.theory.width_exponents import (
 )
 
 MARGIN = SMALLEST_GAP / 2
-"""By what an exponent may miss the theory's, which is that of infinite width: half of the smallest difference."""
+"""The tolerance of exponents, whose theory is for infinite width: half of the smallest difference in theory."""
 
 QUANTITIES = {"size": "rms", "branch": "branch", "change": "change", "update": "update"}
-"""What is fitted, and its column: the first two at initialization, the others after the last step."""
+"""The fitted quantities and their columns: the first two at initialization, the others after the last step."""
 
 VERDICTS = {
     Verdict.LARGER: "too large",
@@ -31,20 +31,20 @@ VERDICTS = {
 AS_EXPECTED, NOT_TOLD = "as expected", "not told"
 NOT_FINITE, NO_CHANGE, NO_EXPECTATION = "not finite", "no change", "not known"
 WRONG = {"too large", "too small", NOT_FINITE, NO_CHANGE}
-"""Verdicts that something scales otherwise than expected."""
+"""The verdicts of unexpected scaling."""
 
 
 def slopes(frame: pd.DataFrame, options: Mapping[str, Any]) -> pd.DataFrame:
-    """A row an axis, layer and quantity: the exponent, its standard error, what is expected and the verdict.
+    """One row per axis, layer and quantity: the exponent, its standard error, the expected range and the verdict.
 
-    The exponent is fitted over the networks of all widths, or depths. It is too large or too small where Student's t
-    tells it from the range that is expected, widened by a quarter on both sides; all verdicts of a check share one rate
-    of false alarms (Holm 1979). It is as expected where its 95 % interval lies in the widened range; of others nothing
-    can be told.
+    The exponent is fitted over the networks of all widths, or of all depths. It is too large or too small if it differs
+    significantly by Student's t from the expected range, widened by a quarter on both sides; all verdicts of a check
+    share one rate of false alarms (Holm 1979). It is as expected if its 95 % interval lies within the widened range;
+    otherwise there is no verdict.
 
     Args:
-        frame: As of `CoordinatesResult`.
-        options: `parametrization`, `optimizer` (`sgd` or `adam`) and `branch`.
+        frame: The frame of a `CoordinatesResult`.
+        options: The options `parametrization`, `optimizer` (`sgd` or `adam`) and `branch`.
     """
     rows: list[dict[str, Any]] = []
     comparisons: list[Comparison] = []
@@ -63,7 +63,7 @@ def slopes(frame: pd.DataFrame, options: Mapping[str, Any]) -> pd.DataFrame:
 
 
 def expected_ranges(axis: str, layer: str, kind: str, options: Mapping[str, Any]) -> dict[str, Range]:
-    """The exponents that are right, by quantity; none where theory has none."""
+    """The expected exponents by quantity, for quantities with a theory."""
     if axis == "depth":
         return depth_exponents("[" in layer, options["branch"])
     if options["parametrization"] == "mup":
@@ -72,19 +72,19 @@ def expected_ranges(axis: str, layer: str, kind: str, options: Mapping[str, Any]
 
 
 def wrong_layers(table: pd.DataFrame) -> list[tuple[str, str]]:
-    """Axis and layer of what scales otherwise than expected, in order of execution."""
+    """The axes and layers of unexpected exponents, in order of execution."""
     wrong = table[table["verdict"].isin(WRONG)]
     return list(dict.fromkeys(zip(wrong["axis"], wrong["layer"], strict=True)))
 
 
 def _values(of_layer: pd.DataFrame, quantity: str) -> pd.Series:
-    """The values of one layer, one for each network, by width or depth."""
+    """The values of one layer, one per network, by width or depth."""
     step = 0 if quantity in ("size", "branch") else of_layer["step"].max()
     return of_layer[of_layer["step"] == step].set_index("value")[QUANTITIES[quantity]]
 
 
 def _held(values: pd.Series, quantity: str, expected: Range | None) -> tuple[dict[str, Any], Comparison]:
-    """The exponent of a layer's values, with the verdict unless it is found to be wrong."""
+    """The exponent of a layer's values, with its verdict if it is not unexpected."""
     estimate = exponent(values.index, values)
     flaw = _flaw(values.to_numpy(), quantity)
     low, high = expected or (np.nan, np.nan)
@@ -97,7 +97,7 @@ def _held(values: pd.Series, quantity: str, expected: Range | None) -> tuple[dic
 
 
 def _flaw(values: Any, quantity: str) -> str | None:
-    """What no exponent can be fitted to; a response that begins as 0 is none."""
+    """The reason why no exponent can be fitted; a response that is 0 at initialization is not a fault."""
     if not np.isfinite(values).all():
         return NOT_FINITE
     return NO_CHANGE if quantity in ("change", "update") and not values.any() else None

@@ -1,1 +1,1 @@
-"""Plain and residual nets across depth: the result, what it says, how it is drawn."""
+"""Plain and residual nets across depth: result, findings and figure."""

@@ -1,4 +1,4 @@
-"""Errors at the end of trainings: He et al. 2015, Table 6."""
+"""Errors at the end of training: He et al. 2015, Table 6."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ _MARKS: dict[str, dict[str, Any]] = {
 
 
 def last_errors_figure(errors: pd.DataFrame, figure: Figure) -> Figure:
-    """Mark each network's training and test error, and the paper's test error beside trainings of its length.
+    """Mark each network's training and test error, and the paper's test error for trainings of its length.
 
     Args:
-        errors: A row a network, in order: network, epochs, in percent `train error (%)` and `test error (%)`, and
-            where the paper has one `paper (%)`.
+        errors: One row per network in order: network, epochs, `train error (%)` and `test error (%)` in percent, and
+            `paper (%)` if the paper has an error.
         figure: An empty figure; it gets the width of a column.
 
     Returns:
@@ -31,7 +31,7 @@ def last_errors_figure(errors: pd.DataFrame, figure: Figure) -> Figure:
     figure.set_layout_engine("constrained", h_pad=0.03, w_pad=0.03)
     figure.set_size_inches(COLUMN_WIDTH, 0.85 + 0.22 * len(errors))
     ax = figure.subplots()
-    # Trainings of different lengths do not compare, so the length is read with the name.
+    # Trainings of different lengths are not comparable, so the length is given with the name.
     names = [f"{row.network}, {row.epochs:.3g} epochs" for row in errors.itertuples()]
     errors = errors.reindex(columns=["epochs", *_MARKS])
     errors["paper (%)"] = errors["paper (%)"].astype(float).where(errors["epochs"] >= PAPERS_EPOCHS)

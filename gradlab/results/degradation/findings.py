@@ -1,4 +1,4 @@
-"""Whether deeper nets train worse: the degradation problem of He et al. 2015, §1 and §4.2, held against runs."""
+"""Whether deeper nets have higher training errors: the degradation problem of He et al. 2015, §1 and §4.2, in runs."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _VARIANT = (
     "either by half a point (one standard deviation)."
 )
 SEED_SPREAD = 0.005
-"""By how much another seed may move the error of a variant: differences of about 1 % are no finding."""
+"""The standard deviation of a variant's error over seeds; differences of about 1 % are not significant."""
 
 _IMAGES = "the images of the last epoch taken as independent; another seed may differ by more"
 
@@ -34,7 +34,7 @@ Net = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class _Claim:
-    """A comparison, and the sentence that its verdict gives."""
+    """A comparison, and the sentence for its verdict."""
 
     nets: tuple[Net, ...]
     comparison: Comparison
@@ -52,15 +52,15 @@ class _Claim:
 
 
 def findings(runs: Sequence[Net]) -> list[Finding]:
-    """What the training errors of the last epoch say, in sentences with numbers.
+    """The findings on the training errors of the last epoch, in sentences with numbers.
 
-    Runs of one recipe and data are compared: within a family the trend over all depths, at each depth the residual
-    net with the plain one, and residual nets of other units with the original. What another seed would give is not in
-    the errors. A run near chance, which has learnt next to nothing, is compared with none.
+    Runs of one recipe and data set are compared: within a family the trend over all depths, at each depth the residual
+    net with the plain one, and residual nets of other units with the original. The standard errors do not include the
+    variation between seeds. A run near chance, which has learnt almost nothing, is not compared.
 
     Args:
-        runs: Of complete runs: network, description, error (a share), images (of the last epoch), key (recipe and
-            data), and classes where they are known.
+        runs: The facts on complete runs: network, description, error (a fraction), images (of the last epoch), key
+            (recipe and data), and classes if they are known.
     """
     named = [_described(run) for run in runs if description(run).get("kind") in ("plain", "residual")]
     nets = [net for net in named if _learnt(net)]
@@ -73,14 +73,14 @@ def findings(runs: Sequence[Net]) -> list[Finding]:
 
 
 def _described(run: Net) -> dict[str, Any]:
-    """A run with the facts that it is compared by."""
+    """A run with the facts by which it is compared."""
     known = description(run)
     facts = {name: known[name] for name in ("depth", "kind", "series", "family")}
     return {**run, **facts, "form": counterpart_key(run, apart=("shortcut",)), "original": _is_original(known)}
 
 
 def _is_original(known: Mapping[str, Any]) -> bool:
-    """Whether a residual net is the original of He et al. 2015 that variants are held against."""
+    """Whether a residual net is the original of He et al. 2015, with which variants are compared."""
     return bool(known["family"] == "resnet" and known["series"] == known["family"])
 
 
@@ -112,18 +112,18 @@ def _variants(nets: list[dict[str, Any]]) -> list[_Claim]:
 
 
 def _two(one: Net, other: Net, source: str, seed_spread: float = 0.0) -> _Claim:
-    """The other net's error less the one's."""
+    """The comparison of the errors of two nets."""
     shares, errors = _errors([one, other])
     return _Claim((one, other), trend_of_known([0, 1], shares, [math.hypot(e, seed_spread) for e in errors]), source)
 
 
 def _slope(nets: Sequence[Net]) -> Comparison:
-    """Of the error over depth."""
+    """The comparison of the slope of the error over depth with 0."""
     return trend_of_known([net["depth"] for net in nets], *_errors(nets))
 
 
 def _errors(nets: Sequence[Net]) -> tuple[list[float], list[float]]:
-    """Each net's error, and its standard error: above 0, so that errors of 0 can be compared."""
+    """The errors of the nets, and their standard errors, which exceed 0 so that errors of 0 can be compared."""
     shares = [float(net["error"]) for net in nets]
     variances = [max(p * (1 - p), 1 / net["images"]) / net["images"] for p, net in zip(shares, nets, strict=True)]
     return shares, [math.sqrt(variance) for variance in variances]
@@ -165,7 +165,7 @@ def _than(verdict: Verdict) -> str:
 
 
 def _learnt(net: Net) -> bool:
-    """Whether a net is right more often than twice as often as chance."""
+    """Whether the accuracy of a net is more than twice chance."""
     classes = net.get("classes")
     return not classes or 1 - net["error"] > min(2 / classes, (1 + 1 / classes) / 2)
 

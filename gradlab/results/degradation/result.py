@@ -12,14 +12,14 @@ if TYPE_CHECKING:
 
 
 class DegradationResult(TrainingResult):
-    """The runs of `gradlab degradation`: plain and residual nets of several depths; as `TrainingResult`."""
+    """The runs of `gradlab degradation`: plain and residual nets of several depths, as a `TrainingResult`."""
 
     name: ClassVar[str] = "degradation"
     title: ClassVar[str | None] = "Error of plain and residual nets"
     captions: ClassVar[Mapping[str, str]] = {"degradation": f"{CAPTION} After He et al. 2015, Fig. 6."}
 
     def last_errors_figure(self) -> Figure:
-        """Errors of the last epoch as marks, the paper's test errors beside them (He et al. 2015, Table 6)."""
+        """The errors of the last epoch as marks, with the paper's test errors (He et al. 2015, Table 6)."""
         from matplotlib.figure import Figure
 
         from gradlab.results.degradation.figure import last_errors_figure

@@ -1,1 +1,1 @@
-"""The signal in every block: the result, what it says, how it is drawn."""
+"""The signal in every block: result, findings and figure."""

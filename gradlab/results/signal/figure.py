@@ -18,13 +18,13 @@ from gradlab.plots.style import DOTTED, PAGE_WIDTH
 
 @dataclass(frozen=True)
 class Panel:
-    """One quantity.
+    """The panel of one quantity.
 
     Attributes:
-        label: What the axis says.
-        column: Of the frame.
-        power: What the column is raised to.
-        branches: Whether each branch has a value of its own.
+        label: The label of the axis.
+        column: The column of the frame.
+        power: The power to which the column is raised.
+        branches: Whether each branch has its own value.
         log: Whether the axis is logarithmic.
     """
 
@@ -43,7 +43,7 @@ PANELS = {
     "cosine": Panel("cosine of branch and stream", "cosine", branches=True, log=False),
     "stream_grad_rms": Panel("RMS of the gradient on the stream", "stream_grad_rms"),
 }
-"""What is drawn, in reading order."""
+"""The panels in reading order."""
 
 _THEORY: dict[str, Any] = {"linestyle": DOTTED, "linewidth": 1.0, "color": "black", "zorder": 4}
 _MARKS = ("o", "^", "s", "D", "v")
@@ -51,13 +51,13 @@ _HOLLOW: dict[str, Any] = {"markerfacecolor": "white", "markeredgewidth": 0.8}
 
 
 def plot_signal(frame: pd.DataFrame, ax: Axes, value: str = "stream_variance") -> Axes:
-    """Draw one quantity against blocks, a line a network, and where blocks have several branches one for each.
+    """Draw one quantity against blocks, with one line per network, or per branch if blocks have several branches.
 
-    Branches are told by their marks. Over seeds a line is the mean, with a band of its standard error.
+    Branches are distinguished by marks. For several seeds a line is the mean, with a band of its standard error.
 
     Args:
-        frame: Of signals, with the facts of its networks as `described` adds them.
-        ax: Where to draw.
+        frame: A signal frame, with the properties of its networks as columns (see `described`).
+        ax: The axes.
         value: A key of `PANELS`.
 
     Returns:
@@ -78,7 +78,7 @@ def plot_signal(frame: pd.DataFrame, ax: Axes, value: str = "stream_variance") -
 
 
 def branch_marks(frame: pd.DataFrame) -> dict[str, str]:
-    """Return a mark for each branch, where blocks have several; none where they have one."""
+    """Return a mark for each branch if blocks have several, or no marks if they have one."""
     branches = list(dict.fromkeys(filter(None, frame["branch"])))
     return {branch: _MARKS[place % len(_MARKS)] for place, branch in enumerate(branches)}
 
@@ -87,7 +87,7 @@ def signal_figure(frame: pd.DataFrame, figure: Figure) -> Figure:
     """Draw all quantities side by side.
 
     Args:
-        frame: Of signals, with the facts of its networks as `described` adds them.
+        frame: A signal frame, with the properties of its networks as columns (see `described`).
         figure: An empty figure; it gets the width of a page.
 
     Returns:
@@ -111,7 +111,7 @@ def signal_figure(frame: pd.DataFrame, figure: Figure) -> Figure:
     figure.set_size_inches(PAGE_WIDTH, 3.3 + 0.15 * (-(-len(handles) // columns) + bool(common)))
     for ax, value in zip(figure.subplots(2, 3, sharex=True).flat, PANELS, strict=True):
         plot_signal(frame, ax, value)
-        # Above the axes there is room for the whole label.
+        # The label is above the axes, where there is room for it.
         ax.set_title(ax.get_ylabel())
         ax.set_ylabel("")
     for ax in figure.axes[:3]:
@@ -122,12 +122,12 @@ def signal_figure(frame: pd.DataFrame, figure: Figure) -> Figure:
 
 
 def _outputs(rows: pd.DataFrame) -> pd.DataFrame:
-    """A row a block: behind its last branch the stream is the block's output."""
+    """One row per block: that of its last branch, after which the stream is the block's output."""
     return rows.drop_duplicates(["index", *(["seed"] if "seed" in rows else [])], keep="last")
 
 
 def _every(part: pd.DataFrame) -> int:
-    """So that some ten marks stand on a line."""
+    """The interval between marks, so that a line has about ten."""
     return max(1, int(part["index"].nunique()) // 10)
 
 
@@ -145,7 +145,7 @@ def _plot_line(part: pd.DataFrame, ax: Axes, panel: Panel, style: dict[str, Any]
 
 
 def _plot_theory(rows: pd.DataFrame, ax: Axes) -> None:
-    """The predicted variance, over channels, positions and examples."""
+    """Draw the predicted variance over channels, positions and examples."""
     known = _outputs(rows)
     known = known[known["theory"].notna()]
     if len(known):

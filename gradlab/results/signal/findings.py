@@ -1,4 +1,4 @@
-"""What the signal in blocks shows: growth of the stream, shares of branches, gradients, agreement with theory."""
+"""Findings on the signal in blocks: growth of the stream, ratios of branches, gradients, agreement with theory."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pandas as pd
 from gradlab.results.finding import Finding
 
 STEADY = 1.5
-"""Factor within which the stream is said to stay as it is."""
+"""The ratio of largest to smallest variance below which the stream is said to be steady."""
 
 BRANCH_SHARE = "De and Smith 2020 (2002.10444), §3: the branch's variance over that of the stream it is added to."
 
@@ -19,8 +19,8 @@ def findings(frame: pd.DataFrame, facts: Sequence[Mapping[str, Any]]) -> list[Fi
     """Return sentences with numbers on each network.
 
     Args:
-        frame: Of signals.
-        facts: What the record says of each network.
+        frame: A signal frame.
+        facts: The facts on each network in the record.
     """
     found = []
     for fact in facts:
@@ -55,7 +55,7 @@ def _stream(network: str, variance: pd.Series[float]) -> Finding:
 
 
 def _branches(network: str, rows: pd.DataFrame) -> list[Finding]:
-    """How much each kind of branch changes the stream."""
+    """The variance of each kind of branch relative to the stream."""
     known = rows[rows["ratio"].notna()]
     found = []
     for branch, part in known.groupby("branch", sort=False):

@@ -35,17 +35,17 @@ COLUMNS = (
 
 
 class SignalResult(Result):
-    """Stream and branches of every block of one network or several, and their gradients: a row a block and branch.
+    """Stream and branches of every block of one or several networks, and their gradients: one row per block and branch.
 
-    Columns, in order of execution: network; block; branch (`attn`, `mlp`, or the branch's module; empty where a block
-    has one branch or none); index (the block's place); stream_std and stream_mean_square (of the stream behind the
-    addition, the block's output: the root of the average channel variance and the average squared channel mean of
-    Brock et al. 2021, arXiv:2101.08692, over examples and positions); branch_std (the same of the branch as it is
-    added); ratio (the branch's average channel variance over that of the stream it is added to); cosine (of branch and
-    that stream, not centred); stream_grad_rms and branch_grad_rms (RMS of the loss's gradient over all elements);
-    theory (what is predicted for stream_total_std); call; branch_mean_square; input_std and input_mean_square (of the
-    stream before the addition); stream_total_std (over channels, examples and positions alike: its variance is the
-    average channel variance and that of the channels' means together); channels; count; non_finite.
+    Columns: network; block; branch (`attn`, `mlp`, or the branch's module; empty if a block has one branch or none);
+    index (the block's place in order of execution); stream_std and stream_mean_square (of the stream after the
+    addition, the block's output: the root of the average channel variance and the average squared channel mean of Brock
+    et al. 2021, arXiv:2101.08692, over examples and positions); branch_std (the same for the branch as it is added);
+    ratio (the average channel variance of the branch over that of the stream to which it is added); cosine (between the
+    branch and that stream, not centred); stream_grad_rms and branch_grad_rms (the RMS of the loss's gradient over all
+    elements); theory (the prediction for stream_total_std); call; branch_mean_square; input_std and input_mean_square
+    (of the stream before the addition); stream_total_std (over channels, examples and positions together: its variance
+    is the sum of the average channel variance and the variance of the channel means); channels; count; non_finite.
     """
 
     name: ClassVar[str] = "signal"
@@ -70,10 +70,10 @@ class SignalResult(Result):
         """Return one network's result.
 
         Args:
-            network: Name of the network.
-            rows: A dict a block and branch, in order of execution.
-            notes: Sentences on this measurement.
-            facts: What the record says of the network.
+            network: The name of the network.
+            rows: One dict per block and branch, in order of execution.
+            notes: The notes on this measurement.
+            facts: The facts on the network for the record.
         """
         frame = pd.DataFrame(rows).assign(network=network, theory=np.nan)
         frame = frame[[*COLUMNS, *(column for column in frame if column not in COLUMNS)]]
@@ -81,19 +81,19 @@ class SignalResult(Result):
 
     @classmethod
     def load(cls, folder: str | Path) -> Self:
-        """Read back what `save` wrote; see `Result.load`."""
+        """Load a result that `save` wrote; see `Result.load`."""
         result = super().load(folder)
         # In a file the empty name of a branch is a missing value.
         result.frame["branch"] = result.frame["branch"].astype(object).fillna("")
         return result
 
     def facts(self, network: str) -> dict[str, Any]:
-        """Return what the record says of one network."""
+        """Return the facts on one network in the record."""
         known = (entry for entry in self.record.get("networks", []) if entry["network"] == network)
         return next(known, {"network": network})
 
     def summary(self) -> pd.DataFrame:
-        """Return a row a network: how stream, branches and gradients go from the first block to the last."""
+        """Return one row per network, with stream, branches and gradients from the first block to the last."""
         rows = []
         for network in self.networks:
             frame = self.frame[self.frame["network"] == network]
@@ -117,19 +117,19 @@ class SignalResult(Result):
         return pd.DataFrame(rows)
 
     def blocks(self, network: str) -> pd.DataFrame:
-        """Return one network's rows, with the columns a reader wants."""
+        """Return the rows of one network, with the main columns."""
         frame = self.frame[self.frame["network"] == network]
         return frame[[column for column in COLUMNS[1:] if frame[column].notna().any()]]
 
     def findings(self) -> list[str]:
-        """Return what the measurement shows: how the stream grows, what blocks change, how gradients go."""
+        """Return the findings on the growth of the stream, the ratios of branches, and gradients."""
         return [*findings(self.frame, [self.facts(network) for network in self.networks])]
 
     def plot(self, ax: Axes | None = None, value: str = "stream_variance") -> Axes:
         """Draw one quantity against blocks.
 
         Args:
-            ax: Where to draw; None makes the figure of all quantities.
+            ax: The axes; None makes the figure of all quantities.
             value: A key of `gradlab.results.signal.figure.PANELS`.
 
         Returns:
@@ -156,10 +156,10 @@ class SignalResult(Result):
 
 
 def outputs(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return a row a network, seed and block: that of its last branch, behind which the stream is the block's output.
+    """Return one row per network, seed and block: that of the last branch, after which the stream is the output.
 
     Args:
-        frame: Of signals.
+        frame: A signal frame.
     """
     keys = ["network", "index", *(["seed"] if "seed" in frame else [])]
     return frame.drop_duplicates(keys, keep="last")
