@@ -257,7 +257,7 @@ def test_claims_are_computed_and_not_canned() -> None:
 def test_networks_of_different_recipes_are_not_compared() -> None:
     frame = toy_frame(plain20=1.0, resnet20=0.5)
     (sentence,) = findings(frame, "std", toy_facts(plain20="a", resnet20="b"))
-    assert sentence == "Networks of different recipes or modes of batch normalization are not compared."
+    assert sentence == "Networks of different recipes or lengths of training are not compared: plain20; resnet20."
     (sentence,) = findings(frame, "std", toy_facts(plain20=None, resnet20=None, recipe=None))
     assert sentence.startswith("Nothing says how plain20 and resnet20 came about: not compared")
     facts = toy_facts(plain20="a", resnet20="a")
@@ -270,21 +270,23 @@ def test_no_conclusions_are_drawn_from_networks_near_chance() -> None:
     facts = toy_facts(plain20="a", resnet20="a")
     assert len(findings(toy_frame(plain20=1.0, resnet20=0.5), "std", facts)) == 1
     facts[1]["near_chance"] = True
-    assert findings(toy_frame(plain20=1.0, resnet20=0.5), "std", facts) == []
+    said = findings(toy_frame(plain20=1.0, resnet20=0.5), "std", facts)
+    assert said == ["resnet20 is near chance and compared with no other."]
 
 
 def test_shortcut_options_are_all_compared_with_the_plain_net_and_apart_by_depth() -> None:
     medians = {"plain20": 1.0, "resnet20": 0.5, "resnet20-B": 0.6, "resnet56-B": 0.3, "resnet56": 0.4}
     found = findings(toy_frame(**medians), "std", toy_facts(**dict.fromkeys(medians, "r")))
-    assert [s.split(" has ")[0] for s in found[:2]] == [
+    # The deepest pair and the trends come first: they answer what is asked.
+    first, trend, trend_of_b, last = found
+    assert [s.split(" has ")[0] for s in (first, last)] == [
         "At 20 layers the residual net (resnet20)",
         "At 20 layers the residual net (resnet20-B)",
     ]
-    assert "0.500" in found[2]
-    assert "0.400" in found[2]
-    assert "0.600" in found[3]
-    assert "0.300" in found[3]
-    assert len(found) == 4
+    assert "0.500" in trend
+    assert "0.400" in trend
+    assert "0.600" in trend_of_b
+    assert "0.300" in trend_of_b
 
 
 def test_same_recipe_applies_to_unknown_recipes(tmp_path: object) -> None:
