@@ -1,1 +1,1 @@
-"""Gradients, layer by layer: the result, what it says, how it is drawn."""
+"""Gradients, layer by layer: result, findings and figure."""

@@ -1,4 +1,4 @@
-"""The columns that every frame of gradients has."""
+"""The columns common to all gradients frames."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ COLUMNS = [
     "absent",
     "shortcut",
 ]
-"""In their order; what was not measured is missing."""
+"""The columns in order; values that were not measured are missing."""
 
 INTEGERS = ("seed", "index", "numel", "response_numel", "step", "call")
-"""Those that hold whole numbers."""
+"""The columns of integers."""

@@ -1,4 +1,4 @@
-"""Gradient norms against depth, and how much they grow from the last layer to the first."""
+"""Gradient norms against depth, and their growth from the last layer to the first."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ LABELS = {
     "grad_norm": "norm of the weight's gradient",
     "response_grad_rms": "RMS of the response's gradient",
 }
-"""What a figure can show, by column."""
+"""The axis labels of the quantities that can be drawn, by column."""
 
 _THEORY: dict[str, Any] = {"linestyle": DOTTED, "linewidth": 1.3}
 _LOWER_HEIGHT, _NAME_HEIGHT = 1.1, 8.0
-"""About how high the axes of ratios are, in inches, and the name of a series, in points."""
+"""The approximate height of the axes of ratios, in inches, and of the name of a series, in points."""
 
 _LONG_NAME = 14
 
@@ -42,16 +42,16 @@ _BEGINNING: dict[str, Any] = {"marker": "|", "linestyle": "", "markersize": 7, "
 
 
 def plot_gradients(frame: pd.DataFrame, ax: Axes, value: str = "grad_norm") -> Axes:
-    """Draw norms against depth on a logarithmic axis, with theory in the colour of each network where there is any.
+    """Draw norms against depth on a logarithmic axis, with theory in the colour of each network if there is any.
 
-    A line goes through the layers of the body of each network; all others have marks by their kinds. Over seeds both
-    are of the geometric mean; the band is its 95 % interval by Student's t. Theory gives ratios between layers of one
-    shape: it is drawn through the mean of each run of them. Where networks differ in their layers, a stroke stands
-    where a stage of a network begins.
+    A line connects the layers of the body of each network; all other layers have marks by kind. For several seeds, both
+    show the geometric mean; the band is its 95 % interval by Student's t. Theory gives ratios between layers of one
+    shape and is drawn through the mean of each sequence of such layers. If networks differ in their layers, a stroke
+    marks the beginning of each stage of a network.
 
     Args:
-        frame: Layers of a gradients frame; its column body tells which are compared across depth, without one all are.
-        ax: Where to draw.
+        frame: The layers of a gradients frame; its column body marks those compared across depth, by default all.
+        ax: The axes.
         value: A column of `LABELS`.
 
     Returns:
@@ -59,7 +59,7 @@ def plot_gradients(frame: pd.DataFrame, ax: Axes, value: str = "grad_norm") -> A
     """
     frame = _marked(frame)
     marks = kind_marks(frame.loc[~frame["body"], "mark"])
-    # On a logarithmic axis seaborn takes means, and we intervals, of logarithms.
+    # On a logarithmic axis both seaborn's means and these intervals are of logarithms.
     ax.set_yscale("log")
     for network, style in shaded_styles(networks_of(frame)).items():
         drawn = frame[(frame["network"] == network) & (frame[value] > 0) & np.isfinite(frame[value])]
@@ -97,7 +97,7 @@ def plot_gradients(frame: pd.DataFrame, ax: Axes, value: str = "grad_norm") -> A
 
 
 def _marked(frame: pd.DataFrame) -> pd.DataFrame:
-    """The frame with the columns body, shortcut, and mark: what tells a layer from those of the body."""
+    """The frame with the columns body, shortcut, and mark, which distinguishes a layer from those of the body."""
     missing = {name: default for name, default in (("body", True), ("shortcut", False)) if name not in frame}
     frame = frame.assign(**missing)
     kinds = frame["kind"].astype(str)
@@ -106,21 +106,21 @@ def _marked(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _over_seeds(rows: pd.DataFrame, value: str, *more: str) -> pd.DataFrame:
-    """A row a layer and call: its geometric mean."""
+    """One row per layer and call, with the geometric mean."""
     logs = rows.assign(**{value: np.log(rows[value].astype(float))})
     means = logs.groupby(["index", "call", "mark", "shortcut", *more], sort=False)[value].mean().reset_index()
     return means.assign(**{value: np.exp(means[value])})
 
 
 def _plot_beginnings(rows: pd.DataFrame, ax: Axes, value: str, color: Any) -> None:
-    """A stroke through the first layer of each stage of one network but the first stage."""
+    """Draw a stroke through the first layer of each stage of one network except the first stage."""
     layers = _over_seeds(rows, value, "layer").drop_duplicates("index").sort_values("index")
     first = [place for place, _ in stages(list(layers["layer"]))[1:]] if len(layers) else []
     ax.plot(layers["index"].iloc[first].astype(float), layers[value].iloc[first], color=color, zorder=3, **_BEGINNING)
 
 
 def _plot_theory(rows: pd.DataFrame, ax: Axes, value: str, color: Any) -> None:
-    """The predicted ratios of one network, through the geometric mean of each run of layers of one shape."""
+    """Draw the predicted ratios of one network through the geometric mean of each sequence of layers of one shape."""
     known = rows[rows["theory"].notna()].assign(
         value=np.log(rows[value].astype(float)), theory=np.log(rows["theory"].astype(float))
     )
@@ -132,13 +132,15 @@ def _plot_theory(rows: pd.DataFrame, ax: Axes, value: str, color: Any) -> None:
 
 
 def plot_ratios(summary: pd.DataFrame, ax: Axes) -> Axes:
-    """Draw the first layer's norm over the last one's against depth, plain beside residual nets.
+    """Draw the ratio of the first layer's norm to the last one's against depth, for plain and residual nets.
+
+    Bars are 95 % intervals by Student's t. Markers of initial weights are filled, and those of trained weights open.
+    The name of a series of networks is next to its deepest one.
 
     Args:
-        summary: A gradients summary: network, depth, first / last, its error as a factor and seeds; with the facts of
-            networks where they are known.
-        ax: Where to draw; bars are 95 % intervals by Student's t. Initial weights are filled, trained ones open. The
-            name of a series of networks stands at its deepest one.
+        summary: A gradients summary: network, depth, first / last, its error as a factor and seeds, with the properties
+            of networks if they are known.
+        ax: The axes.
 
     Returns:
         The axes drawn on.
@@ -151,7 +153,7 @@ def plot_ratios(summary: pd.DataFrame, ax: Axes) -> Axes:
         line = line.sort_values("depth", kind="stable")
         deepest = line.iloc[-1]
         style = styles[deepest["network"]]
-        # Trained ones are of any recipes, and no series.
+        # Trained networks may have different recipes, so they form no series.
         initial = line[_initial(line)]
         ax.plot(initial["depth"], initial["first / last"], color=style["color"], linestyle=style["linestyle"])
         _plot_points(line, ax, styles, networks["look"])
@@ -168,7 +170,7 @@ def plot_ratios(summary: pd.DataFrame, ax: Axes) -> Axes:
 
 
 def _plot_points(line: pd.DataFrame, ax: Axes, styles: Mapping[str, Any], looks: Mapping[str, str]) -> None:
-    """The ratios of one series with their intervals, each in the colour of its network, trained ones open."""
+    """Draw the ratios of one series with their intervals, each in the colour of its network, trained ones open."""
     columns = line["network"], line["depth"], line["first / last"], _bars(line).T, _initial(line)
     for network, depth, ratio, bars, initial in zip(*columns, strict=True):
         style: dict[str, Any] = {"color": styles[network]["color"], "marker": KIND_MARKERS[looks[network]]}
@@ -177,15 +179,15 @@ def _plot_points(line: pd.DataFrame, ax: Axes, styles: Mapping[str, Any], looks:
 
 
 def _initial(rows: pd.DataFrame) -> pd.Series:
-    """Which networks have initial weights."""
+    """Whether each network has initial weights."""
     return rows["weights"].astype(str).str.startswith("init")
 
 
 def _name_ends(ax: Axes, ends: dict[str, tuple[float, float, str]]) -> None:
-    """The names of series beside their deepest networks, one above the other where those lie close.
+    """Write the names of series next to their deepest networks, one above the other if these are close.
 
     Args:
-        ax: Its y axis is logarithmic.
+        ax: The axes, whose y axis is logarithmic.
         ends: Depth, value and colour by name.
     """
     low, high = np.log(ax.get_ylim())
@@ -194,7 +196,7 @@ def _name_ends(ax: Axes, ends: dict[str, tuple[float, float, str]]) -> None:
     for name, (depth, value, color) in sorted(ends.items(), key=lambda end: end[1][1]):
         place = (np.log(value) - low) * height
         last = max(place, last + _NAME_HEIGHT)
-        # There is room for a short name to the right of the deepest networks, for a long one to their left.
+        # There is room for a short name to the right of the deepest networks, and for a long one to the left.
         side = -1 if len(name) > _LONG_NAME and depth > min(other for other, *_ in ends.values()) else 1
         ax.annotate(
             name,
@@ -208,18 +210,18 @@ def _name_ends(ax: Axes, ends: dict[str, tuple[float, float, str]]) -> None:
 
 
 def _bars(rows: pd.DataFrame) -> np.ndarray[Any, Any]:
-    """Lower and upper lengths (2, rows) of the intervals of ratios, 0 where they are not known."""
+    """The lower and upper lengths (2, rows) of the intervals of ratios, 0 if they are unknown."""
     ratio = rows["first / last"].to_numpy(dtype=float)
     factor = np.exp(np.nan_to_num(margins(np.log(rows["×/÷"].astype(float)), rows["seeds"])))
     return np.stack([ratio - ratio / factor, ratio * factor - ratio])
 
 
 def gradients_figure(frame: pd.DataFrame, summary: pd.DataFrame, figure: Figure, value: str = "grad_norm") -> Figure:
-    """Draw norms against depth above and, of networks of several depths, first-to-last ratios below.
+    """Draw norms against depth above and, for networks of several depths, first-to-last ratios below.
 
     Args:
-        frame: Layers of a gradients frame, as `plot_gradients` takes them.
-        summary: Its summary.
+        frame: The layers of a gradients frame, as in `plot_gradients`.
+        summary: The summary of the frame.
         figure: An empty figure; it gets the width of a column.
         value: A column of `LABELS`.
 
@@ -244,7 +246,7 @@ def gradients_figure(frame: pd.DataFrame, summary: pd.DataFrame, figure: Figure,
 
 
 def _handles(frame: pd.DataFrame, networks: pd.DataFrame, value: str) -> list[Line2D]:
-    """What the legend says: the networks, theory, where stages begin, and the kinds of layers off the lines."""
+    """The legend entries: networks, theory, beginnings of stages, and the kinds of layers outside the lines."""
     styles = shaded_styles(networks).values()
     handles = [
         Line2D([], [], **{**style, "label": label})
@@ -260,7 +262,7 @@ def _handles(frame: pd.DataFrame, networks: pd.DataFrame, value: str) -> list[Li
 
 
 def _log_axis(ax: Axes) -> None:
-    """A logarithmic axis of a decade at least, its ticks written out where it spans less than two."""
+    """Set a logarithmic axis of at least one decade, with ticks as plain numbers if it spans less than two."""
     ax.set_yscale("log")
     low, high = ax.get_ylim()
     if high / low < 10:

@@ -1,4 +1,4 @@
-"""What the literature claims on gradients across depth at initialization, held against a measurement."""
+"""Claims of the literature on gradients across depth at initialization, compared with a measurement."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ class Claim:
     """A claim of the literature.
 
     Attributes:
-        key: Its name in tables.
-        words: What it says in theory, as a sentence without its full stop.
-        source: Where.
+        key: The name in tables.
+        words: The claim as a sentence without its full stop.
+        source: The paper.
     """
 
     key: str
@@ -50,7 +50,7 @@ CLAIMS = {
         "De and Smith 2020, arXiv:2002.10444",
     ),
 }
-"""The claims by their key."""
+"""The claims by key."""
 
 
 _PAIR = (
@@ -63,18 +63,18 @@ _PAIRED = (
 )
 
 Logarithms = Mapping[int, float]
-"""Of the ratio of the first layer's norm to the last's, by seed."""
+"""The logarithms of the ratio of the first layer's norm to the last's, by seed."""
 
 
 def findings(
     summary: pd.DataFrame, facts: Sequence[Mapping[str, Any]] = (), ratios: Sequence[Logarithms] = ()
 ) -> list[Finding]:
-    """Plain against residual nets at every depth, each network against the claim on it, and what is not compared.
+    """Findings on plain and residual nets at every depth, on each network and its claim, and on networks left out.
 
     Args:
         summary: A gradients summary.
-        facts: What the record says of each of its networks: description, recipe and near_chance, where they are known.
-        ratios: Of each of them, the logarithms seed by seed.
+        facts: The facts on each network in the record: description, recipe and near_chance, if they are known.
+        ratios: The logarithms of ratios by seed, for each network.
     """
     known: list[tuple[Any, Any, Any]] = [*zip_longest(summary.to_dict("records"), facts, ratios, fillvalue={})]
     rows = [
@@ -93,7 +93,7 @@ def findings(
 
 
 def _one_network(row: dict[str, Any]) -> list[Finding]:
-    """What is seen of a network that there is nothing to compare with."""
+    """A finding on a network that cannot be compared with another."""
     if math.isnan(row["first / last"]):
         return []
     interval = "95 % interval" if math.isfinite(row["×/÷"]) else "of one seed, without an interval"
@@ -110,7 +110,7 @@ def _is_initial(row: Mapping[Any, Any]) -> bool:
 
 def _plain_against_residual(rows: Sequence[dict[str, Any]]) -> list[Finding]:
     pairs = [(plain, residual) for plain in rows for residual in rows if _counterparts(plain, residual)]
-    # The deepest pair answers what is asked.
+    # The deepest pair answers the main question.
     pairs.sort(key=lambda pair: -pair[0]["depth"])
     comparisons = [_compared(plain, residual) for plain, residual in pairs]
     return [
@@ -137,7 +137,7 @@ def _beside_plain(plain: dict[str, Any], residual: dict[str, Any], verdict: Verd
 
 
 def _compared(plain: dict[str, Any], residual: dict[str, Any]) -> Comparison:
-    """Seed by seed where both have the same seeds, else by the means over seeds."""
+    """The comparison seed by seed if both have the same seeds, or else of the means over seeds."""
     if _same_seeds(plain, residual):
         return from_constant(Estimate.of(_differences(plain, residual)), 0.0)
     return difference(_ratio(residual), _ratio(plain))
@@ -152,7 +152,7 @@ def _differences(plain: dict[str, Any], residual: dict[str, Any]) -> list[float]
 
 
 def _counterparts(plain: dict[str, Any], residual: dict[str, Any]) -> bool:
-    """Whether two networks are a plain net and its residual one, measured alike."""
+    """Whether two networks are a plain net and its residual counterpart, measured in the same way."""
     kinds = tuple(description(row).get("kind") for row in (plain, residual))
     forms = [(known.get("form"), known.get("width")) for known in map(description, (plain, residual))]
     alike = all(plain[key] == residual[key] for key in ("depth", "BN")) and forms[0] == forms[1]
@@ -161,7 +161,7 @@ def _counterparts(plain: dict[str, Any], residual: dict[str, Any]) -> bool:
 
 
 def _against_theory(rows: Sequence[dict[str, Any]]) -> list[Finding]:
-    """A sentence a claim, with every network that it is on."""
+    """One sentence per claim, with all networks to which it applies."""
     known = [row for row in rows if row["claim"] in CLAIMS and not math.isnan(row["growth a layer"])]
     known.sort(key=lambda row: list(CLAIMS).index(row["claim"]))
     comparisons = [from_constant(_growth(row), math.log(row["theory"])) for row in known]
@@ -193,12 +193,12 @@ def _measured(row: dict[str, Any], verdict: Verdict) -> str:
 
 
 def _growth(row: dict[str, Any]) -> Estimate:
-    """The logarithm of the growth a layer; of one seed it has no error that speaks of others."""
+    """The logarithm of the growth per layer, without a standard error for a single seed."""
     return _logarithm(row["growth a layer"], row["±"] / row["growth a layer"], row)
 
 
 def _ratio(row: dict[str, Any]) -> Estimate:
-    """The logarithm of the first layer's norm over the last's."""
+    """The logarithm of the ratio of the first layer's norm to the last's."""
     return _logarithm(row["first / last"], math.log(row["×/÷"]), row)
 
 

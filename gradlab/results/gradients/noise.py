@@ -1,4 +1,4 @@
-"""The noise scale of gradients, where it is resolved, and the two quantities that it is the ratio of."""
+"""The noise scale of gradients, if it is resolved, and the two quantities of which it is the ratio."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ _ONE = (
 
 
 def last_step(totals: pd.DataFrame) -> pd.DataFrame:
-    """A row a seed: those of the last step that was measured."""
+    """One row per seed, of the last measured step."""
     return totals[totals["step"] == totals["step"].max()]
 
 
 def noise_scale(totals: pd.DataFrame) -> Ratio:
-    """tr Σ / |G|² of one network; an interval where there are several seeds.
+    """The ratio tr Σ / |G|² of one network, with an interval if there are several seeds.
 
     Args:
-        totals: Its rows of all parameters, one a seed, with variance, gradient_square and examples.
+        totals: The rows of all parameters, one per seed, with variance, gradient_square and examples.
     """
     if not {"variance", "gradient_square"} <= set(totals) or not len(totals):
         return UNRESOLVED
@@ -48,10 +48,10 @@ def noise_scale(totals: pd.DataFrame) -> Ratio:
 
 
 def noise_findings(totals: Mapping[str, pd.DataFrame]) -> list[Finding]:
-    """A sentence a network whose single examples were measured.
+    """One sentence for each network whose single examples were measured.
 
     Args:
-        totals: By network, as of `noise_scale`.
+        totals: The rows for `noise_scale`, by network.
     """
     return [
         Finding(_sentence(network, rows), _SEVERAL if len(rows) > 1 else _ONE)

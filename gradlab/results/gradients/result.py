@@ -1,4 +1,4 @@
-"""The result of measuring gradients layer by layer: columns, and how several probes' rows are joined."""
+"""The result of measuring gradients layer by layer: its columns, and the joining of several probes' rows."""
 
 from __future__ import annotations
 
@@ -23,32 +23,32 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 TOTAL = "total"
-"""Layer and kind of the row that stands for all measured parameters together."""
+"""The layer and kind of the row of all measured parameters together."""
 
 EXAMPLES_FILE = "gradients-examples.csv"
 
 
 class GradientsResult(Result):
-    """Gradients of one network or several: a row a layer and measured step, in order of execution.
+    """Gradients of one or several networks, with one row per layer and measured step in order of execution.
 
-    Columns: network, seed, layer, index, kind, and of the layer's weight, without its bias, numel, weight_norm,
-    grad_norm, grad_rms (grad_norm / √numel) and relative (grad_norm / weight_norm); response_grad_rms,
-    response_grad_norm and response_numel of ∂loss/∂response over all images, channels and positions; step
-    (optimizer steps made before: 0 is the gradient at the first weights), call (which call of the layer), block
-    (whether the row is the output of a block, with an index of its own), non_finite (whether the gradient holds
-    NaN or infinite values), absent (why there is no gradient: `frozen`, `not reached`, `cleared`, `no graph`,
-    `not run`), shortcut (whether the layer is the projection of a shortcut, which the summary and depth leave out).
+    Columns: network, seed, layer, index, kind; for the layer's weight without its bias numel, weight_norm, grad_norm,
+    grad_rms (grad_norm / √numel) and relative (grad_norm / weight_norm); response_grad_rms, response_grad_norm and
+    response_numel of ∂loss/∂response over all images, channels and positions; step (the number of preceding optimizer
+    steps: 0 is the gradient at the first weights), call (the number of the layer's call), block (whether the row is the
+    output of a block, which has its own index), non_finite (whether the gradient contains NaN or infinite values),
+    absent (the reason for a missing gradient: `frozen`, `not reached`, `cleared`, `no graph`, `not run`), shortcut
+    (whether the layer is the projection of a shortcut, which the summary and depth leave out).
 
-    Norms are L2. What was not measured is missing. `ExampleGradients` adds examples, example_norm, variance,
+    Norms are L2. Values that were not measured are missing. `ExampleGradients` adds examples, example_norm, variance,
     noise_scale, diversity and mean_cosine, and a row whose layer and kind are `total`, without an index.
 
-    `gl.gradients` adds batches (over which norms are averaged), dtype, float32_error (relative error that float32
-    norms were found to have on a few images) and theory (predicted norm at initialization, up to one factor for all
-    layers of one shape), and keeps single examples in `examples`.
+    `gl.gradients` adds batches (the number over which norms are averaged), dtype, float32_error (the relative error of
+    float32 norms on a few images) and theory (the predicted norm at initialization, up to one factor for all layers of
+    one shape), and keeps single examples in `examples`.
 
     Attributes:
-        examples: A row an example and layer: network, seed, example, loss, layer (`total` for all parameters), norm;
-            None where they were not measured.
+        examples: One row per example and layer: network, seed, example, loss, layer (`total` for all parameters), norm;
+            None if they were not measured.
     """
 
     examples: pd.DataFrame | None = None
@@ -91,14 +91,14 @@ class GradientsResult(Result):
         facts: Mapping[str, Any] | None = None,
         seed: int | None = None,
     ) -> Self:
-        """One network's result.
+        """Make the result of one network.
 
         Args:
-            network: Name of the network.
-            rows: A dict a layer and step; of the columns at least layer, index, kind and step.
-            notes: Sentences on this measurement.
-            facts: What the record says of the network.
-            seed: Seed of its initial weights, where that is what it was measured at.
+            network: The name of the network.
+            rows: One dict per layer and step, with at least the columns layer, index, kind and step.
+            notes: The notes on this measurement.
+            facts: The facts on the network for the record.
+            seed: The seed of its initial weights, if it was measured at initialization.
         """
         frame = pd.DataFrame(list(rows))
         frame["network"], frame["seed"] = network, seed
@@ -112,7 +112,7 @@ class GradientsResult(Result):
 
     @classmethod
     def concat(cls, results: Iterable[Self]) -> Self:
-        """Several networks' results as one, with their examples; see `Result.concat`."""
+        """Concatenate the results of several networks, with their examples; see `Result.concat`."""
         parts = cls._told_apart(results)
         whole = super().concat(parts)
         examples = [part.examples for part in parts if part.examples is not None]
@@ -121,10 +121,10 @@ class GradientsResult(Result):
 
     @classmethod
     def load(cls, folder: str | Path) -> Self:
-        """Read back what `save` wrote.
+        """Load a result that `save` wrote.
 
         Raises:
-            GradlabError: When the folder holds no such result, or files of different runs.
+            GradlabError: If the folder contains no such result, or files of different runs.
         """
         result = super().load(folder)
         if result.record.get("options", {}).get("per_example"):
@@ -142,16 +142,16 @@ class GradientsResult(Result):
 
     @classmethod
     def join(cls, results: Iterable[Self]) -> Self:
-        """One result of what several probes measured of the same networks at the same steps.
+        """Join the results of several probes on the same networks at the same steps.
 
-        Rows of one network, seed, step, layer and call become one, with the values of each; where two have
-        measured the same, the first one's stands, and so does what it says is absent.
+        Rows of one network, seed, step, layer and call are merged; if two results have the same value, that of the
+        first is kept, including the reason for a missing gradient.
 
         Args:
-            results: The probes' results, in the order that decides.
+            results: The results of the probes, in order of precedence.
 
         Raises:
-            UsageError: For no result, or one that is not of gradients.
+            UsageError: If there is no result, or one that is not of gradients.
         """
         first, *others = cls._alike(results, "join")
         frame = first.frame
@@ -168,7 +168,7 @@ class GradientsResult(Result):
         """The rows of layers, without those of blocks and totals.
 
         Args:
-            network: Only its rows; None takes all networks.
+            network: The network whose rows are returned; None returns the rows of all networks.
         """
         return self._rows(~self.frame["block"] & (self.frame["kind"] != TOTAL), network)
 
@@ -177,10 +177,10 @@ class GradientsResult(Result):
         return self._rows(self.frame["block"], network)
 
     def totals(self, network: str | None = None) -> pd.DataFrame:
-        """A row a step of all measured parameters together, each element counted once.
+        """One row per step for all measured parameters together, with each element counted once.
 
-        Of `ParameterGradients(parameters="all")` grad_norm is what `clip_grad_norm_` returns; `ExampleGradients` tells
-        more.
+        For `ParameterGradients(parameters="all")`, grad_norm is the value that `clip_grad_norm_` returns;
+        `ExampleGradients` adds more columns.
         """
         rows = self._rows(self.frame["kind"] == TOTAL, network)
         known = [
@@ -196,14 +196,14 @@ class GradientsResult(Result):
 
     @property
     def value(self) -> str:
-        """The column that table and figure are about: by the option `mode`, or what was measured."""
+        """The column in table and figure, from the option `mode` or from the measured quantities."""
         responses = self.record.get("options", {}).get("mode") == "responses"
         return "response_grad_rms" if responses or not self.frame["grad_norm"].notna().any() else "grad_norm"
 
     def body(self, network: str) -> pd.DataFrame:
         """The layers of one network that are compared across depth, at the last step; see `summary`.
 
-        Where none of them has a gradient, they are chosen from the layers that have one.
+        If none of them has a gradient, they are chosen from the layers that have one.
         """
         layers = self._last(network)
         body, there = body_of(layers), layers[layers["absent"].isna()]
@@ -216,19 +216,19 @@ class GradientsResult(Result):
         return layers if "theory" in layers else layers.assign(theory=float("nan"))
 
     def summary(self) -> pd.DataFrame:
-        """A row a network: first-to-last ratio and growth a layer of the gradient, each with its error, and theory.
+        """One row per network: first-to-last ratio and growth per layer of the gradient with their errors, and theory.
 
-        Taken over 3×3 convolutions, or else over the commonest kind of layer, and over seeds; see `summary_row`.
+        They are over 3×3 convolutions, or else over the most common kind of layer, and over seeds; see `summary_row`.
         """
         summary = self._summed_up()
         always: tuple[str, ...] = ("network", "weights", "BN", "depth", "first / last", "growth a layer", "seeds")
         if summary["tr Σ"].notna().any():
-            # A noise scale that is not resolved is told by its absence.
+            # A noise scale that is not resolved is missing.
             always += ("noise scale",)
         return summary[[name for name in summary if name in always or summary[name].notna().any()]]
 
     def _summed_up(self) -> pd.DataFrame:
-        """The summary with the columns that have no values here."""
+        """The summary, including columns without values."""
         return pd.DataFrame(
             [
                 summary_row(
@@ -243,13 +243,13 @@ class GradientsResult(Result):
         )
 
     def layers_table(self, network: str) -> pd.DataFrame:
-        """One network's rows, with the columns a reader wants."""
+        """The rows of one network, with the main columns."""
         columns = ["seed", "index", "layer", "kind", "weight_norm", "grad_norm", "relative", "response_grad_rms"]
         layers = self.layers(network)
         return layers[columns + [name for name in ("float32_error", "absent") if name in layers]]
 
     def findings(self) -> list[str]:
-        """Plain against residual nets, each network against the claim of the literature on it, and noise; computed."""
+        """Findings on plain and residual nets, on each network and the literature's claim on it, and on noise."""
         facts = [self.facts(network) for network in self.networks]
         ratios = [logarithms(self.body(network), self.value) for network in self.networks]
         return [
@@ -261,7 +261,7 @@ class GradientsResult(Result):
         """Draw norms against depth.
 
         Args:
-            ax: Draw only the upper panel here; None makes the whole figure.
+            ax: The axes for the upper panel alone; None makes the whole figure.
 
         Returns:
             The axes of the upper panel.
@@ -285,7 +285,7 @@ class GradientsResult(Result):
         return gradients_figure(self._drawn_rows(), self._drawn_summary(), Figure(), self.value)
 
     def _drawn_rows(self) -> pd.DataFrame:
-        """All layers at the last step; the column body says which of them the line goes through."""
+        """All layers at the last step; the column body marks those that the line connects."""
         parts = []
         for network in self.networks:
             rows = self._last(network)
@@ -293,7 +293,7 @@ class GradientsResult(Result):
         return self.described(pd.concat(parts, ignore_index=True))
 
     def _drawn_summary(self) -> pd.DataFrame:
-        """The summary, with the networks' labels and facts instead of their names."""
+        """The summary, with the labels and properties of networks instead of their names."""
         networks = self.described(pd.DataFrame({"network": self.networks}))
         return self._summed_up().assign(**networks.drop(columns="weights"))
 

@@ -1,4 +1,4 @@
-"""A gradients frame summed up: a row a network, with the first-to-last ratio and the growth a layer."""
+"""The summary of a gradients frame: one row per network, with the first-to-last ratio and the growth per layer."""
 
 from __future__ import annotations
 
@@ -14,20 +14,21 @@ from gradlab.results.gradients.noise import noise_scale
 from gradlab.stats import growth_a_layer, standard_error
 
 ROUNDING = 1e6
-"""Relative error of float32 from which on the float64 value is rounding noise itself: the gradient is 0."""
+"""The relative error of float32 above which the float64 value is rounding noise itself, so that the gradient is 0."""
 
 VECTORS = ("bias", "gain", "parameter")
-"""Kinds of rows that are no layers."""
+"""The kinds of rows that are not layers."""
 
 
 def body_of(layers: pd.DataFrame) -> pd.DataFrame:
     """The layers of one network that are compared across depth.
 
-    3×3 convolutions where there are any, else the commonest kind of convolution; in nets of which less than a quarter
-    of the layers are convolutions, the layers of the commonest shape. Projections of shortcuts are left out.
+    They are the 3×3 convolutions if there are any, or else the most common kind of convolution; in nets in which less
+    than a quarter of the layers are convolutions, they are the layers of the most common shape. Projections of
+    shortcuts are left out.
 
     Args:
-        layers: Rows of one network's layers.
+        layers: The rows of one network's layers.
     """
     counted = counted_rows(layers)
     layers = counted if len(counted) else layers
@@ -40,36 +41,36 @@ def body_of(layers: pd.DataFrame) -> pd.DataFrame:
     if convolutions.any():
         return layers[kinds == kinds[convolutions].mode()[0]]
     shapes = pd.MultiIndex.from_arrays([layers["numel"].fillna(0), kinds])
-    # Of shapes that are equally common the largest.
+    # Among equally common shapes the largest is taken.
     counts = shapes.value_counts().sort_index()
     return layers[shapes == counts[counts == counts.max()].index[-1]]
 
 
 def counted_rows(layers: pd.DataFrame) -> pd.DataFrame:
-    """The rows of layers that count towards depth: no projections of shortcuts, and no lone parameters."""
+    """The rows of layers that count towards depth, without projections of shortcuts and single parameters."""
     shortcuts = layers["shortcut"] if "shortcut" in layers else pd.Series(False, layers.index)
     return layers[~shortcuts & ~layers["kind"].isin(VECTORS)]
 
 
 def depth_of(layers: pd.DataFrame) -> int:
-    """How many layers count towards the depth of one network, where its record does not say.
+    """The number of layers that count towards the depth of one network, if its record does not give the depth.
 
     Args:
-        layers: Rows of one network's layers.
+        layers: The rows of one network's layers.
     """
     return int(counted_rows(layers)["layer"].nunique())
 
 
 def summary_row(body: pd.DataFrame, value: str, facts: Mapping[str, Any]) -> dict[str, Any]:
-    """One network's row.
+    """The row of one network.
 
-    Means are over seeds, of logarithms. `first / last` has its standard error as a factor; `growth a layer` is that
-    of the second moment towards the input, with one slope for all layers and a level for each of their shapes.
+    Means over seeds are of logarithms. `first / last` has its standard error as a factor; `growth a layer` is that of
+    the second moment towards the input, with one slope for all layers and one level for each shape.
 
     Args:
-        body: Its layers that are compared, with the column theory.
-        value: The column that is summed up.
-        facts: What the record says of it.
+        body: The layers that are compared, with the column theory.
+        value: The column to summarize.
+        facts: The facts on the network in the record.
     """
     network = str(facts["network"])
     seeds = body["seed"].nunique(dropna=False)
@@ -97,11 +98,11 @@ def summary_row(body: pd.DataFrame, value: str, facts: Mapping[str, Any]) -> dic
 
 
 def logarithms(body: pd.DataFrame, value: str) -> dict[int, float]:
-    """The logarithm of the first layer's value over the last one's, seed by seed; empty where there is none.
+    """The logarithm of the ratio of the first layer's value to the last one's, by seed; empty if there is none.
 
     Args:
-        body: As of `summary_row`.
-        value: The column that is summed up.
+        body: The layers, as in `summary_row`.
+        value: The column to summarize.
     """
     logs, _, _ = _by_seed(body, value)
     if logs.shape[1] < 2:
@@ -110,19 +111,19 @@ def logarithms(body: pd.DataFrame, value: str) -> dict[int, float]:
 
 
 def is_rounding(rows: pd.DataFrame) -> pd.Series:
-    """Which layers have a gradient that is 0 within rounding, in float64 too: it has no ratio and no growth."""
+    """Whether the gradient of each layer is 0 within rounding even in float64, so that it has no ratio or growth."""
     if "float32_error" not in rows:
         return pd.Series(False, rows.index)
     return rows["float32_error"].astype(float) > ROUNDING
 
 
 def examples_row(totals: pd.DataFrame) -> dict[str, float]:
-    """What the gradients of single examples tell together, of all parameters: means over seeds, NaN without any.
+    """The statistics of the gradients of single examples, over all parameters: means over seeds, NaN without any.
 
-    A seed that has none makes the mean missing; the noise scale is the ratio of two means, where it is resolved.
+    If a seed has no value, the mean is missing; the noise scale is the ratio of two means, if it is resolved.
 
     Args:
-        totals: One network's rows of all parameters.
+        totals: The rows of all parameters of one network.
     """
     titles = {
         "example norm": "example_norm",
@@ -141,12 +142,12 @@ def examples_row(totals: pd.DataFrame) -> dict[str, float]:
 
 
 def coverage_share(facts: Mapping[str, Any]) -> float:
-    """The part of a network's parameters that was measured, in percent; NaN where its record does not say."""
+    """The measured fraction of a network's parameters, in percent; NaN if its record does not give it."""
     return 100 * facts["coverage"]["share"] if facts.get("coverage") else math.nan
 
 
 def _by_seed(body: pd.DataFrame, value: str) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Logarithms (S, L) of the layers that every seed has, their places (L,) and shapes (L,)."""
+    """The logarithms (S, L) of the layers that every seed has, their places (L,) and shapes (L,)."""
     values = body[value].astype(float).mask(is_rounding(body))
     whole = body.assign(log=np.log(values.where(np.isfinite(values) & (values > 0))), seed=body["seed"].fillna(-1))
     table = whole.pivot_table(index="seed", columns=["index", "call"], values="log", dropna=False)

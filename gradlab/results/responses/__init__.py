@@ -1,1 +1,1 @@
-"""Layer responses: the result, what it says, how it is drawn."""
+"""Layer responses: result, findings and figure."""

@@ -27,19 +27,19 @@ from gradlab.plots.style import COLUMN_WIDTH, KIND_MARKERS
 _RING: dict[str, Any] = {"marker": "o", "linestyle": "", "markerfacecolor": "white", "markeredgewidth": 0.9}
 
 LOG_FROM = 30.0
-"""Ratio of largest to smallest std from which the axis is logarithmic."""
+"""The ratio of largest to smallest std above which the axis is logarithmic."""
 
 
 def plot_responses(frame: pd.DataFrame, ax: Axes, *, order: str = "execution") -> Axes:
-    """Draw the response std of every layer, one line a network; where kinds differ, with marks of the kinds.
+    """Draw the response std of every layer, with one line per network, and marks by kind if kinds differ.
 
-    Projections of shortcuts are off the line, and hollow. In order of execution, layers are named where they are few
-    and the same in all networks; where they are many, the parts of the networks are.
+    Projections of shortcuts are not on the line, and their marks are hollow. In order of execution, layers are named if
+    they are few and equal in all networks; if they are many, the parts of the networks are named.
 
     Args:
-        frame: A responses frame; `predicted_std` is drawn where no std was measured.
-        ax: Where to draw.
-        order: `execution`, with a ring at every downsampling layer, or `magnitude`, ranked.
+        frame: A responses frame; `predicted_std` is drawn if no std was measured.
+        ax: The axes.
+        order: The order of layers: `execution`, with a ring at every downsampling layer, or `magnitude`.
 
     Returns:
         The axes drawn on.
@@ -84,7 +84,7 @@ def _marked(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _marks(marked: pd.DataFrame) -> dict[str, str]:
-    """Marks of the kinds, where there are several or shortcuts to tell; none where a line says all."""
+    """The marks of the kinds, if there are several kinds or shortcuts; otherwise the line suffices."""
     several = marked["mark"].nunique() > 1 or marked["shortcut"].any()
     return kind_marks(marked["mark"]) if several else {}
 

@@ -1,4 +1,4 @@
-"""The two claims of He et al. 2015 §4.2 on layer responses, held against a measurement.
+"""The two claims of He et al. 2015 §4.2 on layer responses, compared with a measurement.
 
 "ResNets have generally smaller responses than their plain counterparts. [...] We also notice that the deeper
 ResNet has smaller magnitudes of responses [...]. When there are more layers, an individual layer of ResNets
@@ -23,10 +23,10 @@ from gradlab.results.label import counterpart_key, description
 from gradlab.stats.verdict import Comparison, Estimate, Verdict, difference, holm, sign_test
 
 EQUAL = 0.01
-"""Distance from a std of 1 within which a response counts as normalized."""
+"""The distance from a std of 1 within which a response counts as normalized."""
 
 LEAST_LAYERS = 4
-"""Layers from which on quartiles are told."""
+"""The number of layers from which quartiles are given."""
 
 AT_INITIALIZATION = Finding(
     "With batch statistics every normalized response has a std of 1 at initialization (γ = 1, β = 0), whatever the "
@@ -52,7 +52,7 @@ class _Network:
     """A network that can be compared with others of its kind and recipe.
 
     Attributes:
-        stds: By layer, in order of execution; by its number where layers have no names.
+        stds: The stds by layer, in order of execution, or by number if layers have no names.
     """
 
     name: str
@@ -65,7 +65,7 @@ class _Network:
 
     @property
     def logarithm(self) -> Estimate:
-        """Of the layers whose response varies at all."""
+        """The mean logarithm of the stds, over layers whose response varies."""
         return Estimate.of(np.log(self.stds[self.stds > 0]))
 
     def __str__(self) -> str:
@@ -73,7 +73,7 @@ class _Network:
 
 
 def _with_quartiles(stds: pd.Series) -> str:
-    """The median, with quartiles where there are layers enough."""
+    """The median, with quartiles if there are enough layers."""
     if len(stds) < LEAST_LAYERS:
         return f"{stds.median():.3f}"
     low, high = np.percentile(stds, [25, 75])
@@ -82,7 +82,7 @@ def _with_quartiles(stds: pd.Series) -> str:
 
 @dataclass(frozen=True)
 class _Claim:
-    """A comparison, the sentence that its verdict gives, and its rule; and how deep its deepest network is."""
+    """A comparison, with the sentence for its verdict, its rule, and the depth of its deepest network."""
 
     depth: int
     comparison: Comparison
@@ -92,18 +92,19 @@ class _Claim:
 
 
 def findings(frame: pd.DataFrame, column: str, facts: Sequence[dict[str, Any]]) -> list[Finding]:
-    """What the measurement says of the paper's two claims, in sentences with numbers.
+    """The findings on the paper's two claims, in sentences with numbers.
 
-    Only networks of one recipe, measured with batch normalization in one mode, are compared; those near
-    chance are not, since they are probably not what they are called.
+    Only networks of one recipe, measured with batch normalization in one mode, are compared; those near chance are not,
+    since they are probably not the networks that their names say.
 
     Args:
         frame: A responses frame.
-        column: `std`, or `predicted_std`.
-        facts: For each network of the frame: network, description, recipe (None where unknown), bn and near_chance.
+        column: The column, `std` or `predicted_std`.
+        facts: The facts on each network of the frame: network, description, recipe (None if unknown), bn and
+            near_chance.
 
     Returns:
-        Sentences with their rules; none when there is nothing to compare.
+        Sentences with their rules; an empty list if there is nothing to compare.
     """
     initial: dict[str, pd.Series] = {}
     networks, known = [], []
@@ -123,18 +124,18 @@ def findings(frame: pd.DataFrame, column: str, facts: Sequence[dict[str, Any]]) 
         pairs += _plain_against_residual(group)
         for series in _groups([n for n in group if n.kind == "residual"], lambda n: n.series):
             trends += _by_depth(series)
-    # The deepest pair and the trend answer what is asked.
+    # The deepest pair and the trend answer the main question.
     pairs.sort(key=lambda claim: -claim.depth)
     told = _findings([*pairs[:1], *trends, *pairs[1:]])
     return [*told, *_at_initialization(initial), *not_compared(known, "responses")]
 
 
 def one_network(network: str, stds: pd.Series) -> list[Finding]:
-    """What is seen of a network that there is nothing to compare with.
+    """A finding on a network that cannot be compared with another.
 
     Args:
-        network: Its label.
-        stds: By layer.
+        network: The label of the network.
+        stds: The stds by layer.
     """
     if stds.empty:
         return []
@@ -147,7 +148,7 @@ def one_network(network: str, stds: pd.Series) -> list[Finding]:
 
 
 def _findings(made: Sequence[_Claim]) -> list[Finding]:
-    """The sentences of comparisons that share one rate of false alarms."""
+    """The findings of comparisons that share one rate of false alarms."""
     together = [claim.comparison for claim in made]
     return [
         Finding(
@@ -159,7 +160,7 @@ def _findings(made: Sequence[_Claim]) -> list[Finding]:
 
 
 def _at_initialization(networks: Mapping[str, pd.Series]) -> list[Finding]:
-    """That normalization alone decides, and where γ is 0."""
+    """The finding that normalization alone determines the responses, with the layers whose γ is 0."""
     found = []
     if any(stds.min() >= EQUAL for stds in networks.values()):
         found.append(AT_INITIALIZATION)
@@ -188,7 +189,7 @@ def _network(fact: dict[str, Any], stds: pd.Series) -> _Network:
 
 
 def _groups(networks: Iterable[_Network], key: Callable[[_Network], Hashable]) -> list[list[_Network]]:
-    """The networks that share a key, in their own order."""
+    """The networks grouped by a key, in their order."""
     ordered = sorted(networks, key=lambda network: repr(key(network)))
     return [list(group) for _, group in groupby(ordered, key)]
 
@@ -224,7 +225,7 @@ def _beside_plain(verdict: Verdict, plain: _Network, residual: _Network, places:
         Verdict.NOTHING: "too few layers to tell its responses from the plain net's",
         Verdict.ALIKE: "responses that are not told from the plain net's",
     }.get(verdict, f"{verdict} responses than the plain net")
-    # Layers whose response is constant in the plain net have no ratio.
+    # Layers whose response in the plain net is constant have no ratio.
     ratios = (one / other)[other > 0]
     ratio = f", a median ratio of {ratios.median():.2f}" if len(ratios) else ""
     more = "larger" if verdict is Verdict.LARGER else "smaller"
@@ -233,7 +234,7 @@ def _beside_plain(verdict: Verdict, plain: _Network, residual: _Network, places:
 
 
 def _by_stage(ratios: pd.Series) -> str:
-    """The median ratio of each stage, where layers are named by stages."""
+    """The median ratio of each stage, if layers are named by stages."""
     stages = [match[1] if (match := _STAGE.search(str(name))) else "" for name in ratios.index]
     medians = ratios.groupby(stages, sort=False).median().drop(labels="", errors="ignore")
     if len(medians) < 2:
@@ -242,7 +243,7 @@ def _by_stage(ratios: pd.Series) -> str:
 
 
 def _by_depth(networks: list[_Network]) -> list[_Claim]:
-    """The deepest against the shallowest, and no two depths the other way."""
+    """The deepest network compared with the shallowest, if no two depths differ in the other direction."""
     ordered = sorted(networks, key=lambda network: network.depth)
     if len({network.depth for network in ordered}) < 2:
         return []

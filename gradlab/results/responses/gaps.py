@@ -1,4 +1,4 @@
-"""How far the std that running statistics predict is from the measured one, and why."""
+"""The difference between the std predicted from running statistics and the measured one, and its reason."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from gradlab.results.finding import Finding
 from gradlab.results.grouping import listed
 
 GAP_WORTH_TELLING = 0.005
-"""Mean relative gap between predicted and measured std above which the output speaks of it."""
+"""The mean relative difference between predicted and measured std above which it is reported."""
 
 PADDED_CROPS = ("gradlab ", "akamaster/", "junyuseu/")
-"""How the names of recipes begin that train on padded random crops."""
+"""The beginnings of the names of recipes with padded random crops."""
 
 
 def gaps(frame: pd.DataFrame, facts: Sequence[Mapping[str, Any]]) -> list[Finding]:
-    """A sentence for the networks whose prediction is off for the same reason.
+    """One sentence for all networks whose predictions have errors with the same reason.
 
     Args:
         frame: A responses frame.
-        facts: For each network of the frame: network, recipe, trained, bn and near_chance.
+        facts: The facts on each network of the frame: network, recipe, trained, bn and near_chance.
     """
     off: dict[str, dict[str, pd.Series]] = {}
     for fact in facts:

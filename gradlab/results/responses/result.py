@@ -1,4 +1,4 @@
-"""The result of measuring layer responses: columns, summary, and what the figure shows in words."""
+"""The result of measuring layer responses: columns, summary and findings."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ COLUMNS = ["network", "layer", "index", "kind", "std", "mean", "count", "rank", 
 
 
 def was_measured(frame: pd.DataFrame) -> bool:
-    """Whether any value was seen, finite or not; if none was, the frame holds a prediction."""
+    """Whether any value was observed, finite or not; otherwise the frame contains a prediction."""
     return bool((frame["count"] + frame["non_finite"]).any())
 
 
 class ResponsesResult(Result):
-    """Layer-response std of one network or several: a row a layer, in order of execution.
+    """Layer-response std of one or several networks, with one row per layer in order of execution.
 
-    Columns: network, layer, index, kind, std, mean, count, rank (1 = largest std), predicted_std (from
-    batch-normalization parameters alone), call (which call of the layer), stride, non_finite, shortcut (whether it is
-    the projection of a shortcut, which ranks, the summary and findings leave out).
+    Columns: network, layer, index, kind, std, mean, count, rank (1 for the largest std), predicted_std (from the
+    parameters of batch normalization alone), call (the number of the layer's call), stride, non_finite, shortcut
+    (whether it is the projection of a shortcut, which ranks, the summary and findings leave out).
     """
 
     name: ClassVar[str] = "responses"
@@ -58,13 +58,13 @@ class ResponsesResult(Result):
     def from_rows(
         cls, network: str, rows: list[dict[str, Any]], notes: list[str], facts: dict[str, Any] | None = None
     ) -> Self:
-        """One network's result, ranked.
+        """Make the result of one network, with ranks.
 
         Args:
-            network: Name of the network.
-            rows: A dict a layer, in order of execution.
-            notes: Sentences on this measurement.
-            facts: What the record says of the network.
+            network: The name of the network.
+            rows: One dict per layer, in order of execution.
+            notes: The notes on this measurement.
+            facts: The facts on the network for the record.
         """
         frame = pd.DataFrame(rows)
         frame.insert(0, "network", network)
@@ -78,11 +78,11 @@ class ResponsesResult(Result):
 
     @property
     def measured(self) -> bool:
-        """Whether any std was measured; if not, the predicted std is all there is."""
+        """Whether any std was measured; otherwise there is only the predicted std."""
         return was_measured(self.frame)
 
     def summary(self) -> pd.DataFrame:
-        """A row a network: weights, layers, mean, median and largest std and where, images, accuracy."""
+        """One row per network: weights, layers, mean, median and largest std with its layer, images, accuracy."""
         rows = []
         column, counted = "std" if self.measured else "predicted_std", self._counted()
         for network in self.networks:
@@ -110,16 +110,16 @@ class ResponsesResult(Result):
         return summary if summary["coverage"].notna().any() else summary.drop(columns="coverage")
 
     def _counted(self) -> pd.DataFrame:
-        """The rows without those of shortcuts' projections."""
+        """The rows without projections of shortcuts."""
         return self.frame[~self.frame["shortcut"]] if "shortcut" in self.frame else self.frame
 
     def layers(self, network: str) -> pd.DataFrame:
-        """One network's rows, with the columns a reader wants."""
+        """The rows of one network, with the main columns."""
         frame = self.frame[self.frame["network"] == network]
         return frame[["index", "layer", "kind", "std", "rank", "predicted_std", "mean", "count"]]
 
     def findings(self) -> list[str]:
-        """The paper's two claims, and how far the prediction is off; computed, not canned."""
+        """The findings on the paper's two claims and on the error of the prediction."""
         column, counted = "std" if self.measured else "predicted_std", self._counted()
         facts = [self.facts(network) for network in self.networks]
         said: list[str] = [*findings(counted, column, facts)]
@@ -131,7 +131,7 @@ class ResponsesResult(Result):
         """Draw the responses, in order of execution above and by magnitude below (Fig. 7).
 
         Args:
-            ax: Draw only the upper panel here; None makes a figure of both.
+            ax: The axes for the upper panel alone; None makes a figure of both.
 
         Returns:
             The axes of the upper panel.

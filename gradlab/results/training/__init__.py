@@ -1,1 +1,1 @@
-"""Loss and error along a training: the result, what it says, how it is drawn."""
+"""Loss and error during training: result, findings and figure."""

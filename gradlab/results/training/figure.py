@@ -19,16 +19,16 @@ TEST: dict[str, Any] = {"linewidth": 1.5, "linestyle": "-"}
 """As in the paper: training error dashed, test error bold."""
 
 PAPERS_TOP = 20.0
-"""Percent at which the paper's axis ends."""
+"""The end of the paper's axis, in percent."""
 
 
 def plot_errors(curves: pd.DataFrame, ax: Axes, colors: dict[Any, Any] | None = None) -> Axes:
     """Draw training error dashed and test error bold against optimizer steps.
 
     Args:
-        curves: network, step, train_error, test_error (shares; missing where no test was made).
-        ax: Where to draw.
-        colors: By network.
+        curves: The columns network, step, train_error, test_error (fractions; missing without a test).
+        ax: The axes.
+        colors: The colours by network.
 
     Returns:
         The axes drawn on.
@@ -58,9 +58,9 @@ def plot_errors(curves: pd.DataFrame, ax: Axes, colors: dict[Any, Any] | None = 
 
 
 def top_of_axis(curves: pd.DataFrame) -> float:
-    """Where the error axis ends, in percent: as the paper's where all curves end well within it.
+    """The end of the error axis, in percent: that of the paper if all curves end well within it.
 
-    Else three quarters of every curve are seen. The first epochs may leave the axis, as they do in the paper.
+    Otherwise three quarters of every curve are visible. The first epochs may be outside, as they are in the paper.
     """
     errors = 100 * curves.set_index("network")[["train_error", "test_error"]]
     if errors.groupby("network").last().max().max() < 0.9 * PAPERS_TOP:
@@ -70,13 +70,13 @@ def top_of_axis(curves: pd.DataFrame) -> float:
 
 
 def of_one_length(curves: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, int]]:
-    """The curves of the length that most networks have, of equally common ones the longest.
+    """The curves of the most common length, or the longest of equally common ones.
 
     Args:
-        curves: With the columns network and step.
+        curves: A frame with the columns network and step.
 
     Returns:
-        The rows of the networks of that length; and the last step of each of the others, which do not compare.
+        The rows of the networks of that length, and the last step of each of the others, which are not comparable.
     """
     last = curves.groupby("network", sort=False)["step"].max()
     counts = last.value_counts()
@@ -86,12 +86,14 @@ def of_one_length(curves: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, int]]:
 
 
 def errors_figure(curves: pd.DataFrame, figure: Figure) -> Figure:
-    """Draw the error curves of plain, residual and other networks, a panel each that there is (Fig. 6).
+    """Draw the error curves of plain, residual and other networks, with one panel for each kind (Fig. 6).
 
-    Trainings of different lengths do not compare: those of the commonest length are drawn, the others named below.
+    Trainings of different lengths are not comparable: those of the most common length are drawn, and the others are
+    named below.
 
     Args:
-        curves: network, step, train_error, test_error (shares), a row an epoch, with the facts of networks as columns.
+        curves: The columns network, step, train_error, test_error (fractions), with one row per epoch, and the
+            properties of networks as columns.
         figure: An empty figure; it gets the width of a column for one panel, of a page for more.
 
     Returns:
@@ -127,18 +129,18 @@ def errors_figure(curves: pd.DataFrame, figure: Figure) -> Figure:
 
 
 def _last_step(curves: pd.DataFrame) -> float:
-    """Where the axis of steps ends: a single point is not cut in halves by it."""
+    """The end of the axis of steps, which leaves space for a single point."""
     lone = curves.groupby("network").size().min() == 1
     return float(max(curves["step"].max(), 1)) * (1.1 if lone else 1.0)
 
 
 def kinds_of_error() -> list[Line2D]:
-    """What a legend shows for training and test error, whatever their colour."""
+    """The legend entries for training and test error, in any colour."""
     return [Line2D([], [], color="0.3", label=label, **style) for label, style in (("training", TRAIN), ("test", TEST))]
 
 
 def _colors(networks: list[str], panels: list[list[str]], depths: dict[str, int]) -> dict[str, Any]:
-    """A panel's colours: of the depth, the same in all panels, unless one of them has a depth twice."""
+    """The colours of networks: by depth and equal in all panels, unless a panel has two networks of one depth."""
     if any(len({depths[name] for name in panel}) < len(panel) for panel in panels):
         return depth_colors(networks)
     shared = depth_colors(sorted(set(depths.values())))

@@ -1,4 +1,4 @@
-"""Loss and error along a training, with the record of the run."""
+"""Loss and error during training, with the record of the run."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ VARIANT_TEST_ERROR = {
     "resnet-relu-preact": 6.71,
     "resnet-preact": 6.37,
 }
-"""Of 110 layers, by the series of the network, in percent, medians of five runs: He et al. 2016, Tables 1 and 2."""
+"""Errors of 110 layers in percent, by the series of the network, medians of five: He et al. 2016, Tables 1 and 2."""
 
 PAPER_TEST_ERROR: dict[tuple[Any, Any], float] = {
     **{(series, 110): error for series, error in VARIANT_TEST_ERROR.items()},
@@ -46,10 +46,10 @@ PAPER_TEST_ERROR: dict[tuple[Any, Any], float] = {
 """Test error in percent on CIFAR-10 by series and depth: He et al. 2015, Table 6, and He et al. 2016."""
 
 PAPERS_EPOCHS = 160
-"""Trainings of fewer epochs do not compare with the paper's of 64,000 iterations, which are 164 epochs."""
+"""The fewest epochs of trainings comparable with the paper's of 64,000 iterations, which are 164 epochs."""
 
 CLASSES = {"cifar10": 10, "cifar100": 100}
-"""Of the data that a run names."""
+"""The number of classes of each data set that a run names."""
 
 _FACTS = ("description", "recipe", "steps", "complete", "arithmetic", "initial_weights", "digest", "device", "versions")
 
@@ -61,14 +61,14 @@ CAPTION = (
 
 
 class TrainingResult(Result):
-    """Loss and error of one run or several, finished or not.
+    """Loss and error of one or several runs, finished or not.
 
-    Columns: network, step, epoch, learning_rate, train_loss and train_error (means over the batches since the row
-    before, as they were trained on: augmented, in training mode), test_loss, test_error (missing where no test
-    was made). Errors are shares from 0 to 1.
+    Columns: network, step, epoch, learning_rate, train_loss and train_error (means over the batches since the previous
+    row, augmented and in training mode), test_loss, test_error (missing without a test). Errors are fractions from 0 to
+    1.
 
     Attributes:
-        folder: The run's, where it was read from one.
+        folder: The folder of the run, if the result was read from one.
     """
 
     folder: Path | None = None
@@ -92,15 +92,15 @@ class TrainingResult(Result):
 
     @classmethod
     def record_file(cls) -> str:
-        """`record.json`, which a run itself writes, too."""
+        """The name `record.json`, which a run itself also uses."""
         return "record.json"
 
     @classmethod
     def load(cls, folder: str | Path) -> Self:
-        """Read a run's folder, finished or not, also while it trains; or what `save` wrote.
+        """Load the folder of a run, finished or not, also during training; or a result that `save` wrote.
 
         Raises:
-            GradlabError: When it holds neither.
+            GradlabError: If the folder contains neither.
         """
         folder = Path(folder)
         if (folder / cls._frame_file()).exists():
@@ -121,7 +121,7 @@ class TrainingResult(Result):
         return result
 
     def summary(self) -> pd.DataFrame:
-        """A row a network: errors in percent in the last epoch, the best test error, the paper's."""
+        """One row per network: errors of the last epoch in percent, the best test error, and the paper's."""
         rows = []
         for network in self.networks:
             epochs = by_epoch(self.frame[self.frame["network"] == network])
@@ -144,17 +144,17 @@ class TrainingResult(Result):
     def save(
         self, folder: str | Path, formats: Sequence[str] = ("png", "pdf"), tables: Sequence[str] = ()
     ) -> list[Path]:
-        """Write it as any result, but into no run's folder.
+        """Save the result as `Result.save`, but not in the folder of a run.
 
         Raises:
-            UsageError: For a run's folder.
-            GradlabError: When a file cannot be written.
+            UsageError: If the folder is that of a run.
+            GradlabError: If a file cannot be written.
         """
         refuse_run_folder(folder)
         return super().save(folder, formats, tables)
 
     def findings(self) -> list[str]:
-        """The trend of training errors over depth, by family, and who trains better; computed, not canned."""
+        """The findings on the trend of training errors over depth, by family, and on residual and plain nets."""
         rows = []
         for network in self.networks:
             facts = self.facts(network)
@@ -172,7 +172,7 @@ class TrainingResult(Result):
         """Draw training error dashed and test error bold against optimizer steps.
 
         Args:
-            ax: Where to draw; None makes a figure.
+            ax: The axes; None makes a figure.
         """
         from gradlab.plots.style import theme
         from gradlab.results.training.figure import plot_errors
@@ -183,7 +183,7 @@ class TrainingResult(Result):
             return plot_errors(self.curves(), ax or plt.figure().subplots())
 
     def figure(self) -> Figure:
-        """The error curves, a panel each for plain, residual and other networks (He et al. 2015, Fig. 6)."""
+        """The error curves, with panels for plain, residual and other networks (He et al. 2015, Fig. 6)."""
         from matplotlib.figure import Figure
 
         from gradlab.results.training.figure import errors_figure
@@ -197,7 +197,7 @@ class TrainingResult(Result):
         """Errors epoch by epoch: network, epoch, step (the last of the epoch), steps, train_error, test_error.
 
         Raises:
-            GradlabError: When no run has a row yet.
+            GradlabError: If no run has a row yet.
         """
         if self.frame.empty:
             raise GradlabError("there is nothing to draw yet: metrics.csv gets its first row at the first look")
@@ -210,18 +210,18 @@ class TrainingResult(Result):
 
 
 def by_epoch(frame: pd.DataFrame) -> pd.DataFrame:
-    """One network's errors, a row an epoch.
+    """The errors of one network, with one row per epoch.
 
     Args:
-        frame: Its rows of a training frame.
+        frame: The rows of the network in a training frame.
 
     Returns:
-        Columns epoch (whole but for the last), step, steps (how many of them the training error is the mean of),
-        train_error, test_error.
+        A frame with the columns epoch (an integer except for the last), step, steps (the number of steps over which the
+        training error is averaged), train_error, test_error.
     """
     steps = frame["step"].diff().fillna(frame["step"])
     rows = frame.assign(steps=steps, wrong=frame["train_error"] * steps)
-    # An epoch ends at its whole number: what floats leave above it belongs to it.
+    # An epoch ends at its whole number; rounding errors above it belong to the same epoch.
     epochs = rows.groupby(np.ceil(rows["epoch"] - 1e-9), sort=True).agg(
         epoch=("epoch", "last"), step=("step", "last"), steps=("steps", "sum"), wrong=("wrong", "sum"),
         test_error=("test_error", "last"),
@@ -231,10 +231,10 @@ def by_epoch(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def refuse_run_folder(folder: str | Path) -> None:
-    """Make sure that a folder is no run's, before a result is written there.
+    """Check that a folder is not that of a run, before a result is written to it.
 
     Raises:
-        UsageError: When it is one.
+        UsageError: If it is the folder of a run.
     """
     if (Path(folder) / "metrics.csv").exists():
         raise UsageError(f"{folder} is a run's folder, whose own files would be overwritten: give another")
@@ -244,7 +244,7 @@ def read_run_record(folder: Path) -> dict[str, Any]:
     """The record of a run.
 
     Raises:
-        GradlabError: When the folder holds no run.
+        GradlabError: If the folder contains no run.
     """
     try:
         record: dict[str, Any] = json.loads(read_text(folder / "record.json"))
