@@ -1,1 +1,1 @@
-"""Input gradients on images: the result, what it says, how it is drawn."""
+"""Input gradients on images: result, findings and figure."""

@@ -1,4 +1,4 @@
-"""How input gradients correlate, against depth (after Balduzzi et al. 2017, arXiv:1702.08591)."""
+"""Correlation of input gradients against depth (after Balduzzi et al. 2017, arXiv:1702.08591)."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ _LABELS = {
 }
 
 _NOISE = {"relative_effective_rank": 1.0, "mean_cosine": 0.0, "segment_lag1": 0.0}
-"""The panels of the figure, and what Gaussian noise has there."""
+"""The panels of the figure, and the values for Gaussian noise."""
 
 _NOISE_LINE: dict[str, Any] = {"color": "0.45", "linewidth": 0.9, "linestyle": DOTTED}
 
 _BESIDE = 1.012
-"""Factor in depth from one series to the next."""
+"""The factor in depth from one series to the next."""
 
 
 def plot_against_depth(frame: pd.DataFrame, ax: Axes, statistic: str) -> Axes:
-    """Draw one statistic against depth, a line a family, bars of 95 % intervals (Student's t).
+    """Draw one statistic against depth, with one line per family and bars of 95 % intervals (Student's t).
 
     Args:
-        frame: An input-gradients frame, with the facts of its networks as columns where they are known.
-        ax: Where to draw.
-        statistic: Its name in the frame.
+        frame: An input-gradients frame, with the properties of its networks as columns if they are known.
+        ax: The axes.
+        statistic: The name of the statistic in the frame.
 
     Returns:
         The axes drawn on.
@@ -48,7 +48,7 @@ def plot_against_depth(frame: pd.DataFrame, ax: Axes, statistic: str) -> Axes:
     series_of, styles = _series(frame), _styles(frame)
     for place, (series, style) in enumerate(styles.items()):
         line = rows[rows["network"].map(series_of) == series].sort_values("depth")
-        # Bars at one depth stand beside each other.
+        # Bars at one depth are drawn side by side.
         beside = _BESIDE ** (place - (len(styles) - 1) / 2)
         bars = np.nan_to_num(margins(line["sem"], line["seeds"].where(line["seeds"] > 1, line["batches"])))
         ax.errorbar(line["depth"] * beside, line["value"], bars, elinewidth=0.7, capsize=1.5, **style)
@@ -64,7 +64,7 @@ def plot_against_depth(frame: pd.DataFrame, ax: Axes, statistic: str) -> Axes:
 
 
 def input_gradients_figure(frame: pd.DataFrame, figure: Figure) -> Figure:
-    """Draw relative effective rank, mean cosine and, where it was measured, lag 1 of the segments against depth.
+    """Draw relative effective rank, mean cosine and, if it was measured, lag 1 of the segments against depth.
 
     Args:
         frame: An input-gradients frame.
@@ -91,7 +91,7 @@ def input_gradients_figure(frame: pd.DataFrame, figure: Figure) -> Figure:
 
 
 def _series(frame: pd.DataFrame) -> dict[str, str]:
-    """The series of each network, with its weights; a network of which nothing is known is a series of its own."""
+    """The series of each network, with its weights; an unknown network is its own series."""
     return {
         str(row.Index): str(row.Index) if row.series is None else f"{row.series}@{row.weights}"
         for row in networks_of(frame).itertuples()

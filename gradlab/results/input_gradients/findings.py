@@ -1,4 +1,4 @@
-"""What input gradients on images show: plain against residual nets, each family against depth, and what is linear."""
+"""Findings on input gradients of images: plain and residual nets, each family against depth, and linear networks."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ STATISTICS = {
     "mean_cosine": "mean cosine",
     "segment_lag1": "autocorrelation between two images at lag 1",
 }
-"""What networks are told apart by."""
+"""The statistics by which networks are compared."""
 
 RANK = "relative_effective_rank"
 
 NEAR_NOISE = 0.8
-"""Relative effective rank from which on it is said to be near that of noise."""
+"""The relative effective rank above which it is said to be near that of noise."""
 
 _PAIR = (
     "Balduzzi et al. 2017, §1, of a plain and a residual net of one depth and recipe, neither near chance. Nearer to "
@@ -37,7 +37,7 @@ _UNITS = "over seeds, or over the batches of one set of weights"
 
 @dataclass(frozen=True)
 class _Beside:
-    """Two networks and what tells them apart, statistic by statistic."""
+    """Two networks and their comparisons, statistic by statistic."""
 
     first: str
     second: str
@@ -56,10 +56,10 @@ def findings(
     """Sentences with numbers; verdicts share one rate of false alarms.
 
     Args:
-        frame: Of input gradients.
-        facts: What the record says of each network: network, and where they are known description, weights_label,
-            recipe, trained, near_chance, images and batches.
-        estimate: Of a network and statistic.
+        frame: An input-gradients frame.
+        facts: The facts on each network in the record: network, and description, weights_label, recipe, trained,
+            near_chance, images and batches if they are known.
+        estimate: A function of network and statistic that returns the estimate.
     """
     known = {str(fact["network"]): fact for fact in facts}
     networks = [known[name] for name in dict.fromkeys(frame["network"]) if name in known]
@@ -80,7 +80,7 @@ def findings(
         about, source = (_plain_beside_residual, _PAIR) if one in pairs else (_across_depth, _DEPTHS)
         rule = f"{source} {told_by(f'Welch’s t {_UNITS}', together)} {INTERVALS}"
         found.append(Finding(about(one, told, known), rule))
-    # The deepest pair and the first family over depth answer what is asked.
+    # The deepest pair and the first family over depth answer the main question.
     answer = [*found[:1], *found[len(pairs) : len(pairs) + 1]] if pairs and depths else []
     if not found and len(networks) == 1:
         found = _one_network(networks[0]["network"], measured, estimate)
@@ -94,7 +94,7 @@ def findings(
 
 
 def _pairs(networks: Sequence[Facts]) -> list[tuple[Facts, Facts]]:
-    """Plain nets and their residual ones, the deepest first."""
+    """Pairs of plain nets and their residual counterparts, the deepest first."""
     kinds = {kind: [net for net in networks if description(net).get("kind") == kind] for kind in ("plain", "residual")}
     pairs = [
         (plain, residual)
@@ -170,7 +170,7 @@ def _across_depth(one: _Beside, told: Mapping[str, Verdict], known: Mapping[str,
 
 
 def _one_network(network: str, measured: Sequence[str], estimate: Callable[[str, str], Estimate]) -> list[Finding]:
-    """What is seen of a network that there is nothing to compare with."""
+    """A finding on a network that cannot be compared with another."""
     numbers = [f"the {STATISTICS[name]} is {with_interval(estimate(network, name))}" for name in measured]
     rule = f"Told, without a verdict, of a single network. {INTERVALS}"
     return [Finding(f"{network}: {', '.join(numbers)} (95 % intervals).", rule)] if numbers else []
@@ -179,7 +179,7 @@ def _one_network(network: str, measured: Sequence[str], estimate: Callable[[str,
 def _saturated(
     frame: pd.DataFrame, networks: Sequence[Facts], estimate: Callable[[str, str], Estimate]
 ) -> list[Finding]:
-    """Whose rank is near the greatest that so many images can have."""
+    """The finding on networks whose rank is near the largest possible for the number of images."""
     near: dict[int, list[str]] = {}
     for net in networks:
         value, batches = estimate(net["network"], RANK).value, frame.loc[frame["network"] == net["network"], "batches"]

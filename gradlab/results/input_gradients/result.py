@@ -1,4 +1,4 @@
-"""The result of measuring input gradients on images: columns, summary, and what it shows in words."""
+"""The result of measuring input gradients on images: columns, summary and findings."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Sample = Mapping[str, float | Sequence[float]]
-"""One batch's statistics by name: a number, or a number for every lag."""
+"""The statistics of one batch by name: a number, or a number for every lag."""
 
 HEADLINE = "relative_effective_rank"
 
@@ -31,19 +31,19 @@ TITLES = {
     "row_norm_variation": "norm variation",
     "segment_lag1": "segment lag 1",
 }
-"""The statistics of one number each, in the order of the table, and their titles."""
+"""The statistics that are single numbers, in the order of the table, and their titles."""
 
 
 class InputGradientsResult(Result):
-    """How the input gradients of networks correlate over images: a row a statistic and lag.
+    """Correlation of the input gradients of networks over images, with one row per statistic and lag.
 
-    Columns: network, norm (`bn`, `none`, …), depth, statistic, lag (of `segment_acf`, missing elsewhere), value,
-    sem, theory (of networks that are linear as initialized), seeds, batches, bn (`batch`, `eval`), norm_grad, and
-    for `segment_acf` acf_pooled (numerators and denominators, `segment_power`, summed over all segments) and
-    n_constant (segments with a constant gradient).
+    Columns: network, norm (`bn`, `none`, …), depth, statistic, lag (for `segment_acf`, otherwise missing), value, sem,
+    theory (for networks that are linear at initialization), seeds, batches, bn (`batch`, `eval`), norm_grad, and for
+    `segment_acf` acf_pooled (with numerators and denominators, `segment_power`, summed over all segments) and
+    n_constant (the number of segments with a constant gradient).
 
-    `value` is the mean over seeds of the mean over batches. `sem` is the standard error over seeds; with one set
-    of weights, over its batches; missing where there is one of each.
+    `value` is the mean over seeds of the mean over batches. `sem` is the standard error over seeds, or over batches for
+    one set of weights; it is missing for one set of weights and one batch.
     """
 
     name: ClassVar[str] = "shatter"
@@ -81,18 +81,18 @@ class InputGradientsResult(Result):
         notes: Iterable[str] = (),
         facts: Mapping[str, Any] | None = None,
     ) -> Self:
-        """One network's result.
+        """Make the result of one network.
 
         Args:
-            network: Its label.
-            samples: The statistics of every batch, for every seed; all with the same names.
-            depth: Weighted layers.
-            norm: Kind of normalization.
-            bn: Statistics of batch normalization.
-            norm_grad: Its derivative, `frozen` or `full`.
-            theory: Exact values by statistic, where there are any.
-            notes: Sentences on this measurement.
-            facts: What else the record says of the network.
+            network: The label of the network.
+            samples: The statistics of every batch for every seed, all with the same names.
+            depth: The number of weighted layers.
+            norm: The kind of normalization.
+            bn: The statistics for batch normalization.
+            norm_grad: The derivative of normalization, `frozen` or `full`.
+            theory: The exact values by statistic, if there are any.
+            notes: The notes on this measurement.
+            facts: Other facts on the network for the record.
         """
         rows = []
         pooled, constant = _pooled([sample for seed in samples for sample in seed])
@@ -122,7 +122,7 @@ class InputGradientsResult(Result):
         return cls(frame, {"networks": [{**(facts or {}), "network": network, "bn": bn}]}, list(notes))
 
     def value(self, network: str, statistic: str = HEADLINE) -> tuple[float, float]:
-        """Value and standard error of one statistic of one network; NaN where it was not measured."""
+        """The value and standard error of one statistic of one network; NaN if it was not measured."""
         frame = self.frame
         rows = frame[(frame["network"] == network) & (frame["statistic"] == statistic)]
         return (math.nan, math.nan) if rows.empty else (float(rows["value"].iloc[0]), float(rows["sem"].iloc[0]))
@@ -134,7 +134,7 @@ class InputGradientsResult(Result):
         return renamed[["network", "norm", "depth", "lag", "acf", "acf_sem", "acf_pooled", "n_constant", "seeds"]]
 
     def summary(self) -> pd.DataFrame:
-        """A row a network: every statistic with its standard error."""
+        """One row per network: every statistic with its standard error."""
         rows = []
         for network in self.networks:
             first = self.frame[self.frame["network"] == network].iloc[0]
@@ -153,25 +153,25 @@ class InputGradientsResult(Result):
         return pd.DataFrame(rows)
 
     def legend_lines(self) -> list[str]:
-        """What the errors are."""
+        """The explanation of the errors."""
         return ["±: standard error over seeds, or over the batches of one set of weights."]
 
     def estimate(self, network: str, statistic: str = HEADLINE) -> Estimate:
-        """One statistic of one network: over its seeds, or over the batches of one set of weights."""
+        """The estimate of one statistic of one network, over its seeds or over the batches of one set of weights."""
         value, sem = self.value(network, statistic)
         first = self.frame[self.frame["network"] == network].iloc[0]
         return Estimate.mean(value, sem, int(first["seeds"] if first["seeds"] > 1 else first["batches"]))
 
     def findings(self) -> list[str]:
-        """Plain against residual at every depth, each family against depth, and what is linear; computed."""
+        """Findings on plain and residual nets at every depth, each family against depth, and linear networks."""
         return [*findings(self.frame, self.record.get("networks", []), self.estimate)]
 
     def plot(self, ax: Axes | None = None, statistic: str = HEADLINE) -> Axes:
         """Draw a statistic against depth.
 
         Args:
-            ax: Where to draw; None makes the whole figure.
-            statistic: One of the statistics of one number.
+            ax: The axes; None makes the whole figure.
+            statistic: The name of a statistic that is a single number.
 
         Returns:
             The axes drawn on, the upper one of the figure.
@@ -196,7 +196,7 @@ class InputGradientsResult(Result):
 
 
 def _mean_and_error(samples: list[list[Any]]) -> tuple[np.ndarray, np.ndarray]:
-    """Mean over seeds of the means over batches, and its standard error; see `InputGradientsResult`."""
+    """The mean over seeds of the means over batches, and its standard error; see `InputGradientsResult`."""
     by_seed = np.stack([np.mean(batches, axis=0) for batches in samples])
     units = by_seed if len(by_seed) > 1 else np.asarray(samples[0])
     with np.errstate(invalid="ignore"):
@@ -207,12 +207,12 @@ def _mean_and_error(samples: list[list[Any]]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _pooled(samples: Sequence[Sample]) -> tuple[np.ndarray, int]:
-    """Autocorrelation with numerators and denominators summed over segments, and how many are constant."""
+    """The autocorrelation with numerators and denominators summed over segments, and the number of constant ones."""
     if "segment_acf" not in samples[0]:
         return np.array([]), 0
     acf, power = (np.array([sample[name] for sample in samples]) for name in ("segment_acf", "segment_power"))
     constant = int((power == 0).sum())
-    # Where all are constant, all have autocorrelation 1.
+    # If all are constant, all have autocorrelation 1.
     return np.average(acf, axis=0, weights=power if power.any() else None), constant
 
 

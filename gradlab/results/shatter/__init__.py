@@ -1,1 +1,1 @@
-"""Correlations of gradients across depth, on random networks: the result, what it says, how it is drawn."""
+"""Correlations of gradients across depth in random networks: result, findings and figures."""

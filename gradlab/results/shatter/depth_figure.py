@@ -17,7 +17,7 @@ from gradlab.results.margins import margins
 from gradlab.results.shatter.figure import family_label, log_depth_axis
 
 LEAST_CORRELATION = 1e-6
-"""Lower end of the residual nets' correlation axis."""
+"""The lower end of the axis of correlation for residual nets."""
 
 _LAW: dict[str, Any] = {"linewidth": 0.6, "linestyle": "-"}
 _ASYMPTOTE: dict[str, Any] = {"linewidth": 0.8, "linestyle": DOTTED}
@@ -25,16 +25,17 @@ _LIMIT: dict[str, Any] = {"marker": "x", "markersize": 5, "linestyle": ""}
 
 
 def correlation_figure(layers: pd.DataFrame, summary: pd.DataFrame, figure: Figure) -> Figure:
-    """Draw correlation at the fixed pair of inputs against depth, on log axes, beside the laws.
+    """Draw correlation at the fixed pair of inputs against depth, on logarithmic axes, with the laws.
 
-    Feedforward nets to the left, others to the right. Lines with bands: by counting paths. Points with error bars: by
-    sampling, where that tells the correlation from 0. Bands and bars are 95 % intervals by Student's t. Crosses: the
-    exact theory of infinite width. Both may be negative; their magnitude is drawn. Thin: the exact law of independent
-    coin flips, which is that of an average pair of inputs; dotted: its asymptote 1/(β√L), as the paper quotes it.
+    Feedforward nets are on the left, and others on the right. Lines with bands are by counting paths, and points with
+    error bars by sampling if that distinguishes the correlation from 0. Bands and bars are 95 % intervals by Student's
+    t. Crosses are the exact theory of infinite width. Both may be negative, and their magnitude is drawn. Thin lines
+    are the exact law of independent coin flips, which applies to an average pair of inputs, and dotted lines its
+    asymptote 1/(β√L), as quoted in the paper.
 
     Args:
-        layers: A shatter result's frame of layers.
-        summary: Its frame of statistics.
+        layers: The frame of layers of a shatter result.
+        summary: The frame of statistics of the result.
         figure: An empty figure; it gets the width of a page.
 
     Returns:
@@ -77,7 +78,7 @@ def _plot_correlation(ax: Axes, run: pd.DataFrame, sampled: pd.DataFrame, style:
     )
     ax.plot(run["layer"], run["law"], color=color, **_LAW)
     ax.plot(run["layer"], run["asymptote"], color=color, **_ASYMPTOTE)
-    # Of linear nets theory is 1, which their lines show.
+    # For linear nets theory is 1, as their lines show.
     if style["marker"] == "s":
         ax.plot(sampled["depth"], sampled["theory"].abs(), color=color, **_LIMIT)
     bars = margins(sampled["sem"], sampled["seeds"])
@@ -99,7 +100,7 @@ def coactivation_figure(layers: pd.DataFrame, figure: Figure) -> Figure:
     Lines that coincide have markers.
 
     Args:
-        layers: A shatter result's frame of layers.
+        layers: The frame of layers of a shatter result.
         figure: An empty figure; it gets the width of a column.
 
     Returns:

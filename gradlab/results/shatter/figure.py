@@ -24,18 +24,18 @@ NOISE_STYLES: dict[str, dict[str, Any]] = {
 }
 
 _MARKS = ("o", "s", "D", "^", "v", "P", "X", "<", ">")
-"""Of depths, where lines coincide."""
+"""The markers of depths, for lines that coincide."""
 
 
 def plot_acf(frame: pd.DataFrame, ax: Axes, noise: Mapping[str, Sequence[float]] | None = None) -> Axes:
-    """Draw the autocorrelation of one network against lag: a line a depth, a band of its 95 % interval (Student's t).
+    """Draw the autocorrelation of one network against lag, with one line per depth and a 95 % interval (Student's t).
 
     Lines of several depths that coincide have markers.
 
     Args:
-        frame: Rows of a shatter frame, of one network.
-        ax: Where to draw.
-        noise: Expected autocorrelations of `brown` and `white` noise, drawn beside.
+        frame: The rows of one network in a shatter frame.
+        ax: The axes.
+        noise: The expected autocorrelations of `brown` and `white` noise, which are also drawn.
 
     Returns:
         The axes drawn on.
@@ -57,11 +57,11 @@ def plot_acf(frame: pd.DataFrame, ax: Axes, noise: Mapping[str, Sequence[float]]
 
 
 def acf_figure(frame: pd.DataFrame, noise: Mapping[str, Sequence[float]], figure: Figure) -> Figure:
-    """Draw the autocorrelation of every network, a panel each.
+    """Draw the autocorrelation of every network, with one panel per network.
 
     Args:
         frame: A shatter frame.
-        noise: Expected autocorrelations of `brown` and `white` noise.
+        noise: The expected autocorrelations of `brown` and `white` noise.
         figure: An empty figure; it gets the width of a page.
 
     Returns:
@@ -95,18 +95,18 @@ def acf_figure(frame: pd.DataFrame, noise: Mapping[str, Sequence[float]], figure
 
 
 def _mark(axes: Iterable[Axes], depth: int) -> str:
-    """The marker that the lines of a depth have in any of the panels."""
+    """The marker of the lines of a depth in any of the panels."""
     lines = [line for ax in axes for line in ax.get_lines() if line.get_label() == f"{depth}"]
     return next((str(line.get_marker()) for line in lines if line.get_marker() != "None"), "None")
 
 
 def panel_title(frame: pd.DataFrame) -> str:
-    """The network, with its norms where they are not in its name."""
+    """The network, with its norms if they are not in its name."""
     return family_label(networks_of(frame).iloc[0], *dict.fromkeys(frame["norm"]))
 
 
 def family_label(network: pd.Series, *norms: str) -> str:
-    """A family's name, with the norms that its feedforward nets have where the name leaves them open.
+    """The name of a family, with the norms of its feedforward nets if the name does not give them.
 
     Args:
         network: A row of `networks_of`.
@@ -117,7 +117,7 @@ def family_label(network: pd.Series, *norms: str) -> str:
 
 
 def log_depth_axis(ax: Axes, deepest: int, shallowest: int = 1) -> None:
-    """A logarithmic axis of layers, its powers of 2 written out."""
+    """Set a logarithmic axis of layers, with powers of 2 as plain numbers."""
     ax.set_xscale("log")
     ax.set_xticks([2**power for power in range(int(deepest).bit_length()) if 2**power >= 0.93 * shallowest])
     ax.xaxis.set_major_formatter(ScalarFormatter())
@@ -131,23 +131,23 @@ def signals_figure(
     figure: Figure,
     looks: Mapping[str, str] | None = None,
 ) -> Figure:
-    """Draw gradient signals above and, of several runs, their covariance over seeds below (Fig. 1).
+    """Draw gradient signals above and, for several runs, their covariance over seeds below (Fig. 1).
 
-    Shown are the shallowest and the deepest feedforward net of one family, the deepest net of up to two or three
-    others, a residual one first, and brown and white noise of as many runs.
+    Shown are the shallowest and the deepest feedforward net of one family, the deepest net of up to two or three other
+    families, beginning with a residual one, and brown and white noise of as many runs.
 
     Args:
-        gradients: (S, M) by network and depth.
-        x: (M,), the inputs.
+        gradients: The gradients, (S, M), by network and depth.
+        x: The inputs, (M,).
         figure: An empty figure; it gets the width of a page.
-        looks: How each family is drawn: `plain` ones come first, looks-linear ones last.
+        looks: The style of each family: `plain` families come first, looks-linear ones last.
 
     Returns:
         The same figure.
     """
     runs, points = next(iter(gradients.values())).shape
     signals = _chosen(gradients, looks or {}) | _noise(runs, points)
-    # One signal alone has no covariance over runs.
+    # A single signal has no covariance over runs.
     rows = 1 if runs == 1 else 2
     figure.set_layout_engine("constrained", h_pad=0.03, w_pad=0.03)
     figure.set_size_inches(PAGE_WIDTH, 1.45 if rows == 1 else 2.75)
@@ -181,7 +181,7 @@ def _plot_covariances(axes: list[Axes], signals: Mapping[str, np.ndarray], x: np
 
 def _chosen(gradients: Mapping[tuple[str, int], np.ndarray], looks: Mapping[str, str]) -> dict[str, np.ndarray]:
     families = list(dict.fromkeys(network for network, _ in gradients))
-    # What the paper shows comes first, and one family of each look before a second one.
+    # The families in the paper come first, and one family of each style before a second one.
     seen = {
         name: [looks.get(one) for one in families[:place]].count(looks.get(name)) for place, name in enumerate(families)
     }
@@ -191,12 +191,12 @@ def _chosen(gradients: Mapping[tuple[str, int], np.ndarray], looks: Mapping[str,
         depths = sorted(depth for other, depth in gradients if other == network)
         both = network == families[0] and looks.get(network) == "plain"
         keys += [(network, depth) for depth in dict.fromkeys((depths[0], depths[-1]) if both else depths[-1:])]
-    # Five columns beside the noise are what a page holds legibly.
+    # A page has legible space for five columns and the noise.
     return {f"{network}\n{_depth(depth) if depth else ''}": gradients[network, depth] for network, depth in keys[:4]}
 
 
 def _depth(depth: int) -> str:
-    """A depth in words; a function of the user's own has none that is known."""
+    """A depth in words, which is unknown for a user's function."""
     return f"depth {depth}" if depth else "gradient"
 
 
@@ -206,7 +206,7 @@ def _noise(runs: int, points: int) -> dict[str, np.ndarray]:
 
 
 def _correlation(signals: np.ndarray) -> np.ndarray:
-    """Second moments over seeds, each seed's signal to unit energy first, scaled to a diagonal of 1."""
+    """The second moments over seeds of signals scaled to unit energy, scaled to a diagonal of 1."""
     unit = signals / np.sqrt((signals**2).sum(1, keepdims=True))
     covariance = unit.T @ unit
     std = np.sqrt(covariance.diagonal())

@@ -1,4 +1,4 @@
-"""What a shatter measurement shows, held against the laws of Balduzzi et al. 2017."""
+"""Findings of a shatter measurement, compared with the laws of Balduzzi et al. 2017."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from gradlab.results.label import description
 from gradlab.stats.verdict import Comparison, Estimate, Verdict, difference, from_constant, holm
 
 Families = Mapping[str, Mapping[str, Any]]
-"""What is known of each family, by its name."""
+"""The properties of each family, by its name."""
 
 NARROW = 10
-"""Width below which no law, all being of wide nets, is held against a measurement."""
+"""The width below which measurements are not compared with the laws, which are for wide nets."""
 
 DEEP = 8
-"""Layers from which on a net can be said to shatter or not."""
+"""The number of layers from which there is a finding on whether a net shatters."""
 
 _SIDE_BY_SIDE = (
     "Balduzzi et al. 2017, §2 and Fig. 2: correlation falls with depth faster in feedforward than in residual nets. "
@@ -40,14 +40,14 @@ _UNNORMALIZED = (
 
 
 def nearest_noise(acf: pd.DataFrame, noise: Mapping[str, Sequence[float]]) -> str:
-    """Where an autocorrelation lies between brown and white noise, in words.
+    """The position of an autocorrelation between brown and white noise, in words.
 
-    The place is the weight of brown noise in a mixture of both expected autocorrelations: at lag 1, and by least
-    squares over lags 1 to 20. It is called white or brown where both weights say so, and `between` otherwise.
+    The position is the weight of brown noise in a mixture of both expected autocorrelations, at lag 1 and by least
+    squares over lags 1 to 20. The result is white or brown if both weights agree, and `between` otherwise.
 
     Args:
-        acf: Rows of one network and depth: lag and acf.
-        noise: Expected autocorrelations of `brown` and `white` noise from lag 0 on.
+        acf: The rows of one network and depth: lag and acf.
+        noise: The expected autocorrelations of `brown` and `white` noise from lag 0 on.
     """
     rows = acf[(acf["lag"] >= 1) & (acf["lag"] <= 20)]
     if rows.empty:
@@ -71,13 +71,13 @@ def findings(
     width: int | None = None,
     facts: Iterable[Mapping[str, Any]] = (),
 ) -> list[Finding]:
-    """Sentences with numbers: who shatters, how fast, and what the law says.
+    """Sentences with numbers on the families that shatter, the rate of decay, and the laws.
 
     Args:
         summary: A shatter summary frame.
-        acf: The autocorrelations, whose n_constant tells how many nets have a constant gradient.
-        width: Of the nets; None where it is not known.
-        facts: What the record says of each family: network and description.
+        acf: The autocorrelations, whose n_constant is the number of nets with a constant gradient.
+        width: The width of the nets; None if it is unknown.
+        facts: The facts on each family in the record: network and description.
     """
     constant = _constant(acf)
     families = {one["network"]: description(one) for one in facts}
@@ -89,7 +89,7 @@ def findings(
 
 
 def _constant(acf: pd.DataFrame | None) -> dict[tuple[str, int], int]:
-    """How many nets of a family and depth have a constant gradient."""
+    """The number of nets of a family and depth with a constant gradient."""
     if acf is None or acf.empty:
         return {}
     first = acf.drop_duplicates(["network", "depth"])
@@ -114,7 +114,7 @@ def _residual_against_feedforward(
     comparisons = [difference(_estimate(other), _estimate(ff)) for _, ff, other in pairs]
     verdicts = holm(comparisons)
     findings = [] if pairs else _deepest(lag1, constant)
-    # The greatest depth answers what is asked.
+    # The greatest depth answers the main question.
     for depth in sorted({depth for depth, _, _ in pairs}, reverse=True):
         here = [place for place, pair in enumerate(pairs) if pair[0] == depth]
         ff = pairs[here[0]][1]
@@ -129,7 +129,7 @@ def _residual_against_feedforward(
 
 
 def _deepest(lag1: pd.DataFrame, constant: Mapping[tuple[str, int], int]) -> list[Finding]:
-    """What is seen of families that there is no feedforward net beside."""
+    """The findings on families without a feedforward net to compare with."""
     rows = [row for _, row in lag1[lag1["depth"] == lag1["depth"].max()].iterrows()]
     if not rows:
         return []
@@ -142,13 +142,13 @@ def _deepest(lag1: pd.DataFrame, constant: Mapping[tuple[str, int], int]) -> lis
 
 
 def _beside(row: pd.Series, verdict: Verdict, constant: Mapping[tuple[str, int], int]) -> str:
-    """Another family's lag 1, and what it is beside that of ff."""
+    """The autocorrelation at lag 1 of another family, and its comparison with that of ff."""
     number = f"{with_interval(_estimate(row))} in {row['network']}{_constants(row, constant)}"
     return number if verdict is Verdict.NOTHING else f"{number}, {verdict}"
 
 
 def _constants(row: pd.Series, constant: Mapping[tuple[str, int], int]) -> str:
-    """That gradients are constant, where some are."""
+    """A remark on constant gradients, if there are any."""
     count = constant.get((row["network"], row["depth"]), 0)
     if not count:
         return ""
@@ -157,7 +157,7 @@ def _constants(row: pd.Series, constant: Mapping[tuple[str, int], int]) -> str:
 
 
 def _paths(summary: pd.DataFrame) -> list[Finding]:
-    """The correlation of the fixed pair by path counting: it varies much from net to net."""
+    """The finding on the correlation of the fixed pair by path counting, which varies much between nets."""
     rows = summary[(summary["statistic"] == "path_correlation") & (summary["depth"] == summary["depth"].max())]
     known = rows[np.isfinite(rows["value"]) & (rows["value"] > 0)]
     measured = [f"{factor_with_interval(_log(row))} in {row['network']}" for _, row in known.iterrows()]
@@ -190,7 +190,7 @@ def _decay(
     verdict: Verdict,
     together: Sequence[Comparison],
 ) -> Finding:
-    """Two fits, of the fixed pair and of an average one, and the law beside the second, which is what it is of."""
+    """The finding on two fits, for the fixed pair and for an average pair, and on the law for the latter."""
     same = summary[(summary["network"] == row["network"]) & (summary["depth"] == row["depth"])].set_index("statistic")
     power = row["statistic"] == "decay_exponent"
     theorem = 3 if power else 1 if feedforward else 2
@@ -228,7 +228,7 @@ def _beside_law(verdict: Verdict) -> str:
 
 
 def _limit(row: pd.Series) -> str:
-    """What the law tends to, and how far that is from what was measured over."""
+    """The limit of the law at great depth, and its difference from the measured nets."""
     if row["norm"] == "bn":
         return (
             "; at great depth that law tends to -0.734, since batch normalization centres, where the usual -1/2 is for "
@@ -238,7 +238,7 @@ def _limit(row: pd.Series) -> str:
 
 
 def _is_feedforward(known: Mapping[str, Any]) -> bool:
-    """Whether a family is of feedforward nets with ReLUs, of which Theorem 1 speaks."""
+    """Whether a family consists of feedforward nets with ReLUs, to which Theorem 1 applies."""
     return known.get("kind") == "plain" and known.get("unit") == "relu"
 
 

@@ -29,18 +29,18 @@ class ShatterResult(Result):
     """Correlation of gradients along a line of inputs, by family and depth.
 
     Attributes:
-        frame: A row a network, depth and lag: network, norm, depth, lag, acf, acf_sem, acf_pooled, n_constant,
+        frame: One row per network, depth and lag: network, norm, depth, lag, acf, acf_sem, acf_pooled, n_constant,
             seeds, theory.
-        summary_frame: A row a network, depth and statistic: network, norm, depth, statistic, value, sem, theory (of
-            that very quantity, missing where there is none), seeds, from_layer. Of the statistics path_correlation and
-            pair_decay_exponent (or pair_decay_log_factor) are of the fixed pair of inputs, mean_path_correlation and
-            decay_exponent (or decay_log_factor) of an average pair, of which the laws are.
-        layers_frame: A row a hidden layer of the deepest net: activation, coactivation, always_on, always_off,
-            path_correlation of the fixed pair and mean_path_correlation of an average one with their errors, and the
-            law of the average one.
-        gradients: (S, M) by network and depth.
-        x: (M,), the inputs.
-        figures: Which figures `save` draws, of `FIGURES`.
+        summary_frame: One row per network, depth and statistic: network, norm, depth, statistic, value, sem, theory (of
+            the same quantity, missing if there is none), seeds, from_layer. The statistics path_correlation and
+            pair_decay_exponent (or pair_decay_log_factor) are those of the fixed pair of inputs, mean_path_correlation
+            and decay_exponent (or decay_log_factor) those of an average pair, to which the laws apply.
+        layers_frame: One row per hidden layer of the deepest net: activation, coactivation, always_on, always_off,
+            path_correlation of the fixed pair and mean_path_correlation of an average pair with their errors, and the
+            law for the average pair.
+        gradients: The gradients, (S, M), by network and depth.
+        x: The inputs, (M,).
+        figures: The figures that `save` draws, among `FIGURES`.
     """
 
     summary_frame: pd.DataFrame = field(default_factory=pd.DataFrame)
@@ -81,7 +81,7 @@ class ShatterResult(Result):
     answer: ClassVar[int] = 1
 
     def summary(self) -> pd.DataFrame:
-        """A row a network and depth: lag-1 autocorrelation, half-life in lags, co-activation, nearest noise."""
+        """One row per network and depth: lag-1 autocorrelation, half-life in lags, co-activation, nearest noise."""
         rows = []
         for (network, norm, depth), part in self.summary_frame.groupby(["network", "norm", "depth"], sort=False):
             values = part.set_index("statistic")
@@ -102,16 +102,16 @@ class ShatterResult(Result):
         return pd.DataFrame(rows)
 
     def findings(self) -> list[str]:
-        """What is seen, in sentences with numbers, held against the laws; computed, not canned."""
+        """The findings, in sentences with numbers, compared with the laws."""
         width = self.record.get("options", {}).get("width")
         return [*findings(self.summary_frame, self.frame, width, self.record.get("networks", []))]
 
     def plot(self, ax: Axes | None = None, network: str | None = None) -> Axes:
-        """Draw the autocorrelation against lag of one network, one line a depth.
+        """Draw the autocorrelation against lag of one network, with one line per depth.
 
         Args:
-            ax: Where to draw; None makes a figure.
-            network: Which; None takes the first.
+            ax: The axes; None makes a figure.
+            network: The network; None takes the first.
         """
         import matplotlib.pyplot as plt
 
@@ -127,11 +127,11 @@ class ShatterResult(Result):
         """One of the figures.
 
         Args:
-            which: `acf`, `signals` (the paper's Fig. 1), `correlation` (of a fixed pair, against depth),
-                `coactivation` or `theory` (against depth, beside exact theory).
+            which: The name of the figure: `acf`, `signals` (the paper's Fig. 1), `correlation` (of a fixed pair,
+                against depth), `coactivation` or `theory` (against depth, with exact theory).
 
         Raises:
-            UsageError: For another name, or a figure for which nothing was measured.
+            UsageError: If there is no figure of this name, or its data was not measured.
         """
         from matplotlib.figure import Figure
 
@@ -164,7 +164,7 @@ class ShatterResult(Result):
         return {f"{self.name}-{which}": partial(self.figure, which) for which in drawable}
 
     def _more_files(self) -> dict[str, bytes]:
-        """The other frames, and `gradients.npz`: x, and an array (S, M) a network and depth."""
+        """The other frames, and `gradients.npz` with x and one array (S, M) per network and depth."""
         arrays: dict[str, Any] = {f"{network}-depth={depth}": g for (network, depth), g in self.gradients.items()}
         buffer = io.BytesIO()
         np.savez_compressed(buffer, x=self.x, **arrays)
@@ -176,16 +176,16 @@ class ShatterResult(Result):
 
     @classmethod
     def load(cls, folder: str | Path) -> Self:
-        """Read back what `save` wrote.
+        """Load a result that `save` wrote.
 
         Raises:
-            GradlabError: When the folder holds no such result.
+            GradlabError: If the folder contains no such result.
         """
         result, folder = super().load(folder), Path(folder)
         try:
             result.summary_frame = pd.read_csv(folder / "shatter-summary.csv", keep_default_na=False, na_values=[""])
             for frame in (result.frame, result.summary_frame):
-                # A function of the user's own has no norm, which is no missing value.
+                # A user's function has no norm, which is not a missing value.
                 frame["norm"] = frame["norm"].astype(object).fillna("")
             result.layers_frame = _read_layers(folder / "shatter-layers.csv")
             with np.load(folder / "gradients.npz") as arrays:

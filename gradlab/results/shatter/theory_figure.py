@@ -1,4 +1,4 @@
-"""Correlation of gradients against depth, beside exact theory."""
+"""Correlation of gradients against depth, with exact theory."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from gradlab.results.margins import margins
 from gradlab.results.shatter.figure import log_depth_axis
 
 LEAST_CORRELATION = 1e-5
-"""Below which the axis of correlation never begins; feedforward nets go on to 1e-38."""
+"""The smallest lower end of the axis of correlation, since feedforward nets decay to 1e-38."""
 
 _THEORY: dict[str, Any] = {"color": "black", "linewidth": 0.8, "linestyle": DOTTED, "zorder": 3}
 
 
 def theory_figure(layers: pd.DataFrame, summary: pd.DataFrame, figure: Figure) -> Figure:
-    """Draw what was measured as points and lines, and exact theory in black over it.
+    """Draw measurements as points and lines, and exact theory in black over them.
 
-    To the left the autocorrelation at lag 1, with bars of its 95 % interval (Student's t), beside that of infinite
-    width. To the right the correlation of an average pair of inputs by counting paths, layer by layer, beside the law
+    On the left is the autocorrelation at lag 1, with bars of its 95 % interval (Student's t), and its value at infinite
+    width. On the right is the correlation of an average pair of inputs by counting paths, layer by layer, with the law
     of independent coin flips.
 
     Args:
-        layers: A shatter result's frame of layers.
-        summary: Its frame of statistics.
+        layers: The frame of layers of a shatter result.
+        summary: The frame of statistics of the result.
         figure: An empty figure; it gets the width of a page.
 
     Returns:
@@ -53,7 +53,7 @@ def theory_figure(layers: pd.DataFrame, summary: pd.DataFrame, figure: Figure) -
 def _plot_lag1(ax: Axes, summary: pd.DataFrame, styles: dict[str, dict[str, Any]]) -> None:
     for network, rows in summary.groupby("network", sort=False):
         style = styles[str(network)]
-        # Where there is theory, its line stands for ours.
+        # With theory, its line takes the place of one through the points.
         line = style if rows["theory"].isna().any() else {**style, "linestyle": ""}
         bars = margins(rows["sem"], rows["seeds"])
         ax.errorbar(rows["depth"], rows["value"], bars, elinewidth=0.8, linewidth=0.8, **line)
@@ -63,7 +63,7 @@ def _plot_lag1(ax: Axes, summary: pd.DataFrame, styles: dict[str, dict[str, Any]
 
 def _plot_paths(ax: Axes, layers: pd.DataFrame, styles: dict[str, dict[str, Any]]) -> None:
     ax.set(title="average pair of inputs, coin flips", ylabel="correlation by counting paths", yscale="log")
-    # Without normalization inputs grow alike with depth: no law of coin flips speaks of those.
+    # Without normalization, inputs become more similar with depth, so the law of coin flips does not apply.
     normalized = layers[layers["norm"].isin(["bn", "rms"])]
     if normalized.empty:
         ax.text(0.5, 0.5, "the law is of batch-normalized nets", ha="center", transform=ax.transAxes, color="0.4")
