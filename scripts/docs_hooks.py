@@ -1,10 +1,11 @@
-"""What mkdocs takes from elsewhere: `--help` of every command, the gallery with its pictures, llms.txt."""
+"""What mkdocs takes from elsewhere: `--help` of every command, the gallery with its pictures, notebooks, llms.txt."""
 
 import re
 from pathlib import Path
 from typing import Any
 
 from mkdocs.structure.files import File, Files
+from notebook_pages import page_of
 from typer.testing import CliRunner
 
 from gradlab.cli import app
@@ -15,7 +16,7 @@ HELP = re.compile(r"^<!-- help: ([a-z]+) -->$", re.MULTILINE)
 
 
 def on_files(files: Files, config: Any) -> Files:
-    """Add the gallery, its page and the pictures beside it, and llms.txt with the addresses that pages have here."""
+    """Add the gallery and the notebooks, with their pictures, and llms.txt with the addresses that pages have here."""
     text = re.sub(r"\]\(docs/(?:index|([a-z-]+))\.md\)", lambda page: f"]({page[1] or '.'}/)", LLMS.read_text())
     files.append(File.generated(config, LLMS.name, content=text.replace("figures/README.md", "gallery/")))
     for path in sorted((ROOT / "figures").iterdir()):
@@ -23,6 +24,11 @@ def on_files(files: Files, config: Any) -> Files:
             files.append(File.generated(config, "gallery.md", content=path.read_text()))
         else:
             files.append(File.generated(config, path.name, abs_src_path=str(path)))
+    for path in sorted((ROOT / "examples").glob("*.ipynb")):
+        page, pictures = page_of(path)
+        files.append(File.generated(config, f"examples/{path.stem}.md", content=page))
+        for name, picture in pictures.items():
+            files.append(File.generated(config, f"examples/{name}", content=picture))
     return files
 
 

@@ -2,13 +2,15 @@
 
 import json
 import re
+import runpy
 from pathlib import Path
 
 import nbformat
 import pytest
 from nbclient import NotebookClient
 
-NOTEBOOKS = sorted((Path(__file__).parent.parent / "examples").glob("*.ipynb"))
+ROOT = Path(__file__).parent.parent
+NOTEBOOKS = sorted((ROOT / "examples").glob("*.ipynb"))
 each = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 
 
@@ -30,3 +32,24 @@ def test_outputs_are_committed(path: Path) -> None:
     assert not any(output["output_type"] == "error" or output.get("name") == "stderr" for output in outputs)
     assert path.stat().st_size < 300_000
     assert not re.search(r"/(tmp|home|root|work|Users|usr)/", path.read_text())
+
+
+@each
+def test_begins_with_its_install_which_is_left_out_where_gradlab_is_there(path: Path) -> None:
+    first = "".join(json.loads(path.read_text())["cells"][0]["source"])
+    assert 'if find_spec("gradlab") is None:\n    %pip install -q "{SOURCE}' in first
+
+
+@each
+def test_is_a_page_of_the_documentation_with_all_that_it_shows(path: Path) -> None:
+    page, pictures = runpy.run_path(str(ROOT / "scripts" / "notebook_pages.py"))["page_of"](path)
+    assert f"examples/{path.stem}.md\n" in (ROOT / "mkdocs.yml").read_text()
+    assert page.startswith("# ")
+    assert re.findall(r"!\[[^]]*\]\(([^)]+)\)", page) == list(pictures)
+    assert all(picture.startswith(b"\x89PNG") for picture in pictures.values())
+    cells = json.loads(path.read_text())["cells"]
+    assert all("".join(cell["source"]) in page for cell in cells)
+    shown = ["".join(output["text"]) for cell in cells for output in cell.get("outputs", []) if "text" in output]
+    assert all(text.rstrip() in page for text in shown)
+    tables = sum("text/html" in output.get("data", {}) for cell in cells for output in cell.get("outputs", []))
+    assert page.count('<div class="output">') == tables
