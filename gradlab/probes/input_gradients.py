@@ -21,6 +21,7 @@ from gradlab.probes.frozen import FrozenStatistics
 from gradlab.probes.hooks import Hook, Probe, in_backward
 from gradlab.probes.outputs import detached, logits_of
 from gradlab.probes.ranks import TIMEOUT, Ranks
+from gradlab.probes.tensor_parallel import refuse_tensor_parallel
 from gradlab.results.input_gradients.result import InputGradientsResult
 from gradlab.stats import cosines, relative_effective_rank, row_norm_variation
 
@@ -117,6 +118,7 @@ class InputGradients(Probe):
         self._passes: dict[int, _Pass] = {}
 
     def _attach(self, stack: ExitStack) -> None:
+        refuse_tensor_parallel(self.model, self.ranks)
         stack.callback(self._leave)
         stack.enter_context(self.model.register_forward_pre_hook(Hook(self._before)))
         # The hook precedes others, so that of two such probes the one entered last exits first.

@@ -23,6 +23,7 @@ from gradlab.probes.schedule import Schedule, StepProbe
 from gradlab.probes.selection import Selection, find_blocks, layer_kind, select_layers
 from gradlab.probes.site_moments import take_in
 from gradlab.probes.targets import NOT_RUN, response_targets
+from gradlab.probes.tensor_parallel import refuse_tensor_parallel
 from gradlab.probes.unmeasured import reasons, response_coverage, unmeasured_notes
 from gradlab.results.gradients.result import GradientsResult
 from gradlab.stats import l2_norms
@@ -106,6 +107,7 @@ class ResponseGradients(StepProbe):
         self._open: WatchedStep | None = None
 
     def _attach(self, stack: ExitStack) -> None:
+        refuse_tensor_parallel(self.model, self.ranks)
         self._finder.attach(stack)
 
     def observe(self, site: Site, response: Tensor, part: Part | None) -> Watch | None:

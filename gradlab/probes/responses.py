@@ -20,6 +20,7 @@ from gradlab.probes.ranks import TIMEOUT, Ranks, uneven_notes
 from gradlab.probes.selection import Selection, layer_stride
 from gradlab.probes.site_moments import SiteMoments, merged_sites, take_in
 from gradlab.probes.targets import Target, response_targets
+from gradlab.probes.tensor_parallel import refuse_tensor_parallel
 from gradlab.probes.unmeasured import reasons, response_coverage, unmeasured_notes
 from gradlab.results.responses.result import ResponsesResult
 from gradlab.stats import WELL_CONDITIONED, Accumulator, CentredMoments, FastMoments
@@ -91,6 +92,7 @@ class ResponseStd(Probe):
         self._finder = ResponseFinder(self.model, self.targets, self)
 
     def _attach(self, stack: ExitStack) -> None:
+        refuse_tensor_parallel(self.model, self.ranks)
         self._finder.attach(stack)
 
     def observe(self, site: Site, response: Tensor, part: Part | None) -> None:

@@ -16,6 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import Replicate
+from torch.distributed.tensor.parallel import ColwiseParallel, parallelize_module
 from torch.nn.parallel import DistributedDataParallel
 
 import gradlab as gl
@@ -102,6 +104,7 @@ class Checks:
         for block in self.sharded.blocks:
             fully_shard(block, mesh=mesh)
         fully_shard(self.sharded, mesh=mesh)
+        self.split = parallelize_module(network(), mesh, {"head": ColwiseParallel(output_layouts=Replicate())})
 
     def responses(self) -> Any:
         return run(gl.ResponseStd(self.model), self.model, self.data).result()
@@ -185,6 +188,18 @@ class Checks:
 
     def sharded_example_gradients(self) -> Any:
         return measured(gl.ExampleGradients(self.sharded), self.sharded, self.even).result()
+
+    def split_responses(self) -> Any:
+        return run(gl.ResponseStd(self.split), self.split, self.data).result()
+
+    def split_response_gradients(self) -> Any:
+        return measured(gl.ResponseGradients(self.split), self.split, self.even).result()
+
+    def split_input_gradients(self) -> Any:
+        return run(gl.InputGradients(self.split), self.split, self.even).result()
+
+    def split_responses_alone(self) -> Any:
+        return run(gl.ResponseStd(self.split, "head", local=True), self.split, self.even).result()
 
     def one_is_missing(self) -> Any:
         if self.rank == 1:

@@ -31,6 +31,7 @@ DIFFER = {
     "group_of_others",
     "examples_without_averages",
     "sharded_responses_alone",
+    "split_responses_alone",
     "one_is_missing",
 }
 
@@ -261,6 +262,9 @@ def test_sharded_parameters_do_not_matter_to_responses(found: Found, check: str)
         ("group_of_others", "rank 0 is not in the process group of this probe"),
         ("other_steps", "the ranks have measured different steps (1, 2"),
         ("sharded_example_gradients", "stem.weight, …: every rank has only a part of each parameter"),
+        ("split_responses", "head.weight: tensor parallelism gives ranks parts of a layer"),
+        ("split_response_gradients", "head.weight: tensor parallelism"),
+        ("split_input_gradients", "head.weight: tensor parallelism"),
         ("one_is_missing", "ResponseStd.result(): rank 1 of "),
     ],
 )

@@ -21,6 +21,7 @@ from gradlab.probes.execution_places import in_order
 from gradlab.probes.forward_watch import Watch
 from gradlab.probes.hooks import Probe
 from gradlab.probes.ranks import TIMEOUT, Ranks, uneven_notes
+from gradlab.probes.tensor_parallel import refuse_tensor_parallel
 from gradlab.results.signal.result import SignalResult
 from gradlab.stats import WELL_CONDITIONED, centred_moments, fast_moments
 from gradlab.stats.attention import token_cosine, token_participation
@@ -95,6 +96,7 @@ class BlockSignal(Probe):
         self._finder = BlockFinder(self.model, self)
 
     def _attach(self, stack: ExitStack) -> None:
+        refuse_tensor_parallel(self.model, self.ranks)
         self._finder.attach(stack)
 
     def read(self, value: Tensor, channel: int, watched: Tensor | None, behind: bool) -> Reading:
