@@ -32,8 +32,8 @@ class Verdict(StrEnum):
 
     LARGER = "larger"
     SMALLER = "smaller"
-    ALIKE = "not told apart"
-    NOTHING = "nothing can be told"
+    ALIKE = "not significantly different"
+    NOTHING = "no conclusion is possible"
 
     @property
     def speaks(self) -> bool:

@@ -284,7 +284,7 @@ def test_claims_are_computed():
     found = findings(pd.DataFrame([row, other]), facts)
     assert "is 10 (7.67 to 13) times as large at its first layer as at its last" in found[0]
     assert "(resnet20) 2 (1.53 to 2.61) times, which is smaller (95 % intervals)." in found[0]
-    assert "plain20 1.4 (1.373 to 1.428), not told from theory, 1.410" in found[1]
+    assert "plain20 1.4 (1.373 to 1.428), not significantly different from theory, 1.410" in found[1]
     assert "resnet20 1.4 (1.373 to 1.428), more than in theory, 1.200" in found[2]
     assert not any("At 20 layers" in said for said in findings(pd.DataFrame([row, other | {"BN": "eval"}]), facts))
 

@@ -313,7 +313,9 @@ def frame_of(**ranks):
 def test_findings_compare_the_difference_with_its_error():
     lines = frame_of(plain20=0.9, resnet20=0.5, plain56=0.95, resnet56=0.94).findings()
     # The answer comes first: the deepest pair, and the first family over depth.
-    assert lines[0].startswith("The input gradients of plain56@init are not told apart from those of resnet56@init: ")
+    assert lines[0].startswith(
+        "The input gradients of plain56@init are not significantly different from those of resnet56@init: "
+    )
     assert lines[1].startswith(
         "From 20 to 56 layers, of plain@init, the relative effective rank rises: 0.900 (0.887 to 0.913) to 0.950"
     )

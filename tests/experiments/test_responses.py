@@ -247,8 +247,8 @@ def test_claims_are_computed_and_not_canned() -> None:
     assert "has larger responses than" in larger[0]
     assert larger[1].startswith("Deeper residual nets have larger responses")
     equal = findings(toy_frame(plain20=1.0, resnet20=1.0, resnet56=1.001), "std", toy_facts(**names))
-    assert "responses that are not told from the plain net's" in equal[0]
-    assert equal[1].startswith("Responses of residual nets of different depths are not told apart")
+    assert "responses that are not significantly different from the plain net's" in equal[0]
+    assert equal[1].startswith("Responses of residual nets of different depths are not significantly different")
     names["resnet110"] = "r"
     mixed = findings(toy_frame(plain20=1, resnet20=0.5, resnet56=0.2, resnet110=0.4), "std", toy_facts(**names))
     assert mixed[1].startswith("Responses of residual nets do not change with depth in one direction")

@@ -40,12 +40,12 @@ def test_degradation_and_its_reverse_are_found() -> None:
 def test_variants_are_compared_with_the_original() -> None:
     runs = [run("resnet20-preact", 0.05), run("resnet20", 0.1), run("resnet20-C", 0.101), run("resnet56-preact", 0.2)]
     assert findings([*runs, run("plain20-width=8", 0.3), run("resnet20-B", 0.1, key="longer")])[1:] == [
-        "resnet20-C ends with a training error of 10.10%, not to be told from that of resnet20, 10.00%.",
+        "resnet20-C ends with a training error of 10.10%, not significantly different from that of resnet20, 10.00%.",
         "resnet20-preact ends with a training error of 5.00%, lower than that of resnet20, 10.00%.",
     ]
 
 
-@pytest.mark.parametrize(("images", "verdict"), [(50_000, "worse"), (1_000, "no trend over depth can be told")])
+@pytest.mark.parametrize(("images", "verdict"), [(50_000, "worse"), (1_000, "no significant trend over depth")])
 def test_standard_errors_decide(images: int, verdict: str) -> None:
     # At 10 % the standard error of a difference is 0.2 % for 50,000 images and 1.4 % for 1,000 images.
     assert verdict in findings([run("plain20", 0.10, images), run("plain56", 0.11, images)])[0]
@@ -54,7 +54,7 @@ def test_standard_errors_decide(images: int, verdict: str) -> None:
 def test_a_difference_of_one_percent_is_no_finding() -> None:
     """The gallery's note on the tables of He et al. 2016 says so; 22.73 against 21.54 % was once called higher."""
     near, off = findings([run("resnet20", 0.2154), run("resnet20-preact", 0.2273), run("resnet20-C", 0.25)])[::-1]
-    assert "not to be told from" in near
+    assert "not significantly different from" in near
     assert "higher than" in off
 
 

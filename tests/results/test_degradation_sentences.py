@@ -26,7 +26,7 @@ REGIMES: dict[str, Regime] = {
     ),
     "few images": (
         lambda: trained({"plain20": 0.1, "plain56": 0.12}, images=500),
-        ["no trend over depth can be told"],
+        ["no significant trend over depth"],
         ["worse"],
     ),
     "up and down": (
@@ -41,7 +41,11 @@ REGIMES: dict[str, Regime] = {
     ),
     "two classes": (lambda: trained({"plain20": 0.1, "plain56": 0.4}, classes=2), ["near chance"], ["worse"]),
     "other lengths": (lambda: trained({"plain20": 0.1, "plain56": 0.2}, plain56="longer"), [], ["plain", "Plain"]),
-    "equal errors": (lambda: trained({"plain20": 0.1, "resnet20": 0.1}), ["not to be told from"], ["lower", "higher"]),
+    "equal errors": (
+        lambda: trained({"plain20": 0.1, "resnet20": 0.1}),
+        ["not significantly different from"],
+        ["lower", "higher"],
+    ),
     "no degradation": (lambda: trained({"resnet20": 0.1, "resnet56": 0.05}), ["train better"], ["worse"]),
     "a residual net that trains better": (
         lambda: trained({"plain56": 0.2, "resnet56": 0.1}),
@@ -50,7 +54,7 @@ REGIMES: dict[str, Regime] = {
     ),
     "a variant within the spread of seeds": (
         lambda: trained({"resnet56": 0.1, "resnet56-preact": 0.104}),
-        ["not to be told from"],
+        ["not significantly different from"],
         ["higher", "lower"],
     ),
     "a variant that trains much worse": (
@@ -60,7 +64,11 @@ REGIMES: dict[str, Regime] = {
     ),
     "one net": (lambda: trained({"plain20": 0.1}), [], ["deeper", "lower"]),
     "all near chance": (lambda: trained({"plain20": 0.9, "plain56": 0.9}), ["near chance"], ["deeper"]),
-    "no error at all": (lambda: trained({"plain20": 0.0, "plain56": 0.0}), ["no trend over depth"], ["worse"]),
+    "no error at all": (
+        lambda: trained({"plain20": 0.0, "plain56": 0.0}),
+        ["no significant trend over depth"],
+        ["worse"],
+    ),
 }
 
 

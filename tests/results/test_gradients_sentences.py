@@ -55,12 +55,12 @@ REGIMES: dict[str, Regime] = {
     "plain against residual": (lambda: gradients(*PAIR), ["which is smaller", "less than in theory, 1.410"], []),
     "one seed of each": (
         lambda: gradients(net("plain20", 10.0, seeds=1), net("resnet20", 1.0, seeds=1)),
-        ["so few seeds tell nothing", "tell nothing of theory"],
+        ["too few seeds for a conclusion", "too few seeds to compare with theory"],
         ["smaller", "agrees", "nan"],
     ),
     "two seeds beside theory": (
         lambda: gradients(net("plain20", 10.0, 0.963, 0.169, seeds=2)),
-        ["not told from theory"],
+        ["not significantly different from theory"],
         ["agrees", "less than"],
     ),
     "far from theory": (
@@ -70,7 +70,7 @@ REGIMES: dict[str, Regime] = {
     ),
     "equal ratios": (
         lambda: gradients(net("plain20", 2.0), net("resnet20", 2.0)),
-        ["the two are not told apart"],
+        ["not significantly different"],
         ["which is"],
     ),
     "no growth": (lambda: gradients(net("plain8", 2.0, math.nan, math.nan)), [], ["nan", "theory"]),
@@ -132,19 +132,19 @@ REGIMES: dict[str, Regime] = {
     "seed by seed": (
         lambda: paired([2.0, 1.0, 3.0, 0.5, 2.5], [1.3, 0.3, 2.32, -0.21, 1.8]),
         ["which is smaller, seed by seed by a factor 0.498 ("],
-        ["not told apart"],
+        ["not significantly different"],
     ),
     "seed by seed, alike": (
         lambda: paired([2.0, 1.0, 3.0, 0.5, 2.5], [1.0, 1.5, 2.9, 0.8, 2.6]),
-        ["not told apart"],
+        ["not significantly different"],
         ["which is"],
     ),
     "seeds that are not the same": (
         lambda: paired([2.0, 1.0, 3.0, 0.5, 2.5], [1.3, 0.3, 2.32, -0.21, 1.8], first=5),
-        ["the two are not told apart"],
+        ["not significantly different"],
         ["seed by seed"],
     ),
-    "one seed, the same": (lambda: paired([2.0], [1.0]), ["so few seeds tell nothing"], ["seed by seed"]),
+    "one seed, the same": (lambda: paired([2.0], [1.0]), ["too few seeds for a conclusion"], ["seed by seed"]),
     "two seeds, the same": (lambda: paired([2.0, 1.9], [1.0, 0.95]), ["At 20 layers"], ["which is"]),
     "trained and near chance, of three": (
         lambda: findings(

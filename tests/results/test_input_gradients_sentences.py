@@ -38,12 +38,12 @@ REGIMES: dict[str, Regime] = {
     ),
     "equal images": (
         lambda: images({"plain20@init": (0.5, 0.3), "resnet20@init": (0.5, 0.3)}),
-        ["are not told apart"],
+        ["are not significantly different"],
         ["nearer"],
     ),
     "one batch": (
         lambda: images({"plain20@init": (0.9, 0.1), "resnet20@init": (0.5, 0.6)}, units=1),
-        ["Nothing can be told"],
+        ["No conclusion is possible"],
         ["nearer", "nan"],
     ),
     "images, one recipe": (
@@ -100,7 +100,7 @@ REGIMES: dict[str, Regime] = {
     ),
     "two batches": (
         lambda: images({"plain20@init": (0.7, 0.1), "resnet20@init": (0.5, 0.6)}, units=2, spread=0.02),
-        ["not told apart"],
+        ["not significantly different"],
         ["nearer"],
     ),
     "NaN": (

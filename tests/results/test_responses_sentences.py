@@ -48,12 +48,12 @@ REGIMES: dict[str, Regime] = {
     ),
     "equal nets": (
         lambda: responses({"plain20": 1.0, "resnet20": 1.0}),
-        ["responses that are not told from the plain net's"],
+        ["responses that are not significantly different from the plain net's"],
         ["smaller responses", "larger responses"],
     ),
     "a small difference of medians": (
         lambda: responses({"plain20": 1.0, "resnet20": mostly(0.6, 0.975)}),
-        ["not told from the plain net's", "smaller at 11 of 18"],
+        ["not significantly different from the plain net's", "smaller at 11 of 18"],
         ["smaller responses than"],
     ),
     "the last stage the other way": (
@@ -63,12 +63,12 @@ REGIMES: dict[str, Regime] = {
     ),
     "one layer": (
         lambda: responses({"plain20": 1.0, "resnet20": 0.5}, ["conv1"]),
-        ["too few layers to tell"],
+        ["too few layers to compare"],
         ["quartiles", "smaller responses", "nan"],
     ),
     "seven layers": (
         lambda: responses({"plain8": 1.0, "resnet8": 0.5}, NAMES[:7]),
-        ["too few layers to tell"],
+        ["too few layers to compare"],
         ["smaller responses"],
     ),
     "other recipes": (
@@ -114,7 +114,7 @@ REGIMES: dict[str, Regime] = {
     ),
     "deeper, as large": (
         lambda: responses({"resnet20": 1.0, "resnet56": 0.99, "resnet110": 0.98}),
-        ["of different depths are not told apart"],
+        ["of different depths are not significantly different"],
         ["Deeper"],
     ),
     "deeper, not in one direction": (

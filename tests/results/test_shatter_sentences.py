@@ -39,11 +39,11 @@ REGIMES: dict[str, Regime] = {
     "residual above feedforward": (
         lambda: shatter({"ff": (0.0, 0.02, 20, 32), "resnet": (0.59, 0.02, 20, 32)}),
         ["in resnet, larger"],
-        ["not told"],
+        ["not significantly different"],
     ),
     "two seeds": (
         lambda: shatter({"ff": (0.0, 0.02, 2, 32), "resnet": (0.1, 0.02, 2, 32)}),
-        ["in resnet, not told apart"],
+        ["in resnet, not significantly different"],
         ["larger", "smaller"],
     ),
     "one seed": (
@@ -58,7 +58,7 @@ REGIMES: dict[str, Regime] = {
     ),
     "dead nets without normalization": (
         lambda: shatter({"ff-norm=none": (0.95, 0.01, 20, 32)}, constant=12),
-        ["12 of 20 constant", "nothing can be told of shattering"],
+        ["12 of 20 constant", "no conclusion on shattering is possible"],
         ["does not shatter"],
     ),
     "depth 2": (lambda: shatter({"ff-norm=none": (0.95, 0.01, 20, 2)}), [], ["does not shatter"]),
@@ -69,32 +69,36 @@ REGIMES: dict[str, Regime] = {
     ),
     "without normalization, two seeds": (
         lambda: shatter({"ff-norm=none": (0.87, 0.1, 2, 24)}),
-        ["so few nets do not tell"],
+        ["too few nets to conclude"],
         ["does not shatter"],
     ),
     "width 1": (
         lambda: shatter({"ff-norm=none": (0.9, 0.01, 20, 24)}, width=1, fits=FITS),
-        ["Of 1 neuron a layer nothing is held against the laws"],
+        ["With 1 neuron per layer nothing is compared with the laws"],
         ["does not shatter", "coin"],
     ),
     "width 2": (
         lambda: shatter({"resnet": (0.9, 0.01, 20, 24)}, width=2, fits=FITS),
-        ["Of 2 neurons a layer"],
+        ["With 2 neurons per layer"],
         ["coin"],
     ),
     "fits by name": (
         lambda: shatter({"resnet": (0.6, 0.01, 20, 64)}, fits=FITS),
-        ["fixed pair falls as L^p with p = -0.880", "average pair as L^p with p = -0.670", "not told apart"],
+        [
+            "fixed pair falls as L^p with p = -0.880",
+            "average pair as L^p with p = -0.670",
+            "not significantly different",
+        ],
         ["agrees"],
     ),
     "a fit off its law": (
         lambda: shatter({"resnet": (0.6, 0.01, 20, 64)}, fits=[fit("decay_exponent", -0.5, 0.01, -0.65)]),
         ["the measured fall is slower"],
-        ["not told apart", "fixed pair"],
+        ["not significantly different", "fixed pair"],
     ),
     "a fit of one seed": (
         lambda: shatter({"resnet": (0.6, math.nan, 1, 64)}, fits=[fit("decay_exponent", -0.5, math.nan, -0.65)]),
-        ["with so few seeds nothing can be told"],
+        ["there are too few seeds for a conclusion"],
         ["slower", "nan"],
     ),
     "the greatest depth first": (
@@ -114,7 +118,7 @@ REGIMES: dict[str, Regime] = {
     ),
     "equal nets": (
         lambda: shatter({"ff": (0.5, 0.02, 20, 32), "resnet": (0.5, 0.02, 20, 32)}),
-        ["not told apart"],
+        ["not significantly different"],
         ["larger", "smaller"],
     ),
     "NaN": (

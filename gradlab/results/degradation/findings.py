@@ -16,7 +16,7 @@ from gradlab.stats.verdict import Comparison, Verdict, holm, trend_of_known
 _DEGRADATION = (
     "He et al. 2015, §1 and §4.2: a deeper plain net has the higher training error, a deeper residual net the lower. "
     "The slope of the error over depth, all depths of one family and recipe weighted by their errors; in one direction "
-    "where no two depths are told apart the other way."
+    "if no two depths differ significantly in the other direction."
 )
 _PAIR = "He et al. 2015, §4.2: residual nets train better than plain nets of equal depth. Of one recipe."
 _VARIANT = (
@@ -134,9 +134,9 @@ def _across_depth(nets: Sequence[Net], verdict: Verdict) -> str:
     start = f"{nets[0]['kind'].capitalize()} nets end with a training error of {errors}: "
     plain = nets[0]["kind"] == "plain"
     if verdict is Verdict.NOTHING:
-        return f"{start}nothing can be told."
+        return f"{start}no conclusion is possible."
     if not verdict.speaks:
-        return f"{start}no trend over depth can be told."
+        return f"{start}there is no significant trend over depth."
     pairs = [(a, b) for a, b in combinations(nets, 2) if a["depth"] < b["depth"]]
     steps = holm([_slope(pair) for pair in pairs])
     if any(step.speaks and step is not verdict for step in steps):
@@ -161,7 +161,9 @@ def _against_original(original: Net, variant: Net, verdict: Verdict) -> str:
 
 
 def _than(verdict: Verdict) -> str:
-    return {Verdict.LARGER: "higher than", Verdict.SMALLER: "lower than"}.get(verdict, "not to be told from")
+    return {Verdict.LARGER: "higher than", Verdict.SMALLER: "lower than"}.get(
+        verdict, "not significantly different from"
+    )
 
 
 def _learnt(net: Net) -> bool:

@@ -101,7 +101,7 @@ def _one_network(row: dict[str, Any]) -> list[Finding]:
         f"{row['network']} ({row['weights']}): the gradient is {factor_with_interval(_ratio(row))} times as large at "
         f"the first layer as at the last ({interval})."
     )
-    return [Finding(sentence, f"Told, without a verdict, of a single network's layers of one kind. {INTERVALS}")]
+    return [Finding(sentence, f"Reported without a verdict for a single network's layers of one kind. {INTERVALS}")]
 
 
 def _is_initial(row: Mapping[Any, Any]) -> bool:
@@ -124,7 +124,7 @@ def _plain_against_residual(rows: Sequence[dict[str, Any]]) -> list[Finding]:
 
 
 def _beside_plain(plain: dict[str, Any], residual: dict[str, Any], verdict: Verdict) -> str:
-    words = {Verdict.ALIKE: "the two are not told apart", Verdict.NOTHING: "of which so few seeds tell nothing"}
+    words = {Verdict.ALIKE: "not significantly different", Verdict.NOTHING: "with too few seeds for a conclusion"}
     sentence = (
         f"At {plain['depth']} layers ({plain['weights']}) the plain net's gradient is "
         f"{factor_with_interval(_ratio(plain))} times as large at its first layer as at its last, that of the residual "
@@ -171,7 +171,7 @@ def _against_theory(rows: Sequence[dict[str, Any]]) -> list[Finding]:
         claim = CLAIMS[key]
         measured = "; ".join(_measured(row, verdicts[id(row)]) for row in group)
         sentence = (
-            f"{claim.words} ({claim.source}). Here it grows a layer by (with 95 % intervals): {measured}. Theory "
+            f"{claim.words} ({claim.source}). Here it grows per layer by (with 95 % intervals): {measured}. Theory "
             "is of infinite width, away from the loss."
         )
         rule = (
@@ -186,8 +186,8 @@ def _measured(row: dict[str, Any], verdict: Verdict) -> str:
     beside = {
         Verdict.LARGER: "more than in theory",
         Verdict.SMALLER: "less than in theory",
-        Verdict.ALIKE: "not told from theory",
-        Verdict.NOTHING: "so few seeds tell nothing of theory",
+        Verdict.ALIKE: "not significantly different from theory",
+        Verdict.NOTHING: "too few seeds to compare with theory",
     }[verdict]
     return f"{row['network']} {factor_with_interval(_growth(row), 4)}, {beside}, {row['theory']:.3f}"
 

@@ -15,13 +15,13 @@ from gradlab.stats.verdict import FALSE_ALARMS, Estimate
 
 _SEVERAL = (
     "McCandlish et al. 2018, arXiv:1812.06162, Eq. 2.9 and App. A.1: the mean of tr Σ over that of |G|², over seeds, "
-    "with Fieller's interval; unresolved where |G|² is not told from 0 (Student's t, falsely in at most "
-    f"{FALSE_ALARMS:.0%} of cases). {INTERVALS}"
+    "with Fieller's interval; unresolved if |G|² is not significantly different from 0 (Student's t, falsely in at "
+    f"most {FALSE_ALARMS:.0%} of cases). {INTERVALS}"
 )
 _ONE = (
-    "McCandlish et al. 2018, arXiv:1812.06162, Eq. 2.9: of one set of examples there is no interval; unresolved where "
-    "|G|² is not told from 0, by Cantelli's inequality for the variance of its estimate, falsely in at most "
-    f"{FALSE_ALARMS:.0%} of cases."
+    "McCandlish et al. 2018, arXiv:1812.06162, Eq. 2.9: for one set of examples there is no interval; unresolved if "
+    "|G|² is not significantly different from 0, by Cantelli's inequality for the variance of its estimate, falsely in "
+    f"at most {FALSE_ALARMS:.0%} of cases."
 )
 
 
@@ -68,7 +68,7 @@ def _sentence(network: str, rows: pd.DataFrame) -> str:
         return f"{network}: the gradients of single images are not all finite: their noise scale is unresolved."
     cosine = _mean_cosine(rows)
     if not scale.resolved:
-        return f"{start}unresolved, since |G|² is not told from 0{cosine}."
+        return f"{start}unresolved, since |G|² is not significantly different from 0{cosine}."
     if math.isnan(scale.low):
         return f"{start}{scale.value:.4g}, of one set of images and without an interval{cosine}."
     return f"{start}{scale.value:.4g} ({scale.low:.4g} to {scale.high:.4g}){cosine}."

@@ -142,9 +142,9 @@ def _plain_beside_residual(one: _Beside, told: Mapping[str, Verdict], _: Mapping
         where = "nearer to noise than" if nearer else "further from noise than"
         start += f"{where} those of {one.second} by {listed(nearer or further)}"
     elif all(verdict is Verdict.NOTHING for verdict in told.values()):
-        start = f"Nothing can be told of the input gradients of {one.first} and {one.second}"
+        start = f"No conclusion is possible on the input gradients of {one.first} and {one.second}"
     else:
-        start += f"not told apart from those of {one.second}"
+        start += f"not significantly different from those of {one.second}"
     numbers = [
         f"{STATISTICS[name]} {with_interval(pair[0])} against {with_interval(pair[1])}"
         for name, pair in one.estimates.items()
@@ -157,8 +157,8 @@ def _across_depth(one: _Beside, told: Mapping[str, Verdict], known: Mapping[str,
     words = {
         Verdict.LARGER: "rises",
         Verdict.SMALLER: "falls",
-        Verdict.ALIKE: "is not told apart",
-        Verdict.NOTHING: "says nothing, with so few seeds",
+        Verdict.ALIKE: "does not differ significantly",
+        Verdict.NOTHING: "has too few seeds for a conclusion",
     }
     parts = [
         f"{STATISTICS[name]} {words[told[name]]}: {with_interval(pair[1])} to {with_interval(pair[0])}"
@@ -172,7 +172,7 @@ def _across_depth(one: _Beside, told: Mapping[str, Verdict], known: Mapping[str,
 def _one_network(network: str, measured: Sequence[str], estimate: Callable[[str, str], Estimate]) -> list[Finding]:
     """A finding on a network that cannot be compared with another."""
     numbers = [f"the {STATISTICS[name]} is {with_interval(estimate(network, name))}" for name in measured]
-    rule = f"Told, without a verdict, of a single network. {INTERVALS}"
+    rule = f"Reported without a verdict for a single network. {INTERVALS}"
     return [Finding(f"{network}: {', '.join(numbers)} (95 % intervals).", rule)] if numbers else []
 
 
@@ -188,7 +188,7 @@ def _saturated(
     return [
         Finding(
             f"Near the rank of noise{f' at {images} images a batch' if images else ''}: {listed(names)}. There the "
-            "effective rank can hardly be larger, and tells little.",
+            "effective rank can hardly be larger, and is not informative.",
             f"The effective rank, relative to that of Gaussian noise in as many images, is at least {NEAR_NOISE}.",
         )
         for images, names in near.items()

@@ -40,7 +40,7 @@ _SMALLER_THAN_PLAIN = (
 )
 _SMALLER_WITH_DEPTH = (
     "He et al. 2015, §4.2: “the deeper ResNet has smaller magnitudes of responses.” Logarithms of the layers' stds, of "
-    "nets of one recipe; in one direction where no two depths are told apart the other way."
+    "nets of one recipe; in one direction if no two depths differ significantly in the other."
 )
 _ONE_TRAINING = "layers taken as independent; another training may differ by more"
 
@@ -144,7 +144,7 @@ def one_network(network: str, stds: pd.Series) -> list[Finding]:
         sentence += (
             f", the largest {stds.max():.3f} at {stds.idxmax()} and the smallest {stds.min():.3f} at {stds.idxmin()}"
         )
-    return [Finding(f"{sentence}.", "Told, without a verdict, of a single network.")]
+    return [Finding(f"{sentence}.", "Reported without a verdict for a single network.")]
 
 
 def _findings(made: Sequence[_Claim]) -> list[Finding]:
@@ -219,11 +219,11 @@ def _beside_plain(verdict: Verdict, plain: _Network, residual: _Network, places:
     start = f"At {plain.depth} layers the residual net {which}has"
     medians = f"median std {residual} against {plain}"
     if not len(places):
-        return f"{start} no layer of a plain net's name, so nothing can be told: {medians}."
+        return f"{start} no layer of a plain net's name, so no comparison is possible: {medians}."
     one, other = residual.stds[places], plain.stds[places]
     words = {
-        Verdict.NOTHING: "too few layers to tell its responses from the plain net's",
-        Verdict.ALIKE: "responses that are not told from the plain net's",
+        Verdict.NOTHING: "too few layers to compare its responses with the plain net's",
+        Verdict.ALIKE: "responses that are not significantly different from the plain net's",
     }.get(verdict, f"{verdict} responses than the plain net")
     # Layers whose response in the plain net is constant have no ratio.
     ratios = (one / other)[other > 0]
@@ -258,9 +258,9 @@ def _by_depth(networks: list[_Network]) -> list[_Claim]:
         elif verdict.speaks:
             words = f"Deeper residual nets have {verdict} responses"
         elif verdict is Verdict.NOTHING:
-            words = "Too few layers to tell residual nets of different depths apart"
+            words = "There are too few layers to compare residual nets of different depths"
         else:
-            words = "Responses of residual nets of different depths are not told apart"
+            words = "Responses of residual nets of different depths are not significantly different"
         return f"{words}: median std {', '.join(f'{network} at {network.depth}' for network in ordered)} layers."
 
     return [_Claim(ordered[-1].depth, ends, sentence, _SMALLER_WITH_DEPTH, f"Welch’s t, {_ONE_TRAINING}")]

@@ -25,10 +25,10 @@ DEEP = 8
 
 _SIDE_BY_SIDE = (
     "Balduzzi et al. 2017, §2 and Fig. 2: correlation falls with depth faster in feedforward than in residual nets. "
-    "Told at every depth at which ff and another family were measured."
+    "Reported at every depth at which ff and another family were measured."
 )
 _PATHS = (
-    "Told, without a verdict, of the greatest depth. Counted are the paths active at two fixed inputs, a quarter of "
+    "Reported without a verdict for the greatest depth. The paths counted are active at two fixed inputs, a quarter of "
     "the line from either end, the backward weights averaged analytically as in the proofs of Balduzzi et al. 2017, "
     "Theorems 1 to 3; the error is the jackknife's over seeds, of the logarithm."
 )
@@ -83,8 +83,8 @@ def findings(
     families = {one["network"]: description(one) for one in facts}
     found = _residual_against_feedforward(summary, constant, families) + _paths(summary)
     if width is not None and width < NARROW:
-        narrow = f"Of {width} neuron{'s' if width > 1 else ''} a layer nothing is held against the laws"
-        return [*found, Finding(f"{narrow}, which are of wide nets.", f"Laws are held from a width of {NARROW} on.")]
+        narrow = f"With {width} neuron{'s' if width > 1 else ''} per layer nothing is compared with the laws"
+        return [*found, Finding(f"{narrow}, which are for wide nets.", f"Laws are compared from a width of {NARROW}.")]
     return found + _decays(summary, families) + _unnormalized(summary, constant, families)
 
 
@@ -138,7 +138,7 @@ def _deepest(lag1: pd.DataFrame, constant: Mapping[tuple[str, int], int]) -> lis
         f"At depth {rows[0]['depth']} gradients of neighbouring inputs have a lag-1 autocorrelation (95 % interval) of "
         f"{told}."
     )
-    return [Finding(sentence, f"Told, without a verdict, of the greatest depth. {INTERVALS}")]
+    return [Finding(sentence, f"Reported without a verdict for the greatest depth. {INTERVALS}")]
 
 
 def _beside(row: pd.Series, verdict: Verdict, constant: Mapping[tuple[str, int], int]) -> str:
@@ -222,8 +222,8 @@ def _beside_law(verdict: Verdict) -> str:
     return {
         Verdict.LARGER: "the measured fall is slower",
         Verdict.SMALLER: "the measured fall is faster",
-        Verdict.ALIKE: "the two are not told apart",
-        Verdict.NOTHING: "with so few seeds nothing can be told",
+        Verdict.ALIKE: "the two are not significantly different",
+        Verdict.NOTHING: "there are too few seeds for a conclusion",
     }[verdict]
 
 
@@ -253,12 +253,12 @@ def _unnormalized(summary: pd.DataFrame, constant: Mapping[tuple[str, int], int]
         estimate, dead = _estimate(deepest), _constants(deepest, constant)
         start = f"{network}: lag-1 autocorrelation at depth {deepest['depth']} is {with_interval(estimate)}{dead}"
         if dead:
-            reason = "where no neuron switches along the line, nothing can be told of shattering"
+            reason = "where no neuron switches along the line, no conclusion on shattering is possible"
         elif not known["options"].get("bias", 1):
             reason = "without bias and norm the gradient is a single step at 0, at any depth"
         elif estimate.interval()[0] > 0.5:
             reason = "a feedforward net without normalization does not shatter as one with it does"
         else:
-            reason = "whether it shatters, so few nets do not tell"
+            reason = "there are too few nets to conclude whether it shatters"
         findings.append(Finding(f"{start}: {reason}.", f"{_UNNORMALIZED} {INTERVALS}"))
     return findings
