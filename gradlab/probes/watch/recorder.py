@@ -108,7 +108,7 @@ class StepRecorder:
     def _forget(self) -> None:
         """Forget the passes so far: they belong to no step that is measured."""
         if self.responses is not None:
-            self.responses.take()
+            self.responses.drop()
         self._backward.reset()
         self._parameters.reset()
         if self._micro is not None:
@@ -179,7 +179,7 @@ class StepRecorder:
         # What a closure has run after its first call.
         self._backward.reset()
         if self.responses is not None:
-            self.responses.take()
+            self.responses.drop()
         if len(self._record.places) == len(self.optimizers):
             self.close()
 

@@ -64,6 +64,8 @@ def gradient_piece(window: Window, scale: Tensor | None) -> Piece | None:
         if found is not None and site not in lost:
             rows.setdefault(site, []).append(found)
             numel[site] = numel.get(site, 0) + watch.numel
+    # They know the window, which would otherwise wait for the garbage collector.
+    window.watches.clear()
     if not rows:
         return None
     norms = l2_norms([torch.cat(parts) if len(parts) > 1 else parts[0] for parts in rows.values()])

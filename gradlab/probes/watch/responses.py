@@ -124,6 +124,13 @@ class ResponseWatch:
         window, self.window = self.window, Window()
         return window
 
+    def drop(self) -> None:
+        """Forget what the passes since the last call have shown."""
+        window = self.take()
+        for watch in window.watches:
+            watch.remove()
+        window.watches.clear()
+
     def _begin(self) -> None:
         self._counting = torch.is_grad_enabled()
         if self._counting:

@@ -1,6 +1,7 @@
 """gl.watch against loops by hand: schedules, what it leaves alone, whose step a value is of."""
 
 import copy
+import gc
 import io
 import math
 import warnings
@@ -380,3 +381,20 @@ def test_a_result_is_saved_drawn_and_loaded(tmp_path: Path) -> None:
     assert again.summary().equals(result.summary())
     assert again.findings() == result.findings()
     assert result.coverage.layers_measured == 8
+
+
+def test_a_recorded_step_leaves_nothing_for_the_garbage_collector() -> None:
+    model = made()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with gl.watch(model, optimizer, every=1):
+        train(model, optimizer, 3)
+        gc.collect()
+        gc.disable()
+        try:
+            kept = len(gc.get_objects())
+            train(model, optimizer, 5, first=3)
+            left = gc.collect()
+        finally:
+            gc.enable()
+        assert left == 0
+        assert len(gc.get_objects()) - kept < 50
