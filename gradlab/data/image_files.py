@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 MOST_PIXELS = 40_000_000
-"""Of one image."""
+"""The largest number of pixels of an image."""
 
 MOST_LONGER = 100
 """The largest allowed ratio of an image's longer side to its shorter side, which is scaled to the network's input."""

@@ -1,4 +1,4 @@
-"""What the ranks of a distributed run have measured of blocks, taken together."""
+"""Merges the measurements of blocks on the ranks of a distributed run."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from gradlab.stats import Moments
 
 
 def merged_signals(by_rank: Sequence[Mapping[Site, Signal]]) -> dict[Site, Signal]:
-    """Return the measurement over the examples of all ranks, in the order of execution that they tell together.
+    """Return the measurement over the examples of all ranks, in their joint order of execution.
 
     Gradients are those of the mean of the R ranks' losses, ∂L_r/∂h / R on rank r, as in `merged_steps`.
 
     Args:
-        by_rank: What `sendable` makes of the measurement of each rank.
+        by_rank: The measurement of each rank, as returned by `sendable`.
     """
     order = joint_order([list(signals) for signals in by_rank])
     ranks = len(by_rank)
@@ -26,7 +26,7 @@ def merged_signals(by_rank: Sequence[Mapping[Site, Signal]]) -> dict[Site, Signa
 
 
 def sendable(signals: Mapping[Site, Signal], order: Sequence[Site]) -> dict[Site, Signal]:
-    """Return the measurement of this rank on the CPU, in order, without the gradients that are still to arrive."""
+    """Return the measurement of this rank on the CPU, in order, without gradients that have not arrived yet."""
     return {site: _merged([signals[site]], 1) for site in order}
 
 

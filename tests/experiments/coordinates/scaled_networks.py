@@ -1,4 +1,4 @@
-"""Networks whose every layer scales by exponents that can be chosen: those of μP, of the standard one, and wrong ones.
+"""Networks whose layers scale by given exponents: those of μP, of the standard parametrization, and wrong ones.
 
 A layer has a multiplier n^−a, weights of standard deviation n^−b and a learning rate n^−c, with n the width over a base
 width: abc-parametrizations (Yang and Hu 2021, arXiv:2011.14522).
@@ -18,7 +18,7 @@ Made = tuple[nn.Module, Optimizer]
 
 @dataclass(frozen=True)
 class Exponents:
-    """Of one layer: multiplier, standard deviation and learning rate."""
+    """The exponents of one layer: multiplier, standard deviation and learning rate."""
 
     a: float = 0.0
     b: float = 0.0
@@ -30,7 +30,7 @@ Scaling = Mapping[str, Exponents]
 MUP_ADAM = {"input": Exponents(), "hidden": Exponents(0, 0.5, 1), "output": Exponents(1, 0, 0)}
 MUP_SGD = {"input": Exponents(0, 0, -1), "hidden": Exponents(0, 0.5, 0), "output": Exponents(1, 0, -1)}
 STANDARD = {"input": Exponents(), "hidden": Exponents(0, 0.5, 0), "output": Exponents(0, 0.5, 0)}
-"""Of the kinds of layers; a layer may be given its own by its name."""
+"""The exponents by kind of layer; a layer may have its own, by name."""
 
 
 class Scaled(nn.Linear):
@@ -41,7 +41,7 @@ class Scaled(nn.Linear):
     ) -> None:
         super().__init__(ins, outs, bias=False)
         self.multiplier, self.rate = times**-exponents.a, times**-exponents.c
-        # At the base width of the usual size; from there on it scales by the exponent.
+        # It has the usual size at the base width and scales from there by the exponent.
         nn.init.normal_(self.weight, std=gain * base**-0.5 * times**-exponents.b)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -119,7 +119,7 @@ class Block(nn.Module):
 
 
 class Transformer(nn.Module):
-    """Two blocks over tokens; logits of attention scale as `scale` says, 1 in μP."""
+    """Two blocks over tokens; the logits of attention scale with exponent `scale`, 1 in μP."""
 
     def __init__(self, width: int, scaling: Scaling, scale: float = 1.0, vocabulary: int = 16) -> None:
         super().__init__()
@@ -137,7 +137,7 @@ class Transformer(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """One layer, whose nonlinearity has its mean taken off, times a multiplier, added to the stream."""
+    """One layer with a centred nonlinearity, times a multiplier, added to the stream."""
 
     def __init__(self, multiplier: float, gain: float) -> None:
         super().__init__()
@@ -167,7 +167,7 @@ class Residual(nn.Module):
 
 
 def mlp(scaling: Scaling, kind: type[Optimizer], rate: float, **changes: Exponents) -> Callable[[int], Made]:
-    """A function of width; `changes` are the exponents of single layers."""
+    """A function of width that makes an MLP; `changes` are the exponents of single layers."""
 
     def make_model(width: int) -> Made:
         model = MLP(width, {**scaling, **changes})
@@ -179,7 +179,7 @@ def mlp(scaling: Scaling, kind: type[Optimizer], rate: float, **changes: Exponen
 def transformer(
     scaling: Scaling, rate: float = 2e-2, scale: float = 1.0, **changes: Exponents
 ) -> Callable[[int], Made]:
-    """As `mlp`, by Adam."""
+    """A function of width that makes a transformer trained by Adam, as `mlp`."""
 
     def make_model(width: int) -> Made:
         model = Transformer(width, {**scaling, **changes}, scale)
@@ -189,7 +189,7 @@ def transformer(
 
 
 def residual(rate: float = 1e-3, **changes: float) -> Callable[[int], Made]:
-    """A function of depth, by Adam."""
+    """A function of depth that makes a residual network trained by Adam."""
 
     def make_model(depth: int) -> Made:
         model = Residual(depth, **changes)
@@ -199,5 +199,5 @@ def residual(rate: float = 1e-3, **changes: float) -> Callable[[int], Made]:
 
 
 def but(exponents: Exponents, **changes: float) -> Exponents:
-    """Exponents of which one is wrong."""
+    """Exponents with changes that make them wrong."""
     return replace(exponents, **changes)

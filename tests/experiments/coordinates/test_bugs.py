@@ -1,4 +1,4 @@
-"""Twenty planted scaling bugs are found, each at the layer where it lies; right parametrizations pass."""
+"""Twenty planted scaling bugs are found, each at its layer; correct parametrizations pass."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -23,7 +23,7 @@ DEPTHS = {"depths": (4, 8, 16, 32, 64), "batch": IMAGES}
 
 @dataclass(frozen=True)
 class Case:
-    """A network of several sizes, and the layer or block in which its bug lies."""
+    """A network of several sizes, and the layer or block of its bug."""
 
     name: str
     make_model: Callable[[int], Any]

@@ -1,4 +1,4 @@
-"""The coordinate check measures what a plain loop does, knows kinds and places, and refuses what cannot be meant."""
+"""The coordinate check equals an explicit loop, finds kinds and places, and refuses invalid arguments."""
 
 import sys
 import types
@@ -24,7 +24,7 @@ def make_model(width: int) -> tuple[nn.Module, torch.optim.Optimizer]:
     return model, torch.optim.SGD(model.parameters(), lr=0.1)
 
 
-def test_values_are_those_of_a_plain_loop() -> None:
+def test_values_equal_those_of_an_explicit_loop() -> None:
     frame = gl.coordinate_check(make_model, widths=WIDTHS, batch=(X, Y), seeds=2, steps=2, device="cpu").to_frame()
     for row in frame[["value", "seed"]].drop_duplicates().itertuples():
         torch.manual_seed(row.seed)
@@ -82,7 +82,7 @@ def test_kinds_of_layers() -> None:
     }
 
 
-def test_places_in_rows_that_grow() -> None:
+def test_places_in_lists_that_grow() -> None:
     found = places({depth: Several(4, depth) for depth in (3, 5, 9)})
     assert found[9]["blocks.0.1"] == "blocks[first].1"
     assert found[9]["blocks.4.1"] == "blocks[middle].1"
@@ -91,7 +91,7 @@ def test_places_in_rows_that_grow() -> None:
     assert {*found[3].values()} == {*found[9].values()}
 
 
-def test_output_that_begins_as_zero_and_frozen_layers() -> None:
+def test_output_that_is_zero_at_initialization_and_frozen_layers() -> None:
     def zeros(width: int) -> nn.Module:
         model, _ = make_model(width)
         nn.init.zeros_(model[3].weight)
@@ -103,7 +103,7 @@ def test_output_that_begins_as_zero_and_frozen_layers() -> None:
     assert table["3", "size"] == "not told"
 
 
-def test_layer_that_nothing_trains_is_told() -> None:
+def test_untrained_layer_is_a_finding() -> None:
     def still(width: int) -> tuple[nn.Module, torch.optim.Optimizer]:
         model, _ = make_model(width)
         return model, torch.optim.Adam([*model[2].parameters(), *model[3].parameters()], lr=1e-3)
@@ -114,7 +114,7 @@ def test_layer_that_nothing_trains_is_told() -> None:
     assert sentence in result.findings()
 
 
-def test_values_that_are_not_finite_are_told() -> None:
+def test_non_finite_values_are_a_finding() -> None:
     def explodes(width: int) -> tuple[nn.Module, torch.optim.Optimizer]:
         model, _ = make_model(width)
         return model, torch.optim.SGD(model.parameters(), lr=1e200)
@@ -123,7 +123,7 @@ def test_values_that_are_not_finite_are_told() -> None:
     assert any("is not finite" in finding for finding in result.findings())
 
 
-def test_random_state_stays() -> None:
+def test_random_state_does_not_change() -> None:
     torch.manual_seed(5)
     before = torch.get_rng_state()
     gl.coordinate_check(make_model, widths=WIDTHS, batch=(X, Y), seeds=2, device="cpu")
@@ -139,7 +139,7 @@ def test_saved_and_loaded(tmp_path: Path) -> None:
     assert list(loaded.summary()["verdict"]) == list(result.summary()["verdict"])
 
 
-def test_name_with_a_gap_and_name_of_a_function(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_name_with_a_placeholder_and_name_of_a_function(monkeypatch: pytest.MonkeyPatch) -> None:
     options: dict[str, Any] = {"seeds": 2, "images": 2, "steps": 1, "device": "cpu", "data": "noise", "batch": None}
     options |= {"batch": (torch.randn(2, 3, 32, 32), torch.tensor([0, 1]))}
     frame = gl.coordinate_check("resnet{depth}", depths=(8, 14, 20), **options).to_frame()
@@ -168,7 +168,7 @@ def test_name_with_a_gap_and_name_of_a_function(monkeypatch: pytest.MonkeyPatch)
         ({"widths": WIDTHS, "make_model": lambda width: width}, "returns a torch.nn.Module"),
     ],
 )
-def test_what_cannot_be_meant_is_refused(options: dict[str, Any], message: str) -> None:
+def test_invalid_requests_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         gl.coordinate_check(**{"make_model": make_model, "batch": (X, Y), "device": "cpu", **options})
 
