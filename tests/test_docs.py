@@ -1,5 +1,8 @@
 """The documentation: its commands run, at toy size, its Python runs, and every page is in the menu."""
 
+import ast
+import importlib
+import inspect
 import itertools
 import json
 import re
@@ -13,6 +16,7 @@ from typer.core import TyperGroup
 from typer.main import get_command
 from typer.testing import CliRunner
 
+import gradlab as gl
 from gradlab import gallery
 from gradlab.cli import app
 
@@ -104,6 +108,35 @@ def test_every_page_is_in_the_menu_and_every_command_has_its_help() -> None:
     assert all(f": {path.name}\n" in menu for path in PAGES)
     asked = set(re.findall(r"<!-- help: ([a-z]+) -->", (ROOT / "docs" / "commands.md").read_text()))
     assert asked == set(get_command(app).commands)
+
+
+CALL = re.compile(r"`gl\.([\w.]+)\(([^`]+)\)`")
+ARGUMENT = re.compile(r"(\w+)(?:=([^,()]+|\([^)]*\)))?(?:, |$)")
+
+
+@pytest.mark.parametrize(
+    "call", [pytest.param(call, id=call[0]) for call in CALL.findall((ROOT / "docs" / "summary.md").read_text())]
+)
+def test_calls_of_the_summary_have_these_arguments_and_defaults(call: tuple[str, str]) -> None:
+    name, arguments = call
+    called = gl
+    for part in name.split("."):
+        called = getattr(called, part)
+    parameters = inspect.signature(called).parameters
+    for argument, default in ARGUMENT.findall(arguments.replace("…", "").replace("*, ", "")):
+        assert argument in parameters, argument
+        try:
+            value = ast.literal_eval(default)
+        except (SyntaxError, ValueError):
+            continue
+        assert parameters[argument].default == value, argument
+
+
+def test_the_reference_names_what_can_be_imported() -> None:
+    for name in re.findall(r"^::: (.+)$", (ROOT / "docs" / "api.md").read_text(), re.MULTILINE):
+        module, _, attribute = name.rpartition(".")
+        assert name.count(" ") == 0
+        assert hasattr(importlib.import_module(module), attribute) or importlib.import_module(name)
 
 
 def test_the_readme_is_short() -> None:
