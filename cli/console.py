@@ -42,7 +42,7 @@ class Commands(TyperGroup):
             _say(" ".join(str(error).split()))
             raise typer.Exit(_code(error)) from None
         except KeyboardInterrupt:
-            _say("stopped; nothing was written by half")
+            _say("stopped; no file was left incomplete")
             raise typer.Exit(130) from None
         except BrokenPipeError:
             # The reader of the output has closed the pipe, as `| head` does, which is not a failure.
@@ -53,7 +53,7 @@ class Commands(TyperGroup):
             _say(one_line(f"cannot read or write {error.filename or 'standard output'}: {error.strerror or error}"))
             raise typer.Exit(1) from None
         except MemoryError:
-            _say("there is not enough memory for this: fewer images a batch, or a smaller network, take less")
+            _say("there is not enough memory: use fewer images per batch, or a smaller network")
             raise typer.Exit(1) from None
         except Exception as error:
             # Errors of the parser itself repeat the argument at full length.

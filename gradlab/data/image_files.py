@@ -73,5 +73,5 @@ def _in_colour(path: Path, image: Image) -> Image:
         grey = np.asarray(image).astype(np.uint32)
         return Image.fromarray(((grey + 128) // 257).astype(np.uint8)).convert("RGB")
     if image.mode in ("I", "F"):
-        raise GradlabError(f"{path} has values of 32 bits, whose range nothing says: save it with 8 or 16 bits")
+        raise GradlabError(f"{path} has values of 32 bits, whose range is unknown: save it with 8 or 16 bits")
     return image.convert("RGB")

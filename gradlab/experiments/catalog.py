@@ -70,7 +70,7 @@ def _cost(name: str) -> Cost:
     model = create(name)
     shape = getattr(model, "input_shape", None)
     if shape is None:
-        raise UsageError(f"{name}: nothing says for which inputs it is: give the module an input_shape, (3, 224, 224)")
+        raise UsageError(f"{name}: its input shape is unknown: give the module an input_shape, such as (3, 224, 224)")
     return cost(model, shape)
 
 

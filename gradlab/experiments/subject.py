@@ -166,8 +166,8 @@ def assumptions(model: nn.Module, label: str, used: str | None, asked: str | Non
         return notes
     return [
         *notes,
-        f"{label}: nothing says how its images were normalized in training; {used} is assumed "
-        "(--normalize says otherwise)",
+        f"{label}: the normalization of its images in training is unknown; {used} is assumed "
+        "(--normalize sets another)",
     ]
 
 

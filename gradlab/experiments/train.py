@@ -279,4 +279,4 @@ def _changes(before: dict[str, Any], now: dict[str, Any], *, forced: bool) -> li
         raise UsageError(
             f"the folder holds another run: {'; '.join(meant)}; give another --out, or go on from it with --resume"
         )
-    return [f"the run goes on though {line}" for line in said]
+    return [f"the run is continued although {line}" for line in said]

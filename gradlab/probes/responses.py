@@ -250,7 +250,7 @@ class ResponseStd(Probe):
                 lost = "too much for sums of squares" if found.resolves(mean, std) else "so its std is not given"
                 notes.append(
                     f"{site.layer}: |mean| is {abs(mean) / std if std else math.inf:.3g} times the std, {lost}; "
-                    "exact=True (--exact) measures it right"
+                    "exact=True (--exact) measures it accurately"
                 )
             if found.unseen:
                 notes.append(

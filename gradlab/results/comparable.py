@@ -54,9 +54,11 @@ def not_compared(networks: Sequence[Facts], what: str) -> list[Finding]:
         return []
     said = []
     if near:
-        said.append(f"{listed(near)} {'is' if len(near) == 1 else 'are'} near chance and compared with no other.")
+        said.append(f"{listed(near)} {'is' if len(near) == 1 else 'are'} near chance and not compared.")
     if unknown:
-        said.append(f"Nothing says how {listed(unknown)} came about: not compared, since {what} differ by recipe.")
+        said.append(
+            f"The weights of {listed(unknown)} have unknown recipes and are not compared: {what} differ by recipe."
+        )
     if reasons := _differences(told):
         said.append(f"Networks {' or '.join(reasons)} are not compared: {'; '.join(map(listed, _alike(told)))}.")
     return [Finding(sentence, RULE) for sentence in said]

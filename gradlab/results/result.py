@@ -102,7 +102,7 @@ class Result:
         if other is not None:
             raise UsageError(
                 f"{cls.__name__}.{doing} takes results of its own kind, not {type(other).__name__}: results of "
-                "different kinds are kept, saved and drawn each by itself"
+                "different kinds are kept, saved and drawn separately"
             )
         return parts
 

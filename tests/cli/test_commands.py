@@ -189,7 +189,7 @@ def test_an_interrupt_is_one_line_and_keeps_the_old_files(gradlab_command: Run, 
     assert gradlab_command("responses", "--model", "resnet8@init", "--images", "4").returncode == 0
     before = {p: p.read_bytes() for p in (tmp_path / "results").rglob("*.*")}
     done = gradlab_command("responses", "--model", "mynets:stop@init")
-    assert (done.returncode, done.stderr.strip()) == (130, "gradlab: stopped; nothing was written by half")
+    assert (done.returncode, done.stderr.strip()) == (130, "gradlab: stopped; no file was left incomplete")
     assert {p: p.read_bytes() for p in (tmp_path / "results").rglob("*.*")} == before
 
 

@@ -49,7 +49,7 @@ def test_depths_of_a_named_family(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("coordinates -m resnet20 --widths 4,8,16", "says nothing of width or depth"),
+        ("coordinates -m resnet20 --widths 4,8,16", "has no width or depth"),
         ("coordinates -m nets_by_width:make_model --widths 4", "three or more widths"),
         ("coordinates -m nets_by_width:make_model --widths 4,8,16 --optimizer lion", "adam, sgd or a function"),
     ],

@@ -66,7 +66,7 @@ def test_batches_with_batch_statistics_are_full():
     result = gl.gradients("plain8@init", images=7, batch_size=3, seeds=1)
     assert result.record["networks"][0]["images"] == 6
     assert (result.frame["batches"] == 2).all()
-    assert any("the last 1 images fill no batch" in note for note in result.notes)
+    assert any("the last 1 images do not fill a batch" in note for note in result.notes)
 
 
 def test_the_sum_of_outputs_needs_no_labels():
@@ -113,7 +113,7 @@ def test_inaccurate_float32_is_replaced_or_marked_if_it_was_requested():
     assert any("float32 norms are off by up to" in n and "measured in float64" in n for n in automatic.notes)
     marked = gl.gradients("plain44@init", images=8, batch_size=8, seeds=1, dtype="float32")
     assert set(marked.frame["dtype"]) == {"float32"}
-    assert any("--dtype float64 measures them right" in note for note in marked.notes)
+    assert any("--dtype float64 measures them accurately" in note for note in marked.notes)
     assert set(gl.gradients("resnet8@init", images=4, batch_size=4, seeds=1).frame["dtype"]) == {"float32"}
 
 

@@ -201,7 +201,7 @@ def test_an_unknown_normalization_is_noted(tmp_path: object) -> None:
     path = f"{tmp_path}/unknown.pt"
     torch.save(create("resnet8").state_dict(), path)
     notes = gl.responses(f"resnet8@{path}", images=10).notes
-    assert any("nothing says how its images were normalized" in note for note in notes)
+    assert any("the normalization of its images in training is unknown" in note for note in notes)
     assert not any("nothing says" in n for n in gl.responses(f"resnet8@{path}", images=10, normalize="none").notes)
 
 
@@ -259,7 +259,7 @@ def test_networks_of_different_recipes_are_not_compared() -> None:
     (sentence,) = findings(frame, "std", toy_facts(plain20="a", resnet20="b"))
     assert sentence == "Networks of different recipes or lengths of training are not compared: plain20; resnet20."
     (sentence,) = findings(frame, "std", toy_facts(plain20=None, resnet20=None, recipe=None))
-    assert sentence.startswith("Nothing says how plain20 and resnet20 came about: not compared")
+    assert sentence.startswith("The weights of plain20 and resnet20 have unknown recipes and are not compared")
     facts = toy_facts(plain20="a", resnet20="a")
     facts[0]["bn"] = "batch"
     (sentence,) = findings(frame, "std", facts)
@@ -271,7 +271,7 @@ def test_no_conclusions_are_drawn_from_networks_near_chance() -> None:
     assert len(findings(toy_frame(plain20=1.0, resnet20=0.5), "std", facts)) == 1
     facts[1]["near_chance"] = True
     said = findings(toy_frame(plain20=1.0, resnet20=0.5), "std", facts)
-    assert said == ["resnet20 is near chance and compared with no other."]
+    assert said == ["resnet20 is near chance and not compared."]
 
 
 def test_shortcut_options_are_all_compared_with_the_plain_net_and_apart_by_depth() -> None:
@@ -294,7 +294,7 @@ def test_same_recipe_applies_to_unknown_recipes(tmp_path: object) -> None:
     for name in ("plain8", "resnet8"):
         torch.save(create(name).state_dict(), f"{tmp_path}/{name}.pt")
         specs.append(f"{name}@{tmp_path}/{name}.pt")
-    assert gl.responses(specs, no_data=True).findings()[0].startswith("Nothing says how plain8@plain8.pt")
+    assert gl.responses(specs, no_data=True).findings()[0].startswith("The weights of plain8@plain8.pt")
     assert gl.responses(specs, no_data=True, same_recipe=True).findings()[0].startswith("At 8 layers")
     with_known = [specs[0], "resnet8@init"]
     assert any("At 8 layers" in said for said in gl.responses(with_known, no_data=True, same_recipe=True).findings())

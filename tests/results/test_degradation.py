@@ -27,10 +27,10 @@ def test_degradation_and_its_reverse_are_found() -> None:
     said = findings([run("plain56", 0.2), run("plain20", 0.1), run("resnet20", 0.09), run("resnet56", 0.05)])
     assert said[0] == (
         "Plain nets end with a training error of 10.00% (20), 20.00% (56): deeper nets train worse, which is "
-        "degradation and no overfitting."
+        "degradation and not overfitting."
     )
     assert "Residual nets" in said[1]
-    assert said[1].endswith("deeper nets train better, as they should.")
+    assert said[1].endswith("deeper nets train better, as expected.")
     assert said[2:] == [
         "At depth 20 the residual net's training error, 9.00%, is lower than the plain net's, 10.00%.",
         "At depth 56 the residual net's training error, 5.00%, is lower than the plain net's, 20.00%.",
@@ -68,7 +68,7 @@ def test_the_trend_is_over_all_depths() -> None:
     assert said.endswith("it does not change with depth in one direction.")
     errors = {20: 0.100, 32: 0.1005, 56: 0.11, 110: 0.13}
     (said,) = findings([run(f"plain{depth}", error) for depth, error in errors.items()])
-    assert said.endswith("deeper nets train worse, which is degradation and no overfitting.")
+    assert said.endswith("deeper nets train worse, which is degradation and not overfitting.")
     assert "falsely in at most 1%" in rule_of(said)
 
 
@@ -76,7 +76,7 @@ def test_a_run_near_chance_is_compared_with_none() -> None:
     runs = [run("plain20", 0.1), run("plain56", 0.2), run("plain110", 0.88)]
     trend, chance = findings([one | {"classes": 10} for one in runs])
     assert "88" not in trend
-    assert chance == "plain110 ends with a training error of 88.00%, near chance: it is compared with no other."
+    assert chance == "plain110 ends with a training error of 88.00%, near chance: it is not compared with others."
     assert len(findings([one | {"classes": 10} for one in runs[1:]])) == 1
 
 

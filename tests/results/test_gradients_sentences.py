@@ -77,7 +77,7 @@ REGIMES: dict[str, Regime] = {
     "trained by one recipe": (lambda: gradients(*TRAINED, recipe="r"), ["which is smaller"], []),
     "trained by unknown recipes": (
         lambda: gradients(*TRAINED, recipe=None),
-        ["Nothing says how plain20 and resnet20 came about"],
+        ["The weights of plain20 and resnet20 have unknown recipes"],
         ["At 20 layers"],
     ),
     "trained, near chance": (
@@ -154,7 +154,7 @@ REGIMES: dict[str, Regime] = {
                 for name in ("plain20", "resnet20", "resnet56")
             ),
         ),
-        ["which is smaller", "resnet56 is near chance and compared with no other"],
+        ["which is smaller", "resnet56 is near chance and not compared"],
         [],
     ),
     "a mean cosine": (

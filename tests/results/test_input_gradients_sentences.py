@@ -48,7 +48,7 @@ REGIMES: dict[str, Regime] = {
     ),
     "images, one recipe": (
         lambda: images({"plain20": (0.9, 0.1), "resnet20": (0.5, 0.6)}, facts={"plain20": KNOWN, "resnet20": KNOWN}),
-        ["nearer to noise", "Near the rank of noise at 100 images a batch: plain20 (0.900)."],
+        ["nearer to noise", "Near the rank of noise at 100 images per batch: plain20 (0.900)."],
         ["resnet20 (0.500)"],
     ),
     "images, other recipes": (
@@ -64,7 +64,7 @@ REGIMES: dict[str, Regime] = {
             {"plain20": (0.9, 0.1), "resnet20": (0.5, 0.6)},
             facts={"plain20": KNOWN, "resnet20": KNOWN | {"near_chance": True}},
         ),
-        ["resnet20 is near chance and compared with no other"],
+        ["resnet20 is near chance and not compared"],
         ["nearer"],
     ),
     "one network": (
@@ -87,7 +87,7 @@ REGIMES: dict[str, Regime] = {
             {"plain20": (0.7, 0.1), "resnet20": (0.5, 0.6)},
             facts=dict.fromkeys(("plain20", "resnet20"), KNOWN | {"recipe": None}),
         ),
-        ["Nothing says how plain20 and resnet20 came about"],
+        ["The weights of plain20 and resnet20 have unknown recipes"],
         ["nearer"],
     ),
     "trained against initial": (

@@ -83,12 +83,12 @@ REGIMES: dict[str, Regime] = {
     ),
     "unknown recipes": (
         lambda: responses({"plain20": 1.0, "resnet20": 0.5}, all={"recipe": None}),
-        ["Nothing says how plain20 and resnet20 came about"],
+        ["The weights of plain20 and resnet20 have unknown recipes"],
         ["At 20 layers"],
     ),
     "near chance": (
         lambda: responses({"plain20": 1.0, "resnet20": 0.5}, plain20={"near_chance": True}),
-        ["plain20 is near chance and compared with no other"],
+        ["plain20 is near chance and not compared"],
         ["At 20 layers"],
     ),
     "all NaN": (lambda: responses({"plain20": math.nan, "resnet20": 0.5}), [], ["At 20 layers", "nan"]),
@@ -149,7 +149,7 @@ REGIMES: dict[str, Regime] = {
     ),
     "one unknown recipe": (
         lambda: responses({"plain20": 1.0, "resnet20": 0.5}, plain20={"recipe": None}),
-        ["Nothing says how plain20 came about"],
+        ["The weights of plain20 have unknown recipes"],
         ["At 20 layers", "Networks of different"],
     ),
     "the deepest pair first": (

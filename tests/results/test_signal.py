@@ -43,7 +43,7 @@ def test_findings_are_computed() -> None:
     assert stream == "net: the variance of the stream goes from 1 to 64 over 4 blocks."
     assert attention.startswith("net: the attn branch has 0.16 of the stream's variance in the median block, 1 in the ")
     assert perceptron.startswith("net: the mlp branch")
-    assert gradient.endswith("is 64 times as large at the first block as at the last, a factor of 4 a block.")
+    assert gradient.endswith("is 64 times as large at the first block as at the last, a factor of 4 per block.")
 
 
 def test_a_steady_stream_is_a_finding() -> None:

@@ -80,7 +80,7 @@ def test_another_recipe_in_the_same_folder_is_refused_and_said_where_it_is_meant
     with pytest.raises(gl.UsageError, match="another run: recipe iterations is 6 and was 4"):
         gl.train("resnet8", data, recipe=longer, out=tmp_path / "run", device="cpu")
     result = gl.train("resnet8", data, recipe=longer, out=tmp_path / "run", device="cpu", resume=tmp_path / "run")
-    assert result.notes == ["resnet8: the run goes on though recipe iterations is 6 and was 4"]
+    assert result.notes == ["resnet8: the run is continued although recipe iterations is 6 and was 4"]
     assert result.frame["step"].iloc[-1] == 6
 
 

@@ -35,7 +35,7 @@ def maker(make_model: MakeModel) -> Callable[[dict[str, int], int], Made]:
         return lambda sizes, seed: (build(_filled(template, sizes), "init", seed=seed), None)
     if isinstance(make_model, str) and not is_function(make_model):
         raise UsageError(
-            f"{make_model!r} says nothing of width or depth: write a name with a gap, as 'resnet{{depth}}', or "
+            f"{make_model!r} has no width or depth: write a name with a placeholder, such as 'resnet{{depth}}', or "
             "package.module:function with arguments width or depth"
         )
     function = import_function(make_model) if isinstance(make_model, str) else make_model
@@ -46,7 +46,7 @@ def _filled(template: str, sizes: dict[str, int]) -> str:
     gaps = {gap: str(sizes.get(gap, "")) for gap in ("width", "depth")}
     missing = [gap for gap in _GAPS.findall(template) if not gaps[gap]]
     if missing:
-        raise UsageError(f"{template!r} has a gap for {missing[0]}: give {missing[0]}s")
+        raise UsageError(f"{template!r} has a placeholder for {missing[0]}: give {missing[0]}s")
     return _GAPS.sub(lambda gap: gaps[gap[1]], template)
 
 

@@ -61,7 +61,7 @@ def measure_soundly(part: Pass, dtype: Dtype | None, count: Callable[[int], None
             result = _marked(measure(part, torch.float64, count), "float64", errors)
             result.notes.append(f"{found}: measured in float64")
         else:
-            result.notes.append(f"{found}: --dtype float64 measures them right")
+            result.notes.append(f"{found}: --dtype float64 measures them accurately")
     return result
 
 
@@ -106,7 +106,7 @@ def float32_notes(label: str, frame: pd.DataFrame, dtype: Dtype | None) -> list[
         f"{FLOAT32_IMAGES} images)"
     )
     if dtype == "float32":
-        return [f"{found}, as float32_error marks: --dtype float64 measures them right"]
+        return [f"{found}, as float32_error marks: --dtype float64 measures them accurately"]
     of = frame["seed"].nunique(dropna=False)
     which = "measured" if of == 1 else f"{seeds} of {of} seeds measured"
     return [f"{found}: {which} in float64"]

@@ -132,11 +132,13 @@ def _network(
     result.notes += assumptions(model, label, facts["normalization"], normalize)
     if facts["near_chance"]:
         result.notes.append(
-            f"{label}: {facts['accuracy']:.1%} of the images are classified rightly, near chance: these weights are "
+            f"{label}: {facts['accuracy']:.1%} of the images are classified correctly, near chance: these weights are "
             "probably not what their name says, or the normalization is not theirs"
         )
     if first.images < stream.count:
-        result.notes.append(f"{label}: the last {stream.count - first.images} images fill no batch and are left out")
+        result.notes.append(
+            f"{label}: the last {stream.count - first.images} images do not fill a batch and are left out"
+        )
     return result
 
 

@@ -176,8 +176,8 @@ def _near_chance(
     if not (is_trained(model) and classes and len(known) == len(right) and near_chance(accuracy, classes, images)):
         return None
     return (
-        f"{label}: {accuracy:.1%} of the images are classified rightly, near chance: these weights are probably "
-        "not what their name says, or the normalization is not theirs; they are compared with no other"
+        f"{label}: {accuracy:.1%} of the images are classified correctly, near chance: these weights are probably "
+        "not what their name says, or the normalization is not theirs; they are not compared with others"
     )
 
 

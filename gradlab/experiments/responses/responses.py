@@ -163,7 +163,7 @@ def _predicted(model: nn.Module, label: str, layers: Selection) -> ResponsesResu
     rows = [response_row(layer, index, targets[layer], std) for index, (layer, std) in enumerate(predicted.items(), 1)]
     notes = []
     if not is_trained(model):
-        notes.append(f"{label}: running statistics are still 0 and 1, so the prediction says nothing of eval mode")
+        notes.append(f"{label}: running statistics are still 0 and 1, so the prediction does not apply to eval mode")
     elif all(std != std for std in predicted.values()):
         notes.append(f"{label}: no batch normalization follows any layer, so nothing can be predicted without data")
     return ResponsesResult.from_rows(label, rows, notes, network_facts(model, label) | {"bn": "running"})
@@ -181,7 +181,7 @@ def _warnings(model: nn.Module, label: str, facts: dict[str, Any], stream: Batch
     notes = assumptions(model, label, facts["normalization"], normalize)
     if facts["near_chance"]:
         notes.append(
-            f"{label}: {facts['accuracy']:.1%} of the images are classified rightly, near chance: these weights are "
+            f"{label}: {facts['accuracy']:.1%} of the images are classified correctly, near chance: these weights are "
             "probably not what their name says (a plain net under a residual name, or the reverse), or the "
             "normalization is not theirs; nothing is concluded from them"
         )

@@ -92,7 +92,9 @@ def signal(
             variants[0], label, None if stream.normalization is None else str(stream.normalization), normalization
         )
         if part.images < stream.count:
-            result.notes.append(f"{label}: the last {stream.count - part.images} images fill no batch and are left out")
+            result.notes.append(
+                f"{label}: the last {stream.count - part.images} images do not fill a batch and are left out"
+            )
         result.record = {"networks": [_facts(part)]}
         results.append(result)
     result = SignalResult.concat(results)

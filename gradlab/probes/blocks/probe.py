@@ -174,16 +174,16 @@ class BlockSignal(Probe):
             far = stream > (WELL_CONDITIONED * row["stream_std"]) ** 2
             if not self.exact and (far or branch > (WELL_CONDITIONED * row["branch_std"]) ** 2):
                 notes.append(
-                    f"{where}: the channels' means are more than {WELL_CONDITIONED:.0f} times their std, too much for "
-                    "sums of squares; exact=True (--exact) measures it right"
+                    f"{where}: the channels' means are more than {WELL_CONDITIONED:.0f} times their std, too large for "
+                    "sums of squares; exact=True (--exact) measures it accurately"
                 )
             lost = signal.behind_gradient.lost or signal.branch_gradient.lost
             if lost:
-                notes.append(f"{where}: its gradients are not given ({lost})")
+                notes.append(f"{where}: its gradients are missing ({lost})")
         if unseen := sorted(self._finder.unseen):
             notes.append(
-                f"{', '.join(unseen[:3])}{', …' if len(unseen) > 3 else ''}: takes what a scripted module or a custom "
-                "autograd function has made out of sight; blocks whose branches lead through it are not found"
+                f"{', '.join(unseen[:3])}{', …' if len(unseen) > 3 else ''}: takes the output of a scripted module or "
+                "custom autograd function, which cannot be traced; blocks whose branches pass through it are not found"
             )
         again = self._finder.recomputed
         if again and any(math.isnan(row["stream_grad_rms"]) for row in rows):

@@ -45,7 +45,7 @@ def findings(table: pd.DataFrame, parametrization: str) -> list[Finding]:
             found.append(Finding(_all_right(judged, str(axis), what), rule))
             continue
         layers = list(dict.fromkeys(wrong["layer"]))
-        named = f"{len(layers)} of {judged['layer'].nunique()} layers scale with {axis} otherwise than {what} has it"
+        named = f"{len(layers)} of {judged['layer'].nunique()} layers do not scale with {axis} as {what} predicts"
         found.append(Finding(f"{named}; the first of them is {layers[0]}.", rule))
         found += [Finding(_one(row, str(axis)), rule) for _, row in wrong.iterrows()]
     return found
@@ -54,15 +54,18 @@ def findings(table: pd.DataFrame, parametrization: str) -> list[Finding]:
 def _all_right(judged: pd.DataFrame, axis: str, what: str) -> str:
     layers, told = judged["layer"].nunique(), judged[judged["verdict"] == AS_EXPECTED]
     if told.empty:
-        return f"Nothing can be told of how {layers} layers scale with {axis}: more seeds or sizes are needed."
+        return (
+            f"No conclusion is possible on the scaling of {layers} layers with {axis}: more seeds or sizes are needed."
+        )
     outside = (told["exponent"] - told["exponent"].clip(told["low"], told["high"])).abs().max()
     untold = len(judged) - len(told)
     if untold:
         return (
-            f"No layer of {layers} is seen to scale with {axis} otherwise than {what} has it; {len(told)} exponents "
-            f"are within {outside:.2f} of its own, and of {untold} nothing can be told: more seeds or sizes are needed."
+            f"None of {layers} layers is found to scale with {axis} differently from {what}; {len(told)} exponents are "
+            f"within {outside:.2f} of its own, and on {untold} no conclusion is possible: more seeds or sizes are "
+            "needed."
         )
-    return f"All {layers} layers scale with {axis} as {what} has it, within {outside:.2f} of its exponents."
+    return f"All {layers} layers scale with {axis} as {what} predicts, within {outside:.2f} of its exponents."
 
 
 def _one(row: pd.Series, axis: str) -> str:

@@ -30,7 +30,7 @@ class CoordinatesResult(Result):
     table: ClassVar[str] = "slopes"
     captions: ClassVar[Mapping[str, str]] = {
         "coordinates": "Root mean square of each layer's response at initialization and of its change in training, "
-        "against width or depth; in red what scales otherwise than expected (Yang et al. 2022)."
+        "against width or depth; unexpected scaling is red (Yang et al. 2022)."
     }
     formats: ClassVar[Formats] = {
         **dict.fromkeys(("exponent", "error"), "{:.2f}".format),

@@ -142,8 +142,8 @@ def _across_depth(nets: Sequence[Net], verdict: Verdict) -> str:
     if any(step.speaks and step is not verdict for step in steps):
         return f"{start}it does not change with depth in one direction."
     if verdict is Verdict.LARGER:
-        return f"{start}deeper nets train worse, which is degradation and no overfitting."
-    return f"{start}deeper nets train better, " + ("no degradation." if plain else "as they should.")
+        return f"{start}deeper nets train worse, which is degradation and not overfitting."
+    return f"{start}deeper nets train better, " + ("no degradation." if plain else "as expected.")
 
 
 def _against_plain(plain: Net, residual: Net, verdict: Verdict) -> str:
@@ -175,9 +175,9 @@ def _learnt(net: Net) -> bool:
 def _not_learnt(nets: Sequence[Net]) -> list[Finding]:
     return [
         Finding(
-            f"{net['network']} ends with a training error of {_percent(net['error'])}, near chance: it is compared "
-            "with no other.",
-            "A net that is right at most twice as often as chance has not learnt; of two classes, at most at 3/4.",
+            f"{net['network']} ends with a training error of {_percent(net['error'])}, near chance: it is not "
+            "compared with others.",
+            "A net whose accuracy is at most twice chance has not learnt; for two classes, at most 3/4.",
         )
         for net in nets
     ]

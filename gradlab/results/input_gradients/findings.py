@@ -187,7 +187,7 @@ def _saturated(
             near.setdefault(round(net.get("images", 0) / batches.iloc[0]), []).append(f"{net['network']} ({value:.3f})")
     return [
         Finding(
-            f"Near the rank of noise{f' at {images} images a batch' if images else ''}: {listed(names)}. There the "
+            f"Near the rank of noise{f' at {images} images per batch' if images else ''}: {listed(names)}. There the "
             "effective rank can hardly be larger, and is not informative.",
             f"The effective rank, relative to that of Gaussian noise in as many images, is at least {NEAR_NOISE}.",
         )

@@ -79,7 +79,7 @@ def _gradients(network: str, rms: pd.Series[float]) -> list[Finding]:
     a_block = (first / last) ** (1 / (len(rms) - 1))
     sentence = (
         f"{network}: the gradient on the stream is {first / last:.3g} times as large at the first block as at the "
-        f"last, a factor of {a_block:.3g} a block."
+        f"last, a factor of {a_block:.3g} per block."
     )
     return [
         Finding(sentence, f"RMS of the loss's gradient with respect to blocks' outputs: {first:.4g} and {last:.4g}.")
@@ -92,8 +92,8 @@ def _theory(network: str, means: pd.DataFrame) -> list[Finding]:
         return []
     off = (known["stream_total_std"] ** 2 / known["theory"] ** 2 - 1).abs()
     sentence = (
-        f"{network}: the stream's variance is off from what theory predicts for infinite width by {off.mean():.1%} on "
-        f"average and {off.max():.1%} at most."
+        f"{network}: the stream's variance differs from the theory of infinite width by {off.mean():.1%} on average "
+        f"and {off.max():.1%} at most."
     )
     rule = f"|measured / predicted − 1| over {len(off)} blocks; the largest at block {off.idxmax()}."
     return [Finding(sentence, rule)]

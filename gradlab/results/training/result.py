@@ -200,7 +200,7 @@ class TrainingResult(Result):
             GradlabError: If no run has a row yet.
         """
         if self.frame.empty:
-            raise GradlabError("there is nothing to draw yet: metrics.csv gets its first row at the first look")
+            raise GradlabError("there is nothing to draw yet: metrics.csv gets its first row at the first evaluation")
         parts = []
         for network in self.networks:
             part = by_epoch(self.frame[self.frame["network"] == network])

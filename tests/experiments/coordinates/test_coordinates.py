@@ -163,7 +163,7 @@ def test_name_with_a_placeholder_and_name_of_a_function(monkeypatch: pytest.Monk
         ({"widths": WIDTHS, "optimizer": "lion"}, "adam, sgd"),
         ({"widths": WIDTHS, "seeds": 1}, "seeds must be at least 2"),
         ({"widths": WIDTHS, "branch": 2.0}, "power from 0 to 1"),
-        ({"widths": WIDTHS, "make_model": "resnet20"}, "says nothing of width"),
+        ({"widths": WIDTHS, "make_model": "resnet20"}, "has no width or depth"),
         ({"widths": WIDTHS, "make_model": "resnet{depth}"}, "give depths"),
         ({"widths": WIDTHS, "make_model": lambda width: width}, "returns a torch.nn.Module"),
     ],
