@@ -121,7 +121,7 @@ def read_content(path: str | Path) -> tuple[object, dict[str, Any]]:
     if not os.path.exists(path):
         raise UsageError(f"{shown(path)} does not exist")
     if not os.path.isfile(path):
-        raise UsageError(f"{shown(path)} is no regular file")
+        raise UsageError(f"{shown(path)} is not a regular file")
     content, record = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
     if not all(isinstance(record.get(key), str | None) for key in ("network", "recipe", "normalization")):
         raise GradlabError(f"{shown(path)} has a damaged record: network, recipe and normalization are texts")

@@ -73,7 +73,7 @@ def read_images(path: Path, part: str) -> tuple[np.ndarray, np.ndarray | None]:
     """
     # The functions of `os.path` treat a string that is too long for a path as a path that does not exist.
     if not os.path.isfile(path):
-        raise UsageError(f"{path} {'is no regular file' if os.path.exists(path) else 'does not exist'}")
+        raise UsageError(f"{path} {'is not a regular file' if os.path.exists(path) else 'does not exist'}")
     try:
         with zipfile.ZipFile(path) as archive:
             members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}

@@ -33,7 +33,7 @@ def image_paths(folder: Path, suffixes: tuple[str, ...]) -> Iterator[Path]:
         if path.is_file():
             yield path
         elif not path.is_dir():
-            raise GradlabError(f"{path} is no regular file: take it out of the folder of images")
+            raise GradlabError(f"{path} is not a regular file: remove it from the folder of images")
 
 
 def read_image(path: Path) -> Image:

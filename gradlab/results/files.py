@@ -97,7 +97,7 @@ def _check_place(path: Path) -> None:
     if path.is_symlink():
         raise GradlabError(f"{path} is a link, and would be replaced by the file: give the place it leads to")
     if path.exists() and not path.is_file():
-        raise GradlabError(f"{path} is no regular file, and is not replaced: give another name")
+        raise GradlabError(f"{path} is not a regular file, and is not replaced: give another name")
 
 
 def _part(name: str) -> str:

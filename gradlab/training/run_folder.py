@@ -42,7 +42,7 @@ class RunFolder:
         prepare_folder(self.path)
         name = self.path / ".lock"
         if name.is_symlink() or (name.exists() and not name.is_file()):
-            raise UsageError(f"{name} is no regular file: remove it, or give another folder")
+            raise UsageError(f"{name} is not a regular file: remove it, or give another folder")
         try:
             lock = name.open("a", encoding="utf-8")
         except OSError as error:
@@ -98,7 +98,7 @@ def check_tables(folder: Path, lengths: Mapping[str, int]) -> None:
     for name, length in lengths.items():
         path = folder / name
         if path.exists() and not path.is_file():
-            raise UsageError(f"{path} is no regular file, and the run's table is to be written there")
+            raise UsageError(f"{path} is not a regular file, and the run's table is to be written there")
         there = path.stat().st_size if path.exists() else 0
         if length and there < length:
             raise UsageError(

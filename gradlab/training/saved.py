@@ -22,7 +22,7 @@ def read_training_checkpoint(path: Path) -> dict[str, Any]:
         GradlabError: If it is damaged.
     """
     if not os.path.isfile(path):
-        what = "is no regular file" if os.path.exists(path) else "does not exist"
+        what = "is not a regular file" if os.path.exists(path) else "does not exist"
         raise UsageError(f"{shown(path)} {what}")
     content = read_torch_file(path)
     if not isinstance(content, dict) or not {"model", "optimizer", "step", "config"} <= content.keys():

@@ -168,14 +168,14 @@ def image_of_32_bits(folder: Path) -> tuple[str, str]:
 def pipe_among_images(folder: Path) -> tuple[str, str]:
     name = in_folder(folder, "a.png", png(32, 32, bytes(97 * 32)))
     os.mkfifo(folder / "images" / "b.png")
-    return name, "is no regular file"
+    return name, "is not a regular file"
 
 
 @data
 def link_to_a_device(folder: Path) -> tuple[str, str]:
     name = in_folder(folder, "a.png", png(32, 32, bytes(97 * 32)))
     (folder / "images" / "b.png").symlink_to("/dev/zero")
-    return name, "is no regular file"
+    return name, "is not a regular file"
 
 
 @data

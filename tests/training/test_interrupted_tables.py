@@ -66,8 +66,8 @@ def pipe_in_its_place(path: Path) -> None:
         (Path.unlink, "is missing, and had .* when the checkpoint was written"),
         (other, "is not the table that this run wrote"),
         (cut_in_a_line, "is not the table that this run wrote"),
-        (folder_in_its_place, "is no regular file"),
-        (pipe_in_its_place, "is no regular file"),
+        (folder_in_its_place, "is not a regular file"),
+        (pipe_in_its_place, "is not a regular file"),
     ],
 )
 def test_a_table_that_lost_rows_is_never_filled_up(
@@ -97,7 +97,7 @@ def test_a_record_of_another_kind_is_written_anew(content: str, run: Path, data:
 def test_a_lock_of_another_kind(run: Path, data: str) -> None:
     (run / ".lock").unlink()
     os.mkfifo(run / ".lock")
-    with pytest.raises(gl.UsageError, match=r"\.lock is no regular file"):
+    with pytest.raises(gl.UsageError, match=r"\.lock is not a regular file"):
         gl.train("resnet8", data, out=run, **OPTIONS)
 
 
