@@ -202,7 +202,7 @@ def test_odd_files_end(tmp_path: Path) -> None:
     with pytest.raises(GradlabError, match="holds no state dict"):
         gl.build(f"resnet8@{tmp_path / 'ring.pth'}")
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(UsageError, match="no regular file"):
+    with pytest.raises(UsageError, match="not a regular file"):
         gl.build(f"resnet8@{tmp_path / 'pipe'}")
     state = create("resnet8").state_dict()
     torch.save({"model": state, "epoch": torch.tensor(3)}, tmp_path / "wrapped.pt")
