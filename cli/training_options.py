@@ -38,7 +38,7 @@ Every = Annotated[
     str, typer.Option(help="The number of steps between records, or log: evenly spaced on a log axis.", metavar="N")
 ]
 Log = Annotated[str | None, typer.Option(help="tensorboard: also write its events file into the run.", metavar="SINK")]
-BatchSize = Annotated[int | None, typer.Option(help="Images a step.", metavar="N")]
+BatchSize = Annotated[int | None, typer.Option(help="The number of images per step.", metavar="N")]
 LearningRate = Annotated[float | None, typer.Option(help="The largest learning rate.", metavar="X")]
 Schedule = Annotated[str | None, typer.Option(help="steps or one-cycle.", metavar="NAME")]
 Momentum = Annotated[float | None, typer.Option(help="Of SGD.", metavar="X")]
@@ -56,7 +56,7 @@ WarmUpRate = Annotated[float | None, typer.Option(help="The learning rate of the
 WarmUpDepth = Annotated[
     int | None, typer.Option(help="The number of layers from which there is a warm-up.", metavar="N")
 ]
-CheckpointEvery = Annotated[int, typer.Option(help="Steps between checkpoints.", metavar="N")]
+CheckpointEvery = Annotated[int, typer.Option(help="The number of steps between checkpoints.", metavar="N")]
 
 
 @dataclass(frozen=True)
