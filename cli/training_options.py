@@ -11,7 +11,7 @@ from gradlab.experiments.text import items
 
 from . import options
 
-Data = Annotated[str, typer.Option(help="cifar10, cifar100, or PATH.npz.", metavar="DATA")]
+Data = Annotated[str, typer.Option(help="The data: cifar10, cifar100, or PATH.npz.", metavar="DATA")]
 Preset = Annotated[
     str,
     typer.Option(
@@ -20,10 +20,11 @@ Preset = Annotated[
     ),
 ]
 Epochs = Annotated[int | None, typer.Option(help="The number of passes over the training images.", metavar="N")]
-Iterations = Annotated[int | None, typer.Option(help="Optimizer steps.", metavar="N")]
+Iterations = Annotated[int | None, typer.Option(help="The number of optimizer steps.", metavar="N")]
 Seed = Annotated[int, typer.Option(help="The seed of initial weights, order and crops.", metavar="N")]
 Amp = Annotated[
-    str | None, typer.Option(help="bf16, off, or auto: bf16 on devices where it is faster.", metavar="MODE")
+    str | None,
+    typer.Option(help="Mixed precision: bf16, off, or auto for bf16 on devices where it is faster.", metavar="MODE"),
 ]
 Compile = Annotated[bool, typer.Option("--compile", help="Compile the network.")]
 Record = Annotated[
@@ -40,18 +41,22 @@ Every = Annotated[
 Log = Annotated[str | None, typer.Option(help="tensorboard: also write its events file into the run.", metavar="SINK")]
 BatchSize = Annotated[int | None, typer.Option(help="The number of images per step.", metavar="N")]
 LearningRate = Annotated[float | None, typer.Option(help="The largest learning rate.", metavar="X")]
-Schedule = Annotated[str | None, typer.Option(help="steps or one-cycle.", metavar="NAME")]
-Momentum = Annotated[float | None, typer.Option(help="Of SGD.", metavar="X")]
-Nesterov = Annotated[bool | None, typer.Option(help="Nesterov's momentum.")]
-WeightDecay = Annotated[float | None, typer.Option(help="On every parameter.", metavar="X")]
-LabelSmoothing = Annotated[float | None, typer.Option(help="Of the cross-entropy.", metavar="X")]
+Schedule = Annotated[
+    str | None, typer.Option(help="The schedule of the learning rate: steps or one-cycle.", metavar="NAME")
+]
+Momentum = Annotated[float | None, typer.Option(help="The momentum of SGD.", metavar="X")]
+Nesterov = Annotated[bool | None, typer.Option(help="Use Nesterov momentum.")]
+WeightDecay = Annotated[float | None, typer.Option(help="The weight decay of every parameter.", metavar="X")]
+LabelSmoothing = Annotated[float | None, typer.Option(help="The label smoothing of the cross-entropy.", metavar="X")]
 Padding = Annotated[int | None, typer.Option(help="The number of zeros around an image before the crop.", metavar="N")]
 Flip = Annotated[bool | None, typer.Option(help="Mirror half of the images.")]
 Validation = Annotated[
     int | None,
     typer.Option(help="The number of training images held out for validation; 5000 in the paper.", metavar="N"),
 ]
-Normalize = Annotated[str | None, typer.Option(help="mean-image, cifar10, imagenet, none, …", metavar="SPEC")]
+Normalize = Annotated[
+    str | None, typer.Option(help="The normalization: mean-image, cifar10, imagenet, none, …", metavar="SPEC")
+]
 WarmUpRate = Annotated[float | None, typer.Option(help="The learning rate of the warm-up.", metavar="X")]
 WarmUpDepth = Annotated[
     int | None, typer.Option(help="The number of layers from which there is a warm-up.", metavar="N")
