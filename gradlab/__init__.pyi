@@ -10,7 +10,6 @@ from .errors import GradlabError as GradlabError
 from .errors import UsageError as UsageError
 from .experiments.attention.attention import attention as attention
 from .experiments.coordinates.coordinates import coordinate_check as coordinate_check
-from .experiments.attention.attention import attention as attention
 from .experiments.degradation import degradation as degradation
 from .experiments.dynamics import dynamics as dynamics
 from .experiments.gradients.gradients import gradients as gradients
@@ -41,7 +40,6 @@ from .probes.watch import watch as watch
 from .reporting import report as report
 from .results.attention.result import AttentionResult as AttentionResult
 from .results.coordinates.result import CoordinatesResult as CoordinatesResult
-from .results.attention.result import AttentionResult as AttentionResult
 from .results.degradation.result import DegradationResult as DegradationResult
 from .results.dynamics.result import DynamicsResult as DynamicsResult
 from .results.gradients.result import GradientsResult as GradientsResult
