@@ -116,6 +116,8 @@ def _build(spec: str, weights: str | None, seed: int) -> nn.Module:
     name, asked = split_spec(spec)
     asked = asked or weights or "trained"
     architecture = None if is_external(name) or is_mlp(name) else parse_name(name)
+    if is_mlp(name):
+        parse_mlp(name)
     check_external(name)
     source: Source | None = None
     loaded: Loaded | None = None

@@ -167,7 +167,10 @@ class NetworksRequest(Request):
     def listed_models(self) -> "list[str | nn.Module]":
         """The networks as a list, even if there is only one."""
         single = isinstance(self.models, str) or not isinstance(self.models, Sequence)
-        return [self.models] if single else list(self.models)  # type: ignore[arg-type, list-item]
+        listed: list[Any] = [self.models] if single else list(self.models)  # type: ignore[arg-type]
+        if wrong := [type(one).__name__ for one in listed if not isinstance(one, str) and not hasattr(one, "modules")]:
+            raise UsageError(f"a network is a name or a torch.nn.Module, not {wrong[0]}")
+        return listed
 
     def options(self) -> dict[str, Any]:
         """Every field as a plain value, for the record, the networks as a list."""

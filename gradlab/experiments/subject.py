@@ -134,7 +134,8 @@ def runner(model: nn.Module, mode: BatchNormMode) -> nn.Module:
 
 def unique_label(label: str, taken: Sequence[str]) -> str:
     """The label, with a number if it is taken."""
-    return label if label not in taken else f"{label} ({sum(t.startswith(label) for t in taken) + 1})"
+    same = sum(other == label or other.startswith(f"{label} (") for other in taken)
+    return label if not same else f"{label} ({same + 1})"
 
 
 def _asked_for(request: NetworksRequest) -> list[tuple[str | nn.Module, str | None]]:

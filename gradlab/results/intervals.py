@@ -13,16 +13,23 @@ LEAST_P = 1e-12
 """The smallest p that a rule gives, since no test is accurate that far in the tails."""
 
 
-def with_interval(estimate: Estimate, digits: int = 3) -> str:
-    """The value with its interval, or alone if there is none."""
-    low, high = estimate.interval()
+def with_interval(estimate: Estimate, digits: int = 3, most: float = math.inf) -> str:
+    """The value with its interval, or alone if there is none.
+
+    Args:
+        estimate: The estimate.
+        digits: The digits after the point.
+        most: The largest magnitude that the quantity can have, as 1 for a correlation: the interval ends there.
+    """
+    low, high = (min(max(end, -most), most) if math.isfinite(end) else end for end in estimate.interval())
     value = _rounded(estimate.value, digits)
     return value if math.isnan(low) else f"{value} ({_rounded(low, digits)} to {_rounded(high, digits)})"
 
 
-def factor_with_interval(estimate: Estimate, digits: int = 3) -> str:
-    """The exponential of a logarithm with its interval."""
+def factor_with_interval(estimate: Estimate, digits: int = 3, most: float = math.inf) -> str:
+    """The exponential of a logarithm with its interval, which ends at the largest value that there can be."""
     low, high = estimate.interval()
+    high = min(high, math.log(most)) if math.isfinite(high) else high
     value = f"{math.exp(estimate.value):.{digits}g}"
     if math.isnan(low):
         return value

@@ -14,6 +14,7 @@ from gradlab.experiments.input_gradients.request import InputGradientsRequest
 from gradlab.experiments.request import NetworksRequest
 from gradlab.experiments.responses.request import ResponsesRequest
 from gradlab.experiments.shatter.request import Init, ShatterRequest
+from gradlab.experiments.subject import unique_label
 from gradlab.experiments.text import interval, items, normalizations, whole_numbers
 from gradlab.models.mlp import family
 
@@ -71,3 +72,16 @@ def test_text_becomes_values():
 
 def test_initializations_are_those_of_the_nets():
     assert get_args(Init) == get_args(family.Init)
+
+
+@pytest.mark.parametrize("wrong", [None, 3, [3], ("plain8@init" for _ in range(1))])
+def test_what_is_no_network_is_refused(wrong: object) -> None:
+    with pytest.raises(UsageError, match=r"a network is a name or a torch.nn.Module, not"):
+        gl.responses(wrong)  # type: ignore[arg-type]
+
+
+def test_a_label_is_numbered_among_its_equals_alone() -> None:
+    taken = ["plain8@init", "plain8@init:1"]
+    assert unique_label("plain8@init", taken) == "plain8@init (2)"
+    assert unique_label("plain8@init", [*taken, "plain8@init (2)"]) == "plain8@init (3)"
+    assert unique_label("plain20@init", taken) == "plain20@init"

@@ -38,10 +38,12 @@ def read_transformer(name: str, depth: int, values: dict[str, Any], *, form: For
     """
     family: Literal["gpt", "vit"] = "gpt" if form in ("bytes", "webtext") else "vit"
     DEPTHS.check(family, depth, name)
-    if form == "bytes" and depth in NAMED_ELSEWHERE and not values:
+    named_elsewhere = family == "gpt" and depth in NAMED_ELSEWHERE
+    if named_elsewhere and not values:
+        width = _DEFAULTS[form]["width"]
         raise UsageError(
             f"{name} is the name of a model of OpenAI's: GPT-2 is webtext/gpt12 (or 24, 36 and 48), and a GPT of "
-            f"{depth} layers is gpt{depth}-width=256"
+            f"{depth} layers is {name}-width={width}"
         )
     style = _style(name, depth, values)
     known = _DEFAULTS[form] | ({"width": _WIDTHS[form].get(depth, 768)} if form in _WIDTHS else {})
@@ -52,7 +54,7 @@ def read_transformer(name: str, depth: int, values: dict[str, Any], *, form: For
     _check(name, given, heads, style, form)
     defaults = {**known, "heads": _heads(given["width"]), "norm": _norm(style.scale)}
     said = tuple(sorted((field, value) for field, value in values.items() if value != defaults.get(field)))
-    if form == "bytes" and depth in NAMED_ELSEWHERE and not said:
+    if named_elsewhere and not said:
         said = (("width", given["width"]),)
     return TransformerArchitecture(
         family, form, style, heads=heads, untied=bool(values.get("untied")), values=said, **given

@@ -232,7 +232,10 @@ def gradients_figure(frame: pd.DataFrame, summary: pd.DataFrame, figure: Figure,
     handles = _handles(frame, networks, value)
     columns = max(legend_columns(network_labels(networks)), 2 if len(handles) > len(networks) else 1)
     common = common_weights(networks)
-    panels = 2 if summary.loc[summary["first / last"].notna(), "depth"].nunique() > 1 else 1
+    known = summary[summary["first / last"].notna()]
+    depths = known.groupby(known["series"].fillna(known["network"]))["depth"].nunique()
+    # Without a series of several depths there is nothing to see against depth.
+    panels = 2 if len(depths) and depths.max() > 1 else 1
     legend_rows = -(-len(handles) // columns) + bool(common)
     figure.set_layout_engine("constrained", h_pad=0.03, w_pad=0.02)
     figure.set_size_inches(COLUMN_WIDTH, 0.1 + (2.2, 3.7)[panels - 1] + 0.13 * legend_rows + room_for_names(frame))

@@ -133,7 +133,7 @@ def _beside_plain(plain: dict[str, Any], residual: dict[str, Any], verdict: Verd
     )
     if _same_seeds(plain, residual) and verdict is not Verdict.NOTHING:
         sentence += f", seed by seed by a factor {factor_with_interval(Estimate.of(_differences(plain, residual)))}"
-    return f"{sentence} (95 % intervals)."
+    return f"{sentence} (95 % intervals)." if " to " in sentence else f"{sentence}."
 
 
 def _compared(plain: dict[str, Any], residual: dict[str, Any]) -> Comparison:
@@ -170,9 +170,10 @@ def _against_theory(rows: Sequence[dict[str, Any]]) -> list[Finding]:
     for key, group in groupby(known, key=lambda row: str(row["claim"])):
         claim = CLAIMS[key]
         measured = "; ".join(_measured(row, verdicts[id(row)]) for row in group)
+        intervals = " (with 95 % intervals)" if " to " in measured else ""
         sentence = (
-            f"{claim.words} ({claim.source}). Here it grows per layer by (with 95 % intervals): {measured}. Theory "
-            "is of infinite width, away from the loss."
+            f"{claim.words} ({claim.source}). Here it grows per layer by{intervals}: {measured}. Theory is of "
+            "infinite width, away from the loss."
         )
         rule = (
             f"{claim.source}, of networks as initialized; the slope of the logarithm over layers of one shape. "

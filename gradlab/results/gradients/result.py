@@ -79,7 +79,7 @@ class GradientsResult(Result):
     )  # fmt: skip
     legend: ClassVar[Mapping[str, str]] = {
         "×/÷": "standard error of first / last over seeds, as a factor",
-        "±": "standard error of growth a layer over seeds",
+        "±": "standard error of growth a layer over seeds; for one seed, of the fit over its layers",
     }
 
     @classmethod

@@ -121,7 +121,7 @@ def _residual_against_feedforward(
         others = "; ".join(_beside(pairs[place][2], verdicts[place], constant) for place in here)
         sentence = (
             f"At depth {depth} gradients of neighbouring inputs have a lag-1 autocorrelation (95 % interval) of "
-            f"{with_interval(_estimate(ff))}{_constants(ff, constant)} in ff ({ff['norm']}); {others}."
+            f"{with_interval(_estimate(ff), most=1)}{_constants(ff, constant)} in ff ({ff['norm']}); {others}."
         )
         rule = f"{_SIDE_BY_SIDE} {told_by('Welch’s t over seeds', comparisons)} {INTERVALS}"
         findings.append(Finding(sentence, rule))
@@ -143,7 +143,7 @@ def _deepest(lag1: pd.DataFrame, constant: Mapping[tuple[str, int], int]) -> lis
 
 def _beside(row: pd.Series, verdict: Verdict, constant: Mapping[tuple[str, int], int]) -> str:
     """The autocorrelation at lag 1 of another family, and its comparison with that of ff."""
-    number = f"{with_interval(_estimate(row))} in {row['network']}{_constants(row, constant)}"
+    number = f"{with_interval(_estimate(row), most=1)} in {row['network']}{_constants(row, constant)}"
     return number if verdict is Verdict.NOTHING else f"{number}, {verdict}"
 
 
@@ -160,7 +160,7 @@ def _paths(summary: pd.DataFrame) -> list[Finding]:
     """The finding on the correlation of the fixed pair by path counting, which varies much between nets."""
     rows = summary[(summary["statistic"] == "path_correlation") & (summary["depth"] == summary["depth"].max())]
     known = rows[np.isfinite(rows["value"]) & (rows["value"] > 0)]
-    measured = [f"{factor_with_interval(_log(row))} in {row['network']}" for _, row in known.iterrows()]
+    measured = [f"{factor_with_interval(_log(row), most=1)} in {row['network']}" for _, row in known.iterrows()]
     if not measured:
         return []
     start = f"At depth {known['depth'].iloc[0]}, counting co-active paths, gradients at a fixed pair correlate"
@@ -251,7 +251,9 @@ def _unnormalized(summary: pd.DataFrame, constant: Mapping[tuple[str, int], int]
         if deepest["depth"] < DEEP or not _is_feedforward(known):
             continue
         estimate, dead = _estimate(deepest), _constants(deepest, constant)
-        start = f"{network}: lag-1 autocorrelation at depth {deepest['depth']} is {with_interval(estimate)}{dead}"
+        start = (
+            f"{network}: lag-1 autocorrelation at depth {deepest['depth']} is {with_interval(estimate, most=1)}{dead}"
+        )
         if dead:
             reason = "where no neuron switches along the line, no conclusion on shattering is possible"
         elif not known["options"].get("bias", 1):

@@ -1,0 +1,16 @@
+"""Numbers with their intervals, in words."""
+
+import math
+
+from gradlab.results.intervals import factor_with_interval, with_interval
+from gradlab.stats.verdict import Estimate
+
+
+def test_an_interval_ends_at_the_largest_value_that_there_can_be() -> None:
+    lag1 = Estimate.mean(0.95, 0.01, 2)
+    assert with_interval(lag1) == "0.950 (0.823 to 1.077)"
+    assert with_interval(lag1, most=1) == "0.950 (0.823 to 1.000)"
+    assert with_interval(Estimate.mean(-0.95, 0.01, 2), most=1) == "-0.950 (-1.000 to -0.823)"
+    correlation = Estimate.mean(math.log(0.9), 0.1, 5)
+    assert factor_with_interval(correlation, most=1).endswith(" to 1)")
+    assert factor_with_interval(Estimate.mean(math.log(0.9), math.nan, 1), most=1) == "0.9"
