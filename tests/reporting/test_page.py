@@ -278,6 +278,7 @@ EVERY_KIND: dict[str, Callable[[Path], gl.Result]] = {
     "gradients": lambda runs: gl.gradients("resnet8@init", seeds=1, per_example=True, **IMAGES),
     "signal": lambda runs: gl.signal("resnet8@init", seeds=2, **IMAGES),
     "attention": lambda runs: gl.attention("vit2-width=64@init", rows=None, **IMAGES),
+    "jacobian": lambda runs: gl.jacobian("resnet8@init", images=1, seeds=1, device="cpu"),
     "coordinates": lambda runs: gl.coordinate_check("plain{depth}-width=4", depths=(8, 14, 20), images=2, seeds=2),
     "training": lambda runs: gl.TrainingResult.load(runs / "resnet8"),
     "architectures": lambda runs: architectures("imagenet/resnet18"),

@@ -143,7 +143,7 @@ def test_every_training_option_is_passed_through() -> None:
         ("train --model resnet8 --record weights", "what can be recorded is responses, activations, "),
         ("train --model resnet8 --record gradients --every 0", "from 1 on, or log; got 0"),
         ("train --model resnet8 --log wandb", "log is tensorboard, not 'wandb'"),
-        ("degradation --depths deep", "--depths takes numbers of layers, not 'deep'"),
+        ("degradation --depths deep", "'deep' is not one of the whole numbers"),
         ("degradation --families tower --depths 8", "tower8"),
         ("dynamics runs --statistic loss", "'loss' is not one of 'grad_norm', 'response_std', 'relative'"),
     ],

@@ -197,7 +197,7 @@ def test_what_cannot_be_seen_is_said() -> None:
         model(data())
     result = probe.result()
     assert list(result.frame["block"]) == ["blocks.0", "blocks.2"]
-    assert any(note.startswith("blocks.1: takes what a scripted module") for note in result.notes)
+    assert any(note.startswith("blocks.1: takes the output of a scripted module") for note in result.notes)
 
 
 def test_float16_and_what_is_not_finite() -> None:
