@@ -12,8 +12,6 @@ import pandas as pd
 
 from gradlab.results.tables import MISSING, Formats, formatted
 
-_NUMBER = re.compile(r"(?P<value>[-−+]?(\d[\d,]*\.?\d*|\.\d+)(e[-−+]?\d+)?)(\s*±\s*[\d.,e−+-]+)?\s*%?", re.IGNORECASE)
-
 
 @dataclass(frozen=True)
 class Cell:
@@ -59,11 +57,9 @@ def make_table(frame: pd.DataFrame, formats: Formats, caption: str) -> Table:
 
 
 def number(value: Any) -> float | None:
-    """Convert a value, including texts such as `1,234`, `−0.5`, `0.31 ± 0.02` and `12 %`, to a number, or to None."""
-    if isinstance(value, Real) and not isinstance(value, bool):
-        return None if math.isnan(value) else float(value)
-    match = _NUMBER.fullmatch(value.strip()) if isinstance(value, str) else None
-    return None if match is None else float(match["value"].replace(",", "").replace("−", "-"))
+    """The number that a value is; None for a text, a truth value and a missing value."""
+    known = isinstance(value, Real) and not isinstance(value, bool) and not math.isnan(value)
+    return float(value) if known else None
 
 
 def _cell(text: str, key: float | None) -> Cell:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Self
 
 from gradlab.stats.verdict import CONFIDENCE, FALSE_ALARMS, Comparison, Estimate, Verdict
 
@@ -34,6 +35,28 @@ def factor_with_interval(estimate: Estimate, digits: int = 3, most: float = math
     if math.isnan(low):
         return value
     return f"{value} ({_exp(low):.{digits}g} to {_exp(high):.{digits}g})"
+
+
+class WithError(float):
+    """A number of a table that prints with its standard error, `0.310 ± 0.020`, and sorts as the number that it is.
+
+    Attributes:
+        error: The standard error; NaN if there is none.
+    """
+
+    error: float
+
+    def __new__(cls, value: float, error: float) -> Self:
+        """Return the number; a float is immutable, so its error comes with it."""
+        number = super().__new__(cls, value)
+        number.error = error
+        return number
+
+    def __str__(self) -> str:
+        value = _rounded(self, 3)
+        return value if math.isnan(self.error) or math.isnan(self) else f"{value} ± {self.error:.3f}"
+
+    __repr__ = __str__
 
 
 def told_by(test: str, comparisons: Sequence[Comparison]) -> str:

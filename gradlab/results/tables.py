@@ -133,23 +133,9 @@ def text_table(frame: pd.DataFrame, formats: Formats, kind: str) -> str:
     if kind == "markdown":
         align = ["right" if right else "left" for right in numeric]
         return str(text.to_markdown(index=False, colalign=align, disable_numparse=True)) + "\n"
-    text = text.map(_latex)
-    text.columns = [_latex(name) for name in text.columns]
     columns = "".join("r" if right else "l" for right in numeric)
-    return "% needs \\usepackage{booktabs}\n" + str(text.to_latex(index=False, escape=False, column_format=columns))
-
-
-_LATEX = {
-    "\\": r"\textbackslash{}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "–": "--",
-    "×": r"$\times$",
-    "÷": r"$\div$",
-    "±": r"$\pm$",
-    **{character: f"\\{character}" for character in "&%$#_{}"},
-}
-
-
-def _latex(text: str) -> str:
-    return "".join(_LATEX.get(character, character) for character in text)
+    latex = str(text.to_latex(index=False, escape=True, column_format=columns))
+    # What pandas leaves as it is, older fonts do not have.
+    for character, command in {"–": "--", "×": r"$\times$", "÷": r"$\div$", "±": r"$\pm$"}.items():
+        latex = latex.replace(character, command)
+    return "% needs \\usepackage{booktabs}\n" + latex

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from gradlab.results.input_gradients.findings import findings
+from gradlab.results.intervals import WithError
 from gradlab.results.result import Result
 from gradlab.results.tables import Formats
 from gradlab.stats.verdict import Estimate
@@ -55,7 +56,11 @@ class InputGradientsResult(Result):
         "effective rank relative to Gaussian noise, mean cosine between images, and autocorrelation along the segment "
         "between two images. Bars: 95 % intervals by Student's t (after Balduzzi et al. 2017).",
     }
-    formats: ClassVar[Formats] = {"depth": "{:d}".format, "seeds": "{:d}".format}
+    formats: ClassVar[Formats] = {
+        "depth": "{:d}".format,
+        "seeds": "{:d}".format,
+        **dict.fromkeys(TITLES.values(), str),
+    }
     priority: ClassVar[Sequence[str]] = (
         "network", "rel. eff. rank", "mean cosine", "segment lag 1", "weights", "depth", "norm", "seeds", "derivative",
     )  # fmt: skip
@@ -146,11 +151,15 @@ class InputGradientsResult(Result):
                     "depth": int(first["depth"]),
                     "norm": f"bn {first['bn']}" if first["norm"] == "bn" else first["norm"],
                     "derivative": first["norm_grad"] if first["bn"] not in ("eval", "none") else "–",
-                    **{title: _plus_minus(*self.value(network, name)) for name, title in TITLES.items()},
+                    **dict.fromkeys(TITLES.values()),
                     "seeds": int(first["seeds"]),
                 }
             )
-        return pd.DataFrame(rows)
+        summary = pd.DataFrame(rows)
+        for name, title in TITLES.items():
+            values = [WithError(*self.value(network, name)) for network in self.networks]
+            summary[title] = pd.Series(values, dtype=object)
+        return summary
 
     def legend_lines(self) -> list[str]:
         """The explanation of the errors."""
@@ -214,10 +223,3 @@ def _pooled(samples: Sequence[Sample]) -> tuple[np.ndarray, int]:
     constant = int((power == 0).sum())
     # If all are constant, all have autocorrelation 1.
     return np.average(acf, axis=0, weights=power if power.any() else None), constant
-
-
-def _plus_minus(value: float, sem: float) -> str:
-    if math.isnan(value):
-        return "–"
-    number = f"{round(value, 3) + 0.0:.3f}"  # the sum turns −0 into 0
-    return number if math.isnan(sem) else f"{number} ± {sem:.3f}"
