@@ -326,3 +326,13 @@ def test_save_load_and_show(trained: dict[str, str], tmp_path: object) -> None:
         assert path.suffix == ".json" or path.read_bytes() == first[path.name], path.name
     with pytest.raises(GradlabError, match="holds no whole responses result"):
         ResponsesResult.load(f"{tmp_path}/nothing")
+
+
+def test_outputs_that_hold_nan_are_said_and_count_as_wrong() -> None:
+    model = gl.build("resnet8@init")
+    with torch.no_grad():
+        model.fc.bias[3] = torch.nan
+    result = gl.responses(model, images=20)
+    assert result.summary()["accuracy (%)"].item() == 0
+    assert any("20 of 20 outputs hold NaN and count as wrong answers" in note for note in result.notes)
+    assert not any("hold NaN" in note for note in gl.responses("resnet8@init", images=4).notes)

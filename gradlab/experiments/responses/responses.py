@@ -117,7 +117,7 @@ def _measured(
     progress: Progress | None,
 ) -> ResponsesResult:
     clone = runner(model, mode).to(stream.device)
-    correct = loss = torch.zeros((), dtype=torch.float64, device=stream.device)
+    correct = loss = without = torch.zeros((), dtype=torch.float64, device=stream.device)
     comparable, done, finite = False, 0, True
     statistics = batch_statistics(clone) if mode == "batch" else nullcontext()
     # Inference mode is not used, since its tensors do not show whether they were changed in place.
@@ -131,6 +131,7 @@ def _measured(
             comparable = labels is not None and _same_classes(logits, labels, stream)
             if labels is not None and comparable:
                 correct = correct + right_answers(logits, labels).sum()
+                without = without + logits.isnan().any(1).sum()
                 loss = loss + cross_entropies(logits, labels).sum()
             if progress is not None:
                 progress(label, done, stream.count)
@@ -155,6 +156,8 @@ def _measured(
     }
     result.record["networks"] = [facts]
     result.notes += _warnings(model, label, facts, stream, normalize)
+    if count := int(without):
+        result.notes.append(f"{label}: {count:,} of {stream.count:,} outputs hold NaN and count as wrong answers")
     return result
 
 
