@@ -49,6 +49,7 @@ class Section:
     notes: Sequence[str]
     drawings: list[Drawing]
     summary: Table
+    legend: Sequence[str]
     rows: Table | None
     row_count: int
     record: str
@@ -129,6 +130,7 @@ def _section(place: int, source: str, result: Result) -> Section:
             for number, (name, svg) in enumerate(result.svg().items(), 1)
         ],
         summary=make_table(result.summary(), result.formats, "Summary"),
+        legend=result.legend_lines(),
         rows=rows,
         row_count=len(result.frame),
         record=json_text(result.record),
