@@ -346,4 +346,4 @@ def test_what_cannot_be_reported_is_said(results: list[str], out: str, error: ty
 def test_errors_of_the_table_are_explained_below_it(tmp_path: Path) -> None:
     result = gl.gradients("resnet8@init", seeds=2, **IMAGES)
     text = gl.report([result], tmp_path / "r.html").read_text()
-    assert "standard error of growth a layer over seeds" in text
+    assert "standard error of first / last over seeds, as a factor." in text
