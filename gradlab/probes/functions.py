@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from types import FunctionType
 from typing import Any
 
@@ -19,6 +19,11 @@ open_attention = FunctionType(
 )
 """A copy of `F.multi_head_attention_forward` that exposes its inner functions to a mode, rather than being opaque."""
 open_attention.__kwdefaults__ = _attention.__kwdefaults__
+
+
+def function_name(func: Callable[..., Any]) -> str:
+    """The name of a torch function without its overload: `add` for `torch.ops.aten.add.Tensor`."""
+    return str(getattr(func, "__name__", "")).partition(".")[0]
 
 
 def tensors_in(values: Iterable[Any]) -> Iterator[Tensor]:

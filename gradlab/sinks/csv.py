@@ -7,7 +7,7 @@ import io
 from collections.abc import Sequence
 from pathlib import Path
 
-from gradlab.errors import GradlabError
+from gradlab.sinks.growing_file import GrowingFile
 from gradlab.sinks.sink import COLUMNS, Row
 
 
@@ -22,12 +22,7 @@ class CSV:
     """
 
     def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = self.path.open("wb", buffering=0)
-        except OSError as error:
-            raise GradlabError(f"cannot write {self.path}: {error.strerror}") from None
+        self._file = GrowingFile(path)
         self._append([dict(zip(COLUMNS, COLUMNS, strict=True))])
 
     def write(self, rows: Sequence[Row], /) -> None:
@@ -41,7 +36,4 @@ class CSV:
     def _append(self, rows: Sequence[Row]) -> None:
         text = io.StringIO()
         csv.DictWriter(text, COLUMNS, lineterminator="\n", extrasaction="ignore").writerows(rows)
-        try:
-            self._file.write(text.getvalue().encode())
-        except OSError as error:
-            raise GradlabError(f"cannot write {self.path}: {error.strerror}") from None
+        self._file.append(text.getvalue())

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from gradlab.errors import GradlabError
+from gradlab.sinks.growing_file import GrowingFile
 from gradlab.sinks.sink import Row
 
 
@@ -23,20 +23,12 @@ class JSONL:
     """
 
     def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = self.path.open("wb", buffering=0)
-        except OSError as error:
-            raise GradlabError(f"cannot write {self.path}: {error.strerror}") from None
+        self._file = GrowingFile(path)
 
     def write(self, rows: Sequence[Row], /) -> None:
         """Append the rows of a step."""
         lines = [json.dumps({**row, "value": _number(row["value"])}, allow_nan=False) + "\n" for row in rows]
-        try:
-            self._file.write("".join(lines).encode())
-        except OSError as error:
-            raise GradlabError(f"cannot write {self.path}: {error.strerror}") from None
+        self._file.append("".join(lines))
 
     def close(self) -> None:
         """Close the file."""

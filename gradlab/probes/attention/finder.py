@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from gradlab.probes.functions import open_attention, tensors_in
+from gradlab.probes.functions import function_name, open_attention, tensors_in
 from gradlab.probes.hooks import in_backward
 from gradlab.probes.identity import Remembered
 from gradlab.stats.attention import AttentionRows, attention_rows, sampled_logits, sampled_positions
@@ -59,7 +59,7 @@ class AttentionFinder(TorchFunctionMode):
         if func is F.multi_head_attention_forward:
             with self:
                 return open_attention(*args, **kwargs)
-        name = str(getattr(func, "__name__", "")).partition(".")[0]
+        name = function_name(func)
         if name == "scaled_dot_product_attention":
             with torch._C.DisableTorchFunction(), torch.no_grad():
                 self.listener.attended(self._fused(*args, **kwargs))

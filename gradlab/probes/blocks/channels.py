@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from gradlab.probes.applications import NORMALIZING
-from gradlab.probes.blocks.operations import PRODUCTS, function_name
+from gradlab.probes.blocks.operations import PRODUCTS
+from gradlab.probes.functions import function_name
 
 _VIEWS = {"permute", "transpose", "swapaxes", "swapdims", "movedim", "moveaxis", "t", "view", "reshape", "flatten"}
 _VIEWS |= {"unflatten", "unsqueeze", "squeeze", "expand", "chunk", "split", "unbind", "select", "narrow", "__getitem__"}

@@ -26,11 +26,6 @@ _SUMS = {"add", "__add__", "__radd__", "__iadd__"}
 _PRODUCT_SUMS = {"addcmul", "addcdiv", "addmm", "addmv", "addbmm", "baddbmm", "addr", "index_add", "scatter_add"}
 
 
-def function_name(func: Callable[..., Any]) -> str:
-    """The name of a torch function without its overload: `add` for `torch.ops.aten.add.Tensor`."""
-    return str(getattr(func, "__name__", "")).partition(".")[0]
-
-
 def is_in_place(name: str) -> bool:
     """Whether a function of this name writes to its first argument."""
     return name == "__setitem__" or (name.startswith("__i") and name.endswith("__")) or _ends_in_place(name)

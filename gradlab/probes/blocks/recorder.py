@@ -10,9 +10,9 @@ from torch.overrides import TorchFunctionMode
 
 from gradlab.probes.blocks.channels import channel_dim
 from gradlab.probes.blocks.graph import Graph, Value
-from gradlab.probes.blocks.operations import SLICES, applies, attends, function_name, is_in_place, joined
+from gradlab.probes.blocks.operations import SLICES, applies, attends, is_in_place, joined
 from gradlab.probes.blocks.values import CONSTANT, DATA, Values
-from gradlab.probes.functions import tensors_in
+from gradlab.probes.functions import function_name, tensors_in
 from gradlab.probes.hooks import in_backward
 from gradlab.probes.passes import Passes
 

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import pandas as pd
 
 from gradlab.results.attention.findings import findings
-from gradlab.results.label import described
 from gradlab.results.result import Result
 from gradlab.results.tables import Formats
 
@@ -88,7 +87,7 @@ class AttentionResult(Result):
         from gradlab.plots import theme
         from gradlab.results.attention.figure import attention_figure, plot_attention
 
-        frame = described(self.frame, self.record.get("networks", []))
+        frame = self.to_frame()
         if ax is not None:
             return plot_attention(frame, ax, value)
         with theme():
@@ -102,4 +101,4 @@ class AttentionResult(Result):
 
         from gradlab.results.attention.figure import attention_figure
 
-        return attention_figure(described(self.frame, self.record.get("networks", [])), Figure())
+        return attention_figure(self.to_frame(), Figure())

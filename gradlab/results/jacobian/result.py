@@ -9,7 +9,6 @@ import pandas as pd
 
 from gradlab.results.jacobian.findings import findings
 from gradlab.results.jacobian.summary import mean_squares
-from gradlab.results.label import described
 from gradlab.results.result import Result
 from gradlab.results.tables import Formats
 
@@ -88,7 +87,7 @@ class JacobianResult(Result):
         from gradlab.results.jacobian.figure import jacobian_figure, plot_jacobian
 
         networks = self.record.get("networks", [])
-        frame = described(self.frame, networks)
+        frame = self.to_frame()
         if ax is not None:
             return plot_jacobian(frame, networks, ax)
         with theme():
@@ -103,4 +102,4 @@ class JacobianResult(Result):
         from gradlab.results.jacobian.figure import jacobian_figure
 
         networks = self.record.get("networks", [])
-        return jacobian_figure(described(self.frame, networks), networks, Figure())
+        return jacobian_figure(self.to_frame(), networks, Figure())

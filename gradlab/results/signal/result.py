@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import numpy as np
 import pandas as pd
 
-from gradlab.results.label import described
 from gradlab.results.result import Result
 from gradlab.results.signal.findings import findings
 from gradlab.results.tables import Formats
@@ -87,11 +86,6 @@ class SignalResult(Result):
         result.frame["branch"] = result.frame["branch"].astype(object).fillna("")
         return result
 
-    def facts(self, network: str) -> dict[str, Any]:
-        """Return the facts on one network in the record."""
-        known = (entry for entry in self.record.get("networks", []) if entry["network"] == network)
-        return next(known, {"network": network})
-
     def summary(self) -> pd.DataFrame:
         """Return one row per network, with stream, branches and gradients from the first block to the last."""
         rows = []
@@ -138,7 +132,7 @@ class SignalResult(Result):
         from gradlab.plots import theme
         from gradlab.results.signal.figure import plot_signal, signal_figure
 
-        frame = described(self.frame, self.record.get("networks", []))
+        frame = self.to_frame()
         if ax is not None:
             return plot_signal(frame, ax, value)
         with theme():
@@ -152,7 +146,7 @@ class SignalResult(Result):
 
         from gradlab.results.signal.figure import signal_figure
 
-        return signal_figure(described(self.frame, self.record.get("networks", [])), Figure())
+        return signal_figure(self.to_frame(), Figure())
 
 
 def outputs(frame: pd.DataFrame) -> pd.DataFrame:
