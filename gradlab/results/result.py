@@ -26,6 +26,7 @@ TEXTS = dict.fromkeys(("network", "layer"), str)
 """The columns of names, which remain text even if they are numbers, such as the layer `0` of a sequence."""
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from rich.console import Group
 
@@ -161,8 +162,23 @@ class Result:
         return []
 
     def figure(self) -> Figure:
-        """The figure at the width of a column, without a window."""
+        """Draw the figure at the width of a column, without showing it."""
+        from matplotlib.figure import Figure
+
+        return self._draw(Figure())
+
+    def _draw(self, figure: Figure) -> Figure:
+        """Draw on an empty figure."""
         raise UsageError(f"a {self.name} result has no figure of its own")
+
+    def _first_axes(self) -> Axes:
+        """Draw the whole figure in the theme, where pyplot can show it, and return its first axes."""
+        from gradlab.plots.style import theme
+
+        with theme():
+            import matplotlib.pyplot as plt
+
+            return self._draw(plt.figure()).axes[0]
 
     def _figures(self) -> Mapping[str, Callable[[], Figure]]:
         """Functions that make the figures for `save`, by file name without suffix."""

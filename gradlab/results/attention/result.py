@@ -84,21 +84,15 @@ class AttentionResult(Result):
         Returns:
             The axes drawn on, or the first of them.
         """
-        from gradlab.plots import theme
-        from gradlab.results.attention.figure import attention_figure, plot_attention
+        from gradlab.results.attention.figure import plot_attention
 
         frame = self.to_frame()
         if ax is not None:
             return plot_attention(frame, ax, value)
-        with theme():
-            import matplotlib.pyplot as plt
+        return self._first_axes()
 
-            return attention_figure(frame, plt.figure()).axes[0]
-
-    def figure(self) -> Figure:
+    def _draw(self, figure: Figure) -> Figure:
         """Return relative entropy and largest logit against layers."""
-        from matplotlib.figure import Figure
-
         from gradlab.results.attention.figure import attention_figure
 
-        return attention_figure(self.to_frame(), Figure())
+        return attention_figure(self.to_frame(), figure)

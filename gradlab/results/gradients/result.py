@@ -266,23 +266,17 @@ class GradientsResult(Result):
         Returns:
             The axes of the upper panel.
         """
-        from gradlab.plots.style import theme
-        from gradlab.results.gradients.figure import gradients_figure, plot_gradients
+        from gradlab.results.gradients.figure import plot_gradients
 
         if ax is not None:
             return plot_gradients(self._drawn_rows(), ax, self.value)
-        with theme():
-            import matplotlib.pyplot as plt
+        return self._first_axes()
 
-            return gradients_figure(self._drawn_rows(), self._drawn_summary(), plt.figure(), self.value).axes[0]
-
-    def figure(self) -> Figure:
+    def _draw(self, figure: Figure) -> Figure:
         """Norms against depth, and first-to-last ratios against the depth of the networks."""
-        from matplotlib.figure import Figure
-
         from gradlab.results.gradients.figure import gradients_figure
 
-        return gradients_figure(self._drawn_rows(), self._drawn_summary(), Figure(), self.value)
+        return gradients_figure(self._drawn_rows(), self._drawn_summary(), figure, self.value)
 
     def _drawn_rows(self) -> pd.DataFrame:
         """All layers at the last step; the column body marks those that the line connects."""

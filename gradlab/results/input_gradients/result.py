@@ -185,23 +185,17 @@ class InputGradientsResult(Result):
         Returns:
             The axes drawn on, the upper one of the figure.
         """
-        from gradlab.plots.style import theme
-        from gradlab.results.input_gradients.figure import input_gradients_figure, plot_against_depth
+        from gradlab.results.input_gradients.figure import plot_against_depth
 
         if ax is not None:
             return plot_against_depth(self.to_frame(), ax, statistic)
-        with theme():
-            import matplotlib.pyplot as plt
+        return self._first_axes()
 
-            return input_gradients_figure(self.to_frame(), plt.figure()).axes[0]
-
-    def figure(self) -> Figure:
+    def _draw(self, figure: Figure) -> Figure:
         """Relative effective rank, mean cosine and the segments' lag 1, against depth."""
-        from matplotlib.figure import Figure
-
         from gradlab.results.input_gradients.figure import input_gradients_figure
 
-        return input_gradients_figure(self.to_frame(), Figure())
+        return input_gradients_figure(self.to_frame(), figure)
 
 
 def _mean_and_error(samples: list[list[Any]]) -> tuple[np.ndarray, np.ndarray]:

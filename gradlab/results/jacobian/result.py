@@ -83,23 +83,17 @@ class JacobianResult(Result):
         Args:
             ax: Where to draw; None makes a figure.
         """
-        from gradlab.plots import theme
-        from gradlab.results.jacobian.figure import jacobian_figure, plot_jacobian
+        from gradlab.results.jacobian.figure import plot_jacobian
 
         networks = self.record.get("networks", [])
         frame = self.to_frame()
         if ax is not None:
             return plot_jacobian(frame, networks, ax)
-        with theme():
-            import matplotlib.pyplot as plt
+        return self._first_axes()
 
-            return jacobian_figure(frame, networks, plt.figure()).axes[0]
-
-    def figure(self) -> Figure:
+    def _draw(self, figure: Figure) -> Figure:
         """Return the density of the singular values."""
-        from matplotlib.figure import Figure
-
         from gradlab.results.jacobian.figure import jacobian_figure
 
         networks = self.record.get("networks", [])
-        return jacobian_figure(self.to_frame(), networks, Figure())
+        return jacobian_figure(self.to_frame(), networks, figure)

@@ -136,20 +136,14 @@ class ResponsesResult(Result):
         Returns:
             The axes of the upper panel.
         """
-        from gradlab.plots.style import theme
-        from gradlab.results.responses.figure import plot_responses, responses_figure
+        from gradlab.results.responses.figure import plot_responses
 
         if ax is not None:
             return plot_responses(self.to_frame(), ax)
-        with theme():
-            import matplotlib.pyplot as plt
+        return self._first_axes()
 
-            return responses_figure(self.to_frame(), plt.figure()).axes[0]
-
-    def figure(self) -> Figure:
+    def _draw(self, figure: Figure) -> Figure:
         """Both panels of Fig. 7."""
-        from matplotlib.figure import Figure
-
         from gradlab.results.responses.figure import responses_figure
 
-        return responses_figure(self.to_frame(), Figure())
+        return responses_figure(self.to_frame(), figure)

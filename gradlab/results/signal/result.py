@@ -129,24 +129,18 @@ class SignalResult(Result):
         Returns:
             The axes drawn on, or the first of them.
         """
-        from gradlab.plots import theme
-        from gradlab.results.signal.figure import plot_signal, signal_figure
+        from gradlab.results.signal.figure import plot_signal
 
         frame = self.to_frame()
         if ax is not None:
             return plot_signal(frame, ax, value)
-        with theme():
-            import matplotlib.pyplot as plt
+        return self._first_axes()
 
-            return signal_figure(frame, plt.figure()).axes[0]
-
-    def figure(self) -> Figure:
+    def _draw(self, figure: Figure) -> Figure:
         """Return the signal propagation plot."""
-        from matplotlib.figure import Figure
-
         from gradlab.results.signal.figure import signal_figure
 
-        return signal_figure(self.to_frame(), Figure())
+        return signal_figure(self.to_frame(), figure)
 
 
 def outputs(frame: pd.DataFrame) -> pd.DataFrame:
