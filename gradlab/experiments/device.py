@@ -1,4 +1,4 @@
-"""The device of a computation: `auto`, `cpu`, `cuda`, `cuda:1`, `mps`."""
+"""The device of a computation: `auto`, `cpu`, `cuda`, `cuda:1`, `mps`, or another accelerator of torch by its name."""
 
 import platform
 
@@ -8,7 +8,7 @@ from gradlab.errors import UsageError
 
 
 def pick_device(name: str = "auto") -> torch.device:
-    """The device of that name; `auto` is the first of cuda, mps and cpu that is available.
+    """The device of that name, of any accelerator that torch has; `auto` is the first of cuda, mps and cpu.
 
     Raises:
         UsageError: If the device is not available.
@@ -20,6 +20,8 @@ def pick_device(name: str = "auto") -> torch.device:
         available[:0] = ["cuda", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
     if name == "auto":
         return torch.device(available[0])
+    if name not in available and torch.accelerator.is_available():
+        available.append(str(torch.accelerator.current_accelerator()))
     if name not in available:
         raise UsageError(f"no device {name!r} here; there is {', '.join(available)}")
     return torch.device(name)
