@@ -2,9 +2,23 @@
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+
+class _Undrawn(TorchFunctionMode):
+    """Leaves out every random initialization, so that new parameters keep whatever their memory holds."""
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        named = kwargs or {}
+        if getattr(func, "__module__", None) == "torch.nn.init" or func in (Tensor.uniform_, Tensor.normal_):
+            return args[0] if args else named["tensor"]
+        return func(*args, **named)
 
 
 def materialize(make: Callable[[], nn.Module]) -> nn.Module:
@@ -12,11 +26,8 @@ def materialize(make: Callable[[], nn.Module]) -> nn.Module:
 
     Nothing is drawn from the global generator, and ResNet-1202 is built in about a second.
     """
-    with torch.device("meta"):
-        module = make()
-    # This replaces `to_empty`, whose first call takes a second to load torch's decompositions.
-    module._apply(lambda tensor: torch.empty(tensor.shape, dtype=tensor.dtype))
-    return module
+    with _Undrawn():
+        return make()
 
 
 @torch.no_grad()
