@@ -32,6 +32,7 @@ OPTION = Option("option", words=get_args(ShortcutOption))
 BLOCK = Option("block", words=("basic", "bottleneck"))
 UNIT = Option("unit", words=tuple(UNITS)[1:])
 LOOKS_LINEAR = Option("looks_linear", words=("ll",))
+CRELU = Option("crelu", words=("crelu",))
 WIDTH = Option("width", "width=", says="the width is a number of channels, at least 1", whole=True, low=1)
 SCALE = Option(
     "shortcut_scale",
@@ -67,7 +68,10 @@ RESIDUAL_ONLY = {
     for option in (BLOCK, UNIT, SCALE, EXCLUSIVE_GATE, SHORTCUT_GATE, DROPOUT)
     for word in option.names
 }
-PLAIN_CIFAR_ONLY = {"ll": "looks-linear networks are plain CIFAR nets, such as plain56-ll"}
+PLAIN_CIFAR_ONLY = {
+    "ll": "looks-linear networks are plain CIFAR nets, such as plain56-ll",
+    "crelu": "networks with CReLU are plain CIFAR nets, such as plain56-crelu",
+}
 NO_SHORTCUTS = {
     **dict.fromkeys(OPTION.words, "a plain network has no shortcuts, so no option {word}"),
     "beta": "a plain network has no residual branches, so no beta",
@@ -84,7 +88,7 @@ FAMILIES = (
         "plain",
         str(BASIC),
         read_plain,
-        options=(LOOKS_LINEAR, WIDTH),
+        options=(LOOKS_LINEAR, CRELU, WIDTH),
         listed=_named("plain", CIFAR_DEPTHS),
         variants=_named("plain", CIFAR_DEPTHS, "-ll"),
         refusals=NO_SHORTCUTS,

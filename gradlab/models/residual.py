@@ -43,6 +43,7 @@ class Architecture:
         imagenet: Whether it has the ImageNet form of Table 1 rather than the CIFAR form of §4.2.
         beta: The weight β of the residual branches, x + β·F(x).
         looks_linear: Whether CReLU and mirrored orthogonal weights replace ReLU and batch normalization.
+        crelu: Whether the network is the looks-linear one with weights from He initialization.
         shortcut_scale: The factor λ of the shortcuts, λ·x + F(x).
         unit: The order of normalization and ReLU in a residual block.
         bottleneck: Whether a CIFAR network has bottlenecks; for ImageNet the depth determines it.
@@ -64,6 +65,7 @@ class Architecture:
     exclusive_gate: float | None = None
     shortcut_gate: float | None = None
     shortcut_dropout: float = 0.0
+    crelu: bool = False
 
     @property
     def name(self) -> str:
@@ -82,7 +84,8 @@ class Architecture:
         )
         block = "" if self.family == "plain" or self.imagenet else block_word(self.depth, self.bottleneck)
         unit = "" if self.unit == "original" else self.unit
-        return "".join(f"-{word}" for word in (option, block, unit, "ll" if self.looks_linear else "") if word)
+        activation = "ll" if self.looks_linear else "crelu" if self.crelu else ""
+        return "".join(f"-{word}" for word in (option, block, unit, activation) if word)
 
     def _numbers(self) -> str:
         numbers = (
@@ -97,7 +100,7 @@ class Architecture:
 
     @property
     def shown(self) -> Architecture:
-        """The architecture as far as a state dict determines it; scales and most units do not change keys or shapes."""
+        """The architecture as far as a state dict determines it, without scales, most units and the initialization."""
         return replace(
             self,
             beta=1.0,
@@ -106,6 +109,8 @@ class Architecture:
             exclusive_gate=None if self.exclusive_gate is None else GATE_BIAS,
             shortcut_gate=None if self.shortcut_gate is None else GATE_BIAS,
             shortcut_dropout=0.0,
+            looks_linear=self.looks_linear or self.crelu,
+            crelu=False,
         )
 
     @property
@@ -136,9 +141,9 @@ class Architecture:
             family=self.family,
             depth=self.depth,
             kind="residual" if self.family == "resnet" else "plain",
-            unit="crelu" if self.looks_linear else self.unit,
+            unit="crelu" if self.looks_linear or self.crelu else self.unit,
             block="bottleneck" if expansion > 1 else "basic" if self.family == "resnet" else "convolution",
-            normalization="none" if self.looks_linear else "batch",
+            normalization="none" if self.looks_linear or self.crelu else "batch",
             width=self.width,
             form="imagenet" if self.imagenet else "cifar",
             options=self._options(),
@@ -159,7 +164,7 @@ class Architecture:
         """Build the network with allocated but uninitialized parameters."""
         classes = classes or (1000 if self.imagenet else 10)
         sizes = self.style, self.width, classes
-        if self.looks_linear:
+        if self.looks_linear or self.crelu:
             return materialize(lambda: LooksLinearNet(self.depth, self.width, classes))
         if self.imagenet:
             return materialize(lambda: ImageNetNet(self.depth, *sizes))
@@ -227,7 +232,10 @@ def read_plain(name: str, depth: int, values: dict[str, Any], *, imagenet: bool 
             raise _unclear("plain", depth, name)
         BASIC.check("plain", depth, name)
     width = values.get("width", 64 if imagenet else 16)
-    return Architecture("plain", depth, None, width, imagenet, looks_linear="looks_linear" in values)
+    looks_linear, crelu = "looks_linear" in values, "crelu" in values
+    if looks_linear and crelu:
+        raise UsageError(f"{name}: ll and crelu are two initializations of one network: give one")
+    return Architecture("plain", depth, None, width, imagenet, looks_linear=looks_linear, crelu=crelu)
 
 
 def _unclear(family: str, depth: int, name: str) -> UsageError:

@@ -109,6 +109,20 @@ def test_looks_linear_draws_depend_only_on_the_seed():
     assert not torch.equal(one["fc.weight"], third["fc.weight"])
 
 
+def test_crelu_with_he_initialization_keeps_the_second_moment():
+    model, looks_linear = create("plain20-crelu-width=64").double(), create("plain20-ll-width=64")
+    assert {k: v.shape for k, v in model.state_dict().items()} == {
+        k: v.shape for k, v in looks_linear.state_dict().items()
+    }
+    # N(0, 2/n) with n = 9 · 128, of which half the inputs are 0: the variance of the outputs is that of the inputs.
+    weight = model.layer1[0].conv1.weight
+    assert weight.var().item() == pytest.approx(2 / (9 * 128), rel=0.02)
+    x = torch.randn(8, 64, 16, 16, generator=torch.Generator().manual_seed(0)).double()
+    with torch.no_grad():
+        inner = model.layer1[0].conv1(crelu(x))[..., 1:-1, 1:-1]
+    assert inner.square().mean().item() == pytest.approx(1, rel=0.1)
+
+
 def test_looks_linear_learns():
     model, x = create("plain20-ll-width=4"), images(16, torch.float32)
     labels = torch.arange(16) % 10
@@ -187,6 +201,7 @@ def test_names(name, canonical):
         ("resnet20-ll", "looks-linear networks are plain CIFAR nets"),
         ("imagenet/plain18-ll", "looks-linear networks are plain CIFAR nets"),
         ("plain21-ll", "6n . 2 layers"),
+        ("plain20-ll-crelu", "two initializations of one network"),
     ],
 )
 def test_invalid_names_are_refused(name, message):
@@ -208,6 +223,11 @@ def test_weights_go_out_and_in(tmp_path):
     again = gl.build(f"plain8-ll@{path}")
     assert isinstance(again, LooksLinearNet)
     assert torch.equal(again(images(dtype=torch.float32)), model(images(dtype=torch.float32)))
+    state = tmp_path / "net.pt"
+    torch.save(model.state_dict(), state)
+    assert torch.equal(
+        gl.build(f"plain8-crelu@{state}")(images(dtype=torch.float32)), model(images(dtype=torch.float32))
+    )
     for wrong in ("plain8", "resnet8", "plain14-ll", "plain8-ll-width=8"):
         with pytest.raises(UsageError, match=f"holds plain8-ll, not {wrong}"):
             gl.build(f"{wrong}@{path}")
