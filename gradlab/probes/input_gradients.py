@@ -23,7 +23,7 @@ from gradlab.probes.outputs import detached, logits_of
 from gradlab.probes.ranks import TIMEOUT, Ranks
 from gradlab.probes.tensor_parallel import refuse_tensor_parallel
 from gradlab.results.input_gradients.result import InputGradientsResult
-from gradlab.stats import cosines, relative_effective_rank, row_norm_variation
+from gradlab.stats.row_gram import RowGram, fetched_grams
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
@@ -111,8 +111,9 @@ class InputGradients(Probe):
         if norm_grad not in ("frozen", "full"):
             raise UsageError(f"norm_grad is frozen or full, not {norm_grad!r}")
         self.norm_grad = norm_grad
-        self.left_out = 0
-        self._samples: list[Tensor] = []
+        self._grams: list[RowGram] = []
+        self._left_out = 0
+        self._samples: list[dict[str, float]] = []
         self._observe = observe or self._reduce
         # One entry per thread, since each has contexts of its own.
         self._passes: dict[int, _Pass] = {}
@@ -169,16 +170,30 @@ class InputGradients(Probe):
     def _reduce(self, gradients: Tensor) -> None:
         # The statistics take thousands of operations, from which other function modes are spared.
         with torch._C.DisableTorchFunction():
-            rows = gradients.flatten(1)
-            usable = rows[rows.isfinite().all(1) & rows.any(1)]
-            self.left_out += len(rows) - len(usable)
-            if len(usable) > 1:
-                self._samples.append(gradient_statistics(usable))
+            self._grams.append(RowGram.of(gradients.flatten(1)))
+            if gradients.is_cpu:
+                self._settle()
+
+    def _settle(self) -> None:
+        """Compute the statistics of the batches so far, with one transfer from the device."""
+        grams, self._grams = fetched_grams(self._grams), []
+        for gram in grams:
+            usable = gram.usable()
+            self._left_out += len(gram.norms) - len(usable.norms)
+            if len(usable.norms) > 1:
+                self._samples.append(dict(zip(STATISTICS, usable.statistics().tolist(), strict=True)))
 
     @property
     def samples(self) -> list[dict[str, float]]:
         """The statistics of every batch of this process so far, by name."""
-        return [dict(zip(STATISTICS, sample.tolist(), strict=True)) for sample in self._samples]
+        self._settle()
+        return [*self._samples]
+
+    @property
+    def left_out(self) -> int:
+        """The number of gradients of this process that are 0, NaN or infinite, which do not count."""
+        self._settle()
+        return self._left_out
 
     def result(self, network: str | None = None) -> InputGradientsResult:
         """Return the measurement so far: one row per statistic, with its mean and standard error over batches.
@@ -251,9 +266,7 @@ def gradient_statistics(rows: Tensor) -> Tensor:
     Returns:
         A float64 tensor of shape (5,), on the device of the gradients.
     """
-    pairs = cosines(rows)
-    ranks = (relative_effective_rank(rows, unit=unit) for unit in (True, False))
-    return torch.stack([*ranks, pairs.mean(), pairs.abs().mean(), row_norm_variation(rows)])
+    return RowGram.of(rows).statistics()
 
 
 def normalization_kind(model: nn.Module) -> str:

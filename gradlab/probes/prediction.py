@@ -1,5 +1,7 @@
 """Prediction of the std of batch-normalized responses from a model's parameters and running statistics."""
 
+import math
+from collections.abc import Sequence
 from contextlib import ExitStack
 
 import torch
@@ -17,17 +19,22 @@ from gradlab.probes.targets import response_targets
 from gradlab.theory import normalized_response_std
 
 
-def batch_norm_std(norm: nn.Module) -> float:
-    """Predict the std of a normalization's output, NaN unless it has running statistics.
+def batch_norm_stds(norms: Sequence[nn.Module]) -> list[float]:
+    """Predict the std of the output of normalizations, in one transfer; NaN for those without running statistics.
 
     If parameters are sharded over ranks (`is_sharded`), all of these have to make this call.
     """
-    if not isinstance(norm, _BatchNorm) or norm.running_var is None:
-        return float("nan")
-    weight, bias = (
-        value.full_tensor() if hasattr(value, "full_tensor") else value for value in (norm.weight, norm.bias)
-    )
-    return normalized_response_std(norm.running_var, weight, bias, norm.eps).item()
+    predicted: dict[int, Tensor] = {}
+    for place, norm in enumerate(norms):
+        if isinstance(norm, _BatchNorm) and norm.running_var is not None:
+            weight, bias = (
+                value.full_tensor() if hasattr(value, "full_tensor") else value for value in (norm.weight, norm.bias)
+            )
+            predicted[place] = normalized_response_std(norm.running_var, weight, bias, norm.eps)
+    device = next((value.device for value in predicted.values()), None)
+    values = torch.stack([value.to(device) for value in predicted.values()]).tolist() if predicted else []
+    found = dict(zip(predicted, values, strict=True))
+    return [found.get(place, math.nan) for place in range(len(norms))]
 
 
 def is_sharded(module: nn.Module) -> bool:
@@ -74,9 +81,8 @@ def predicted_response_std(
             f"{type(model).__name__} cannot be traced without values on inputs of shape {tuple(size)}: {failure}; "
             "input_shape says what it takes"
         ) from failure
-    return {
-        layer: batch_norm_std(model.get_submodule(norms[layer])) if layer in norms else float("nan") for layer in order
-    }
+    found = dict(zip(norms, batch_norm_stds([model.get_submodule(norm) for norm in norms.values()]), strict=True))
+    return {layer: found.get(layer, math.nan) for layer in order}
 
 
 def _trace(model: nn.Module, layers: Selection, shape: tuple[int, ...]) -> tuple[list[str], dict[str, str]]:

@@ -15,7 +15,7 @@ from gradlab.probes.coverage import depth_of, description_of
 from gradlab.probes.finder import Part, ResponseFinder, Site, is_normalization
 from gradlab.probes.hooks import Probe
 from gradlab.probes.outputs import plain
-from gradlab.probes.prediction import batch_norm_std, is_sharded
+from gradlab.probes.prediction import batch_norm_stds, is_sharded
 from gradlab.probes.ranks import TIMEOUT, Ranks, uneven_notes
 from gradlab.probes.selection import Selection, layer_stride
 from gradlab.probes.site_moments import SiteMoments, merged_sites, take_in
@@ -144,13 +144,17 @@ class ResponseStd(Probe):
         """
         by_rank = self._by_rank("result", pooled=True)
         sites = self._merged(by_rank)
-        rows = []
+        rows, predicted = [], self._predicted(sites)
         for index, (site, found) in enumerate(sites.items(), 1):
             count, mean, std, non_finite = _values(found)
             given = std if found.resolves(mean, std) else math.nan
             measured: dict[str, Any] = {"std": given, "mean": mean, "count": int(count), "non_finite": int(non_finite)}
-            target, predicted = self._finder.places[site.layer], self._predicted(found)
-            rows.append(response_row(site.layer, index, target, predicted, call=site.call, **measured))
+            std_of_norm = predicted.get(site, math.nan)
+            rows.append(
+                response_row(
+                    site.layer, index, self._finder.places[site.layer], std_of_norm, call=site.call, **measured
+                )
+            )
         name = network or getattr(self.model, "name", type(self.model).__name__)
         left_out = reasons(self._finder)
         coverage = response_coverage(self._finder, {site.layer for site in sites}, left_out)
@@ -217,10 +221,14 @@ class ResponseStd(Probe):
         take_in(self._finder, [(site.layer, found.target) for site, found in sites.items()])
         return sites
 
-    def _predicted(self, found: SiteMoments) -> float:
-        if found.norm is None or self._unpredicted(found):
-            return math.nan
-        return batch_norm_std(self.model.get_submodule(found.norm))
+    def _predicted(self, sites: dict[Site, SiteMoments]) -> dict[Site, float]:
+        """Return the std that running statistics predict, of the sites that a normalization follows."""
+        norms = {
+            site: self.model.get_submodule(found.norm)
+            for site, found in sites.items()
+            if found.norm is not None and not self._unpredicted(found)
+        }
+        return dict(zip(norms, batch_norm_stds([*norms.values()]), strict=True))
 
     def _unpredicted(self, found: SiteMoments) -> bool:
         """Return whether other ranks have parts of the normalization, which are not asked for in local results."""

@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
+from unittest import mock
 
 import torch
 from torch import Tensor
@@ -31,6 +32,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 NAME = "simulated"
 SUPPORTED = hasattr(backend_registration, "_setup_privateuseone_for_python_backend")
 """Whether this torch has backends in Python."""
+
+EVENT = "event"
+"""What a wait for an earlier moment of the device is called."""
 
 _PACKAGE = str(Path(__file__).parents[2] / "gradlab")
 _TORCH = str(Path(torch.__file__).parent)
@@ -75,7 +79,7 @@ def accelerator() -> Iterator[list[Wait]]:
     waits.clear()
     backend.present = True
     try:
-        with _Factories(), _Operations():
+        with _Factories(), _Operations(), mock.patch.object(torch, "Event", _Event):
             yield waits
     finally:
         backend.present = False
@@ -150,6 +154,22 @@ class DeviceTensor(Tensor):
         return _uploaded(data, dtype or self.dtype)
 
 
+class _Event:
+    """A moment in the device's work, which the host can wait for."""
+
+    def __init__(self, device: object = None) -> None:
+        pass
+
+    def record(self) -> None:
+        pass
+
+    def query(self) -> bool:
+        return True
+
+    def synchronize(self) -> None:
+        _note(EVENT)
+
+
 class _Operations(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         return _run(func, args, kwargs or {})
@@ -197,7 +217,8 @@ def _run(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
     target = _target(packet, args, kwargs)
     makes = target is not None and target.type == NAME
     if packet in _MOVING and target is not None:
-        if isinstance(args[0], DeviceTensor) != makes and not (makes and _asynchronous(packet, args, kwargs)):
+        # Towards the host, the copy is as asynchronous: torch takes memory for it that the device can write to.
+        if isinstance(args[0], DeviceTensor) != makes and not _asynchronous(packet, args, kwargs):
             _note(func)
     elif packet is aten.copy_:
         if isinstance(args[0], DeviceTensor) != isinstance(args[1], DeviceTensor):

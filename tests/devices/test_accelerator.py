@@ -13,7 +13,7 @@ WAITING = {
     "a truth value": lambda x: bool(x[0] > 0),
     "a list": lambda x: x.tolist(),
     "a copy to the host": lambda x: x.cpu(),
-    "the same asynchronously, which nothing waits for": lambda x: torch.empty(3).copy_(x, non_blocking=True),
+    "the same into memory that the device cannot write to": lambda x: torch.empty(3).copy_(x, non_blocking=True),
     "a copy from the host": lambda x: torch.ones(3).to(x.device),
     "numbers of Python": lambda x: torch.tensor([1.0, 2.0], device=x.device),
     "numbers of Python like a tensor": lambda x: x.new_tensor([1.0, 2.0]),
@@ -29,6 +29,7 @@ WAITING = {
 PASSING = {
     "arithmetic with a number of the host": lambda x: x * torch.tensor(2.0) + 1,
     "an asynchronous copy": lambda x: torch.ones(3).to(x.device, non_blocking=True),
+    "an asynchronous copy to the host": lambda x: x.to("cpu", non_blocking=True),
     "numbers that no memory holds": lambda x: torch.zeros(3, device=x.device) + x.new_full((3,), 2.0),
     "a write through a mask": lambda x: x.clone().__setitem__(x > 0, 0.0),
     "a choice of place": lambda x: x.where(x > 0, 0)[1:],

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from gradlab.errors import GradlabError, UsageError
 from gradlab.probes.applications import leave
@@ -86,6 +86,10 @@ class AttentionStatistics(Probe):
         module = self.model.get_submodule(self._passes.innermost)
         return module.num_heads if isinstance(module, nn.MultiheadAttention) else None
 
+    def _columns(self, site: tuple[str, int]) -> Tensor:
+        found = self._sites[site]
+        return torch.stack([found.entropy, found.uniform, found.rows, found.largest], 1)
+
     def result(self, network: str | None = None) -> AttentionResult:
         """Return the measurement so far, with one row per layer, call and head in order of execution.
 
@@ -101,10 +105,12 @@ class AttentionStatistics(Probe):
                 "that no function of torch calls cannot be seen (with transformers, attn_implementation='sdpa' can)"
             )
         rows: list[dict[str, Any]] = []
-        for index, site in enumerate(self._order, 1):
-            found = self._sites[site]
-            values = torch.stack([found.entropy, found.uniform, found.rows, found.largest], 1).cpu().tolist()
-            for head, (entropy, uniform, count, largest) in enumerate(values):
+        # The heads of all sites are copied from the device at once.
+        columns = [self._columns(site) for site in self._order]
+        heads = iter(torch.cat([found.to(columns[0].device) for found in columns]).tolist())
+        for index, (site, found) in enumerate(zip(self._order, columns, strict=True), 1):
+            for head in range(len(found)):
+                entropy, uniform, count, largest = next(heads)
                 rows.append(
                     {
                         "layer": site[0],
