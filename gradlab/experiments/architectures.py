@@ -8,7 +8,7 @@ import pandas as pd
 
 from gradlab.errors import UsageError
 from gradlab.experiments.request import Progress
-from gradlab.models import catalog, cost, create, multiply_adds_by_part
+from gradlab.models import cost, create, describe, multiply_adds_by_part, network_names
 from gradlab.results.architectures.result import ArchitecturesResult
 from gradlab.results.record import Stopwatch, make_record
 
@@ -19,11 +19,16 @@ PAPER_MULTIPLY_ADDS = {
     "imagenet/resnet50": 3.8e9,
     "imagenet/resnet101": 7.6e9,
     "imagenet/resnet152": 11.3e9,
+    "imagenet/vgg16": 15.3e9,
+    "imagenet/vgg19": 19.6e9,
 }
-"""FLOPs as printed in Table 1 and Fig. 3, where a multiplication and its addition count as one."""
+"""FLOPs as printed in Table 1, Fig. 3 and §4.1, where a multiplication and its addition count as one."""
 
 STAGES = {f"layer{number}": f"conv{number + 1}_x" for number in range(1, 5)}
 """The names of the stages in Table 1."""
+
+VGG_STAGES = {"layer1": "conv1", **{f"layer{number}": f"conv{number}_x" for number in range(2, 6)}, "classifier": "fc"}
+"""The names of VGG's stages, of which there are five, and of its three linear layers."""
 
 
 def architectures(pattern: str = "imagenet/*", *, progress: Progress | None = None) -> ArchitecturesResult:
@@ -37,18 +42,19 @@ def architectures(pattern: str = "imagenet/*", *, progress: Progress | None = No
         UsageError: If nothing matches.
     """
     stopwatch = Stopwatch()
-    models = fnmatch.filter(catalog(), pattern)
+    models = fnmatch.filter(network_names(), pattern)
     if not models:
         raise UsageError(f"no network matches {pattern!r}; `gradlab models` lists them")
     rows, networks = [], []
     for done, name in enumerate(models, 1):
         model = create(name)
         counted = cost(model, model.input_shape)  # type: ignore[arg-type]
+        stages = VGG_STAGES if describe(name).family == "vgg" else STAGES
         for part, multiply_adds in multiply_adds_by_part(model, model.input_shape).items():  # type: ignore[arg-type]
             rows.append(
                 {
                     "network": name,
-                    "stage": STAGES.get(part, part),
+                    "stage": stages.get(part, part),
                     "multiply_adds": multiply_adds,
                     "layers": counted.layers,
                     "parameters": counted.parameters,

@@ -15,7 +15,7 @@ from gradlab.models.mlp import (
     full_gradient,
     parse_family,
 )
-from gradlab.models.names import catalog, describe, is_mlp, network_names, parse_mlp, parse_name
+from gradlab.models.names import describe, is_mlp, network_names, parse_mlp, parse_name
 from gradlab.models.registry import create
 from gradlab.models.residual import Architecture
 
@@ -29,7 +29,6 @@ __all__ = [
     "NamedNetwork",
     "NetworkDescription",
     "batch_statistics",
-    "catalog",
     "cost",
     "create",
     "create_mlp",

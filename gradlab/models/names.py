@@ -10,7 +10,7 @@ from gradlab.errors import UsageError
 from gradlab.models.built import Family
 from gradlab.models.description import NetworkDescription
 from gradlab.models.external import is_external
-from gradlab.models.families import CIFAR_DEPTHS, FAMILIES
+from gradlab.models.families import FAMILIES
 from gradlab.models.grammar import read_options
 from gradlab.models.mlp.family import MLPArchitecture
 
@@ -81,16 +81,6 @@ def parse_mlp(name: str) -> MLPArchitecture:
     if not isinstance(found, MLPArchitecture):
         raise UsageError(f"{name} is not a fully connected net, such as mlp50, resmlp50-beta=0.1 or mlp50-ll")
     return found
-
-
-def catalog() -> list[str]:
-    """List the networks of He et al. 2015 for CIFAR and ImageNet, and their pre-activation and looks-linear forms."""
-    preact, looks_linear = (
-        [f"{family}{depth}-{word}" for depth in CIFAR_DEPTHS]
-        for family, word in (("resnet", "preact"), ("plain", "ll"))
-    )
-    tables = [family.listed for family in FAMILIES if family.prefix.removeprefix("imagenet/") in ("plain", "resnet")]
-    return [*(name for names in tables for name in names), *preact, *looks_linear]
 
 
 def network_names() -> list[str]:

@@ -88,6 +88,23 @@ def test_vovnet_is_that_of_timm(depth: int) -> None:
         torch.testing.assert_close(ours(x), theirs(x))
 
 
+# Published for the authors' weights and an independent implementation (osmr/imgclsmob, table of ImageNet networks).
+@pytest.mark.parametrize(("name", "parameters"), [("vovnet39", 22_600_296), ("vovnet57", 36_640_296)])
+def test_vovnet_has_the_published_number_of_parameters(name: str, parameters: int) -> None:
+    assert named_cost(parse_name(f"imagenet/{name}")).parameters == parameters
+
+
+def test_slim_vovnet_has_the_parameters_of_its_table() -> None:
+    """arXiv:1904.09730, Table 1, added up by hand: weights, and two parameters of each normalized channel."""
+    layers = [(3, 64, 9), (64, 64, 9), (64, 128, 9)]
+    inputs = 128
+    for channels, outputs in ((64, 128), (80, 256), (96, 384), (112, 512)):
+        layers += [(inputs, channels, 9), *[(channels, channels, 9)] * 4, (inputs + 5 * channels, outputs, 1)]
+        inputs = outputs
+    expected = sum(a * b * taps + 2 * b for a, b, taps in layers) + 512 * 1000 + 1000
+    assert named_cost(parse_name("imagenet/vovnet27-slim")).parameters == expected
+
+
 def test_slim_vovnet_by_its_table() -> None:
     """arXiv:1904.09730, Table 1: channels and outputs of the modules."""
     model = parse_name("imagenet/vovnet27-slim").skeleton()

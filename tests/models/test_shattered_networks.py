@@ -7,7 +7,7 @@ from torch import nn
 
 import gradlab as gl
 from gradlab.errors import UsageError
-from gradlab.models import catalog, cost, create, infer_architectures, parse_name, weighted_layers
+from gradlab.models import cost, create, infer_architectures, parse_name, weighted_layers
 from gradlab.models.looks_linear import LooksLinearNet, crelu
 
 LOOKS_LINEAR = ["plain8-ll", "plain20-ll-width=4", "plain56-ll", "plain110-ll-width=3"]
@@ -207,12 +207,6 @@ def test_names(name, canonical):
 def test_invalid_names_are_refused(name, message):
     with pytest.raises(UsageError, match=message):
         parse_name(name)
-
-
-def test_the_catalog_lists_looks_linear_nets_and_no_beta():
-    assert "plain56-ll" in catalog()
-    assert not any("beta" in name for name in catalog())
-    assert all(parse_name(name).name == name for name in catalog())
 
 
 def test_weights_go_out_and_in(tmp_path):

@@ -7,11 +7,16 @@ from typing import TYPE_CHECKING, ClassVar
 
 import pandas as pd
 
+from gradlab.results.finding import Finding
 from gradlab.results.result import Result
 from gradlab.results.tables import Formats
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+
+PLAIN, VGG = "imagenet/plain34", "imagenet/vgg19"
+EIGHTEEN = "He et al. 2015, §3.3: “3.6 billion FLOPs (multiply-adds), which is only 18% of VGG-19 (19.6 billion FLOPs).”"
 
 
 class ArchitecturesResult(Result):
@@ -40,14 +45,19 @@ class ArchitecturesResult(Result):
         return whole.reset_index()
 
     def findings(self) -> list[str]:
-        """The differences of the counts from the paper's."""
-        off = (self.summary().dropna().set_index("network").eval("`multiply-adds` / paper - 1")).abs()
-        if off.empty:
-            return []
-        return [
-            f"The counts are those of the paper within {off.max():.1%}, at most, of {off.idxmax()}; the paper prints "
-            "two or three digits."
-        ]
+        """The differences of the counts from the paper's, and the share of VGG-19 that the plain net of 34 layers has."""
+        counts = self.summary().set_index("network")
+        off = counts.dropna().eval("`multiply-adds` / paper - 1").abs()
+        found = []
+        if len(off):
+            found.append(
+                f"The counts are those of the paper within {off.max():.1%}, at most, of {off.idxmax()}; the paper "
+                "prints two or three digits."
+            )
+        if {PLAIN, VGG} <= {*counts.index}:
+            share = counts["multiply-adds"][PLAIN] / counts["multiply-adds"][VGG]
+            found.append(Finding(f"{PLAIN} has {share:.1%} of the multiply-adds of {VGG}.", EIGHTEEN))
+        return found
 
     def figure(self) -> Figure:
         """Multiply-adds by stage."""
