@@ -9,7 +9,7 @@ from . import options
 from .saving import Saving
 
 
-@options.with_options(out=Path("results/coordinates"))
+@options.with_options(network="make_model", out=Path("results/coordinates"))
 def coordinates(asked: CoordinatesRequest, saving: Saving) -> None:
     """Check how responses and their changes scale with width and depth (Yang et al. 2022, 2203.03466).
 
@@ -18,9 +18,9 @@ def coordinates(asked: CoordinatesRequest, saving: Saving) -> None:
     the width or depth, and the exponent is compared with that of μP or of the standard parametrization. Writes
     coordinates.csv (one row per size, seed, step and layer), coordinates.json (the record) and the figure.
 
-        gradlab coordinates --model my_package.nets:make_model --widths 64,128,256,512
+        gradlab coordinates my_package.nets:make_model --widths 64,128,256,512
 
-        gradlab coordinates --model 'resnet{depth}' --depths 8,14,20 --seeds 3
+        gradlab coordinates 'resnet{depth}' --depths 8,14,20 --seeds 3
     """
     with saving.progress() as progress:
         result = gl.coordinate_check(**asked.arguments(), progress=progress)

@@ -75,6 +75,16 @@ Networks = Annotated[
 ]
 NETWORKS = inspect.Parameter("networks", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Networks)
 
+ONE_NETWORK = inspect.Parameter(
+    "network",
+    inspect.Parameter.KEYWORD_ONLY,
+    default=None,
+    annotation=Annotated[
+        str | None,
+        typer.Argument(help="The network, in the same way as --model.", metavar="NETWORK", show_default=False),
+    ],
+)
+
 
 def with_networks(values: dict[str, Any]) -> dict[str, Any]:
     """The values of options, with the networks named before them among those of --model."""
@@ -82,10 +92,29 @@ def with_networks(values: dict[str, Any]) -> dict[str, Any]:
     return values | {"models": networks or None}
 
 
-def with_options(**defaults: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def with_one_network(values: dict[str, Any], name: str, command: str) -> dict[str, Any]:
+    """The values of options, with the network named before them as the value of its option.
+
+    Args:
+        values: The values by name, with `network`, which is named without an option.
+        name: The name of the value of --model.
+        command: The name of the command.
+
+    Raises:
+        UsageError: If no network is named, or two are.
+    """
+    network, option = values.pop("network"), values[name]
+    if (network is None) == (option is None):
+        got = "none" if option is None else f"two, {network} and {option}"
+        raise UsageError(f"name one network, as gradlab {command} NETWORK or with --model; got {got}")
+    return values | {name: network or option}
+
+
+def with_options(network: str | None = None, **defaults: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Give a command one option per field of the dataclasses among its parameters, and call it with these dataclasses.
 
     Args:
+        network: The name of a field or parameter whose value may be given without --model, as a word of its own.
         **defaults: Defaults that differ from those of the fields, by their names.
     """
 
@@ -98,10 +127,15 @@ def with_options(**defaults: Any) -> Callable[[Callable[..., None]], Callable[..
             # Networks are named with the option or without it.
             parameters.append(NETWORKS)
             defaults.setdefault("models", None)
+        if network:
+            parameters.append(ONE_NETWORK)
+            defaults[network] = None
         for name, p in own.items():
             parameters += options_of(made[name], **defaults) if name in made else [p.replace(kind=p.KEYWORD_ONLY)]
 
         def run(**values: Any) -> None:
+            if network:
+                values = with_one_network(values, network, command.__name__)
             if named and (values := with_networks(values))["models"] is None:
                 raise UsageError(f"name at least one network, such as gradlab {command.__name__} resnet20 (or --model)")
             asked = {name: kind(**given(kind, values)) for name, kind in made.items()}

@@ -11,12 +11,36 @@ from gradlab.experiments.text import items
 
 from . import options
 
-Data = Annotated[str, typer.Option(help="The data: cifar10, cifar100, or PATH.npz.", metavar="DATA")]
+Data = Annotated[
+    str,
+    typer.Option(
+        help="The data: cifar10, cifar100 or PATH.npz; for networks of tokens tokens, tokens:markov or text:PATH.",
+        metavar="DATA",
+    ),
+]
 Preset = Annotated[
     str,
     typer.Option(
-        help="he2015: the recipe of the paper, 64k iterations. fast: 30 epochs with a one-cycle schedule.",
+        help="he2015: the recipe of the paper, 64k iterations. fast: 30 epochs with a one-cycle schedule. adamw: 1,000 "
+        "iterations of AdamW with warm-up and a cosine, for transformers.",
         metavar="PRESET",
+    ),
+]
+Optimizer = Annotated[str | None, typer.Option(help="The optimizer: sgd, adam or adamw.", metavar="NAME")]
+Beta1 = Annotated[float | None, typer.Option("--beta1", help="Adam's β₁, of the mean of gradients.", metavar="X")]
+Beta2 = Annotated[
+    float | None, typer.Option("--beta2", help="Adam's β₂, of the mean of squared gradients.", metavar="X")
+]
+WarmUp = Annotated[
+    int | None,
+    typer.Option(
+        "--warmup", "--warm-up", help="The number of steps over which the learning rate rises linearly.", metavar="N"
+    ),
+]
+Decayed = Annotated[
+    str | None,
+    typer.Option(
+        help="The parameters with weight decay: all, or matrices, without biases and gains.", metavar="all|matrices"
     ),
 ]
 Epochs = Annotated[int | None, typer.Option(help="The number of passes over the training images.", metavar="N")]
@@ -42,11 +66,14 @@ Log = Annotated[str | None, typer.Option(help="tensorboard: also write its event
 BatchSize = Annotated[int | None, typer.Option(help="The number of images per step.", metavar="N")]
 LearningRate = Annotated[float | None, typer.Option(help="The largest learning rate.", metavar="X")]
 Schedule = Annotated[
-    str | None, typer.Option(help="The schedule of the learning rate: steps or one-cycle.", metavar="NAME")
+    str | None,
+    typer.Option(help="The schedule of the learning rate: steps, one-cycle, cosine or constant.", metavar="NAME"),
 ]
 Momentum = Annotated[float | None, typer.Option(help="The momentum of SGD.", metavar="X")]
 Nesterov = Annotated[bool | None, typer.Option(help="Use Nesterov momentum.")]
-WeightDecay = Annotated[float | None, typer.Option(help="The weight decay of every parameter.", metavar="X")]
+WeightDecay = Annotated[
+    float | None, typer.Option(help="The weight decay; with adamw it is decoupled from the gradient.", metavar="X")
+]
 LabelSmoothing = Annotated[float | None, typer.Option(help="The label smoothing of the cross-entropy.", metavar="X")]
 Padding = Annotated[int | None, typer.Option(help="The number of zeros around an image before the crop.", metavar="N")]
 Flip = Annotated[bool | None, typer.Option(help="Mirror half of the images.")]
@@ -57,9 +84,12 @@ Validation = Annotated[
 Normalize = Annotated[
     str | None, typer.Option(help="The normalization: mean-image, cifar10, imagenet, none, …", metavar="SPEC")
 ]
-WarmUpRate = Annotated[float | None, typer.Option(help="The learning rate of the warm-up.", metavar="X")]
+WarmUpRate = Annotated[
+    float | None,
+    typer.Option(help="The learning rate of the paper's warm-up, which ends at a training error of 80 %.", metavar="X"),
+]
 WarmUpDepth = Annotated[
-    int | None, typer.Option(help="The number of layers from which there is a warm-up.", metavar="N")
+    int | None, typer.Option(help="The number of layers from which there is the paper's warm-up.", metavar="N")
 ]
 CheckpointEvery = Annotated[int, typer.Option(help="The number of steps between checkpoints.", metavar="N")]
 
@@ -80,11 +110,16 @@ class TrainingOptions:
     every: Every = "100"
     log: Log = None
     batch_size: BatchSize = None
+    optimizer: Optimizer = None
     learning_rate: LearningRate = None
     schedule: Schedule = None
+    warm_up: WarmUp = None
     momentum: Momentum = None
     nesterov: Nesterov = None
+    beta1: Beta1 = None
+    beta2: Beta2 = None
     weight_decay: WeightDecay = None
+    decayed: Decayed = None
     label_smoothing: LabelSmoothing = None
     padding: Padding = None
     flip: Flip = None

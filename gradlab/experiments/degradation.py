@@ -15,6 +15,7 @@ from gradlab.results.degradation.result import DegradationResult
 from gradlab.results.record import Stopwatch, make_record
 from gradlab.results.training.result import TrainingResult
 from gradlab.training import Recipe, preset
+from gradlab.training.recipe import with_defaults
 
 DEPTHS = (20, 32, 44, 56, 110)
 FAMILIES = ("plain", "resnet")
@@ -103,5 +104,7 @@ def _finished(folder: Path, asked: dict[str, Any]) -> TrainingResult | None:
     if not (folder / "record.json").exists():
         return None
     result = TrainingResult.load(folder)
-    same = all(result.record["options"].get(key) == value for key, value in asked.items())
+    recorded = result.record["options"]
+    recorded = {**recorded, "recipe": with_defaults(recorded.get("recipe") or {})}
+    same = all(recorded.get(key) == value for key, value in asked.items())
     return result if same and result.record.get("complete") else None

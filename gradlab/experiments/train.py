@@ -36,6 +36,7 @@ from gradlab.training import (
     require_tensorboard,
 )
 from gradlab.training.images import Split, load_token_split
+from gradlab.training.recipe import with_defaults
 from gradlab.training.run_folder import CHECKPOINT, DYNAMICS, METRICS
 
 _MADE_ANYWHERE = ("torch", "device", "arithmetic", "compiled")
@@ -68,7 +69,7 @@ def train(
         model: The name of a network, without weights.
         data: The data set: `cifar10`, `cifar100`, or `PATH.npz` with `x_train`, `y_train`, `x_test` and `y_test`; for a
             network of tokens `tokens`, `tokens:markov` or `text:PATH`.
-        recipe: A `Recipe`, or the name of a preset: `he2015` or `fast`.
+        recipe: A `Recipe`, or the name of a preset: `he2015`, `fast` or `adamw`.
         out: The folder of the run; by default `runs/MODEL`.
         seed: The seed of the initial weights, the order of images and their crops.
         device: The device: `auto`, `cpu`, `cuda`, `cuda:1`, `mps`.
@@ -272,7 +273,7 @@ def _changes(before: dict[str, Any], now: dict[str, Any], *, forced: bool) -> li
     """
     if before["network"] != now["network"]:
         raise UsageError(f"the checkpoint holds {before['network']}, not {now['network']}")
-    flat = [{**c, **{f"recipe {k}": v for k, v in c["fields"].items()}} for c in (before, now)]
+    flat = [{**c, **{f"recipe {k}": v for k, v in with_defaults(c["fields"]).items()}} for c in (before, now)]
     keys = [key for key in flat[1] if key not in ("fields", "recipe", "network") and flat[0].get(key) != flat[1][key]]
     said = [f"{key} is {flat[1][key]} and was {flat[0].get(key)}" for key in keys]
     if not forced and (meant := [line for key, line in zip(keys, said, strict=True) if key not in _MADE_ANYWHERE]):

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from gradlab.errors import UsageError
+from gradlab.training.schedule import SCHEDULES, Schedule, rate_fraction
+
+Amp = Literal["auto", "bf16", "off"]
+Decayed = Literal["all", "matrices"]
+OptimizerName = Literal["sgd", "adam", "adamw"]
 
 _WHOLE = {
     "epochs": (1, 1_000_000),
@@ -14,14 +19,25 @@ _WHOLE = {
     "batch_size": (2, 1_000_000),
     "padding": (0, 64),
     "validation": (0, 1_000_000_000),
+    "warm_up": (0, 1_000_000_000),
     "warm_up_depth": (0, 1_000_000),
 }
 """Bounds of a recipe's integers, far beyond sensible values, so that a typing error does not cause a hang."""
 
+_CHOICES = {
+    "schedule": SCHEDULES,
+    "amp": get_args(Amp),
+    "optimizer": get_args(OptimizerName),
+    "decayed": get_args(Decayed),
+}
+
+_OF_ONE = {"momentum": ("sgd",), "nesterov": ("sgd",), "beta1": ("adam", "adamw"), "beta2": ("adam", "adamw")}
+"""The options that only some optimizers have."""
+
 
 @dataclass(frozen=True)
 class Recipe:
-    """Stochastic gradient descent on randomly cropped and mirrored images; the defaults are He et al. 2015, §4.2.
+    """An optimizer on randomly cropped and mirrored images, or on sequences; the defaults are He et al. 2015, §4.2.
 
     Attributes:
         preset: The name of the recipe.
@@ -29,15 +45,20 @@ class Recipe:
         iterations: The number of optimizer steps; None if `epochs` is given.
         batch_size: The number of images per step. An incomplete last batch is dropped, with other images each epoch.
         learning_rate: The largest learning rate.
-        schedule: `steps` divides the learning rate by 10 after half and after three quarters of the training (32k and
-            48k of 64k iterations); `one-cycle` raises it linearly over the first quarter and then lowers it linearly
-            to 0 (Smith and Topin 2017, arXiv:1708.07120).
-        warm_up_rate: The learning rate, with `steps` and networks of at least `warm_up_depth` layers, until the
-            training error over 100 steps is below 80 %.
-        warm_up_depth: The smallest depth with a warm-up.
+        schedule: The course of the learning rate: `steps`, `one-cycle`, `cosine` or `constant` (see `Schedule`).
+        warm_up: The number of steps over which the learning rate rises linearly from 0; 0 for none.
+        warm_up_rate: The learning rate of SGD, with `steps`, no `warm_up` and networks of at least `warm_up_depth`
+            layers, until the training error over 100 steps is below 80 %.
+        warm_up_depth: The smallest depth with this warm-up of the paper's.
+        optimizer: `sgd`; `adam` (Kingma and Ba 2014, arXiv:1412.6980); or `adamw`, which multiplies weights by
+            1 − learning rate · weight decay apart from the gradient (Loshchilov and Hutter 2017, arXiv:1711.05101).
         momentum: The momentum of SGD.
-        nesterov: Whether to use Nesterov momentum.
-        weight_decay: The weight decay of every parameter.
+        nesterov: Whether SGD uses Nesterov momentum.
+        beta1: Adam's β₁, of the mean of gradients.
+        beta2: Adam's β₂, of the mean of squared gradients.
+        weight_decay: The weight decay.
+        decayed: The parameters with weight decay: `all`, or `matrices`, those of two or more dimensions, and not
+            biases and gains.
         label_smoothing: The label smoothing of the cross-entropy.
         padding: The number of zeros on each side of the normalized image, from which a crop of its size is drawn.
         flip: Whether half of the images are mirrored.
@@ -53,18 +74,23 @@ class Recipe:
     iterations: int | None = 64_000
     batch_size: int = 128
     learning_rate: float = 0.1
-    schedule: Literal["steps", "one-cycle"] = "steps"
+    schedule: Schedule = "steps"
+    warm_up: int = 0
     warm_up_rate: float = 0.01
     warm_up_depth: int = 110
+    optimizer: OptimizerName = "sgd"
     momentum: float = 0.9
     nesterov: bool = False
+    beta1: float = 0.9
+    beta2: float = 0.999
     weight_decay: float = 1e-4
+    decayed: Decayed = "all"
     label_smoothing: float = 0.0
     padding: int = 4
     flip: bool = True
     normalization: str = "mean-image"
     validation: int = 0
-    amp: Literal["auto", "bf16", "off"] = "off"
+    amp: Amp = "off"
 
     def __post_init__(self) -> None:
         if (self.epochs is None) == (self.iterations is None):
@@ -77,18 +103,27 @@ class Recipe:
         for name in ("learning_rate", "warm_up_rate"):
             if not 0 < getattr(self, name) < float("inf"):
                 raise UsageError(f"a learning rate is a number above 0; got {getattr(self, name)}")
-        for name in ("momentum", "label_smoothing"):
+        for name in ("momentum", "beta1", "beta2", "label_smoothing"):
             if not 0 <= getattr(self, name) < 1:
                 raise UsageError(f"{name.replace('_', ' ')} is from 0 to below 1; got {getattr(self, name)}")
         if not 0 <= self.weight_decay < float("inf"):
             raise UsageError(f"weight decay is at least 0 and finite; got {self.weight_decay}")
-        for name, choices in (("schedule", ("steps", "one-cycle")), ("amp", ("auto", "bf16", "off"))):
+        for name, choices in _CHOICES.items():
             if getattr(self, name) not in choices:
-                raise UsageError(f"{name} is {' or '.join(choices)}, not {getattr(self, name)!r}")
+                raise UsageError(f"{name} is {', '.join(choices[:-1])} or {choices[-1]}, not {getattr(self, name)!r}")
+        if self.warm_up and self.schedule == "one-cycle":
+            raise UsageError("one-cycle begins with a rise of its own: give a warm-up with another schedule, or none")
 
     def steps(self, images: int) -> int:
-        """Return the number of optimizer steps of the whole training, given the number of images."""
-        return self.iterations or (self.epochs or 0) * self.epoch_steps(images)
+        """Return the number of optimizer steps of the whole training, given the number of images.
+
+        Raises:
+            UsageError: If these are no more than those of the warm-up.
+        """
+        steps = self.iterations or (self.epochs or 0) * self.epoch_steps(images)
+        if self.warm_up >= steps:
+            raise UsageError(f"a warm-up of {self.warm_up:,} steps leaves none of {steps:,}: give fewer")
+        return steps
 
     def epoch_steps(self, images: int) -> int:
         """Return the number of optimizer steps per epoch, given the number of images.
@@ -101,31 +136,45 @@ class Recipe:
         return images // self.batch_size
 
     def learning_rate_at(self, step: int, steps: int) -> float:
-        """Return the learning rate of one step, apart from the warm-up.
+        """Return the learning rate of one step, apart from the paper's warm-up by training error.
 
         Args:
             step: The number of the step, from 0.
             steps: The number of steps of the whole training.
         """
-        if self.schedule == "steps":
-            return self.learning_rate * 0.1 ** bisect_right((steps // 2, steps * 3 // 4), step)
-        place, peak = (step + 0.5) / steps, 0.25
-        return self.learning_rate * (place / peak if place < peak else (1 - place) / (1 - peak))
+        return self.learning_rate * rate_fraction(self.schedule, step, steps, self.warm_up)
+
+    def waits_for_error(self, depth: int) -> bool:
+        """Whether a network of this depth starts with the paper's warm-up, which ends at a training error of 80 %."""
+        papers = self.optimizer == "sgd" and self.schedule == "steps" and not self.warm_up
+        return papers and depth >= self.warm_up_depth
 
     def changed(self, **fields: Any) -> Recipe:
         """Replace the fields that are not None; `epochs` and `iterations` replace each other.
 
         Raises:
-            UsageError: If a value is invalid.
+            UsageError: If a value is invalid, or is none of the optimizer's.
         """
         given = {name: value for name, value in fields.items() if value is not None}
         if "epochs" in given and "iterations" in given:
             raise UsageError("give epochs or iterations, not both")
+        self._check_optimizer(given)
         if "epochs" in given:
             return replace(self, iterations=None, **given)
         if "iterations" in given:
             return replace(self, epochs=None, **given)
         return replace(self, **given)
+
+    def _check_optimizer(self, given: Mapping[str, Any]) -> None:
+        """Refuse changes that do not go with the optimizer they are for."""
+        optimizer = given.get("optimizer", self.optimizer)
+        if wrong := next((name for name in _OF_ONE if name in given and optimizer not in _OF_ONE[name]), None):
+            raise UsageError(f"{optimizer} has no {wrong}: that is an option of {' and '.join(_OF_ONE[wrong])}")
+        if ("sgd" in (optimizer, self.optimizer)) and optimizer != self.optimizer and "learning_rate" not in given:
+            raise UsageError(
+                f"the learning rate {self.learning_rate:g} of {self.preset} is for {self.optimizer}: give one for "
+                f"{optimizer} (--learning-rate), or the preset adamw"
+            )
 
     def to_dict(self) -> dict[str, Any]:
         """Convert to plain values for a record."""
@@ -133,7 +182,16 @@ class Recipe:
 
     def __str__(self) -> str:
         length = f"{self.epochs} epochs" if self.epochs else f"{self.iterations:,} iterations"
-        return f"{self.preset}, {length}, batch {self.batch_size}, learning rate {self.learning_rate:g}"
+        said = f"{self.preset}, {length}, batch {self.batch_size}, learning rate {self.learning_rate:g}"
+        # What a recipe has always had is not named, so that records of older runs still read the same.
+        said += "" if self.optimizer == "sgd" else f", {self.optimizer}"
+        said += f", {self.schedule}" if self.schedule in ("cosine", "constant") else ""
+        return said + (f", warm-up {self.warm_up:,} steps" if self.warm_up else "")
+
+
+def with_defaults(recorded: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of a recorded recipe, with the defaults of those that there were not when it was recorded."""
+    return {**Recipe().to_dict(), **recorded}
 
 
 def check_whole(name: str, given: object, least: int, most: int) -> None:
@@ -177,8 +235,22 @@ PRESETS = {
         normalization="cifar10",
         amp="auto",
     ),
+    "adamw": Recipe(
+        "adamw",
+        iterations=1000,
+        batch_size=64,
+        learning_rate=1e-3,
+        schedule="cosine",
+        warm_up=100,
+        optimizer="adamw",
+        beta2=0.95,
+        weight_decay=0.1,
+        decayed="matrices",
+        normalization="cifar10",
+    ),
 }
-"""The recipes by name: `he2015`, the paper's with 164 epochs, and `fast`, 30 one-cycle epochs with larger batches."""
+"""The recipes by name: `he2015`, the paper's with 164 epochs; `fast`, 30 one-cycle epochs with larger batches; and
+`adamw`, 1,000 steps of AdamW with warm-up and a cosine, for transformers."""
 
 
 def preset(name: str) -> Recipe:

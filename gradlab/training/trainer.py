@@ -20,6 +20,7 @@ from gradlab.training.augmentation import EpochPlan
 from gradlab.training.evaluation import answers, evaluate
 from gradlab.training.images import Split
 from gradlab.training.interruption import Interrupted, StopRequest
+from gradlab.training.optimizer import make_optimizer, restore_optimizer
 from gradlab.training.recipe import Recipe
 from gradlab.training.run_folder import METRICS, GrowingTable, RunFolder
 from gradlab.training.saved import check_optimizer
@@ -88,17 +89,11 @@ class Trainer:
         self.split = split.to(arithmetic.device)
         self.model = arithmetic.prepare(model).train()
         self.network: nn.Module = torch.compile(self.model) if compiled else self.model  # type: ignore[assignment]
-        self.optimizer = torch.optim.SGD(
-            self.model.parameters(),
-            lr=recipe.learning_rate,
-            momentum=recipe.momentum,
-            nesterov=recipe.nesterov,
-            weight_decay=recipe.weight_decay,
-        )
+        self.optimizer = make_optimizer(recipe, self.model)
         self.steps = recipe.steps(len(split.train))
         self.epoch_steps = recipe.epoch_steps(len(split.train))
         self.step = 0
-        self.warming_up = recipe.schedule == "steps" and depth >= recipe.warm_up_depth
+        self.warming_up = recipe.waits_for_error(depth)
         # The loss and error rate of the steps since the last reading.
         self._window = torch.zeros(LOOK_EVERY, 2, device=arithmetic.device)
         self._filled = 0
@@ -195,7 +190,7 @@ class Trainer:
         try:
             check_optimizer(self.optimizer.state_dict(), content["optimizer"])
             self.model.load_state_dict(content["model"])
-            self.optimizer.load_state_dict(content["optimizer"])
+            restore_optimizer(self.optimizer, content["optimizer"])
             window = content["window"]
             self._filled = len(window)
             self._window[: self._filled] = window.to(self._window)
