@@ -75,8 +75,8 @@ FIGURES = (
         paper=PAPER,
         figure="Table 1, and the FLOPs of Fig. 3",
         title="Architectures for ImageNet and their multiply-adds",
-        claim="ResNet-152 has 11.3 billion multiply-adds, fewer than VGG-16 and VGG-19; the nets of 34 layers have 18 % "
-        "of VGG-19's; a plain and a residual net of equal depth cost the same.",
+        claim="ResNet-152 has 11.3 billion multiply-adds, fewer than VGG-16 and VGG-19; the nets of 34 layers have 18 "
+        "% of VGG-19's; a plain and a residual net of equal depth cost the same.",
         command=("models",),
         experiment=architectures,
         options=lambda: {"pattern": "imagenet/[prv][leg]*"},

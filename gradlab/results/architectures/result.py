@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 
 
 PLAIN, VGG = "imagenet/plain34", "imagenet/vgg19"
-EIGHTEEN = "He et al. 2015, §3.3: “3.6 billion FLOPs (multiply-adds), which is only 18% of VGG-19 (19.6 billion FLOPs).”"
+EIGHTEEN = (
+    "He et al. 2015, §3.3: “3.6 billion FLOPs (multiply-adds), which is only 18% of VGG-19 (19.6 billion FLOPs).”"
+)
 
 
 class ArchitecturesResult(Result):
@@ -45,7 +47,7 @@ class ArchitecturesResult(Result):
         return whole.reset_index()
 
     def findings(self) -> list[str]:
-        """The differences of the counts from the paper's, and the share of VGG-19 that the plain net of 34 layers has."""
+        """The differences of the counts from the paper's, and the plain net's share of VGG-19."""
         counts = self.summary().set_index("network")
         off = counts.dropna().eval("`multiply-adds` / paper - 1").abs()
         found = []
