@@ -26,7 +26,18 @@ EVERY = [ROOT / "README.md", *PAGES]
 ZOO = json.loads((ROOT / "gradlab" / "zoo" / "zoo.json").read_text())
 
 TOY_IMAGES = ["--images", "4", "--data", "cifar10-sample"]
-TOY_TRAINING = ["--data", "toy.npz", "--iterations", "1", "--batch-size", "2", "--normalize", "cifar10"]
+TOY_TRAINING = [
+    "--data",
+    "toy.npz",
+    "--iterations",
+    "1",
+    "--batch-size",
+    "2",
+    "--normalize",
+    "cifar10",
+    "--warmup",
+    "0",
+]
 TOY = {
     "responses": [*TOY_IMAGES, "--format", "png"],
     "shatter --model": [*TOY_IMAGES, "--batch-size", "2", "--points", "4", "--lags", "1", "--seeds", "1"],
