@@ -7,7 +7,7 @@ import pytest
 import gradlab as gl
 from gradlab.results.dynamics.findings import RULES, Seen, seen
 from gradlab.results.dynamics.rules import growth, out_of_line, spikes
-from gradlab.results.dynamics.tables import Table, thinned
+from gradlab.results.dynamics.tables import Table
 from gradlab.results.finding import rule_of
 
 LAYERS = [f"layer{number}" for number in range(1, 21)]
@@ -169,22 +169,6 @@ def test_the_noise_scale_of_known_gradients() -> None:
     assert scale.high - scale.low < 20
     with pytest.raises(gl.UsageError, match="noise was not recorded"):
         gl.DynamicsResult(records({"grad_norm": noisy(2, 3)}), {"networks": [{"network": "net"}]}).noise_scale()
-
-
-def test_thousands_of_steps_are_drawn_with_their_extremes() -> None:
-    values = noisy(20_000, 5)
-    values[12_345, 3], values[777, 1], values[15_000, 2] = 1e6, 1e-6, 0.0
-    table = Table([*range(20_000)], LAYERS[:5], values)
-    drawn = thinned(table, 500)
-    assert len(drawn.steps) == 500
-    assert drawn.values[:, 3].max() == 1e6
-    assert drawn.values[:, 1].min() == 1e-6
-    assert drawn.values[:, 2].min() == 0
-    assert drawn.steps[0] == 0
-    # Each value comes from its own interval of steps.
-    for place, start in enumerate(drawn.steps):
-        assert all(drawn.values[place, layer] in values[start : start + 40, layer] for layer in range(5))
-    assert thinned(table, 20_000) is table
 
 
 @pytest.mark.parametrize("statistic", ["grad_norm", "update_cosine", "dead_units", "response_std"])

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+import difflib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Self
 
-import numpy as np
 import pandas as pd
 
 from gradlab.errors import GradlabError, UsageError
 from gradlab.results.dynamics.findings import seen
+from gradlab.results.dynamics.names import CAPTIONS, DRAWN, FIGURES, STATISTICS
 from gradlab.results.dynamics.reading import completed, read_records
+from gradlab.results.dynamics.spread import finite, spread
 from gradlab.results.dynamics.tables import total_series
-from gradlab.results.finding import Finding
 from gradlab.results.result import Result
 from gradlab.results.tables import Formats
 from gradlab.results.training.result import TrainingResult, refuse_run_folder
@@ -24,20 +26,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-STATISTICS = (
-    *("grad_norm", "response_std", "relative", "response_mean", "response_max", "non_finite_fraction"),
-    *("zero_fraction", "dead_units", "saturated_fraction", "response_grad_rms", "grad_rms", "weight_norm"),
-    *("update_norm", "update_ratio", "update_cosine", "angular_update"),
-)
-"""What may be recorded of a layer; see `gl.watch`."""
-
-DRAWN = ("grad_norm", "response_std")
-"""What the figure shows by default, where it was recorded."""
-
-_RULE = (
-    "Told, without a verdict, of gradient norms and response stds wherever all layers' are above 0 at the first and "
-    "the last recorded step: the largest over the smallest of the layers, and their median."
-)
 _ERRORS = "dynamics-errors.csv"
 _ERROR_COLUMNS = ["network", "step", "train_error", "test_error"]
 
@@ -52,11 +40,15 @@ class DynamicsResult(Result):
 
     Attributes:
         errors: Columns network, step, train_error, test_error of the runs' metrics.
-        drawn: Which statistics the figure shows.
+        drawn: Which statistics the figures show.
+        figures: Which figures `save` draws, among `FIGURES`.
+        layer: The layer of the figure `layer`.
     """
 
     errors: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=_ERROR_COLUMNS))
     drawn: Sequence[str] = DRAWN
+    figures: Sequence[str] = FIGURES[:1]
+    layer: str | None = None
 
     name: ClassVar[str] = "dynamics"
     title: ClassVar[str | None] = "Layers along the training"
@@ -65,13 +57,7 @@ class DynamicsResult(Result):
         **dict.fromkeys(("smallest", "median", "largest"), "{:.3g}".format),
     }
 
-    captions: ClassVar[Mapping[str, str]] = {
-        "dynamics": (
-            "Each layer (upward, in order of execution) at each recorded step in colour, with one scale for all "
-            "networks, over the errors in percent (training dashed, test bold) or the loss. Of more than 1,000 steps "
-            "several share a column, which shows the value farthest from the layer's median."
-        )
-    }
+    captions: ClassVar[Mapping[str, str]] = CAPTIONS
 
     @classmethod
     def load(cls, folder: str | Path) -> Self:
@@ -81,9 +67,12 @@ class DynamicsResult(Result):
             folder: A folder, also one of TensorBoard events, or a file `.csv`, `.jsonl` or `.parquet`.
 
         Raises:
+            UsageError: When it does not exist.
             GradlabError: When it holds none of these, or nothing was recorded.
         """
         folder = Path(folder)
+        if not folder.exists():
+            raise UsageError(f"{folder} does not exist: name a run's folder, or a file or folder that gl.watch wrote")
         if (folder / cls.record_file()).exists():
             result = super().load(folder)
             try:
@@ -131,7 +120,7 @@ class DynamicsResult(Result):
         """A row a network and statistic: how often it was recorded, and its layers at the last step."""
         rows = []
         for (network, statistic), part in self._layers().groupby(["network", "statistic"], sort=False):
-            values = _finite(part[part["step"] == part["step"].max()])["value"]
+            values = finite(part[part["step"] == part["step"].max()])["value"]
             rows.append(
                 {
                     "network": network,
@@ -150,7 +139,7 @@ class DynamicsResult(Result):
         sentences: list[str] = []
         for network, part in self.frame.groupby("network", sort=False):
             sentences += [one.as_finding(str(network)) for one in seen(part)]
-        return sentences + self._spread()
+        return sentences + spread(self._layers())
 
     def noise_scale(self, examples: int = 1, network: str | None = None) -> Ratio:
         """B_simple of McCandlish et al. 2018 (arXiv:1812.06162), Eq. 2.9, over all records, with its interval.
@@ -175,25 +164,6 @@ class DynamicsResult(Result):
             )
         found = ratio(variance, square)
         return Ratio(examples * found.value, examples * found.low, examples * found.high, found.resolved)
-
-    def _spread(self) -> list[str]:
-        """How far layers differ at the first and the last recorded step."""
-        sentences: list[str] = []
-        for (network, statistic), part in self._layers().groupby(["network", "statistic"], sort=False):
-            ends = [_finite(part[part["step"] == step]) for step in (part["step"].min(), part["step"].max())]
-            if statistic not in DRAWN or any(end.empty or end["value"].min() <= 0 for end in ends):
-                continue
-            first, last = (end["value"].max() / end["value"].min() for end in ends)
-            what = "gradient norms" if statistic == "grad_norm" else "response stds"
-            medians = [end["value"].median() for end in ends]
-            places = ends[1].set_index("layer")["value"]
-            sentence = (
-                f"{network}: {what} of the layers differ by a factor {first:.3g} at step {ends[0]['step'].iloc[0]:,} "
-                f"and {last:.3g} at step {ends[1]['step'].iloc[0]:,} (smallest in {places.idxmin()}, largest in "
-                f"{places.idxmax()}); their median goes from {medians[0]:.3g} to {medians[1]:.3g}."
-            )
-            sentences.append(Finding(sentence, _RULE))
-        return sentences
 
     def plot(self, ax: Axes | None = None, network: str | None = None, statistic: str = "grad_norm") -> Axes:
         """Draw one statistic of one network: layer × step, in colour.
@@ -222,21 +192,53 @@ class DynamicsResult(Result):
             ax.figure.colorbar(mesh, ax=ax)
             return ax
 
-    def figure(self) -> Figure:
-        """Heat maps of the drawn statistics above, error curves below, a column a network.
+    def figure(self, which: str = "maps", *, layer: str | None = None) -> Figure:
+        """One of the figures.
+
+        Args:
+            which: `maps`: layer × step in colour, above the error curves or the loss, a column a network. `bands`: the
+                median and the 50 % and 90 % bands of the layers against step. `layer`: every statistic of one layer.
+            layer: The layer of the last; `total` is the whole model. None takes the attribute `layer`.
 
         Raises:
-            UsageError: When one was not recorded.
+            UsageError: If there is no such figure or layer, or a statistic was not recorded.
         """
         from matplotlib.figure import Figure
 
         from gradlab.results.dynamics.figure import dynamics_figure
+        from gradlab.results.dynamics.lines_figure import bands_figure, layer_figure
 
+        if which not in FIGURES:
+            raise UsageError(f"there are the figures {', '.join(FIGURES)}, not {which!r}")
+        if which == "layer":
+            return layer_figure(self.frame, self._known_layer(layer or self.layer), Figure())
+        if which == "bands":
+            return bands_figure(self.frame, self._shown(), Figure())
+        return dynamics_figure(self.frame, self.errors, self._shown(), Figure())
+
+    def _shown(self) -> list[str]:
+        """The statistics that figures show, all of which were recorded."""
         recorded = self._recorded()
         shown = [s for s in self.drawn if s in recorded] if tuple(self.drawn) == DRAWN else list(self.drawn)
         if missing := [s for s in shown or self.drawn if s not in recorded]:
             raise UsageError(f"{', '.join(missing)} was not recorded; there is {', '.join(recorded)}")
-        return dynamics_figure(self.frame, self.errors, shown, Figure())
+        return shown
+
+    def _known_layer(self, layer: str | None) -> str:
+        layers = [str(name) for name in self.frame["layer"].unique()]
+        if layer not in layers:
+            near = difflib.get_close_matches(layer or "", layers, 3, 0.3) or layers[:3]
+            wanted = "the figure of a layer needs its name" if layer is None else f"there is no layer {layer!r}"
+            raise UsageError(f"{wanted}: of the {len(layers)} there are, {', '.join(near)}, …")
+        return layer
+
+    def _figures(self) -> Mapping[str, Callable[[], Figure]]:
+        names = {which: self.name if which == "maps" else f"{self.name}-{which}" for which in self.figures}
+        return {name: partial(self.figure, which) for which, name in names.items()}
+
+    def _all_figures(self) -> Mapping[str, Callable[[], Figure]]:
+        drawable = FIGURES if self.layer else FIGURES[:2]
+        return {**self._figures(), **replace(self, figures=drawable)._figures()}
 
     def save(
         self, folder: str | Path, formats: Sequence[str] = ("png", "pdf"), tables: Sequence[str] = ()
@@ -260,7 +262,3 @@ class DynamicsResult(Result):
 
     def _more_files(self) -> dict[str, bytes]:
         return {_ERRORS: self.errors.to_csv(index=False).encode()}
-
-
-def _finite(rows: pd.DataFrame) -> pd.DataFrame:
-    return rows[np.isfinite(rows["value"])]

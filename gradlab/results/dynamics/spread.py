@@ -1,0 +1,43 @@
+"""How far layers lie apart at the first and the last recorded step, in words."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from gradlab.results.dynamics.names import DRAWN
+from gradlab.results.finding import Finding
+
+_RULE = (
+    "Told, without a verdict, of gradient norms and response stds wherever all layers' are above 0 at the first and "
+    "the last recorded step: the largest over the smallest of the layers, and their median."
+)
+
+
+def spread(layers: pd.DataFrame) -> list[str]:
+    """How far layers differ at the first and the last recorded step, by network.
+
+    Args:
+        layers: A dynamics frame without the rows of whole models.
+    """
+    sentences: list[str] = []
+    for (network, statistic), part in layers.groupby(["network", "statistic"], sort=False):
+        ends = [finite(part[part["step"] == step]) for step in (part["step"].min(), part["step"].max())]
+        if statistic not in DRAWN or any(end.empty or end["value"].min() <= 0 for end in ends):
+            continue
+        first, last = (end["value"].max() / end["value"].min() for end in ends)
+        what = "gradient norms" if statistic == "grad_norm" else "response stds"
+        medians = [end["value"].median() for end in ends]
+        places = ends[1].set_index("layer")["value"]
+        sentence = (
+            f"{network}: {what} of the layers differ by a factor {first:.3g} at step {ends[0]['step'].iloc[0]:,} "
+            f"and {last:.3g} at step {ends[1]['step'].iloc[0]:,} (smallest in {places.idxmin()}, largest in "
+            f"{places.idxmax()}); their median goes from {medians[0]:.3g} to {medians[1]:.3g}."
+        )
+        sentences.append(Finding(sentence, _RULE))
+    return sentences
+
+
+def finite(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows with a finite value."""
+    return rows[np.isfinite(rows["value"])]
