@@ -13,8 +13,9 @@ from torch import Tensor
 from gradlab.probes.blocks.channels import likely_channel_dim
 from gradlab.probes.blocks.graph import Relation, Value
 from gradlab.probes.blocks.naming import block_name, common_module
+from gradlab.probes.blocks.numbering import Numbering, Place
 from gradlab.probes.blocks.operations import Operand, applies, attends, joined, operands
-from gradlab.probes.blocks.readings import Behind, Branch, Found, Reader, Reading
+from gradlab.probes.blocks.readings import Addition, Behind, Branch, Found, Reader, Reading
 from gradlab.probes.blocks.recorder import Recorder
 from gradlab.stats import inner_product
 
@@ -50,11 +51,14 @@ class PassAdditions:
         self.recorder, self.reader, self.elements = recorder, reader, elements
         self.found: list[Found] = []
         self._taken: list[Reading] = []
-        # By number: streams after additions, streams that were read, sums of branches, tensors that may be freed.
+        self._numbering = Numbering()
+        # By number: streams after additions, streams that were read, sums of branches, tensors that may be freed,
+        # and shapes.
         self._behind: dict[int, Behind] = {}
         self._streams: dict[int, Reading] = {}
         self._sums: dict[int, _Sum] = {}
         self._tensors: dict[int, weakref.ref[Tensor]] = {}
+        self._shapes: dict[int, torch.Size] = {}
 
     def calling(
         self, func: Callable[..., Any], name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]
@@ -63,6 +67,7 @@ class PassAdditions:
         pair = operands(func, name, args, kwargs)
         if pair is None:
             return None
+        place = self._numbering.next(*self._running[-1])
         first, second = self._number(pair[0], name), self._number(pair[1], name)
         if first is None or second is None:
             return None
@@ -71,13 +76,14 @@ class PassAdditions:
             return None
         with torch._C.DisableTorchFunction(), torch.no_grad():
             if relation.stream is None or relation.projected:
-                return self._sum(pair, (first, second), relation)
+                return self._sum(pair, (first, second), relation, place)
             found = self._found(pair, (first, second), relation, relation.stream)
+            self._place(found, place, pair, relation)
         return lambda output: self._added(found, output)
 
     def made(self, number: int, tensor: Tensor) -> None:
         """See `Listener`: a value computed from a stream within its block may be the block's output."""
-        self._tensors[number] = weakref.ref(tensor)
+        self._tensors[number], self._shapes[number] = weakref.ref(tensor), tensor.shape
         value = self.recorder.graph[number]
         if len(value.parents) != 1 or value.weighted or value.is_part:
             return
@@ -156,8 +162,15 @@ class PassAdditions:
         x, y = (operand.as_added().expand(behind.shape) for operand in (pair[stream], pair[1 - stream]))
         return [Found(block, self._running[-1][0], behind, relation.origin, of_stream, branch, inner_product(x, y))]
 
+    def _place(self, found: list[Found], place: Place, pair: tuple[Operand, Operand], relation: Relation) -> None:
+        """Tell blocks by which addition they were found."""
+        stream = relation.stream or 0
+        shape = pair[stream].tensors[0].shape
+        for each in found:
+            each.addition = Addition(place, stream, self._shapes.get(relation.origin, shape) != shape)
+
     def _sum(
-        self, pair: tuple[Operand, Operand], numbers: tuple[int, int], relation: Relation
+        self, pair: tuple[Operand, Operand], numbers: tuple[int, int], relation: Relation, place: Place
     ) -> Callable[[Tensor], None]:
         """Read two functions of one signal: they are branches of one block, or one is a projection of the signal."""
         shape = pair[0].tensors[0].shape
@@ -187,6 +200,7 @@ class PassAdditions:
                     product,
                 )
             ]
+            self._place(found, place, pair, relation)
 
         def added(output: Tensor) -> None:
             number = self.recorder.values.number(output)

@@ -8,6 +8,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from gradlab.probes.blocks.numbering import Place
 from gradlab.probes.forward_watch import Watch
 from gradlab.stats import Moments
 
@@ -72,6 +73,21 @@ class Behind:
             self.handed_on = max(self.handed_on, number)
 
 
+@dataclass(frozen=True)
+class Addition:
+    """An addition of a branch to a stream.
+
+    Attributes:
+        place: Where it happens in a pass.
+        stream: Which of the two operands is the stream, 0 or 1.
+        resized: Whether the stream has another shape than the block's input, as behind a down-sampling shortcut.
+    """
+
+    place: Place
+    stream: int
+    resized: bool
+
+
 @dataclass(eq=False)
 class Found:
     """One addition of a branch to a stream; or the output of a repeated part, without stream and branch.
@@ -84,6 +100,7 @@ class Found:
         stream: The stream to which the branch is added.
         branch: The branch.
         product: The inner product of stream and branch.
+        addition: The addition.
     """
 
     block: str
@@ -93,6 +110,7 @@ class Found:
     stream: Reading | None = None
     branch: Branch | None = None
     product: Tensor | None = None
+    addition: Addition | None = None
 
     def watched(self) -> list[Reading]:
         """The readings whose gradients are needed."""
