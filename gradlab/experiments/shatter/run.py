@@ -88,12 +88,13 @@ def run_family(
     Raises:
         GradlabError: If a gradient is not finite.
     """
-    together = len(settings.seeds) if settings.device.type == "cuda" else 1
+    together = 1 if settings.device.type == "cpu" else len(settings.seeds)
     groups = [settings.seeds[start : start + together] for start in range(0, len(settings.seeds), together)]
     parts = []
     workers = settings.workers if settings.device.type == "cpu" else 1
     with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        for part in pool.map(lambda group: _run_seeds(family, depths, settings, group), groups):
+        each = map if workers == 1 else pool.map
+        for part in each(lambda group: _run_seeds(family, depths, settings, group), groups):
             parts.append(part)
             if progress is not None:
                 progress(min(len(parts) * together, len(settings.seeds)))

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from gradlab.models.mlp.family import Family, Init
-from gradlab.models.mlp.gradients import EPS, divide_by_power_of_two
+from gradlab.models.mlp.gradients import EPS, divide_by_power_of_two, uploaded
 from gradlab.models.mlp.weights import WeightStream
 
 _SEGMENT = 16
@@ -43,10 +43,10 @@ def full_gradient(
         The gradient, float64 of shape (M,).
     """
     stream = WeightStream(family, width, seed, init, dtype)
-    stem, bias, readout = (vector.to(device) for vector in (stream.stem, stream.bias, stream.readout))
+    stem, bias, readout = (uploaded(vector, device) for vector in (stream.stem, stream.bias, stream.readout))
     residual = family.kind == "resnet"
     blocks = depth if residual else depth - 1
-    z = stem[:, None] * x.to(device, dtype) + bias[:, None]  # (N, M)
+    z = stem[:, None] * uploaded(x.to(dtype), device) + bias[:, None]  # (N, M)
     kept = []
     for first in range(0, blocks, _SEGMENT):
         kept.append((first, z, stream.state))
@@ -72,7 +72,7 @@ def _run(family: Family, z: Tensor, stream: WeightStream, blocks: range) -> Tens
     for block in blocks:
         # In a net without shortcuts, no norm precedes the first ReLU.
         hidden = _activation(family, _normalized(family, z) if residual or block else z)
-        out = stream.layer().to(z.device) @ hidden
+        out = uploaded(stream.layer(), z.device) @ hidden
         z = z + family.beta * out if residual else out
     return z
 

@@ -41,6 +41,13 @@ class ForwardPass:
     end_passing: dict[int, Tensor]
 
 
+def uploaded(tensor: Tensor, device: torch.device | str) -> Tensor:
+    """Copy a tensor from the CPU to a device that may be busy, without waiting for it."""
+    # CUDA waits for its work where it cannot read the memory by itself.
+    ready = tensor.pin_memory() if torch.device(device).type == "cuda" and tensor.is_cpu else tensor
+    return ready.to(device, non_blocking=True)
+
+
 @torch.inference_mode()
 def forward_mode(
     family: Family,
@@ -77,16 +84,16 @@ def forward_mode(
     streams = [WeightStream(family, width, seed, init, dtype) for seed in seeds]
 
     def batch(tensors: list[Tensor]) -> Tensor:
-        return (torch.stack(tensors) if len(tensors) > 1 else tensors[0][None]).to(device)
+        return uploaded(torch.stack(tensors) if len(tensors) > 1 else tensors[0][None], device)
 
-    x = x.to(device, dtype)
+    x = uploaded(x.to(dtype), device)
     stem = batch([s.stem for s in streams])[..., None]
     bias = batch([s.bias for s in streams])[..., None]
     readout = batch([s.readout for s in streams])[:, None]
     z = _Rows(torch.cat([stem * x + bias, stem.expand(-1, -1, len(x))], -1))
     hidden = _Rows(torch.empty_like(z.both))
     exponent = torch.zeros(len(seeds), 1, 1, dtype=torch.int32, device=x.device)
-    places = torch.tensor([place % len(x) for place in pair], device=x.device)
+    places = uploaded(torch.tensor([place % len(x) for place in pair]), device)
     residual, last = family.kind == "resnet", max(depths)
     neurons = 2 * width if family.kind == "ll" else width
     # One block per quantity: small tensors kept from every layer would fragment the heap.
@@ -119,7 +126,7 @@ class _Rows:
     """States at all inputs and their tangents in one tensor of shape (S, N, 2M)."""
 
     def __init__(self, both: Tensor) -> None:
-        self.both, self.eps = both, both.new_tensor(EPS)
+        self.both, self.eps = both, both.new_full((), EPS)
         self.state, self.tangent = both.chunk(2, -1)
 
 
@@ -142,7 +149,7 @@ def _activate(
         # Weights (W′, −W′) invert the concatenated ReLU, one half of which always passes: see `looks_linear.crelu`.
         first, second = count.chunk(2, -1)
         torch.sum(torch.gt(z.state, 0, out=hidden.state), -1, out=first)
-        torch.sub(z.state.new_tensor(z.state.shape[-1]), first, out=second)
+        torch.neg(first, out=second).add_(z.state.shape[-1])
         passing.fill_(1)
         hidden.both.copy_(z.both)
         return
