@@ -12,7 +12,7 @@ from gradlab.results.degradation.findings import findings
 from gradlab.results.finding import rule_of
 from gradlab.results.growing import read_growing
 from gradlab.results.label import with_descriptions
-from gradlab.results.training.result import by_epoch
+from gradlab.results.training.epochs import by_epoch
 from gradlab.training import PRESETS
 
 RECIPE = PRESETS["he2015"].changed(iterations=4, batch_size=16)

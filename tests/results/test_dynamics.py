@@ -132,7 +132,7 @@ def test_the_live_view_fits_its_terminal(width: int) -> None:
 def test_every_training_option_is_passed_through() -> None:
     commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
     train, grid = ({p.name for p in commands[name].params} for name in ("train", "degradation"))
-    assert train - grid == {"model", "resume"}
+    assert train - grid == {"network", "model", "resume"}
     assert {"depths", "families", "runs", "learning_rate", "record", "log"} <= grid
 
 

@@ -1,6 +1,7 @@
 """Training on sequences of tokens: the split, a chain that is learnt, and what cannot be trained."""
 
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,13 @@ def test_a_chain_is_learnt(tmp_path: Path) -> None:
     frame = result.frame
     assert 1 < frame["test_loss"].dropna().iloc[-1] < 1.4
     assert frame["test_error"].dropna().iloc[-1] < 0.6
+    (row,) = result.summary().to_dict("records")
+    last = frame["test_loss"].dropna().iloc[-1]
+    assert row["perplexity"] == pytest.approx(math.exp(last))
+    assert "test error (%)" not in row
+    ax = result.plot()
+    assert ax.get_ylabel() == "loss (nats)"
+    assert ax.lines[1].get_ydata()[-1] == last
     model = gl.build(f"{NAME}@{tmp_path / 'run' / 'checkpoint.pt'}")
     measured = gl.responses(model, "tokens:markov", images=32)
     facts = measured.record["networks"][0]

@@ -13,6 +13,7 @@ from matplotlib.ticker import EngFormatter, MaxNLocator
 
 from gradlab.plots.networks import lone_marker, networks_of
 from gradlab.plots.style import COLUMN_WIDTH, PAGE_WIDTH, depth_colors
+from gradlab.results.training.measures import ERROR, Measure
 
 TRAIN: dict[str, Any] = {"linewidth": 0.7, "linestyle": (0, (2.5, 1.2))}
 TEST: dict[str, Any] = {"linewidth": 1.5, "linestyle": "-"}
@@ -22,39 +23,47 @@ PAPERS_TOP = 20.0
 """The end of the paper's axis, in percent."""
 
 
-def plot_errors(curves: pd.DataFrame, ax: Axes, colors: dict[Any, Any] | None = None) -> Axes:
+def plot_errors(curves: pd.DataFrame, ax: Axes, colors: dict[Any, Any] | None = None, measure: Measure = ERROR) -> Axes:
     """Draw training error dashed and test error bold against optimizer steps.
 
     Args:
-        curves: The columns network, step, train_error, test_error (fractions; missing without a test).
+        curves: The columns network, step, and those of the measure (missing without a test).
         ax: The axes.
         colors: The colours by network.
+        measure: What is drawn, the error or the loss.
 
     Returns:
         The axes drawn on.
     """
+    train, test = measure.columns
     networks = list(dict.fromkeys(curves["network"]))
     for network, color in (colors or depth_colors(networks)).items():
         rows = curves[curves["network"] == network]
-        tested = rows.dropna(subset="test_error")
+        tested = rows.dropna(subset=test)
         lone: dict[str, Any] = {"marker": lone_marker(rows), "markerfacecolor": "white"}
-        ax.plot(rows["step"], 100 * rows["train_error"], color=color, **lone, **TRAIN)
+        ax.plot(rows["step"], measure.factor * rows[train], color=color, **lone, **TRAIN)
         ax.plot(
             tested["step"],
-            100 * tested["test_error"],
+            measure.factor * tested[test],
             color=color,
             marker=lone_marker(tested),
             label=network,
             **TEST,
         )
-    ax.set_ylim(0, top_of_axis(curves))
-    ax.set_xlim(0, _last_step(curves))
+    _set_limits(ax, curves, measure)
     ax.set_xlabel("step")
     ax.xaxis.set_major_locator(MaxNLocator(nbins=5, steps=[1, 2, 5, 10], integer=True))
     ax.xaxis.set_major_formatter(EngFormatter(sep=""))
-    ax.yaxis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 5, 10], integer=True))
-    ax.set_ylabel("error (%)")
+    ax.yaxis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 5, 10], integer=measure is ERROR))
+    ax.set_ylabel(measure.label)
     return ax
+
+
+def _set_limits(ax: Axes, curves: pd.DataFrame, measure: Measure) -> None:
+    """Both axes from 0: steps to the last one, errors as in the paper, losses up to the highest."""
+    highest = curves[[*measure.columns]].max().max()
+    ax.set_ylim(0, top_of_axis(curves) if measure is ERROR else 1.05 * highest)
+    ax.set_xlim(0, _last_step(curves))
 
 
 def top_of_axis(curves: pd.DataFrame) -> float:
@@ -85,16 +94,17 @@ def of_one_length(curves: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, int]]:
     return curves[~curves["network"].isin(others)], others
 
 
-def errors_figure(curves: pd.DataFrame, figure: Figure) -> Figure:
-    """Draw the error curves of plain, residual and other networks, with one panel for each kind (Fig. 6).
+def errors_figure(curves: pd.DataFrame, figure: Figure, measure: Measure = ERROR) -> Figure:
+    """Draw the curves of plain, residual and other networks, with one panel for each kind (Fig. 6).
 
     Trainings of different lengths are not comparable: those of the most common length are drawn, and the others are
     named below.
 
     Args:
-        curves: The columns network, step, train_error, test_error (fractions), with one row per epoch, and the
-            properties of networks as columns.
+        curves: The columns network, step, and those of the measure, with one row per epoch, and the properties of
+            networks as columns.
         figure: An empty figure; it gets the width of a column for one panel, of a page for more.
+        measure: What is drawn, the error or the loss.
 
     Returns:
         The same figure.
@@ -112,13 +122,12 @@ def errors_figure(curves: pd.DataFrame, figure: Figure) -> Figure:
     for ax, (title, networks) in zip(axes, ordered, strict=True):
         networks = sorted(networks, key=lambda name: (depths[name], name))
         part = curves[curves["network"].isin(networks)]
-        plot_errors(part, ax, _colors(networks, list(panels.values()), depths))
+        plot_errors(part, ax, _colors(networks, list(panels.values()), depths), measure)
         lines = {str(line.get_label()): line for line in ax.get_lines()}
         ax.legend([lines[name] for name in networks], networks, loc="upper right")
         if len(ordered) > 1:
             ax.set_title(title)
-    axes[0].set_ylim(0, top_of_axis(curves))
-    axes[0].set_xlim(0, _last_step(curves))
+    _set_limits(axes[0], curves, measure)
     for ax in axes[1:]:
         ax.set_ylabel("")
     figure.legend(handles=kinds_of_error(), loc="outside upper center", ncols=2)

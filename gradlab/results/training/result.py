@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypedDict
 
 import numpy as np
 import pandas as pd
@@ -17,6 +17,8 @@ from gradlab.results.growing import read_growing
 from gradlab.results.label import description, with_descriptions
 from gradlab.results.result import Result
 from gradlab.results.tables import Formats
+from gradlab.results.training.epochs import by_epoch, last_losses
+from gradlab.results.training.measures import Measure, measure_of, of_tokens
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -60,6 +62,19 @@ CAPTION = (
 )
 
 
+class Row(TypedDict):
+    """The columns of a saved frame; see `TrainingResult`."""
+
+    network: str
+    step: int
+    epoch: float
+    learning_rate: float | None
+    train_loss: float | None
+    train_error: float | None
+    test_loss: float | None
+    test_error: float | None
+
+
 class TrainingResult(Result):
     """Loss and error of one or several runs, finished or not.
 
@@ -74,16 +89,21 @@ class TrainingResult(Result):
     folder: Path | None = None
 
     name: ClassVar[str] = "training"
+    row: ClassVar[type] = Row
     title: ClassVar[str | None] = "Training"
     formats: ClassVar[Formats] = {
         "epochs": "{:.1f}".format,
-        **dict.fromkeys(("train error (%)", "test error (%)", "best (%)", "paper (%)"), "{:.2f}".format),
+        **dict.fromkeys(("train error (%)", "test error (%)", "best (%)", "paper (%)", "perplexity"), "{:.2f}".format),
+        **dict.fromkeys(("train loss", "test loss", "best loss"), "{:.4f}".format),
     }
 
     priority: ClassVar[Sequence[str]] = (
         "network",
         "test error (%)",
+        "test loss",
+        "perplexity",
         "train error (%)",
+        "train loss",
         "paper (%)",
         "epochs",
         "best (%)",
@@ -121,12 +141,18 @@ class TrainingResult(Result):
         return result
 
     def summary(self) -> pd.DataFrame:
-        """One row per network: errors of the last epoch in percent, the best test error, and the paper's."""
+        """One row per network: errors of the last epoch in percent, the best test error, and the paper's.
+
+        Networks trained on tokens have losses instead, in nats, and the perplexity, exp of the test loss.
+        """
         rows = []
         for network in self.networks:
             epochs = by_epoch(self.frame[self.frame["network"] == network])
-            tests = epochs["test_error"].dropna()
             facts = self.facts(network)
+            if of_tokens(facts):
+                rows.append({"network": network, **last_losses(epochs)})
+                continue
+            tests = epochs["test_error"].dropna()
             paper = PAPER_TEST_ERROR.get((description(facts).get("series"), description(facts).get("depth")), np.nan)
             compares = facts.get("data") == "cifar10" and epochs["epoch"].iloc[-1] >= PAPERS_EPOCHS
             rows.append(
@@ -180,7 +206,7 @@ class TrainingResult(Result):
         with theme():
             import matplotlib.pyplot as plt
 
-            return plot_errors(self.curves(), ax or plt.figure().subplots())
+            return plot_errors(self.curves(), ax or plt.figure().subplots(), measure=self._measure)
 
     def figure(self) -> Figure:
         """The error curves, with panels for plain, residual and other networks (He et al. 2015, Fig. 6)."""
@@ -188,13 +214,17 @@ class TrainingResult(Result):
 
         from gradlab.results.training.figure import errors_figure
 
-        return errors_figure(self.curves(), Figure())
+        return errors_figure(self.curves(), Figure(), self._measure)
+
+    @property
+    def _measure(self) -> Measure:
+        return measure_of(map(self.facts, self.networks))
 
     def _figures(self) -> Mapping[str, Callable[[], Figure]]:
         return {} if self.frame.empty else {self.name: self.figure}
 
     def curves(self) -> pd.DataFrame:
-        """Errors epoch by epoch: network, epoch, step (the last of the epoch), steps, train_error, test_error.
+        """Errors and losses epoch by epoch (see `by_epoch`), on tokens row by row, with the properties of networks.
 
         Raises:
             GradlabError: If no run has a row yet.
@@ -203,31 +233,11 @@ class TrainingResult(Result):
             raise GradlabError("there is nothing to draw yet: metrics.csv gets its first row at the first evaluation")
         parts = []
         for network in self.networks:
-            part = by_epoch(self.frame[self.frame["network"] == network])
-            part.insert(0, "network", network)
+            part = self.frame[self.frame["network"] == network]
+            if not of_tokens(self.facts(network)):
+                part = by_epoch(part).assign(network=network)
             parts.append(part)
         return self.described(pd.concat(parts, ignore_index=True))
-
-
-def by_epoch(frame: pd.DataFrame) -> pd.DataFrame:
-    """The errors of one network, with one row per epoch.
-
-    Args:
-        frame: The rows of the network in a training frame.
-
-    Returns:
-        A frame with the columns epoch (an integer except for the last), step, steps (the number of steps over which the
-        training error is averaged), train_error, test_error.
-    """
-    steps = frame["step"].diff().fillna(frame["step"])
-    rows = frame.assign(steps=steps, wrong=frame["train_error"] * steps)
-    # An epoch ends at its whole number; rounding errors above it belong to the same epoch.
-    epochs = rows.groupby(np.ceil(rows["epoch"] - 1e-9), sort=True).agg(
-        epoch=("epoch", "last"), step=("step", "last"), steps=("steps", "sum"), wrong=("wrong", "sum"),
-        test_error=("test_error", "last"),
-    )  # fmt: skip
-    epochs["train_error"] = epochs.pop("wrong") / epochs["steps"]
-    return epochs[["epoch", "step", "steps", "train_error", "test_error"]].reset_index(drop=True)
 
 
 def refuse_run_folder(folder: str | Path) -> None:
