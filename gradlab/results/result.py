@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypedDict
 
 import pandas as pd
 
 from gradlab.errors import GradlabError, UsageError
+from gradlab.results.columns import read_table
 from gradlab.results.coverage import Coverage, coverage_lines
 from gradlab.results.drawing import drawn
 from gradlab.results.files import read_text, write_all
@@ -20,15 +20,19 @@ from gradlab.results.joining import told_apart
 from gradlab.results.label import COLUMNS, described, with_descriptions
 from gradlab.results.printing import html, page, text
 from gradlab.results.record import json_text
+from gradlab.results.schema import check_record
 from gradlab.results.tables import TABLE_SUFFIXES, Formats, text_table
-
-TEXTS = dict.fromkeys(("network", "layer"), str)
-"""The columns of names, which remain text even if they are numbers, such as the layer `0` of a sequence."""
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from rich.console import Group
+
+
+class Row(TypedDict):
+    """The columns of a saved frame; a subclass of `Result` has its own."""
+
+    network: str
 
 
 @dataclass(repr=False)
@@ -40,11 +44,11 @@ class Result:
         record: The record of the measurement, as plain values.
         notes: Notes on this measurement for the reader, one sentence each.
 
-    A subclass sets `name` (of its files), `title`, `table` (the name of its text tables), `formats` (of the summary's
-    values), `priority` (the titles of the summary's columns in order of importance, of which those that fit are
-    printed), `legend` (explanations of columns of the summary, by title), `answer` (the number of findings before the
-    table), `captions` (the captions of figures, by name) and, if it differs from `name`, `measurement` (its name in
-    records).
+    A subclass sets `name` (of its files), `row` (the types of the columns of its frame), `title`, `table` (the name of
+    its text tables), `formats` (of the summary's values), `priority` (the titles of the summary's columns in order of
+    importance, of which those that fit are printed), `legend` (explanations of columns of the summary, by title),
+    `answer` (the number of findings before the table), `captions` (the captions of figures, by name) and, if it
+    differs from `name`, `measurement` (its name in records).
     """
 
     frame: pd.DataFrame
@@ -52,6 +56,7 @@ class Result:
     notes: list[str] = field(default_factory=list)
 
     name: ClassVar[str] = "result"
+    row: ClassVar[type] = Row
     title: ClassVar[str | None] = None
     table: ClassVar[str] = "summary"
     formats: ClassVar[Formats] = {}
@@ -233,19 +238,26 @@ class Result:
             from gradlab.results.kinds import load_only
 
             return load_only(folder)  # type: ignore[return-value]
-        path = Path(folder) / cls._frame_file()
+        folder = Path(folder)
         try:
-            content = path.read_bytes()
-            record = json.loads(read_text(Path(folder) / cls.record_file()))
-            frame = pd.read_csv(io.BytesIO(content), keep_default_na=False, na_values=[""], dtype=TEXTS)
+            content = json.loads(read_text(folder / cls.record_file()))
         except (OSError, ValueError) as error:
             raise GradlabError(f"{folder} holds no whole {cls.name} result: {error}") from None
-        if record.pop("sha256", {}).get(path.name) != hashlib.sha256(content).hexdigest():
-            raise GradlabError(f"{path} is not the file that {cls.record_file()} describes: measure again")
+        record = check_record(content, folder / cls.record_file())
+        digests = record.pop("sha256", {})
+        frame = read_table(folder / cls._frame_file(), cls.row, digests.get(cls._frame_file(), "unknown"))
+        if frame.empty:
+            raise GradlabError(f"{folder / cls._frame_file()} has no rows: there is nothing to show")
         notes = record.pop("notes", [])
         record.pop("findings", None)
-        record["networks"] = with_descriptions(record.get("networks", []))
-        return cls(frame.drop(columns=[*COLUMNS], errors="ignore"), record, notes)
+        networks = [entry if isinstance(entry, dict) else {"network": entry} for entry in record.get("networks", [])]
+        record["networks"] = with_descriptions(networks)
+        result = cls(frame.drop(columns=[*COLUMNS], errors="ignore"), record, notes)
+        result._read_more(folder, digests)
+        return result
+
+    def _read_more(self, folder: Path, digests: Mapping[str, str]) -> None:
+        """Read the other files of the result, whose digests the record has."""
 
     @classmethod
     def record_file(cls) -> str:

@@ -333,7 +333,7 @@ def broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (["foreign"], "r.html", gl.GradlabError, "foreign/responses.json is no record of a measurement known here"),
         (["other"], "r.html", gl.GradlabError, "other/responses.json is no record of a measurement known here"),
         (["torn"], "r.html", gl.GradlabError, "torn/responses.json is damaged"),
-        (["changed"], "r.html", gl.GradlabError, "changed/responses.csv is not the file that responses.json describes"),
+        (["changed"], "r.html", gl.GradlabError, "changed/responses.csv is not the file that its record describes"),
         (["good"], "file/r.html", gl.GradlabError, "cannot write into file"),
         (["good"], "empty", gl.UsageError, "empty is a folder: name the HTML file, as empty/report.html"),
     ],

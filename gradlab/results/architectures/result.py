@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, TypedDict
 
 import pandas as pd
 
@@ -13,6 +13,17 @@ from gradlab.results.tables import Formats
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+
+class Row(TypedDict):
+    """The columns of a saved frame; see `ArchitecturesResult`."""
+
+    network: str
+    stage: str
+    multiply_adds: int
+    layers: int
+    parameters: int
+    paper_multiply_adds: float | None
 
 
 PLAIN, VGG = "imagenet/plain34", "imagenet/vgg19"
@@ -28,6 +39,7 @@ class ArchitecturesResult(Result):
     """
 
     name: ClassVar[str] = "architectures"
+    row: ClassVar[type] = Row
     title: ClassVar[str | None] = "Architectures and their multiply-adds"
     captions: ClassVar[Mapping[str, str]] = {
         "architectures": "Multiply-adds for one image by stage, and what the paper prints (He et al. 2015, Table 1)."

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypedDict
 
 import pandas as pd
 
@@ -16,6 +16,20 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+class Row(TypedDict):
+    """The columns of a saved frame; see `AttentionResult`."""
+
+    network: str
+    layer: str
+    index: int
+    head: int
+    entropy: float | None
+    relative_entropy: float | None
+    largest_logit: float | None
+    rows: int
+    call: int
+
+
 class AttentionResult(Result):
     """Entropy and largest logit of attention of one or several networks, with one row per layer and head.
 
@@ -25,6 +39,7 @@ class AttentionResult(Result):
     """
 
     name: ClassVar[str] = "attention"
+    row: ClassVar[type] = Row
     title: ClassVar[str | None] = "Attention by layer and head"
     captions: ClassVar[Mapping[str, str]] = {
         "attention": "Attention by layer: entropy over that of equal weights, and largest logit; a dot a head, the "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, TypedDict
 
 import pandas as pd
 
@@ -16,6 +16,23 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+class Row(TypedDict):
+    """The columns of a saved frame; see `CoordinatesResult`."""
+
+    network: str
+    axis: str
+    value: int
+    seed: int
+    step: int
+    layer: str
+    index: int
+    kind: str
+    rms: float | None
+    change: float | None
+    update: float | None
+    branch: float | None
+
+
 class CoordinatesResult(Result):
     """Sizes of responses and of their changes against width and depth: one row per axis, value, seed, step and layer.
 
@@ -26,6 +43,7 @@ class CoordinatesResult(Result):
     """
 
     name: ClassVar[str] = "coordinates"
+    row: ClassVar[type] = Row
     title: ClassVar[str | None] = "Coordinate check"
     table: ClassVar[str] = "slopes"
     captions: ClassVar[Mapping[str, str]] = {

@@ -7,11 +7,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Self
+from typing import TYPE_CHECKING, ClassVar, NotRequired, Self, TypedDict
 
 import pandas as pd
 
 from gradlab.errors import GradlabError, UsageError
+from gradlab.results.columns import read_table
 from gradlab.results.dynamics.findings import seen
 from gradlab.results.dynamics.names import CAPTIONS, DRAWN, FIGURES, STATISTICS
 from gradlab.results.dynamics.reading import completed, read_records
@@ -28,6 +29,27 @@ if TYPE_CHECKING:
 
 _ERRORS = "dynamics-errors.csv"
 _ERROR_COLUMNS = ["network", "step", "train_error", "test_error"]
+
+
+class Row(TypedDict):
+    """The columns of a saved frame; see `DynamicsResult`."""
+
+    network: str
+    step: int
+    layer: str
+    index: NotRequired[int]
+    block: NotRequired[str | None]
+    statistic: str
+    value: float | None
+
+
+class ErrorRow(TypedDict):
+    """The columns of the saved errors."""
+
+    network: str
+    step: int
+    train_error: float | None
+    test_error: float | None
 
 
 @dataclass(repr=False)
@@ -51,6 +73,7 @@ class DynamicsResult(Result):
     layer: str | None = None
 
     name: ClassVar[str] = "dynamics"
+    row: ClassVar[type] = Row
     title: ClassVar[str | None] = "Layers along the training"
     formats: ClassVar[Formats] = {
         **dict.fromkeys(("steps", "last step"), "{:,d}".format),
@@ -74,13 +97,7 @@ class DynamicsResult(Result):
         if not folder.exists():
             raise UsageError(f"{folder} does not exist: name a run's folder, or a file or folder that gl.watch wrote")
         if (folder / cls.record_file()).exists():
-            result = super().load(folder)
-            try:
-                result.errors = pd.read_csv(folder / _ERRORS)
-                result.frame = result.frame.assign(**completed(result.frame))
-            except (OSError, ValueError) as error:
-                raise GradlabError(f"{folder} holds no whole dynamics result: {error}") from None
-            return result
+            return super().load(folder)
         if folder.is_file() or (not (folder / "dynamics.csv").exists() and any(folder.glob("events.*"))):
             frame = read_records(folder)
             frame.insert(0, "network", folder.stem)
@@ -92,6 +109,10 @@ class DynamicsResult(Result):
         frame.insert(0, "network", training.record["network"])
         errors = training.frame[_ERROR_COLUMNS]
         return cls(frame, training.record, training.notes, errors.copy())
+
+    def _read_more(self, folder: Path, digests: Mapping[str, str]) -> None:
+        self.errors = read_table(folder / _ERRORS, ErrorRow, digests.get(_ERRORS))
+        self.frame = self.frame.assign(**completed(self.frame))
 
     @classmethod
     def of_runs(cls, folders: Iterable[str | Path]) -> Self:

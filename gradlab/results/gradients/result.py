@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import pandas as pd
 
 from gradlab.errors import GradlabError
+from gradlab.results.columns import read_table
 from gradlab.results.coverage import coverage_text
-from gradlab.results.gradients.columns import COLUMNS, INTEGERS
+from gradlab.results.gradients.columns import COLUMNS, INTEGERS, ExampleRow, Row
 from gradlab.results.gradients.findings import findings
 from gradlab.results.gradients.noise import last_step, noise_findings
 from gradlab.results.gradients.summary import body_of, coverage_share, depth_of, examples_row, logarithms, summary_row
@@ -54,6 +55,7 @@ class GradientsResult(Result):
     examples: pd.DataFrame | None = None
 
     name: ClassVar[str] = "gradients"
+    row: ClassVar[type] = Row
     title: ClassVar[str | None] = "Gradients, layer by layer"
     captions: ClassVar[Mapping[str, str]] = {
         "gradients": "Size of the loss's gradient in each layer, in order of execution: over seeds the geometric mean "
@@ -119,17 +121,9 @@ class GradientsResult(Result):
         whole.examples = pd.concat(examples, ignore_index=True) if examples else None
         return whole
 
-    @classmethod
-    def load(cls, folder: str | Path) -> Self:
-        """Load a result that `save` wrote.
-
-        Raises:
-            GradlabError: If the folder contains no such result, or files of different runs.
-        """
-        result = super().load(folder)
-        if result.record.get("options", {}).get("per_example"):
-            result.examples = pd.read_csv(Path(folder) / EXAMPLES_FILE)
-        return result
+    def _read_more(self, folder: Path, digests: Mapping[str, str]) -> None:
+        if EXAMPLES_FILE in digests:
+            self.examples = read_table(folder / EXAMPLES_FILE, ExampleRow, digests[EXAMPLES_FILE])
 
     def _renamed(self, names: Mapping[str, str]) -> Self:
         result = super()._renamed(names)

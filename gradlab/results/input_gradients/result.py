@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypedDict
 
 import numpy as np
 import pandas as pd
@@ -31,8 +31,29 @@ TITLES = {
     "mean_abs_cosine": "mean |cosine|",
     "row_norm_variation": "norm variation",
     "segment_lag1": "segment lag 1",
+    "token_relative_effective_rank": "tokens: rank",
+    "token_mean_cosine": "tokens: cosine",
 }
 """The statistics that are single numbers, in the order of the table, and their titles."""
+
+
+class Row(TypedDict):
+    """The columns of a saved frame; see `InputGradientsResult`."""
+
+    network: str
+    norm: str
+    depth: int
+    statistic: str
+    lag: int | None
+    value: float | None
+    sem: float | None
+    theory: float | None
+    seeds: int
+    batches: int
+    bn: str
+    norm_grad: str
+    acf_pooled: float | None
+    n_constant: int | None
 
 
 class InputGradientsResult(Result):
@@ -48,13 +69,15 @@ class InputGradientsResult(Result):
     """
 
     name: ClassVar[str] = "shatter"
+    row: ClassVar[type] = Row
     title: ClassVar[str | None] = "Correlation of input gradients"
     table: ClassVar[str] = "table"
     measurement: ClassVar[str] = "input-gradients"
     captions: ClassVar[Mapping[str, str]] = {
-        "shatter": "How the gradients of the summed logits with respect to each image correlate, against depth: "
-        "effective rank relative to Gaussian noise, mean cosine between images, and autocorrelation along the segment "
-        "between two images. Bars: 95 % intervals by Student's t (after Balduzzi et al. 2017).",
+        "shatter": "How the gradients of the summed logits with respect to each image, or to the embeddings of each "
+        "sequence, correlate, against depth: effective rank relative to Gaussian noise, mean cosine between images, "
+        "autocorrelation along the segment between two images, and mean cosine between the tokens of a sequence. Bars: "
+        "95 % intervals by Student's t (after Balduzzi et al. 2017).",
     }
     formats: ClassVar[Formats] = {
         "depth": "{:d}".format,
@@ -62,7 +85,8 @@ class InputGradientsResult(Result):
         **dict.fromkeys(TITLES.values(), str),
     }
     priority: ClassVar[Sequence[str]] = (
-        "network", "rel. eff. rank", "mean cosine", "segment lag 1", "weights", "depth", "norm", "seeds", "derivative",
+        "network", "rel. eff. rank", "mean cosine", "segment lag 1", "tokens: cosine", "weights", "depth", "norm",
+        "seeds", "derivative",
     )  # fmt: skip
 
     @classmethod
@@ -139,7 +163,8 @@ class InputGradientsResult(Result):
         return renamed[["network", "norm", "depth", "lag", "acf", "acf_sem", "acf_pooled", "n_constant", "seeds"]]
 
     def summary(self) -> pd.DataFrame:
-        """One row per network: every statistic with its standard error."""
+        """One row per network: every statistic that was measured, with its standard error."""
+        titles = {name: title for name, title in TITLES.items() if name in set(self.frame["statistic"])}
         rows = []
         for network in self.networks:
             first = self.frame[self.frame["network"] == network].iloc[0]
@@ -151,12 +176,12 @@ class InputGradientsResult(Result):
                     "depth": int(first["depth"]),
                     "norm": f"bn {first['bn']}" if first["norm"] == "bn" else first["norm"],
                     "derivative": first["norm_grad"] if first["bn"] not in ("eval", "none") else "–",
-                    **dict.fromkeys(TITLES.values()),
+                    **dict.fromkeys(titles.values()),
                     "seeds": int(first["seeds"]),
                 }
             )
         summary = pd.DataFrame(rows)
-        for name, title in TITLES.items():
+        for name, title in titles.items():
             values = [WithError(*self.value(network, name)) for network in self.networks]
             summary[title] = pd.Series(values, dtype=object)
         return summary

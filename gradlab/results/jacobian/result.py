@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypedDict
 
 import pandas as pd
 
@@ -17,6 +17,19 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+class Row(TypedDict):
+    """The columns of a saved frame; see `JacobianResult`."""
+
+    network: str
+    seed: int | None
+    example: int
+    probe: int
+    singular_value: float
+    weight: float
+    outputs: int
+    inputs: int
+
+
 class JacobianResult(Result):
     """Singular values of the Jacobian of one network or several: a row a node of a quadrature.
 
@@ -26,6 +39,7 @@ class JacobianResult(Result):
     """
 
     name: ClassVar[str] = "jacobian"
+    row: ClassVar[type] = Row
     title: ClassVar[str | None] = "Singular values of the Jacobian"
     captions: ClassVar[Mapping[str, str]] = {
         "jacobian": "Density of the logarithm of the singular values of the Jacobian of single examples, by stochastic "

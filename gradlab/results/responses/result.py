@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, NotRequired, Self, TypedDict
 
 import pandas as pd
 
@@ -26,6 +26,24 @@ def was_measured(frame: pd.DataFrame) -> bool:
     return bool((frame["count"] + frame["non_finite"]).any())
 
 
+class Row(TypedDict):
+    """The columns of a saved frame; see `ResponsesResult`."""
+
+    network: str
+    layer: str
+    index: int
+    kind: str
+    std: float | None
+    mean: float | None
+    count: int
+    rank: NotRequired[int | None]
+    predicted_std: float | None
+    call: NotRequired[int]
+    stride: int | None
+    non_finite: int
+    shortcut: NotRequired[bool]
+
+
 class ResponsesResult(Result):
     """Layer-response std of one or several networks, with one row per layer in order of execution.
 
@@ -35,6 +53,7 @@ class ResponsesResult(Result):
     """
 
     name: ClassVar[str] = "responses"
+    row: ClassVar[type] = Row
     title: ClassVar[str | None] = "Standard deviation of layer responses"
     captions: ClassVar[Mapping[str, str]] = {
         "responses": "Standard deviation of each layer's response, its output after normalization and before any other "

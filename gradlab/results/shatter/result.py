@@ -7,12 +7,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, NotRequired, TypedDict
+from zipfile import BadZipFile
 
 import numpy as np
 import pandas as pd
 
 from gradlab.errors import GradlabError, UsageError
+from gradlab.results.columns import read_table
 from gradlab.results.result import Result
 from gradlab.results.shatter.findings import findings, nearest_noise
 from gradlab.results.tables import Formats
@@ -22,6 +24,55 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 FIGURES = ("acf", "signals", "correlation", "coactivation", "theory")
+
+
+class Row(TypedDict):
+    """The columns of a saved frame; see `ShatterResult`."""
+
+    network: str
+    norm: str | None
+    depth: int
+    lag: int
+    acf: float | None
+    acf_sem: float | None
+    acf_pooled: float | None
+    n_constant: int
+    seeds: int
+    theory: float | None
+
+
+class SummaryRow(TypedDict):
+    """The columns of the saved statistics."""
+
+    network: str
+    norm: str | None
+    depth: int
+    statistic: str
+    value: float | None
+    sem: float | None
+    theory: float | None
+    seeds: int
+    from_layer: NotRequired[int | None]
+
+
+class LayerRow(TypedDict):
+    """The columns of the saved layers."""
+
+    network: str
+    norm: str | None
+    depth: int
+    layer: int
+    activation: float | None
+    coactivation: float | None
+    always_on: float | None
+    always_off: float | None
+    path_correlation: float | None
+    path_sem: float | None
+    mean_path_correlation: float | None
+    mean_path_sem: float | None
+    law: float | None
+    asymptote: float | None
+    seeds: int
 
 
 @dataclass(repr=False)
@@ -50,6 +101,7 @@ class ShatterResult(Result):
     figures: Sequence[str] = ("acf",)
 
     name: ClassVar[str] = "shatter"
+    row: ClassVar[type] = Row
     title: ClassVar[str | None] = "Autocorrelation of gradients"
     table: ClassVar[str] = "table"
     captions: ClassVar[Mapping[str, str]] = {
@@ -174,32 +226,20 @@ class ShatterResult(Result):
             "gradients.npz": buffer.getvalue(),
         }
 
-    @classmethod
-    def load(cls, folder: str | Path) -> Self:
-        """Load a result that `save` wrote.
-
-        Raises:
-            GradlabError: If the folder contains no such result.
-        """
-        result, folder = super().load(folder), Path(folder)
+    def _read_more(self, folder: Path, digests: Mapping[str, str]) -> None:
+        read = {name: read_table(folder / name, row, digests.get(name)) for name, row in _TABLES.items()}
+        self.summary_frame, self.layers_frame = read.values()
+        for frame in (self.frame, self.summary_frame):
+            # A user's function has no norm, which is not a missing value.
+            frame["norm"] = frame["norm"].astype(object).fillna("")
         try:
-            result.summary_frame = pd.read_csv(folder / "shatter-summary.csv", keep_default_na=False, na_values=[""])
-            for frame in (result.frame, result.summary_frame):
-                # A user's function has no norm, which is not a missing value.
-                frame["norm"] = frame["norm"].astype(object).fillna("")
-            result.layers_frame = _read_layers(folder / "shatter-layers.csv")
             with np.load(folder / "gradients.npz") as arrays:
-                result.x = arrays["x"]
+                self.x = arrays["x"]
                 for key in arrays.files[1:]:
                     network, _, depth = key.rpartition("-depth=")
-                    result.gradients[network, int(depth)] = arrays[key]
-        except (OSError, ValueError, KeyError) as error:
+                    self.gradients[network, int(depth)] = arrays[key]
+        except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
             raise GradlabError(f"{folder} holds no whole shatter result: {error}") from None
-        return result
 
 
-def _read_layers(path: Path) -> pd.DataFrame:
-    try:
-        return pd.read_csv(path, keep_default_na=False, na_values=[""])
-    except pd.errors.EmptyDataError:
-        return pd.DataFrame()
+_TABLES = {"shatter-summary.csv": SummaryRow, "shatter-layers.csv": LayerRow}

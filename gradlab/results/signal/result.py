@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, NotRequired, Self, TypedDict
 
 import numpy as np
 import pandas as pd
@@ -33,6 +33,32 @@ COLUMNS = (
 )
 
 
+class Row(TypedDict):
+    """The columns of a saved frame; see `SignalResult`."""
+
+    network: str
+    block: str
+    branch: str | None
+    index: int
+    stream_std: float | None
+    stream_mean_square: float | None
+    branch_std: float | None
+    ratio: float | None
+    cosine: float | None
+    stream_grad_rms: float | None
+    branch_grad_rms: float | None
+    theory: float | None
+    call: NotRequired[int]
+    branch_mean_square: NotRequired[float | None]
+    input_std: NotRequired[float | None]
+    input_mean_square: NotRequired[float | None]
+    stream_total_std: float | None
+    channels: NotRequired[float | None]
+    count: NotRequired[float | None]
+    non_finite: NotRequired[float | None]
+    seed: NotRequired[int | None]
+
+
 class SignalResult(Result):
     """Stream and branches of every block of one or several networks, and their gradients: one row per block and branch.
 
@@ -48,6 +74,7 @@ class SignalResult(Result):
     """
 
     name: ClassVar[str] = "signal"
+    row: ClassVar[type] = Row
     title: ClassVar[str | None] = "Signal propagation by block"
     captions: ClassVar[Mapping[str, str]] = {
         "signal": "Signal propagation by block (Brock et al. 2021): variance of the stream behind each block over "
@@ -78,13 +105,9 @@ class SignalResult(Result):
         frame = frame[[*COLUMNS, *(column for column in frame if column not in COLUMNS)]]
         return cls(frame, {"networks": [{"network": network, **(facts or {})}]}, list(notes))
 
-    @classmethod
-    def load(cls, folder: str | Path) -> Self:
-        """Load a result that `save` wrote; see `Result.load`."""
-        result = super().load(folder)
+    def _read_more(self, folder: Path, digests: Mapping[str, str]) -> None:
         # In a file the empty name of a branch is a missing value.
-        result.frame["branch"] = result.frame["branch"].astype(object).fillna("")
-        return result
+        self.frame["branch"] = self.frame["branch"].astype(object).fillna("")
 
     def summary(self) -> pd.DataFrame:
         """Return one row per network, with stream, branches and gradients from the first block to the last."""
