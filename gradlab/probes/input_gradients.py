@@ -39,6 +39,9 @@ STATISTICS = (
 )
 """The statistics of every batch, by their names in tables."""
 
+TOKEN_STATISTICS = {"token_relative_effective_rank": 0, "token_mean_cosine": 2}
+"""Those of the tokens of a sequence, averaged over sequences, with their places in `STATISTICS`."""
+
 
 @contextmanager
 def _taken_off(mode: FrozenStatistics) -> Iterator[FrozenStatistics]:
@@ -86,6 +89,9 @@ class InputGradients(Probe):
             constants, as the theorems do, so that gradient i is that of example i's own logits. `full` differentiates
             through them, so that examples are coupled, and gradient i is that of the sum of all examples' logits. In
             eval mode there is no difference.
+        tokens: Whether inputs are sequences of tokens (B, T, …), so that the similarity of the gradients of a
+            sequence's T tokens is measured too, and averaged over sequences; gradients of tokens that are 0 or not
+            finite do not count.
         observe: A function that is called with the gradients of each batch, of the input's shape and dtype, instead
             of computing statistics; `gradients.append` keeps them.
         process_group: The ranks to merge; None for all of them, where torch.distributed is initialized.
@@ -101,6 +107,7 @@ class InputGradients(Probe):
         model: nn.Module,
         *,
         norm_grad: NormGrad = "frozen",
+        tokens: bool = False,
         observe: Callable[[Tensor], object] | None = None,
         process_group: ProcessGroup | None = None,
         local: bool = False,
@@ -110,8 +117,9 @@ class InputGradients(Probe):
         self.ranks = Ranks(process_group, local, timeout)
         if norm_grad not in ("frozen", "full"):
             raise UsageError(f"norm_grad is frozen or full, not {norm_grad!r}")
-        self.norm_grad = norm_grad
+        self.norm_grad, self.tokens = norm_grad, tokens
         self._grams: list[RowGram] = []
+        self._sequences: list[list[RowGram]] = []
         self._left_out = 0
         self._samples: list[dict[str, float]] = []
         self._observe = observe or self._reduce
@@ -138,6 +146,8 @@ class InputGradients(Probe):
                 "input gradients need a batch of floating-point inputs as the model's first argument, not "
                 f"{given}; {remedy}"
             )
+        if self.tokens and images.ndim < 3:
+            raise GradlabError(f"gradients of tokens need inputs (B, T, …), not of shape {tuple(images.shape)}")
         caller_wants_graph = torch.is_grad_enabled()
         contexts = ExitStack()
         contexts.enter_context(torch.inference_mode(False))
@@ -171,17 +181,20 @@ class InputGradients(Probe):
         # The statistics take thousands of operations, from which other function modes are spared.
         with torch._C.DisableTorchFunction():
             self._grams.append(RowGram.of(gradients.flatten(1)))
+            self._sequences.append([RowGram.of(one.flatten(1)) for one in gradients] if self.tokens else [])
             if gradients.is_cpu:
                 self._settle()
 
     def _settle(self) -> None:
         """Compute the statistics of the batches so far, with one transfer from the device."""
         grams, self._grams = fetched_grams(self._grams), []
-        for gram in grams:
+        batches, self._sequences = self._sequences, []
+        for gram, sequences in zip(grams, batches, strict=True):
             usable = gram.usable()
             self._left_out += len(gram.norms) - len(usable.norms)
             if len(usable.norms) > 1:
-                self._samples.append(dict(zip(STATISTICS, usable.statistics().tolist(), strict=True)))
+                sample = dict(zip(STATISTICS, usable.statistics().tolist(), strict=True))
+                self._samples.append(sample | (_of_tokens(sequences) if sequences else {}))
 
     @property
     def samples(self) -> list[dict[str, float]]:
@@ -255,6 +268,14 @@ def _gradients(whole: Any, run: _Pass) -> Tensor:
     if gradients is None:
         raise GradlabError("the model's output does not depend on its input")
     return gradients.detach()  # type: ignore[no-any-return]
+
+
+def _of_tokens(sequences: list[RowGram]) -> dict[str, float]:
+    """The statistics of the tokens of a sequence, averaged over sequences; NaN if none has two tokens that count."""
+    usable = [gram.usable() for gram in fetched_grams(sequences)]
+    found = torch.stack([gram.statistics() for gram in usable if len(gram.norms) > 1] or [torch.full((5,), torch.nan)])
+    means = found.mean(0).tolist()
+    return {name: means[place] for name, place in TOKEN_STATISTICS.items()}
 
 
 def gradient_statistics(rows: Tensor) -> Tensor:

@@ -345,11 +345,11 @@ def test_the_figure_has_one_line_per_family_dashed_for_plain():
     figure = result.figure()
     assert [ax.get_ylabel() for ax in figure.axes] == ["relative effective rank", "mean cosine"]
     lines = {line.get_label(): line for line in figure.legends[0].get_lines()}
-    assert list(lines) == ["plain@init", "resnet@init", "resnet-beta=0.1@init", "Gaussian noise"]
-    assert lines["plain@init"].is_dashed()
-    assert not lines["resnet@init"].is_dashed()
-    assert lines["plain@init"].get_color() == KIND_COLORS["plain"]
-    assert [lines[f"resnet{beta}@init"].get_color() for beta in ("", "-beta=0.1")] == shades("residual", 2)
+    assert list(lines) == ["plain", "resnet", "resnet-beta=0.1", "Gaussian noise"]
+    assert lines["plain"].is_dashed()
+    assert not lines["resnet"].is_dashed()
+    assert lines["plain"].get_color() == KIND_COLORS["plain"]
+    assert [lines[f"resnet{beta}"].get_color() for beta in ("", "-beta=0.1")] == shades("residual", 2)
 
 
 def test_at_initialization_plain_nets_shatter_sooner_than_residual_nets():

@@ -61,7 +61,7 @@ def input_gradients(
     of their norms, and the autocorrelation of the gradient along the segment between the first two images of the batch.
     A last batch that is not full is left out, since all statistics except that of the segment depend on the number of
     images. The inputs of a network of tokens are the embeddings of its tokens, and the segment leads from those of one
-    sequence to those of another.
+    sequence to those of another; effective rank and mean cosine are measured over the tokens of each sequence as well.
 
     Args:
         models: The networks, as specifications for `gl.build` or as modules.
@@ -196,7 +196,8 @@ def _samples(
         inputs = images.to(dtype) if embedded is None else embedded.embed(images)
         network = embedded or clone
         statistics = batch_statistics(clone) if mode == "batch" else nullcontext()
-        with torch.no_grad(), statistics, InputGradients(network, norm_grad=request.norm_grad) as probe:
+        probe = InputGradients(network, norm_grad=request.norm_grad, tokens=embedded is not None)
+        with torch.no_grad(), statistics, probe:
             outputs = forward(network, label, inputs)
         if not probe.samples:
             raise GradlabError(f"{label}: the input gradients of a batch are 0, NaN or infinite; try dtype float64")

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, NullLocator
 
-from gradlab.plots.networks import networks_of, series_styles
+from gradlab.plots.networks import common_weights, networks_of, series_styles
 from gradlab.plots.style import COLUMN_WIDTH, DOTTED
 from gradlab.results.margins import margins
 
@@ -22,9 +22,11 @@ _LABELS = {
     "mean_abs_cosine": "mean absolute cosine",
     "row_norm_variation": "variation of norms",
     "segment_lag1": "segment ACF at lag 1",
+    "token_relative_effective_rank": "rel. eff. rank of tokens",
+    "token_mean_cosine": "mean cosine of tokens",
 }
 
-_NOISE = {"relative_effective_rank": 1.0, "mean_cosine": 0.0, "segment_lag1": 0.0}
+_NOISE = {"relative_effective_rank": 1.0, "mean_cosine": 0.0, "segment_lag1": 0.0, "token_mean_cosine": 0.0}
 """The panels of the figure, and the values for Gaussian noise."""
 
 _NOISE_LINE: dict[str, Any] = {"color": "0.45", "linewidth": 0.9, "linestyle": DOTTED}
@@ -64,7 +66,7 @@ def plot_against_depth(frame: pd.DataFrame, ax: Axes, statistic: str) -> Axes:
 
 
 def input_gradients_figure(frame: pd.DataFrame, figure: Figure) -> Figure:
-    """Draw relative effective rank, mean cosine and, if it was measured, lag 1 of the segments against depth.
+    """Draw relative effective rank, mean cosine, lag 1 of segments and mean cosine of tokens, if measured.
 
     Args:
         frame: An input-gradients frame.
@@ -77,7 +79,7 @@ def input_gradients_figure(frame: pd.DataFrame, figure: Figure) -> Figure:
     columns = 2 if max(map(len, styles)) <= 26 else 1
     panels = [name for name in _NOISE if name in set(frame["statistic"])]
     figure.set_layout_engine("constrained", h_pad=0.03, w_pad=0.02)
-    figure.set_size_inches(COLUMN_WIDTH, 0.2 + 1.5 * len(panels) + 0.13 * -(-(len(styles) + 1) // columns))
+    figure.set_size_inches(COLUMN_WIDTH, 0.3 + 1.5 * len(panels) + 0.13 * -(-(len(styles) + 1) // columns))
     all_axes = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
     for ax, statistic in zip(all_axes, panels, strict=True):
         plot_against_depth(frame, ax, statistic)
@@ -86,15 +88,23 @@ def input_gradients_figure(frame: pd.DataFrame, figure: Figure) -> Figure:
         ax.label_outer()
     handles = [Line2D([], [], **style, label=family) for family, style in styles.items()]
     handles.append(Line2D([], [], label="Gaussian noise", **_NOISE_LINE))
-    figure.legend(handles=handles, loc="outside upper center", ncols=columns)
+    common = common_weights(networks_of(frame))
+    title = f"weights: {common}" if common else None
+    figure.legend(handles=handles, loc="outside upper center", ncols=columns, title=title)
     return figure
 
 
 def _series(frame: pd.DataFrame) -> dict[str, str]:
-    """The series of each network, with its weights; an unknown network is its own series."""
+    """The series of each network, with its weights if they differ; an unknown network is its own series."""
+    networks = networks_of(frame)
+    common = common_weights(networks)
     return {
-        str(row.Index): str(row.Index) if row.series is None else f"{row.series}@{row.weights}"
-        for row in networks_of(frame).itertuples()
+        str(row.Index): str(row.Index)
+        if row.series is None
+        else str(row.series)
+        if common
+        else f"{row.series}@{row.weights}"
+        for row in networks.itertuples()
     }
 
 

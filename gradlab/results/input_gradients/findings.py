@@ -18,7 +18,7 @@ from gradlab.stats.verdict import Comparison, Estimate, Verdict, difference, hol
 STATISTICS = {
     "relative_effective_rank": "relative effective rank",
     "mean_cosine": "mean cosine",
-    "segment_lag1": "autocorrelation between two images at lag 1",
+    "segment_lag1": "autocorrelation between two inputs at lag 1",
 }
 """The statistics by which networks are compared."""
 
@@ -166,7 +166,8 @@ def _across_depth(one: _Beside, told: Mapping[str, Verdict], known: Mapping[str,
     ]
     weights = known[one.first].get("weights_label")
     series = f"{deep['series']}@{weights}" if weights else deep["series"]
-    return f"From {shallow['depth']} to {deep['depth']} layers, of {series}, the {'; '.join(parts)}."
+    parts_of = "blocks" if deep.get("block") == "transformer" else "layers"
+    return f"From {shallow['depth']} to {deep['depth']} {parts_of}, of {series}, the {'; '.join(parts)}."
 
 
 def _one_network(network: str, measured: Sequence[str], estimate: Callable[[str, str], Estimate]) -> list[Finding]:
