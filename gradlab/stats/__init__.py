@@ -17,6 +17,7 @@ from gradlab.stats.example_convolutions import Geometry, convolution_gradients
 from gradlab.stats.example_embeddings import EmbeddingGradients
 from gradlab.stats.example_gradients import (
     ExampleContributions,
+    Reduced,
     RowGradients,
     normalization_gradients,
     positions_sum,
@@ -64,6 +65,7 @@ __all__ = [
     "Geometry",
     "Moments",
     "OuterGradients",
+    "Reduced",
     "RowGradients",
     "Workspace",
     "activation_statistics",

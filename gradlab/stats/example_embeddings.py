@@ -8,7 +8,7 @@ from itertools import islice
 import torch
 from torch import Tensor
 
-from gradlab.stats.example_gradients import ExampleContributions, inverse
+from gradlab.stats.example_gradients import ExampleContributions, Reduced, inverse
 from gradlab.stats.pair_products import PairProducts, position_products
 from gradlab.stats.precision import widest
 from gradlab.stats.workspace import Workspace
@@ -38,8 +38,13 @@ class EmbeddingGradients(ExampleContributions):
         for span in islice(self.spans(), first, None):
             yield EmbeddingGradients(self.ids[span], self.gradient[span], self.entries).rows()[None]
 
-    def reduced(self, workspace: Workspace, products: PairProducts | None = None) -> tuple[Tensor, Tensor]:
-        """See `ExampleContributions`. The norms follow from ‖g‖² = Σ_st [id_s = id_t] ⟨g_s, g_t⟩."""
+    def reduced(self, workspace: Workspace, products: PairProducts | None = None) -> Reduced:
+        """See `ExampleContributions`. The norms follow from ‖g‖² = Σ_st [id_s = id_t] ⟨g_s, g_t⟩.
+
+        On the CPU, gradients of a table that is small against the products of positions are computed themselves.
+        """
+        if self.gradient.is_cpu and self._is_small():
+            return super().reduced(workspace, products)
         wide = self.gradient.to(widest(self.gradient.device))
         # The scale, whose square may overflow any dtype, is divided out; a power of two changes no digit.
         scale = torch.exp2(wide.abs().amax((1, 2)).clamp(min=torch.finfo(wide.dtype).tiny).log2().floor())
@@ -52,4 +57,8 @@ class EmbeddingGradients(ExampleContributions):
         sums = self.gradient.new_zeros(2, self.entries, self.gradient.shape[2])
         for place, values in enumerate((self.gradient, directions)):
             sums[place].index_add_(0, self.ids.flatten(), values.flatten(0, 1))
-        return norms, sums.flatten(1)[None]
+        return Reduced(norms, sums.flatten(1)[None])
+
+    def _is_small(self) -> bool:
+        """Return whether all gradients are held at once, with fewer products than between positions."""
+        return next(self.spans()).stop == self.examples and self.entries <= self.ids.shape[1] ** 2

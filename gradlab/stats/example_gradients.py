@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,6 +19,21 @@ from gradlab.stats.workspace import Workspace
 
 _VALUES = 1 << 24
 """Number of values of single examples' gradients held at a time: 64 MiB of float32."""
+
+
+class Reduced(NamedTuple):
+    """The gradients g_1 … g_B of the examples, reduced.
+
+    Attributes:
+        norms: Their norms, float64 (float32 on mps) of shape (B,).
+        sums: Their sum, and the sum of the directions g_i/‖g_i‖ of the nonzero gradients unless its norm is known, in
+            the order of `ExampleContributions.parts`, shape (k, 2 or 1, P / k).
+        direction_norm: The norm of the sum of directions, shape (); None if the sum itself is given.
+    """
+
+    norms: Tensor
+    sums: Tensor
+    direction_norm: Tensor | None = None
 
 
 class ExampleContributions(ABC):
@@ -51,20 +67,18 @@ class ExampleContributions(ABC):
         """Convert values from the order of `parts`, shape (k, P / k), to that of the parameter, shape (P,)."""
         return values.flatten()
 
-    def reduced(self, workspace: Workspace, products: PairProducts | None = None) -> tuple[Tensor, Tensor]:
-        """Compute the norms ‖g_i‖ of the gradients g_1 … g_B and two sums over them.
+    def reduced(self, workspace: Workspace, products: PairProducts | None = None) -> Reduced:
+        """Compute norms, the sum and the sum of directions.
 
         Args:
             workspace: The memory in which they are computed.
             products: The inner products ⟨g_i, g_j⟩ are added here.
-
-        Returns:
-            The norms, float64 (float32 on mps) of shape (B,); and Σ g_i with the sum of the directions g_i/‖g_i‖ of
-            the nonzero gradients, in the order of `parts`, shape (k, 2, P / k).
         """
         norms, sums = [], None
         for part in self.parts(workspace):
             found, tame = tame_norms(part)
+            if tame and products is not None and len(found) == self.examples:
+                return _reduced_with_products(part, found, products)
             norms.append(found)
             weights = workspace.weights(found.reciprocal() if tame else inverse(found, part.dtype), part.dtype)
             added = torch.bmm(weights if len(part) == 1 else weights.expand(len(part), -1, -1), part)
@@ -78,7 +92,7 @@ class ExampleContributions(ABC):
         joined = norms[0] if len(norms) == 1 else torch.cat(norms)
         if products is not None and len(norms) > 1:
             self._add_products(workspace, products, joined)
-        return joined, sums
+        return Reduced(joined, sums)
 
     def _add_products(self, workspace: Workspace, products: PairProducts, norms: Tensor) -> None:
         """Add the inner products of gradients that are held in several parts, each pair of parts computed anew."""
@@ -119,6 +133,14 @@ class RowGradients(ExampleContributions):
         """See `ExampleContributions`."""
         if not first:
             yield self.values[None]
+
+
+def _reduced_with_products(part: Tensor, norms: Tensor, products: PairProducts) -> Reduced:
+    """Reduce gradients with tame norms, shape (k, B, P / k): ‖Σ g_i/‖g_i‖‖² is the sum of the cosines of all pairs."""
+    found = pair_products(part, part, True)
+    products.add(found)
+    cosines = (found / norms[:, None] / norms).fill_diagonal_(1)
+    return Reduced(norms, part.sum(1, keepdim=True), cosines.sum().clamp(min=0).sqrt())
 
 
 def normalization_gradients(

@@ -9,7 +9,7 @@ from itertools import islice
 import torch
 from torch import Tensor
 
-from gradlab.stats.example_gradients import ExampleContributions, inverse
+from gradlab.stats.example_gradients import ExampleContributions, Reduced, inverse
 from gradlab.stats.norms import all_tame, joint_norms, tame_norms
 from gradlab.stats.pair_products import PairProducts, position_products
 from gradlab.stats.precision import unit_scaled, widest
@@ -44,11 +44,20 @@ class OuterGradients(ExampleContributions):
     def parts(self, workspace: Workspace, first: int = 0) -> Iterator[Tensor]:
         """See `ExampleContributions`."""
         for span in islice(self.spans(), first, None):
-            a, b = self.a[span], self.b[span]
+            a, b = self._turned(self.a[span], self.b[span])
             (out,) = workspace.take(a, (len(a), b.shape[2], a.shape[2]))
             yield torch.bmm(b.mT, a, out=out).flatten(1)[None]
 
-    def reduced(self, workspace: Workspace, products: PairProducts | None = None) -> tuple[Tensor, Tensor]:
+    def in_order(self, values: Tensor) -> Tensor:
+        """See `ExampleContributions`."""
+        a, b = self._turned(self.a, self.b)
+        return values.flatten() if a is self.a else values.reshape(b.shape[2], a.shape[2]).mT.flatten()
+
+    def _turned(self, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+        """Exchange the factors if there are more outputs than inputs, since products with longer rows are faster."""
+        return (b, a) if self.b.shape[2] > self.a.shape[2] else (a, b)
+
+    def reduced(self, workspace: Workspace, products: PairProducts | None = None) -> Reduced:
         """See `ExampleContributions`. ‖g‖² is Σ_st ⟨a_s, a_t⟩⟨b_s, b_t⟩, which for T = 1 is ‖a‖²‖b‖² (Goodfellow 2015,
         arXiv:1510.01799).
 
@@ -66,9 +75,9 @@ class OuterGradients(ExampleContributions):
             a, b = (t.to(torch.promote_types(t.dtype, torch.float64)) for t in (a, b))
         if products is not None:
             products.add(position_products([a, b]).real)
-        return norms, self._sums(a, b, norms)
+        return Reduced(norms, self._sums(a, b, norms))
 
-    def _reduced_unread(self, products: PairProducts | None = None) -> tuple[Tensor, Tensor]:
+    def _reduced_unread(self, products: PairProducts | None = None) -> Reduced:
         """Compute what `reduced` returns without copying any value to the host."""
         a, a_scale = unit_scaled(self.a, (1, 2))
         b, b_scale = unit_scaled(self.b, (1, 2))
@@ -79,7 +88,7 @@ class OuterGradients(ExampleContributions):
         scale = a_scale.flatten().to(norms.dtype) * b_scale.flatten()
         if products is not None:
             products.add(position_products([a, b]).real * scale[:, None] * scale)
-        return norms * scale, self._sums(a, b, norms)
+        return Reduced(norms * scale, self._sums(a, b, norms))
 
     def _by_gram(self) -> bool:
         """Return whether Gram matrices take less time than the gradients themselves.
@@ -93,8 +102,9 @@ class OuterGradients(ExampleContributions):
 
     def _sums(self, a: Tensor, b: Tensor, norms: Tensor) -> Tensor:
         """Compute the two sums; the factors a and b, of gradients with these norms, give the sum of directions."""
-        directions = _outer_sum(a, b * inverse(norms, b.dtype).to(b.dtype)[:, None, None])
-        return torch.stack([_outer_sum(self.a, self.b), directions.to(self.a.dtype)]).flatten(1)[None]
+        weighted = b * inverse(norms, b.dtype).to(b.dtype)[:, None, None]
+        directions = _outer_sum(*self._turned(a, weighted)).to(self.a.dtype)
+        return torch.stack([_outer_sum(*self._turned(self.a, self.b)), directions]).flatten(1)[None]
 
 
 def _outer_sum(a: Tensor, b: Tensor) -> Tensor:

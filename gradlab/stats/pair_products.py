@@ -13,6 +13,9 @@ from gradlab.stats.precision import unit_scaled, widest
 _BLOCK = 32
 """Number of examples whose products with all later ones are computed at a time."""
 
+_PIECE = 4096
+"""Number of values of two gradients whose products are summed in float32."""
+
 _VALUES = 1 << 24
 """Number of inner products of single positions held at a time: 64 MiB of float32."""
 
@@ -58,12 +61,20 @@ def pair_products(one: Tensor, other: Tensor, tame: bool) -> Tensor:
     if tame or one.dtype is torch.float64:
         if other is one and one.shape[1] >= 2 * _BLOCK and one.is_cpu:
             return _symmetric(one)
+        (one, other) = (_in_pieces(part) for part in (one, other))
         return torch.bmm(one, other.mT).sum(0, dtype=wide)
     if one.is_cpu:
         return torch.bmm(one.double(), other.double().mT).sum(0)
     (one, rows), (other, columns) = unit_scaled(one, (0, 2)), unit_scaled(other, (0, 2))
     products = torch.bmm(one, other.mT).sum(0, dtype=wide)
     return products * rows[0].to(wide) * columns[0].to(wide).mT
+
+
+def _in_pieces(rows: Tensor) -> Tensor:
+    """Return rows of shape (1, b, p) in short pieces, as a view of shape (k, b, p / k), if they can be divided."""
+    if len(rows) > 1 or rows.shape[2] % _PIECE or not rows.is_cpu:
+        return rows
+    return rows[0].unflatten(1, (-1, _PIECE)).transpose(0, 1)
 
 
 def _symmetric(rows: Tensor) -> Tensor:

@@ -74,12 +74,40 @@ def test_products_leave_the_range_of_float32(length: int, scale: float) -> None:
     a, b = draw(EXAMPLES, length, 5), draw(EXAMPLES, length, 8)
     b[1:] *= scale
     products = PairProducts(EXAMPLES)
-    norms, _ = OuterGradients(a.float(), b.float()).reduced(Workspace(), products)
+    norms, *_ = OuterGradients(a.float(), b.float()).reduced(Workspace(), products)
     rows = torch.einsum("bti,bto->bio", a.float().double(), b.float().double()).flatten(1)
     unit = rows / rows.norm(dim=1, keepdim=True)
     assert products.total is not None
     found = products.total / norms[:, None] / norms
     np.testing.assert_allclose(found, unit @ unit.T, atol=1e-6)
+
+
+@pytest.mark.parametrize("zero", [False, True], ids=["", "an example without a gradient"])
+@pytest.mark.parametrize("way", ["rows", "more outputs", "more inputs", "embedding"])
+def test_the_sum_of_directions_follows_from_the_products(way: str, zero: bool) -> None:
+    a, b = draw(EXAMPLES, 40, 160, dtype=torch.float32), draw(EXAMPLES, 40, 256, dtype=torch.float32).cumsum(2)
+    if zero:
+        b[3] = 0
+    ids = torch.randint(9, (EXAMPLES, 40), generator=torch.Generator().manual_seed(0))
+    made: dict[str, ExampleContributions] = {
+        "rows": RowGradients(b.flatten(1)),
+        "more outputs": OuterGradients(a, b),
+        "more inputs": OuterGradients(b, a),
+        "embedding": EmbeddingGradients(ids, b, 9),
+    }
+    contribution, products = made[way], PairProducts(EXAMPLES)
+    rows = contribution.rows().double()
+    norms, sums, direction_norm = contribution.reduced(Workspace(), products)
+    np.testing.assert_allclose(norms, rows.norm(dim=1), rtol=1e-6)
+    total = contribution.in_order(sums[:, 0]).double()
+    torch.testing.assert_close(total, rows.sum(0), rtol=0, atol=1e-6 * rows.norm().item())
+    expected = F.normalize(rows, dim=1).sum(0).norm()
+    found = sums[:, 1].double().norm() if direction_norm is None else direction_norm
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    assert products.total is not None
+    off = (products.total - rows @ rows.T).abs() / (norms[:, None] * norms).clamp(min=1e-30)
+    assert off.max() < 1e-6
+    assert zero or direction_norm is not None
 
 
 @pytest.mark.parametrize("examples", [64, 70, 128])

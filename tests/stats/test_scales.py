@@ -25,7 +25,7 @@ from gradlab.stats import (
 from gradlab.stats.example_convolutions import Geometry, convolution_gradients
 from gradlab.stats.example_gradients import RowGradients
 from gradlab.stats.example_outer import OuterGradients
-from gradlab.stats.fast_moments import _wide_row_sums
+from gradlab.stats.fast_moments import wide_row_sums
 from gradlab.stats.memory_rows import FEW
 from gradlab.stats.precision import unit_scaled
 
@@ -250,7 +250,7 @@ def test_rows_are_summed_alike_where_nothing_is_read(exponent: float, seed: int)
     """This is the path of accelerators."""
     rows = scaled(gaussian(seed, 9, 40) + 1, exponent)
     rows[0, 0], rows[1, 2] = math.nan, -math.inf
-    sums, norms, lost = _wide_row_sums(rows)
+    sums, norms, lost = wide_row_sums(rows)
     finite = rows.double().nan_to_num(0.0, 0.0, 0.0).numpy()
     np.testing.assert_allclose(sums, finite.sum(1), rtol=1e-12)
     np.testing.assert_allclose(norms, (finite**2).sum(1) ** 0.5, rtol=1e-12)
@@ -275,7 +275,7 @@ def test_no_value_is_read_off_the_device(channel_dim: int | None) -> None:
         convolution_gradients(x, x, Geometry((2, 2, 3, 3), (1, 1), (1, 1), (1, 1), 1)),
     ]
     for contribution in contributions:
-        norms, _ = contribution.reduced(Workspace())
+        norms, *_ = contribution.reduced(Workspace())
         assert norms.shape == (128,)
 
 

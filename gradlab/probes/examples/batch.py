@@ -10,7 +10,7 @@ from torch import Tensor
 
 from gradlab.probes.examples.layout import Layout
 from gradlab.probes.examples.rows import REST, MeasuredBatch
-from gradlab.stats import ExampleContributions, RowGradients, Workspace, joint_norms
+from gradlab.stats import ExampleContributions, Reduced, RowGradients, Workspace, joint_norms
 from gradlab.stats.pair_products import PairProducts, mean_pair_cosine
 
 _SMALL = 4096
@@ -61,7 +61,7 @@ class OpenBatch:
         uses: The number of uses of each parameter whose gradient has not arrived.
         partial: The sum of the gradients of the uses that have arrived, for parameters with several uses.
         rest: The gradients of small parameters without rows, which are reduced together.
-        reduced: The norms and sums of the other gradients.
+        reduced: The pieces of which gradients have been reduced, with their norms and sums.
         waiting: The number of values in these sums.
         numbers: The pieces whose sums have been reduced to norms.
         norms: The norms for single examples, by groups of pieces.
@@ -82,7 +82,7 @@ class OpenBatch:
     uses: dict[int, int] = field(default_factory=dict)
     partial: dict[int, Tensor] = field(default_factory=dict)
     rest: list[Tensor] = field(default_factory=list)
-    reduced: list[tuple[int, Tensor, Tensor]] = field(default_factory=list)
+    reduced: list[tuple[int, Reduced]] = field(default_factory=list)
     waiting: int = 0
     numbers: list[int] = field(default_factory=list)
     norms: list[Tensor] = field(default_factory=list)
@@ -103,8 +103,8 @@ class OpenBatch:
         small = isinstance(contribution, RowGradients) and contribution.numel <= _SMALL
         several = self.uses[parameter] > 0 or parameter in self.partial or not whole
         if not several and not (small and pieces[0][0] not in self.with_rows):
-            norms, sums = self._reduce(pieces[0][0], contribution)
-            give(parameter, contribution.in_order(sums[:, 0]), norms)
+            found = self._reduce(pieces[0][0], contribution)
+            give(parameter, contribution.in_order(found.sums[:, 0]), found.norms)
             return
         rows = contribution.rows()
         give(parameter, rows.sum(0), rows)
@@ -145,23 +145,24 @@ class OpenBatch:
             part = rows if place is None else rows[:, place].contiguous()
             self._reduce(piece, RowGradients(part))
 
-    def _reduce(self, piece: int, contribution: ExampleContributions) -> tuple[Tensor, Tensor]:
+    def _reduce(self, piece: int, contribution: ExampleContributions) -> Reduced:
         """Reduce the gradients of one piece, and keep what they are reduced to."""
-        norms, sums = contribution.reduced(self.workspace, self.products)
-        self.reduced.append((piece, norms, sums))
-        self.waiting += sums.numel()
+        found = contribution.reduced(self.workspace, self.products)
+        self.reduced.append((piece, found))
+        self.waiting += found.sums.numel()
         if self.waiting > _WAITING:
             self._join()
-        return norms, sums
+        return found
 
     def _join(self) -> None:
         """Compute the norms of all waiting sums, with those of equal shape and dtype together."""
-        alike: dict[tuple[torch.Size, torch.dtype], list[tuple[int, Tensor, Tensor]]] = {}
-        for found in self.reduced:
-            alike.setdefault((found[2].shape, found[2].dtype), []).append(found)
+        alike: dict[tuple[torch.Size, torch.dtype], list[tuple[int, Reduced]]] = {}
+        for piece, found in self.reduced:
+            alike.setdefault((found.sums.shape, found.sums.dtype), []).append((piece, found))
         self.reduced, self.waiting = [], 0
         for group in alike.values():
-            numbers, norms, sums = zip(*group, strict=True)
-            self.numbers += numbers
-            self.norms.append(torch.stack(norms))
-            self.sum_norms.append(joint_norms(torch.stack(sums, 1).flatten(1, 2)).view(-1, 2))
+            self.numbers += [piece for piece, _ in group]
+            self.norms.append(torch.stack([found.norms for _, found in group]))
+            norms = joint_norms(torch.stack([found.sums for _, found in group], 1).flatten(1, 2)).view(len(group), -1)
+            known = [found.direction_norm for _, found in group if found.direction_norm is not None]
+            self.sum_norms.append(torch.stack([norms[:, 0], torch.stack(known)], 1) if known else norms)

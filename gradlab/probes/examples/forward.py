@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
@@ -81,16 +82,16 @@ class ForwardWatch:
             inner = found + inner
             if running is module:
                 break
-        rows = [*self._rows(output)]
+        rows = self._rows(output)
         outputs = rows or inner
         if self._running:
             self._running[-1][1].extend(outputs)
         else:
             self.end(outputs, bool(rows) or output is None)
 
-    def _rows(self, output: Any) -> Iterator[Tensor]:
-        """Yield the outputs that have a row for each example and a graph."""
-        leaves = [output] if isinstance(output, Tensor) else tree_leaves(output)
-        for leaf in leaves:
-            if isinstance(leaf, Tensor) and leaf.ndim and len(leaf) == self._examples and leaf.grad_fn is not None:
-                yield leaf
+    def _rows(self, output: Any) -> list[Tensor]:
+        """Return the outputs that have a row for each example and a graph."""
+        tensors = [leaf for leaf in tree_leaves(output) if isinstance(leaf, Tensor)]
+        # The mode that finds uses of parameters would intercept every look at a tensor.
+        with torch._C.DisableTorchFunction():
+            return [x for x in tensors if x.grad_fn is not None and x.ndim and len(x) == self._examples]
