@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from .console import Commands
+from .processes import by_first, shared
 
 COMMANDS = (
     "responses",
@@ -19,11 +20,24 @@ COMMANDS = (
     "figures",
     "dynamics",
     "degradation",
+    "compare",
     "models",
     "zoo",
     "report",
 )
 """All commands in the order of help; each is a file in this folder with a function of its name."""
+SHARED = {
+    "responses",
+    "gradients",
+    "shatter",
+    "signal",
+    "attention",
+    "jacobian",
+    "coordinates",
+    "train",
+    "degradation",
+}
+"""The commands whose work is shared by the processes of torchrun; any other is run by the first process alone."""
 
 app = typer.Typer(
     name="gradlab",
@@ -58,4 +72,5 @@ def main(
 
 
 for name in COMMANDS:
-    app.command(name)(getattr(import_module(f".{name}", __name__), name))
+    run = getattr(import_module(f".{name}", __name__), name)
+    app.command(name)(shared(run) if name in SHARED else by_first(run))

@@ -15,6 +15,8 @@ from typer.core import TyperGroup
 from gradlab.errors import GradlabError, UsageError, one_line
 from gradlab.results.readable import READABLE
 
+from .processes import is_first, where_it_runs
+
 PROGRESS_AFTER_SECONDS = 2.0
 PARSERS_NOISE = (" (env var: 'None')", "Value error, ")
 """Texts that some versions of typer add to their errors."""
@@ -33,16 +35,17 @@ class Commands(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         """Run the command."""
         try:
-            _refuse_ranks()
             done = super().invoke(ctx)
             # A full disk causes an error only when the output is flushed.
             sys.stdout.flush()
             return done
         except GradlabError as error:
-            _say(" ".join(str(error).split()))
+            if not getattr(error, "is_told", False):
+                _say(" ".join(str(error).split()))
             raise typer.Exit(_code(error)) from None
         except KeyboardInterrupt:
-            _say("stopped; no file was left incomplete")
+            if is_first():
+                _say("stopped; no file was left incomplete")
             raise typer.Exit(130) from None
         except BrokenPipeError:
             # The reader of the output has closed the pipe, as `| head` does, which is not a failure.
@@ -62,17 +65,9 @@ class Commands(TyperGroup):
             message = error.format_message()
             for noise in PARSERS_NOISE:
                 message = message.replace(noise, "")
-            _say(one_line(message))
+            if is_first():
+                _say(one_line(message))
             raise typer.Exit(error.exit_code) from None
-
-
-def _refuse_ranks() -> None:
-    """Raise an error in one of several processes, as torchrun starts them, which would all write the same files."""
-    if (world := os.environ.get("WORLD_SIZE", "1")) not in ("", "0", "1"):
-        raise UsageError(
-            f"commands run in one process, not in {world} (WORLD_SIZE): run gradlab without torchrun; probes in a loop "
-            "of your own measure over all processes"
-        )
 
 
 def _code(error: GradlabError) -> int:
@@ -85,7 +80,7 @@ def _code(error: GradlabError) -> int:
 def _say(message: str) -> None:
     """Print an error; if it cannot be written, only the exit code shows it."""
     with suppress(OSError):
-        typer.echo(f"gradlab: {message}", err=True)
+        typer.echo(f"gradlab: {where_it_runs()}{message}", err=True)
 
 
 def _discard_output() -> None:
@@ -109,7 +104,7 @@ def notes() -> Console:
 def progress_bar(quiet: bool) -> Iterator[Callable[[str, int, int], None] | None]:
     """A progress bar on stderr that appears after two seconds; there is none if stderr is not a terminal."""
     console = notes()
-    if quiet or not console.is_terminal:
+    if quiet or not is_first() or not console.is_terminal:
         yield None
         return
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn

@@ -11,6 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.text import Text
 
 from .console import notes
+from .processes import is_first
 
 if TYPE_CHECKING:
     from gradlab.training import Status
@@ -27,7 +28,7 @@ def training_view(quiet: bool, batch_size: int) -> Iterator[dict[str, Any]]:
         batch_size: The number of images per step.
     """
     console = notes()
-    if quiet:
+    if quiet or not is_first():
         yield {}
     elif console.is_terminal and not console.is_dumb_terminal:
         view = LiveView(console, batch_size)

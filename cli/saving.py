@@ -12,6 +12,7 @@ import gradlab as gl
 
 from . import options
 from .console import notes, output, progress_bar
+from .processes import is_first
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,8 @@ class Saving:
         """
         from gradlab.results.tables import sentences, text_table
 
+        if not is_first():
+            return
         tables: list[str] = self.table or []
         paths = result.save(self.out, self.format or (), tables)
         if self.quiet:

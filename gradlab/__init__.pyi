@@ -9,6 +9,7 @@ from .data.batching import batches as batches
 from .errors import GradlabError as GradlabError
 from .errors import UsageError as UsageError
 from .experiments.attention.attention import attention as attention
+from .experiments.compare.compare import compare as compare
 from .experiments.coordinates.coordinates import coordinate_check as coordinate_check
 from .experiments.degradation import degradation as degradation
 from .experiments.dynamics import dynamics as dynamics
@@ -39,6 +40,7 @@ from .probes.watch import Watch as Watch
 from .probes.watch import watch as watch
 from .reporting import report as report
 from .results.attention.result import AttentionResult as AttentionResult
+from .results.compare.result import CompareResult as CompareResult
 from .results.coordinates.result import CoordinatesResult as CoordinatesResult
 from .results.degradation.result import DegradationResult as DegradationResult
 from .results.dynamics.result import DynamicsResult as DynamicsResult

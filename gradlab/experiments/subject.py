@@ -3,41 +3,76 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from gradlab.data.batching import Batches, batches
 from gradlab.errors import GradlabError, UsageError
-from gradlab.experiments.request import BatchNormMode, NetworksRequest
-from gradlab.models import fold_batch_norm, is_foldable
+from gradlab.experiments.request import BatchNormMode, NetworksRequest, Progress
+from gradlab.experiments.spreading import spread, team
+from gradlab.models import describe, fold_batch_norm, is_foldable
 from gradlab.networks import build, split_spec
 from gradlab.normalization import Normalization
 from gradlab.probes.outputs import logits_of
 
+R = TypeVar("R")
 
-def networks(request: NetworksRequest, seeds: int = 1) -> Iterator[tuple[str, list[nn.Module], str | None]]:
-    """Build the networks of a measurement one after another.
+
+def each_network(
+    request: NetworksRequest,
+    measure: Callable[[str, list[nn.Module], str | None], R],
+    *,
+    seeds: int = 1,
+    progress: Progress | None = None,
+) -> list[R]:
+    """Build the networks of a measurement one after another, and measure each.
+
+    Within `together`, networks are spread over the ranks if there are at least as many as ranks. Otherwise every rank
+    builds all of them, and `measure` may spread its own work, such as that on several seeds.
 
     Args:
         request: The request of the measurement.
+        measure: A function of the unique label of a network; of the network with its weights, or one network for each
+            seed; and of the requested normalization, if any.
         seeds: The number of initializations to draw for a network that is requested at initialization.
-
-    Yields:
-        The unique label of the network; the network with its weights, or one network for each seed; and the requested
-        normalization, if any.
+        progress: A function called with the number of networks that all ranks have measured.
 
     Raises:
         UsageError: If a network is unknown, or the number of normalizations does not match.
         GradlabError: If weights cannot be read.
     """
+    asked, present = _asked_for(request), team()
+    apart = present is not None and len(asked) >= present.size
     taken: list[str] = []
-    for spec, normalize in _asked_for(request):
+
+    def measured(task: tuple[str | nn.Module, str | None]) -> tuple[str, R]:
+        spec, normalize = task
         variants = _with_weights(spec, request.weights, range(request.seed, request.seed + seeds))
-        taken.append(unique_label(label_of_all(variants), taken))
-        yield taken[-1], variants, normalize
+        label = label_of_all(variants)
+        if not apart:
+            taken.append(label := unique_label(label, taken))
+        return label, measure(label, variants, normalize)
+
+    if not apart:
+        return [result for _, result in map(measured, asked)]
+    done = spread(asked, measured, cost=lambda task: expected_cost(task[0]), progress=progress, label="networks")
+    labels = [label for label, _ in done]
+    if twice := next((label for label in labels if labels.count(label) > 1), None):
+        raise UsageError(f"{twice} is named twice, and ranks cannot number what others measure: name it once")
+    return [result for _, result in done]
+
+
+def expected_cost(model: str | nn.Module) -> float:
+    """How long a network takes compared with others: by its number of layers, as far as its name tells it."""
+    if not isinstance(model, str):
+        return float(sum(parameter.numel() for parameter in model.parameters()))
+    try:
+        return float(describe(split_spec(model)[0]).depth or 0)
+    except GradlabError:
+        return 0.0
 
 
 def images_of(request: NetworksRequest, model: nn.Module, device: torch.device, normalize: str | None) -> Batches:

@@ -151,8 +151,9 @@ FAMILIES = (
             Option(
                 "bias", "bias=", says="bias is the gates' first bias, from -20 to 20", low=-20, high=20, default=-2.0
             ),
+            WIDTH,
         ),
-        width=lambda values: 32,
+        width=lambda values: values.get("width", highway.WIDTH),
         kind="highway",
         unit="relu",
         block="highway",

@@ -18,6 +18,9 @@ from gradlab.models.shortcuts import GateConvolution, convolution
 STAGES = {19: ((32, 5), (80, 6), (128, 6)), 32: ((32, 10), (48, 10), (64, 10))}
 """Channels and number of 3×3 layers of the three stages, by depth; a 1×1 convolution and the classifier follow."""
 
+WIDTH = 32
+"""Channels of the first stage of both networks."""
+
 LAST_CHANNELS = {19: 100, 32: 10}
 """Outputs of the 1×1 convolution; the authors' 19-layer network has 100 for CIFAR-10 as well."""
 
@@ -48,16 +51,19 @@ class HighwayNet(nn.Module):
         depth: The number of weighted layers, 19 or 32, where a layer and its gate count as one.
         classes: The number of outputs of the classifier.
         bias: The initial bias of the transform gates (−2 in the authors' network).
+        width: The number of channels of the first stage, which is 32 in the authors' networks; the other stages are
+            scaled with it.
     """
 
     input_shape = (3, 32, 32)
 
-    def __init__(self, depth: int, classes: int = 10, bias: float = -2.0) -> None:
+    def __init__(self, depth: int, classes: int = 10, bias: float = -2.0, width: int = WIDTH) -> None:
         super().__init__()
-        (first, _), (second, _), (third, _) = STAGES[depth]
-        self.layer1 = _stage(3, *STAGES[depth][0], bias)
-        self.layer2 = _stage(first, *STAGES[depth][1], bias)
-        self.layer3 = _stage(second, *STAGES[depth][2], bias)
+        first, second, third = (max(1, channels * width // WIDTH) for channels, _ in STAGES[depth])
+        counts = [count for _, count in STAGES[depth]]
+        self.layer1 = _stage(3, first, counts[0], bias)
+        self.layer2 = _stage(first, second, counts[1], bias)
+        self.layer3 = _stage(second, third, counts[2], bias)
         self.pool = nn.MaxPool2d(2)
         self.conv = convolution(third, LAST_CHANNELS[depth], kernel=1, bias=True)
         self.fc = nn.Linear(LAST_CHANNELS[depth], classes)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
 
 TIMEOUT = 300.0
 """Seconds for which a result waits for the other ranks."""
+
+_ALONE: ContextVar[bool] = ContextVar("alone", default=False)
 
 T = TypeVar("T")
 S = TypeVar("S", bound=Hashable)
@@ -151,8 +155,18 @@ def rank_notes() -> list[str]:
     ]
 
 
+@contextmanager
+def alone() -> Iterator[None]:
+    """Let probes measure this process as if there were no others, since it has a task of its own."""
+    token = _ALONE.set(True)
+    try:
+        yield
+    finally:
+        _ALONE.reset(token)
+
+
 def _is_distributed() -> bool:
-    return torch.distributed.is_available() and torch.distributed.is_initialized()
+    return not _ALONE.get() and torch.distributed.is_available() and torch.distributed.is_initialized()
 
 
 def _of(ranks: Sequence[int]) -> str:

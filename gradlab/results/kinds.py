@@ -23,6 +23,7 @@ KINDS = {
     "architectures": "architectures.ArchitecturesResult",
     "dynamics": "dynamics.DynamicsResult",
     "degradation": "degradation.DegradationResult",
+    "compare": "compare.CompareResult",
     "coordinates": "coordinates.CoordinatesResult",
 }
 """The folder and class that load a result, by the `measurement` in its record; a new kind is one line here."""

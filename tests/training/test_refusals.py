@@ -48,7 +48,7 @@ def test_the_classifier_has_as_many_outputs_as_there_are_classes(tmp_path: Path)
     assert gl.build(f"resnet8@{tmp_path / 'run' / 'checkpoint.pt'}").fc.out_features == 4  # type: ignore[union-attr]
 
 
-@pytest.mark.parametrize("data", ["noise", "cifar10-sample", "imagefolder:x"])
+@pytest.mark.parametrize("data", ["noise", "imagefolder:x"])
 def test_data_without_a_training_part(data: str) -> None:
     with pytest.raises(gl.UsageError, match="cannot train on"):
         load_split(data, "cifar10")

@@ -12,15 +12,16 @@ from gradlab.data.batching import Batches
 from gradlab.experiments.attention.request import AttentionRequest
 from gradlab.experiments.device import device_name, pick_device
 from gradlab.experiments.request import BatchNormMode, Progress
+from gradlab.experiments.spreading import ranks, share
 from gradlab.experiments.subject import (
     assumptions,
     batch_norm_mode,
     copy_of,
+    each_network,
     forward,
     has_batch_norm,
     images_of,
     network_facts,
-    networks,
 )
 from gradlab.models import batch_statistics
 from gradlab.probes import AttentionStatistics
@@ -65,15 +66,18 @@ def attention(
     """
     stopwatch, request = Stopwatch(), AttentionRequest.of(locals())
     where = pick_device(device)
-    results: list[AttentionResult] = []
-    for label, (model,), normalization in networks(request):
+
+    def measure(label: str, variants: Sequence[nn.Module], normalization: str | None) -> AttentionResult:
+        (model,) = variants
         stream, mode = images_of(request, model, where, normalization), batch_norm_mode(bn, model)
-        results.append(_measured(model, label, stream, mode, rows, progress))
+        measured = _measured(model, label, stream, mode, rows, progress)
         used = None if stream.normalization is None else str(stream.normalization)
         facts = {"bn": mode if has_batch_norm(model) else "none", "data": stream.dataset.name, "images": stream.count}
-        results[-1].record["networks"] = [network_facts(model, label) | facts | {"normalization": used}]
-        results[-1].notes += assumptions(model, label, used, normalization)
-    result = AttentionResult.concat(results)
+        measured.record["networks"] = [network_facts(model, label) | facts | {"normalization": used}]
+        measured.notes += assumptions(model, label, used, normalization)
+        return measured
+
+    result = AttentionResult.concat(each_network(request, measure, progress=progress))
     result.record = make_record(
         "attention", options=request.options(), device=device_name(where), stopwatch=stopwatch, **result.record
     )
@@ -87,9 +91,9 @@ def _measured(
     clone = copy_of(model).to(stream.device)
     statistics, done = batch_statistics(clone) if mode == "batch" else nullcontext(), 0
     with torch.no_grad(), statistics, AttentionStatistics(clone, rows) as probe:
-        for images, _ in stream:
+        for images, _ in share(stream):
             forward(clone, label, images)
             done += len(images)
             if progress is not None:
-                progress(label, done, stream.count)
+                progress(label, min(done * ranks(), stream.count), stream.count)
     return probe.result(label)

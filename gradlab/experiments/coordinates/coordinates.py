@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import pandas as pd
@@ -27,11 +28,13 @@ from gradlab.experiments.coordinates.request import (
 from gradlab.experiments.coordinates.training import trained
 from gradlab.experiments.device import device_name, pick_device
 from gradlab.experiments.request import Progress
+from gradlab.experiments.spreading import spread
 from gradlab.results.coordinates.result import CoordinatesResult
 from gradlab.results.record import Stopwatch, make_record
 
 Loss = Callable[[Any, Tensor], Tensor]
 
+Layout = tuple[dict[int, dict[str, str]], dict[str, str]]
 EMPTY = dict.fromkeys(("rms", "change", "update", "branch"), math.nan)
 """The quantities measured of a layer, if they are defined for it."""
 
@@ -103,28 +106,49 @@ def coordinate_check(
     check = _Check(maker(make_model), made_by, given, loss, request.listed_steps(), where, rate)
     sweeps = [*_sweeps(widths, depths)]
     rows: list[dict[str, Any]] = []
+    optimizer_name = ""
     done, total = 0, seeds * sum(len(sweep.values) for sweep in sweeps)
     for sweep in sweeps:
-        found, kind = check.layout(sweep, seed)
-        for value in [value for value in sweep.values for _ in range(seeds)]:
-            # Each network has its own seed, since networks of one seed share random numbers at any width.
-            rows += check.rows(sweep, value, seed + done, found[value], kind)
-            done += 1
-            if progress is not None:
-                progress("networks", done, total)
+        layout = check.layout(sweep, seed)
+        # Each network has its own seed, since networks of one seed share random numbers at any width.
+        sizes = [value for value in sweep.values for _ in range(seeds)]
+        tasks = list(enumerate(sizes, seed + done))
+
+        count = None if progress is None else partial(progress, "networks")
+        measure = partial(_measured, check, sweep, layout, (seed, total), count)
+        measured = spread(tasks, measure, cost=lambda task: task[1])
+        rows += [row for found, _ in measured for row in found]
+        optimizer_name = measured[-1][1]
+        done += len(tasks)
     name = make_model if isinstance(make_model, str) else getattr(make_model, "__name__", type(make_model).__name__)
     frame = pd.DataFrame(rows)
     frame.insert(0, "network", name)
-    optimizer_kind = _exponents_of(check.optimizer_name, parametrization)
+    optimizer_kind = _exponents_of(optimizer_name, parametrization)
     record = make_record(
         "coordinates",
         options={**request.options(), "make_model": name, "data": None if batch is not None else data},
         device=device_name(where),
         stopwatch=stopwatch,
-        networks=[{"network": name, "optimizer": check.optimizer_name}],
+        networks=[{"network": name, "optimizer": optimizer_name}],
         expected={"parametrization": parametrization, "optimizer": optimizer_kind, "branch": branch},
     )
     return CoordinatesResult(frame, record)
+
+
+def _measured(
+    check: _Check,
+    sweep: _Sweep,
+    layout: Layout,
+    numbers: tuple[int, int],
+    count: Callable[[int, int], None] | None,
+    task: tuple[int, int],
+) -> tuple[list[dict[str, Any]], str]:
+    """The rows of one network, which is given by its seed and size, and the class of its optimizer."""
+    (seed, value), (found, kind), (first, total) = task, layout, numbers
+    rows = [*check.rows(sweep, value, seed, found[value], kind)]
+    if count is not None:
+        count(seed - first + 1, total)
+    return rows, check.optimizer_name
 
 
 @dataclass(frozen=True)
@@ -152,7 +176,7 @@ class _Check:
     rate: float
     optimizer_name: str = ""
 
-    def layout(self, sweep: _Sweep, seed: int) -> tuple[dict[int, dict[str, str]], dict[str, str]]:
+    def layout(self, sweep: _Sweep, seed: int) -> Layout:
         """The measured places of each size, and their kinds."""
         models = {value: self.make(sweep.sizes(value), seed)[0] for value in sweep.values}
         found = places(models)

@@ -17,14 +17,15 @@ from gradlab.experiments.gradients.passes import Pass
 from gradlab.experiments.gradients.request import GradientsRequest, LossName, Mode
 from gradlab.experiments.gradients.theory import predicted_gradients
 from gradlab.experiments.request import BatchNormMode, Dtype, Progress
+from gradlab.experiments.spreading import spread
 from gradlab.experiments.subject import (
     assumptions,
     batch_norm_mode,
+    each_network,
     has_batch_norm,
     images_of,
     is_trained,
     network_facts,
-    networks,
 )
 from gradlab.models import weighted_layers
 from gradlab.probes.selection import Selection
@@ -88,14 +89,15 @@ def gradients(
     """
     stopwatch, request = Stopwatch(), GradientsRequest.of(locals())
     where = pick_device(device)
-    results: list[GradientsResult] = []
-    for label, variants, normalization in networks(request, seeds):
+
+    def measure(label: str, variants: Sequence[nn.Module], normalization: str | None) -> GradientsResult:
         stream = _filled(images_of(request, variants[0], where, normalization))
         # Batch statistics would couple the examples.
         statistics = batch_norm_mode("eval" if per_example else bn, variants[0])
         passes = [Pass(model, label, stream, statistics, loss, layers, per_example) for model in variants]
-        results.append(_network(passes, request, normalization, progress))
-    result = GradientsResult.concat(results)
+        return _network(passes, request, normalization, progress)
+
+    result = GradientsResult.concat(each_network(request, measure, seeds=seeds, progress=progress))
     result.record = make_record(
         "gradients", options=request.options(), device=device_name(where), stopwatch=stopwatch, **result.record
     )
@@ -113,16 +115,20 @@ def _network(
     """The result of one network over all its weights."""
     first = passes[0]
     model, label, stream = first.model, first.label, first.stream
-    total, parts, digests = sum(part.images for part in passes), [], []
-    for place, part in enumerate(passes):
-        done = sum(earlier.images for earlier in passes[:place])
-        count = None if progress is None else (lambda n, done=done: progress(label, done + n, total))
-        parts.append(measure_soundly(part, request.dtype, count))
+    total = sum(part.images for part in passes)
+
+    def measure(place: int) -> GradientsResult:
+        part, done = passes[place], sum(earlier.images for earlier in passes[:place])
+        count = None if progress is None else (lambda n: progress(label, done + n, total))
+        measured = measure_soundly(part, request.dtype, count)
         own = request.seed + place if len(passes) > 1 else _own_seed(part.model)
-        parts[-1].frame["seed"] = own
-        if parts[-1].examples is not None:
-            parts[-1].examples["seed"] = own
-        digests.append(getattr(getattr(part.model, "network", None), "digest", None))
+        measured.frame["seed"] = own
+        if measured.examples is not None:
+            measured.examples["seed"] = own
+        return measured
+
+    parts = spread(range(len(passes)), measure, progress=progress, label=f"{label}, seeds")
+    digests = [getattr(getattr(part.model, "network", None), "digest", None) for part in passes]
     result = GradientsResult.concat(parts)
     result.notes = list(dict.fromkeys([*result.notes, *float32_notes(label, result.frame, request.dtype)]))
     result.frame["seed"] = result.frame["seed"].astype("Int64")

@@ -15,15 +15,16 @@ from gradlab.experiments.device import device_name, pick_device
 from gradlab.experiments.input_gradients.request import InputGradientsRequest
 from gradlab.experiments.input_gradients.segment import fix_statistics, segment
 from gradlab.experiments.request import BatchNormMode, Dtype, NormGrad, Progress
+from gradlab.experiments.spreading import spread
 from gradlab.experiments.subject import (
     assumptions,
     batch_norm_mode,
+    each_network,
     forward,
     has_batch_norm,
     images_of,
     is_trained,
     network_facts,
-    networks,
     runner,
 )
 from gradlab.models import batch_statistics, weighted_layers
@@ -91,11 +92,12 @@ def input_gradients(
     """
     stopwatch, request = Stopwatch(), InputGradientsRequest.of(locals())
     where = pick_device(device)
-    results = []
-    for label, variants, normalization in networks(request, seeds):
+
+    def measure(label: str, variants: Sequence[nn.Module], normalization: str | None) -> InputGradientsResult:
         stream = images_of(request, variants[0], where, normalization)
-        results.append(_measured(variants, label, stream, request, normalization, progress))
-    result = InputGradientsResult.concat(results)
+        return _measured(variants, label, stream, request, normalization, progress)
+
+    result = InputGradientsResult.concat(each_network(request, measure, seeds=seeds, progress=progress))
     result.record = make_record(
         "input-gradients", options=request.options(), device=device_name(where), stopwatch=stopwatch, **result.record
     )
@@ -113,18 +115,21 @@ def _measured(
     """The result of one network over all its weights."""
     model = variants[0]
     mode = batch_norm_mode(request.bn, model)
-    samples: list[list[Sample]] = []
-    total, done, left_out = stream.count * len(variants), 0, 0
-    right: list[float | None] = []
-    for variant in variants:
-        samples.append([])
-        for sample, missing, correct in _samples(variant, label, stream, mode, request):
-            samples[-1].append(sample)
-            left_out += missing
-            right.append(correct)
-            done += stream.batch_size
+    each = stream.count // stream.batch_size * stream.batch_size
+
+    def measure(place: int) -> list[tuple[Sample, int, float | None]]:
+        found = []
+        for sample in _samples(variants[place], label, stream, mode, request):
+            found.append(sample)
             if progress is not None:
-                progress(label, done, total)
+                progress(label, place * each + len(found) * stream.batch_size, len(variants) * stream.count)
+        return found
+
+    parts = spread(range(len(variants)), measure, progress=progress, label=f"{label}, seeds")
+    samples = [[sample for sample, _, _ in part] for part in parts]
+    left_out = sum(missing for part in parts for _, missing, _ in part)
+    right = [correct for part in parts for _, _, correct in part]
+    done = len(right) * stream.batch_size
     facts = network_facts(model, label) | {
         "digests": [getattr(getattr(variant, "network", None), "digest", None) for variant in variants],
         "data": stream.dataset.name,

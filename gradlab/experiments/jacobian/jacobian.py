@@ -13,7 +13,8 @@ from gradlab.experiments.device import device_name, pick_device
 from gradlab.experiments.jacobian.request import JacobianRequest
 from gradlab.experiments.jacobian.theory import law_of
 from gradlab.experiments.request import BatchNormMode, Progress
-from gradlab.experiments.subject import assumptions, copy_of, forward, images_of, network_facts, networks
+from gradlab.experiments.spreading import spread
+from gradlab.experiments.subject import assumptions, copy_of, each_network, forward, images_of, network_facts
 from gradlab.results.jacobian.result import JacobianResult
 from gradlab.results.record import Stopwatch, make_record
 from gradlab.stats.jacobian import jacobian_spectrum_of
@@ -69,12 +70,13 @@ def jacobian(
             "statistics of a batch couple its examples, so that none has a Jacobian of its own: bn is eval"
         )
     where = pick_device(device)
-    results = []
-    for label, variants, normalization in networks(request, seeds):
-        rows: list[dict[str, Any]] = []
-        for place, model in enumerate(variants):
-            stream = images_of(request, model, where, normalization)
-            clone = copy_of(model).to(stream.device).double()
+
+    def measure(label: str, variants: Sequence[nn.Module], normalization: str | None) -> JacobianResult:
+        stream = images_of(request, variants[0], where, normalization)
+
+        def measure_one(place: int) -> list[dict[str, Any]]:
+            rows: list[dict[str, Any]] = []
+            clone = copy_of(variants[place]).to(stream.device).double()
             for example, (function, x) in enumerate(_examples(clone, label, stream, part)):
                 found = jacobian_spectrum_of(function, x, probes=probes, steps=steps, seed=seed + example)
                 rows += _rows(found.squares, found.weights, seed + place if len(variants) > 1 else None, example)
@@ -83,6 +85,9 @@ def jacobian(
                     row |= {"outputs": outputs, "inputs": x.numel()}
                 if progress is not None:
                     progress(label, place * stream.count + example + 1, len(variants) * stream.count)
+            return rows
+
+        parts = spread(range(len(variants)), measure_one, progress=progress, label=f"{label}, seeds")
         facts = network_facts(variants[0], label) | {
             "data": stream.dataset.name,
             "images": stream.count,
@@ -91,8 +96,9 @@ def jacobian(
             "law": law_of(variants[0], part),
         }
         notes = assumptions(variants[0], label, facts["normalization"], normalization)
-        results.append(JacobianResult.from_rows(label, rows, notes, facts))
-    result = JacobianResult.concat(results)
+        return JacobianResult.from_rows(label, [row for part in parts for row in part], notes, facts)
+
+    result = JacobianResult.concat(each_network(request, measure, seeds=seeds, progress=progress))
     result.frame["seed"] = result.frame["seed"].astype("Int64")
     result.record = make_record(
         "jacobian", options=request.options(), device=device_name(where), stopwatch=stopwatch, **result.record

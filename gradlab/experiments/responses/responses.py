@@ -14,15 +14,16 @@ from gradlab.experiments.accuracy import cross_entropies, near_chance, right_ans
 from gradlab.experiments.device import device_name, pick_device
 from gradlab.experiments.request import BatchNormMode, Progress
 from gradlab.experiments.responses.request import ResponsesRequest
+from gradlab.experiments.spreading import ranks, share, summed
 from gradlab.experiments.subject import (
     assumptions,
     batch_norm_mode,
+    each_network,
     forward,
     has_batch_norm,
     images_of,
     is_trained,
     network_facts,
-    networks,
     runner,
 )
 from gradlab.models import batch_statistics, is_foldable
@@ -78,15 +79,16 @@ def responses(
     """
     stopwatch, request = Stopwatch(), ResponsesRequest.of(locals())
     where = pick_device(device)
-    results: list[ResponsesResult] = []
-    for label, (model,), normalization in networks(request):
+
+    def measure(label: str, variants: Sequence[nn.Module], normalization: str | None) -> ResponsesResult:
+        (model,) = variants
         chosen = paper_layers(model) if layers is None else layers
         if no_data:
-            results.append(_predicted(model, label, chosen))
-            continue
+            return _predicted(model, label, chosen)
         stream, mode = images_of(request, model, where, normalization), batch_norm_mode(bn, model)
-        results.append(_measured(model, label, stream, mode, chosen, exact, normalization, progress))
-    result = ResponsesResult.concat(results)
+        return _measured(model, label, stream, mode, chosen, exact, normalization, progress)
+
+    result = ResponsesResult.concat(each_network(request, measure, progress=progress))
     if not result.frame["shortcut"].any():
         result.frame = result.frame.drop(columns="shortcut")
     if same_recipe:
@@ -117,37 +119,40 @@ def _measured(
     progress: Progress | None,
 ) -> ResponsesResult:
     clone = runner(model, mode).to(stream.device)
-    correct = loss = without = torch.zeros((), dtype=torch.float64, device=stream.device)
-    comparable, done, finite = False, 0, True
+    # Right answers, answers that hold NaN, and the loss.
+    answers = torch.zeros(3, dtype=torch.float64, device=stream.device)
+    comparable, done, finite, classes = False, 0, True, 0
     statistics = batch_statistics(clone) if mode == "batch" else nullcontext()
     # Inference mode is not used, since its tensors do not show whether they were changed in place.
     with torch.no_grad(), statistics, ResponseStd(clone, layers, exact=exact) as probe:
-        for images, labels in stream:
+        for images, labels in share(stream):
             if mode == "eval" and images.ndim == 4:
                 images = images.contiguous(memory_format=torch.channels_last)
             logits = forward(clone, label, images)
             done += len(images)
             finite = finite and bool(images.isfinite().all())
-            comparable = labels is not None and _same_classes(logits, labels, stream)
+            comparable, classes = labels is not None and _same_classes(logits, labels, stream), logits.shape[-1]
             if labels is not None and comparable:
-                correct = correct + right_answers(logits, labels).sum()
-                without = without + logits.isnan().any(1).sum()
-                loss = loss + cross_entropies(logits, labels).sum()
+                found = right_answers(logits, labels), logits.isnan().any(1), cross_entropies(logits, labels)
+                answers += torch.stack([each.sum().double() for each in found])
             if progress is not None:
-                progress(label, done, stream.count)
+                progress(label, min(done * ranks(), stream.count), stream.count)
     result = probe.result(label)
     if is_foldable(model) and mode == "eval":
         # Folded batch normalization is no longer visible to the probe.
         result.frame["predicted_std"] = result.frame["layer"].map(predicted_response_std(model, layers))
-    accuracy = correct.item() / stream.count if comparable else None
-    classes = logits.shape[-1] if comparable else 0
+    # Of ranks that share the images, one may have had none.
+    told = torch.tensor([done > 0, comparable, not finite, classes], dtype=torch.float64)
+    correct, without, loss, ran, *every = summed(torch.cat([answers.cpu(), told])).tolist()
+    comparable, finite, classes = every[0] == ran > 0, not every[1], int(every[2] / ran) if ran else 0
+    accuracy = correct / stream.count if comparable else None
     facts = {**result.facts(label), **network_facts(model, label)} | {
         "bn": mode if has_batch_norm(model) else "none",
         "data": stream.dataset.name,
         "images": stream.count,
         "normalization": None if stream.normalization is None else str(stream.normalization),
         "accuracy": accuracy,
-        "loss": loss.item() / stream.count if comparable else None,
+        "loss": loss / stream.count if comparable else None,
         # Answers to images that contain NaN give no information on the weights.
         "near_chance": accuracy is not None
         and finite

@@ -15,15 +15,16 @@ from gradlab.experiments.gradients.passes import Pass, losses_of_examples
 from gradlab.experiments.request import BatchNormMode, Progress
 from gradlab.experiments.signal.request import LossName, SignalRequest
 from gradlab.experiments.signal.theory import predicted_stream_std
+from gradlab.experiments.spreading import spread
 from gradlab.experiments.subject import (
     assumptions,
     batch_norm_mode,
     copy_of,
+    each_network,
     forward,
     has_batch_norm,
     images_of,
     network_facts,
-    networks,
 )
 from gradlab.models import batch_statistics
 from gradlab.probes import BlockSignal
@@ -76,18 +77,22 @@ def signal(
     """
     stopwatch, request = Stopwatch(), SignalRequest.of(locals())
     where = pick_device(device)
-    results: list[SignalResult] = []
-    for label, variants, normalization in networks(request, seeds):
+
+    def measure(label: str, variants: Sequence[nn.Module], normalization: str | None) -> SignalResult:
         stream = images_of(request, variants[0], where, normalization)
         stream = replace(stream, batch_size=min(stream.batch_size, stream.count))
         mode = batch_norm_mode(bn, variants[0])
-        parts = []
-        for place, model in enumerate(variants):
-            part = Pass(model, label, stream, mode, loss, None, per_example=False)
+        passes = [Pass(model, label, stream, mode, loss, None, per_example=False) for model in variants]
+
+        def measure_one(place: int) -> SignalResult:
+            part = passes[place]
             count = None if progress is None else _counter(progress, label, place, len(variants), part.images)
-            parts.append(_measured(part, exact, count))
-            parts[-1].frame["seed"] = seed + place if len(variants) > 1 else None
-        result = SignalResult.concat(parts)
+            measured = _measured(part, exact, count)
+            measured.frame["seed"] = seed + place if len(variants) > 1 else None
+            return measured
+
+        parts = spread(range(len(passes)), measure_one, progress=progress, label=f"{label}, seeds")
+        part, result = passes[-1], SignalResult.concat(parts)
         result.notes = list(dict.fromkeys(result.notes)) + assumptions(
             variants[0], label, None if stream.normalization is None else str(stream.normalization), normalization
         )
@@ -96,8 +101,9 @@ def signal(
                 f"{label}: the last {stream.count - part.images} images do not fill a batch and are left out"
             )
         result.record = {"networks": [_facts(part)]}
-        results.append(result)
-    result = SignalResult.concat(results)
+        return result
+
+    result = SignalResult.concat(each_network(request, measure, seeds=seeds, progress=progress))
     result.frame["seed"] = result.frame["seed"].astype("Int64")
     result.record = make_record(
         "signal", options=request.options(), device=device_name(where), stopwatch=stopwatch, **result.record

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from contextlib import ExitStack
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -15,9 +15,12 @@ from gradlab.probes.attention.finder import AttentionFinder
 from gradlab.probes.execution_places import in_order
 from gradlab.probes.hooks import Probe
 from gradlab.probes.passes import Passes
-from gradlab.probes.ranks import rank_notes
+from gradlab.probes.ranks import TIMEOUT, Ranks, joint_order, uneven_notes
 from gradlab.results.attention.result import AttentionResult
 from gradlab.stats.attention import AttentionRows
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
 
 
 class AttentionStatistics(Probe):
@@ -39,16 +42,30 @@ class AttentionStatistics(Probe):
       It is 1 if a head averages over all keys that it sees.
     - largest_logit: the largest product of query and key, after scale and mask, over the rows.
 
+    In a distributed run, `result` is a call that every rank makes, and is over the examples of all ranks.
+
     Args:
         model: Any `torch.nn.Module`.
         rows: The number of rows to take from each attention; None takes all.
+        process_group: The ranks to merge; None for all of them, where torch.distributed is initialized.
+        local: Whether to measure this rank's examples alone, which the result then says.
+        timeout: Seconds for which a result waits for the other ranks, until an error names those that are missing.
 
     Raises:
         UsageError: If the number of rows is less than 1.
     """
 
-    def __init__(self, model: nn.Module, rows: int | None = 64) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        rows: int | None = 64,
+        *,
+        process_group: ProcessGroup | None = None,
+        local: bool = False,
+        timeout: float = TIMEOUT,
+    ) -> None:
         super().__init__(model)
+        self.ranks = Ranks(process_group, local, timeout)
         if rows is not None and rows < 1:
             raise UsageError(f"rows is the number of rows of attention to take, at least 1, or None; got {rows}")
         self._sites: dict[tuple[str, int], AttentionRows] = {}
@@ -86,9 +103,14 @@ class AttentionStatistics(Probe):
         module = self.model.get_submodule(self._passes.innermost)
         return module.num_heads if isinstance(module, nn.MultiheadAttention) else None
 
-    def _columns(self, site: tuple[str, int]) -> Tensor:
-        found = self._sites[site]
-        return torch.stack([found.entropy, found.uniform, found.rows, found.largest], 1)
+    def _own(self) -> dict[tuple[str, int], Tensor]:
+        """What this rank has seen of each site, (H, 4), copied from the device at once."""
+        sites = [self._sites[site] for site in self._order]
+        if not sites:
+            return {}
+        columns = [torch.stack([found.entropy, found.uniform, found.rows, found.largest], 1) for found in sites]
+        there = torch.cat([found.to(columns[0].device) for found in columns]).cpu()
+        return dict(zip(self._order, there.split([len(found) for found in columns]), strict=True))
 
     def result(self, network: str | None = None) -> AttentionResult:
         """Return the measurement so far, with one row per layer, call and head in order of execution.
@@ -99,18 +121,17 @@ class AttentionStatistics(Probe):
         Raises:
             GradlabError: If no attention was found.
         """
-        if not self._sites:
+        by_rank = self.ranks.gather(self._own(), "AttentionStatistics.result()")
+        if not any(by_rank):
             raise GradlabError(
                 f"no attention of {type(self.model).__name__} was seen: run the model inside the `with` block; kernels "
                 "that no function of torch calls cannot be seen (with transformers, attn_implementation='sdpa' can)"
             )
         rows: list[dict[str, Any]] = []
-        # The heads of all sites are copied from the device at once.
-        columns = [self._columns(site) for site in self._order]
-        heads = iter(torch.cat([found.to(columns[0].device) for found in columns]).tolist())
-        for index, (site, found) in enumerate(zip(self._order, columns, strict=True), 1):
-            for head in range(len(found)):
-                entropy, uniform, count, largest = next(heads)
+        for index, site in enumerate(joint_order([list(found) for found in by_rank]), 1):
+            every = torch.stack([found[site] for found in by_rank if site in found])  # (ranks, H, 4)
+            heads = torch.cat([every[..., :3].sum(0), every[..., 3:].amax(0)], 1)
+            for head, (entropy, uniform, count, largest) in enumerate(heads.tolist()):
                 rows.append(
                     {
                         "layer": site[0],
@@ -124,4 +145,5 @@ class AttentionStatistics(Probe):
                     }
                 )
         name = network or str(getattr(self.model, "name", type(self.model).__name__))
-        return AttentionResult.from_rows(name, rows, rank_notes())
+        uneven = uneven_notes([{site: site[0] for site in found} for found in by_rank], self.ranks)
+        return AttentionResult.from_rows(name, rows, [*self.ranks.notes(), *uneven])
