@@ -52,14 +52,19 @@ class BackwardPasses:
         return self._counts
 
     def _accumulates(self) -> bool:
-        trained = [p for p in self.model.parameters() if p.requires_grad and p.is_leaf]
-        # Most often the first parameter decides.
-        if any(accumulates_into(get_gradient_edge(parameter).node) for parameter in trained):
+        # Most often the first parameter decides, and the others are not even looked up.
+        if any(accumulates_into(node) for node in self._leaves()):
             return True
-        nodes = [get_gradient_edge(parameter).node for parameter in trained]
+        nodes = [*self._leaves()]
         # The graph may also have only other leaves, such as an input or another model's parameters.
         leaves = [*_leaves(torch._C._current_autograd_node())]
         return not any(leaf in nodes for leaf in leaves) and any(map(accumulates_into, leaves))
+
+    def _leaves(self) -> Iterator[Node]:
+        """Yield the nodes at which gradients of the model's parameters accumulate."""
+        for parameter in self.model.parameters():
+            if parameter.requires_grad and parameter.is_leaf:
+                yield get_gradient_edge(parameter).node
 
 
 def accumulates_into(leaf: Node) -> bool:

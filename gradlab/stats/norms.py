@@ -46,6 +46,8 @@ def l2_norms(tensors: Sequence[Tensor]) -> Tensor:
         norms = list(torch._foreach_norm(dense, 2, dtype=wide))
     else:
         norms = [wide_norms(tensor.reshape(-1), 0) if tensor.numel() else tensor.new_zeros(()) for tensor in dense]
+    if all(norm.device == device for norm in norms):
+        return torch.stack(norms)
     return torch.stack([norm.to(device, non_blocking=True) for norm in norms])
 
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from gradlab.stats import activations
+from gradlab.stats import Workspace, activations
 from gradlab.stats.activations import active_counts, one_sided_rows, saturated_count
 from gradlab.stats.updates import angle, inner_products
 
@@ -12,13 +12,14 @@ from gradlab.stats.updates import angle, inner_products
 @pytest.mark.parametrize("unit_dim", [0, 1, 2, 3, -1])
 @pytest.mark.parametrize("rectified", [False, True])
 def test_active_units(dtype: torch.dtype, unit_dim: int, rectified: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    room = Workspace()
     monkeypatch.setattr(activations, "_CHUNK", 50)
     x = torch.randn(5, 4, 3, 6, generator=torch.Generator().manual_seed(0)).to(dtype)
     x = x.relu() if rectified else x.where(x > -1, 0)
     x[:, 2] = 0
     expected = (x != 0).sum([dim for dim in range(4) if dim != unit_dim % 4]).double()
     for layout in (x, x.to(memory_format=torch.channels_last), x.transpose(1, 2).contiguous().transpose(1, 2)):
-        assert torch.equal(active_counts(layout, unit_dim, rectified=rectified), expected)
+        assert torch.equal(active_counts(layout, unit_dim, rectified=rectified, room=room), expected)
 
 
 def test_active_units_of_odd_shapes() -> None:

@@ -1,5 +1,6 @@
 """Moments against numpy in float64 and exact rationals."""
 
+import math
 from fractions import Fraction
 
 import numpy as np
@@ -9,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gradlab.stats import CentredMoments, FastMoments, Moments, centred_moments, fast_moments
+from gradlab.stats.host_moments import host_moments
 
 FORMS = {"centred": CentredMoments, "fast": FastMoments}
 
@@ -147,3 +149,30 @@ def test_inputs_that_need_gradients_leave_no_graph() -> None:
     x = torch.ones(4, 4, requires_grad=True)
     assert not fast_moments(x).std.requires_grad
     assert not centred_moments(x).std.requires_grad
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("shape", [(128, 16, 32, 32), (100, 64, 8, 8), (500, 10), (7, 3, 5, 5), (1,), ()], ids=str)
+def test_moments_as_plain_numbers(dtype: torch.dtype, shape: tuple[int, ...]) -> None:
+    parts = [(gaussian(*shape, mean=2, seed=seed) if shape else torch.tensor(2.0 + seed)).to(dtype) for seed in (0, 1)]
+    found = host_moments(parts[0]).merge(host_moments(parts[1].new_empty(0))).merge(host_moments(parts[1]))
+    exact = torch.stack(parts).double()
+    assert found.count == exact.numel()
+    assert found.mean == pytest.approx(exact.mean().item(), rel=1e-6)
+    assert found.std == pytest.approx(exact.std(correction=0).item(), rel=1e-6 if dtype.itemsize > 2 else 1e-5)
+    assert found.largest == exact.abs().max().item()
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e30])
+def test_plain_numbers_of_any_scale_without_what_is_not_finite(scale: float) -> None:
+    x = scale * gaussian(64, 3, 33, 32)
+    whole = host_moments(x)
+    assert whole.std == pytest.approx(x.double().std(correction=0).item(), rel=1e-6)
+    x[0, 0, 0, :2], x[5, 1, 2, 3] = math.inf, math.nan
+    found, finite = host_moments(x), x[x.isfinite()].double()
+    assert (found.count, found.non_finite) == (finite.numel(), 3)
+    assert found.mean == pytest.approx(finite.mean().item(), rel=1e-6)
+    assert found.std == pytest.approx(finite.std(correction=0).item(), rel=1e-6)
+    assert math.isnan(found.largest)
+    assert math.isnan(found.merge(whole).largest)
+    assert math.isnan(host_moments(x[:0]).std)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -13,6 +14,8 @@ from torch.overrides import TorchFunctionMode
 from gradlab.probes.hooks import in_backward
 from gradlab.probes.outputs import plain
 from gradlab.stats.activations import active_counts, one_sided_rows, saturated_count
+from gradlab.stats.precision import widest
+from gradlab.stats.workspace import Workspace
 
 
 class Range(NamedTuple):
@@ -57,20 +60,21 @@ class ActivationSums:
     saturated: list[Tensor] = field(default_factory=list)
     rated: int = 0
 
-    def add(self, name: str, output: Tensor, unit_dim: int, bounds: Range | int | None) -> None:
-        """Take in what an activation gave; nothing of it is kept.
+    def add(self, name: str, output: Tensor, unit_dim: int, bounds: Range | int | None, room: Workspace) -> None:
+        """Take in the output of an activation; nothing of it is kept.
 
         Args:
-            name: Of the function.
-            output: Real.
+            name: The name of the function.
+            output: The output, real.
             unit_dim: The dimension of its units.
             bounds: Its range, or the dimension of a softmax, or None.
+            room: Memory for intermediate results.
         """
         if isinstance(bounds, int):
             self.saturated.append(one_sided_rows(output, bounds))
             self.rated += output.numel() // max(1, output.shape[bounds])
             return
-        self.active.append(active_counts(output, unit_dim, rectified=name in RECTIFIED))
+        self.active.append(active_counts(output, unit_dim, rectified=name in RECTIFIED, room=room))
         self.elements += output.numel()
         if bounds is not None:
             self.saturated.append(saturated_count(output, bounds.low, bounds.high, below=bounds.below))
@@ -82,6 +86,31 @@ class ActivationSums:
         self.saturated += other.saturated
         self.elements += other.elements
         self.rated += other.rated
+
+    @property
+    def unit_count(self) -> int | None:
+        """How many units there are; None where passes differ in that, so that none can be followed through them."""
+        counts = {len(counts) for counts in self.active}
+        return counts.pop() if len(counts) == 1 else None
+
+    def units(self) -> Tensor:
+        """How often each unit is not 0 in all passes together; those of each pass where these differ in units."""
+        active = [counts.to(self.active[0].device) for counts in self.active]
+        if len(active) == 1:
+            return active[0]
+        return torch.cat(active) if self.unit_count is None else torch.stack(active).sum(0)
+
+    def saturated_share(self) -> Tensor:
+        """The share of saturated values, shape ()."""
+        saturated = torch.stack([count.to(self.saturated[0].device) for count in self.saturated]).sum()
+        return saturated.to(widest(saturated.device)) / self.rated
+
+
+@functools.cache
+def activation_name(function: Callable[..., Any]) -> str | None:
+    """Return the name of an activation function, without the underscore of its in-place form; None for any other."""
+    name: str = getattr(function, "__name__", "").rstrip("_")
+    return name if name in NAMES else None
 
 
 class ActivationMode(TorchFunctionMode):
@@ -103,8 +132,8 @@ class ActivationMode(TorchFunctionMode):
     ) -> Any:
         """Call any function of torch."""
         kwargs = kwargs or {}
-        name = getattr(func, "__name__", "").rstrip("_")
-        if name not in NAMES or in_backward():
+        name = activation_name(func)
+        if name is None or in_backward():
             return func(*args, **kwargs)
         source = args[0] if args else kwargs.get("input")
         if not isinstance(source, Tensor) or not source.is_floating_point():

@@ -30,6 +30,7 @@ class BackwardWatch:
         self._ended = ended
         self._task = -1
         self._state: list[tuple[int, int]] = []
+        self._parameters: list[nn.Parameter] = []
         self.reset()
 
     def reset(self) -> None:
@@ -39,7 +40,9 @@ class BackwardWatch:
 
     def attach(self, stack: ExitStack) -> None:
         """Register hooks on the parameters, their removal on the stack."""
-        for parameter in self.model.parameters():
+        # Once: walking through a model's modules takes as long as measuring a small layer.
+        self._parameters = [*self.model.parameters()]
+        for parameter in self._parameters:
             if parameter.requires_grad and parameter.is_leaf:
                 hook = Hook(self._accumulated)
                 stack.enter_context(parameter.register_post_accumulate_grad_hook(hook))
@@ -70,5 +73,5 @@ class BackwardWatch:
 
     def _gradients(self) -> list[tuple[int, int]]:
         """Which tensors the gradients are, and how often each was changed."""
-        gradients = [parameter.grad for parameter in self.model.parameters()]
+        gradients = [parameter.grad for parameter in self._parameters]
         return [(0, 0) if gradient is None else (id(gradient), gradient._version) for gradient in gradients]

@@ -61,6 +61,7 @@ class Owners:
 
     def __init__(self, model: nn.Module, optimizers: Sequence[Optimizer]) -> None:
         self.model, self.optimizers = model, optimizers
+        self._all = {id(p) for p in model.parameters()}
         self._known: dict[str, frozenset[int]] = {}
 
     def parameters(self, place: int) -> set[int]:
@@ -68,7 +69,7 @@ class Owners:
         groups = [{id(p) for group in o.param_groups for p in group["params"]} for o in self.optimizers]
         own = groups[place]
         if place == 0:
-            own |= {id(p) for p in self.model.parameters()}.difference(*groups[1:])
+            own |= self._all.difference(*groups[1:])
         return own
 
     def among(self, layer: str, places: set[int]) -> bool:

@@ -9,9 +9,8 @@ import torch
 from torch import Tensor
 
 from gradlab.probes.finder import Site
-from gradlab.probes.watch.activations import ActivationSums
 from gradlab.probes.watch.piece import Piece, Value
-from gradlab.probes.watch.responses import Sums, Window, layer_of
+from gradlab.probes.watch.responses import Window, layer_of
 from gradlab.stats import l2_norms
 
 
@@ -27,7 +26,7 @@ def moment_piece(window: Window, unresolved: Callable[[str], None]) -> Piece | N
     sites = list(window.sums.items())
     if not sites:
         return None
-    table = [_moments(sums) for _, sums in sites]
+    table = [sums.numbers() for _, sums in sites]
     values = torch.cat([row.to(table[0].device) for row in table])
 
     def read(numbers: list[float]) -> Iterator[Value]:
@@ -36,7 +35,7 @@ def moment_piece(window: Window, unresolved: Callable[[str], None]) -> Piece | N
             layer = layer_of(site)
             if not count + non_finite:
                 continue
-            if sums.moments.resolves(mean, std):
+            if sums.resolves(mean, std):
                 yield layer, "response_std", std
             else:
                 unresolved(layer)
@@ -81,37 +80,28 @@ def gradient_piece(window: Window, scale: Tensor | None) -> Piece | None:
 
 def activation_piece(window: Window) -> Piece | None:
     """The share of exact zeros of every activation, of units that are 0 throughout, and of saturated values."""
-    names: list[tuple[str, str]] = []
+    counted = [(layer, sums) for layer, sums in window.activations.items() if sums.active and sums.elements]
+    rated = [(layer, sums) for layer, sums in window.activations.items() if sums.saturated and sums.rated]
     values: list[Tensor] = []
-    for layer, sums in window.activations.items():
-        for statistic, value in _shares(sums):
-            names.append((layer, statistic))
-            values.append(value)
+    if counted:
+        device = counted[0][1].active[0].device
+        # One padded table: of hundreds of layers the small operations would take longer than the counts.
+        units = [sums.units().to(device) for _, sums in counted]
+        table = torch.nn.utils.rnn.pad_sequence(units, batch_first=True, padding_value=-1.0)
+        values += [table.clamp(min=0).sum(1), (table == 0).to(table).sum(1)]
+    if rated:
+        shares = [sums.saturated_share() for _, sums in rated]
+        values.append(torch.stack([share.to(shares[0].device) for share in shares]))
     if not values:
         return None
-    device = values[0].device
 
     def read(numbers: list[float]) -> Iterator[Value]:
-        for (layer, statistic), number in zip(names, numbers, strict=True):
-            yield layer, statistic, number
+        count = len(counted)
+        for (layer, sums), active, zero in zip(counted, numbers, numbers[count:], strict=False):
+            yield layer, "zero_fraction", 1 - active / sums.elements
+            if sums.unit_count is not None:
+                yield layer, "dead_units", zero / sums.unit_count
+        for (layer, _), share in zip(rated, numbers[2 * count :], strict=True):
+            yield layer, "saturated_fraction", share
 
-    return Piece(torch.stack([value.to(device) for value in values]), read)
-
-
-def _moments(sums: Sums) -> Tensor:
-    moments = sums.moments.moments()
-    largest = [value.to(moments.mean) for value in sums.largest] or [torch.zeros_like(moments.mean)]
-    return torch.stack([moments.count, moments.mean, moments.std, moments.non_finite, torch.stack(largest).amax()])
-
-
-def _shares(sums: ActivationSums) -> Iterator[tuple[str, Tensor]]:
-    if sums.active and sums.elements:
-        active = [counts.to(sums.active[0].device) for counts in sums.active]
-        yield "zero_fraction", 1 - torch.stack([counts.sum() for counts in active]).sum() / sums.elements
-        if len({counts.shape for counts in active}) == 1:
-            units = torch.stack(active).sum(0)
-            yield "dead_units", (units == 0).to(units).mean()
-    if sums.saturated and sums.rated:
-        saturated = torch.stack([count.to(sums.saturated[0].device) for count in sums.saturated]).sum()
-        wide = torch.float32 if saturated.device.type == "mps" else torch.float64
-        yield "saturated_fraction", saturated.to(wide) / sums.rated
+    return Piece(torch.cat([value.to(values[0]) for value in values]), read)

@@ -20,34 +20,8 @@ from gradlab.probes.outputs import plain
 from gradlab.probes.selection import Selection
 from gradlab.probes.targets import response_targets
 from gradlab.probes.watch.activations import ActivationMode, ActivationSums, Range
-from gradlab.stats import FastMoments
-
-
-class Sums:
-    """What is summed of one site: moments, and the largest absolute value of each tensor."""
-
-    def __init__(self) -> None:
-        self.moments = FastMoments()
-        self.largest: list[Tensor] = []
-        self._marked = 0
-
-    def mark(self) -> None:
-        """Have `undo` come back to here."""
-        self.moments.mark()
-        self._marked = len(self.largest)
-
-    def undo(self) -> None:
-        """Forget what came since `mark`."""
-        self.moments.undo()
-        del self.largest[self._marked :]
-
-    def update(self, x: Tensor) -> None:
-        """Take in a tensor; nothing of it is kept."""
-        self.moments.update(x)
-        if x.numel():
-            x = x.detach()
-            low, high = torch.aminmax(x.abs() if x.is_complex() else x)
-            self.largest.append(torch.maximum(low.abs(), high.abs()))
+from gradlab.probes.watch.sums import Sums, sums_for
+from gradlab.stats import Workspace
 
 
 @dataclass
@@ -98,6 +72,7 @@ class ResponseWatch:
         self._mode = ActivationMode(self._before, self._after) if "activations" in measure else None
         self._inputs: Remembered[Site] = Remembered()
         self._unit_dim = -1
+        self._room = Workspace()
         self._counting = False
         self._pass = Window()
         # Whether each site that the pass under way has reached is new to the window.
@@ -164,7 +139,7 @@ class ResponseWatch:
             if sums is not None:
                 sums.mark()
         if sums is None:
-            sums = self.window.sums[site] = Sums()
+            sums = self.window.sums[site] = sums_for(response)
         sums.update(response)
 
     def _watched(self, site: Site, response: Tensor, part: Part | None) -> Watch | None:
@@ -188,7 +163,7 @@ class ResponseWatch:
         """See `Observer`."""
         if site in self.window.sums:
             # Assigned and not deleted: the site keeps its place in the order of execution.
-            self.window.sums[site] = Sums()
+            self.window.sums[site] = type(self.window.sums[site])()
         if isinstance(observation, Watch):
             observation.remove()
 
@@ -228,7 +203,7 @@ class ResponseWatch:
             layer = layer_of(Site(place, self._calls[place]))
         self.order.setdefault(layer)
         sums = self._pass.activations.setdefault(layer, ActivationSums())
-        sums.add(name, output, self._unit_dim, bounds)
+        sums.add(name, output, self._unit_dim, bounds, self._room)
 
 
 def layer_of(site: Site) -> str:
