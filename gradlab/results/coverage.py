@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Self
 
 from gradlab.results.grouping import listed
+
+_ALIKE = 0.05
+"""Largest difference of the fractions measured of networks that share a sentence."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,7 @@ class Coverage:
         return self.weights_measured / self.weights_total if self.weights_total else 1.0
 
     def __str__(self) -> str:
-        return _several([self])
+        return _sentence([self])
 
     def as_record(self) -> dict[str, Any]:
         """The coverage as plain values for a record, with both fractions."""
@@ -71,35 +74,43 @@ class Coverage:
         return cls(**sums, left_out=left_out)
 
 
-def coverage_lines(parts: Mapping[str, Coverage], networks: int) -> list[str]:
-    """One sentence for all networks with the same parts left out, without their names if it holds for all networks.
+def coverage_lines(parts: Mapping[str, Coverage], networks: int, verb: str = "measured") -> list[str]:
+    """One sentence for networks with the same reasons and nearly the same fraction, without names if it holds for all.
 
     Args:
         parts: The coverage of networks, by name.
         networks: The number of networks, including those of unknown coverage.
+        verb: The beginning of each sentence.
     """
-    groups: dict[tuple[str, ...], dict[str, Coverage]] = {}
+    groups: list[dict[str, Coverage]] = []
     for network, part in parts.items():
-        groups.setdefault(tuple(part.left_out), {})[network] = part
+        group = next((group for group in groups if _alike([*group.values(), part])), None)
+        if group is None:
+            groups.append({network: part})
+        else:
+            group[network] = part
     if len(groups) == 1 and len(parts) == networks:
-        return [_several([*parts.values()])]
-    return [f"{listed([*group])}: {_several([*group.values()])}" for group in groups.values()]
+        return [_sentence([*parts.values()], verb)]
+    return [f"{listed([*group])}: {_sentence([*group.values()], verb)}" for group in groups]
 
 
-def _several(parts: Sequence[Coverage]) -> str:
-    """The coverage of networks with the same parts left out, with the ranges of their numbers."""
-    layers, of = (_range([getattr(p, name) for p in parts], str) for name in ("layers_measured", "layers_total"))
-    share = _range([100 * part.share for part in parts], coverage_text)
-    text = (
-        f"measured {layers} of {of} weight layers, {share} % of {_range([p.total for p in parts], _count)} parameters"
-    )
+def _alike(parts: Sequence[Coverage]) -> bool:
+    shares = [part.share for part in parts]
+    return len({tuple(part.left_out) for part in parts}) == 1 and max(shares) - min(shares) <= _ALIKE
+
+
+def _sentence(parts: Sequence[Coverage], verb: str = "measured") -> str:
+    """The coverage of similar networks; numbers of layers and parameters are given if they are the same for all."""
+    counts = {(part.layers_measured, part.layers_total, part.total) for part in parts}
+    shares = [part.share for part in parts]
+    share = " to ".join(dict.fromkeys(coverage_text(100 * bound) for bound in (min(shares), max(shares))))
+    if len(counts) > 1:
+        text = f"{verb} {share} % of the parameters" if min(shares) < 1 else f"{verb} all weight layers and parameters"
+    else:
+        ((layers, of, total),) = counts
+        text = f"{verb} {layers} of {of} weight layers, {share} % of {_count(total)} parameters"
     lost = [f"{_names([part.left_out[reason] for part in parts])} ({reason})" for reason in parts[0].left_out]
     return f"{text}; not measured: {', '.join(lost)}" if lost else text
-
-
-def _range(numbers: Sequence[Any], text: Callable[[Any], str]) -> str:
-    """The smallest and the largest number, or the only one."""
-    return " to ".join(dict.fromkeys(map(text, (min(numbers), max(numbers)))))
 
 
 def coverage_text(percent: float) -> str:
@@ -115,8 +126,9 @@ def _count(number: int) -> str:
 
 
 def _names(lists: Sequence[Sequence[str]]) -> str:
-    """The first names common to all lists, and the numbers of names."""
+    """The first names common to all lists, and the number of names if it is the same."""
     common = [name for name in lists[0] if all(name in names for names in lists[1:])]
-    shown, most = common[:3], max(map(len, lists))
-    more = [f"… {_range([*map(len, lists)], str)} in all"] if most > len(shown) else []
-    return ", ".join([*shown, *more])
+    shown, counts = common[:3], {*map(len, lists)}
+    if counts == {len(shown)}:
+        return ", ".join(shown)
+    return ", ".join([*shown, f"… {counts.pop()} in all" if len(counts) == 1 else "…"])

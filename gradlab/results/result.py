@@ -47,8 +47,8 @@ class Result:
     A subclass sets `name` (of its files), `row` (the types of the columns of its frame), `title`, `table` (the name of
     its text tables), `formats` (of the summary's values), `priority` (the titles of the summary's columns in order of
     importance, of which those that fit are printed), `legend` (explanations of columns of the summary, by title),
-    `answer` (the number of findings before the table), `captions` (the captions of figures, by name) and, if it
-    differs from `name`, `measurement` (its name in records).
+    `answer` (the number of findings before the table), `captions` (the captions of figures, by name), `covering` (the
+    first words of the lines on coverage) and, if it differs from `name`, `measurement` (its name in records).
     """
 
     frame: pd.DataFrame
@@ -64,6 +64,7 @@ class Result:
     legend: ClassVar[Mapping[str, str]] = {}
     answer: ClassVar[int] = 2
     captions: ClassVar[Mapping[str, str]] = {}
+    covering: ClassVar[str] = "measured"
     measurement: ClassVar[str] = ""
 
     def to_frame(self) -> pd.DataFrame:
@@ -136,7 +137,7 @@ class Result:
 
     def coverage_lines(self) -> list[str]:
         """The printed lines on coverage: one sentence for all networks with the same parts left out."""
-        return coverage_lines(self._coverages(), len(self.networks))
+        return coverage_lines(self._coverages(), len(self.networks), self.covering)
 
     def legend_lines(self) -> list[str]:
         """The printed lines below the table, which explain its columns of errors."""

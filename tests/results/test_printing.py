@@ -193,10 +193,23 @@ def test_sentences_of_one_meaning_are_grouped() -> None:
             },
             3,
             [
-                "a and b: measured 2 to 4 of 3 to 5 weight layers, 90.0 to 99.9 % of 10 to 2 M parameters; not "
-                "measured: x, … 2 to 3 in all (frozen)",
+                "a: measured 2 of 3 weight layers, 90.0 % of 10 parameters; not measured: x, y (frozen)",
+                "b: measured 4 of 5 weight layers, 99.9 % of 2 M parameters; not measured: x, z, w (frozen)",
                 "c: measured 1 of 1 weight layers, 100 % of 5 parameters",
             ],
+        ),
+        (
+            {
+                "a": Coverage(96, 100, 9, 9, 2, 3, {"frozen": ["x", "y"]}),
+                "b": Coverage(1_999_999, 2_000_000, 9, 9, 4, 5, {"frozen": ["x", "z", "w"]}),
+            },
+            2,
+            ["measured 96.0 to 99.9 % of the parameters; not measured: x, … (frozen)"],
+        ),
+        (
+            {"a": Coverage(9, 9, 9, 9, 2, 2), "b": Coverage(5, 5, 5, 5, 1, 1)},
+            2,
+            ["measured all weight layers and parameters"],
         ),
     ],
 )
