@@ -13,6 +13,7 @@ from gradlab.experiments.request import asked, option_of
 from gradlab.experiments.shatter.request import ShatterRequest
 
 from . import options
+from .processes import is_first, processes
 from .saving import Saving
 
 FigureName = Literal["acf", "signals", "correlation", "coactivation", "theory"]
@@ -70,10 +71,17 @@ def shatter(**values: Any) -> None:
     _refuse(given, OF_NETS, OF_NETWORKS, "is of image networks, and no --model names one")
     arguments = NetsRequest(**given).arguments()
     figures = arguments.pop("figure")
+    # Nets that several processes have done are kept, so that the same command goes on if one of them fails.
+    parts = saving.out / ".parts"
     with saving.progress() as progress:
-        result = gl.shatter(**arguments, progress=progress)
+        keep = parts if processes() > 1 or parts.is_dir() else None
+        result = gl.shatter(**arguments, keep=keep, progress=progress)
     result.figures = figures
     saving.report(result)
+    if keep is not None and is_first():
+        from gradlab.experiments.shatter.parts import forget
+
+        forget(parts)
 
 
 def _refuse(given: Mapping[str, Any], known: Mapping[str, Any], other: Mapping[str, Any], reason: str) -> None:

@@ -94,10 +94,19 @@ def run_family(
     workers = settings.workers if settings.device.type == "cpu" else 1
     with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
         each = map if workers == 1 else pool.map
-        for part in each(lambda group: _run_seeds(family, depths, settings, group), groups):
+        for part in each(lambda group: run_seeds(family, depths, settings, group), groups):
             parts.append(part)
             if progress is not None:
                 progress(min(len(parts) * together, len(settings.seeds)))
+    return joined_run(family, depths, parts, settings)
+
+
+def joined_run(family: Family, depths: Sequence[int], parts: Sequence[FamilyRun], settings: Settings) -> FamilyRun:
+    """Join the measurements of several seeds.
+
+    Raises:
+        GradlabError: If a gradient is not finite.
+    """
     run = FamilyRun(
         family,
         {depth: torch.cat([part.gradients[depth] for part in parts]) for depth in depths},
@@ -112,7 +121,8 @@ def run_family(
     return run
 
 
-def _run_seeds(family: Family, depths: Sequence[int], settings: Settings, seeds: Sequence[int]) -> FamilyRun:
+def run_seeds(family: Family, depths: Sequence[int], settings: Settings, seeds: Sequence[int]) -> FamilyRun:
+    """Measure the nets of some of the seeds at once."""
     options = {
         "width": settings.width,
         "init": settings.init,

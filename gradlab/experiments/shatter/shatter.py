@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
 
 import pandas as pd
 import torch
@@ -11,9 +13,11 @@ import torch
 from gradlab.errors import UsageError
 from gradlab.experiments.device import device_name, pick_device
 from gradlab.experiments.request import Dtype, NormGrad, Progress
+from gradlab.experiments.shatter.parts import shared_runs
 from gradlab.experiments.shatter.request import FAMILIES, Init, ShatterRequest
 from gradlab.experiments.shatter.rows import Row, acf_rows, acf_theory, decay_rows, layer_rows, summary_rows
 from gradlab.experiments.shatter.run import FamilyRun, Settings, run_family
+from gradlab.experiments.spreading import ranks
 from gradlab.models import Family, parse_family
 from gradlab.models.mlp import CENTER_UP_TO
 from gradlab.results.record import Stopwatch, make_record
@@ -35,6 +39,7 @@ def shatter(
     dtype: Dtype = "float32",
     device: str = "auto",
     seed: int = 0,
+    keep: Path | None = None,
     progress: Progress | None = None,
 ) -> ShatterResult:
     """Measure autocorrelation of gradients of random fully connected nets on a line (Balduzzi et al. 2017, Fig. 2).
@@ -56,6 +61,7 @@ def shatter(
         dtype: The dtype of the networks: `float32` or `float64`. Statistics are float64 in any case.
         device: The device: `auto`, `cpu`, `cuda`, `cuda:1`.
         seed: The seed of the first net; the others have the seeds that follow.
+        keep: A folder in which nets that are done are kept, so that the same call goes on after a failure.
         progress: A function called after every net.
 
     Raises:
@@ -77,7 +83,7 @@ def shatter(
             device=where,
             workers=threads,
         )
-        result = _measured(parsed, request.listed_depths(), settings, lags, progress)
+        result = _measured(parsed, request.listed_depths(), settings, lags, keep, progress)
         noise = noise_acfs(points, lags)
     first, second = settings.pair
     facts = {
@@ -93,22 +99,26 @@ def shatter(
 
 
 def _measured(
-    families: list[Family], depths: list[int], settings: Settings, lags: int, progress: Progress | None
+    families: list[Family],
+    depths: list[int],
+    settings: Settings,
+    lags: int,
+    keep: Path | None,
+    progress: Progress | None,
 ) -> ShatterResult:
     """The rows of all families, without the record."""
     frames: dict[str, list[Row]] = {"acf": [], "summary": [], "layers": []}
     gradients = {}
-    for family in families:
-        for run in _runs(family, depths, settings, progress):
-            key = {"network": family.name, "norm": run.family.norm}
-            for depth, signals in run.gradients.items():
-                theory = acf_theory(run.family, depth, settings, lags)
-                frames["acf"] += acf_rows(signals, lags, theory, **key, depth=depth)
-                frames["summary"] += summary_rows(run, settings, theory, **key, depth=depth)
-                gradients[family.name, depth] = signals.numpy()
-            deepest = max(run.gradients)
-            frames["summary"] += decay_rows(run, settings, **key, depth=deepest)
-            frames["layers"] += layer_rows(run, settings, **key, depth=deepest)
+    for family, run in _runs(families, depths, settings, keep, progress):
+        key = {"network": family.name, "norm": run.family.norm}
+        for depth, signals in run.gradients.items():
+            theory = acf_theory(run.family, depth, settings, lags)
+            frames["acf"] += acf_rows(signals, lags, theory, **key, depth=depth)
+            frames["summary"] += summary_rows(run, settings, theory, **key, depth=depth)
+            gradients[family.name, depth] = signals.numpy()
+        deepest = max(run.gradients)
+        frames["summary"] += decay_rows(run, settings, **key, depth=deepest)
+        frames["layers"] += layer_rows(run, settings, **key, depth=deepest)
     return ShatterResult(
         pd.DataFrame(frames["acf"]),
         notes=_notes(families, depths, settings),
@@ -144,17 +154,29 @@ def noise_acfs(points: int, lags: int) -> dict[str, list[float]]:
     }
 
 
-def _runs(family: Family, depths: list[int], settings: Settings, progress: Progress | None) -> list[FamilyRun]:
-    """The runs of a family, one for each norm that it has at these depths."""
-    by_norm: dict[Family, list[int]] = {}
-    for depth in depths:
-        by_norm.setdefault(family.at(depth), []).append(depth)
-    runs = []
-    for resolved, group in by_norm.items():
-        label = f"{family.name} ({resolved.norm})" if len(by_norm) > 1 else family.name
-        report = None if progress is None else lambda done, label=label: progress(label, done, len(settings.seeds))
-        runs.append(run_family(resolved, group, settings, report))
-    return runs
+def _runs(
+    families: list[Family], depths: list[int], settings: Settings, keep: Path | None, progress: Progress | None
+) -> Iterator[tuple[Family, FamilyRun]]:
+    """The runs of all families, one for each norm that a family has at these depths."""
+    jobs: list[tuple[Family, Family, list[int]]] = []
+    for family in families:
+        by_norm: dict[Family, list[int]] = {}
+        for depth in depths:
+            by_norm.setdefault(family.at(depth), []).append(depth)
+        jobs += [(family, resolved, group) for resolved, group in by_norm.items()]
+    if ranks() > 1 or keep is not None:
+        shared = shared_runs([(resolved, group) for _, resolved, group in jobs], settings, keep, progress)
+        yield from zip((family for family, _, _ in jobs), shared, strict=True)
+        return
+    for family, resolved, group in jobs:
+        several = sum(other is family for other, _, _ in jobs) > 1
+        label = f"{family.name} ({resolved.norm})" if several else family.name
+        report = None if progress is None else partial(_report, progress, label, len(settings.seeds))
+        yield family, run_family(resolved, group, settings, report)
+
+
+def _report(progress: Progress, label: str, total: int, done: int) -> None:
+    progress(label, done, total)
 
 
 def _device(name: str) -> torch.device:
