@@ -28,7 +28,7 @@ def each_network(
     seeds: int = 1,
     progress: Progress | None = None,
 ) -> list[R]:
-    """Build the networks of a measurement one after another, and measure each.
+    """Build the networks of a measurement one after another, and measure each; one that is given twice, once.
 
     Within `together`, networks are spread over the ranks if there are at least as many as ranks. Otherwise every rank
     builds all of them, and `measure` may spread its own work, such as that on several seeds.
@@ -44,7 +44,7 @@ def each_network(
         UsageError: If a network is unknown, or the number of normalizations does not match.
         GradlabError: If weights cannot be read.
     """
-    asked, present = _asked_for(request), team()
+    asked, present = [*dict.fromkeys(_asked_for(request))], team()
     apart = present is not None and len(asked) >= present.size
     taken: list[str] = []
 

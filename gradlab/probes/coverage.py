@@ -61,6 +61,25 @@ def module_rows(model: nn.Module, name: str) -> list[WeightRow]:
     return [row for row in weight_rows(model, "all").values() if f"{row.module}.".startswith(inner)]
 
 
+def coverage_of_modules(model: nn.Module, names: Iterable[str], reason: str) -> Coverage:
+    """Count the elements of the parameters of modules and their descendants, and list the rest.
+
+    Args:
+        model: The model.
+        names: The qualified names of the modules; for one without parameters, its closest ancestor with some counts.
+        reason: The reason why the other parameters do not count.
+    """
+    owners = dict.fromkeys(_owner(model, name) for name in names)
+    rows = {row.name: row for name in owners for row in module_rows(model, name)}
+    return coverage_of(model, rows.values(), dict.fromkeys(weight_rows(model, "all"), reason))
+
+
+def _owner(model: nn.Module, name: str) -> str:
+    while name and next(model.get_submodule(name).parameters(), None) is None:
+        name = name.rpartition(".")[0]
+    return name
+
+
 def depth_of(model: nn.Module) -> int:
     """Count the layers of a network's depth: those that apply a weight, without the projections of shortcuts.
 

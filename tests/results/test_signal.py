@@ -5,6 +5,7 @@ import pytest
 from matplotlib.figure import Figure
 
 import gradlab as gl
+from gradlab.results.fitting import fitted
 from gradlab.results.signal.figure import PANELS, branch_marks
 
 
@@ -92,3 +93,36 @@ def test_one_quantity_on_user_axes() -> None:
     ax = Figure().subplots()
     assert result().plot(ax, "ratio") is ax
     assert ax.get_ylabel() == "variance of branch / stream"
+
+
+def test_the_table_has_means_over_seeds() -> None:
+    parts = []
+    for seed, growth in enumerate((2.0, 3.0)):
+        parts.append(result(growth=growth))
+        parts[-1].frame["seed"] = seed
+    summary = gl.SignalResult.concat(parts).summary().iloc[0]
+    assert summary["stream std, last"] == pytest.approx((2**3 + 3**3) / 2)
+    assert summary["gradient first / last"] == pytest.approx(6.0**3)
+    assert summary["×/÷"] == pytest.approx(1.5**3)
+    assert summary["seeds"] == 2
+
+
+def test_findings_say_that_a_random_network_has_one_seed() -> None:
+    one = result()
+    assert not any("of one seed" in line for line in one.findings())
+    one.record["networks"][0]["trained"] = False
+    assert all(line.startswith("net (of one seed): ") for line in one.findings())
+    one.frame["seed"] = 0
+    other = gl.SignalResult.concat([one])
+    other.frame = pd.concat([one.frame, one.frame.assign(seed=1)], ignore_index=True)
+    assert not any("of one seed" in line for line in other.findings())
+
+
+def test_in_80_characters_the_table_has_stream_gradient_and_ratio() -> None:
+    shown = fitted(result().summary().astype(str), gl.SignalResult.priority, 80)
+    assert {"stream std, last", "gradient first / last", "median ratio"} <= {*shown.widths}
+
+
+@pytest.mark.parametrize("kind", [gl.SignalResult, gl.AttentionResult, gl.JacobianResult, gl.CoordinatesResult])
+def test_what_the_legend_explains_is_in_the_order_of_columns(kind: type[gl.SignalResult]) -> None:
+    assert {*kind.legend} <= {*kind.priority}

@@ -73,7 +73,8 @@ def attention(
         measured = _measured(model, label, stream, mode, rows, progress)
         used = None if stream.normalization is None else str(stream.normalization)
         facts = {"bn": mode if has_batch_norm(model) else "none", "data": stream.dataset.name, "images": stream.count}
-        measured.record["networks"] = [network_facts(model, label) | facts | {"normalization": used}]
+        facts |= {"normalization": used, "coverage": measured.facts(label)["coverage"]}
+        measured.record["networks"] = [network_facts(model, label) | facts]
         measured.notes += assumptions(model, label, used, normalization)
         return measured
 

@@ -100,7 +100,7 @@ def signal(
             result.notes.append(
                 f"{label}: the last {stream.count - part.images} images do not fill a batch and are left out"
             )
-        result.record = {"networks": [_facts(part)]}
+        result.record = {"networks": [_facts(part) | {"coverage": parts[0].facts(label)["coverage"]}]}
         return result
 
     result = SignalResult.concat(each_network(request, measure, seeds=seeds, progress=progress))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from gradlab.errors import GradlabError, UsageError
 from gradlab.probes.applications import leave
 from gradlab.probes.attention.finder import AttentionFinder
+from gradlab.probes.coverage import coverage_of_modules
 from gradlab.probes.execution_places import in_order
 from gradlab.probes.hooks import Probe
 from gradlab.probes.passes import Passes
@@ -21,6 +23,10 @@ from gradlab.stats.attention import AttentionRows
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
+
+
+WITHOUT = "without attention"
+"""The reason why a parameter is in no module that attends."""
 
 
 class AttentionStatistics(Probe):
@@ -146,4 +152,18 @@ class AttentionStatistics(Probe):
                 )
         name = network or str(getattr(self.model, "name", type(self.model).__name__))
         uneven = uneven_notes([{site: site[0] for site in found} for found in by_rank], self.ranks)
-        return AttentionResult.from_rows(name, rows, [*self.ranks.notes(), *uneven])
+        coverage = coverage_of_modules(self.model, {row["layer"] for row in rows}, WITHOUT)
+        notes = [*masked_notes(rows), *self.ranks.notes(), *uneven]
+        return AttentionResult.from_rows(name, rows, notes, {"coverage": coverage.as_record()})
+
+
+def masked_notes(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return a sentence for each layer with heads of which every row was masked."""
+    masked: dict[str, list[str]] = {}
+    for row in rows:
+        if not row["rows"]:
+            masked.setdefault(row["layer"], []).append(str(row["head"]))
+    return [
+        f"{layer}: heads {', '.join(heads)} are not measured, since a mask hides all keys from every row"
+        for layer, heads in masked.items()
+    ]

@@ -17,6 +17,7 @@ from gradlab.probes.blocks.merging import merged_signals, sendable
 from gradlab.probes.blocks.naming import branch_names
 from gradlab.probes.blocks.readings import Found, Reading
 from gradlab.probes.blocks.sites import Signal, Site, channel_mean_square, channel_variance, cosine
+from gradlab.probes.coverage import coverage_of_modules
 from gradlab.probes.execution_places import in_order
 from gradlab.probes.forward_watch import Watch
 from gradlab.probes.hooks import Probe
@@ -159,7 +160,9 @@ class BlockSignal(Probe):
         ]
         name = network or str(getattr(self.model, "name", type(self.model).__name__))
         uneven = uneven_notes([{site: site.block for site in seen} for seen in by_rank], self.ranks)
-        return SignalResult.from_rows(name, rows, [*self._notes(rows, signals), *self.ranks.notes(), *uneven])
+        notes = [*self._notes(rows, signals), *self.ranks.notes(), *uneven]
+        coverage = coverage_of_modules(self.model, {site.block for site in signals}, OUTSIDE)
+        return SignalResult.from_rows(name, rows, notes, {"coverage": coverage.as_record()})
 
     def _notes(self, rows: list[dict[str, Any]], signals: dict[Site, Signal]) -> list[str]:
         """The notes on this measurement."""
@@ -234,6 +237,9 @@ VALUES = (
 
 TOKENS = ("token_rank", "token_cosine")
 """The columns of the statistics of tokens."""
+
+OUTSIDE = "outside of blocks"
+"""The reason why a parameter is in none of the blocks."""
 
 EXAMPLES = 8
 """The number of examples per batch in which tokens are compared."""

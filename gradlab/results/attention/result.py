@@ -48,6 +48,14 @@ class AttentionResult(Result):
     formats: ClassVar[Formats] = dict.fromkeys(
         ("entropy, first", "entropy, last", "lowest relative", "largest logit"), "{:.3g}".format
     )
+    priority: ClassVar[Sequence[str]] = (
+        "network", "lowest relative", "largest logit", "entropy, last", "weights", "heads", "layers", "entropy, first",
+    )  # fmt: skip
+    legend: ClassVar[Mapping[str, str]] = {
+        "lowest relative": "entropy of a head over that of equal weights, where it is lowest",
+        "entropy, last": "nats, mean over the heads of the last layer",
+    }
+    covering: ClassVar[str] = "modules with attention hold"
 
     @classmethod
     def from_rows(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar, TypedDict
 
 import pandas as pd
@@ -53,6 +53,13 @@ class CoordinatesResult(Result):
     formats: ClassVar[Formats] = {
         **dict.fromkeys(("exponent", "error"), "{:.2f}".format),
         **dict.fromkeys(("low", "high"), "{:g}".format),
+    }
+    priority: ClassVar[Sequence[str]] = (
+        "axis", "layer", "quantity", "exponent", "verdict", "low", "high", "error", "kind",
+    )  # fmt: skip
+    legend: ClassVar[Mapping[str, str]] = {
+        "error": "standard error of exponent over networks",
+        "low": "the exponent is expected to be from low to high",
     }
 
     @property

@@ -46,6 +46,13 @@ class JacobianResult(Result):
         "Lanczos quadrature, beside the law of infinite width (Pennington et al. 2017).",
     }
     formats: ClassVar[Formats] = dict.fromkeys(("mean square", "±", "theory", "largest", "median"), "{:.3g}".format)
+    priority: ClassVar[Sequence[str]] = (
+        "network", "mean square", "±", "theory", "weights", "median", "largest", "of", "outputs", "inputs",
+    )  # fmt: skip
+    legend: ClassVar[Mapping[str, str]] = {
+        "mean square": "of the singular values, tr(J·Jᵀ) / outputs",
+        "±": "standard error of mean square over seeds, or over examples for one seed",
+    }
 
     @classmethod
     def from_rows(

@@ -29,12 +29,18 @@ def findings(frame: pd.DataFrame, facts: Sequence[Mapping[str, Any]]) -> list[Fi
         means = blocks.groupby("index")[["stream_grad_rms", "stream_total_std", "theory"]].mean()
         if len(means) < 2:
             continue
-        name = str(fact["network"])
+        name = f"{fact['network']}{_of_one_seed(fact, rows)}"
         found.append(_stream(name, means["stream_total_std"] ** 2))
         found += _branches(name, rows)
         found += _gradients(name, means["stream_grad_rms"])
         found += _theory(name, means)
     return found
+
+
+def _of_one_seed(fact: Mapping[str, Any], rows: pd.DataFrame) -> str:
+    """A remark if the network is random, so that another seed would have other values."""
+    several = "seed" in rows and rows["seed"].nunique() > 1
+    return " (of one seed)" if fact.get("trained") is False and not several else ""
 
 
 def _stream(network: str, variance: pd.Series[float]) -> Finding:

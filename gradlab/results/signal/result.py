@@ -86,8 +86,21 @@ class SignalResult(Result):
         "blocks": "{:d}".format,
         **dict.fromkeys(("stream std, first", "stream std, last", "median ratio", "last ratio"), "{:.3g}".format),
         **dict.fromkeys(("mean |cosine|",), "{:.3f}".format),
-        **dict.fromkeys(("gradient first / last",), "{:.3g}".format),
+        **dict.fromkeys(("gradient first / last", "×/÷"), "{:.3g}".format),
+        **dict.fromkeys(("off theory",), "{:.1%}".format),
+        **dict.fromkeys(("seeds",), "{:d}".format),
     }
+    priority: ClassVar[Sequence[str]] = (
+        "network", "stream std, last", "gradient first / last", "median ratio", "off theory", "weights", "blocks",
+        "stream std, first", "×/÷", "seeds", "last ratio", "mean |cosine|", "branches", "BN",
+    )  # fmt: skip
+    legend: ClassVar[Mapping[str, str]] = {
+        "stream std, last": "of the output of the last block, over channels, positions and examples",
+        "median ratio": "variance of a branch over that of the stream to which it is added",
+        "×/÷": "standard error of the gradient's ratio over seeds, as a factor",
+        "off theory": "mean distance of the stream's variance from the prediction",
+    }
+    covering: ClassVar[str] = "blocks hold"
 
     @classmethod
     def from_rows(
@@ -111,27 +124,32 @@ class SignalResult(Result):
 
     def summary(self) -> pd.DataFrame:
         """Return one row per network, with stream, branches and gradients from the first block to the last."""
-        rows = []
-        for network in self.networks:
-            frame = self.frame[self.frame["network"] == network]
-            facts, blocks = self.facts(network), outputs(frame)
-            gradients = blocks["stream_grad_rms"]
-            rows.append(
-                {
-                    "network": facts.get("name", network),
-                    "weights": facts.get("weights_label", "–"),
-                    "BN": facts.get("bn", "–"),
-                    "blocks": blocks["index"].nunique(),
-                    "branches": ", ".join(dict.fromkeys(filter(None, frame["branch"]))) or "–",
-                    "stream std, first": blocks["stream_total_std"].iloc[0],
-                    "stream std, last": blocks["stream_total_std"].iloc[-1],
-                    "median ratio": frame["ratio"].median(),
-                    "last ratio": frame["ratio"].iloc[-1],
-                    "mean |cosine|": frame["cosine"].abs().mean(),
-                    "gradient first / last": gradients.iloc[0] / gradients.iloc[-1],
-                }
-            )
-        return pd.DataFrame(rows)
+        summary = pd.DataFrame([self._summed_up(network) for network in self.networks])
+        without = [] if summary["off theory"].notna().any() else ["off theory"]
+        return summary.drop(columns=without if summary["seeds"].max() > 1 else [*without, "×/÷", "seeds"])
+
+    def _summed_up(self, network: str) -> dict[str, Any]:
+        """Return the row of one network, with means over seeds."""
+        frame = self.frame[self.frame["network"] == network]
+        facts, blocks = self.facts(network), outputs(frame)
+        means = blocks.groupby("index")[["stream_total_std", "theory"]].mean()
+        logs = np.log(gradient_ratios(blocks))
+        return {
+            "network": facts.get("name", network),
+            "weights": facts.get("weights_label", "–"),
+            "BN": facts.get("bn", "–"),
+            "blocks": len(means),
+            "branches": ", ".join(dict.fromkeys(filter(None, frame["branch"]))) or "–",
+            "stream std, first": means["stream_total_std"].iloc[0],
+            "stream std, last": means["stream_total_std"].iloc[-1],
+            "off theory": (means["stream_total_std"] ** 2 / means["theory"] ** 2 - 1).abs().mean(),
+            "median ratio": frame["ratio"].median(),
+            "last ratio": frame.loc[frame["index"] == frame["index"].max()].groupby("branch")["ratio"].mean().iloc[-1],
+            "mean |cosine|": frame["cosine"].abs().mean(),
+            "gradient first / last": np.exp(logs.mean()),
+            "×/÷": np.exp(logs.std() / len(logs) ** 0.5),
+            "seeds": len(logs),
+        }
 
     def blocks(self, network: str) -> pd.DataFrame:
         """Return the rows of one network, with the main columns."""
@@ -164,6 +182,17 @@ class SignalResult(Result):
         from gradlab.results.signal.figure import signal_figure
 
         return signal_figure(self.to_frame(), figure)
+
+
+def gradient_ratios(blocks: pd.DataFrame) -> pd.Series:
+    """Return the RMS of the gradient on the stream at the first block over that at the last, for each seed.
+
+    Args:
+        blocks: The rows of one network from `outputs`.
+    """
+    seeds = blocks["seed"].astype(object).where(blocks["seed"].notna(), None) if "seed" in blocks else None
+    groups = [blocks] if seeds is None else [rows for _, rows in blocks.groupby(seeds.map(str))]
+    return pd.Series([rows["stream_grad_rms"].iloc[0] / rows["stream_grad_rms"].iloc[-1] for rows in groups])
 
 
 def outputs(frame: pd.DataFrame) -> pd.DataFrame:
