@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from gradlab.data.batching import batches
@@ -41,6 +41,13 @@ EMPTY = dict.fromkeys(("rms", "change", "update", "branch"), math.nan)
 OPTIMIZERS: dict[str, type[Optimizer]] = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}
 
 
+def cross_entropy(output: Tensor, targets: Tensor) -> Tensor:
+    """The mean cross-entropy of logits: (B, classes) of images, (B, T, tokens) of sequences, or as torch has them."""
+    if output.ndim > 2 and output.shape[:-1] == targets.shape:
+        output, targets = output.flatten(0, -2), targets.flatten()
+    return F.cross_entropy(output, targets)
+
+
 def coordinate_check(
     make_model: MakeModel,
     *,
@@ -53,7 +60,7 @@ def coordinate_check(
     steps: int | None = None,
     seeds: int = 8,
     batch: tuple[Tensor, Tensor] | None = None,
-    loss: Loss = F.cross_entropy,
+    loss: Loss = cross_entropy,
     data: str = "cifar10-sample",
     images: int = 16,
     device: str = "auto",
@@ -102,9 +109,9 @@ def coordinate_check(
     """
     stopwatch, request = Stopwatch(), CoordinatesRequest.of(locals())
     where, made_by = pick_device(device), _optimizer_maker(optimizer, rate)
-    given = _ready(_images(data, images, where) if batch is None else batch, where)
-    check = _Check(maker(make_model), made_by, given, loss, request.listed_steps(), where, rate)
-    sweeps = [*_sweeps(widths, depths)]
+    make, sweeps = maker(make_model), [*_sweeps(widths, depths)]
+    given = batch or _images(data, images, where, make(sweeps[0].sizes(sweeps[0].values[0]), seed)[0])
+    check = _Check(make, made_by, _ready(given, where), loss, request.listed_steps(), where, rate)
     rows: list[dict[str, Any]] = []
     optimizer_name = ""
     done, total = 0, seeds * sum(len(sweep.values) for sweep in sweeps)
@@ -216,8 +223,9 @@ def _optimizer_maker(optimizer: MakeOptimizer | OptimizerName | None, rate: floa
     return lambda model: kind(model.parameters(), lr=rate)
 
 
-def _images(data: str, images: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    inputs, labels = next(iter(batches(data, images, device=device, images=images)))
+def _images(data: str, images: int, device: torch.device, model: nn.Module) -> tuple[Tensor, Tensor]:
+    """Inputs of one of the networks, whose shape and vocabulary all have in common, and labels."""
+    inputs, labels = next(iter(batches(data, images, model, device=device, images=images)))
     if labels is None:
         raise UsageError(f"{data} has no labels to train on: give other data, or a batch")
     return inputs, labels

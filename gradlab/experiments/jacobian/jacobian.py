@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from gradlab.experiments.jacobian.theory import law_of
 from gradlab.experiments.request import BatchNormMode, Progress
 from gradlab.experiments.spreading import spread
 from gradlab.experiments.subject import assumptions, copy_of, each_network, forward, images_of, network_facts
+from gradlab.models.embedded import OfEmbeddings
 from gradlab.results.jacobian.result import JacobianResult
 from gradlab.results.record import Stopwatch, make_record
 from gradlab.stats.jacobian import jacobian_spectrum_of
@@ -54,8 +56,8 @@ def jacobian(
         seeds: How many initial weights to measure of a network given as `NAME@init`; all others are measured once.
         bn: `eval`, which is the default and all there is: statistics of a batch would couple examples.
         normalize: The normalization of the images, one for all networks or one each.
-        part: The name of a module whose outputs are differentiated by its first input; None for the network. Of tokens
-            there is no gradient: name a part of a network that takes them.
+        part: The name of a module whose outputs are differentiated by its first input; None for the network. The input
+            of a network of tokens is their embeddings.
         probes: How many random vectors for each example.
         steps: How many Lanczos steps for each vector.
         progress: Called after every example.
@@ -127,9 +129,11 @@ def _examples(
         for image in images:
             given = image[None].double() if image.is_floating_point() else image[None]
             x = given if part is None else _input_of(module, model, label, part, given)
+            function = module
             if not x.is_floating_point():
-                raise UsageError(f"{label} takes tokens, of which there is no gradient: name a part of it (--part)")
-            yield lambda value: _output(module(value), label), x
+                function = OfEmbeddings(module)
+                x = function.embed(x)
+            yield partial(_applied, function, label), x
 
 
 def _input_of(module: nn.Module, model: nn.Module, label: str, part: str, given: Tensor) -> Tensor:
@@ -143,7 +147,8 @@ def _input_of(module: nn.Module, model: nn.Module, label: str, part: str, given:
     return found[0]
 
 
-def _output(output: Any, label: str) -> Tensor:
+def _applied(function: nn.Module, label: str, x: Tensor) -> Tensor:
+    output = function(x)
     if not isinstance(output, Tensor):
         raise GradlabError(f"{label} returns {type(output).__name__} and no tensor: name a part that does (--part)")
     return output
