@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -16,6 +16,11 @@ from gradlab.training.augmentation import EpochPlan, crop_and_flip
 from gradlab.training.tokens import LabelledTokens, load_sequences
 
 _PARTS = {"cifar10": ("cifar10-train", "cifar10"), "cifar100": ("cifar100-train", "cifar100")}
+
+SAMPLE = "cifar10-sample"
+"""The bundled images, whose last fifth of each class is the test part."""
+
+_FIFTH = 5
 
 
 @dataclass
@@ -91,7 +96,8 @@ def load_split(data: str, normalization: str, validation: int = 0) -> Split:
     """Load training and test images by name.
 
     Args:
-        data: The data set: `cifar10`, `cifar100`, or `PATH.npz` with `x_train`, `y_train`, `x_test` and `y_test`.
+        data: The data set: `cifar10`, `cifar100`, or `PATH.npz` with `x_train`, `y_train`, `x_test` and `y_test`; of
+            `cifar10-sample`, the last fifth of each class is for testing.
         normalization: The normalization of all images.
         validation: The number of training images, taken from the end, that are held out and replace the test images.
 
@@ -99,19 +105,19 @@ def load_split(data: str, normalization: str, validation: int = 0) -> Split:
         UsageError: If the data set is of another kind, labels do not match, or too many images are held out.
         GradlabError: If the data does not exist or cannot be read.
     """
-    if data not in _PARTS and not data.endswith(".npz"):
+    if data not in (*_PARTS, SAMPLE) and not data.endswith(".npz"):
         raise UsageError(
-            f"cannot train on {data!r}: give cifar10, cifar100 or PATH.npz (x_train, y_train, x_test, y_test)"
+            f"cannot train on {data!r}: give cifar10, cifar100 or PATH.npz (x_train, y_train, x_test, y_test), or "
+            f"{SAMPLE} for a trial"
         )
-    train_name, test_name = _PARTS.get(data, (f"{data}:train", data))
-    train, labels = _labelled(train_name)
+    (train, labels), test_part = _parts(data)
     if not 0 <= validation < len(train):
         raise UsageError(f"{validation:,} of {len(train):,} training images cannot be held out")
     if validation:
         test, test_labels = train[-validation:], labels[-validation:]
         train, labels = train[:-validation], labels[:-validation]
     else:
-        test, test_labels = _labelled(test_name)
+        test, test_labels = test_part()
     if test.shape[1:] != train.shape[1:]:
         raise UsageError(f"{data}: test images are {tuple(test.shape[1:])}, training images {tuple(train.shape[1:])}")
     classes = int(labels.max()) + 1
@@ -127,6 +133,18 @@ def load_token_split(data: str, network: nn.Module, validation: int = 0) -> Spli
     vocabulary = int(network.vocabulary)  # type: ignore[arg-type]
     train, test = load_sequences(data, network.input_shape[0], vocabulary, validation)  # type: ignore[index, arg-type]
     return Split(train, test, vocabulary, validation > 0)
+
+
+def _parts(data: str) -> tuple[tuple[Tensor, Tensor], Callable[[], tuple[Tensor, Tensor]]]:
+    """The training images with their labels, and a function that reads those for testing."""
+    if data != SAMPLE:
+        train_name, test_name = _PARTS.get(data, (f"{data}:train", data))
+        return _labelled(train_name), lambda: _labelled(test_name)
+    pixels, labels = _labelled(SAMPLE)
+    of_class = torch.nn.functional.one_hot(labels).cumsum(0).gather(1, labels[:, None])[:, 0]
+    counts = labels.bincount()[labels]
+    test = of_class > counts - counts // _FIFTH
+    return (pixels[~test], labels[~test]), lambda: (pixels[test], labels[test])
 
 
 def _labelled(name: str) -> tuple[Tensor, Tensor]:

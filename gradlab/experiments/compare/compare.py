@@ -1,0 +1,212 @@
+"""Answer a question on networks by an experiment, for `gradlab compare`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from gradlab.experiments.compare.matching import Matched, matched
+from gradlab.experiments.compare.request import BLOCKS, CompareRequest, Match, Question
+from gradlab.experiments.device import device_name, pick_device
+from gradlab.experiments.gradients.gradients import gradients
+from gradlab.experiments.input_gradients.input_gradients import input_gradients
+from gradlab.experiments.request import Progress
+from gradlab.experiments.signal.signal import signal
+from gradlab.experiments.train import train
+from gradlab.models import named_cost, parse_name
+from gradlab.results.compare.result import CompareResult
+from gradlab.results.record import Stopwatch, make_record
+from gradlab.results.signal.result import outputs
+from gradlab.results.training.epochs import by_epoch
+from gradlab.results.training.result import TrainingResult
+from gradlab.stats.verdict import Estimate
+from gradlab.training import load_split
+from gradlab.training import preset as preset_recipe
+
+RANK = "relative_effective_rank"
+
+
+def compare(
+    question: Question = "depth",
+    *,
+    depths: Sequence[int] | None = None,
+    blocks: Sequence[str] = BLOCKS,
+    match: Match = "parameters",
+    tolerance: float = 0.05,
+    data: str = "cifar10-sample",
+    images: int = 32,
+    seed: int = 0,
+    seeds: int = 4,
+    device: str = "auto",
+    epochs: int | None = None,
+    preset: str = "fast",
+    runs: str | Path = "runs/compare",
+    progress: Progress | None = None,
+) -> CompareResult:
+    """Answer a question on networks at initialization, and if `epochs` is given also by training them.
+
+    At initialization every network is measured on one batch with its statistics, over several seeds: the standard
+    deviation of the stream after each block, the norm of the loss's gradient with respect to each layer's response, and
+    the effective rank of the gradients of the summed logits with respect to the images, relative to noise (Balduzzi et
+    al. 2017, arXiv:1702.08591). All networks are then trained by one recipe for the same number of epochs.
+
+    Args:
+        question: `depth` compares plain and residual nets of several depths, `shortcut` plain with residual nets of
+            equal depth, and `block` networks of different blocks with equal numbers of parameters or multiply-adds.
+        depths: The numbers of weighted layers; None takes 20, 56 and 110, for `shortcut` 20 and 56, and for `block` 56,
+            which is the depth of the reference.
+        blocks: For `block`, the blocks to compare, of which the first is the reference.
+        match: For `block`, the quantity that is equal in all networks.
+        tolerance: For `block`, the largest relative difference of a count from the reference's.
+        data: The data set; `cifar10-sample` is also split for training.
+        images: The number of images of the batch at initialization.
+        seed: The first seed of initial weights, and the seed of trainings.
+        seeds: The number of initializations of each network.
+        device: The device: `auto`, `cpu`, `cuda`, `cuda:1`.
+        epochs: The number of epochs for which every network is trained; None trains none.
+        preset: The recipe of the trainings.
+        runs: The folder of the trainings, which are continued if they were interrupted.
+        progress: A function called after every batch and every step.
+
+    Raises:
+        UsageError: If the arguments are invalid or inconsistent, or no network matches the reference.
+        GradlabError: If something cannot be read or run.
+        Interrupted: On Ctrl-C or SIGTERM in a training, after its checkpoint has been written.
+    """
+    stopwatch, request = Stopwatch(), CompareRequest.of({**locals(), "runs": str(runs)})
+    networks = members(request)
+    names = [one.name for one in networks]
+    frame, facts, notes = _at_initialization(names, request, progress)
+    for one in networks:
+        cost = {"parameters": one.cost.parameters, "multiply_adds": one.cost.multiply_adds, "layers": one.cost.layers}
+        facts[one.name] |= {"block": one.block, **cost}
+    if epochs is not None:
+        trained = [_trained(name, place, len(names), request, progress) for place, name in enumerate(names, 1)]
+        frame = pd.concat([frame, *map(_errors, trained)], ignore_index=True)
+        test = load_split(data, preset_recipe(preset).normalization).test
+        for name, run in zip(names, trained, strict=True):
+            facts[name] |= {**_training_facts(run), "test_images": len(test)}
+    record = make_record(
+        "compare",
+        options=request.options() | {"depths": request.asked_depths()},
+        device=device_name(pick_device(device)),
+        stopwatch=stopwatch,
+        networks=list(facts.values()),
+    )
+    return CompareResult(frame.astype({"seeds": "Int64"}), record, notes)
+
+
+def members(request: CompareRequest) -> list[Matched]:
+    """The networks that answer a question, in the order of the table."""
+    depths = request.asked_depths()
+    if request.question == "block":
+        return matched(request.blocks, depths[0], request.match, request.tolerance)
+    named = [(family, parse_name(f"{family}{depth}")) for family in ("plain", "resnet") for depth in depths]
+    return [Matched(family, network.name, named_cost(network)) for family, network in named]
+
+
+def _at_initialization(
+    names: list[str], request: CompareRequest, progress: Progress | None
+) -> tuple[pd.DataFrame, dict[str, dict[str, Any]], list[str]]:
+    """The rows, facts and notes of all networks as initialized."""
+    asked: dict[str, Any] = {
+        "data": request.data,
+        "weights": "init",
+        "images": request.images,
+        "batch_size": request.images,
+        "device": request.device,
+        "seed": request.seed,
+        "seeds": request.seeds,
+        "bn": "batch",
+        "progress": progress,
+    }
+    backward = gradients(names, **asked)
+    forward = signal(names, **asked)
+    shattered = input_gradients(names, **asked, points=4, lags=1)
+    label = {facts["network"]: facts["name"] for facts in backward.record["networks"]}
+    ranks = shattered.frame[shattered.frame["statistic"] == RANK]
+    rows = [
+        *_curve("stream_std", outputs(forward.frame), "stream_total_std"),
+        *_curve("gradient_norm", _convolutions(backward.frame), "response_grad_norm"),
+        *_ratios(_convolutions(backward.frame)),
+        *(
+            {**_row(RANK, row.network), "value": row.value, "sem": row.sem, "seeds": row.seeds}
+            for row in ranks.itertuples()
+        ),
+    ]
+    frame = pd.DataFrame(rows)
+    frame["network"] = frame["network"].map(label)
+    facts = {entry["name"]: {**entry, "network": entry["name"]} for entry in shattered.record["networks"]}
+    return frame, facts, list(dict.fromkeys(backward.notes))
+
+
+def _convolutions(frame: pd.DataFrame) -> pd.DataFrame:
+    """The rows of convolutions in a gradients frame, which every network has, in order of execution."""
+    return frame[~frame["block"] & frame["kind"].str.startswith("conv")]
+
+
+def _row(statistic: str, network: Any, place: float = np.nan) -> dict[str, Any]:
+    return {"network": network, "statistic": statistic, "place": place}
+
+
+def _curve(statistic: str, frame: pd.DataFrame, column: str) -> list[dict[str, Any]]:
+    """A row per network and layer, whose place is its relative depth from 0 to 1."""
+    rows = []
+    for network, own in frame.groupby("network", sort=False):
+        first, last = own["index"].min(), own["index"].max()
+        for index, values in own.groupby("index")[column]:
+            place = (index - first) / max(last - first, 1)
+            rows.append({**_row(statistic, network, place), **_mean(values)})
+    return rows
+
+
+def _ratios(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """A row per network: the logarithm of the gradient's norm at the first layer over that at the last, over seeds."""
+    rows = []
+    for network, own in frame.groupby("network", sort=False):
+        by_seed = own.sort_values("index").groupby("seed")["response_grad_norm"]
+        logarithms = np.log(by_seed.first().astype(float) / by_seed.last().astype(float))
+        rows.append({**_row("gradient_log_ratio", network), **_mean(logarithms)})
+    return rows
+
+
+def _mean(values: Iterable[float]) -> dict[str, Any]:
+    """The mean over seeds with its standard error."""
+    estimate = Estimate.of(np.asarray(list(values), dtype=float))
+    return {"value": estimate.value, "sem": estimate.error, "seeds": estimate.samples}
+
+
+def _trained(name: str, place: int, count: int, request: CompareRequest, progress: Progress | None) -> TrainingResult:
+    """The training of one network, which is read if it is complete."""
+    recipe = replace(preset_recipe(request.preset), epochs=request.epochs, iterations=None)
+    folder = Path(request.runs) / f"{Path(request.data).stem}-{request.preset}-{request.epochs}" / name
+    told = None if progress is None else partial(_labelled, progress, f"{name} ({place} of {count})")
+    return train(name, request.data, recipe=recipe, out=folder, seed=request.seed, device=request.device, progress=told)
+
+
+def _labelled(progress: Progress, label: str, _: str, done: int, total: int) -> None:
+    progress(label, done, total)
+
+
+def _errors(run: TrainingResult) -> pd.DataFrame:
+    """The errors of a training, with a row per epoch."""
+    epochs = by_epoch(run.frame)
+    rows = [
+        {**_row(statistic, run.networks[0], row.epoch), "value": getattr(row, statistic), "sem": np.nan, "seeds": 1}
+        for row in epochs.itertuples()
+        for statistic in ("train_error", "test_error")
+    ]
+    return pd.DataFrame(rows).dropna(subset="value")
+
+
+def _training_facts(run: TrainingResult) -> dict[str, Any]:
+    """The facts on a training that its errors are judged by."""
+    facts, last = run.facts(run.networks[0]), by_epoch(run.frame).iloc[-1]
+    steps = {"training_recipe": facts["recipe"], "training_images": int(last["steps"] * facts["batch_size"])}
+    return {**steps, "epochs": float(last["epoch"])}

@@ -1,0 +1,1 @@
+"""The answers to three questions on networks: result, findings and figure."""

@@ -1,0 +1,91 @@
+"""A comparison of networks on one page: stream, gradient, effective rank and errors."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+
+from gradlab.plots.networks import networks_of, series_styles, shaded_styles
+from gradlab.plots.style import KIND_DASHES, PAGE_WIDTH
+from gradlab.results.margins import margins
+
+CURVES = {"stream_std": "std of the stream", "gradient_norm": "norm of the gradient at a response"}
+"""The statistics that are drawn against relative depth, and the titles of their panels."""
+
+_DASHED: dict[str, Any] = {"linestyle": KIND_DASHES["plain"], "linewidth": 0.9}
+
+
+def compare_figure(frame: pd.DataFrame, figure: Figure) -> Figure:
+    """Draw the measurements at initialization side by side, and the errors of trainings if there are any.
+
+    Args:
+        frame: The frame of a comparison, with the properties of its networks as columns (see `described`).
+        figure: An empty figure; it gets the width of a page.
+
+    Returns:
+        The same figure.
+    """
+    styles = _styles(frame)
+    trained = bool((frame["statistic"] == "train_error").any())
+    figure.set_layout_engine("constrained", h_pad=0.04, w_pad=0.04)
+    columns = min(4, len(styles))
+    figure.set_size_inches(PAGE_WIDTH, 2.1 + 0.15 * -(-len(styles) // columns))
+    axes = figure.subplots(1, 4 if trained else 3)
+    for ax, (statistic, title) in zip(axes, CURVES.items(), strict=False):
+        _plot_curves(frame[frame["statistic"] == statistic], ax, styles)
+        ax.set_title(title)
+        ax.set(xlabel="relative depth", yscale="log")
+    _plot_ranks(frame[frame["statistic"] == "relative_effective_rank"], axes[2], styles)
+    if trained:
+        _plot_errors(frame, axes[3], styles)
+    handles = [Line2D([], [], label=name, **style) for name, style in styles.items()]
+    figure.legend(handles=handles, loc="outside upper center", ncols=columns)
+    return figure
+
+
+def _styles(frame: pd.DataFrame) -> dict[str, dict[str, Any]]:
+    """A hue per kind of network in shades by depth; if all are of different series, a mark for each as well."""
+    networks = networks_of(frame)
+    if networks["series"].nunique() < len(networks):
+        return shaded_styles(networks)
+    return {name: style | {"markevery": 0.25} for name, style in series_styles(networks["look"].to_dict()).items()}
+
+
+def _plot_curves(rows: pd.DataFrame, ax: Axes, styles: dict[str, dict[str, Any]]) -> None:
+    """Draw the mean over seeds with bands of 95 %."""
+    for network, own in rows.groupby("network", sort=False):
+        style, place, value = styles[str(network)], own["place"].to_numpy(), own["value"].to_numpy(dtype=float)
+        ax.plot(place, value, **style)
+        half = margins(own["sem"], own["seeds"])
+        low = (value - half).clip(min=value / 10)
+        ax.fill_between(place, low, value + half, color=style["color"], alpha=0.2, linewidth=0)
+
+
+def _plot_ranks(rows: pd.DataFrame, ax: Axes, styles: dict[str, dict[str, Any]]) -> None:
+    """Mark the effective ranks with their intervals, the first network on top."""
+    half = margins(rows["sem"], rows["seeds"])
+    for place, (row, error) in enumerate(zip(rows.itertuples(), half, strict=True)):
+        color, marker = styles[str(row.network)]["color"], styles[str(row.network)].get("marker", "o")
+        ax.errorbar(row.value, place, xerr=error, color=color, marker=marker, linestyle="", elinewidth=1.0)
+    ax.set_title("effective rank / noise")
+    ax.set(yticks=range(len(rows)), yticklabels=rows["network"], xlabel="1 is as shattered as noise")
+    ax.tick_params(axis="y", labelsize=6)
+    ax.set_xlim(right=max(1.02, ax.get_xlim()[1]))
+    ax.invert_yaxis()
+
+
+def _plot_errors(frame: pd.DataFrame, ax: Axes, styles: dict[str, dict[str, Any]]) -> None:
+    """Draw training errors dashed and test errors solid against epochs."""
+    for network, style in styles.items():
+        for statistic, dash in (("train_error", _DASHED), ("test_error", {"linestyle": "-"})):
+            rows = frame[(frame["network"] == network) & (frame["statistic"] == statistic)]
+            lone = {"marker": style.get("marker", "o")} if len(rows) == 1 else {}
+            ax.plot(rows["place"], 100 * rows["value"], color=style["color"], **dash, **lone)
+    ax.set_title("error (%): training dashed")
+    ax.set(xlabel="epoch", ylim=(0, None))
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))

@@ -1,0 +1,199 @@
+"""What the networks of a comparison show, as verdicts at a stated rate of false alarms."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from gradlab.results.degradation.findings import SEED_SPREAD
+from gradlab.results.finding import Finding
+from gradlab.results.intervals import factor_with_interval, told_by, with_interval
+from gradlab.results.label import description
+from gradlab.stats.verdict import Comparison, Estimate, Verdict, difference, holm
+
+Facts = Mapping[str, Any]
+Pair = tuple[str, str]
+"""Two networks: the one that is judged, and the one that it is compared with."""
+
+RANK = "relative_effective_rank"
+
+SOURCES = {
+    "depth": "He et al. 2015 (1512.03385), §1: is learning better networks as easy as stacking more layers?",
+    "shortcut": "He et al. 2015 (1512.03385), §4.2: residual nets against plain nets of equal depth.",
+    "block": "Networks of different blocks, of equal size, against the first.",
+}
+
+OPENINGS = {
+    "depth": {
+        Verdict.LARGER: "Deeper is not always better",
+        Verdict.SMALLER: "Deeper is better here",
+        Verdict.ALIKE: "Depth makes no significant difference here",
+    },
+    "shortcut": {
+        Verdict.LARGER: "The shortcut does not help here",
+        Verdict.SMALLER: "The shortcut helps",
+        Verdict.ALIKE: "The shortcut makes no significant difference here",
+    },
+}
+"""The answers to a question, by the verdict on a quantity of which less is better."""
+
+UNTOLD = {
+    Verdict.ALIKE: "not significantly different from",
+    Verdict.NOTHING: "which cannot be compared with",
+}
+"""What stands between two values of which none is said to be larger."""
+
+_MANY = 1e9
+"""The degrees of freedom of an error that is known from counts."""
+
+
+@dataclass(frozen=True)
+class _Quantity:
+    """A quantity of every network, of which less is better or which has no better side.
+
+    Attributes:
+        subject: What is told of every network, before its value.
+        shown: A function that gives the value of a network in words.
+        estimates: The estimates that are compared, by network.
+        words: The words for the verdicts that one is larger or smaller.
+        judged: Whether it answers the question.
+        test: How the comparisons are made.
+    """
+
+    subject: str
+    shown: Callable[[str], str]
+    estimates: Mapping[str, Estimate]
+    words: tuple[str, str]
+    judged: bool
+    test: str
+
+
+def findings(frame: pd.DataFrame, facts: Sequence[Facts], question: str) -> list[Finding]:
+    """Two sentences on the networks as trained, if they were, and two on them as initialized.
+
+    Args:
+        frame: The frame of a comparison.
+        facts: The facts on its networks, in order.
+        question: `depth`, `shortcut` or `block`.
+    """
+    pairs = _pairs(facts, question)
+    quantities = [*_trained(frame, facts), *_initial(frame)]
+    comparisons = {
+        (place, pair): difference(one.estimates[pair[0]], one.estimates[pair[1]])
+        for place, one in enumerate(quantities)
+        for pair in pairs
+    }
+    verdicts = dict(zip(comparisons, holm(list(comparisons.values())), strict=True))
+    return [
+        _finding(one, question, {pair: verdicts[place, pair] for pair in pairs}, list(comparisons.values()))
+        for place, one in enumerate(quantities)
+    ]
+
+
+def _pairs(facts: Sequence[Facts], question: str) -> list[Pair]:
+    """The networks that are compared with each other."""
+    if question == "block":
+        return [(one["network"], facts[0]["network"]) for one in facts[1:]]
+    known = [(one["network"], description(one)["kind"], description(one)["depth"]) for one in facts]
+    if question == "shortcut":
+        plain = {depth: name for name, kind, depth in known if kind == "plain"}
+        return [(name, plain[depth]) for name, kind, depth in known if kind != "plain"]
+    kinds = dict.fromkeys(kind for _, kind, _ in known)
+    ends = [sorted((depth, name) for name, own, depth in known if own == kind) for kind in kinds]
+    return [(nets[-1][1], nets[0][1]) for nets in ends]
+
+
+def _initial(frame: pd.DataFrame) -> list[_Quantity]:
+    """How far the gradient's norm changes over depth, and how correlated input gradients are."""
+    ratios, ranks = _estimates(frame, "gradient_log_ratio"), _estimates(frame, RANK)
+    test = "Welch's test over seeds, of initial weights and batch statistics"
+    # A factor and its inverse depart equally from a gradient that keeps its norm.
+    departures = {name: Estimate(abs(one.value), one.error, one.freedom, one.samples) for name, one in ratios.items()}
+    return [
+        _Quantity(
+            "at initialization the norm of the gradient at the first layer, over that at the last, is",
+            lambda name: factor_with_interval(ratios[name]),
+            departures,
+            ("farther from 1", "closer to 1"),
+            True,
+            test,
+        ),
+        _Quantity(
+            "at initialization the effective rank of the input gradients relative to that of noise, where 1 is as "
+            "shattered as noise, is",
+            lambda name: with_interval(ranks[name]),
+            ranks,
+            ("higher", "lower"),
+            False,
+            test,
+        ),
+    ]
+
+
+def _estimates(frame: pd.DataFrame, statistic: str) -> dict[str, Estimate]:
+    rows = frame[frame["statistic"] == statistic]
+    return {row.network: Estimate.mean(row.value, row.sem, row.seeds) for row in rows.itertuples()}
+
+
+def _trained(frame: pd.DataFrame, facts: Sequence[Facts]) -> list[_Quantity]:
+    """The errors of the last epoch, if the networks were trained."""
+    found = []
+    for kind, name, images in (("train", "training", "training_images"), ("test", "test", "test_images")):
+        rows = frame[frame["statistic"] == f"{kind}_error"]
+        if rows.empty:
+            continue
+        last = rows.sort_values("place").groupby("network")["value"].last().to_dict()
+        found.append(
+            _Quantity(
+                f"after {rows['place'].max():g} epochs the {name} error is",
+                lambda network, last=last: f"{last[network]:.2%}",  # type: ignore[misc]
+                {one["network"]: _share(last[one["network"]], one[images]) for one in facts},
+                ("higher", "lower"),
+                True,
+                f"the normal approximation to counts, and a seed taken to move an error by {SEED_SPREAD:.1%}",
+            )
+        )
+    return found
+
+
+def _share(error: float, images: int) -> Estimate:
+    """An error with its standard error, that of the count of images and that of the seed together."""
+    variance = max(error * (1 - error), 1 / images) / images + SEED_SPREAD**2
+    return Estimate(error, math.sqrt(variance), _MANY, images)
+
+
+def _finding(
+    quantity: _Quantity, question: str, verdicts: Mapping[Pair, Verdict], together: Sequence[Comparison]
+) -> Finding:
+    """The sentence on a quantity, with its rule."""
+    shown, start, parts = quantity.shown, quantity.subject, []
+    phrases = dict(zip((Verdict.LARGER, Verdict.SMALLER), quantity.words, strict=True))
+    for (one, other), verdict in verdicts.items():
+        phrase = phrases.get(verdict)
+        if question == "block":
+            parts.append(f"{shown(one)} in {one} ({phrase or verdict})")
+            continue
+        against = f"{phrase} than" if phrase else UNTOLD[verdict]
+        parts.append(f"{shown(one)} in {one}, {against} {shown(other)} in {other}")
+    if question == "block":
+        reference = next(iter(verdicts))[1]
+        start += f" {shown(reference)} in {reference}, against"
+    opening = _opening(question, [*verdicts.values()]) if quantity.judged else ""
+    sentence = f"{opening}: {start}" if opening else start[0].upper() + start[1:]
+    return Finding(f"{sentence} {'; '.join(parts)}.", f"{SOURCES[question]} {told_by(quantity.test, together)}")
+
+
+def _opening(question: str, verdicts: Sequence[Verdict]) -> str:
+    """The answer, where all pairs that differ differ in one direction; one pair suffices against depth."""
+    answers, said = OPENINGS.get(question, {}), {verdict for verdict in verdicts if verdict.speaks}
+    if not answers or Verdict.NOTHING in verdicts:
+        return ""
+    if question == "depth" and Verdict.LARGER in said:
+        return answers[Verdict.LARGER]
+    if len(said) == 2:
+        return "It depends on the depth"
+    return answers[next(iter(said), Verdict.ALIKE)]

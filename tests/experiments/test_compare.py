@@ -1,0 +1,158 @@
+"""`gl.compare`: counts that match, values by plain hooks, and sentences that say what the numbers do."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import torch.nn.functional as F
+
+import gradlab as gl
+from gradlab.errors import UsageError
+from gradlab.experiments.compare.matching import matched
+from gradlab.models import create
+
+ALL = ("resnet", "preact", "densenet", "vovnet", "highway", "plain")
+
+
+@pytest.mark.parametrize(("blocks", "depth"), [(ALL, 56), (("densenet", "resnet", "vovnet"), 40)])
+def test_networks_of_all_blocks_have_equal_numbers_of_parameters(blocks: tuple[str, ...], depth: int) -> None:
+    counts = {
+        one.name: sum(p.numel() for p in create(one.name).parameters())
+        for one in matched(blocks, depth, "parameters", 0.05)
+    }
+    reference, *others = counts.values()
+    assert len(counts) == len(blocks)
+    assert all(abs(count / reference - 1) <= 0.05 for count in others)
+
+
+def test_multiply_adds_are_matched_and_a_tolerance_that_no_network_meets_is_named() -> None:
+    networks = matched(("resnet", "vovnet"), 56, "multiply-adds", 0.05)
+    assert abs(networks[1].cost.multiply_adds / networks[0].cost.multiply_adds - 1) <= 0.05
+    with pytest.raises(UsageError, match=r"no densenet network has as many parameters .* the nearest is densenet"):
+        matched(("resnet", "densenet"), 8, "parameters", 1e-4)
+
+
+def gradient_norms_by_hand(name: str, seed: int, images: torch.Tensor, labels: torch.Tensor) -> list[float]:
+    """The norms of the gradient with respect to the normalized outputs of the convolutions, in float64."""
+    model = create(name, seed=seed).double().train()
+    kept: list[torch.Tensor] = []
+    for layer, module in model.named_modules():
+        if isinstance(module, torch.nn.BatchNorm2d) and "shortcut" not in layer:
+            module.register_forward_hook(lambda m, args, out: kept.append(out) or out.clone())
+    gradients = torch.autograd.grad(F.cross_entropy(model(images.double()), labels), kept)
+    return [float(gradient.norm()) for gradient in gradients]
+
+
+@pytest.fixture(scope="module")
+def shortcut(tmp_path_factory: pytest.TempPathFactory) -> gl.CompareResult:
+    """Two nets of eight layers, measured on eight images and trained for a step."""
+    folder = tmp_path_factory.mktemp("compare")
+    generator = np.random.default_rng(0)
+    images, labels = generator.integers(0, 256, (128, 32, 32, 3), np.uint8), np.arange(128) % 10
+    np.savez(folder / "toy.npz", x_train=images, y_train=labels, x_test=images[:8], y_test=labels[:8])
+    return gl.compare(
+        "shortcut", depths=(8,), data=str(folder / "toy.npz"), images=8, seeds=2, device="cpu",
+        epochs=1, preset="he2015", runs=folder / "runs",
+    )  # fmt: skip
+
+
+def test_gradients_are_those_of_plain_hooks(shortcut: gl.CompareResult) -> None:
+    images, labels = next(iter(gl.batches(shortcut.record["options"]["data"], 8, images=8)))
+    for name in ("plain8", "resnet8"):
+        norms = np.array([gradient_norms_by_hand(name, seed, images, labels) for seed in (0, 1)])
+        rows = shortcut.frame[shortcut.frame["network"] == name].set_index("statistic")
+        np.testing.assert_allclose(rows.loc["gradient_norm", "value"], norms.mean(0), rtol=2e-3)
+        np.testing.assert_allclose(rows.loc["gradient_norm", "place"], np.linspace(0, 1, 7))
+        assert rows.loc["gradient_log_ratio", "value"] == pytest.approx(
+            np.log(norms[:, 0] / norms[:, -1]).mean(), abs=5e-3
+        )
+
+
+def test_effective_ranks_are_those_of_the_measurement_of_shattering(shortcut: gl.CompareResult) -> None:
+    alone = gl.input_gradients(
+        ["plain8", "resnet8"], shortcut.record["options"]["data"], weights="init", images=8, batch_size=8, seeds=2,
+        device="cpu",
+    )  # fmt: skip
+    for name in ("plain8", "resnet8"):
+        row = shortcut.frame[
+            (shortcut.frame["network"] == name) & (shortcut.frame["statistic"] == "relative_effective_rank")
+        ]
+        assert row["value"].item() == pytest.approx(alone.value(f"{name}@init", "relative_effective_rank")[0], rel=1e-5)
+
+
+def test_errors_are_those_of_the_runs(shortcut: gl.CompareResult, tmp_path: Path) -> None:
+    for name in ("plain8", "resnet8"):
+        (folder,) = Path(shortcut.record["options"]["runs"]).glob(f"*/{name}")
+        last = pd.read_csv(folder / "metrics.csv").iloc[-1]
+        rows = shortcut.frame[shortcut.frame["network"] == name].set_index("statistic")
+        assert rows.loc["test_error", "value"] == pytest.approx(last["test_error"])
+        assert rows.loc["train_error", "value"] == pytest.approx(last["train_error"])
+    shortcut.save(tmp_path, formats=["svg"])
+    again = gl.CompareResult.load(tmp_path)
+    assert again.findings() == shortcut.findings()
+    assert len(again.findings()) == 4
+
+
+def result(question: str, ratios: dict[str, float], blocks: tuple[str, ...] = ()) -> gl.CompareResult:
+    """A comparison in which the logarithm of every ratio has a standard error of 0.01 over five seeds."""
+    rows = [
+        {"network": name, "statistic": statistic, "place": np.nan, "value": value, "sem": 0.01, "seeds": 5}
+        for name, ratio in ratios.items()
+        for statistic, value in (("gradient_log_ratio", np.log(ratio)), ("relative_effective_rank", 0.5))
+    ]
+    facts: list[dict[str, Any]] = [
+        {
+            "network": name,
+            "parameters": 1,
+            "multiply_adds": 1,
+            "layers": 1,
+            "description": gl.models.describe(name).to_dict(),
+        }
+        for name in ratios
+    ]
+    return gl.CompareResult(pd.DataFrame(rows), {"options": {"question": question}, "networks": facts})
+
+
+@pytest.mark.parametrize(
+    ("question", "ratios", "said"),
+    [
+        ("depth", {"plain20": 4, "plain56": 90, "resnet20": 2, "resnet56": 2}, "Deeper is not always better: "),
+        ("depth", {"plain20": 4, "plain56": 4}, "Depth makes no significant difference here: "),
+        ("shortcut", {"plain20": 9, "resnet20": 2, "plain56": 90, "resnet56": 3}, "The shortcut helps: "),
+        ("shortcut", {"plain20": 0.1, "resnet20": 0.5}, "The shortcut helps: "),
+        ("shortcut", {"plain20": 2, "resnet20": 9, "plain56": 90, "resnet56": 3}, "It depends on the depth: "),
+        ("shortcut", {"plain20": 2, "resnet20": 9}, "The shortcut does not help here: "),
+    ],
+)
+def test_answers(question: str, ratios: dict[str, float], said: str) -> None:
+    """Among them a gradient that shrinks towards the first layer, which departs from 1 as one that grows does."""
+    first, second = result(question, ratios).findings()
+    assert first.startswith(said)
+    assert "1 %" in first.rule or "1%" in first.rule  # type: ignore[attr-defined]
+    assert "not significantly different" in second
+
+
+def test_blocks_are_told_against_the_first() -> None:
+    first, _ = result("block", {"resnet56": 3, "plain56": 90, "densenet52-k8": 1.1}).findings()
+    assert "3 (2.92 to 3.08) in resnet56, against 90" in first
+    assert "in plain56 (farther from 1)" in first
+    assert "in densenet52-k8 (closer to 1)" in first
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"question": "block", "depths": (20, 56)}, "blocks are compared at one depth"),
+        ({"question": "depth", "depths": (20,)}, "at least two"),
+        ({"question": "block", "blocks": ("resnet", "senet")}, "'senet' is none of the blocks"),
+        ({"question": "block", "blocks": ("resnet",)}, "at least two"),
+        ({"question": "width"}, "question is depth, shortcut or block"),
+        ({"question": "depth", "tolerance": 1.5}, "a fraction between 0 and 1"),
+    ],
+)
+def test_requests_that_cannot_be_meant(arguments: dict[str, Any], said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        gl.compare(**arguments)
