@@ -6,7 +6,8 @@ import pytest
 
 import gradlab as gl
 from gradlab.results.dynamics.findings import RULES, Seen, seen
-from gradlab.results.dynamics.rules import growth, out_of_line, spikes
+from gradlab.results.dynamics.growth import growth
+from gradlab.results.dynamics.rules import out_of_line, spikes
 from gradlab.results.dynamics.tables import Table
 from gradlab.results.finding import rule_of
 
@@ -98,6 +99,36 @@ def test_growing_responses_and_a_jump() -> None:
     values[:, 8:] *= 100
     found = seen(records({"response_std": values}))
     assert ("jump", 2, "layer9") in [(o.kind, o.step, o.layer) for o in found]
+
+
+def test_growth_before_a_nan_is_not_forgotten() -> None:
+    """The run that the rule was made for: stds from 4.9 to 8e30 over 60 layers, and then no numbers at all."""
+    exploded = np.geomspace(4.9, 8e30, 20)
+    frame = records({"response_std": np.stack([exploded, np.full(20, np.nan)]), "grad_norm": np.full((2, 20), np.nan)})
+    found = {one.kind: one for one in seen(frame)}
+    assert (found["response"].step, found["response"].layer) == (0, "layer1")
+    assert "4.9 in layer1 to 8e+30 in layer20 at step 0" in found["response"].sentence
+    # The same within the step that has lost its numbers.
+    partly = np.where(np.arange(20) < 12, exploded, np.nan)
+    assert "response" in {one.kind for one in seen(records({"response_std": np.stack([noisy(1, 20)[0], partly])}))}
+
+
+def test_growth_at_some_steps_alone_says_at_which() -> None:
+    values = noisy(8, 20)
+    values[3] *= 3.0 ** np.arange(20)
+    (one,) = seen(records({"response_std": values}))
+    assert (one.kind, one.step) == ("response", 3)
+    assert one.sentence.endswith("at step 3, and at no later one of those recorded.")
+    values[4] *= 3.0 ** np.arange(20)
+    assert "from step 3 to 4 of those recorded, and not after" in seen(records({"response_std": values}))[0].sentence
+
+
+def test_a_vanished_gradient_is_0_at_the_end_of_the_line() -> None:
+    values = 1e-42 * 10.0 ** (2.2 * np.arange(20)) * noisy(1, 20)
+    values[:, :6] = 0
+    found = {one.kind: one for one in seen(records({"grad_norm": values}))}
+    assert f": 0 in layer1 to {values[0, -1]:.3g} in layer20 at step 0" in found["gradient"].sentence
+    assert "e-42" not in " ".join(one.sentence for one in found.values())
 
 
 @pytest.mark.parametrize(("statistic", "kind"), [("dead_units", "dead"), ("saturated_fraction", "saturated")])

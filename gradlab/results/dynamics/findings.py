@@ -8,20 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from gradlab.results.dynamics.rules import (
-    APART,
-    FACTOR,
-    JUMP,
-    SHARE,
-    SPIKE,
-    WINDOW,
-    Line,
-    exceeds,
-    growth,
-    out_of_line,
-    since,
-    spikes,
-)
+from gradlab.results.dynamics.growth import FACTOR, Stretch, last_growth
+from gradlab.results.dynamics.rules import APART, JUMP, SHARE, SPIKE, WINDOW, exceeds, out_of_line, since, spikes
 from gradlab.results.dynamics.tables import Array, Table, total_series
 from gradlab.results.finding import Finding
 
@@ -157,55 +145,55 @@ def _zero_gradients(table: Table) -> Iterator[Seen]:
 
 
 def _gradient_growth(table: Table) -> Iterator[Seen]:
-    line = growth(table.values[-1])
-    if line is None:
-        return
-    step = table.steps[_since_growth(table, line.rate > 1)]
-    kind = "vanish" if line.rate > 1 else "explode"
-    sentence = (
-        f"gradients {kind} towards the input, by a factor of {1 / line.rate:.3g} a layer: {_ends(table, line)} at step "
-        f"{table.steps[-1]:,}; they have since step {step:,} of those recorded."
-    )
-    yield Seen("gradient", step, table.layers[line.first], sentence)
+    found = last_growth(table)
+    if found is not None:
+        kind = "vanish" if found.line.rate > 1 else "explode"
+        rate = f"gradients {kind} towards the input, by a factor of {1 / found.line.rate:.3g} a layer"
+        yield Seen("gradient", table.steps[found.first], _first_layer(table, found), _sentence(rate, table, found))
 
 
 def _response_growth(table: Table) -> Iterator[Seen]:
-    line = growth(table.values[-1])
-    if line is None:
-        return
-    step = table.steps[_since_growth(table, line.rate > 1)]
-    sentence = (
-        f"responses {'grow' if line.rate > 1 else 'shrink'} with depth, by a factor of {line.rate:.3g} a layer: "
-        f"{_ends(table, line)} at step {table.steps[-1]:,}; they have since step {step:,} of those recorded."
-    )
-    yield Seen("response", step, table.layers[line.first], sentence)
+    found = last_growth(table)
+    if found is not None:
+        kind = "grow" if found.line.rate > 1 else "shrink"
+        rate = f"responses {kind} with depth, by a factor of {found.line.rate:.3g} a layer"
+        yield Seen("response", table.steps[found.first], _first_layer(table, found), _sentence(rate, table, found))
 
 
-def _since_growth(table: Table, upward: bool) -> int:
-    """From which record on they have."""
-    place = len(table.steps) - 1
-    while place and (line := growth(table.values[place - 1])) is not None and (line.rate > 1) == upward:
-        place -= 1
-    return place
+def _sentence(rate: str, table: Table, found: Stretch) -> str:
+    """State a growth with the values at its ends and the records in which it was seen."""
+    values, last, first = table.values[found.last], found.line.last, _first_layer(table, found)
+    ends = f"{values[table.layers.index(first)]:.3g} in {first} to {values[last]:.3g} in {table.layers[last]}"
+    start, stop = table.steps[found.first], table.steps[found.last]
+    if found.lasts:
+        when = f"at step {stop:,}; they have since step {start:,} of those recorded"
+    elif start == stop:
+        when = f"at step {stop:,}, and at no later one of those recorded"
+    else:
+        when = f"at step {stop:,}; they have from step {start:,} to {stop:,} of those recorded, and not after"
+    return f"{rate}: {ends} {when}."
 
 
-def _ends(table: Table, line: Line) -> str:
-    values = table.values[-1]
-    first, last = table.layers[line.first], table.layers[line.last]
-    return f"{values[line.first]:.3g} in {first} to {values[line.last]:.3g} in {last}"
+def _first_layer(table: Table, found: Stretch) -> str:
+    """The layer at the lower end: a gradient that has vanished is 0 there, not what is left of it further up."""
+    return table.layers[0 if table.values[found.last, 0] == 0 else found.line.first]
 
 
 def _jumps(table: Table) -> Iterator[Seen]:
-    values = table.values[-1]
+    # At the step that has lost its numbers few responses are left to compare.
+    telling = np.flatnonzero((np.isfinite(table.values) & (table.values > 0)).sum(1) > 5)
+    if not telling.size:
+        return
+    values, step = table.values[telling[-1]], table.steps[telling[-1]]
     with np.errstate(divide="ignore", invalid="ignore"):
         steps: Array = values[1:] / values[:-1]
     for place in out_of_line(steps, JUMP):
         layer, before = table.layers[place + 1], table.layers[place]
         sentence = (
             f"the response of {layer} has {steps[place]:.3g} times the std of that before it, in {before}; of other "
-            f"layers the median is {np.nanmedian(steps):.3g} (step {table.steps[-1]:,})."
+            f"layers the median is {np.nanmedian(steps):.3g} (step {step:,})."
         )
-        yield Seen("jump", table.steps[-1], layer, sentence)
+        yield Seen("jump", step, layer, sentence)
 
 
 def _shares(frame: pd.DataFrame, statistic: str, kind: str) -> Iterator[Seen]:

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from gradlab.results.dynamics.tables import Array
-from gradlab.stats.verdict import FALSE_ALARMS, critical, trend
-
-FACTOR = 1e3
-"""Between the ends of a fitted line, from which on something vanishes, explodes or grows."""
+from gradlab.stats.verdict import FALSE_ALARMS, critical
 
 SHARE = 0.5
 """Of units that are dead, or of values that are saturated, from which on a layer is called so."""
@@ -35,50 +31,6 @@ WINDOW = 32
 _EFFICIENCY = 0.37
 _LEAST_SPREAD = 0.01
 """Of decimal logarithms: less is no spread that a deviation is measured by."""
-
-
-@dataclass(frozen=True)
-class Line:
-    """A straight line through logarithms over the place of layers.
-
-    Attributes:
-        rate: Factor from one layer to the next.
-        span: Factor between the ends of the line.
-        first: Place of the first layer that it was fitted to.
-        last: That of the last.
-    """
-
-    rate: float
-    span: float
-    first: int
-    last: int
-
-
-def growth(values: Array, rate: float = FALSE_ALARMS) -> Line | None:
-    """The factor a layer by which values grow or shrink with depth.
-
-    Least squares through the logarithms of all that are finite and above 0. There is such a factor where Student's t
-    tells the slope from 0, and the line spans a factor of at least `FACTOR`.
-
-    Args:
-        values: In the order of execution.
-        rate: Share of false alarms of the first condition.
-    """
-    places = np.flatnonzero(np.isfinite(values) & (values > 0))
-    if len(places) < 3:
-        return None
-    logs = np.log10(values[places])
-    found = trend(places, logs)
-    slope = found.difference
-    if math.isnan(found.p):
-        # All lie on one line exactly.
-        slope = float(np.polyfit(places, logs, 1)[0])
-    elif not found.verdict(rate).speaks:
-        return None
-    length = int(places[-1] - places[0])
-    if abs(slope) * length < math.log10(FACTOR):
-        return None
-    return Line(10.0**slope, 10.0 ** (slope * length), int(places[0]), int(places[-1]))
 
 
 def out_of_line(values: Array, factor: float, rate: float = FALSE_ALARMS) -> list[int]:
