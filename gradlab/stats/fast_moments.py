@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from gradlab.stats import native
 from gradlab.stats.memory_rows import channel_rows, memory_rows, summable
 from gradlab.stats.moments import Moments, finite_parts, joined_parts
 from gradlab.stats.precision import trusted_norm, wide_norms, widened, widest
@@ -14,6 +15,11 @@ _PENDING_ROWS = 8192
 
 _CHUNK = 1 << 20
 """Number of elements copied at a time, where a copy is needed."""
+
+_DOUBLE = torch.finfo(torch.float64).eps
+
+_Numbers = tuple[int, float, float]
+"""Count, mean and m2."""
 
 
 def fast_moments(x: Tensor, channel_dim: int | None = None) -> Moments:
@@ -35,7 +41,10 @@ def resolves(precision: float, mean: float, std: float) -> bool:
 
 
 class FastMoments:
-    """Accumulates sums and sums of squares of short rows, in two passes at the speed of memory.
+    """Accumulates sums and sums of squares at the speed of memory.
+
+    Float32 on the CPU is summed in double precision by `gradlab.stats.native`, where that is available, and all else
+    in short rows and two passes.
 
     Rows are summed in the tensor's own precision (at least float32) and joined in float64. For float32 the relative
     error of the std is at most 1e-6 while |mean| / std, which is `Moments.condition`, is at most `WELL_CONDITIONED`.
@@ -62,10 +71,16 @@ class FastMoments:
         self._block: Tensor | None = None
         self._pending: list[tuple[Tensor, Tensor, Tensor | None, int]] = []
         self._total: Moments | None = None
+        # What the native library has summed: count, mean and m2, or the moments of each channel.
+        self._native: _Numbers | None = None
+        self._native_channels: Moments | None = None
+        self._marked_native: tuple[_Numbers | None, Moments | None] = None, None
         self._imaginary: FastMoments | None = None
 
     def update(self, x: Tensor) -> None:
         """Add a tensor of any dtype and keep no reference to it; see `complex_moments` for complex tensors."""
+        if self._add_native(x):
+            return
         x = x.detach()
         if x.is_complex():
             x, imaginary = finite_parts(x)
@@ -86,13 +101,14 @@ class FastMoments:
 
     def mark(self) -> None:
         """Mark the present state as the one that `undo` restores."""
-        self._marked = len(self._pending)
+        self._marked, self._marked_native = len(self._pending), (self._native, self._native_channels)
         if self._imaginary is not None:
             self._imaginary.mark()
 
     def undo(self) -> None:
         """Forget the tensors added since `mark`."""
         self._keep(self._pending[: self._marked])
+        self._native, self._native_channels = self._marked_native
         if self._imaginary is not None:
             self._imaginary.undo()
 
@@ -105,12 +121,33 @@ class FastMoments:
         self._marked = None
         if self._pending:
             self._join()
-        assert self._total is not None
-        return [self._total, *([] if self._imaginary is None else self._imaginary.parts())]
+        summed = self._native_channels if self._native is None else _moments(*self._native)
+        total = self._total if summed is None else summed if self._total is None else self._total.merge(summed)
+        assert total is not None
+        return [total, *([] if self._imaginary is None else self._imaginary.parts())]
 
     def resolves(self, mean: float, std: float) -> bool:
         """Return whether a std is accurate to about 0.1 %; see the function `resolves`."""
         return resolves(self.precision, mean, std)
+
+    def _add_native(self, x: Tensor) -> bool:
+        """Add a tensor by the native library, and return whether it could."""
+        if self.channel_dim is None:
+            if (numbers := native.sums(x)) is None:
+                return False
+            total, squares = numbers
+            mean = total / x.numel()
+            self._native = _merged(self._native, (x.numel(), mean, max(0.0, squares - total * mean)))
+        else:
+            if (both := native.channel_sums(x, self.channel_dim)) is None:
+                return False
+            count = both.new_full((both.shape[1],), x.numel() // both.shape[1])
+            mean_of_each = both[0] / count
+            deviations = (both[1] - both[0] * mean_of_each).clamp(min=0)
+            part = Moments(count, mean_of_each, deviations, torch.zeros_like(count))
+            self._native_channels = part if self._native_channels is None else self._native_channels.merge(part)
+        self.precision = max(self.precision, _DOUBLE)
+        return True
 
     def _row_sums(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         """Return the sum and norm of each row's finite values, and the count of others, or None if known to be 0."""
@@ -118,9 +155,9 @@ class FastMoments:
             sums, norms = self._room(rows)
             torch.sum(rows, 1, out=sums)
             torch.linalg.vector_norm(rows, dim=1, out=norms)
-            if _trusted(norms, rows, together=self.channel_dim is None):
+            if trusted_sums(norms, rows, together=self.channel_dim is None):
                 return sums, norms, None
-        return _wide_row_sums(rows)
+        return wide_row_sums(rows)
 
     def _room(self, rows: Tensor) -> Tensor:
         """Return room for the sums and norms of these rows, shape (2, R), in a block that is allocated once.
@@ -163,7 +200,19 @@ class FastMoments:
         return rows.view(len(rows) // max(1, self._channels), self._channels).sum(0)
 
 
-def _trusted(norms: Tensor, rows: Tensor, together: bool) -> bool:
+def _merged(one: _Numbers | None, other: _Numbers) -> _Numbers:
+    """Return count, mean and m2 of the union of two sets, as `Moments.merge` does for tensors."""
+    if one is None:
+        return other
+    count, share, delta = one[0] + other[0], other[0] / (one[0] + other[0]), other[1] - one[1]
+    return count, one[1] + delta * share, one[2] + other[2] + delta * delta * one[0] * share
+
+
+def _moments(count: int, mean: float, m2: float) -> Moments:
+    return Moments(*torch.tensor([count, mean, m2, 0.0], dtype=torch.float64).unbind())
+
+
+def trusted_sums(norms: Tensor, rows: Tensor, together: bool) -> bool:
     """Return whether the norms of rows on the CPU are accurate and finite.
 
     Args:
@@ -183,7 +232,7 @@ def _trusted(norms: Tensor, rows: Tensor, together: bool) -> bool:
     return bool((zero | (norms >= least)).all()) and not bool(rows[zero].any())
 
 
-def _wide_row_sums(rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def wide_row_sums(rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Compute `FastMoments._row_sums` in float64; on the CPU this is rare, so its cost does not matter."""
     parts = []
     # The rows are split so that the copies stay small compared with the tensor.

@@ -1,0 +1,97 @@
+/* Sums and sums of squares of float32 values in double precision, in one pass over memory.
+ *
+ * A double holds the square of a float exactly, so no scale of the values and no number of them costs digits.
+ * Compiled by native.py; every function returns whether all of its sums are finite.
+ */
+#include <math.h>
+#include <stddef.h>
+
+#if defined(__x86_64__) && defined(__linux__) && defined(__GNUC__) && !defined(__clang__)
+/* One library serves every processor: the best version is chosen when it is loaded. */
+#define FASTEST __attribute__((target_clones("avx512f", "avx2", "default")))
+#else
+#define FASTEST
+#endif
+
+#define WIDTH 8
+typedef float floats __attribute__((vector_size(4 * WIDTH), aligned(4)));
+typedef double doubles __attribute__((vector_size(8 * WIDTH)));
+#define WIDENED(p) __builtin_convertvector(*(const floats *)(p), doubles)
+
+/* out[0] = sum of x, out[1] = sum of squares of x. */
+FASTEST int gradlab_moments(const float *x, ptrdiff_t n, double *out)
+{
+    doubles sums[4] = {{0}}, squares[4] = {{0}};
+    ptrdiff_t i = 0;
+    for (; i + 4 * WIDTH <= n; i += 4 * WIDTH) {
+        doubles a = WIDENED(x + i), b = WIDENED(x + i + WIDTH);
+        doubles c = WIDENED(x + i + 2 * WIDTH), d = WIDENED(x + i + 3 * WIDTH);
+        sums[0] += a, sums[1] += b, sums[2] += c, sums[3] += d;
+        squares[0] += a * a, squares[1] += b * b, squares[2] += c * c, squares[3] += d * d;
+    }
+    doubles sum = sums[0] + sums[1] + (sums[2] + sums[3]), square = squares[0] + squares[1] + (squares[2] + squares[3]);
+    double total = 0, total_of_squares = 0;
+    for (; i < n; i++) {
+        double value = x[i];
+        total += value;
+        total_of_squares += value * value;
+    }
+    for (int k = 0; k < WIDTH; k++) {
+        total += sum[k];
+        total_of_squares += square[k];
+    }
+    out[0] = total;
+    out[1] = total_of_squares;
+    return isfinite(total_of_squares);
+}
+
+/* Channels that lie next to each other, as in channels_last: x of shape (rows, channels), out of shape (2, channels). */
+FASTEST static void adjacent_channels(const float *x, ptrdiff_t rows, ptrdiff_t channels, double *out)
+{
+    ptrdiff_t first = 0;
+    for (; first + 2 * WIDTH <= channels; first += 2 * WIDTH) {
+        const float *at = x + first;
+        doubles sums[2] = {{0}}, squares[2] = {{0}};
+        for (ptrdiff_t row = 0; row < rows; row++, at += channels) {
+            doubles a = WIDENED(at), b = WIDENED(at + WIDTH);
+            sums[0] += a, sums[1] += b;
+            squares[0] += a * a, squares[1] += b * b;
+        }
+        for (int k = 0; k < 2 * WIDTH; k++) {
+            out[first + k] = sums[k / WIDTH][k % WIDTH];
+            out[channels + first + k] = squares[k / WIDTH][k % WIDTH];
+        }
+    }
+    for (; first < channels; first++) {
+        double sum = 0, square = 0;
+        for (ptrdiff_t row = 0; row < rows; row++) {
+            double value = x[row * channels + first];
+            sum += value;
+            square += value * value;
+        }
+        out[first] = sum;
+        out[channels + first] = square;
+    }
+}
+
+/* The same for each channel of x, shape (outer, channels, inner): out[0] the sums, out[1] the sums of squares. */
+int gradlab_channel_moments(const float *x, ptrdiff_t outer, ptrdiff_t channels, ptrdiff_t inner, double *out)
+{
+    int finite = 1;
+    if (inner == 1)
+        adjacent_channels(x, outer, channels, out);
+    else
+        for (ptrdiff_t channel = 0; channel < channels; channel++) {
+            double sum = 0, square = 0, part[2];
+            for (ptrdiff_t row = 0; row < outer; row++) {
+                gradlab_moments(x + (row * channels + channel) * inner, inner, part);
+                sum += part[0];
+                square += part[1];
+            }
+            out[channel] = sum;
+            out[channels + channel] = square;
+        }
+    for (ptrdiff_t channel = 0; channel < channels; channel++)
+        finite = finite && isfinite(out[channels + channel]);
+    return finite;
+}

@@ -1,0 +1,140 @@
+"""Sums in one pass over memory, by a small C library that is compiled once where the machine has a compiler.
+
+Nothing needs it: without a compiler, or with `GRADLAB_NATIVE=0`, torch's own operations compute the same sums in two
+passes. The library is for float32 on the CPU and sums in double precision.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import hashlib
+import math
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+import warnings
+from importlib.resources import files
+from pathlib import Path
+
+import torch
+from platformdirs import user_cache_path
+from torch import Tensor
+
+_FLAGS = ("-O3", "-shared", "-fPIC", "-Wno-psabi")
+
+_FEW = 1 << 18
+"""Number of elements up to which one thread is as fast as the several that torch's own operations use."""
+
+_ABSENT = "no-compiler"
+"""Name of the file that notes that its absence has been said."""
+
+
+def sums(x: Tensor) -> tuple[float, float] | None:
+    """Return the sum and the sum of squares of all values, or None if the library does not serve this tensor.
+
+    Args:
+        x: Any tensor; float32, dense and on the CPU for a result, and with finite values.
+    """
+    library = _library()
+    if library is None or not _serves(x) or not (x.is_contiguous() or _is_channels_last(x)):
+        return None
+    out = (ctypes.c_double * 2)()
+    return (out[0], out[1]) if library.gradlab_moments(x.data_ptr(), x.numel(), out) else None
+
+
+def channel_sums(x: Tensor, channel_dim: int) -> Tensor | None:
+    """Return the sums and the sums of squares of every channel, float64 of shape (2, C), or None as `sums` does."""
+    library = _library()
+    if library is None or not _serves(x):
+        return None
+    dim = channel_dim % x.ndim
+    if x.is_contiguous():
+        outer, inner = math.prod(x.shape[:dim]), math.prod(x.shape[dim + 1 :])
+    elif dim == 1 and _is_channels_last(x):
+        outer, inner = x.numel() // x.shape[1], 1
+    else:
+        return None
+    out = torch.empty(2, x.shape[dim], dtype=torch.float64)
+    finite = library.gradlab_channel_moments(x.data_ptr(), outer, x.shape[dim], inner, out.data_ptr())
+    return out if finite else None
+
+
+def _serves(x: Tensor) -> bool:
+    return (
+        x.dtype is torch.float32
+        and x.is_cpu
+        and type(x) in (Tensor, torch.nn.Parameter)
+        and x.layout is torch.strided
+        and x.numel() > 0
+        and x.ndim > 0
+        and (x.numel() <= _FEW or torch.get_num_threads() <= 2)
+        and not x.is_neg()
+    )
+
+
+def _is_channels_last(x: Tensor) -> bool:
+    return x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last)
+
+
+@functools.cache
+def _library() -> ctypes.CDLL | None:
+    """Load the library, compiling it first where that was not done before; None where that is not possible."""
+    if os.environ.get("GRADLAB_NATIVE") == "0":
+        return None
+    source = (files("gradlab.stats") / "moments.c").read_text()
+    key = hashlib.sha256("\0".join((source, *_FLAGS, platform.system(), platform.machine())).encode()).hexdigest()
+    folder = user_cache_path("gradlab") / "native"
+    path = folder / f"moments-{key[:16]}.so"
+    try:
+        if not path.exists():
+            _compile(source, path)
+        return _checked(path)
+    except (OSError, subprocess.SubprocessError, AttributeError) as error:
+        _say_absent(folder, error)
+        return None
+
+
+def _compile(source: str, path: Path) -> None:
+    compiler = shutil.which(os.environ.get("CC", "cc")) or shutil.which("gcc") or shutil.which("clang")
+    if compiler is None:
+        raise FileNotFoundError("there is no C compiler")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        text, made = Path(folder) / "moments.c", Path(folder) / "moments.so"
+        text.write_text(source)
+        command = [compiler, *_FLAGS, "-o", str(made), str(text), "-lm"]
+        subprocess.run(command, check=True, capture_output=True, timeout=60)
+        # In one step, so that another process finds a whole file or none.
+        os.replace(made, path)
+
+
+def _checked(path: Path) -> ctypes.CDLL:
+    """Load the library, and make sure that it sums."""
+    library = ctypes.CDLL(str(path))
+    size, pointer = ctypes.c_ssize_t, ctypes.c_void_p
+    library.gradlab_moments.argtypes = [pointer, size, pointer]
+    library.gradlab_channel_moments.argtypes = [pointer, size, size, size, pointer]
+    values, out = (ctypes.c_float * 37)(*range(37)), (ctypes.c_double * 2)()
+    if not library.gradlab_moments(values, 37, out) or (out[0], out[1]) != (666.0, 16206.0):
+        raise OSError("the compiled library does not add up")
+    return library
+
+
+def _say_absent(folder: Path, error: Exception) -> None:
+    """Say once on this machine that the library is not there."""
+    noted = folder / _ABSENT
+    if noted.exists():
+        return
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        noted.touch()
+    except OSError:
+        # Where nothing can be kept, it is said once in every process.
+        pass
+    warnings.warn(
+        f"gradlab sums by torch's own operations, which is a little slower: its C library cannot be built ({error})",
+        stacklevel=2,
+    )
