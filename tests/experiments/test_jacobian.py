@@ -35,10 +35,23 @@ def test_a_part_that_takes_the_embeddings_of_tokens() -> None:
     assert frame["outputs"].iloc[0] == frame["inputs"].iloc[0]
 
 
+def test_of_tokens_the_input_is_their_embeddings() -> None:
+    name = "gpt1-width=8-heads=2-vocab=5-context=3@init:0"
+    frame = gl.jacobian(name, "tokens", images=1, probes=1, steps=15).frame
+    model = gl.build(name).double()
+    ((tokens, _),) = gl.batches("tokens", 1, model=model, images=1)
+
+    def function(moved: torch.Tensor) -> torch.Tensor:
+        with model.tokens.register_forward_hook(lambda module, args, output: output + moved):
+            return model(tokens)
+
+    matrix = torch.autograd.functional.jacobian(function, torch.zeros(3, 8).double()).reshape(15, 24)
+    expected = torch.linalg.svdvals(matrix).sort().values.numpy()
+    assert np.sort(frame["singular_value"]) == pytest.approx(expected, rel=1e-6, abs=1e-6 * expected.max())
+
+
 def test_requests_that_cannot_be_meant() -> None:
     with pytest.raises(gl.UsageError, match="no module 'heart'"):
         gl.jacobian("resnet20@init:0", part="heart", images=1)
-    with pytest.raises(gl.UsageError, match="takes tokens"):
-        gl.jacobian("gpt2-width=32@init:0", images=1)
     with pytest.raises(gl.UsageError, match="bn is eval"):
         gl.jacobian("resnet20@init:0", images=1, bn="batch")
