@@ -69,8 +69,22 @@ def _read(name: str, path: str) -> dict[str, Any]:
     return content
 
 
+def _give_to_decoder(
+    model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Add the encoder's tokens as the decoder's."""
+    tokens = args[0] if args else kwargs.get("input_ids")
+    given = {"decoder_input_ids", "decoder_inputs_embeds", "labels"} & kwargs.keys()
+    return args, kwargs if given or tokens is None else {**kwargs, "decoder_input_ids": tokens}
+
+
 def _say_inputs(model: Any, configuration: Any) -> None:
-    """Set what data needs to know of a network: the shape of an input, and the number of its tokens."""
+    """Set what data needs to know of a network: the shape of an input, and the number of its tokens.
+
+    The decoder of an encoder-decoder gets the same tokens as the encoder, unless it is given its own.
+    """
+    if getattr(configuration, "is_encoder_decoder", False):
+        model.register_forward_pre_hook(_give_to_decoder, with_kwargs=True)
     if model.main_input_name == "input_ids" and (vocabulary := getattr(configuration, "vocab_size", None)):
         model.vocabulary = vocabulary
         model.input_shape = (min(TOKENS, getattr(configuration, "max_position_embeddings", None) or TOKENS),)

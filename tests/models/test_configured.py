@@ -15,12 +15,16 @@ CONFIGURATIONS = {
     "llama": transformers.LlamaConfig(**SMALL, num_key_value_heads=1, vocab_size=60, max_position_embeddings=64),
     "bert": transformers.BertConfig(**SMALL, vocab_size=60),
     "vit": transformers.ViTConfig(**SMALL, image_size=32, patch_size=8, num_labels=10),
+    "t5": transformers.T5Config(
+        num_layers=1, d_model=32, d_kv=8, num_heads=2, d_ff=64, vocab_size=60, decoder_start_token_id=0
+    ),
 }
 CLASSES = {
     "gpt2": "GPT2LMHeadModel",
     "llama": "LlamaForCausalLM",
     "bert": "BertForMaskedLM",
     "vit": "ViTForImageClassification",
+    "t5": "T5ForConditionalGeneration",
 }
 
 
@@ -67,6 +71,16 @@ def test_every_measurement_takes_them(kind, measure, files):
     assert len(frame)
     numbers = frame.select_dtypes("number").drop(columns=["theory", "predicted_std"], errors="ignore")
     assert not numbers.dropna(axis=1, how="all").empty
+
+
+def test_an_encoder_decoder_is_given_its_tokens_twice(files):
+    model = gl.build(f"{files['t5']}@init")
+    tokens, others = torch.randint(60, (2, 3, 9), generator=torch.Generator().manual_seed(0))
+    explicit = model(input_ids=tokens, decoder_input_ids=tokens).logits
+    assert torch.equal(model(tokens).logits, explicit)
+    assert torch.equal(model(input_ids=tokens).logits, explicit)
+    assert not torch.equal(model(tokens, decoder_input_ids=others).logits, explicit)
+    assert model(input_ids=tokens, labels=others).loss.isfinite()
 
 
 def test_gradients_with_respect_to_embeddings_are_those_of_inputs_embeds(files):
