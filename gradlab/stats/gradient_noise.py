@@ -45,6 +45,25 @@ def true_gradient_square(norms: Tensor, mean_norm: Tensor) -> Tensor:
     return widened(mean_norm).square() - gradient_variance(norms, mean_norm) / norms.shape[-1]
 
 
+def noise_of_two_batches(small_norm: Tensor, large_norm: Tensor, share: float) -> tuple[Tensor, Tensor]:
+    """Estimate tr(Σ) and |G|² without bias, from the gradients of a small and of a large batch.
+
+    These are the estimates of McCandlish et al. 2018 (arXiv:1812.06162), App. A.1, where Σ is the covariance of the
+    small batch's gradient: that of an example is its number of examples times as large. The small batch may be part
+    of the large one. Noise may make either of them negative.
+
+    Args:
+        small_norm: The norm of the mean gradient of the small batch, shape (…).
+        large_norm: That of the large batch, shape (…).
+        share: The examples of the small batch over those of the large one, below 1.
+
+    Returns:
+        tr(Σ) and |G|², float64 tensors of shape (…).
+    """
+    small, large = widened(small_norm).square(), widened(large_norm).square()
+    return (small - large) / (1 - share), (large - share * small) / (1 - share)
+
+
 def simple_noise_scale(variance: Tensor, gradient_square: Tensor) -> Tensor:
     """Compute B_simple = tr(Σ) / |G|², the batch size at which noise and gradient are equally large.
 

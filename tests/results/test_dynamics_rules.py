@@ -198,6 +198,12 @@ def test_the_noise_scale_of_known_gradients() -> None:
     scale = result.noise_scale(examples=32)
     assert scale.low < 96 < scale.high
     assert scale.high - scale.low < 20
+    (told,) = [finding for finding in result.findings() if "noise" in finding]
+    assert told.startswith("net: the noise scale is 3")
+    assert "McCandlish" in rule_of(told)
+    totals["gradient_square"] -= 2
+    (told,) = gl.DynamicsResult(records({}, totals), {"networks": [{"network": "net"}]}).findings()
+    assert told.startswith("net: the noise scale is unresolved")
     with pytest.raises(gl.UsageError, match="noise was not recorded"):
         gl.DynamicsResult(records({"grad_norm": noisy(2, 3)}), {"networks": [{"network": "net"}]}).noise_scale()
 

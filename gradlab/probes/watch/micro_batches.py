@@ -1,4 +1,4 @@
-"""How much the gradients of the micro-batches of one step differ."""
+"""The noise of the gradient: how much the gradients of the micro-batches of one step, or of two batch sizes, differ."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from torch import Tensor
 
 from gradlab.probes.watch.piece import TOTAL, Piece, Value
 from gradlab.stats import gradient_variance, l2_norms, true_gradient_square
+from gradlab.stats.gradient_noise import noise_of_two_batches
 
 
 class MicroBatches:
@@ -29,6 +30,7 @@ class MicroBatches:
         self._before: dict[int, Tensor] = {}
         self._norms: list[Tensor] = []
         self._sum: Tensor | None = None
+        self._part: tuple[Tensor, float] | None = None
 
     def pass_ended(self) -> None:
         """Take in the gradient that one more pass has added."""
@@ -40,23 +42,51 @@ class MicroBatches:
         self._sum = l2_norms(list(now.values())).norm()
         self._before = {key: gradient.clone() for key, gradient in now.items()}
 
-    def piece(self) -> Piece | None:
-        """Noise and signal of the step's gradient; None for fewer than two micro-batches."""
-        norms, whole = self._norms, self._sum
+    def compare(self, norm: Tensor, share: float) -> None:
+        """Take in the gradient of a part of the step's batch.
+
+        Args:
+            norm: The norm of the gradient of the part's mean loss.
+            share: The examples of the part over those of the batch.
+        """
+        self._part = norm, share
+
+    def piece(self, scale: Tensor | None) -> Piece | None:
+        """Return noise and signal of the step's gradient; None for fewer than two batch sizes.
+
+        A part of the batch that was given comes before micro-batches.
+
+        Args:
+            scale: What the loss of the backward passes was multiplied by.
+        """
+        norms, whole, part = self._norms, self._sum, self._part
         self.reset()
-        if len(norms) < 2 or whole is None:
+        if whole is None or (part is None and len(norms) < 2):
             return None
-        return Piece(torch.stack([*norms, whole]), _noise)
+        joined = torch.stack([*norms, whole])
+        joined = joined if scale is None else joined / scale.to(joined)
+        if part is None:
+            return Piece(joined, _noise_of_micro_batches)
+        share = part[1]
+        return Piece(torch.stack([part[0].to(joined), joined[-1]]), lambda numbers: _noise_of_a_part(numbers, share))
 
 
-def _noise(numbers: list[float]) -> Iterator[Value]:
-    """tr(Σ) of one micro-batch's gradient and |G|², both unbiased, McCandlish et al. 2018 (arXiv:1812.06162), App. A.1.
+def _noise_of_micro_batches(numbers: list[float]) -> Iterator[Value]:
+    """Yield tr(Σ) of one micro-batch's gradient and |G|², both unbiased, McCandlish et al. 2018, App. A.1.
 
-    In units in which the step's gradient is the mean over its micro-batches. Their quotient is the noise scale in
-    micro-batches, once both are averaged over steps.
+    They are in units in which the step's gradient is the mean over its micro-batches. Their quotient is the noise scale
+    in micro-batches, once both are averaged over steps.
     """
     count = len(numbers) - 1
     norms = count * torch.tensor(numbers[:-1], dtype=torch.float64)
     mean = torch.tensor(numbers[-1], dtype=torch.float64)
     yield TOTAL, "gradient_variance", gradient_variance(norms, mean).item()
     yield TOTAL, "gradient_square", true_gradient_square(norms, mean).item()
+
+
+def _noise_of_a_part(numbers: list[float], share: float) -> Iterator[Value]:
+    """Yield tr(Σ) of the part's gradient and |G|², both unbiased."""
+    small, large = torch.tensor(numbers, dtype=torch.float64)
+    variance, square = noise_of_two_batches(small, large, share)
+    yield TOTAL, "gradient_variance", variance.item()
+    yield TOTAL, "gradient_square", square.item()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from typing import TYPE_CHECKING, Literal
 
 import torch
@@ -17,7 +17,7 @@ from gradlab.probes.watch.layer_values import layer_values, total_values
 from gradlab.probes.watch.micro_batches import MicroBatches
 from gradlab.probes.watch.parameters import Columns, ParameterWatch
 from gradlab.probes.watch.piece import TOTAL, Fetch, Piece, Value
-from gradlab.probes.watch.record import Owners, StepRecord, learning_rates, repeated_loss, scalars
+from gradlab.probes.watch.record import Owners, StepRecord, gradient_norm_of, learning_rates, repeated_loss, scalars
 from gradlab.probes.watch.response_values import activation_piece, gradient_piece, moment_piece
 from gradlab.probes.watch.responses import ResponseWatch, Window
 from gradlab.probes.watch.steps import calling_scaler, scale_of
@@ -88,6 +88,12 @@ class StepRecorder:
         if self.responses is not None:
             self.responses.attach(stack)
         self._backward.attach(stack)
+
+    def log_part(self, part: Callable[[], Tensor], share: float) -> None:
+        """Take in the gradient of a part of the batch; see `Watch.log`."""
+        if self._micro is not None:
+            with nullcontext() if self.responses is None else self.responses.resting():
+                self._micro.compare(gradient_norm_of(self.model, part), share)
 
     def log(self, values: Mapping[str, Tensor | float], again: Callable[[], Tensor] | None) -> None:
         """See `Watch.log`."""
@@ -161,7 +167,7 @@ class StepRecorder:
             moment_piece(window, lambda layer: self._unresolved.setdefault(layer)),
             activation_piece(window),
             gradient_piece(window, scale),
-            None if self._micro is None else self._micro.piece(),
+            None if self._micro is None else self._micro.piece(scale),
         )
         record.pieces += [piece for piece in made if piece is not None]
         if losses := self._backward.losses:

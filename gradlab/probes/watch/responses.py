@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection
-from contextlib import ExitStack
+from collections.abc import Callable, Collection, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 
 import torch
@@ -73,7 +73,7 @@ class ResponseWatch:
         self._inputs: Remembered[Site] = Remembered()
         self._unit_dim = -1
         self._room = Workspace()
-        self._counting = False
+        self._counting = self._resting = False
         self._pass = Window()
         # Whether each site that the pass under way has reached is new to the window.
         self._seen: dict[Site, bool] = {}
@@ -94,6 +94,15 @@ class ResponseWatch:
             if again & {places[layer].name, *(row.module for row in places[layer].rows)}
         ]
 
+    @contextmanager
+    def resting(self) -> Iterator[None]:
+        """A context in which forward passes do not count."""
+        self._resting = True
+        try:
+            yield
+        finally:
+            self._resting = False
+
     def take(self) -> Window:
         """What the passes since the last call have shown; gradients that arrive later are no part of it."""
         window, self.window = self.window, Window()
@@ -107,7 +116,7 @@ class ResponseWatch:
         window.watches.clear()
 
     def _begin(self) -> None:
-        self._counting = torch.is_grad_enabled()
+        self._counting = torch.is_grad_enabled() and not self._resting
         if self._counting:
             self._begun()
             if self._mode is not None:
@@ -115,7 +124,7 @@ class ResponseWatch:
 
     def observe(self, site: Site, response: Tensor, part: Part | None) -> Watch | None:
         """See `Observer`."""
-        if not (self._counting if self.finder.passes.under_way else torch.is_grad_enabled()):
+        if not (self._counting if self.finder.passes.under_way else torch.is_grad_enabled() and not self._resting):
             return None
         self.order.setdefault(layer_of(site))
         if self._mode is not None:

@@ -110,17 +110,39 @@ class Watch(Probe):
         )
         self._hooks: ExitStack | None = None
 
-    def log(self, *, again: Callable[[], Tensor] | None = None, **values: Tensor | float) -> None:
-        """Add numbers of one's own to the record of the step under way, before the optimizer's step.
+    def log(
+        self,
+        *,
+        again: Callable[[], Tensor] | None = None,
+        part: Callable[[], Tensor] | None = None,
+        share: float = 0.5,
+        **values: Tensor | float,
+    ) -> None:
+        """Add numbers to the record of the step under way, before the optimizer's step.
 
-        At steps that are not measured this does nothing.
+            watch.log(part=lambda: F.cross_entropy(model(x[:16]), y[:16]), share=16 / 128)
+
+        At steps that are not measured this does nothing, and calls neither function.
 
         Args:
             again: Computes the loss of this step's batch once more, after the step: `actual_loss_change` is then
                 recorded. It is called without gradients, and leaves buffers and random numbers as they were.
+            part: Computes the mean loss of a part of this step's batch, for the noise scale by two batch sizes. It
+                costs a forward and a backward pass of the part, which leave gradients, buffers and random numbers as
+                they were.
+            share: The examples of that part over those of the batch.
             **values: By name; `loss` takes the place of what `backward()` was called on.
+
+        Raises:
+            UsageError: If `part` is given and noise is not measured, or if the share is not between 0 and 1.
         """
+        if part is not None and "noise" not in self._recorder.measure:
+            raise UsageError('part= is for the noise scale: give gl.watch measure=[…, "noise"]')
+        if not 0 < share < 1:
+            raise UsageError(f"share is that of the part's examples among those of the batch, below 1, not {share}")
         if self._hooks is not None:
+            if part is not None:
+                self._recorder.log_part(part, share)
             self._recorder.log(values, again)
 
     def result(self, network: str | None = None) -> DynamicsResult:

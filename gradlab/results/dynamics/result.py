@@ -15,13 +15,13 @@ from gradlab.errors import GradlabError, UsageError
 from gradlab.results.columns import read_table
 from gradlab.results.dynamics.findings import seen
 from gradlab.results.dynamics.names import CAPTIONS, DRAWN, FIGURES, STATISTICS
+from gradlab.results.dynamics.noise import noise_findings, noise_scale
 from gradlab.results.dynamics.reading import completed, read_records
 from gradlab.results.dynamics.spread import finite, spread
-from gradlab.results.dynamics.tables import total_series
 from gradlab.results.result import Result
 from gradlab.results.tables import Formats
 from gradlab.results.training.result import TrainingResult, refuse_run_folder
-from gradlab.stats.ratio import Ratio, ratio
+from gradlab.stats.ratio import Ratio
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -160,7 +160,7 @@ class DynamicsResult(Result):
         sentences: list[str] = []
         for network, part in self.frame.groupby("network", sort=False):
             sentences += [one.as_finding(str(network)) for one in seen(part)]
-        return sentences + spread(self._layers())
+        return [*sentences, *noise_findings(self.frame), *spread(self._layers())]
 
     def noise_scale(self, examples: int = 1, network: str | None = None) -> Ratio:
         """B_simple of McCandlish et al. 2018 (arXiv:1812.06162), Eq. 2.9, over all records, with its interval.
@@ -169,22 +169,15 @@ class DynamicsResult(Result):
         Fieller's. Where the gradient's square is not told from 0 it is not resolved.
 
         Args:
-            examples: Of a micro-batch: the scale is in examples then, and in micro-batches by default.
-            network: Which; None takes the first.
+            examples: The examples of the smaller batch, which is a micro-batch or the part that `Watch.log` was given;
+                the scale is then in examples, and otherwise in such batches.
+            network: The network; None takes the first.
 
         Raises:
-            UsageError: When noise was not recorded: `gl.watch(measure=[…, "noise"])`, with accumulated micro-batches.
+            UsageError: If noise was not recorded: `gl.watch(measure=[…, "noise"])`, with accumulated micro-batches or
+                `Watch.log(part=…, share=…)`.
         """
-        rows = self.frame[self.frame["network"] == (network or self.networks[0])]
-        (steps, variance), (others, square) = (
-            total_series(rows, statistic) for statistic in ("gradient_variance", "gradient_square")
-        )
-        if not steps or steps != others:
-            raise UsageError(
-                'noise was not recorded: it needs measure=[…, "noise"], and steps of two or more micro-batches each'
-            )
-        found = ratio(variance, square)
-        return Ratio(examples * found.value, examples * found.low, examples * found.high, found.resolved)
+        return noise_scale(self.frame[self.frame["network"] == (network or self.networks[0])], examples)
 
     def plot(self, ax: Axes | None = None, network: str | None = None, statistic: str = "grad_norm") -> Axes:
         """Draw one statistic of one network: layer × step, in colour.
