@@ -15,6 +15,7 @@ COMMANDS = (
     "signal",
     "attention",
     "jacobian",
+    "lesion",
     "coordinates",
     "train",
     "figures",

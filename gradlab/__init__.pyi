@@ -16,6 +16,7 @@ from .experiments.dynamics import dynamics as dynamics
 from .experiments.gradients.gradients import gradients as gradients
 from .experiments.input_gradients.input_gradients import input_gradients as input_gradients
 from .experiments.jacobian.jacobian import jacobian as jacobian
+from .experiments.lesion.lesion import lesion as lesion
 from .experiments.responses.responses import responses as responses
 from .experiments.shatter.shatter import shatter as shatter
 from .experiments.shatter.shattering import shattering as shattering
@@ -47,6 +48,7 @@ from .results.dynamics.result import DynamicsResult as DynamicsResult
 from .results.gradients.result import GradientsResult as GradientsResult
 from .results.input_gradients.result import InputGradientsResult as InputGradientsResult
 from .results.jacobian.result import JacobianResult as JacobianResult
+from .results.lesion.result import LesionResult as LesionResult
 from .results.responses.result import ResponsesResult as ResponsesResult
 from .results.result import Result as Result
 from .results.shatter.result import ShatterResult as ShatterResult

@@ -19,6 +19,7 @@ KINDS = {
     "signal": "signal.SignalResult",
     "attention": "attention.AttentionResult",
     "jacobian": "jacobian.JacobianResult",
+    "lesion": "lesion.LesionResult",
     "training": "training.TrainingResult",
     "architectures": "architectures.ArchitecturesResult",
     "dynamics": "dynamics.DynamicsResult",

@@ -45,6 +45,7 @@ from gradlab.theory.mean_field import (
     variance_fixed_point,
 )
 from gradlab.theory.normalized import normalized_response_std
+from gradlab.theory.path_lengths import path_length_distribution
 from gradlab.theory.predicted_stream import predicted_stream_variance, transformer_law
 from gradlab.theory.rectified_residual import rectified_residual_gradient_moments
 from gradlab.theory.residual_net_stream import preactivation_stream, rectified_stream
@@ -98,6 +99,7 @@ __all__ = [
     "normalized_residual_variance",
     "normalized_response_std",
     "paper_asymptote",
+    "path_length_distribution",
     "post_norm_gradient",
     "pre_norm_gradient",
     "pre_norm_variance",

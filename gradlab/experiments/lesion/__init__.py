@@ -1,0 +1,1 @@
+"""Lesions of networks and paths through them: the request and its measurement."""

@@ -1,0 +1,1 @@
+"""Lesions and paths: the result, what it says, how it is drawn."""
