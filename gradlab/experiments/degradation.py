@@ -9,6 +9,7 @@ from typing import Any
 
 from gradlab.errors import GradlabError, UsageError
 from gradlab.experiments.request import Progress
+from gradlab.experiments.spreading import spread
 from gradlab.experiments.train import train
 from gradlab.networks import network_name
 from gradlab.results.degradation.result import DegradationResult
@@ -41,7 +42,7 @@ def degradation(
     """Measure training and test error of plain and residual nets across depth (He et al. 2015, §4.2, Fig. 6, Table 6).
 
     Networks are trained one after another, beginning with the shallowest; an interrupted run is continued, and a
-    complete run is read.
+    complete run is read. Within `gl.together`, networks are spread over the processes, each trained by one of them.
 
     Args:
         depths: The depths, as numbers of weighted layers.
@@ -67,17 +68,19 @@ def degradation(
     stopwatch = Stopwatch()
     names = {(family, depth): network_name(member(family, depth)) for family in families for depth in depths}
     asked = {"data": data, "recipe": recipe.to_dict(), "seed": seed}
-    done: dict[str, TrainingResult] = {}
-    for place, ((_, _), name) in enumerate(sorted(names.items(), key=lambda item: item[0][1]), 1):
+    depth_of = {name: depth for (_, depth), name in names.items()}
+    order = sorted(depth_of, key=depth_of.__getitem__)
+
+    def measure(name: str) -> TrainingResult | None:
         folder = Path(runs) / name
         if not train_missing:
-            if (folder / "record.json").exists():
-                done[name] = TrainingResult.load(folder)
-            continue
-        told = None if progress is None else _labelled(progress, f"{name} ({place} of {len(names)})")
+            return TrainingResult.load(folder) if (folder / "record.json").exists() else None
+        told = None if progress is None else _labelled(progress, f"{name} ({order.index(name) + 1} of {len(order)})")
         finished = _finished(folder, asked)
-        done[name] = finished or train(name, data, recipe=recipe, out=folder, seed=seed, progress=told, **training)
-    results = [done[name] for name in names.values() if name in done]
+        return finished or train(name, data, recipe=recipe, out=folder, seed=seed, progress=told, **training)
+
+    done = dict(zip(order, spread(order, measure, cost=depth_of.__getitem__), strict=True))
+    results = [found for name in names.values() if (found := done[name]) is not None]
     if not any(len(result.frame) for result in results):
         raise GradlabError(f"{runs} holds no run of {', '.join(names.values())}")
     joined = TrainingResult.concat(results)

@@ -107,9 +107,13 @@ def together() -> Iterator[Team | None]:
     try:
         yield _TEAM.get()
     except BaseException as error:
-        second = not isinstance(error, FailedElsewhere) and not there.fail(error)
-        if second and isinstance(error, Exception):
+        first = isinstance(error, FailedElsewhere) or there.fail(error)
+        if isinstance(error, Exception) and not first:
             raise FailedElsewhere(str(error)) from error
+        if isinstance(error, RuntimeError) and not isinstance(error, GradlabError) and "onnection closed" in str(error):
+            raise GradlabError(
+                "another rank is gone, killed or out of memory: the same command goes on with what is complete"
+            ) from error
         raise
     else:
         if own:

@@ -15,6 +15,8 @@ from gradlab.checkpoints import weights_digest
 from gradlab.errors import UsageError
 from gradlab.experiments.device import device_name, pick_device
 from gradlab.experiments.request import Progress
+from gradlab.experiments.spreading import team
+from gradlab.experiments.subject import has_batch_norm
 from gradlab.models import create, describe, weighted_layers
 from gradlab.networks import network_name
 from gradlab.results.record import Stopwatch, make_record
@@ -36,10 +38,11 @@ from gradlab.training import (
     require_tensorboard,
 )
 from gradlab.training.images import Split, load_token_split
+from gradlab.training.parallel import ALONE, Parallel
 from gradlab.training.recipe import with_defaults
 from gradlab.training.run_folder import CHECKPOINT, DYNAMICS, METRICS
 
-_MADE_ANYWHERE = ("torch", "device", "arithmetic", "compiled")
+_MADE_ANYWHERE = ("torch", "device", "arithmetic", "compiled", "ranks")
 """The settings that may change when a run is continued, with a note."""
 
 
@@ -64,6 +67,9 @@ def train(
     """Train a network from its initialization, or continue an interrupted run in the same folder.
 
     On the CPU, a run that was killed and continued ends with bitwise the same weights as an uninterrupted run.
+
+    Within `gl.together`, all processes train this network by `DistributedDataParallel`: each batch of the recipe is
+    shared by them, and the first one writes. A run may be continued by another number of processes, with a note.
 
     Args:
         model: The name of a network, without weights.
@@ -102,9 +108,10 @@ def train(
     check_fit(network, name, split)
     initial = weights_digest(network)
     arithmetic = Arithmetic.choose(recipe.amp, pick_device(device))
-    trainer = Trainer(
-        network, recipe, split, arithmetic, seed=seed, depth=len(weighted_layers(network)), compiled=compiled
-    )
+    present = team()
+    parallel = ALONE if present is None else Parallel(present.rank, present.size)
+    options: dict[str, Any] = {"seed": seed, "depth": len(weighted_layers(network)), "compiled": compiled}
+    trainer = Trainer(network, recipe, split, arithmetic, **options, parallel=parallel)
     stopwatch = Stopwatch()
     asked = {"data": data, "seed": seed, "compiled": compiled}
     facts = _facts(name, trainer, {**asked, "record": list(recording.what), "every": every}, initial, stopwatch)
@@ -113,14 +120,17 @@ def train(
         **asked,
         "fields": recipe.to_dict(),
         "torch": facts["versions"]["torch"],
+        "ranks": parallel.size,
     }
-    with RunFolder(out or Path("runs") / name.replace("/", "-")) as folder:
+    with RunFolder(out or Path("runs") / name.replace("/", "-"), writes=parallel.is_first) as folder:
         begun = _go_on(trainer, folder, config, resume)
-        facts |= {"resumed": begun.resumed, "steps": trainer.steps, "complete": False, "notes": begun.changes}
+        facts |= {"resumed": begun.resumed, "steps": trainer.steps, "complete": False}
+        facts["notes"] = [*begun.changes, *_shared_batches(network, recipe, parallel)]
         if trainer.step < trainer.steps:
             lengths = begun.lengths
             written = (METRICS, DYNAMICS) if recording.what else (METRICS,)
-            check_tables(folder.path, {table: lengths.get(table, 0) for table in written})
+            needed = {table: lengths.get(table, 0) for table in written}
+            parallel.first(lambda: check_tables(folder.path, needed))
             folder.write_record({**facts, "wall_seconds": begun.seconds})
             with _watched(trainer, folder, recording, log, lengths.get(DYNAMICS, 0), observe) as watching:
                 try:
@@ -130,7 +140,7 @@ def train(
                         checkpoint_every=checkpoint_every,
                         test_every=test_every,
                         lengths=lengths,
-                        progress=None if progress is None else partial(progress, name),
+                        progress=partial(progress, name) if progress is not None and parallel.is_first else None,
                         **watching,
                     )
                 finally:
@@ -140,7 +150,17 @@ def train(
         last = folder.record()
         if not last.get("complete"):
             folder.write_record({**last, "complete": True, "digest": weights_digest(network)})
-        return TrainingResult.load(folder.path)
+        return parallel.first(lambda: TrainingResult.load(folder.path))
+
+
+def _shared_batches(network: nn.Module, recipe: Recipe, parallel: Parallel) -> list[str]:
+    """What differs from one process where several share a batch, in a sentence."""
+    if parallel.size == 1:
+        return []
+    batch, each = f"batches of {recipe.batch_size} are shared by {parallel.size} ranks", ""
+    if has_batch_norm(network):
+        each = ", each of which normalizes by the statistics of its own part"
+    return [f"{batch}{each}"]
 
 
 def _network_and_data(name: str, data: str, recipe: Recipe, seed: int) -> tuple[nn.Module, Split]:
@@ -196,10 +216,16 @@ class _Begun:
 def _go_on(trainer: Trainer, folder: RunFolder, config: dict[str, Any], resume: str | Path | None) -> _Begun:
     """Restore the checkpoint of the folder, or the one to continue from, if there is one."""
     source = folder.path / CHECKPOINT if resume is None else _checkpoint_file(resume)
-    if resume is None and not source.exists():
+
+    def found() -> tuple[dict[str, Any], dict[str, Any]] | None:
+        if resume is None and not source.exists():
+            return None
+        return read_training_checkpoint(source), folder.record()
+
+    if (there := trainer.parallel.first(found)) is None:
         return _Begun([], [], {}, 0.0)
-    content = read_training_checkpoint(source)
-    before = folder.record()
+    content, before = there
+    content["config"].setdefault("ranks", 1)
     changes = _changes(content["config"], config, forced=resume is not None)
     trainer.restore(content)
     # The tables of another folder are not copied.
@@ -223,7 +249,8 @@ def _watched(
 ) -> Iterator[dict[str, Any]]:
     """The recorder and the observer of a run for `Trainer.run`, with their files open."""
     with ExitStack() as stack:
-        board = stack.enter_context(TensorBoard(folder.path, trainer.step)) if log else None
+        first = trainer.parallel.is_first
+        board = stack.enter_context(TensorBoard(folder.path, trainer.step)) if log and first else None
         recorder = None
         if recording.what:
             tell = None if board is None else board.dynamics
@@ -236,13 +263,14 @@ def _watched(
                     length=length,
                     start=trainer.step,
                     tell=tell,
+                    writes=trainer.parallel.is_first,
                 )
             )
 
         def observe_all(status: Status) -> None:
             if board is not None:
                 board.metrics(status.metrics)
-            if observe is not None:
+            if observe is not None and first:
                 observe(status)
 
         yield {"recorder": recorder, "observe": observe_all}

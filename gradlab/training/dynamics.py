@@ -73,6 +73,7 @@ class DynamicsRecorder:
         length: Bytes of `dynamics.csv` to keep.
         start: Steps made so far.
         tell: Also given the rows of each recorded step.
+        writes: Whether this process writes the table, as the first of several does.
 
     Attributes:
         newest: The rows of the last recorded step.
@@ -88,12 +89,13 @@ class DynamicsRecorder:
         length: int = 0,
         start: int = 0,
         tell: Callable[[Sequence[Mapping[str, Any]]], None] | None = None,
+        writes: bool = True,
     ) -> None:
         self.newest: Sequence[Mapping[str, Any]] = ()
         self._tell = tell
         path = folder / DYNAMICS
         self._columns = _columns_of(path) if length else COLUMNS
-        self._table = GrowingTable(path, self._columns, length)
+        self._table = GrowingTable(path, self._columns, length) if writes else None
         self._watch = Watch(
             network,
             optimizer,
@@ -106,7 +108,8 @@ class DynamicsRecorder:
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
-            stack.callback(self._table.close)
+            if self._table is not None:
+                stack.callback(self._table.close)
             # That a compiled network runs eagerly at recorded steps is meant here.
             stack.enter_context(warnings.catch_warnings())
             warnings.filterwarnings("ignore", message=f".*{re.escape(RUNS_EAGERLY.partition(':')[2])}")
@@ -120,13 +123,15 @@ class DynamicsRecorder:
     def write(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Append the rows of a step; see `gl.watch`."""
         self.newest = rows
+        if self._table is None:
+            return
         self._table.append({name: row[name] for name in self._columns} for row in rows)
         if self._tell is not None:
             self._tell(rows)
 
     def state(self) -> dict[str, int]:
         """Bytes of the table so far, for a checkpoint."""
-        return {DYNAMICS: self._table.length}
+        return {} if self._table is None else {DYNAMICS: self._table.length}
 
 
 def _columns_of(path: Path) -> tuple[str, ...]:

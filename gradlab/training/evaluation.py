@@ -10,6 +10,7 @@ from gradlab.errors import GradlabError
 from gradlab.probes.outputs import logits_of
 from gradlab.training.arithmetic import Arithmetic
 from gradlab.training.images import LabelledImages
+from gradlab.training.parallel import ALONE, Parallel
 from gradlab.training.tokens import LabelledTokens
 
 
@@ -26,7 +27,11 @@ def answers(model: nn.Module, inputs: Tensor) -> Tensor:
 
 @torch.no_grad()
 def evaluate(
-    model: nn.Module, images: LabelledImages | LabelledTokens, arithmetic: Arithmetic, batch_size: int = 500
+    model: nn.Module,
+    images: LabelledImages | LabelledTokens,
+    arithmetic: Arithmetic,
+    batch_size: int = 500,
+    parallel: Parallel = ALONE,
 ) -> tuple[float, float]:
     """Compute the mean cross-entropy and the error rate, without changing the model's mode.
 
@@ -35,6 +40,7 @@ def evaluate(
         images: The images, all of which are used.
         arithmetic: The precision and device of the computation.
         batch_size: The number of images per batch.
+        parallel: The processes that share the batches.
 
     Returns:
         The mean cross-entropy in nats, and the fraction of misclassified images, from 0 to 1.
@@ -42,7 +48,9 @@ def evaluate(
     modes = {module: module.training for module in model.modules()}
     model.eval()
     total = torch.zeros(2, dtype=torch.float64, device=images.labels.device)
-    for pixels, labels in images.batches(batch_size):
+    for number, (pixels, labels) in enumerate(images.batches(batch_size)):
+        if not parallel.takes(number):
+            continue
         with arithmetic.autocast():
             logits = answers(model, arithmetic.layout(pixels)).float()
         logits, labels = logits.flatten(0, -2), labels.flatten()
@@ -50,5 +58,5 @@ def evaluate(
         total += torch.stack((loss.double(), (logits.argmax(1) != labels).sum().double()))
     for module, mode in modes.items():
         module.training = mode
-    loss_sum, wrong = total.tolist()
+    loss_sum, wrong = parallel.sum_(total).tolist()
     return loss_sum / images.labels.numel(), wrong / images.labels.numel()

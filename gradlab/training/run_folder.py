@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+import socket
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Self
@@ -24,36 +25,46 @@ RECORD = "record.json"
 class RunFolder:
     """The folder of one training run, which one process at a time may write to.
 
-    The lock belongs to the operating system, which releases it however the process ends.
+    The lock belongs to the operating system, which releases it however the process ends. Between hosts it holds only as
+    far as the file system has locks for all of them, which some network file systems have not.
 
     Args:
         path: The path of the folder, which is created if necessary.
+        writes: Whether this process is the one that writes. Otherwise nothing is written, and nothing is read.
 
     Raises:
         UsageError: On entering, if another process writes to the folder.
         GradlabError: On entering, if the folder is not writable.
     """
 
-    def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
+    def __init__(self, path: str | Path, *, writes: bool = True) -> None:
+        self.path, self.writes = Path(path), writes
         self._lock: io.TextIOWrapper | None = None
 
     def __enter__(self) -> Self:
+        if not self.writes:
+            return self
         prepare_folder(self.path)
         name = self.path / ".lock"
         if name.is_symlink() or (name.exists() and not name.is_file()):
             raise UsageError(f"{name} is not a regular file: remove it, or give another folder")
         try:
-            lock = name.open("a", encoding="utf-8")
+            lock = name.open("a+", encoding="utf-8", errors="replace")
         except OSError as error:
             raise GradlabError(f"cannot write {name}: {error.strerror}") from None
         try:
             _lock(lock)
         except OSError:
+            lock.seek(0)
+            holder = lock.readline().strip()
             lock.close()
             raise UsageError(
-                f"another run writes into {self.path}: wait for it, stop it, or give another folder"
+                f"another run writes into {self.path}{holder and f' ({holder})'}: wait for it, stop it, or give "
+                "another folder"
             ) from None
+        lock.truncate(0)
+        lock.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+        lock.flush()
         self._lock = lock
         return self
 
@@ -64,17 +75,23 @@ class RunFolder:
 
     def save_checkpoint(self, content: Mapping[str, Any]) -> None:
         """Write the checkpoint, replacing the previous one atomically."""
+        if not self.writes:
+            return
         buffer = io.BytesIO()
         torch.save(dict(content), buffer)
         write_atomically(self.path / CHECKPOINT, buffer.getvalue())
 
     def write_record(self, record: Mapping[str, Any]) -> None:
         """Write the record of the run."""
+        if not self.writes:
+            return
         text = json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False, default=str)
         write_atomically(self.path / RECORD, (text + "\n").encode())
 
     def record(self) -> dict[str, Any]:
         """Read the record of the run; it is empty if there is no valid record."""
+        if not self.writes:
+            return {}
         try:
             record = json.loads(read_text(self.path / RECORD))
         except (OSError, ValueError, RecursionError):

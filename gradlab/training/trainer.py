@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 import torch
@@ -21,6 +22,7 @@ from gradlab.training.evaluation import answers, evaluate
 from gradlab.training.images import Split
 from gradlab.training.interruption import Interrupted, StopRequest
 from gradlab.training.optimizer import make_optimizer, restore_optimizer
+from gradlab.training.parallel import ALONE, Parallel
 from gradlab.training.recipe import Recipe
 from gradlab.training.run_folder import METRICS, GrowingTable, RunFolder
 from gradlab.training.saved import check_optimizer
@@ -72,6 +74,7 @@ class Trainer:
         seed: The seed of the order of images and of their crops, and of the global generators.
         depth: The number of weighted layers, which determines whether there is a warm-up.
         compiled: Whether to compile the model.
+        parallel: The processes that share every batch.
     """
 
     def __init__(
@@ -84,11 +87,14 @@ class Trainer:
         seed: int = 0,
         depth: int = 0,
         compiled: bool = False,
+        parallel: Parallel = ALONE,
     ) -> None:
-        self.recipe, self.arithmetic, self.seed = recipe, arithmetic, seed
+        self.recipe, self.arithmetic, self.seed, self.parallel = recipe, arithmetic, seed, parallel
+        parallel.check_batch(recipe.batch_size)
         self.split = split.to(arithmetic.device)
         self.model = arithmetic.prepare(model).train()
-        self.network: nn.Module = torch.compile(self.model) if compiled else self.model  # type: ignore[assignment]
+        network = parallel.wrap(self.model, arithmetic.device)
+        self.network: nn.Module = torch.compile(network) if compiled else network  # type: ignore[assignment]
         self.optimizer = make_optimizer(recipe, self.model)
         self.steps = recipe.steps(len(split.train))
         self.epoch_steps = recipe.epoch_steps(len(split.train))
@@ -97,8 +103,10 @@ class Trainer:
         # The loss and error rate of the steps since the last reading.
         self._window = torch.zeros(LOOK_EVERY, 2, device=arithmetic.device)
         self._filled = 0
+        # Of how many of these steps the values are those of all ranks.
+        self._summed = 0
         self._plan: tuple[int, EpochPlan] | None = None
-        torch.manual_seed(seed)
+        torch.manual_seed(parallel.seed(seed))
 
     @property
     def learning_rate(self) -> float:
@@ -138,7 +146,9 @@ class Trainer:
             Interrupted: After SIGINT or SIGTERM, once the checkpoint is written.
         """
         lengths = dict(lengths or {})
-        table = GrowingTable(folder.path / METRICS, COLUMNS, lengths.get(METRICS, 0))
+        table: GrowingTable | None = None
+        if self.parallel.is_first:
+            table = GrowingTable(folder.path / METRICS, COLUMNS, lengths.get(METRICS, 0))
         test_every = test_every or self.epoch_steps
         row: dict[str, float] = {}
         started, images_since = time.perf_counter(), 0
@@ -154,29 +164,34 @@ class Trainer:
                     tested = self.step % test_every == 0 or self.step == self.steps
                     if self._filled == LOOK_EVERY or tested:
                         row = self._look(tested)
-                        table.append([row])
+                        if table is not None:
+                            table.append([row])
                         if observe is not None:
                             rate = images_since / (time.perf_counter() - started)
                             recorded = () if recorder is None else recorder.newest
                             observe(Status(self.step, self.steps, rate, row, recorded))
                         started, images_since = time.perf_counter(), 0
-                    if self.step % checkpoint_every == 0 or self.step == self.steps or stop.signal is not None:
+                    stopped = self.parallel.agreed(stop.signal)
+                    if self.step % checkpoint_every == 0 or self.step == self.steps or stopped is not None:
                         # Tables that are not recorded this time keep their lengths for a later resumption.
-                        lengths |= {METRICS: table.length, **({} if recorder is None else recorder.state())}
-                        folder.save_checkpoint(self._content(config, lengths))
-                    if stop.signal is not None and self.step < self.steps:
+                        lengths |= {} if table is None else {METRICS: table.length}
+                        lengths |= {} if recorder is None else recorder.state()
+                        content = self._content(config, lengths)
+                        self.parallel.first(partial(folder.save_checkpoint, content))
+                    if stopped is not None and self.step < self.steps:
                         raise Interrupted(
                             f"stopped at step {self.step:,} of {self.steps:,}; the same command resumes from there",
-                            stop.signal,
+                            stopped,
                         )
         finally:
-            table.close()
+            if table is not None:
+                table.close()
         return row
 
     def advance(self) -> None:
         """Make one optimizer step."""
         if self._filled == LOOK_EVERY:
-            self._filled = 0
+            self._filled = self._summed = 0
         self._forward_backward()
         self.optimizer.step()
         self.step += 1
@@ -192,11 +207,9 @@ class Trainer:
             self.model.load_state_dict(content["model"])
             restore_optimizer(self.optimizer, content["optimizer"])
             window = content["window"]
-            self._filled = len(window)
+            self._filled = self._summed = len(window)
             self._window[: self._filled] = window.to(self._window)
-            torch.set_rng_state(content["random"]["cpu"])
-            if self.arithmetic.device.type == "cuda" and "cuda" in content["random"]:
-                torch.cuda.set_rng_state(content["random"]["cuda"], self.arithmetic.device)
+            self._set_random([content["random"], *content["random"].get("others", [])])
         except Exception as error:  # torch may raise anything for a state that does not match
             raise GradlabError(f"the checkpoint is none of this training: {reason(error)}") from None
         self.step, self.warming_up = content["step"], content["warming_up"]
@@ -205,7 +218,9 @@ class Trainer:
         epoch, place = divmod(self.step, self.epoch_steps)
         plan = self._epoch_plan(epoch)
         size = self.recipe.batch_size
-        chosen = slice(place * size, (place + 1) * size)
+        chosen = self.parallel.share(slice(place * size, (place + 1) * size))
+        # Ranks whose shares differ count by their examples in the mean over all of them.
+        share = (chosen.stop - chosen.start) / size
         images, labels = self.split.train.training_batch(plan, chosen, self.recipe.padding)
         for group in self.optimizer.param_groups:
             group["lr"] = self.learning_rate
@@ -215,8 +230,9 @@ class Trainer:
         logits, labels = logits.flatten(0, -2), labels.flatten()
         loss = F.cross_entropy(logits.float(), labels, label_smoothing=self.recipe.label_smoothing)
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        self._window[self._filled] = torch.stack((loss.detach(), (logits.argmax(1) != labels).float().mean()))
+        (loss * (share * self.parallel.size)).backward()
+        error = (logits.argmax(1) != labels).float().mean()
+        self._window[self._filled] = torch.stack((loss.detach(), error)) * share
         self._filled += 1
 
     def _epoch_plan(self, epoch: int) -> EpochPlan:
@@ -239,12 +255,32 @@ class Trainer:
         }
         if self.warming_up and error < 0.8:
             self.warming_up = False
-        self._filled = 0
+        self._filled = self._summed = 0
         if tested:
-            row["test_loss"], row["test_error"] = evaluate(self.model, self.split.test, self.arithmetic)
+            self.parallel.take_buffers(self.model)
+            tests = evaluate(self.model, self.split.test, self.arithmetic, parallel=self.parallel)
+            row["test_loss"], row["test_error"] = tests
         return row
 
+    def _random(self) -> dict[str, Any]:
+        """The states of this rank's random numbers."""
+        states = {"cpu": torch.get_rng_state()}
+        if self.arithmetic.device.type == "cuda":
+            states["cuda"] = torch.cuda.get_rng_state(self.arithmetic.device)
+        return states
+
+    def _set_random(self, states: Sequence[Mapping[str, Any]]) -> None:
+        """Go on with the random numbers of this rank, if the checkpoint has them."""
+        if self.parallel.rank >= len(states):
+            return
+        own = states[self.parallel.rank]
+        torch.set_rng_state(own["cpu"])
+        if self.arithmetic.device.type == "cuda" and "cuda" in own:
+            torch.cuda.set_rng_state(own["cuda"], self.arithmetic.device)
+
     def _finite_window(self) -> Tensor:
+        self.parallel.sum_(self._window[self._summed : self._filled])
+        self._summed = self._filled
         window = self._window[: self._filled].cpu()
         if not (finite := window[:, 0].isfinite()).all():
             step = self.step - self._filled + int((~finite).nonzero()[0])
@@ -258,16 +294,14 @@ class Trainer:
         window = self._finite_window()
         if not math.isfinite(sum(float(p.detach().sum()) for p in self.model.parameters())):
             raise GradlabError(f"the training diverged: weights are NaN or infinite after step {self.step - 1:,}")
-        random = {"cpu": torch.get_rng_state()}
-        if self.arithmetic.device.type == "cuda":
-            random["cuda"] = torch.cuda.get_rng_state(self.arithmetic.device)
+        random, *others = self.parallel.gather(self._random())
         return {
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "step": self.step,
             "warming_up": self.warming_up,
             "window": window.clone(),
-            "random": random,
+            "random": random | ({"others": others} if others else {}),
             "lengths": dict(lengths),
             "config": config,
             "gradlab": {key: config[key] for key in ("network", "normalization", "recipe")},
