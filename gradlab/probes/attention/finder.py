@@ -83,23 +83,21 @@ class AttentionFinder(TorchFunctionMode):
         enable_gqa: bool = False,
     ) -> AttentionRows:
         """The rows of attention for the arguments of the fused function."""
-        if query.ndim == 3:
-            # Without heads, the first dimension is the batch dimension.
-            query, key = query[:, None], key[:, None]
-            attn_mask = attn_mask[:, None] if attn_mask is not None and attn_mask.ndim == 3 else attn_mask
+        if attn_mask is not None and query.ndim != 4:
+            attn_mask = _by_head(attn_mask.expand(*query.shape[:-1], key.shape[-2]))
+        query, key = _by_head(query), _by_head(key)
         positions = sampled_positions(query.shape[2], self.rows, query.device)
         return attention_rows(sampled_logits(query, key, positions, mask=attn_mask, causal=is_causal, scale=scale))
 
     def _softmax(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> AttentionRows | None:
-        """The rows of a softmax over the last of three or four dimensions, if it is attention."""
+        """The rows of a softmax over the last of at least three dimensions, if it is attention."""
         logits = args[0] if args else kwargs.get("input")
         dim = args[1] if len(args) > 1 else kwargs.get("dim")
-        if not isinstance(logits, Tensor) or logits.ndim not in (3, 4) or dim not in (-1, logits.ndim - 1):
+        if not isinstance(logits, Tensor) or logits.ndim < 3 or dim not in (-1, logits.ndim - 1):
             return None
         with torch._C.DisableTorchFunction(), torch.no_grad():
-            if logits.ndim == 3:
-                heads = self.listener.heads()
-                logits = logits[:, None] if heads is None else logits.unflatten(0, (-1, heads))
+            heads = self.listener.heads() if logits.ndim == 3 else None
+            logits = _by_head(logits) if heads is None else logits.unflatten(0, (-1, heads))
             positions = sampled_positions(logits.shape[2], self.rows, logits.device)
             return attention_rows(logits[:, :, positions])
 
@@ -115,3 +113,10 @@ class AttentionFinder(TorchFunctionMode):
                 return None
             return found
         return None
+
+
+def _by_head(x: Tensor) -> Tensor:
+    """Reshape (…, H, T, d) to (B, H, T, d); with fewer than four dimensions there is one head."""
+    if x.ndim == 4:
+        return x
+    return x.flatten(0, -4) if x.ndim > 4 else x.reshape(-1, 1, *x.shape[-2:])

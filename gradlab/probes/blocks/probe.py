@@ -144,7 +144,8 @@ class BlockSignal(Probe):
             raise GradlabError(
                 f"no block of {type(self.model).__name__} was seen: run the model inside the `with` block, called as "
                 "model(x), and not inside a compiled function; a block is an addition of a signal and a function of "
-                "it, or one of the like parts of an nn.Sequential or nn.ModuleList"
+                "it (a concatenation, as in DenseNet, is none), or one of the like parts of an nn.Sequential or "
+                "nn.ModuleList"
             )
         values = torch.stack([_values(signal, self.tokens) for signal in signals.values()]).cpu().tolist()
         names, blocks = _branch_names(signals), list(dict.fromkeys((site.block, site.call) for site in signals))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -92,6 +93,40 @@ def test_equals_softmax_written_out(case: str) -> None:
         assert row["largest_logit"] == pytest.approx(largest, rel=1e-5)
         assert row["rows"] == rows
     assert output.shape == (B, H, T, D)
+
+
+class Given(nn.Module):
+    """Attention with queries, keys and options as they are given."""
+
+    def forward(self, q: Tensor, k: Tensor, **options: object) -> Tensor:
+        if options.pop("fused"):
+            return F.scaled_dot_product_attention(q, k, k, **options)
+        return (q @ k.mT / math.sqrt(D)).softmax(-1) @ k
+
+
+@pytest.mark.parametrize("shape", [(T, D), (2, T, D), (2, 3, H, T, D)], ids=["alone", "no heads", "windows"])
+@pytest.mark.parametrize("options", [{"fused": False}, {"fused": True}, {"fused": True, "attn_mask": BIAS[0]}])
+def test_attention_of_any_number_of_dimensions(shape: tuple[int, ...], options: dict[str, object]) -> None:
+    if shape == (T, D) and not options["fused"]:
+        pytest.skip("a softmax of a matrix is that of a classifier")
+    q, k = torch.randn(2, *shape, generator=torch.Generator().manual_seed(5))
+    with AttentionStatistics(Given(), rows=None) as probe:
+        probe.model(q, k, **options)
+    heads = H if len(shape) == 5 else 1
+    four = [x.reshape(-1, heads, T, D) for x in (q, k)]
+    mask = torch.zeros(T, T) if "attn_mask" not in options else BIAS[0]
+    expected = written_out(*four, mask.expand(len(four[0]), heads, T, T), 1 / math.sqrt(D))
+    found = probe.result().frame[["entropy", "relative_entropy", "largest_logit", "rows"]]
+    assert found.to_numpy() == pytest.approx(np.array(expected), rel=1e-5)
+
+
+def test_query_heads_that_share_keys() -> None:
+    q = torch.randn(B, H, T, D, generator=torch.Generator().manual_seed(5))
+    k = torch.randn(B, 2, T, D, generator=torch.Generator().manual_seed(6))
+    with AttentionStatistics(Given(), rows=None) as probe:
+        probe.model(q, k, fused=True, enable_gqa=True, is_causal=True)
+    expected = written_out(q, k[:, [0, 0, 1, 1]], CAUSAL.expand(B, H, T, T), 1 / math.sqrt(D))
+    assert probe.result().frame["entropy"].tolist() == pytest.approx([entropy for entropy, *_ in expected], rel=1e-5)
 
 
 @pytest.mark.parametrize("need_weights", [False, True])

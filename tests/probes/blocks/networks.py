@@ -245,6 +245,19 @@ def parallel() -> Network:
     return Network(model, {"input_ids": tokens()}, rows)
 
 
+def neox() -> Network:
+    """Two normalizations of one stream, whose branches are added to one another first, the second of them first."""
+    transformers = pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    sizes = {"num_hidden_layers": 2, "hidden_size": 32, "num_attention_heads": 4, "intermediate_size": 64}
+    model = transformers.GPTNeoXForCausalLM(transformers.GPTNeoXConfig(vocab_size=50, hidden_dropout=0.2, **sizes))
+    rows = []
+    for block in of_class(model, "GPTNeoXLayer"):
+        for name, dropout in (("mlp", "post_mlp_dropout"), ("attn", "post_attention_dropout")):
+            rows.append(Row(block, name, given(block), returned(f"{block}.{dropout}"), returned(block)))
+    return Network(disturbed(model).train(), {"input_ids": tokens()}, rows)
+
+
 def ours(name: str, last: str, size: int) -> Network:
     model = disturbed(gl.build(name))
     rows = []
@@ -318,6 +331,7 @@ NETWORKS: dict[str, Callable[[], Network]] = {
     "llama": lambda: llama("Llama"),
     "mixtral": lambda: llama("Mixtral", num_local_experts=4),
     "gptj": parallel,
+    "gpt-neox": neox,
     "resnet20": lambda: ours("resnet20@init", "bn2", 32),
     "resnet20-B": lambda: ours("resnet20-B@init", "bn2", 32),
     "resnet110-preact": lambda: ours("resnet110-preact@init", "conv2", 16),
