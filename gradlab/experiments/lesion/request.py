@@ -29,7 +29,6 @@ class LesionRequest(NetworksRequest):
         "What to do: delete (each module), several (random ones at once), reorder (swap blocks), paths (gradients). "
         "Default: all.",
         "LIST",
-        "--study",
         typed=list[str],
         read=text.items,
     )
