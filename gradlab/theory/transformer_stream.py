@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
@@ -73,12 +73,28 @@ class TransformerLaw:
         Returns:
             L float64 tensors of start's shape.
         """
-        found, kernel = [], start.double()
+        return [stream for _, _, stream in self._blocks(start)]
+
+    def branch_kernels(self, start: Tensor) -> list[Tensor]:
+        """Compute the covariance of what each branch adds, scaled as it is added; see `kernels`.
+
+        Args:
+            start: The covariance of the tokens that enter the first block, shape (T, T).
+
+        Returns:
+            2·L float64 tensors of start's shape, attention and perceptron of one block after the other.
+        """
+        return [branch for attention, perceptron, _ in self._blocks(start) for branch in (attention, perceptron)]
+
+    def _blocks(self, start: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Yield the covariances of both branches and of the stream behind each block."""
+        kernel = start.double()
         for block in range(self.blocks):
-            kernel = self._join(kernel, partial(self._attention, seed=block))
-            kernel = self._join(kernel, self._perceptron)
-            found.append(kernel)
-        return found
+            attention = self._branch(kernel, partial(self._attention, seed=block))
+            kernel = self._join(kernel, attention)
+            perceptron = self._branch(kernel, self._perceptron)
+            kernel = self._join(kernel, perceptron)
+            yield attention, perceptron, kernel
 
     def _attention(self, kernel: Tensor, *, seed: int) -> Tensor:
         mixed = attention_kernel(kernel, causal=self.causal, logit_variance=self.logits, seed=seed)
@@ -87,12 +103,14 @@ class TransformerLaw:
     def _perceptron(self, kernel: Tensor) -> Tensor:
         return self.last * dual_activation(ACTIVATIONS[self.activation], self.first * kernel)
 
-    def _join(self, kernel: Tensor, branch: Callable[[Tensor], Tensor]) -> Tensor:
-        before = self.norm in ("pre", "sandwich")
-        added = branch(normalized_kernel(kernel, self.eps) if before else kernel)
+    def _branch(self, kernel: Tensor, branch: Callable[[Tensor], Tensor]) -> Tensor:
+        added = branch(normalized_kernel(kernel, self.eps) if self.norm in ("pre", "sandwich") else kernel)
         if self.norm == "sandwich":
             added = normalized_kernel(added, self.eps)
-        joined = self.branch**2 * added + (self.stream**2 * kernel if self.shortcut else 0.0)
+        return self.branch**2 * added
+
+    def _join(self, kernel: Tensor, added: Tensor) -> Tensor:
+        joined = added + (self.stream**2 * kernel if self.shortcut else 0.0)
         return normalized_kernel(joined, self.eps) if self.norm == "post" else joined
 
 

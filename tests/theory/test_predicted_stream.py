@@ -83,3 +83,28 @@ def test_tokens_become_alike_without_shortcuts():
         kernels = theory.transformer_law(facts).kernels(theory.exchangeable_kernel(32, 1.0, 0.01))
         correlations.append(float(theory.token_correlation(kernels)[-1]))
     assert correlations[0] < 0.8 < 0.99 < correlations[1]
+
+
+@pytest.mark.parametrize("words", ["", "-norm=sandwich", "-scale=sqrt", "-norm=post"])
+def test_branches_add_what_is_predicted(words):
+    """The mean square of what attention and perceptron add, over five seeds."""
+    name, found = f"gpt3{SHORT}{words}", []
+    for seed in range(SEEDS):
+        model, row = create(name, seed=seed), []
+        x = torch.randint(64, (4, 32), generator=torch.Generator().manual_seed(seed))
+        for block in model.blocks:
+            style = block.style
+            parts = (block.after1, block.after2) if style.norm == "sandwich" else (block.attn, block.mlp)
+            for part in parts:
+                scale = style.branch_factor
+                part.register_forward_hook(
+                    lambda m, a, y, row=row, scale=scale: row.append((scale * y.double()).square().mean())
+                )
+        with torch.no_grad():
+            model(x)
+        found.append(torch.stack(row))
+    facts = parse_name(name).description.to_dict()
+    start = theory.exchangeable_kernel(32, 1.0, 0.5 / 64)
+    expected = theory.stream_variance(theory.transformer_law(facts).branch_kernels(start))
+    mean, error = torch.stack(found).mean(0), torch.stack(found).std(0) / math.sqrt(SEEDS)
+    assert ((mean - expected).abs() <= 2 * error + 0.03 * expected).all(), (mean / expected, error / expected)
