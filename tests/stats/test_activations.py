@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from gradlab.stats import Workspace, activations
-from gradlab.stats.activations import active_counts, one_sided_rows, saturated_count
+from gradlab.stats.activations import active_counts, active_units, one_sided_rows, saturated_count
 from gradlab.stats.updates import angle, inner_products
 
 
@@ -67,3 +67,13 @@ def test_inner_products(dtype: torch.dtype) -> None:
     assert inner_products(left, right).tolist() == pytest.approx(expected, rel=1e-12)
     sparse = torch.eye(4).to_sparse()
     assert inner_products([torch.ones(4, 4)], [sparse]).tolist() == [4.0]
+
+
+@pytest.mark.parametrize("shape", [(5, 4, 3, 6), (5, 4), (4,), (0, 4)], ids=str)
+def test_units_that_are_active_for_some_input(shape: tuple[int, ...]) -> None:
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    for unit_dim in range(len(shape)):
+        for part in (x.where(x.abs() > 1.4, 0), x.relu(), -x.relu()):
+            others = [dim for dim in range(len(shape)) if dim != unit_dim]
+            expected = (part != 0).sum(others) > 0 if others else part != 0
+            assert torch.equal(active_units(part, unit_dim).bool(), expected)

@@ -13,7 +13,7 @@ from torch.overrides import TorchFunctionMode
 
 from gradlab.probes.hooks import in_backward
 from gradlab.probes.outputs import plain
-from gradlab.stats.activations import active_counts, one_sided_rows, saturated_count
+from gradlab.stats.activations import active_counts, active_units, one_sided_rows, saturated_count
 from gradlab.stats.precision import widest
 from gradlab.stats.workspace import Workspace
 
@@ -104,6 +104,22 @@ class ActivationSums:
         """The share of saturated values, shape ()."""
         saturated = torch.stack([count.to(self.saturated[0].device) for count in self.saturated]).sum()
         return saturated.to(widest(saturated.device)) / self.rated
+
+
+class UnitActivity(ActivationSums):
+    """Which units of one activation were not 0 for some input, over any number of passes."""
+
+    def add(self, name: str, output: Tensor, unit_dim: int, bounds: Range | int | None, room: Workspace) -> None:
+        """See `ActivationSums`; of a softmax nothing is taken in."""
+        if not isinstance(bounds, int):
+            self.active.append(active_units(output, unit_dim, rectified=name in RECTIFIED))
+            self.elements += output.numel()
+
+    def join(self, other: ActivationSums) -> None:
+        """Add what another pass has shown, in the same memory."""
+        super().join(other)
+        if self.unit_count is not None:
+            self.active = [torch.stack([units.to(self.active[0]) for units in self.active]).amax(0)]
 
 
 @functools.cache

@@ -52,6 +52,7 @@ class ResponseWatch:
         layers: As of `response_targets`.
         measure: Of `responses`, `activations` and `response_gradients`.
         begun: Called before each pass that counts.
+        sums: What is summed of activations.
 
     Attributes:
         order: Names of layers and activations, as they were first seen.
@@ -60,14 +61,19 @@ class ResponseWatch:
     """
 
     def __init__(
-        self, model: nn.Module, layers: Selection, measure: Collection[str], begun: Callable[[], None]
+        self,
+        model: nn.Module,
+        layers: Selection,
+        measure: Collection[str],
+        begun: Callable[[], None],
+        sums: type[ActivationSums] = ActivationSums,
     ) -> None:
         self.responses, self.gradients = "responses" in measure, "response_gradients" in measure
         self.order: dict[str, None] = {}
         self.without_graph: dict[str, None] = {}
         self.window = Window()
         self.finder = ResponseFinder(model, response_targets(model, layers), self, begin=self._begin)
-        self._begun = begun
+        self._begun, self._sums = begun, sums
         self._backward = BackwardPasses(model)
         self._mode = ActivationMode(self._before, self._after) if "activations" in measure else None
         self._inputs: Remembered[Site] = Remembered()
@@ -188,7 +194,7 @@ class ResponseWatch:
             self._undo(seen, shown)
             return
         for name, activation in shown.activations.items():
-            self.window.activations.setdefault(name, ActivationSums()).join(activation)
+            self.window.activations.setdefault(name, self._sums()).join(activation)
         self.window.passes += self._counting
 
     def _undo(self, seen: dict[Site, bool], shown: Window) -> None:
@@ -211,7 +217,7 @@ class ResponseWatch:
             self._calls[place] += 1
             layer = layer_of(Site(place, self._calls[place]))
         self.order.setdefault(layer)
-        sums = self._pass.activations.setdefault(layer, ActivationSums())
+        sums = self._pass.activations.setdefault(layer, self._sums())
         sums.add(name, output, self._unit_dim, bounds, self._room)
 
 
