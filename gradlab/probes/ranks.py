@@ -56,6 +56,11 @@ class Ranks:
             raise UsageError(f"rank {rank} is not in the process group of this probe: make the probe on its ranks only")
         return torch.distributed.get_process_group_ranks(self.process_group)
 
+    @property
+    def is_first(self) -> bool:
+        """Whether this process is the one that writes what all of them have found."""
+        return self.local or not _is_distributed() or torch.distributed.get_rank() == self.numbers[0]
+
     def gather(self, own: T, what: str) -> list[T]:
         """Return what every rank gives, in the order of the ranks and the same on all of them.
 
@@ -143,16 +148,6 @@ def uneven_notes(ran: Sequence[Mapping[S, str]], ranks: Ranks) -> list[str]:
     without = [number for number, rank in zip(ranks.numbers, ran, strict=True) if len(rank) < len(set().union(*ran))]
     shown = ", ".join(names[:3]) + (f", … ({len(names)} in all)" if len(names) > 3 else "")
     return [f"{shown}: did not run on {_of(without)} as on others, and measured where it ran"]
-
-
-def rank_notes() -> list[str]:
-    """Return the sentence for a result that is not merged over ranks, or none for a single process."""
-    if not _is_distributed() or torch.distributed.get_world_size() == 1:
-        return []
-    return [
-        f"rank {torch.distributed.get_rank()} of {torch.distributed.get_world_size()}: measured on the examples of "
-        "this process alone, and not merged with those of the others"
-    ]
 
 
 @contextmanager

@@ -4,12 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+if TYPE_CHECKING:
+    from gradlab.probes.watch.shares import Share
+
 Value = tuple[str, str, float]
 """A layer, a statistic, and its value."""
+
+Found = tuple[str, str, "float | Share"]
+"""A layer, a statistic, and what this process has found of it; a number is the same on all ranks of a training."""
 
 TOTAL = "total"
 """The layer of what is measured of the whole model."""
@@ -25,7 +32,7 @@ class Piece:
     """
 
     values: Tensor
-    read: Callable[[list[float]], Iterable[Value]]
+    read: Callable[[list[float]], Iterable[Found]]
 
 
 class Fetch:
@@ -45,7 +52,7 @@ class Fetch:
         """Whether all was computed on the CPU, where nothing has to be waited for."""
         return not self._events
 
-    def values(self) -> list[Value]:
+    def values(self) -> list[Found]:
         """All values; waits for those that have not arrived."""
         for event in self._events:
             event.synchronize()

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from gradlab.errors import UsageError
-from gradlab.probes.watch.piece import TOTAL, Piece, Value
+from gradlab.probes.watch.piece import TOTAL, Found, Piece
+from gradlab.probes.watch.shares import MeanShare
 from gradlab.stats import l2_norms
 
 
@@ -44,11 +45,12 @@ def learning_rates(optimizer: Optimizer, names: Sequence[str]) -> Piece:
     return scalars(names, [rate.to(device) for rate in rates])
 
 
-def scalars(names: Sequence[str], values: Sequence[Tensor]) -> Piece:
-    """Numbers of the whole model by name, on one device."""
+def scalars(names: Sequence[str], values: Sequence[Tensor], *, of_rank: bool = False) -> Piece:
+    """Numbers of the whole model by name, on one device; those of a rank's own batch are averaged over ranks."""
 
-    def read(numbers: list[float]) -> Iterator[Value]:
-        return ((TOTAL, name, number) for name, number in zip(names, numbers, strict=True))
+    def read(numbers: list[float]) -> Iterator[Found]:
+        for name, number in zip(names, numbers, strict=True):
+            yield TOTAL, name, MeanShare(number, 1) if of_rank else number
 
     wide = torch.float32 if values[0].device.type == "mps" else torch.float64
     return Piece(torch.stack([value.to(wide) for value in values]), read)

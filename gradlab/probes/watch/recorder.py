@@ -11,15 +11,18 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from gradlab.probes.execution import ExecutionOrder
+from gradlab.probes.ranks import Ranks
 from gradlab.probes.selection import Selection, select_rows
+from gradlab.probes.watch.activations import UnitActivity
 from gradlab.probes.watch.backward import BackwardWatch
 from gradlab.probes.watch.layer_values import layer_values, total_values
 from gradlab.probes.watch.micro_batches import MicroBatches
 from gradlab.probes.watch.parameters import Columns, ParameterWatch
-from gradlab.probes.watch.piece import TOTAL, Fetch, Piece, Value
+from gradlab.probes.watch.piece import TOTAL, Fetch, Found, Piece, Value
 from gradlab.probes.watch.record import Owners, StepRecord, gradient_norm_of, learning_rates, repeated_loss, scalars
 from gradlab.probes.watch.response_values import activation_piece, gradient_piece, moment_piece
 from gradlab.probes.watch.responses import ResponseWatch, Window
+from gradlab.probes.watch.shares import joined_values, values_of
 from gradlab.probes.watch.steps import calling_scaler, scale_of
 from gradlab.probes.watch.writer import RecordWriter, in_order
 
@@ -44,10 +47,13 @@ class StepRecorder:
         layers: See `Watch`.
         measure: See `Watch`.
         scaler: See `Watch`.
+        since_last: Whether units are dead that are 0 in all passes since the last record.
+        ranks: The processes over which records are joined.
 
     Attributes:
         rows: The weights that are measured, by layer.
         responses: What follows forward passes; None where nothing of them is measured.
+        between: What follows the units of activations at steps that are not measured; None if nothing does.
     """
 
     def __init__(
@@ -59,13 +65,19 @@ class StepRecorder:
         layers: Selection,
         measure: frozenset[Measure],
         scaler: GradScaler | None,
+        since_last: bool = False,
+        ranks: Ranks,
     ) -> None:
+        self.ranks = ranks
         self.model, self.optimizers, self.writer = model, optimizers, writer
         self.measure, self.scaler = measure, scaler
         self.rows = select_rows(model, layers)
         self.responses: ResponseWatch | None = None
         if measure & {"responses", "activations", "response_gradients"}:
             self.responses = ResponseWatch(model, layers, measure, self._pass_begun)
+        self.between: ResponseWatch | None = None
+        if since_last and "activations" in measure:
+            self.between = ResponseWatch(model, layers, {"activations"}, lambda: None, UnitActivity)
         self._owners = Owners(model, optimizers)
         self._parameters = ParameterWatch(model, self.rows, updates="updates" in measure)
         self._executed = ExecutionOrder(model, self.rows)
@@ -76,6 +88,7 @@ class StepRecorder:
         self._unresolved: dict[str, None] = {}
         self._logged: dict[str, Tensor] = {}
         self._again: Callable[[], Tensor] | None = None
+        self._differing: dict[str, None] = {}
 
     def attach(self, stack: ExitStack, *, order: bool) -> None:
         """Register what stays on between measured steps: nothing, once the order of execution is known."""
@@ -165,7 +178,11 @@ class StepRecorder:
         window = Window() if self.responses is None else self.responses.take()
         made = (
             moment_piece(window, lambda layer: self._unresolved.setdefault(layer)),
-            activation_piece(window),
+            activation_piece(
+                window,
+                None if self.between is None else self.between.take(),
+                by_unit=len(self.ranks.numbers) > 1,
+            ),
             gradient_piece(window, scale),
             None if self._micro is None else self._micro.piece(scale),
         )
@@ -206,7 +223,7 @@ class StepRecorder:
             logged["loss"] = record.loss
             if again is not None:
                 logged["actual_loss_change"] = repeated_loss(self.model, again).to(record.loss) - record.loss
-        record.pieces += [scalars([name], [value]) for name, value in logged.items()]
+        record.pieces += [scalars([name], [value], of_rank=True) for name, value in logged.items()]
         self.write_arrived()
         self._arriving.append((record, Fetch(record.pieces)))
         if self._arriving[-1][1].is_local:
@@ -221,7 +238,8 @@ class StepRecorder:
         """Write the records that were closed; waits for the last one's values, where these lie on a device."""
         arriving, self._arriving = self._arriving, []
         for record, fetch in arriving:
-            values = [value for value in fetch.values() if self._owners.among(value[0], record.places)]
+            found = [part for part in fetch.values() if self._owners.among(part[0], record.places)]
+            values = self._joined(record.step, found)
             if len(record.places) < len(self.optimizers):
                 total = f"{TOTAL}[{','.join(map(str, sorted(record.places)))}]"
                 values = [(total if layer == TOTAL else layer, name, number) for layer, name, number in values]
@@ -230,9 +248,24 @@ class StepRecorder:
                 self.writer.place(in_order(seen, {name: row.module for name, row in self.rows.items()}))
             self.writer.write(record.step, values)
 
+    def _joined(self, step: int, found: list[Found]) -> list[Value]:
+        """The values of a record over the examples of all ranks, which every rank calls for at the same steps."""
+        by_rank = self.ranks.gather(found, f"the record of step {step:,} by gl.watch")
+        return joined_values(by_rank, self._differing) if len(by_rank) > 1 else values_of(found)
+
+    def give_up(self) -> None:
+        """Drop the records that are not written yet, for which other ranks would be waited for in vain."""
+        if len(self.ranks.numbers) > 1:
+            self._record, self._arriving = None, []
+
     def notes(self) -> list[str]:
         """What the reader of the records should know."""
-        notes = []
+        notes = self.ranks.notes()
+        if differing := [*self._differing]:
+            notes.append(
+                f"{_some(differing)}: not the same on all ranks, as gradients are that DistributedDataParallel has "
+                "averaged, and not recorded"
+            )
         if unknown := [*self._parameters.unknown]:
             notes.append(
                 f"{_some(unknown)}: the update of weights in 16 bits is not recorded, since the step of their "

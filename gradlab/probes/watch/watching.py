@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, get_args
 
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -12,9 +12,10 @@ from torch.optim import Optimizer
 from gradlab.errors import GradlabError, UsageError
 from gradlab.probes.coverage import coverage_of, depth_of
 from gradlab.probes.hooks import Probe
-from gradlab.probes.ranks import rank_notes
+from gradlab.probes.ranks import TIMEOUT, Ranks
 from gradlab.probes.schedule import Schedule
 from gradlab.probes.selection import Selection
+from gradlab.probes.tensor_parallel import refuse_tensor_parallel
 from gradlab.probes.watch.alerts import Alerts, OnAlert
 from gradlab.probes.watch.recorder import MEASURES, USUAL, Measure, StepRecorder
 from gradlab.probes.watch.steps import OptimizerSteps, unwrapped
@@ -24,6 +25,11 @@ from gradlab.sinks import AnySink
 
 if TYPE_CHECKING:
     from torch.amp.grad_scaler import GradScaler
+    from torch.distributed import ProcessGroup
+
+
+DeadUnits = Literal["of the step", "since the last record"]
+"""Which inputs a dead unit is 0 for."""
 
 
 class Watch(Probe):
@@ -65,6 +71,11 @@ class Watch(Probe):
     Where several optimizers step after one another without a pass between them, their steps are one. Otherwise each
     has records of its own, of its own layers, and the total of the i-th is `total[i]`.
 
+    In a distributed run, each record is joined over the ranks: the schedule is a function of the step's number alone,
+    so that all of them record the same steps, and every rank's result has the examples of all. Gradients of responses
+    are those of the mean of the ranks' losses, and logged values are averaged. The first rank writes to sinks and
+    warns; `raise` and a function are for every rank.
+
     Args:
         model: What is trained.
         optimizer: What trains it, or several; wrappers of other libraries are seen through.
@@ -77,7 +88,12 @@ class Watch(Probe):
             with `write(rows)` such as those of `gl.sinks`, or functions of rows.
         on_alert: What is done, once each, where a record shows what `findings` of the result would say: `warn`, `raise`
             (out of the optimizer's step), or a function of the finding. Each record then takes some ten milliseconds.
+        dead_units: Which inputs a dead unit is 0 for: all `of the step`, or all `since the last record`. The latter
+            needs hooks at every step, which cost a few percent of a step (see the costs in the documentation).
         start: Steps that the optimizers made before.
+        process_group: The ranks to join; None for all of them, where torch.distributed is initialized.
+        local: Whether to record this rank alone, which the result then says.
+        timeout: Seconds for which a record waits for the other ranks, until an error names those that are missing.
 
     Raises:
         UsageError: For anything else, and where no layer is selected.
@@ -95,20 +111,40 @@ class Watch(Probe):
         scaler: GradScaler | None = None,
         sinks: Iterable[AnySink] = (),
         on_alert: OnAlert | None = None,
+        dead_units: DeadUnits = "of the step",
         start: int = 0,
+        process_group: ProcessGroup | None = None,
+        local: bool = False,
+        timeout: float = TIMEOUT,
     ) -> None:
         super().__init__(model)
+        ranks = Ranks(process_group, local, timeout)
         if not callable(every) and every < 1:
             raise UsageError(f"every is a number of steps from 1 on, not {every}")
+        if dead_units not in get_args(DeadUnits):
+            raise UsageError(f"dead_units is {' or '.join(map(repr, get_args(DeadUnits)))}, not {dead_units!r}")
+        if self._compiled and dead_units != "of the step":
+            raise UsageError(
+                "dead_units='since the last record' needs hooks at every step, and compiled code calls none"
+            )
         self.every, self.first = every, first
         self.optimizers = unwrapped(optimizer)
         self.steps = [start] * len(self.optimizers)
-        alerts = [] if on_alert is None else [Alerts(on_alert, self._name())]
-        self._writer = RecordWriter(self.model, [*sinks, *alerts])
+        told = ranks.is_first or on_alert != "warn"
+        alerts = [] if on_alert is None or not told else [Alerts(on_alert, self._name())]
+        self._writer = RecordWriter(self.model, [*(sinks if ranks.is_first else ()), *alerts])
         self._recorder = StepRecorder(
-            self.model, self.optimizers, self._writer, layers=layers, measure=_measures(measure), scaler=scaler
+            self.model,
+            self.optimizers,
+            self._writer,
+            layers=layers,
+            measure=_measures(measure),
+            scaler=scaler,
+            since_last=dead_units != "of the step",
+            ranks=ranks,
         )
         self._hooks: ExitStack | None = None
+        self._between: ExitStack | None = None
 
     def log(
         self,
@@ -165,7 +201,7 @@ class Watch(Probe):
         frame.insert(0, "network", name)
         coverage = coverage_of(self.model, self._recorder.rows.values()).as_record()
         facts = {"network": name, "depth": depth_of(self.model), "coverage": coverage}
-        return DynamicsResult(frame, {"networks": [facts]}, [*rank_notes(), *self._recorder.notes()])
+        return DynamicsResult(frame, {"networks": [facts]}, self._recorder.notes())
 
     def _name(self) -> str:
         return str(getattr(self.model, "name", type(self.model).__name__))
@@ -174,13 +210,21 @@ class Watch(Probe):
         """Compiled code runs as it is between measured steps."""
 
     def _attach(self, stack: ExitStack) -> None:
+        if self._recorder.responses is not None:
+            refuse_tensor_parallel(self.model, self._recorder.ranks)
         stack.callback(self._leave)
         self._recorder.attach(stack, order=not self._compiled)
         OptimizerSteps(self.optimizers, self._before, self._after).attach(stack)
         self._switch()
 
+    def __exit__(self, *exception: object) -> None:
+        if exception[0] is not None:
+            self._recorder.give_up()
+        super().__exit__(*exception)
+
     def _leave(self) -> None:
         self._switch_off()
+        self._leave_units()
         self._recorder.close()
         self._recorder.write_arrived()
         self._writer.close()
@@ -204,12 +248,26 @@ class Watch(Probe):
         due = any(map(self._is_due, range(len(self.optimizers))))
         if not due:
             self._switch_off()
+            self._follow_units()
         elif self._hooks is None:
+            self._leave_units()
             with ExitStack() as stack:
                 if self._recorder.responses is not None:
                     super()._refuse_silence(stack)
                 self._recorder.attach_to_passes(stack)
                 self._hooks = stack.pop_all()
+
+    def _follow_units(self) -> None:
+        """Have hooks on the model that see which units are not 0, where units are followed from record to record."""
+        if self._recorder.between is not None and self._between is None:
+            with ExitStack() as stack:
+                self._recorder.between.attach(stack)
+                self._between = stack.pop_all()
+
+    def _leave_units(self) -> None:
+        if self._between is not None:
+            hooks, self._between = self._between, None
+            hooks.close()
 
     def _switch_off(self) -> None:
         if self._hooks is not None:
