@@ -70,6 +70,7 @@ def transformer_law(facts: Mapping[str, Any]) -> TransformerLaw:
         shortcut=facts["kind"] == "residual",
         stream=deepnorm_constants(blocks)[0] if scale == "deepnorm" else 1.0,
         branch={"sqrt": 1 / math.sqrt(blocks), "completep": 1 / blocks, "skipinit": 0.0, "rezero": 0.0}.get(scale, 1.0),
+        head_width=width // options["heads"],
         eps=1e-5 if facts["family"] == "gpt" else 1e-6,
         **gains,
     )

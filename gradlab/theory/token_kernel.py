@@ -22,20 +22,29 @@ def normalized_kernel(kernel: Tensor, eps: float = 0.0) -> Tensor:
 
 
 def attention_kernel(
-    kernel: Tensor, *, causal: bool, logit_variance: float = 1.0, seed: int = 0, samples: int | None = None
+    kernel: Tensor,
+    *,
+    causal: bool,
+    logit_variance: float = 1.0,
+    head_width: int | None = None,
+    seed: int = 0,
+    samples: int | None = None,
 ) -> Tensor:
     """Compute E[P·K·Pᵀ], the covariance of tokens after attention with random weights.
 
-    For queries and keys with independent Gaussian weights, the logits q_t·k_s/√d_h become jointly Gaussian in wide
-    heads, with covariance K_tt′·K_ss′ (Hron et al. 2020, arXiv:2006.10540, §3.1). The second moments of their softmax P
-    have no closed form, and are estimated from sampled logits. With logits 0 this is the uniform attention of Noci et
-    al. 2022 (arXiv:2206.03126), see `uniform_attention`.
+    For Gaussian weights and inputs of many channels, the queries and keys of a head are Gaussian and independent, each
+    of its d_h channels with covariance K. The logits q_t·k_s/√d_h are therefore Gaussian given the queries, and jointly
+    Gaussian in wide heads, with covariance K_tt′·K_ss′ (Hron et al. 2020, arXiv:2006.10540, §3.1). The second moments
+    of their softmax P have no closed form, and are estimated from sampled logits. With logits 0 this is the uniform
+    attention of Noci et al. 2022 (arXiv:2206.03126), see `uniform_attention`.
 
     Args:
         kernel: The covariance K of the input of attention, shape (T, T).
         causal: Whether a token attends only to itself and earlier tokens.
         logit_variance: The variance of q·k/√d_h if K is 1 on its diagonal: the product of both weights' variances and
             d².
+        head_width: The number d_h of channels of a head, whose logits have heavier tails the fewer they are; None is
+            the limit of wide heads.
         seed: The seed of the samples.
         samples: The number of samples; None means `SAMPLED_TOKENS`/T, at least 4, for an error of about 0.3 % in the
             mean over tokens.
@@ -52,7 +61,11 @@ def attention_kernel(
     total = torch.zeros(tokens, tokens, dtype=torch.float64)
     single = kernel.float()
     for _ in range(samples):
-        logits = logit_variance**0.5 * (root @ torch.randn(tokens, tokens, generator=generator) @ root.T)
+        queries = root
+        if head_width is not None:
+            queries = root @ torch.randn(tokens, head_width, generator=generator) / head_width**0.5
+        noise = torch.randn(queries.shape[1], tokens, generator=generator)
+        logits = logit_variance**0.5 * (queries @ noise @ root.T)
         if hidden is not None:
             logits = logits.masked_fill(hidden, -torch.inf)
         weights = logits.softmax(-1)

@@ -45,6 +45,7 @@ class TransformerLaw:
         first: The gain of the perceptron's first layer.
         last: The gain of the perceptron's last layer.
         eps: The constant ε of the normalizations.
+        head_width: The number of channels of a head; None is the limit of wide heads.
     """
 
     blocks: int
@@ -59,13 +60,14 @@ class TransformerLaw:
     first: float = 1.0
     last: float = 1.0
     eps: float = 0.0
+    head_width: int | None = None
 
     def kernels(self, start: Tensor) -> list[Tensor]:
         """Compute the covariance of the tokens after every block.
 
         Attention averages over all tokens that it attends to, so its variance depends on their similarity, which is
         followed token by token (see `attention_kernel`); the perceptron is described by its dual activation. The limit
-        is that of wide heads and many channels.
+        is that of many channels.
 
         Args:
             start: The covariance of the tokens that enter the first block, shape (T, T).
@@ -97,7 +99,9 @@ class TransformerLaw:
             yield attention, perceptron, kernel
 
     def _attention(self, kernel: Tensor, *, seed: int) -> Tensor:
-        mixed = attention_kernel(kernel, causal=self.causal, logit_variance=self.logits, seed=seed)
+        mixed = attention_kernel(
+            kernel, causal=self.causal, logit_variance=self.logits, head_width=self.head_width, seed=seed
+        )
         return self.attention * mixed
 
     def _perceptron(self, kernel: Tensor) -> Tensor:
