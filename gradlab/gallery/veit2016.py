@@ -92,12 +92,12 @@ FIGURES = (
         "which almost all of the gradient arrives.",
         command=("lesion", "--figure", "paths"),
         experiment=lesion,
-        options=partial(_trained, "resnet110", studies=("paths",), paths=50),
+        options=partial(_trained, "resnet110", studies=("paths",), paths=300),
         toy={**_TOY, "models": ("resnet20@trained",), "studies": ("paths",), "paths": 3},
         draw=partial(_figure, which="paths"),
         table=_lengths,
         differs=(
-            "Norms are those of the gradients of single examples, of 50 test images with one path of every length "
+            "Norms are those of the gradients of single examples, of 300 random test images with one path of every length "
             "each; the paper measures 1,000 batches of training images for each length.",
             *_UNITS,
             *_BUNDLED,

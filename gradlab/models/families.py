@@ -207,7 +207,7 @@ FAMILIES = (
         "resmlp",
         str(mlp.DEPTHS),
         partial(mlp.read_mlp, residual=True),
-        options=(mlp.NORM, mlp.BETA, mlp.BIAS, mlp.WIDTH),
+        options=(mlp.NORM, mlp.SHORTCUT, mlp.BETA, mlp.BIAS, mlp.WIDTH),
         listed=("resmlp50", "resmlp50-beta=0.1"),
         refusals={"ll": "a looks-linear net has no shortcuts, such as mlp50-ll"},
         ordered=False,

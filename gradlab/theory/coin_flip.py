@@ -33,6 +33,48 @@ def residual_variance(depth: Tensor, beta: float = 1.0) -> Tensor:
     return (1 + beta**2) ** depth.double()
 
 
+def highway_law(depth: Tensor, carry: float, beta: float) -> Tensor:
+    """Compute the correlation in highway nets γx + βWρ(x) with constant gates, a corollary of Theorem 2.
+
+    A block multiplies the gradients' second moment by γ² + β² and their co-moment by γ² + β²/2, so that the correlation
+    is ((γ² + β²/2)/(γ² + β²))^L, with γ = 1 that of residual nets. With γ² + β² = 1 the second moment does not change,
+    and the correlation is (1 − β²/2)^L; if β² = c/L it tends to exp(−c/2) and no longer falls with depth.
+
+    Args:
+        depth: The number of blocks, of any shape.
+        carry: The weight γ of the shortcut.
+        beta: The weight β of the branch.
+    """
+    return ((carry**2 + beta**2 / 2) / (carry**2 + beta**2)) ** depth.double()
+
+
+def normalized_highway_law(
+    depth: Tensor, carry: float, beta: float, *, centred: bool = False, stem: float = 1.0
+) -> Tensor:
+    """Compute the correlation in highway nets γx + βWρ(norm(x)) with constant gates, as the product over blocks.
+
+    Block l multiplies the gradients' second moment by γ² + β²/v and their co-moment by γ² + β²/(2v), where v is the
+    variance that it divides by; the next block has the variance γ²v + β², or γ²v + β²(1 − 1/π) with centring. With
+    γ = 1 it is `normalized_residual_law`. With γ² + β² = 1, v = 1 and without centring it is that without
+    normalization, `highway_law`.
+
+    Args:
+        depth: The number of blocks, of any shape.
+        carry: The weight γ of the shortcut.
+        beta: The weight β of the branch.
+        centred: Whether the normalization subtracts the mean.
+        stem: The variance v over the inputs of the first block's input, or its mean square if not centred.
+    """
+    share = 1 - 1 / math.pi if centred else 1.0
+    variance, product, products = stem, 1.0, [1.0]
+    for _ in range(int(depth.max())):
+        branch = beta**2 / variance
+        product *= (carry**2 + branch / 2) / (carry**2 + branch)
+        products.append(product)
+        variance = carry**2 * variance + beta**2 * share
+    return torch.tensor(products, dtype=torch.float64, device=depth.device)[depth.long()]
+
+
 def normalized_residual_variance(depth: Tensor, beta: float = 1.0) -> Tensor:
     """Compute 1 + β²L, the growth of the gradients' variance with normalization (Theorem 3)."""
     return 1 + beta**2 * depth.double()

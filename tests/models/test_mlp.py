@@ -18,7 +18,7 @@ from gradlab.models import (
 )
 
 X = torch.linspace(-2, 2, 32, dtype=torch.float64)
-NORMED = ["ff-norm=center", "ff-norm=bn", "ff-norm=rms", "resnet", "resnet-beta=0.1", "resnet-norm=rms"]
+NORMED = ["ff-norm=center", "ff-norm=bn", "ff-norm=rms", "resnet", "resnet-shortcut=0.9-beta=0.4", "resnet-norm=rms"]
 FAMILIES = [*NORMED, "ff-norm=none", "ff-norm=none-bias=0", "resnet-norm=none", "resnet-norm=center", "ll"]
 
 

@@ -266,7 +266,7 @@ class _Measurement:
                 first = len(rows) // (modules + 1)
                 for length in range(modules + 1):
                     through = random_paths(torch.full((len(images),), length), modules, generator)
-                    gradient = gradients.on_paths(through.to(images.device)).double()
+                    gradient = gradients.on_paths(through.to(images.device))
                     norms = gradient.flatten(1).norm(dim=1).tolist()
                     rows += [
                         {"length": length, "sample": first + place, "gradient_norm": norm}

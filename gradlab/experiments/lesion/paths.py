@@ -16,6 +16,10 @@ from gradlab.probes.blocks.numbering import Place
 from gradlab.probes.blocks.operations import Operand
 
 
+SCALE = 2.0**60
+"""The factor of the loss on the way back: a path through 54 modules may have a gradient below the range of float32."""
+
+
 class PathGradients:
     """Gradients of the loss with respect to the input that flow on one path each.
 
@@ -51,20 +55,20 @@ class PathGradients:
         """
         self._inputs = inputs.detach().requires_grad_()
         with torch.enable_grad(), self._mode:
-            self._loss = compute(self._inputs).sum()
+            self._loss = SCALE * compute(self._inputs).sum()
 
     def gradients(self, passing: Tensor) -> Tensor:
-        """Return the gradient of each example's loss with respect to its input, (B, …).
+        """Return the gradient of each example's loss with respect to its input, (B, …), float64.
 
         Args:
             passing: What passes of the gradient on each stream and each branch, as 0 or 1, (n, 2, B).
         """
         self.passing = passing.to(self._inputs.dtype)
         (gradient,) = torch.autograd.grad(self._loss, self._inputs, retain_graph=True)
-        return gradient
+        return gradient.double() / SCALE
 
     def on_paths(self, through: Tensor) -> Tensor:
-        """Return the gradient of each example on its path, (B, …).
+        """Return the gradient of each example on its path, (B, …), float64.
 
         Args:
             through: Whether the path of each example goes through each module's branch, (B, n).

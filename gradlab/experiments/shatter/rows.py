@@ -16,9 +16,10 @@ from gradlab.theory import (
     expected_autocorrelation,
     feedforward_gradient_kernel,
     feedforward_law,
+    highway_law,
+    normalized_highway_law,
     normalized_residual_law,
     paper_asymptote,
-    residual_law,
 )
 
 FIT_FROM = 8
@@ -130,7 +131,7 @@ def decay_rows(run: FamilyRun, settings: Settings, **key: Any) -> list[Row]:
     unlike_coins = run.family.kind == "ll" or run.family.norm == "none"
     if depth < 2 * first or unlike_coins:
         return []
-    power = run.family.kind == "resnet" and run.family.norm in ("bn", "rms")
+    power = run.family.kind == "resnet" and run.family.norm in ("bn", "rms") and run.family.shortcut == 1
     name, fit = ("decay_exponent", stats.power_exponent) if power else ("decay_log_factor", stats.log_rate)
     expected = fit(law(run.family, torch.arange(1, depth + 1), settings.x).log(), first)
     rows = []
@@ -161,18 +162,18 @@ def law(family: Family, depth: Tensor, x: Tensor) -> Tensor:
         return torch.ones(depth.shape, dtype=torch.float64)
     if family.kind == "ff":
         return feedforward_law(depth)
-    if family.norm == "bn":
-        stem = x.var(correction=0).item()
-        return normalized_residual_law(depth, family.beta, centred=True, stem=stem)
-    if family.norm == "rms":
-        stem = x.square().mean().item() + family.bias
-        return normalized_residual_law(depth, family.beta, stem=stem)
-    return residual_law(depth, family.beta)
+    if family.norm not in ("bn", "rms"):
+        return highway_law(depth, family.shortcut, family.beta)
+    centred = family.norm == "bn"
+    stem = x.var(correction=0).item() if centred else x.square().mean().item() + family.bias
+    if family.shortcut == 1:
+        return normalized_residual_law(depth, family.beta, centred=centred, stem=stem)
+    return normalized_highway_law(depth, family.shortcut, family.beta, centred=centred, stem=stem)
 
 
 def asymptote(family: Family, depth: Tensor) -> Tensor:
     """The asymptote 1/(β√L), as quoted in the paper for residual nets with normalization; NaN for others."""
-    normalized = family.kind == "resnet" and family.norm in ("bn", "rms")
+    normalized = family.kind == "resnet" and family.norm in ("bn", "rms") and family.shortcut == 1
     quoted = paper_asymptote(depth, family.beta)
     return quoted if normalized else torch.full_like(quoted, math.nan)
 

@@ -138,7 +138,8 @@ def run_seeds(family: Family, depths: Sequence[int], settings: Settings, seeds: 
     points = len(settings.x)
     activation = Activation(*(values.cpu() for values in activation_statistics(run.active, points)))
     slopes = layer_slope(run.scale).cpu()
-    beta = family.beta if family.kind == "resnet" else None
+    # Correlation depends on the ratio of the weights of branch and shortcut.
+    beta = family.beta / family.shortcut if family.kind == "resnet" else None
     log_paths = log_path_counts(coactive_fractions(run.passing).cpu(), slopes, residual=beta)
     mean_log_paths = log_path_counts(_average_pair(activation), slopes, residual=beta)
     ends = {depth: activation_statistics(active, points) for depth, active in run.end_active.items()}

@@ -22,6 +22,12 @@ CENTER_UP_TO = 50
 LL = Option("ll", words=("ll",))
 NORM = Option("norm", "norm=", get_args(Norm), says=f"the norm is {', '.join(get_args(Norm))}")
 BETA = Option("beta", "beta=", says="beta is a number above 0", above=True)
+SHORTCUT = Option(
+    "shortcut",
+    "shortcut=",
+    says="shortcut scales the shortcuts, a number above 0; without them the net is ff",
+    above=True,
+)
 BIAS = Option("bias", "bias=", ("0", "1"), says="bias is 0 or 1")
 WIDTH = Option("width", "width=", says="the width is a whole number, at least 1", whole=True, low=1)
 
@@ -37,7 +43,8 @@ class Family:
 
     - `ff`: z₁ = Vx + b; z_l = W relu(norm(z_{l−1})); f = w·relu(z_L); V, b ~ N(0, 2). The first and the last
       ReLU have no norm before them. Depth counts ReLUs.
-    - `resnet`: x₀ = Vx + b; x_l = x_{l−1} + βW relu(norm(x_{l−1})); f = w·x_L; V, b ~ N(0, 1). Depth counts blocks.
+    - `resnet`: x₀ = Vx + b; x_l = γx_{l−1} + βW relu(norm(x_{l−1})); f = w·x_L; V, b ~ N(0, 1). Depth counts blocks.
+      With γ² + β² = 1 it is the highway net of the paper, whose gates do not depend on the input.
     - `ll` ("looks linear"): as `ff` without norm, with concatenated ReLUs and W = (W′, −W′), W′ orthogonal. It is
       exactly linear at initialization.
 
@@ -46,7 +53,8 @@ class Family:
         norm: The normalization of each neuron over the batch: `none`, `center` (subtracts the mean), `rms` (divides by
             the root mean square) or `bn` (both). None is the default: `bn` for resnet, and for ff `center` up to
             depth 50 and `bn` above.
-        beta: The weight of a residual branch.
+        beta: The weight β of a residual branch.
+        shortcut: The weight γ of a shortcut.
         bias: Whether the first layer has a bias.
     """
 
@@ -54,6 +62,7 @@ class Family:
     norm: Norm | None = None
     beta: float = 1.0
     bias: bool = True
+    shortcut: float = 1.0
 
     @property
     def name(self) -> str:
@@ -65,12 +74,14 @@ class Family:
         """The settings as part of a name, such as `-beta=0.1`, empty for the defaults."""
         norm = f"-norm={self.norm}" if self.norm else ""
         beta = f"-beta={self.beta:g}" if self.beta != 1 else ""
-        return norm + beta + ("" if self.bias else "-bias=0")
+        shortcut = f"-shortcut={self.shortcut:g}" if self.shortcut != 1 else ""
+        return norm + shortcut + beta + ("" if self.bias else "-bias=0")
 
     @property
     def description(self) -> NetworkDescription:
         """The description shared by the family's networks; the normalization is None if it depends on the depth."""
-        options: dict[str, Value] = {} if self.beta == 1 else {"beta": self.beta}
+        scales = {"shortcut scale": self.shortcut, "beta": self.beta}
+        options: dict[str, Value] = {name: value for name, value in scales.items() if value != 1}
         return NetworkDescription(
             name=self.name,
             family=self.kind,
@@ -163,12 +174,12 @@ def parse_family(text: str) -> Family:
         raise UsageError(f"unknown family {text!r}: it is ff, resnet or ll, with settings as in resnet-beta=0.1")
 
     def unknown(reason: str, left: str) -> UsageError:
-        if left.startswith("-beta="):
-            return UsageError(f"{text}: only a residual net has a beta")
+        if given := next((name for name in ("beta", "shortcut") if left.startswith(f"-{name}=")), None):
+            return UsageError(f"{text}: only a residual net has a {given}")
         word = left.removeprefix("-").partition("=")[0]
         return UsageError(f"{text}: {reason or f'a family has the settings norm, beta and bias, not {word}'}")
 
-    options = (NORM, BETA, BIAS) if kind == "resnet" else (NORM, BIAS)
+    options = (NORM, SHORTCUT, BETA, BIAS) if kind == "resnet" else (NORM, BIAS)
     return _family(text, cast(Kind, kind), read_options(text, hyphen + rest, options, unknown, ordered=False))
 
 
@@ -188,4 +199,5 @@ def _family(text: str, kind: Kind, values: dict[str, Any]) -> Family:
     norm = values.get("norm")
     if kind == "ll" and norm is not None:
         raise UsageError(f"{text}: the norm is none in a looks-linear net, which is initialized as a linear function")
-    return Family(kind, norm, values.get("beta", 1.0), values.get("bias", "1") == "1")
+    scales = values.get("beta", 1.0), values.get("shortcut", 1.0)
+    return Family(kind, norm, scales[0], values.get("bias", "1") == "1", scales[1])

@@ -73,7 +73,7 @@ def _run(family: Family, z: Tensor, stream: WeightStream, blocks: range) -> Tens
         # In a net without shortcuts, no norm precedes the first ReLU.
         hidden = _activation(family, _normalized(family, z) if residual or block else z)
         out = uploaded(stream.layer(), z.device) @ hidden
-        z = z + family.beta * out if residual else out
+        z = family.shortcut * z + family.beta * out if residual else out
     return z
 
 

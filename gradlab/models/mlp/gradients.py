@@ -114,7 +114,7 @@ def forward_mode(
             if scale is not None and family.norm in ("rms", "bn"):
                 # A positive scale commutes with ReLU, and there are fewer weights than states and tangents.
                 weight *= scale.mT
-            z.both.baddbmm_(weight, hidden.both, beta=float(residual), alpha=family.beta)
+            z.both.baddbmm_(weight, hidden.both, beta=family.shortcut if residual else 0.0, alpha=family.beta)
         if depth % _RESCALE_EVERY == 0:
             exponent = exponent + _rescale(family, z)
         if residual and depth in depths:

@@ -53,7 +53,7 @@ class Block(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, N) to (B, N)."""
         out: Tensor = self.linear(activation(self.family, self.norm(x)))
-        return x + self.family.beta * out if self.family.kind == "resnet" else out
+        return self.family.shortcut * x + self.family.beta * out if self.family.kind == "resnet" else out
 
 
 _NORMS = {"none": nn.Identity, "center": BatchCentering, "rms": BatchRMSNorm, "bn": nn.BatchNorm1d}

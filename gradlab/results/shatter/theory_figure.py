@@ -46,7 +46,8 @@ def theory_figure(layers: pd.DataFrame, summary: pd.DataFrame, figure: Figure) -
         log_depth_axis(ax, summary["depth"].max(), shallowest)
     handles = [Line2D([], [], label=name, **style) for name, style in styles.items()]
     handles.append(Line2D([], [], label="exact theory", **_THEORY))
-    figure.legend(handles=handles, loc="outside upper center", ncols=min(len(handles), 6))
+    columns = 6 if max(map(len, styles)) <= 18 else 3
+    figure.legend(handles=handles, loc="outside upper center", ncols=min(len(handles), columns))
     return figure
 
 
