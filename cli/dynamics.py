@@ -1,12 +1,13 @@
 """`gradlab dynamics`: statistics of layers recorded by runs."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Literal, get_args
 
 import typer
 
 import gradlab as gl
+from gradlab.errors import UsageError
 
 from . import options
 from .saving import Saving
@@ -38,7 +39,7 @@ Figures = Annotated[
         help="maps (layer × step in colour); bands (median, 50 % and 90 % of the layers); layer (all statistics of the "
         "layer that --layer names). Default: maps.",
         metavar="LIST",
-        callback=options.reading(options.some_of(get_args(FigureName)), ["maps"]),
+        callback=options.reading(options.some_of(get_args(FigureName))),
     ),
 ]
 Layer = Annotated[
@@ -46,9 +47,17 @@ Layer = Annotated[
 ]
 
 
+Compare = Annotated[bool, typer.Option("--compare", help="Find where two runs part beyond noise, and draw both.")]
+
+
 @options.with_options(out=Path("results/dynamics"))
 def dynamics(
-    runs: Runs, saving: Saving, statistic: Statistic = None, figure: Figures = None, layer: Layer = None
+    runs: Runs,
+    saving: Saving,
+    statistic: Statistic = None,
+    figure: Figures = None,
+    layer: Layer = None,
+    compare: Compare = False,
 ) -> None:
     """Draw gradient norms and response std of every layer during training, above the error curves.
 
@@ -58,7 +67,16 @@ def dynamics(
         gradlab dynamics runs/plain56 runs/resnet56
 
         gradlab dynamics runs/plain56 --figure maps,bands --layer layer2.0.conv1
+
+    With --compare, finds the first step and layer at which two runs part: bit by bit, and beyond noise at a rate of
+    false alarms of 1 % for runs that differ by their seeds. Writes compare-runs.csv, compare-runs.json and a figure of
+    both runs and their difference, with its beginning marked.
+
+        gradlab dynamics runs/plain56 runs/resnet56 --compare
     """
+    if compare:
+        _compare(runs, saving, statistic or (), figure, layer)
+        return
     result = gl.dynamics(runs)
     if statistic:
         result.drawn = statistic
@@ -66,3 +84,14 @@ def dynamics(
     result.figures = [*dict.fromkeys([*(figure or ["maps"]), *(["layer"] if layer else [])])]
     with saving.progress():
         saving.report(result)
+
+
+def _compare(runs: Sequence[Path], saving: Saving, drawn: Sequence[str], *others: object) -> None:
+    if len(runs) != 2:
+        raise UsageError(f"--compare is of two runs, and {len(runs)} {'are' if len(runs) > 1 else 'is'} named")
+    if any(others):
+        raise UsageError("--figure and --layer draw runs by themselves: leave them or --compare out")
+    with saving.progress():
+        result = gl.compare_runs(*runs)
+        result.drawn = drawn
+    saving.report(result)

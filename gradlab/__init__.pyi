@@ -10,6 +10,7 @@ from .errors import GradlabError as GradlabError
 from .errors import UsageError as UsageError
 from .experiments.attention.attention import attention as attention
 from .experiments.compare.compare import compare as compare
+from .experiments.compare_runs import compare_runs as compare_runs
 from .experiments.coordinates.coordinates import coordinate_check as coordinate_check
 from .experiments.degradation import degradation as degradation
 from .experiments.dynamics import dynamics as dynamics
@@ -42,6 +43,7 @@ from .probes.watch import watch as watch
 from .reporting import report as report
 from .results.attention.result import AttentionResult as AttentionResult
 from .results.compare.result import CompareResult as CompareResult
+from .results.compare_runs.result import ComparisonResult as ComparisonResult
 from .results.coordinates.result import CoordinatesResult as CoordinatesResult
 from .results.degradation.result import DegradationResult as DegradationResult
 from .results.dynamics.result import DynamicsResult as DynamicsResult

@@ -19,7 +19,7 @@ PACKAGE = ROOT / "gradlab"
 MEASUREMENTS = sorted((PACKAGE / "results").glob("*/*.py"))
 # What `gradlab shatter`, `gradlab train` and `gradlab models` measure stands under other names there.
 WITHOUT_EXPERIMENT = {"training"}
-WITHOUT_COMMAND = {"architectures", "input_gradients", "training"}
+WITHOUT_COMMAND = {"architectures", "compare_runs", "input_gradients", "training"}
 
 # What each part may import of gradlab: only what lies below it.
 BELOW = {

@@ -3,8 +3,12 @@
 import io
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
+
+_EXACT: dict[str, Any] = {} if int(pd.__version__.partition(".")[0]) >= 3 else {"float_precision": "round_trip"}
+"""From pandas 3 on, numbers are read to the last bit without being asked for."""
 
 
 def read_growing(path: str | Path, columns: Sequence[str]) -> pd.DataFrame:
@@ -23,4 +27,4 @@ def read_growing(path: str | Path, columns: Sequence[str]) -> pd.DataFrame:
     except FileNotFoundError:
         content = b""
     whole = content[: content.rfind(b"\n") + 1]
-    return pd.read_csv(io.BytesIO(whole)) if whole else pd.DataFrame(columns=list(columns), dtype=float)
+    return pd.read_csv(io.BytesIO(whole), **_EXACT) if whole else pd.DataFrame(columns=list(columns), dtype=float)

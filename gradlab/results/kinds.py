@@ -23,6 +23,7 @@ KINDS = {
     "training": "training.TrainingResult",
     "architectures": "architectures.ArchitecturesResult",
     "dynamics": "dynamics.DynamicsResult",
+    "compare-runs": "compare_runs.ComparisonResult",
     "degradation": "degradation.DegradationResult",
     "compare": "compare.CompareResult",
     "coordinates": "coordinates.CoordinatesResult",

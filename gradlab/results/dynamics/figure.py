@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.collections import QuadMesh
-from matplotlib.colors import ListedColormap, LogNorm, Normalize
+from matplotlib.colors import Colormap, ListedColormap, LogNorm, Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator
 
@@ -42,15 +42,15 @@ def plot_layers_by_step(frame: pd.DataFrame, ax: Axes, norm: Normalize | None = 
     statistic = str(frame["statistic"].iloc[0])
     table = Table.of(frame, statistic)
     assert table is not None
-    return _plot_statistic(table, statistic, ax, norm or color_scale(statistic, table.values))
+    return plot_map(table, ax, norm or color_scale(statistic, table.values), colors_of(statistic))
 
 
-def _plot_statistic(table: Table, statistic: str, ax: Axes, norm: Normalize) -> QuadMesh:
-    colors = "magma" if statistic in _RESPONSES else "RdBu_r" if statistic in SIGNED else "viridis"
-    return plot_map(table, ax, norm, colors)
+def colors_of(statistic: str) -> str:
+    """The colour map of a statistic."""
+    return "magma" if statistic in _RESPONSES else "RdBu_r" if statistic in SIGNED else "viridis"
 
 
-def plot_map(table: Table, ax: Axes, norm: Normalize, colors: str | ListedColormap) -> QuadMesh:
+def plot_map(table: Table, ax: Axes, norm: Normalize, colors: str | Colormap) -> QuadMesh:
     """Draw a table in colour; on a log scale exact zeros are white, and what is not finite is hatched.
 
     Args:
@@ -134,7 +134,7 @@ def _plot_row(row: Sequence[Axes], statistic: str, tables: Sequence[Table | None
             ax.set_axis_off()
             ax.text(0.5, 0.5, "not recorded", ha="center", va="center", transform=ax.transAxes, color="0.4")
         else:
-            mesh = _plot_statistic(table, statistic, ax, norm)
+            mesh = plot_map(table, ax, norm, colors_of(statistic))
     row[0].set_ylabel("layer")
     add_colorbar(mesh, row, statistic)
 

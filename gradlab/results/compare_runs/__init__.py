@@ -1,0 +1,1 @@
+"""Two runs side by side: the result, what it says, how it is drawn."""
