@@ -8,10 +8,9 @@ from typing import Any
 from torch import nn
 
 from gradlab.callbacks.attached import AttachedProbe, MakeProbe
-from gradlab.callbacks.watching import AttachedWatch, Logged
+from gradlab.callbacks.watching import Logged, WatchingCallback
 from gradlab.errors import GradlabError
 from gradlab.probes import Schedule
-from gradlab.results.dynamics.result import DynamicsResult
 from gradlab.results.gradients.result import GradientsResult
 from gradlab.sinks import AnySink
 
@@ -68,7 +67,7 @@ class ProbeCallback(Callback):
         return self._attached.result(network)
 
 
-class WatchCallback(Callback):
+class WatchCallback(WatchingCallback, Callback):
     """Watches every layer while `lightning.Trainer.fit` trains; see `gl.watch`.
 
         watch = WatchCallback(every=50)
@@ -94,8 +93,8 @@ class WatchCallback(Callback):
         sinks: Iterable[AnySink] = (),
         **options: Any,
     ) -> None:
+        super().__init__(every, log, sinks, options)
         self._model = model
-        self._attached = AttachedWatch(log, sinks, {"every": every, **options})
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         """Put the watch on."""
@@ -109,19 +108,8 @@ class WatchCallback(Callback):
 
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
         """Take the watch off."""
-        self._attached.detach()
+        self.close()
 
     def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
         """Take the watch off."""
-        self._attached.detach()
-
-    def result(self, network: str | None = None) -> DynamicsResult:
-        """What was recorded so far.
-
-        Args:
-            network: What to call the model.
-
-        Raises:
-            GradlabError: Before training has started, or when nothing was measured.
-        """
-        return self._attached.result(network)
+        self.close()

@@ -7,10 +7,9 @@ from collections.abc import Iterable
 from typing import Any
 
 from gradlab.callbacks.attached import AttachedProbe, MakeProbe
-from gradlab.callbacks.watching import AttachedWatch, Logged
+from gradlab.callbacks.watching import Logged, WatchingCallback
 from gradlab.errors import GradlabError
 from gradlab.probes import ParameterGradients, Schedule
-from gradlab.results.dynamics.result import DynamicsResult
 from gradlab.results.gradients.result import GradientsResult
 from gradlab.sinks import AnySink
 
@@ -75,7 +74,7 @@ class ProbeCallback(TrainerCallback):
         return result
 
 
-class WatchCallback(TrainerCallback):
+class WatchCallback(WatchingCallback, TrainerCallback):
     """Watches every layer while `transformers.Trainer.train` trains; see `gl.watch`.
 
         watch = WatchCallback(every=50)
@@ -96,7 +95,7 @@ class WatchCallback(TrainerCallback):
     def __init__(
         self, every: Schedule = 50, *, log: Logged = "total", sinks: Iterable[AnySink] = (), **options: Any
     ) -> None:
-        self._attached = AttachedWatch(log, sinks, {"every": every, **options})
+        super().__init__(every, log, sinks, options)
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Put the watch on."""
@@ -111,21 +110,6 @@ class WatchCallback(TrainerCallback):
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Take the watch off."""
         self.close()
-
-    def close(self) -> None:
-        """Take the watch off; nothing happens when it is off."""
-        self._attached.detach()
-
-    def result(self, network: str | None = None) -> DynamicsResult:
-        """What was recorded so far.
-
-        Args:
-            network: What to call the model.
-
-        Raises:
-            GradlabError: Before training has started, or when nothing was measured.
-        """
-        return self._attached.result(network)
 
 
 def _calling_trainer() -> Any:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from torch import nn
 
 from gradlab.errors import GradlabError, UsageError
+from gradlab.probes import Schedule
 from gradlab.probes.watch import Watch
 from gradlab.results.dynamics.result import DynamicsResult
 from gradlab.sinks import AnySink, Row, scalars_by_step
@@ -83,3 +84,32 @@ class AttachedWatch:
         if self.watch is None:
             raise GradlabError("training has not started: there is nothing recorded yet")
         return self.watch.result(network)
+
+
+class WatchingCallback:
+    """The part of a callback with a watch that does not depend on whose training loop calls it.
+
+    Args:
+        every: As in `gl.watch`.
+        log: What goes into the library's own logs.
+        sinks: Who else gets the rows.
+        options: Further arguments of `gl.watch`.
+    """
+
+    def __init__(self, every: Schedule, log: Logged, sinks: Iterable[AnySink], options: Mapping[str, Any]) -> None:
+        self._attached = AttachedWatch(log, sinks, {"every": every, **options})
+
+    def close(self) -> None:
+        """Take the watch off; nothing happens if it is off."""
+        self._attached.detach()
+
+    def result(self, network: str | None = None) -> DynamicsResult:
+        """Return what was recorded so far.
+
+        Args:
+            network: What to call the model.
+
+        Raises:
+            GradlabError: Before training has started, or when nothing was measured.
+        """
+        return self._attached.result(network)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from gradlab.sinks.growing_file import GrowingFile
@@ -23,17 +23,24 @@ class CSV:
 
     def __init__(self, path: str | Path) -> None:
         self._file = GrowingFile(path)
-        self._append([dict(zip(COLUMNS, COLUMNS, strict=True))])
+        self._file.append(csv_lines(COLUMNS, [dict(zip(COLUMNS, COLUMNS, strict=True))]))
 
     def write(self, rows: Sequence[Row], /) -> None:
         """Append the rows of a step."""
-        self._append(rows)
+        self._file.append(csv_lines(COLUMNS, [{name: row[name] for name in COLUMNS} for row in rows]))
 
     def close(self) -> None:
         """Close the file."""
         self._file.close()
 
-    def _append(self, rows: Sequence[Row]) -> None:
-        text = io.StringIO()
-        csv.DictWriter(text, COLUMNS, lineterminator="\n", extrasaction="ignore").writerows(rows)
-        self._file.append(text.getvalue())
+
+def csv_lines(columns: Sequence[str], rows: Iterable[Row]) -> str:
+    """Return rows as lines of CSV, with empty cells for what a row lacks.
+
+    Args:
+        columns: The columns of the table.
+        rows: The rows, which have no other columns.
+    """
+    text = io.StringIO()
+    csv.DictWriter(text, columns, lineterminator="\n").writerows(rows)
+    return text.getvalue()

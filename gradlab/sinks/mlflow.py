@@ -32,7 +32,7 @@ class MLflow:
             import mlflow
             from mlflow.entities import Metric
         except ImportError:
-            raise UsageError("mlflow is not installed: pip install mlflow-skinny") from None
+            raise UsageError("mlflow is not installed: pip install 'gradlab-torch[mlflow]'") from None
         run = mlflow.active_run()
         if run_id is None and run is None:
             raise UsageError("no run of mlflow is under way: call mlflow.start_run() first, or give its run_id")
@@ -43,10 +43,7 @@ class MLflow:
     def write(self, rows: Sequence[Row], /) -> None:
         """Log the rows of a step."""
         now = int(1000 * time.time())
-        metrics = [
-            self._metric(_FOREIGN.sub("_", scalar_name(row)).rstrip("_"), row["value"], now, row["step"])
-            for row in rows
-        ]
+        metrics = [self._metric(_name(row), row["value"], now, row["step"]) for row in rows]
         for start in range(0, len(metrics), _BATCH):
             self._client.log_batch(self.run_id, metrics=metrics[start : start + _BATCH])
 

@@ -29,7 +29,7 @@ class Parquet:
             import pyarrow
             import pyarrow.parquet
         except ImportError:
-            raise UsageError("a .parquet file needs pyarrow: pip install pyarrow") from None
+            raise UsageError("a .parquet file needs pyarrow: pip install 'gradlab-torch[parquet]'") from None
         self._arrow: Any = pyarrow
         self.path = Path(path)
         self._part = self.path.with_name(f"{self.path.name}.part")

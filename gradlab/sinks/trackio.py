@@ -23,7 +23,7 @@ class Trackio:
         try:
             import trackio
         except ImportError:
-            raise UsageError("trackio is not installed: pip install trackio") from None
+            raise UsageError("trackio is not installed: pip install 'gradlab-torch[trackio]'") from None
         if not isinstance(run, trackio.Run):
             raise UsageError(f"a Trackio sink takes what trackio.init() returns, not {type(run).__name__}")
         self.run = run

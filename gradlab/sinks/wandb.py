@@ -25,7 +25,7 @@ class WandB:
         try:
             import wandb
         except ImportError:
-            raise UsageError("wandb is not installed: pip install wandb") from None
+            raise UsageError("wandb is not installed: pip install 'gradlab-torch[wandb]'") from None
         self.run: Any = run or wandb.run
         if self.run is None:
             raise UsageError("no run of wandb is under way: call wandb.init() first, or give the run")

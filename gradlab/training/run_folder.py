@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import json
 import os
@@ -15,6 +14,7 @@ import torch
 
 from gradlab.errors import GradlabError, UsageError
 from gradlab.results.files import prepare_folder, read_text, write_atomically
+from gradlab.sinks.csv import csv_lines
 
 CHECKPOINT = "checkpoint.pt"
 METRICS = "metrics.csv"
@@ -184,10 +184,8 @@ class GrowingTable:
         self._file.close()
 
     def _write(self, rows: Iterable[Mapping[str, Any]]) -> None:
-        text = io.StringIO()
-        csv.DictWriter(text, self._columns, lineterminator="\n").writerows(rows)
         try:
-            self._file.write(text.getvalue().encode())
+            self._file.write(csv_lines(self._columns, rows).encode())
             self._file.flush()
         except OSError as error:
             raise GradlabError(f"cannot write {self._path}: {error.strerror}") from None

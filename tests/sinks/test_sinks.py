@@ -2,8 +2,10 @@
 
 import json
 import math
+import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from torch import nn
 import gradlab as gl
 from gradlab.sinks import sink_of
 
+PROJECT = Path(__file__).parents[2] / "pyproject.toml"
 ROWS = [
     {"step": step, "layer": layer, "index": index, "block": "", "statistic": statistic, "value": value}
     for step in (0, 50)
@@ -98,6 +101,8 @@ def test_wandb_gets_a_history_with_a_step_of_its_own(tmp_path: Path, monkeypatch
     run.log({"mine": 2.0})
     sink.write(STEPS[1])
     run.finish()
+    # The service writes on after that; this waits for its end.
+    wandb.teardown()
     (file,) = tmp_path.rglob("run-*.wandb")
     history = list(histories(file))
     key = "gradlab/grad_norm/conv1"
@@ -168,8 +173,10 @@ def test_a_library_that_is_missing_is_named(
     sink: Any, library: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, library, None)
-    with pytest.raises(gl.UsageError, match=f"{library.rpartition('.')[2]}.*pip install"):
+    with pytest.raises(gl.UsageError, match=f"{library.rpartition('.')[2]}.*pip install") as said:
         sink(tmp_path)
+    (extra,) = re.findall(r"'gradlab-torch\[(\w+)\]'", str(said.value))
+    assert extra in tomllib.loads(PROJECT.read_text())["project"]["optional-dependencies"]
 
 
 @pytest.mark.parametrize(
