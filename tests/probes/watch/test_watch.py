@@ -325,6 +325,37 @@ def test_units_that_are_0_for_every_input_are_dead() -> None:
     assert values(frame, 0, "2")["saturated_fraction"] == 1.0
 
 
+@pytest.mark.parametrize("since", ["of the step", "since the last record"])
+def test_units_that_live_between_records_are_not_dead(since: str) -> None:
+    """Against the activations of every pass, of a net of which a unit wakes up for single batches alone."""
+    model = nn.Sequential(nn.Linear(4, 40), nn.ReLU(), nn.Linear(40, 40), nn.Sigmoid(), nn.Linear(40, 8), nn.Hardtanh())
+    model = model.requires_grad_(True)
+    with torch.no_grad():
+        model[0].bias.copy_(torch.linspace(-4, 1, 40))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+    generator = torch.Generator().manual_seed(0)
+    silent = torch.ones(40, dtype=torch.bool)
+    expected = []
+    with gl.watch(model, optimizer, every=4, dead_units=since) as watch:
+        for step in range(9):
+            for _ in range(2):
+                x = torch.randn(6, 4, generator=generator)
+                model(x).sum().backward()
+                quiet = (model[1](model[0](x)) == 0).all(0)
+                silent &= quiet
+            with torch.no_grad():
+                model(torch.full((3, 4), 100.0))
+            optimizer.step()
+            if step % 4 == 0:
+                expected.append(silent.double().mean().item())
+            if step % 4 == 0 or (since == "of the step" and step % 4 == 3):
+                silent = torch.ones(40, dtype=torch.bool)
+    found = [values(watch.result().frame, step, "0")["dead_units"] for step in (0, 4, 8)]
+    assert found == pytest.approx(expected)
+    assert 0 < expected[1] < 1
+    assert hooks(model) == 0
+
+
 @pytest.mark.parametrize("copied", [copy.deepcopy, lambda model: torch.load(saved(model), weights_only=False)])
 def test_copies_carry_no_hook_that_fires(copied: Callable[[nn.Module], nn.Module]) -> None:
     model = made()
@@ -384,6 +415,7 @@ def test_a_compiled_model_is_eager_at_measured_steps_alone() -> None:
         ({"every": 0}, "from 1 on"),
         ({"measure": ["weights"]}, "what can be measured is responses"),
         ({"layers": "nowhere"}, "no layer of Net matches"),
+        ({"dead_units": "ever"}, "'of the step' or 'since the last record', not 'ever'"),
     ],
 )
 def test_what_cannot_be_meant_is_refused(wrong: dict[str, object], words: str) -> None:

@@ -225,10 +225,10 @@ def dead(training: Training, draw: random.Random) -> str:
 
 @torch.no_grad()
 def zero_weights(training: Training, draw: random.Random) -> str:
-    _, layer = draw.choice(layers(training))
+    name, layer = draw.choice(layers(training))
     layer.weight.zero_()
     layer.bias.zero_()
-    return layers(training, inner=False)[-1][0]
+    return name
 
 
 @torch.no_grad()
@@ -272,32 +272,37 @@ def outlying_rate(training: Training, draw: random.Random) -> str:
     return name
 
 
+def with_history(training: Training) -> int:
+    """A step that is recorded, after records enough to hold it against."""
+    training.steps, training.every = 60, 2
+    return 40
+
+
 def rate_spike(training: Training, draw: random.Random) -> None:
-    at, factor = (training.steps // 2) // training.every * training.every, training.factor
-    # In the step before, so that the next record shows it.
+    at, factor = with_history(training), training.factor
     training.factor = lambda t: 1e3 if round(t * training.steps) == at else factor(t)
 
 
 def bad_batch(training: Training, draw: random.Random) -> None:
-    at, size = (training.steps // 2) // training.every * training.every, draw.choice([100.0, 1000.0])
+    at, size = with_history(training), draw.choice([100.0, 1000.0])
     training.disturb = lambda _, step, x: size * x if step == at else x
 
 
 def bad_value(training: Training, draw: random.Random) -> None:
-    at = (training.steps // 2) // training.every * training.every
+    at = with_history(training)
     training.disturb = lambda _, step, x: x / x.new_tensor(0.0) if step == at else x
 
 
 FAULTS = [
     Fault("dead ReLU", ("dead",), dead, RELU),
-    Fault("weights of 0", ("zero gradient",), zero_weights, ("relu", "convolutions")),
+    Fault("weights of 0", ("dead",), zero_weights, RELU),
     Fault("exploding initialization", ("response",), exploding, DEEP),
     Fault("vanishing sigmoid", ("gradient",), vanishing, DEEP),
     Fault("float16 overflow", ("non-finite",), overflow, DEEP),
     Fault("wrong scale of one layer", ("jump",), scaled, DEEP),
     Fault("update out of line", ("update",), outlying_rate, ("relu", "tanh", "residual")),
     Fault("spike of the learning rate", ("spike", "non-finite"), rate_spike, ("relu", "convolutions")),
-    Fault("bad batch", ("spike", "non-finite"), bad_batch, ("relu", "convolutions", "residual")),
+    Fault("bad batch", ("spike", "non-finite"), bad_batch, RELU),
     Fault("bad value", ("non-finite",), bad_value, tuple(NETWORKS)),
 ]
 
