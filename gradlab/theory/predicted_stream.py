@@ -52,7 +52,7 @@ def transformer_law(facts: Mapping[str, Any]) -> TransformerLaw:
     """Make the law of one of our transformers from its description as plain values."""
     options, blocks, width = facts["options"], facts["depth"], facts["width"]
     scale = options["scale"]
-    gains = {"logits": 1.0, "attention": 1.0, "first": 1.0, "last": 1.0}
+    gains: dict[str, Any] = {"logits": 1.0, "attention": 1.0, "first": 1.0, "last": 1.0}
     if options["init"] == "gpt2":
         gain = 0.02**2 * width
         gains = {"logits": gain**2, "attention": gain**2 / (2 * blocks), "first": gain, "last": 2 * gain / blocks}

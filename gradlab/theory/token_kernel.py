@@ -25,6 +25,7 @@ def attention_kernel(
     kernel: Tensor,
     *,
     causal: bool,
+    sequences: int = 1,
     logit_variance: float = 1.0,
     head_width: int | None = None,
     seed: int = 0,
@@ -41,6 +42,7 @@ def attention_kernel(
     Args:
         kernel: The covariance K of the input of attention, shape (T, T).
         causal: Whether a token attends only to itself and earlier tokens.
+        sequences: The number of sequences whose tokens K describes, one after the other; each attends to itself.
         logit_variance: The variance of q·k/√d_h if K is 1 on its diagonal: the product of both weights' variances and
             d².
         head_width: The number d_h of channels of a head, whose logits have heavier tails the fewer they are; None is
@@ -57,19 +59,19 @@ def attention_kernel(
     generator = torch.Generator().manual_seed(seed)
     values, vectors = torch.linalg.eigh(kernel.double())
     root = (vectors * values.clamp(min=0).sqrt()).float()
-    hidden = torch.ones(tokens, tokens, dtype=torch.bool).triu(1) if causal else None
+    length = tokens // sequences
+    single = torch.ones(length, length, dtype=torch.bool)
+    seen = torch.block_diag(*[single.tril() if causal else single] * sequences)
     total = torch.zeros(tokens, tokens, dtype=torch.float64)
-    single = kernel.float()
+    covariance = kernel.float()
     for _ in range(samples):
         queries = root
         if head_width is not None:
             queries = root @ torch.randn(tokens, head_width, generator=generator) / head_width**0.5
         noise = torch.randn(queries.shape[1], tokens, generator=generator)
         logits = logit_variance**0.5 * (queries @ noise @ root.T)
-        if hidden is not None:
-            logits = logits.masked_fill(hidden, -torch.inf)
-        weights = logits.softmax(-1)
-        total += (weights @ single @ weights.T).double()
+        weights = logits.masked_fill(~seen, -torch.inf).softmax(-1)
+        total += (weights @ covariance @ weights.T).double()
     return total / samples
 
 

@@ -46,6 +46,7 @@ class TransformerLaw:
         last: The gain of the perceptron's last layer.
         eps: The constant ε of the normalizations.
         head_width: The number of channels of a head; None is the limit of wide heads.
+        sequences: The number of sequences whose tokens are followed together.
     """
 
     blocks: int
@@ -61,6 +62,7 @@ class TransformerLaw:
     last: float = 1.0
     eps: float = 0.0
     head_width: int | None = None
+    sequences: int = 1
 
     def kernels(self, start: Tensor) -> list[Tensor]:
         """Compute the covariance of the tokens after every block.
@@ -88,6 +90,39 @@ class TransformerLaw:
         """
         return [branch for attention, perceptron, _ in self._blocks(start) for branch in (attention, perceptron)]
 
+    def deviations(self, start: Tensor, width: int) -> Tensor:
+        """Compute the standard deviation over random weights of the variance of the stream after every block.
+
+        The sum of squares of x + y, for a branch y = λ·W·h with a random W of the last layer, has the variance
+        4·⟨K_x, K_y⟩ + 2·⟨K_y, K_y⟩ over d channels, with the mean over pairs of tokens as inner product, since W gives
+        all tokens the same directions. Normalization hands it on from block to block without growth. This is the first
+        order in 1/d; weights of inner layers add less.
+
+        Args:
+            start: The covariance of the tokens that enter the first block, shape (T, T), of all sequences over which
+                the variance is taken.
+            width: The number d of channels.
+
+        Returns:
+            A float64 tensor of shape (L,), for the variances of `stream_variance`.
+        """
+        found, total, before = [], torch.zeros((), dtype=torch.float64), start.double()
+        for attention, perceptron, _ in self._blocks(start):
+            for added in (attention, perceptron):
+                own = 0.0 if self.norm == "sandwich" else 2 * added.square().mean()
+                crossed = 4 * self.stream**2 * (before * added).mean() if self.shortcut else 0.0
+                after = self._join(before, added)
+                total = total * self._growth(before, after) + (own + crossed) / width
+                before = after
+            found.append(torch.zeros_like(total) if self.norm == "post" else total)
+        return torch.stack(found).sqrt()
+
+    def _growth(self, before: Tensor, after: Tensor) -> Tensor | float:
+        """Return the factor by which a branch multiplies the variance of a deviation."""
+        if self.norm == "none":
+            return (after.diagonal().mean() / before.diagonal().mean()).square()
+        return self.stream**4 if self.shortcut else 0.0
+
     def _blocks(self, start: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """Yield the covariances of both branches and of the stream behind each block."""
         kernel = start.double()
@@ -100,7 +135,12 @@ class TransformerLaw:
 
     def _attention(self, kernel: Tensor, *, seed: int) -> Tensor:
         mixed = attention_kernel(
-            kernel, causal=self.causal, logit_variance=self.logits, head_width=self.head_width, seed=seed
+            kernel,
+            causal=self.causal,
+            sequences=self.sequences,
+            logit_variance=self.logits,
+            head_width=self.head_width,
+            seed=seed,
         )
         return self.attention * mixed
 
