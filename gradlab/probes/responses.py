@@ -18,9 +18,9 @@ from gradlab.probes.outputs import plain
 from gradlab.probes.prediction import batch_norm_stds, is_sharded
 from gradlab.probes.ranks import TIMEOUT, Ranks, uneven_notes
 from gradlab.probes.selection import Selection, layer_stride
-from gradlab.probes.site_moments import SiteMoments, merged_sites, take_in
+from gradlab.probes.site_moments import SiteMoments, merged_sites, take_in, whole_sites
 from gradlab.probes.targets import Target, response_targets
-from gradlab.probes.tensor_parallel import refuse_tensor_parallel
+from gradlab.probes.tensor_layout import Layout, LayoutWatch
 from gradlab.probes.unmeasured import reasons, response_coverage, unmeasured_notes
 from gradlab.results.responses.result import ResponsesResult
 from gradlab.stats import WELL_CONDITIONED, Accumulator, CentredMoments, FastMoments
@@ -90,14 +90,16 @@ class ResponseStd(Probe):
         # The accumulators before the current pass, of the sites that it has reached.
         self._before: dict[Site, Accumulator | None] = {}
         self._finder = ResponseFinder(self.model, self.targets, self)
+        self._split = LayoutWatch(self.model)
+        self._layouts: list[Layout] = []
 
     def _attach(self, stack: ExitStack) -> None:
-        refuse_tensor_parallel(self.model, self.ranks)
+        self._split.attach(stack)
         self._finder.attach(stack)
 
     def observe(self, site: Site, response: Tensor, part: Part | None) -> None:
         """See `Observer`."""
-        response = plain(response)
+        response = self._split.local(site, plain(response), [self._finder.norms.get(site, ""), site.layer])
         if part is not None:
             response = response.chunk(part[1], -1)[part[0]]
         accumulator = self._accumulators.get(site)
@@ -107,6 +109,9 @@ class ResponseStd(Probe):
                 accumulator.mark()
         if accumulator is None:
             accumulator = self._accumulators[site] = self._accumulator(site)
+        self._add(site, accumulator, response)
+
+    def _add(self, site: Site, accumulator: Accumulator, response: Tensor) -> None:
         accumulator.update(response)
 
     def discard(self, site: Site, observation: object) -> None:
@@ -184,7 +189,10 @@ class ResponseStd(Probe):
         if not self.per_channel:
             raise GradlabError("channels were not kept: make the probe with per_channel=True")
         frames = []
-        for site, found in self._merged(self._by_rank("channels", pooled=False)).items():
+        by_rank = self._by_rank("channels", pooled=False)
+        if any(layout.peers for layout in self._layouts):
+            raise GradlabError("tensor parallelism gives ranks channels of their own: measure channels with local=True")
+        for site, found in self._merged(by_rank).items():
             m = found.moments
             columns = {"std": m.std, "mean": m.mean, "count": m.count}
             frame = pd.DataFrame({name: value.numpy() for name, value in columns.items()})
@@ -209,7 +217,9 @@ class ResponseStd(Probe):
             )
             for (site, accumulator), found in zip(self._accumulators.items(), parts, strict=True)
         }
-        return self.ranks.gather(own, f"ResponseStd.{call}()")
+        told = self.ranks.gather((own, self._split.layout), f"ResponseStd.{call}()")
+        self._layouts = [layout for _, layout in told]
+        return [sites for sites, _ in told]
 
     def _merged(self, by_rank: list[dict[Site, SiteMoments]]) -> dict[Site, SiteMoments]:
         if not any(by_rank):
@@ -217,7 +227,7 @@ class ResponseStd(Probe):
                 "the probe saw no forward pass of a measured layer: run the model inside the `with` block, called as "
                 "model(x) and not inside a compiled function, or choose layers that it applies with layers="
             )
-        sites = merged_sites(by_rank)
+        sites = merged_sites(whole_sites(by_rank, self._layouts, self.ranks))
         take_in(self._finder, [(site.layer, found.target) for site, found in sites.items()])
         return sites
 

@@ -99,6 +99,11 @@ class FastMoments:
             self._pending.append((*self._row_sums(rows), rows.numel() if x.numel() else 0))
             self._rows += len(rows)
 
+    def add(self, count: int, mean: float, m2: float) -> None:
+        """Add values of which only the count, the mean and the sum of squared deviations from it are known."""
+        self._native = _merged(self._native, (count, mean, m2))
+        self.precision = max(self.precision, _DOUBLE)
+
     def mark(self) -> None:
         """Mark the present state as the one that `undo` restores."""
         self._marked, self._marked_native = len(self._pending), (self._native, self._native_channels)
@@ -137,7 +142,7 @@ class FastMoments:
                 return False
             total, squares = numbers
             mean = total / x.numel()
-            self._native = _merged(self._native, (x.numel(), mean, max(0.0, squares - total * mean)))
+            self.add(x.numel(), mean, max(0.0, squares - total * mean))
         else:
             if (both := native.channel_sums(x, self.channel_dim)) is None:
                 return False
@@ -146,7 +151,7 @@ class FastMoments:
             deviations = (both[1] - both[0] * mean_of_each).clamp(min=0)
             part = Moments(count, mean_of_each, deviations, torch.zeros_like(count))
             self._native_channels = part if self._native_channels is None else self._native_channels.merge(part)
-        self.precision = max(self.precision, _DOUBLE)
+            self.precision = max(self.precision, _DOUBLE)
         return True
 
     def _row_sums(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:

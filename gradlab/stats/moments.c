@@ -95,3 +95,33 @@ int gradlab_channel_moments(const float *x, ptrdiff_t outer, ptrdiff_t channels,
         finite = finite && isfinite(out[channels + channel]);
     return finite;
 }
+
+/* What normalization by the statistics of this batch does, with weight and bias of each channel (or NULL for 1 and 0).
+ *
+ * statistics receives the mean and the variance of every channel, shape (2, channels), out the mean and the variance of
+ * all values of the output: mean(bias) and mean(weight^2 v / (v + eps)) + var(bias). sums is room for 2 * channels.
+ */
+int gradlab_normalization(const float *x, ptrdiff_t outer, ptrdiff_t channels, ptrdiff_t inner, const float *weight,
+                          const float *bias, double eps, double *sums, float *statistics, double *out)
+{
+    double count = (double)outer * (double)inner, shift = 0, within = 0, between = 0;
+    if (!gradlab_channel_moments(x, outer, channels, inner, sums))
+        return 0;
+    for (ptrdiff_t channel = 0; channel < channels; channel++) {
+        double mean = sums[channel] / count;
+        double variance = fmax(0, sums[channels + channel] / count - mean * mean);
+        double scale = weight ? weight[channel] : 1;
+        statistics[channel] = (float)mean;
+        statistics[channels + channel] = (float)variance;
+        within += scale * scale * variance / (variance + eps);
+        shift += bias ? bias[channel] : 0;
+    }
+    shift /= (double)channels;
+    for (ptrdiff_t channel = 0; channel < channels; channel++) {
+        double away = (bias ? bias[channel] : 0) - shift;
+        between += away * away;
+    }
+    out[0] = shift;
+    out[1] = (within + between) / (double)channels;
+    return 1;
+}

@@ -32,6 +32,11 @@ _ABSENT = "no-compiler"
 """Name of the file that notes that its absence has been said."""
 
 
+def is_available() -> bool:
+    """Whether the library is there."""
+    return _library() is not None
+
+
 def sums(x: Tensor) -> tuple[float, float] | None:
     """Return the sum and the sum of squares of all values, or None if the library does not serve this tensor.
 
@@ -48,18 +53,45 @@ def sums(x: Tensor) -> tuple[float, float] | None:
 def channel_sums(x: Tensor, channel_dim: int) -> Tensor | None:
     """Return the sums and the sums of squares of every channel, float64 of shape (2, C), or None as `sums` does."""
     library = _library()
-    if library is None or not _serves(x):
+    if library is None or not _serves(x) or (extents := _extents(x, channel_dim)) is None:
         return None
+    out = torch.empty(2, extents[1], dtype=torch.float64)
+    return out if library.gradlab_channel_moments(x.data_ptr(), *extents, out.data_ptr()) else None
+
+
+def normalization(
+    x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
+) -> tuple[Tensor, float, float] | None:
+    """Return what batch normalization by the statistics of this batch does, or None as `sums` does.
+
+    Args:
+        x: The input, float32 of shape (N, C, …).
+        weight: The scale of each channel, (C,); None for 1.
+        bias: The shift of each channel, (C,); None for 0.
+        eps: The constant ε.
+
+    Returns:
+        The mean and the variance of each channel, float32 of shape (2, C), and the mean and the variance of all values
+        of the output by `gradlab.theory.normalized_response_std`.
+    """
+    library = _library()
+    both = [value for value in (weight, bias) if value is not None]
+    if library is None or not _serves(x) or not all(_serves(value) and value.is_contiguous() for value in both):
+        return None
+    if (extents := _extents(x, 1)) is None:
+        return None
+    statistics, room, out = torch.empty(2, extents[1]), (ctypes.c_double * (2 * extents[1]))(), (ctypes.c_double * 2)()
+    given = [None if value is None else value.data_ptr() for value in (weight, bias)]
+    done = library.gradlab_normalization(x.data_ptr(), *extents, *given, eps, room, statistics.data_ptr(), out)
+    return (statistics, out[0], out[1]) if done else None
+
+
+def _extents(x: Tensor, channel_dim: int) -> tuple[int, int, int] | None:
+    """Return how many values lie outside of the channels in memory, the number of channels, and how many inside."""
     dim = channel_dim % x.ndim
     if x.is_contiguous():
-        outer, inner = math.prod(x.shape[:dim]), math.prod(x.shape[dim + 1 :])
-    elif dim == 1 and _is_channels_last(x):
-        outer, inner = x.numel() // x.shape[1], 1
-    else:
-        return None
-    out = torch.empty(2, x.shape[dim], dtype=torch.float64)
-    finite = library.gradlab_channel_moments(x.data_ptr(), outer, x.shape[dim], inner, out.data_ptr())
-    return out if finite else None
+        return math.prod(x.shape[:dim]), x.shape[dim], math.prod(x.shape[dim + 1 :])
+    return (x.numel() // x.shape[1], x.shape[1], 1) if dim == 1 and _is_channels_last(x) else None
 
 
 def _serves(x: Tensor) -> bool:
@@ -117,6 +149,7 @@ def _checked(path: Path) -> ctypes.CDLL:
     size, pointer = ctypes.c_ssize_t, ctypes.c_void_p
     library.gradlab_moments.argtypes = [pointer, size, pointer]
     library.gradlab_channel_moments.argtypes = [pointer, size, size, size, pointer]
+    library.gradlab_normalization.argtypes = [pointer, *[size] * 3, *[pointer] * 2, ctypes.c_double, *[pointer] * 3]
     values, out = (ctypes.c_float * 37)(*range(37)), (ctypes.c_double * 2)()
     if not library.gradlab_moments(values, 37, out) or (out[0], out[1]) != (666.0, 16206.0):
         raise OSError("the compiled library does not add up")

@@ -102,3 +102,19 @@ def test_can_be_turned_off(fresh, monkeypatch):
     monkeypatch.setenv("GRADLAB_NATIVE", "0")
     assert native.sums(values(5)) is None
     assert not fresh.exists()
+
+
+@needs_compiler
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("affine", [True, False])
+@pytest.mark.parametrize("mean", [0, 1000])
+def test_normalization_by_batch_statistics(layout, affine, mean):
+    x = values(6, 18, 5, 7, mean=mean).contiguous(memory_format=layout)
+    weight, bias = (values(18) + 2, values(18, scale=3)) if affine else (None, None)
+    statistics, mean, variance = native.normalization(x, weight, bias, 1e-5)
+    wide = x.double()
+    torch.testing.assert_close(statistics[0], wide.mean((0, 2, 3)).float(), rtol=1e-6, atol=1e-7)
+    torch.testing.assert_close(statistics[1], wide.var((0, 2, 3), correction=0).float(), rtol=1e-6, atol=0)
+    given = [None if value is None else value.double() for value in (weight, bias)]
+    out = torch.nn.functional.batch_norm(wide, None, None, *given, True, 0.0, 1e-5)
+    assert (mean, variance) == pytest.approx((out.mean().item(), out.var(correction=0).item()), rel=1e-10, abs=1e-12)

@@ -13,6 +13,7 @@ from gradlab.data.batching import Batches
 from gradlab.experiments.accuracy import cross_entropies, near_chance, right_answers
 from gradlab.experiments.device import device_name, pick_device
 from gradlab.experiments.request import BatchNormMode, Progress
+from gradlab.experiments.responses.known import KnownResponseStd, fastest_layout, is_known
 from gradlab.experiments.responses.request import ResponsesRequest
 from gradlab.experiments.spreading import ranks, share, summed
 from gradlab.experiments.subject import (
@@ -119,15 +120,19 @@ def _measured(
     progress: Progress | None,
 ) -> ResponsesResult:
     clone = runner(model, mode).to(stream.device)
+    known = mode == "batch" and not exact and is_known(clone)
+    layout = torch.channels_last if mode == "eval" else fastest_layout() if known else torch.contiguous_format
+    clone = clone.to(memory_format=layout)
+    probe = KnownResponseStd(clone, layers) if known else ResponseStd(clone, layers, exact=exact)
     # Right answers, answers that hold NaN, and the loss.
     answers = torch.zeros(3, dtype=torch.float64, device=stream.device)
     comparable, done, finite, classes = False, 0, True, 0
-    statistics = batch_statistics(clone) if mode == "batch" else nullcontext()
+    statistics = batch_statistics(clone) if mode == "batch" and not known else nullcontext()
     # Inference mode is not used, since its tensors do not show whether they were changed in place.
-    with torch.no_grad(), statistics, ResponseStd(clone, layers, exact=exact) as probe:
+    with torch.no_grad(), statistics, probe:
         for images, labels in share(stream):
-            if mode == "eval" and images.ndim == 4:
-                images = images.contiguous(memory_format=torch.channels_last)
+            if images.ndim == 4:
+                images = images.contiguous(memory_format=layout)
             logits = forward(clone, label, images)
             done += len(images)
             finite = finite and bool(images.isfinite().all())
