@@ -121,6 +121,8 @@ FIGURES = (
                 for depth in (8, 20, 56)
             ),
             "weights": "init",
+            "images": 256,
+            "batch_size": 256,
             "points": 64,
         },
         toy={
@@ -133,9 +135,36 @@ FIGURES = (
         },
         table=_statistics,
         differs=(
-            "Convolutional nets of He et al. 2015 on 200 images of CIFAR-10, in batches of 100, four seeds each.",
+            "Convolutional nets of He et al. 2015 on one batch of 256 images of CIFAR-10, four seeds each.",
             "Rows are scaled to unit length first; raw rows, which a few large gradients dominate, are in the table.",
             "Segments have 64 points; with more the autocorrelation at lag 1 is higher.",
+        ),
+    ),
+    Figure(
+        name="balduzzi2017-highway",
+        paper=PAPER,
+        figure="§3, the corollary on highway networks",
+        title="Correlation of gradients in highway nets",
+        claim="In highway nets γx + βWρ(x) with γ² + β² = 1 gradients keep their size, and their correlation is "
+        "(γ² + β²/2)^L: it falls exponentially with depth if the gates are constant, and stays if β² falls as 1/L.",
+        command=("shatter", "--figure", "theory"),
+        experiment=shatter,
+        options=lambda: {
+            "depths": (1, 2, 4, 8, 16, 32, 64, 128),
+            "families": (
+                "resnet",
+                "resnet-shortcut=0.8-beta=0.6",
+                "resnet-shortcut=0.96-beta=0.28",
+                "resnet-shortcut=0.99712-beta=0.07584",
+            ),
+        },
+        toy={"depths": (1, 2), **_TOY_NETS},
+        draw=lambda result: result.figure("theory"),
+        table=_correlation,
+        differs=(
+            "The paper has no such figure: it states the law, for gates that do not depend on the input.",
+            "Nets have batch normalization, which centres, and start with the variance of the first layer on this "
+            "line; the law takes both into account.",
         ),
     ),
     Figure(

@@ -97,8 +97,8 @@ FIGURES = (
         draw=partial(_figure, which="paths"),
         table=_lengths,
         differs=(
-            "Norms are those of the gradients of single examples, of 300 random test images with one path of every length "
-            "each; the paper measures 1,000 batches of training images for each length.",
+            "Norms are those of the gradients of single examples, of 300 random test images with one path of each "
+            "length; the paper measures 1,000 batches of training images for each length.",
             *_UNITS,
             *_BUNDLED,
         ),

@@ -15,7 +15,6 @@ from gradlab.experiments.lesion.structure import Structure
 from gradlab.probes.blocks.numbering import Place
 from gradlab.probes.blocks.operations import Operand
 
-
 SCALE = 2.0**60
 """The factor of the loss on the way back: a path through 54 modules may have a gradient below the range of float32."""
 
