@@ -20,7 +20,7 @@ from gradlab.results.joining import told_apart
 from gradlab.results.label import COLUMNS, described, with_descriptions
 from gradlab.results.printing import html, page, text
 from gradlab.results.record import json_text
-from gradlab.results.schema import check_record
+from gradlab.results.schema import RecordFacts, check_record
 from gradlab.results.tables import TABLE_SUFFIXES, Formats, text_table
 
 if TYPE_CHECKING:
@@ -44,11 +44,12 @@ class Result:
         record: The record of the measurement, as plain values.
         notes: Notes on this measurement for the reader, one sentence each.
 
-    A subclass sets `name` (of its files), `row` (the types of the columns of its frame), `title`, `table` (the name of
-    its text tables), `formats` (of the summary's values), `priority` (the titles of the summary's columns in order of
-    importance, of which those that fit are printed), `legend` (explanations of columns of the summary, by title),
-    `answer` (the number of findings before the table), `captions` (the captions of figures, by name), `covering` (the
-    first words of the lines on coverage) and, if it differs from `name`, `measurement` (its name in records).
+    A subclass sets `name` (of its files), `row` (the types of the columns of its frame), `known_facts` (those of its
+    record), `title`, `table` (the name of its text tables), `formats` (of the summary's values), `priority` (the titles
+    of the summary's columns in order of importance, of which those that fit are printed), `legend` (explanations of
+    columns of the summary, by title), `answer` (the number of findings before the table), `captions` (the captions of
+    figures, by name), `covering` (the first words of the lines on coverage) and, if it differs from `name`,
+    `measurement` (its name in records).
     """
 
     frame: pd.DataFrame
@@ -57,6 +58,7 @@ class Result:
 
     name: ClassVar[str] = "result"
     row: ClassVar[type] = Row
+    known_facts: ClassVar[type] = RecordFacts
     title: ClassVar[str | None] = None
     table: ClassVar[str] = "summary"
     formats: ClassVar[Formats] = {}
@@ -244,7 +246,7 @@ class Result:
             content = json.loads(read_text(folder / cls.record_file()))
         except (OSError, ValueError) as error:
             raise GradlabError(f"{folder} holds no whole {cls.name} result: {error}") from None
-        record = check_record(content, folder / cls.record_file())
+        record = check_record(content, folder / cls.record_file(), cls.known_facts)
         digests = record.pop("sha256", {})
         frame = read_table(folder / cls._frame_file(), cls.row, digests.get(cls._frame_file(), "unknown"))
         if frame.empty:

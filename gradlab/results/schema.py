@@ -10,7 +10,7 @@ from typing_extensions import TypedDict
 from gradlab.errors import GradlabError
 
 
-class DescriptionFacts(TypedDict, total=False):
+class DescriptionFacts(TypedDict):
     """The architecture of a network; see `gradlab.models.NetworkDescription`."""
 
     name: str | None
@@ -77,8 +77,8 @@ class NetworkFacts(TypedDict, total=False):
 class NoiseFacts(TypedDict):
     """The autocorrelations of brown and white noise of as many points, by lag."""
 
-    brown: list[float | None]
-    white: list[float | None]
+    brown: list[float]
+    white: list[float]
 
 
 class ExpectedFacts(TypedDict):
@@ -103,13 +103,23 @@ class RecordFacts(TypedDict, total=False):
     networks: list[NetworkFacts | str]
     options: OptionFacts
     notes: list[str]
-    noise: NoiseFacts
-    expected: ExpectedFacts
     sha256: dict[str, str]
     versions: dict[str, str | None]
     utc: str | None
     command: str | None
     device: str | None
+
+
+class ShatterFacts(RecordFacts):
+    """The record of a shatter measurement."""
+
+    noise: Required[NoiseFacts]
+
+
+class CoordinatesFacts(RecordFacts):
+    """The record of a coordinate check."""
+
+    expected: Required[ExpectedFacts]
 
 
 class RecipeFacts(TypedDict):

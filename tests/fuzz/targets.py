@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from fuzz import strategies as drawn
 from fuzz.checkpoint_files import pickled
 from fuzz.limits import said
+from fuzz.saved_results import changed_results, show
 from gradlab.checkpoints import bare, own_names, read_checkpoint, split_key
 from gradlab.data.datasets import load_dataset
 from gradlab.errors import GradlabError
@@ -87,10 +88,8 @@ def act_on_record(path: Path) -> None:
 
 
 TARGETS = {
-    "damaged checkpoints": Target(drawn.CHECKPOINTS, in_file("w.pth", act_on_weights), 0.2),
-    "odd contents": Target(
-        st.builds(drawn.saved, drawn.CONTENTS, st.booleans()), in_file("w.pt", act_on_weights), 0.15
-    ),
+    "damaged checkpoints": Target(drawn.CHECKPOINTS, in_file("w.pth", act_on_weights), 0.15),
+    "odd contents": Target(st.builds(drawn.saved, drawn.CONTENTS, st.booleans()), in_file("w.pt", act_on_weights), 0.1),
     "random pickles": Target(drawn.PICKLES, act_on_pickle, 0.15),
     "safetensors": Target(drawn.safetensors_files(), in_file("w.safetensors", act_on_weights), 0.1),
     "trainings": Target(drawn.TRAININGS.map(drawn.saved), in_file("checkpoint.pt", read_training_checkpoint), 0.1),
@@ -101,6 +100,7 @@ TARGETS = {
     "records": Target(
         drawn.damaged(b'{"resumed": [], "wall_seconds": 1.5}'), in_file("record.json", act_on_record), 0.05
     ),
+    "saved results": Target(changed_results(), show, 0.1),
 }
 
 

@@ -12,9 +12,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from every_kind import EVERY_KIND, IMAGES, make_run
 
 import gradlab as gl
-from gradlab.experiments.architectures import architectures
 from gradlab.models import describe
 from gradlab.reporting.svg import inline_svg
 from gradlab.reporting.table import make_table, number
@@ -255,34 +255,7 @@ def test_a_network_of_one_layer_is_seen(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A short run that recorded its layers."""
-    folder = tmp_path_factory.mktemp("trained")
-    images = np.random.default_rng(0).integers(0, 256, (8, 32, 32, 3), dtype=np.uint8)
-    labels = np.arange(8)
-    np.savez(folder / "toy.npz", x_train=images, x_test=images, y_train=labels, y_test=labels)
-    recipe = gl.Recipe(iterations=2, batch_size=4, normalization="cifar10")
-    what = {"record": ("responses", "gradients"), "every": 1, "device": "cpu"}
-    gl.train("resnet8", str(folder / "toy.npz"), recipe=recipe, out=folder / "runs" / "resnet8", **what)
-    return folder / "runs"
-
-
-TOY_NETS = {"depths": (1, 4), "seeds": 2, "width": 10, "points": 16, "lags": 3}
-IMAGES = {"images": 4, "batch_size": 2, "device": "cpu"}
-EVERY_KIND: dict[str, Callable[[Path], gl.Result]] = {
-    "responses": lambda runs: gl.responses("resnet8-preact@init", images=4, device="cpu"),
-    "shatter": lambda runs: gl.shatter(**TOY_NETS),
-    "shattering": lambda runs: gl.shattering(torch.sin, torch.linspace(-2, 2, 16), lags=3),
-    "input-gradients": lambda runs: gl.input_gradients("resnet8@init", points=4, lags=1, seeds=1, **IMAGES),
-    "gradients": lambda runs: gl.gradients("resnet8@init", seeds=1, per_example=True, **IMAGES),
-    "signal": lambda runs: gl.signal("resnet8@init", seeds=2, **IMAGES),
-    "attention": lambda runs: gl.attention("vit2-width=64@init", rows=None, **IMAGES),
-    "jacobian": lambda runs: gl.jacobian("resnet8@init", images=1, seeds=1, device="cpu"),
-    "coordinates": lambda runs: gl.coordinate_check("plain{depth}-width=4", depths=(8, 14, 20), images=2, seeds=2),
-    "training": lambda runs: gl.TrainingResult.load(runs / "resnet8"),
-    "architectures": lambda runs: architectures("imagenet/resnet18"),
-    "dynamics": lambda runs: gl.dynamics(runs / "resnet8"),
-    "degradation": lambda runs: gl.degradation((8,), ("resnet",), runs=runs, train_missing=False),
-}
+    return make_run(tmp_path_factory.mktemp("trained"))
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -32,6 +32,8 @@ def findings(frame: pd.DataFrame) -> list[Finding]:
         )
         rule = f"Relative entropy, mean over heads; single tokens below {SHARP}, an average above {EVEN}."
         found.append(Finding(sentence, rule))
+        if rows["largest_logit"].isna().all():
+            continue
         where = rows.loc[rows["largest_logit"].idxmax()]
         largest, head = f"{where['largest_logit']:.3g}", f"head {where['head']} of {where['layer']}"
         sentence = f"{network}: the largest logit is {largest}, in {head}."

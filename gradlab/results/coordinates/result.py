@@ -10,6 +10,7 @@ import pandas as pd
 from gradlab.results.coordinates.findings import findings
 from gradlab.results.coordinates.slopes import WRONG, slopes, wrong_layers
 from gradlab.results.result import Result
+from gradlab.results.schema import CoordinatesFacts
 from gradlab.results.tables import Formats
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ class CoordinatesResult(Result):
 
     name: ClassVar[str] = "coordinates"
     row: ClassVar[type] = Row
+    known_facts: ClassVar[type] = CoordinatesFacts
     title: ClassVar[str | None] = "Coordinate check"
     table: ClassVar[str] = "slopes"
     captions: ClassVar[Mapping[str, str]] = {

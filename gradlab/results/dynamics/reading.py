@@ -8,11 +8,12 @@ from pathlib import Path
 import pandas as pd
 
 from gradlab.errors import GradlabError
+from gradlab.results.columns import check_columns
 from gradlab.results.growing import read_growing
 
 COLUMNS = ("step", "layer", "index", "block", "statistic", "value")
-NEEDED = ("step", "layer", "statistic", "value")
-"""The columns of runs that began before there were the others."""
+NEEDED = {"step": int, "layer": str, "statistic": str, "value": float | None}
+"""The columns, with their types, of runs that began before there were the others."""
 
 PREFIX = "gradlab/"
 """What begins the names of scalars in other people's dashboards: `gradlab/STATISTIC/LAYER`."""
@@ -38,18 +39,20 @@ def read_records(path: str | Path) -> pd.DataFrame:
         if path.is_dir():
             frame = _read_events(path)
         elif path.suffix == ".csv":
-            frame = read_growing(path, NEEDED)
+            frame = read_growing(path, [*NEEDED])
         elif path.suffix == ".jsonl":
             whole = path.read_bytes().rpartition(b"\n")[0]
             frame = pd.DataFrame([json.loads(line) for line in whole.splitlines()])
+            if "value" in frame:
+                # What JSON has no number for is a string there: nan, inf and -inf.
+                frame["value"] = frame["value"].astype(float)
         elif path.suffix == ".parquet":
             frame = _read_parquet(path)
         else:
             raise GradlabError(f"{path}: dynamics are read from .csv, .jsonl, .parquet, or a folder of events")
     except (OSError, ValueError) as error:
         raise GradlabError(f"{path} is no table of dynamics: {error}") from None
-    if missing := [name for name in NEEDED if name not in frame]:
-        raise GradlabError(f"{path} is no table of dynamics: it has no column {missing[0]}")
+    check_columns(frame, NEEDED, path)
     if frame.empty:
         raise GradlabError(f"nothing was recorded in {path}")
     return completed(frame)
@@ -75,7 +78,7 @@ def _read_parquet(path: Path) -> pd.DataFrame:
     try:
         return pd.read_parquet(path)
     except ImportError:
-        raise GradlabError("reading parquet needs pyarrow: pip install pyarrow") from None
+        raise GradlabError("reading parquet needs pyarrow: pip install 'gradlab-torch[parquet]'") from None
 
 
 def _read_events(folder: Path) -> pd.DataFrame:

@@ -16,6 +16,7 @@ import pandas as pd
 from gradlab.errors import GradlabError, UsageError
 from gradlab.results.columns import read_table
 from gradlab.results.result import Result
+from gradlab.results.schema import ShatterFacts
 from gradlab.results.shatter.findings import findings, nearest_noise
 from gradlab.results.tables import Formats
 
@@ -102,6 +103,7 @@ class ShatterResult(Result):
 
     name: ClassVar[str] = "shatter"
     row: ClassVar[type] = Row
+    known_facts: ClassVar[type] = ShatterFacts
     title: ClassVar[str | None] = "Autocorrelation of gradients"
     table: ClassVar[str] = "table"
     captions: ClassVar[Mapping[str, str]] = {

@@ -5,17 +5,19 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Self, TypedDict
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypedDict, get_type_hints
 
 import numpy as np
 import pandas as pd
 
 from gradlab.errors import GradlabError, UsageError
+from gradlab.results.columns import check_columns
 from gradlab.results.degradation.findings import findings
 from gradlab.results.files import read_text
 from gradlab.results.growing import read_growing
 from gradlab.results.label import description, with_descriptions
 from gradlab.results.result import Result
+from gradlab.results.schema import RunFacts, check_record
 from gradlab.results.tables import Formats
 from gradlab.results.training.epochs import by_epoch, last_losses
 from gradlab.results.training.measures import Measure, measure_of, of_tokens
@@ -126,10 +128,12 @@ class TrainingResult(Result):
         if (folder / cls._frame_file()).exists():
             return super().load(folder)
         record = read_run_record(folder)
+        metrics = folder / "metrics.csv"
         try:
-            frame = read_growing(folder / "metrics.csv", COLUMNS)
+            frame = read_growing(metrics, COLUMNS)
         except (OSError, ValueError) as error:
-            raise GradlabError(f"{folder / 'metrics.csv'} is no table: {error}") from None
+            raise GradlabError(f"{metrics} is no table: {error}") from None
+        check_columns(frame, {name: kind for name, kind in get_type_hints(Row).items() if name != "network"}, metrics)
         network = record["network"]
         frame.insert(0, "network", network)
         notes = [f"{network}: {note}" for note in record.get("notes", [])]
@@ -257,12 +261,10 @@ def read_run_record(folder: Path) -> dict[str, Any]:
         GradlabError: If the folder contains no run.
     """
     try:
-        record: dict[str, Any] = json.loads(read_text(folder / "record.json"))
+        content = json.loads(read_text(folder / "record.json"))
     except (OSError, ValueError) as error:
         raise GradlabError(f"{folder} holds no training: {error}") from None
-    if not {"network", "options", "steps"} <= record.keys():
-        raise GradlabError(f"{folder}/record.json is not the record of a training")
-    return record
+    return check_record(content, folder / "record.json", RunFacts)
 
 
 def _facts(record: dict[str, Any]) -> dict[str, Any]:
