@@ -1,14 +1,14 @@
 """What `gl.watch` costs: paired ratios against the bare training step in one process, and memory over many steps.
 
     python benchmarks/watch.py [--device cuda] [--rounds 10] [--depth 56] [--batch 128] [--only steps|memory]
-        [--clock cpu] [--steps 20000]
+        [--clock cpu] [--steps 20000] [--variants "every step,bare step"]
 
-Each variant is timed between two bare steps, in turn, so that a drift of the machine's speed cancels in the ratio to
-their mean. Printed: the median ratio over the rounds, and the quartiles. A bare step is the forward pass, the
-backward pass and a step of SGD with momentum. "Two steps, one measured" puts hooks on and takes them off again: the
-cost of one measured step in fifty is its excess over one, times two, over fifty. `--clock cpu` counts the process's
-own seconds, on a machine that others use as well; with one thread. Memory is the resident memory of a small net's
-process along so many steps that are all recorded.
+Each variant has a network of its own, whose watch stays on, and is timed between two bare steps, in turn, so that a
+drift of the machine's speed cancels in the ratio to their mean. Printed: the median ratio over the rounds, and the
+quartiles. A bare step is the forward pass, the backward pass and a step of SGD with momentum. "One step in two" puts
+hooks on and takes them off again: the cost of one measured step in fifty is its excess over one, times two, over fifty.
+`--clock cpu` counts the process's own seconds, on a machine that others use as well; with one thread. Memory is the
+resident memory of a small net's process along so many steps that are all recorded, and what Python has allocated.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from __future__ import annotations
 import argparse
 import statistics
 import time
-from collections.abc import Callable
-from contextlib import nullcontext
+import tracemalloc
+from contextlib import ExitStack
 from typing import Any
 
 import torch
@@ -37,11 +37,12 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--clock", choices=["wall", "cpu"], default="wall")
     parser.add_argument("--steps", type=int, default=20_000)
+    parser.add_argument("--variants", help="some of them, with commas; by default all")
     parser.add_argument("--only", choices=["steps", "memory"])
     args = parser.parse_args()
     if args.only != "memory":
         print(f"ResNet-{args.depth}, batch {args.batch}, {args.device}, {torch.get_num_threads()} threads")
-        compare(Training(args), args.rounds)
+        compare(args)
     if args.only != "steps":
         memory(args.steps)
 
@@ -62,37 +63,41 @@ class Training:
         F.cross_entropy(self.model(self.images), self.labels).backward()
         self.optimizer.step()
 
-    def watch(self, every: Any, **options: Any) -> gl.Watch:
-        return gl.watch(self.model, self.optimizer, every=every, **options)
+
+VARIANTS: dict[str, dict[str, Any] | None] = {
+    "bare step": None,
+    "every step": {"every": 1},
+    "every step, without responses": {"every": 1, "measure": NO_RESPONSES},
+    "one step in two": {"every": 2},
+    "no step": {"every": lambda step: False},
+    "no step, dead units followed": {"every": lambda step: False, "dead_units": "since the last record"},
+}
 
 
-def compare(training: Training, rounds: int) -> None:
+def compare(args: argparse.Namespace) -> None:
     """Print each variant's time over that of the bare steps before and after it."""
-    variants: dict[str, tuple[Callable[[], Any], int]] = {
-        "bare step": (nullcontext, 1),
-        "every step": (lambda: training.watch(1), 1),
-        "every step, without responses": (lambda: training.watch(1, measure=NO_RESPONSES), 1),
-        "two steps, one measured": (lambda: training.watch(lambda step: step == 1), 2),
-        "a step that is not measured": (lambda: training.watch(lambda step: False), 1),
-    }
-    ratios: dict[str, list[float]] = {name: [] for name in variants}
-    for round_ in range(rounds + 1):
-        for name, (context, steps) in variants.items():
-            if not round_:
-                with context():
-                    training.step()
-            else:
-                before = timed(training, 1)
-                with context():
-                    inner = timed(training, steps)
-                after = timed(training, 1)
+    names = args.variants.split(",") if args.variants else list(VARIANTS)
+    bare, trainings = Training(args), {name: Training(args) for name in names}
+    ratios: dict[str, list[float]] = {name: [] for name in names}
+    with ExitStack() as stack:
+        for name, training in trainings.items():
+            if (options := VARIANTS[name]) is not None:
+                stack.enter_context(gl.watch(training.model, training.optimizer, **options))
+            timed(training, 2)
+        for _ in range(args.rounds):
+            before = timed(bare, 1)
+            for name, training in trainings.items():
+                steps = 2 if name == "one step in two" else 1
+                inner, after = timed(training, steps), timed(bare, 1)
                 ratios[name].append(2 * inner / steps / (before + after))
+                before = after
     for name, values in ratios.items():
-        low, median, high = statistics.quantiles(values, n=4)
+        low, median, high = statistics.quantiles(values, n=4) if len(values) > 1 else values * 3
         print(f"  {name:34s} {median:6.3f}   ({low:.3f} to {high:.3f})", flush=True)
-    excess = 2 * (statistics.median(ratios["two steps, one measured"]) - 1)
-    off = statistics.median(ratios["a step that is not measured"])
-    print(f"  every 50 steps, from the last two  {1 + excess / 50:6.4f}   and {off - 1:+.4f} of a step not measured")
+    if {"one step in two", "no step"} <= ratios.keys():
+        excess = 2 * (statistics.median(ratios["one step in two"]) - 1)
+        off = statistics.median(ratios["no step"]) - 1
+        print(f"  every 50 steps, from the last two  {1 + excess / 50:6.4f}   and {off:+.4f} of a step not measured")
 
 
 def timed(training: Training, steps: int) -> float:
@@ -111,20 +116,23 @@ def synchronize() -> None:
 
 
 def memory(steps: int) -> None:
-    """Print the resident memory along a training of which every step is recorded."""
+    """Print the memory along a training of which every step is recorded."""
     torch.manual_seed(0)
     model = nn.Sequential(*(part for _ in range(5) for part in (nn.Linear(16, 16), nn.ReLU())))
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
     x = torch.randn(8, 16)
-    marks: list[tuple[int, float]] = []
-    with gl.watch(model, optimizer, every=1):
-        for step in range(steps):
+    marks: list[str] = []
+    with gl.watch(model, optimizer, every=1, sinks=[lambda rows: None]):
+        for step in range(1, steps + 1):
             optimizer.zero_grad()
             model(x).square().mean().backward()
             optimizer.step()
-            if step + 1 in (steps // 8, steps // 4, steps // 2, steps):
-                marks.append((step + 1, resident()))
-    print("memory:", ", ".join(f"{mib:.1f} MiB after {step:,} steps" for step, mib in marks))
+            if step == steps // 16:
+                tracemalloc.start()
+            if step in (steps // 8, steps // 4, steps // 2, steps):
+                allocated = tracemalloc.get_traced_memory()[0] / 1024
+                marks.append(f"{resident():.1f} MiB and {allocated:.0f} KiB of Python's after {step:,} steps")
+    print("memory:", "; ".join(marks))
 
 
 def resident() -> float:
