@@ -6,11 +6,17 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from gradlab.experiments.degradation import degradation, member
 from gradlab.experiments.input_gradients.input_gradients import input_gradients
 from gradlab.experiments.shatter.shatter import shatter
-from gradlab.gallery.figure import Figure
+from gradlab.gallery.figure import Figure, NotAtHand, Options
+from gradlab.gallery.runs import RUNS
+from gradlab.plots.style import look
+from gradlab.results.degradation.result import DegradationResult
 from gradlab.results.input_gradients.result import InputGradientsResult
+from gradlab.results.label import description
 from gradlab.results.shatter.result import ShatterResult
+from gradlab.results.training.result import TrainingResult
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Drawing
@@ -19,6 +25,10 @@ PAPER = "Balduzzi et al. 2017, The Shattered Gradients Problem, arXiv:1702.08591
 
 FIG_1 = (("ff", 1), ("ff", 24), ("resnet-beta=0.1", 50))
 """The networks of Fig. 1: the net of 24 layers subtracts means, and that of 50 has batch normalization and β = 0.1."""
+
+LOOKS_LINEAR = ("plain-ll-width=8", "plain-crelu-width=8", "resnet-width=8")
+LOOKS_LINEAR_DEPTHS = (8, 20, 56, 110)
+"""The nets of Fig. 6: CReLU with looks-linear and with He's initialization, and residual nets."""
 
 _TOY_NETS = {"seeds": 2, "width": 20, "points": 32, "lags": 4}
 
@@ -47,6 +57,47 @@ def _correlation(result: ShatterResult) -> pd.DataFrame:
     columns = ["network", "norm", "depth", "statistic", "value", "sem", "theory", "seeds"]
     by_depth = result.summary_frame[result.summary_frame["statistic"] != "mean_path_correlation"]
     return pd.concat([by_depth, layers.rename(columns=names)])[columns]
+
+
+def looks_linear_runs() -> Options:
+    """The depths at which the looks-linear, the CReLU and the residual net have complete runs."""
+    runs = RUNS / "looks-linear"
+
+    def is_complete(name: str) -> bool:
+        return (runs / name / "record.json").exists() and bool(TrainingResult.load(runs / name).record.get("complete"))
+
+    depths = [d for d in LOOKS_LINEAR_DEPTHS if all(is_complete(member(family, d)) for family in LOOKS_LINEAR)]
+    if not depths:
+        raise NotAtHand(
+            f"no finished runs of looks-linear, CReLU and residual nets of one depth are in {runs}/ (gradlab train "
+            "--model plain20-ll-width=8 with --optimizer adam, and the other two)"
+        )
+    return {"depths": tuple(depths), "families": LOOKS_LINEAR, "runs": str(runs), "train_missing": False}
+
+
+def _accuracies(result: DegradationResult) -> pd.DataFrame:
+    """One row per network: its series and depth, and its test accuracy in percent."""
+    summary = result.summary().set_index("network")
+    nets = {network: description(result.facts(network)) for network in summary.index}
+    return pd.DataFrame(
+        {
+            "network": list(nets),
+            "series": [net["series"] for net in nets.values()],
+            "depth": [net["depth"] for net in nets.values()],
+            "test accuracy (%)": 100 - summary["test error (%)"].to_numpy(float),
+            "epochs": summary["epochs"].to_numpy(float),
+        }
+    )
+
+
+def _draw_accuracies(result: DegradationResult) -> Drawing:
+    from matplotlib.figure import Figure as Drawing
+
+    from gradlab.results.degradation.figure import accuracies_figure
+
+    nets = [description(result.facts(network)) for network in result.networks]
+    looks = {str(net["series"]): look(net["kind"], net["unit"]) for net in nets}
+    return accuracies_figure(_accuracies(result), looks, 10.0, Drawing())
 
 
 def _statistics(result: InputGradientsResult) -> pd.DataFrame:
@@ -104,6 +155,29 @@ FIGURES = (
         draw=lambda result: result.figure("coactivation"),
         table=lambda result: result.layers_frame,
         differs=("Nets have 200 neurons per layer and one input, as in Fig. 1 and 2.",),
+    ),
+    Figure(
+        name="balduzzi2017-fig6",
+        paper=PAPER,
+        figure="Fig. 6",
+        title="Accuracy of looks-linear nets against depth",
+        claim="With looks-linear initialization, nets of concatenated ReLUs without shortcuts train at depths at which "
+        "the same nets with the usual initialization do not, and there they are about as accurate as residual nets.",
+        command=("degradation", "--no-train"),
+        experiment=degradation,
+        options=looks_linear_runs,
+        toy={"depths": (8,), "families": ("plain", "resnet"), "runs": "runs", "train_missing": False},
+        draw=_draw_accuracies,
+        table=_accuracies,
+        differs=(
+            "Nets of He et al. 2015 with 8 channels in the first stage, one run each of 300 steps with batches of 64 "
+            "images: 0.38 epochs, after which all nets are far from their final accuracy. The figure shows which of "
+            "them begin to learn.",
+            "All nets have one recipe: Adam with a learning rate of 3e-4, a warm-up of 50 steps and a cosine.",
+            "Residual nets have batch normalization, the other two none. CReLU nets have twice as many inputs per "
+            "convolution, and so about twice as many weights.",
+            "The time above is that of reading the runs, not of training.",
+        ),
     ),
     Figure(
         name="balduzzi2017-effective-rank",

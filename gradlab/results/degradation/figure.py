@@ -1,4 +1,4 @@
-"""Errors at the end of training: He et al. 2015, Table 6."""
+"""Errors at the end of training: He et al. 2015, Table 6; and accuracies against depth."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
-from gradlab.plots.style import COLUMN_WIDTH
+from gradlab.plots.networks import series_styles
+from gradlab.plots.style import COLUMN_WIDTH, DOTTED
 from gradlab.results.training.result import PAPERS_EPOCHS
 
 _MARKS: dict[str, dict[str, Any]] = {
@@ -41,4 +42,32 @@ def last_errors_figure(errors: pd.DataFrame, figure: Figure) -> Figure:
         ax.plot(errors[column], names, linestyle="none", **style)
     ax.set(xlabel="error (%)", xlim=(0, 1.08 * errors[list(marks)].max().max()), ylim=(len(errors) - 0.5, -0.5))
     figure.legend(loc="outside upper center", ncols=len(marks), handletextpad=0.2, columnspacing=1.2)
+    return figure
+
+
+def accuracies_figure(accuracies: pd.DataFrame, looks: dict[str, str], chance: float, figure: Figure) -> Figure:
+    """Draw the test accuracy of several series of networks against depth, on a logarithmic axis.
+
+    Args:
+        accuracies: One row per network: series, depth, and test accuracy in percent.
+        looks: The style of each series, by its name.
+        chance: The accuracy of random answers in percent, a dotted line.
+        figure: An empty figure; it gets the width of a column.
+
+    Returns:
+        The same figure.
+    """
+    figure.set_layout_engine("constrained", h_pad=0.03, w_pad=0.03)
+    figure.set_size_inches(COLUMN_WIDTH, 2.4)
+    ax = figure.subplots()
+    for series, style in series_styles(looks).items():
+        rows = accuracies[accuracies["series"] == series].sort_values("depth")
+        ax.plot(rows["depth"], rows["test accuracy (%)"], label=series, **style)
+    ax.axhline(chance, color="0.5", linewidth=0.8, linestyle=DOTTED, zorder=1)
+    depths = sorted(set(accuracies["depth"]))
+    ax.set(xscale="log", xlabel="depth (weighted layers)", ylabel="test accuracy (%)")
+    ax.set_xticks(depths, labels=[str(depth) for depth in depths])
+    ax.minorticks_off()
+    ax.set_ylim(bottom=0)
+    figure.legend(loc="outside upper center", ncols=len(looks))
     return figure
