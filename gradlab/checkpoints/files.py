@@ -19,11 +19,14 @@ from torch.nn.parameter import is_lazy
 from gradlab.checkpoints.archives import check_archive
 from gradlab.checkpoints.choosing import split_key, state_dicts
 from gradlab.checkpoints.declared import check_legacy
+from gradlab.checkpoints.digests import tensors_digest
 from gradlab.checkpoints.wording import reason, shown, some
 from gradlab.errors import GradlabError, UsageError
 from gradlab.results.files import write_atomically
 
 RECORD_KEY = "gradlab"
+DIGEST_KEY = "gradlab-sha256"
+"""The key of the digest of all tensors, in the metadata of safetensors."""
 
 
 def save_checkpoint(model: nn.Module, path: str | Path, record: Mapping[str, Any] | None = None) -> None:
@@ -51,7 +54,6 @@ def encode_checkpoint(model: nn.Module, record: Mapping[str, Any] | None = None)
     """
     network = getattr(model, "network", None)
     known = {} if network is None else {"network": network.name, "normalization": network.normalization}
-    metadata = {RECORD_KEY: json.dumps({**known, **(record or {})}, sort_keys=True)}
     tensors: dict[str, Tensor] = {}
     stored: set[int] = set()
     for name, value in model.state_dict().items():
@@ -59,6 +61,10 @@ def encode_checkpoint(model: nn.Module, record: Mapping[str, Any] | None = None)
         # safetensors refuses tensors that share memory: tied weights, a layer used twice, views of one tensor.
         tensors[name] = plain.clone() if plain.untyped_storage().data_ptr() in stored else plain
         stored.add(tensors[name].untyped_storage().data_ptr())
+    metadata = {
+        RECORD_KEY: json.dumps({**known, **(record or {})}, sort_keys=True),
+        DIGEST_KEY: tensors_digest(dict(sorted(tensors.items()))),
+    }
     try:
         return safetensors.torch.save(tensors, metadata)
     except (SafetensorError, ValueError, RuntimeError, KeyError) as error:
@@ -131,11 +137,15 @@ def read_content(path: str | Path) -> tuple[object, dict[str, Any]]:
 def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         with safe_open(path, framework="pt") as file:
-            record = json.loads((file.metadata() or {}).get(RECORD_KEY, "{}"))
+            metadata = file.metadata() or {}
+            record = json.loads(metadata.get(RECORD_KEY, "{}"))
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            return state, record if isinstance(record, dict) else {}
     except Exception as error:  # for damaged headers, its reader and json raise errors of their own, and RecursionError
         raise GradlabError(f"{shown(path)} is damaged or no safetensors file: {reason(error)}") from None
+    # The format has no sums of its own; files of other programs are taken as they are.
+    if DIGEST_KEY in metadata and metadata[DIGEST_KEY] != tensors_digest(dict(sorted(state.items()))):
+        raise GradlabError(f"{shown(path)} is damaged: its values do not have the sha256 with which they were written")
+    return state, record if isinstance(record, dict) else {}
 
 
 def _read_torch(path: Path) -> tuple[object, dict[str, Any]]:

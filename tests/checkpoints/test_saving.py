@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import safetensors.torch
 import torch
 from torch import nn
 
@@ -110,3 +111,22 @@ def test_what_cannot_be_written_is_named(model: nn.Module, message: str, tmp_pat
     with pytest.raises(GradlabError, match=message):
         save_checkpoint(model, tmp_path / "w.safetensors")
     assert not (tmp_path / "w.safetensors").exists()
+
+
+@pytest.mark.parametrize("place", [0.0, 0.3, 0.999])
+def test_a_flipped_bit_in_our_own_file_is_refused(tmp_path: Path, place: float) -> None:
+    path = tmp_path / "w.safetensors"
+    save_checkpoint(torch.nn.Linear(40, 30), path)
+    content = bytearray(path.read_bytes())
+    start = 8 + int.from_bytes(content[:8], "little")
+    content[start + int(place * (len(content) - start))] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(gl.GradlabError, match="do not have the sha256"):
+        read_checkpoint(path)
+
+
+def test_safetensors_of_other_programs_need_no_digest(tmp_path: Path) -> None:
+    weight = torch.arange(6.0).reshape(2, 3)
+    safetensors.torch.save_file({"fc.weight": weight}, tmp_path / "w.safetensors")
+    state, _ = read_checkpoint(tmp_path / "w.safetensors")
+    torch.testing.assert_close(state["fc.weight"], weight, rtol=0, atol=0)
