@@ -10,13 +10,13 @@ from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
+from gradlab.results.dynamics.strip import ends, strip
+
 from .console import notes
 from .processes import is_first
 
 if TYPE_CHECKING:
     from gradlab.training import Status
-
-BLOCKS = "▁▂▃▄▅▆▇█"
 
 
 @contextmanager
@@ -138,15 +138,8 @@ def gradient_strip(recorded: Sequence[Mapping[str, Any]]) -> Iterator[Text]:
     norms = {
         row["layer"]: row["value"] for row in recorded if row["statistic"] == "grad_norm" and row["layer"] != "total"
     }
-    finite = {layer: norm for layer, norm in norms.items() if norm > 0 and math.isfinite(norm)}
-    if not finite:
+    if not any(norm > 0 and math.isfinite(norm) for norm in norms.values()):
         return
-    low, high = min(finite, key=finite.__getitem__), max(finite, key=finite.__getitem__)
-    span = math.log(finite[high] / finite[low]) or 1.0
-    strip = "".join(
-        BLOCKS[round((len(BLOCKS) - 1) * math.log(norm / finite[low]) / span)] if layer in finite else "×"
-        for layer, norm in norms.items()
-    )
     yield Text(f"gradient norms of {len(norms)} layers at step {recorded[0]['step']:,}, log scale", style="dim")
-    yield Text(strip, style="cyan", overflow="fold")
-    yield Text(f"lowest {finite[low]:.3g} in {low}, highest {finite[high]:.3g} in {high}", style="dim")
+    yield Text(strip(list(norms.values())), style="cyan", overflow="fold")
+    yield Text(ends(norms), style="dim")

@@ -106,7 +106,7 @@ def test_the_strip_shows_gradients_on_a_log_scale() -> None:
     rows = [{"step": 7, "layer": name, "statistic": "grad_norm", "value": norm} for name, norm in norms.items()]
     title, strip, ends = gradient_strip([{"step": 7, "layer": "x", "statistic": "response_std", "value": 1.0}, *rows])
     assert strip.plain == "▁▂▃▄▅▆▇█×"
-    assert ends.plain == "lowest 1 in layer0, highest 1e+07 in layer7"
+    assert ends.plain == "lowest 1 in layer0, highest 1e+07 in layer7; 1 exactly 0"
     assert title.plain == "gradient norms of 9 layers at step 7, log scale"
     assert list(gradient_strip([])) == []
 

@@ -17,6 +17,7 @@ from gradlab.probes.schedule import Schedule
 from gradlab.probes.selection import Selection
 from gradlab.probes.tensor_parallel import refuse_tensor_parallel
 from gradlab.probes.watch.alerts import Alerts, OnAlert
+from gradlab.probes.watch.live import LiveView
 from gradlab.probes.watch.recorder import MEASURES, USUAL, Measure, StepRecorder
 from gradlab.probes.watch.steps import OptimizerSteps, unwrapped
 from gradlab.probes.watch.writer import RecordWriter
@@ -88,6 +89,7 @@ class Watch(Probe):
             with `write(rows)` such as those of `gl.sinks`, or functions of rows.
         on_alert: What is done, once each, where a record shows what `findings` of the result would say: `warn`, `raise`
             (out of the optimizer's step), or a function of the finding. Each record then takes some ten milliseconds.
+        live: Whether to show each record while the model trains: in a terminal, in a notebook, or else line by line.
         dead_units: Which inputs a dead unit is 0 for: all `of the step`, or all `since the last record`. The latter
             needs hooks at every step, which cost a few percent of a step (see the costs in the documentation).
         start: Steps that the optimizers made before.
@@ -111,6 +113,7 @@ class Watch(Probe):
         scaler: GradScaler | None = None,
         sinks: Iterable[AnySink] = (),
         on_alert: OnAlert | None = None,
+        live: bool = False,
         dead_units: DeadUnits = "of the step",
         start: int = 0,
         process_group: ProcessGroup | None = None,
@@ -132,7 +135,9 @@ class Watch(Probe):
         self.steps = [start] * len(self.optimizers)
         told = ranks.is_first or on_alert != "warn"
         alerts = [] if on_alert is None or not told else [Alerts(on_alert, self._name())]
-        self._writer = RecordWriter(self.model, [*(sinks if ranks.is_first else ()), *alerts])
+        self._live = LiveView(self._name()) if live and ranks.is_first else None
+        views = [] if self._live is None else [self._live]
+        self._writer = RecordWriter(self.model, [*(sinks if ranks.is_first else ()), *views, *alerts])
         self._recorder = StepRecorder(
             self.model,
             self.optimizers,
@@ -212,6 +217,8 @@ class Watch(Probe):
     def _attach(self, stack: ExitStack) -> None:
         if self._recorder.responses is not None:
             refuse_tensor_parallel(self.model, self._recorder.ranks)
+        if self._live is not None:
+            stack.callback(self._live.close)
         stack.callback(self._leave)
         self._recorder.attach(stack, order=not self._compiled)
         OptimizerSteps(self.optimizers, self._before, self._after).attach(stack)
