@@ -21,7 +21,7 @@ from gradlab.probes.frozen import FrozenStatistics
 from gradlab.probes.hooks import Hook, Probe, in_backward
 from gradlab.probes.outputs import detached, logits_of
 from gradlab.probes.ranks import TIMEOUT, Ranks
-from gradlab.probes.tensor_parallel import refuse_tensor_parallel
+from gradlab.probes.tensor_layout import LayoutWatch, one_of_each
 from gradlab.results.input_gradients.result import InputGradientsResult
 from gradlab.stats.row_gram import RowGram, fetched_grams
 
@@ -115,6 +115,7 @@ class InputGradients(Probe):
     ) -> None:
         super().__init__(model)
         self.ranks = Ranks(process_group, local, timeout)
+        self._split = LayoutWatch(self.model)
         if norm_grad not in ("frozen", "full"):
             raise UsageError(f"norm_grad is frozen or full, not {norm_grad!r}")
         self.norm_grad, self.tokens = norm_grad, tokens
@@ -127,7 +128,7 @@ class InputGradients(Probe):
         self._passes: dict[int, _Pass] = {}
 
     def _attach(self, stack: ExitStack) -> None:
-        refuse_tensor_parallel(self.model, self.ranks)
+        self._split.attach(stack)
         stack.callback(self._leave)
         stack.enter_context(self.model.register_forward_pre_hook(Hook(self._before)))
         # The hook precedes others, so that of two such probes the one entered last exits first.
@@ -217,7 +218,9 @@ class InputGradients(Probe):
         Raises:
             GradlabError: If no batch of at least two examples was seen.
         """
-        by_rank = self.ranks.gather((self.samples, self.left_out), "InputGradients.result()")
+        own = (self.samples, self.left_out), self._split.layout
+        every = self.ranks.gather(own, "InputGradients.result()")
+        by_rank = one_of_each([found for found, _ in every], [layout for _, layout in every], self.ranks)
         samples = [sample for found, _ in by_rank for sample in found]
         left_out = sum(count for _, count in by_rank)
         if not samples:

@@ -18,12 +18,19 @@ from gradlab.probes.finder import Part, ResponseFinder, Site
 from gradlab.probes.forward_watch import Watch
 from gradlab.probes.gradient_notes import gradient_notes
 from gradlab.probes.ranks import TIMEOUT, Ranks, joint_order, uneven_notes
-from gradlab.probes.response_steps import RankGradients, SiteGradients, WatchedStep, merged_steps, unseen_notes
+from gradlab.probes.response_steps import (
+    RankGradients,
+    SiteGradients,
+    WatchedStep,
+    merged_steps,
+    unseen_notes,
+    whole_gradients,
+)
 from gradlab.probes.schedule import Schedule, StepProbe
 from gradlab.probes.selection import Selection, find_blocks, layer_kind, select_layers
 from gradlab.probes.site_moments import take_in
 from gradlab.probes.targets import NOT_RUN, response_targets
-from gradlab.probes.tensor_parallel import refuse_tensor_parallel
+from gradlab.probes.tensor_layout import LayoutWatch
 from gradlab.probes.unmeasured import reasons, response_coverage, unmeasured_notes
 from gradlab.results.gradients.result import GradientsResult
 from gradlab.stats import l2_norms
@@ -97,6 +104,7 @@ class ResponseGradients(StepProbe):
         self.targets = response_targets(self.model, layers)
         self.blocks = find_blocks(self.model) if blocks is None else select_layers(self.model, blocks)
         self._finder = ResponseFinder(self.model, self.targets, self, self.blocks)
+        self._split = LayoutWatch(self.model)
         self._passes = BackwardPasses(self.model)
         # Sites in order of execution; those that further micro-batches repeat keep their place.
         self._sites: dict[Site, None] = {}
@@ -107,7 +115,7 @@ class ResponseGradients(StepProbe):
         self._open: WatchedStep | None = None
 
     def _attach(self, stack: ExitStack) -> None:
-        refuse_tensor_parallel(self.model, self.ranks)
+        self._split.attach(stack)
         self._finder.attach(stack)
 
     def observe(self, site: Site, response: Tensor, part: Part | None) -> Watch | None:
@@ -116,6 +124,12 @@ class ResponseGradients(StepProbe):
         self._seen[site] = self._seen.get(site, False) or graph
         if not self.due or not graph:
             return None
+        if hasattr(response, "placements"):
+            raise UsageError(
+                f"{site.layer}: its response is a DTensor, whose gradient may be a sum over ranks that is not taken: "
+                "give its parallel style use_local_output=True, or choose others by layers="
+            )
+        self._split.local(site, response, [self._finder.norms.get(site, ""), site.layer])
         watch = Watch(response, part, self._passes.counts, lambda watch: self._arrived(watch, site))
         self._watches.append(watch)
         return watch
@@ -185,9 +199,10 @@ class ResponseGradients(StepProbe):
         Raises:
             GradlabError: If no gradient of any response was seen, or ranks have measured different steps.
         """
-        by_rank = self.ranks.gather(self._measured(), "ResponseGradients.result()")
+        every = self.ranks.gather((self._measured(), self._split.layout), "ResponseGradients.result()")
+        by_rank = [measured for measured, _ in every]
         self._refuse_recomputed()
-        steps = merged_steps(by_rank)
+        steps = merged_steps(whole_gradients(by_rank, [layout for _, layout in every], self.ranks))
         if not any(step.norms or step.lost for step in steps):
             raise GradlabError(
                 "the probe saw no gradient of a response of a measured layer: run model(x) and loss.backward() inside "

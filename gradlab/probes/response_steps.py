@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from torch import Tensor
 
 from gradlab.probes.finder import Site
 from gradlab.probes.forward_watch import Watch
-from gradlab.probes.ranks import check_same_steps
+from gradlab.probes.ranks import Ranks, check_same_steps
+from gradlab.probes.tensor_layout import Layout, joined_parts_of, replicas
 
 
 @dataclass
@@ -84,6 +85,39 @@ def merged_steps(by_rank: Sequence[RankGradients]) -> list[SiteGradients]:
     """
     check_same_steps([[step.step for step in rank.steps] for rank in by_rank])
     return [_merged(steps) for steps in zip(*(rank.steps for rank in by_rank), strict=True)]
+
+
+def whole_gradients(by_rank: Sequence[RankGradients], layouts: Sequence[Layout], ranks: Ranks) -> list[RankGradients]:
+    """Join what ranks have measured that share the layers of one model by tensor parallelism, one for each model.
+
+    Raises:
+        GradlabError: If the ranks have measured different steps.
+    """
+    check_same_steps([[step.step for step in rank.steps] for rank in by_rank])
+    joined = []
+    for group in replicas(layouts, ranks):
+        found, own = [by_rank[place] for place in group], [layouts[place] for place in group]
+        steps = [_whole(steps, own) for steps in zip(*(rank.steps for rank in found), strict=True)]
+        joined.append(replace(found[0], steps=steps))
+    return joined
+
+
+def _whole(steps: Sequence[SiteGradients], layouts: Sequence[Layout]) -> SiteGradients:
+    """Return one step of the ranks that share a model."""
+    tables = [{site: (step.numel[site], norm) for site, norm in step.norms.items()} for step in steps]
+    sites = dict.fromkeys(site for table in tables for site in table)
+    found = {site: joined_parts_of(site, tables, layouts, _join, _same) for site in sites}
+    numel = {site: count for site, (count, _) in found.items()}
+    return replace(steps[0], numel=numel, norms={site: norm for site, (_, norm) in found.items()})
+
+
+def _join(one: tuple[int, float], other: tuple[int, float]) -> tuple[int, float]:
+    return one[0] + other[0], math.hypot(one[1], other[1])
+
+
+def _same(one: tuple[int, float], other: tuple[int, float]) -> bool:
+    """Return whether norms are equal but for the order of sums."""
+    return one[0] == other[0] and (math.isclose(one[1], other[1], rel_tol=1e-6) or one[1] != one[1])
 
 
 def _merged(steps: Sequence[SiteGradients]) -> SiteGradients:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import zip_longest
 
 from gradlab.errors import GradlabError
 from gradlab.probes.finder import ResponseFinder, Site
-from gradlab.probes.ranks import joint_order
+from gradlab.probes.ranks import Ranks, joint_order
+from gradlab.probes.tensor_layout import Layout, joined_parts_of, replicas
 from gradlab.stats.fast_moments import resolves
 from gradlab.stats.moments import Moments, joined_parts
 
@@ -68,6 +69,33 @@ def merged_sites(by_rank: Sequence[Mapping[Site, SiteMoments]]) -> dict[Site, Si
                 )
             merged[site] = merged[site].merge(found) if site in merged else found
     return merged
+
+
+def whole_sites(
+    by_rank: Sequence[Mapping[Site, SiteMoments]], layouts: Sequence[Layout], ranks: Ranks
+) -> list[dict[Site, SiteMoments]]:
+    """Join what ranks have measured that share the layers of one model by tensor parallelism, a table for each model.
+
+    Parts of a response are merged; of responses that all of these ranks have, one rank's count.
+    """
+    tables: list[dict[Site, SiteMoments]] = []
+    for group in replicas(layouts, ranks):
+        found, own = [by_rank[place] for place in group], [layouts[place] for place in group]
+        order = joint_order([list(sites) for sites in found])
+        tables.append({site: joined_parts_of(site, found, own, _join, _same) for site in order})
+    return tables
+
+
+def _join(one: SiteMoments, other: SiteMoments) -> SiteMoments:
+    return replace(one.merge(other), unseen=one.unseen)
+
+
+def _same(one: SiteMoments, other: SiteMoments) -> bool:
+    """Return whether moments are the same to the bit; NaN is the same as NaN."""
+    values = [
+        [[v.tolist() for v in (m.count, m.mean, m.m2, m.non_finite)] for m in found.parts] for found in (one, other)
+    ]
+    return repr(values[0]) == repr(values[1])
 
 
 def _named(norm: str | None) -> str:

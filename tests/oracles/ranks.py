@@ -12,12 +12,13 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.distributed.fsdp import fully_shard
-from torch.distributed.tensor import Replicate
-from torch.distributed.tensor.parallel import ColwiseParallel, parallelize_module
+from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+from torch.distributed.tensor import Replicate, Shard
+from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, SequenceParallel, parallelize_module
 from torch.nn.parallel import DistributedDataParallel
 
 import gradlab as gl
@@ -43,6 +44,51 @@ class Residual(nn.Module):
         if detour:
             x = self.detour(x)
         return self.head(x.mean((2, 3)))
+
+
+class Sequences(nn.Module):
+    """A residual block on tokens, the same on every rank.
+
+    Args:
+        pooled: Whether the answer is the mean over tokens.
+    """
+
+    def __init__(self, pooled: bool = False) -> None:
+        super().__init__()
+        torch.manual_seed(3)
+        self.pooled = pooled
+        self.embed = nn.Linear(6, 8)
+        self.norm = nn.LayerNorm(8)
+        self.up, self.down = nn.Linear(8, 24), nn.Linear(24, 8)
+        self.head = nn.Linear(8, 24)
+        self.double()
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.embed(x)
+        x = x + self.down(torch.tanh(self.up(self.norm(x))))
+        logits = self.head(torch.tanh(x))
+        return logits.mean(1) if self.pooled else logits.transpose(1, 2)
+
+
+WEIGHTS = {
+    "up": ColwiseParallel(),
+    "down": RowwiseParallel(),
+    "head": ColwiseParallel(output_layouts=Replicate()),
+}
+TOKENS = {
+    "embed": RowwiseParallel(input_layouts=Replicate(), output_layouts=Shard(1)),
+    "norm": SequenceParallel(use_local_output=True),
+    "up": ColwiseParallel(input_layouts=Shard(1)),
+    "down": RowwiseParallel(output_layouts=Shard(1)),
+    "head": ColwiseParallel(input_layouts=Shard(1), output_layouts=Replicate()),
+}
+"""Weights split over ranks, and tokens as well."""
+
+
+def sequences(rank: int) -> list[Batch]:
+    """Return one batch of sequences."""
+    random = torch.Generator().manual_seed(40 + rank)
+    return [(torch.randn(3, 24, 6, dtype=torch.float64, generator=random), torch.arange(72).view(3, 24) % 24)]
 
 
 def network() -> Residual:
@@ -86,6 +132,36 @@ def run(probe: Any, model: nn.Module, data: list[Batch], **options: bool) -> Any
     return probe
 
 
+def watched(model: nn.Module, data: list[Batch], **options: Any) -> Any:
+    """Return what a watch records of a training with a step on each batch."""
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with gl.watch(model, optimizer, every=1, **options) as watch:
+        for x, y in data:
+            optimizer.zero_grad()
+            F.cross_entropy(model(x), y).backward()
+            optimizer.step()
+    return watch.result()
+
+
+def compiled() -> nn.Module:
+    """Return the network, compiled around its exchange of gradients, which needs all its parameters used."""
+    model = network()
+    model.detour.requires_grad_(False)
+    return torch.compile(DistributedDataParallel(model), backend="eager")  # type: ignore[return-value]
+
+
+def attending() -> nn.Module:
+    """Return the same layer of attention on every rank."""
+    torch.manual_seed(1)
+    return nn.TransformerEncoderLayer(8, 2, 16, batch_first=True).double().eval()
+
+
+def tokens(rank: int) -> list[tuple[Tensor, None]]:
+    """Return sequences, more on later ranks."""
+    random = torch.Generator().manual_seed(30 + rank)
+    return [(torch.randn(2 + rank, 5, 8, dtype=torch.float64, generator=random), None)]
+
+
 class Checks:
     """The checks, each of which gives what it has found; all ranks make all of them in the same order.
 
@@ -99,12 +175,17 @@ class Checks:
         self.data, self.even = batches(rank), even_batches(rank)
         self.model = network()
         self.parallel = DistributedDataParallel(network(), find_unused_parameters=True)
+        self.compiled = compiled()
+        self.attending = attending()
         self.sharded = network()
-        mesh = torch.distributed.device_mesh.init_device_mesh("cpu", (world,))
+        self.mesh = mesh = torch.distributed.device_mesh.init_device_mesh("cpu", (world,))
         for block in self.sharded.blocks:
             fully_shard(block, mesh=mesh)
         fully_shard(self.sharded, mesh=mesh)
         self.split = parallelize_module(network(), mesh, {"head": ColwiseParallel(output_layouts=Replicate())})
+        self.sequence = sequences(0)
+        self.tensor_parallel = parallelize_module(Sequences(), mesh, WEIGHTS)
+        self.sequence_parallel = parallelize_module(Sequences(), mesh, TOKENS)
 
     def responses(self) -> Any:
         return run(gl.ResponseStd(self.model), self.model, self.data).result()
@@ -165,6 +246,66 @@ class Checks:
     def examples_without_averages(self) -> Any:
         return measured(gl.ExampleGradients(self.model), self.model, self.even).result()
 
+    def compiled_responses(self) -> Any:
+        return run(gl.ResponseStd(self.compiled), self.compiled, self.data).result()
+
+    def compiled_response_gradients(self) -> Any:
+        return measured(gl.ResponseGradients(self.compiled), self.compiled, self.even).result()
+
+    def compiled_parameter_gradients(self) -> Any:
+        return measured(gl.ParameterGradients(self.compiled), self.compiled, self.even).result()
+
+    def compiled_example_gradients(self) -> Any:
+        return measured(gl.ExampleGradients(self.compiled), self.compiled, self.even).result()
+
+    def compiled_input_gradients(self) -> Any:
+        return run(gl.InputGradients(self.compiled), self.compiled, self.even).result()
+
+    def compiled_signal(self) -> Any:
+        return measured(gl.BlockSignal(self.compiled), self.compiled, self.even).result()
+
+    def compiled_watch(self) -> Any:
+        return watched(compiled(), self.even)
+
+    def watch(self) -> Any:
+        return watched(DistributedDataParallel(network(), find_unused_parameters=True), self.even)
+
+    def sharded_watch(self) -> Any:
+        return watched(fully_shard(network(), mesh=self.mesh), self.even)
+
+    def sinks_of_the_watch(self) -> Any:
+        rows: list[Any] = []
+        watched(DistributedDataParallel(network(), find_unused_parameters=True), self.even, sinks=[rows.extend])
+        return pd.DataFrame({"rows": [len(rows)]})
+
+    def alerts_of_the_watch(self) -> Any:
+        silent = network()
+        with torch.no_grad():
+            silent.norm.bias.fill_(-1e3)
+        return watched(DistributedDataParallel(silent, find_unused_parameters=True), self.even, on_alert="raise")
+
+    def attention(self) -> Any:
+        return run(gl.AttentionStatistics(self.attending), self.attending, tokens(self.rank)).result()
+
+    def mixed_responses(self) -> Any:
+        """Parameters in bfloat16 in the passes, beside the std of all values that plain hooks have seen."""
+        policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16, cast_forward_inputs=True)
+        model = network().float()
+        model.norm.running_mean, model.norm.running_var = (b.bfloat16() for b in [*model.norm.buffers()][:2])
+        fully_shard(model, mesh=self.mesh, mp_policy=policy)
+        kept: dict[str, list[Tensor]] = {}
+        for name, module in {"stem": model.norm, "blocks.0": model.blocks[0], "head": model.head}.items():
+            module.register_forward_hook(lambda _, args, out, name=name: kept.setdefault(name, []).append(out.double()))
+        result = run(gl.ResponseStd(model, exact=True), model, [(x.float(), y) for x, y in self.data[:1]]).result()
+        every: list[Any] = [None] * self.world
+        torch.distributed.all_gather_object(every, kept)
+        stds = {
+            name: torch.cat([values.flatten() for other in every for values in other[name]]).std(correction=0).item()
+            for name in kept
+        }
+        frame = result.frame[result.frame["layer"].isin(stds)]
+        return frame.assign(expected=frame["layer"].map(stds))[["layer", "std", "expected"]]
+
     def sharded_responses(self) -> Any:
         return run(gl.ResponseStd(self.sharded), self.sharded, self.data[:1]).result()
 
@@ -190,13 +331,42 @@ class Checks:
         return measured(gl.ExampleGradients(self.sharded), self.sharded, self.even).result()
 
     def split_responses(self) -> Any:
-        return run(gl.ResponseStd(self.split), self.split, self.data).result()
+        return run(gl.ResponseStd(self.tensor_parallel), self.tensor_parallel, self.sequence).result()
 
     def split_response_gradients(self) -> Any:
-        return measured(gl.ResponseGradients(self.split), self.split, self.even).result()
+        return measured(gl.ResponseGradients(self.tensor_parallel), self.tensor_parallel, self.sequence).result()
+
+    def split_parameter_gradients(self) -> Any:
+        return measured(gl.ParameterGradients(self.tensor_parallel), self.tensor_parallel, self.sequence).result()
 
     def split_input_gradients(self) -> Any:
-        return run(gl.InputGradients(self.split), self.split, self.even).result()
+        model = parallelize_module(Sequences(pooled=True), self.mesh, WEIGHTS)
+        return run(gl.InputGradients(model), model, self.sequence).result()
+
+    def split_tokens_responses(self) -> Any:
+        return run(gl.ResponseStd(self.sequence_parallel), self.sequence_parallel, self.sequence).result()
+
+    def split_tokens_response_gradients(self) -> Any:
+        return measured(gl.ResponseGradients(self.sequence_parallel), self.sequence_parallel, self.sequence).result()
+
+    def mesh_responses(self) -> Any:
+        """Two dimensions: examples are those of one, layers are split along the other."""
+        of = 2 if self.world % 2 == 0 and self.world > 2 else 1
+        mesh = torch.distributed.device_mesh.init_device_mesh(
+            "cpu", (self.world // of, of), mesh_dim_names=("data", "tensor")
+        )
+        model = fully_shard(parallelize_module(Sequences(), mesh["tensor"], WEIGHTS), mesh=mesh["data"])
+        own = sequences(self.rank // of)
+        return run(gl.ResponseStd(model), model, own).result().to_frame().assign(replicas=self.world // of)
+
+    def split_example_gradients(self) -> Any:
+        return measured(gl.ExampleGradients(self.tensor_parallel), self.tensor_parallel, self.sequence).result()
+
+    def split_signal(self) -> Any:
+        return measured(gl.BlockSignal(self.tensor_parallel), self.tensor_parallel, self.sequence).result()
+
+    def split_watch(self) -> Any:
+        return watched(self.tensor_parallel, self.sequence)
 
     def split_responses_alone(self) -> Any:
         return run(gl.ResponseStd(self.split, "head", local=True), self.split, self.even).result()

@@ -16,7 +16,19 @@ import oracles.ranks
 import pytest
 import torch
 import torch.nn.functional as F
-from oracles.ranks import Batch, Residual, batches, even_batches, names, network
+from oracles.ranks import (
+    Batch,
+    Residual,
+    Sequences,
+    attending,
+    batches,
+    even_batches,
+    names,
+    network,
+    sequences,
+    tokens,
+    watched,
+)
 from torch import Tensor, nn
 
 import gradlab as gl
@@ -24,6 +36,7 @@ from gradlab.probes.input_gradients import STATISTICS, gradient_statistics
 
 Found = list[dict[str, Any]]
 
+SPLIT = ("norm", "up", "down", "head")
 LAYERS = ("stem", "blocks.0", "blocks.1", "head")
 DIFFER = {
     "local_responses",
@@ -33,10 +46,11 @@ DIFFER = {
     "sharded_responses_alone",
     "split_responses_alone",
     "one_is_missing",
+    "sinks_of_the_watch",
 }
 
 
-@pytest.fixture(scope="module", params=[2, 3])
+@pytest.fixture(scope="module", params=[2, 3, 8])
 def found(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Found:
     """What each of several processes has found."""
     folder, world = tmp_path_factory.mktemp("ranks"), request.param
@@ -98,7 +112,7 @@ def test_all_ranks_have_the_same_result(found: Found) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("check", ["responses", "exact_responses"])
+@pytest.mark.parametrize("check", ["responses", "exact_responses", "compiled_responses"])
 def test_responses_are_those_to_all_examples(found: Found, check: str) -> None:
     expected = responses(every_batch(found))
     for name in LAYERS:
@@ -138,7 +152,7 @@ def test_what_ran_on_one_rank_is_measured_and_said(found: Found) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("check", ["response_gradients", "sharded_response_gradients"])
+@pytest.mark.parametrize("check", ["response_gradients", "sharded_response_gradients", "compiled_response_gradients"])
 def test_response_gradients_are_those_of_the_mean_loss_over_all_examples(found: Found, check: str) -> None:
     for step in (0, 1):
         x, y = concatenated(found, step)
@@ -153,7 +167,7 @@ def test_response_gradients_are_those_of_the_mean_loss_over_all_examples(found: 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("check", ["signal", "sharded_signal"])
+@pytest.mark.parametrize("check", ["signal", "sharded_signal", "compiled_signal"])
 def test_the_signal_is_that_of_one_process_on_all_examples(found: Found, check: str) -> None:
     model = network()
     with gl.BlockSignal(model) as probe:
@@ -170,7 +184,7 @@ def test_the_signal_is_that_of_one_process_on_all_examples(found: Found, check: 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("check", ["input_gradients", "sharded_input_gradients"])
+@pytest.mark.parametrize("check", ["input_gradients", "sharded_input_gradients", "compiled_input_gradients"])
 def test_input_gradients_take_the_batches_of_all_ranks(found: Found, check: str) -> None:
     samples = []
     for x in (x.requires_grad_() for rank in range(len(found)) for x, _ in even_batches(rank)):
@@ -182,7 +196,9 @@ def test_input_gradients_take_the_batches_of_all_ranks(found: Found, check: str)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("check", ["parameter_gradients", "sharded_parameter_gradients"])
+@pytest.mark.parametrize(
+    "check", ["parameter_gradients", "sharded_parameter_gradients", "compiled_parameter_gradients"]
+)
 def test_parameter_gradients_are_those_of_the_mean_loss(found: Found, check: str) -> None:
     model = network()
     x, y = concatenated(found, 1)
@@ -206,7 +222,7 @@ def example_gradients(x: Tensor, y: Tensor, layer: str) -> Tensor:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("layer", [*LAYERS, "total"])
-@pytest.mark.parametrize("check", ["example_gradients", "example_gradients_of_sums"])
+@pytest.mark.parametrize("check", ["example_gradients", "example_gradients_of_sums", "compiled_example_gradients"])
 def test_gradients_of_examples_are_those_of_all_ranks(found: Found, check: str, layer: str) -> None:
     """Variance, noise scale and diversity are written out; of pairs, those of one rank count."""
     rows = example_gradients(*concatenated(found, 1), layer)
@@ -255,6 +271,56 @@ def test_sharded_parameters_do_not_matter_to_responses(found: Found, check: str)
     assert column(found[0][check], "predicted_std")["stem"] == pytest.approx(predicted)
 
 
+def sequence_outputs(x: Tensor, **options: bool) -> dict[str, Tensor]:
+    """The response of each layer of the model that tensor parallelism splits; that of a layer has a gradient."""
+    model, kept = Sequences(**options), {}
+    for name in SPLIT:
+        model.get_submodule(name).register_forward_hook(lambda _, args, out, name=name: kept.setdefault(name, out))
+    kept["output"] = model(x)
+    return kept
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["split", "split_tokens", "mesh"])
+def test_responses_of_split_layers_are_those_of_whole_ones(found: Found, kind: str) -> None:
+    """The embedding's response is that of the norm behind it."""
+    its = found[0][f"{kind}_responses"]
+    replicas = range(its["rows"][0].get("replicas", 1))
+    kept = [sequence_outputs(sequences(number)[0][0]) for number in replicas]
+    for layer, name in zip(("embed", "up", "down", "head"), SPLIT, strict=True):
+        expected = torch.cat([each[name].detach().flatten() for each in kept])
+        assert column(its, "count")[layer] == expected.numel()
+        assert column(its, "mean")[layer] == pytest.approx(expected.mean().item(), rel=1e-12, abs=1e-14)
+        assert column(its, "std")[layer] == pytest.approx(expected.std(correction=0).item(), rel=1e-12)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["split", "split_tokens"])
+def test_gradients_by_responses_of_split_layers_are_those_of_whole_ones(found: Found, kind: str) -> None:
+    (x, y) = sequences(0)[0]
+    kept = sequence_outputs(x)
+    gradients = torch.autograd.grad(F.cross_entropy(kept["output"], y), [kept[name] for name in SPLIT])
+    its = found[0][f"{kind}_response_gradients"]
+    for layer, gradient in zip(("embed", "up", "down", "head"), gradients, strict=True):
+        assert column(its, "response_grad_norm")[layer] == pytest.approx(gradient.norm().item(), rel=1e-6)
+        assert column(its, "response_numel")[layer] == gradient.numel()
+
+
+@pytest.mark.slow
+def test_other_gradients_of_a_split_model_are_those_of_the_whole(found: Found) -> None:
+    (x, y) = sequences(0)[0]
+    model = Sequences()
+    F.cross_entropy(model(x), y).backward()
+    its = column(found[0]["split_parameter_gradients"], "grad_norm")
+    for layer in ("embed", "up", "down", "head"):
+        assert its[layer] == pytest.approx(model.get_submodule(layer).weight.grad.norm().item(), rel=1e-6)
+    x = x.requires_grad_()
+    (gradient,) = torch.autograd.grad(Sequences(pooled=True)(x).sum(), x)
+    values = column(found[0]["split_input_gradients"], "value", "statistic")
+    expected = gradient_statistics(gradient.flatten(1)).tolist()
+    assert [values[name] for name in STATISTICS] == pytest.approx(expected, rel=1e-6)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("check", "error"),
@@ -262,14 +328,59 @@ def test_sharded_parameters_do_not_matter_to_responses(found: Found, check: str)
         ("group_of_others", "rank 0 is not in the process group of this probe"),
         ("other_steps", "the ranks have measured different steps (1, 2"),
         ("sharded_example_gradients", "stem.weight, …: every rank has only a part of each parameter"),
-        ("split_responses", "head.weight: tensor parallelism gives ranks parts of a layer"),
-        ("split_response_gradients", "head.weight: tensor parallelism"),
-        ("split_input_gradients", "head.weight: tensor parallelism"),
+        ("split_example_gradients", "up.weight, …: every rank has only a part of each parameter"),
+        ("split_signal", "up.weight: tensor parallelism gives ranks parts of a layer"),
+        ("split_watch", "up.weight: tensor parallelism"),
         ("one_is_missing", "ResponseStd.result(): rank 1 of "),
     ],
 )
 def test_what_has_no_number_is_refused(found: Found, check: str, error: str) -> None:
     assert found[0][check]["error"].startswith(error)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("check", ["watch", "sharded_watch", "compiled_watch"])
+def test_a_watch_records_the_examples_of_all_ranks(found: Found, check: str) -> None:
+    """As that of one process does, whose batches hold the examples of all ranks."""
+    model = network()
+    if check.startswith("compiled"):
+        model.detour.requires_grad_(False)
+    expected = watched(model, [concatenated(found, step) for step in (0, 1)]).frame
+    keys = ["step", "layer", "statistic"]
+    wanted = {tuple(row[key] for key in keys): row["value"] for row in expected.to_dict("records")}
+    its = {tuple(row[key] for key in keys): row["value"] for row in found[0][check]["rows"]}
+    assert its.keys() == wanted.keys()
+    for key, value in its.items():
+        moment = key[0] == 0 and key[2] in ("response_std", "response_mean", "response_max", "dead_units")
+        assert value == pytest.approx(wanted[key], rel=1e-12 if moment else 1e-6, abs=1e-14), key
+
+
+@pytest.mark.slow
+def test_the_first_rank_writes_to_sinks_and_all_are_alerted(found: Found) -> None:
+    written = [its["sinks_of_the_watch"]["rows"][0]["rows"] for its in found]
+    assert written == [len(found[0]["watch"]["rows"]), *[0] * (len(found) - 1)]
+    assert all("the gradient is exactly 0" in its["alerts_of_the_watch"]["error"] for its in found)
+
+
+@pytest.mark.slow
+def test_attention_is_that_of_all_examples(found: Found) -> None:
+    model, x = attending(), [tokens(rank)[0][0] for rank in range(len(found))]
+    with torch.no_grad():
+        q, k, _ = F.linear(torch.cat(x), model.self_attn.in_proj_weight, model.self_attn.in_proj_bias).chunk(3, -1)
+    q, k = (part.unflatten(-1, (2, -1)).transpose(1, 2) for part in (q, k))
+    logits = q @ k.mT / 2
+    weights = logits.softmax(-1)
+    rows = found[0]["attention"]["rows"]
+    entropy = -(weights * weights.log()).sum(-1).mean((0, 2))
+    assert [row["entropy"] for row in rows] == pytest.approx(entropy.tolist(), rel=1e-12)
+    assert [row["largest_logit"] for row in rows] == pytest.approx(logits.amax((0, 2, 3)).tolist(), rel=1e-12)
+    assert {row["rows"] for row in rows} == {5 * sum(map(len, x))}
+
+
+@pytest.mark.slow
+def test_mixed_precision_of_shards_is_measured_as_it_is(found: Found) -> None:
+    for row in found[0]["mixed_responses"]["rows"]:
+        assert row["std"] == pytest.approx(row["expected"], rel=1e-6), row["layer"]
 
 
 @pytest.mark.slow

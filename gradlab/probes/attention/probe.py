@@ -18,6 +18,7 @@ from gradlab.probes.execution_places import in_order
 from gradlab.probes.hooks import Probe
 from gradlab.probes.passes import Passes
 from gradlab.probes.ranks import TIMEOUT, Ranks, joint_order, uneven_notes
+from gradlab.probes.tensor_parallel import refuse_tensor_parallel
 from gradlab.results.attention.result import AttentionResult
 from gradlab.stats.attention import AttentionRows
 
@@ -81,6 +82,7 @@ class AttentionStatistics(Probe):
         self._finder = AttentionFinder(self, rows)
 
     def _attach(self, stack: ExitStack) -> None:
+        refuse_tensor_parallel(self.model, self.ranks)
         modules = {name: module for name, module in self.model.named_modules() if name}
         self._passes = Passes(self.model, modules, self._begin, self._end)
         self._passes.attach(stack, {})
