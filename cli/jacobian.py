@@ -13,9 +13,9 @@ from .saving import Saving
 def jacobian(asked: JacobianRequest, saving: Saving) -> None:
     """Measure the singular values of the input-output Jacobian of single examples (Pennington et al. 2017, 1711.04735).
 
-    They come from products with random vectors (Lanczos quadrature), for a network or one of its modules. The body of
-    a plain fully connected net is drawn beside its law. Writes jacobian.csv (one row per node of the quadrature),
-    jacobian.json (the record) and the figure.
+    They are estimated from products with random vectors (Lanczos quadrature), for a network or one of its modules. For
+    the body of a plain fully connected net, theory is drawn beside them. Writes jacobian.csv (one row per node of the
+    quadrature), jacobian.json (the record) and the figure.
 
         gradlab jacobian --model mlp5-norm=none@init,mlp17-norm=none@init --part body --data noise
 

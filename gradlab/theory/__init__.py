@@ -1,5 +1,6 @@
 """Closed forms and recursions from the papers. `gradlab.stats` exports every name as well."""
 
+from gradlab.theory.activation_switches import coin_flip_runs, first_layer_runs, switch_rates
 from gradlab.theory.arc_cosine import (
     feedforward_gradient_correlation,
     kappa0,
@@ -34,6 +35,7 @@ from gradlab.theory.gradient_growth import (
     taps_inside,
 )
 from gradlab.theory.gradient_kernel import feedforward_gradient_kernel
+from gradlab.theory.jacobian_scatter import relu_jacobian_deviation
 from gradlab.theory.jacobian_spectrum import (
     jacobian_mean_square,
     jacobian_spectrum,
@@ -74,6 +76,7 @@ __all__ = [
     "batch_norm_relu_growth",
     "brown_noise_acf",
     "brown_noise_pooled_acf",
+    "coin_flip_runs",
     "correlation_fixed_point",
     "correlation_map",
     "deepnorm_constants",
@@ -84,6 +87,7 @@ __all__ = [
     "feedforward_gradient_correlation",
     "feedforward_gradient_kernel",
     "feedforward_law",
+    "first_layer_runs",
     "gaussian_mean",
     "gradient_factor",
     "he_growth",
@@ -112,11 +116,13 @@ __all__ = [
     "pure_attention_spread",
     "rectified_residual_gradient_moments",
     "rectified_stream",
+    "relu_jacobian_deviation",
     "residual_correlation",
     "residual_gradient_moments",
     "residual_law",
     "residual_variance",
     "stream_variance",
+    "switch_rates",
     "tap_coverage",
     "taps_inside",
     "token_correlation",

@@ -24,7 +24,7 @@ def result() -> gl.JacobianResult:
         for probe in range(2)
         for value, weight in ((1.0, 0.25), (1.0 + seed, 0.5), (4.0, 0.25))
     ]
-    law = {"mean_square": 8.0, "singular_value": [1.0, 2.0], "density": [0.5, 0.5]}
+    law = {"mean_square": 8.0, "deviation": 0.25, "singular_value": [1.0, 2.0], "density": [0.5, 0.5]}
     return gl.JacobianResult.from_rows("net", rows, ["a note"], {"name": "net", "part": "body", "law": law})
 
 
@@ -33,9 +33,10 @@ def test_findings_and_summary_are_computed() -> None:
     mean, spread = result().findings()
     error = pd.Series([4.75, 6.25, 8.75]).sem()
     assert mean == (
-        f"net: the mean squared singular value of the Jacobian is 6.58 ± {error:.2g}; theory for infinite width says "
-        f"8, {(8 - 79 / 12) / error:.1f} standard errors from it."
+        f"net: the mean squared singular value of the Jacobian is 6.58 ± {error:.2g}; theory predicts 8, "
+        f"{(8 - 79 / 12) / error:.1f} standard errors from it."
     )
+    assert "with a standard deviation of 0.25." in mean.rule
     assert spread.startswith("net: 58% of the singular values lie between 1/2 and 2, and the largest is 4.")
     row = result().summary().iloc[0]
     assert row["mean square"] == pytest.approx(79 / 12)

@@ -1,1 +1,1 @@
-"""Singular values of Jacobians: what is asked for, and how they are measured."""
+"""Singular values of Jacobians: the request and its measurement."""

@@ -1,4 +1,4 @@
-"""Measure the singular values of the Jacobians of named networks: what `gradlab jacobian` runs."""
+"""Measure the singular values of the Jacobians of named networks, for `gradlab jacobian`."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from gradlab.experiments.request import BatchNormMode, Progress
 from gradlab.experiments.spreading import spread
 from gradlab.experiments.subject import assumptions, copy_of, each_network, forward, images_of, network_facts
 from gradlab.models.embedded import OfEmbeddings
+from gradlab.probes.coverage import coverage_of_modules
 from gradlab.results.jacobian.result import JacobianResult
 from gradlab.results.record import Stopwatch, make_record
 from gradlab.stats.jacobian import jacobian_spectrum_of
@@ -46,25 +47,26 @@ def jacobian(
     its singular values come from products with random vectors (see `gradlab.stats.jacobian.jacobian_spectrum_of`).
 
     Args:
-        models: Networks as `gl.build` reads them, or modules.
+        models: The networks, as specifications for `gl.build` or as modules.
         data: A named data set (see `gl.batches`).
-        weights: The weights of networks that name none.
-        images: How many examples to take, each by itself.
-        batch_size: The number of images that are read at a time.
-        device: `auto`, `cpu`, `cuda`, `cuda:1`.
-        seed: The first seed of initial weights, and that of the random vectors and of noise.
-        seeds: How many initial weights to measure of a network given as `NAME@init`; all others are measured once.
-        bn: `eval`, which is the default and all there is: statistics of a batch would couple examples.
-        normalize: The normalization of the images, one for all networks or one each.
+        weights: The weights of networks whose specifications name none.
+        images: The number of examples to take from the beginning of the data set, each one alone; None takes all.
+        batch_size: The number of examples to read at a time.
+        device: The device: `auto`, `cpu`, `cuda`, `cuda:1`.
+        seed: The first seed of initial weights, and the seed of noise and random vectors.
+        seeds: The number of initializations to measure of a network given as `NAME@init`; all others are measured once.
+        bn: The statistics for batch normalization: only `eval`, since statistics of a batch would couple its examples.
+        normalize: The normalization of the images, one for all networks or one for each; by default the normalization
+            with which each network was trained, or else that of the data set.
         part: The name of a module whose outputs are differentiated by its first input; None for the network. The input
             of a network of tokens is their embeddings.
-        probes: How many random vectors for each example.
-        steps: How many Lanczos steps for each vector.
-        progress: Called after every example.
+        probes: The number of random vectors per example.
+        steps: The number of Lanczos steps per vector.
+        progress: A function called after every example.
 
     Raises:
-        UsageError: For a request that cannot be meant.
-        GradlabError: When something cannot be read or run.
+        UsageError: If the arguments are invalid or inconsistent.
+        GradlabError: If something cannot be read or run.
     """
     stopwatch, request = Stopwatch(), JacobianRequest.of(locals())
     if bn == "batch":
@@ -96,6 +98,7 @@ def jacobian(
             "normalization": None if stream.normalization is None else str(stream.normalization),
             "part": part,
             "law": law_of(variants[0], part),
+            "coverage": coverage_of_modules(variants[0], [part or ""], f"outside of {part}").as_record(),
         }
         notes = assumptions(variants[0], label, facts["normalization"], normalization)
         return JacobianResult.from_rows(label, [row for part in parts for row in part], notes, facts)
@@ -109,7 +112,7 @@ def jacobian(
 
 
 def _rows(squares: Tensor, weights: Tensor, seed: int | None, example: int) -> list[dict[str, Any]]:
-    """A row a node."""
+    """One row per node of the quadrature."""
     return [
         {"seed": seed, "example": example, "probe": probe, "singular_value": square**0.5, "weight": weight}
         for probe, nodes in enumerate(zip(squares.tolist(), weights.tolist(), strict=True))
@@ -137,7 +140,7 @@ def _examples(
 
 
 def _input_of(module: nn.Module, model: nn.Module, label: str, part: str, given: Tensor) -> Tensor:
-    """What a module is given first where the network runs on an example."""
+    """The first input of a module when the network runs on an example."""
     found: list[Tensor] = []
     handle = module.register_forward_pre_hook(lambda module, args: found.extend(args[:1]))
     with handle, torch.no_grad():

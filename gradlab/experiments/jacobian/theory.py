@@ -1,4 +1,4 @@
-"""The law of a network's singular values, where there is one."""
+"""Theoretical predictions for the singular values of a network at initialization."""
 
 from __future__ import annotations
 
@@ -9,24 +9,25 @@ import torch
 from torch import nn
 
 from gradlab.experiments.subject import is_trained
-from gradlab.theory import jacobian_mean_square, jacobian_spectrum
+from gradlab.theory import jacobian_mean_square, jacobian_spectrum, relu_jacobian_deviation
 
 HE = 2.0
-"""σ_w² of He's initialization."""
+"""The variance σ_w² of the initialization of He et al. 2015."""
 
 PLACES = 160
 _DECADES = 3.5
 
 
 def law_of(model: nn.Module, part: str | None) -> dict[str, Any] | None:
-    """Return the law of the layers between the first and the last of a plain fully connected net as initialized.
+    """Return the prediction for the layers between the first and the last of a plain fully connected net.
 
     Args:
-        model: From `gl.build`.
-        part: The module whose Jacobian is measured.
+        model: A network from `gl.build`; no theory applies to others, nor to trained weights.
+        part: The module whose Jacobian is measured; theory applies to `body`.
 
     Returns:
-        mean_square; singular_value, places; and density, that of log10 of the singular values there. None of others.
+        The mean_square, its standard deviation over random weights of this width, and the density of log10 of the
+        singular values for infinite width at the places singular_value; None if no theory applies.
     """
     description = getattr(getattr(model, "network", None), "description", None)
     if description is None or is_trained(model) or part != "body":
@@ -39,12 +40,13 @@ def law_of(model: nn.Module, part: str | None) -> dict[str, Any] | None:
     ):
         return None
     layers = description.depth - 1
-    # Beyond the edge of the spectrum, which grows with depth like e·L at critical weights.
+    # The places reach beyond the edge of the spectrum, which grows with depth like e·L at critical weights.
     high = math.log10(2 * math.e * (layers + 1)) / 2
     places = torch.logspace(high - _DECADES, high, PLACES, dtype=torch.float64)
     density = jacobian_spectrum(places.square(), torch.relu, HE, layers)
     return {
         "mean_square": jacobian_mean_square(torch.relu, HE, layers),
+        "deviation": relu_jacobian_deviation(description.width, layers),
         "singular_value": places.tolist(),
         "density": (density * 2 * places.square() * math.log(10)).tolist(),
     }

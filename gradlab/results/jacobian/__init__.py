@@ -1,1 +1,1 @@
-"""Singular values of Jacobians: the result, what it says, how it is drawn."""
+"""Singular values of Jacobians: result, findings and figure."""

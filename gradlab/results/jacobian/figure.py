@@ -15,7 +15,7 @@ from gradlab.plots.networks import common_weights, legend_columns, network_label
 from gradlab.plots.style import COLUMN_WIDTH, DOTTED
 
 _DECADES = 2.5
-"""How far below the largest singular value the axis goes, in powers of ten."""
+"""The length of the axis below the largest singular value, in powers of ten."""
 
 _BINS = 25
 
@@ -23,12 +23,12 @@ _THEORY: dict[str, Any] = {"color": "black", "linestyle": DOTTED, "linewidth": 1
 
 
 def plot_jacobian(frame: pd.DataFrame, facts: Sequence[Mapping[str, Any]], ax: Axes) -> Axes:
-    """Draw the density of log10 of the singular values, over seeds, examples and probes, with the law dotted.
+    """Draw the density of log10 of the singular values over seeds, examples and probes, with theory dotted.
 
     Args:
-        frame: Of singular values, with the facts of its networks as `described` adds them.
-        facts: What the record says of each network.
-        ax: Where to draw; much smaller singular values than the largest are left out of it.
+        frame: A jacobian frame, with the properties of its networks as columns (see `described`).
+        facts: The facts on each network in the record.
+        ax: The axes, which leave out singular values that are much smaller than the largest.
 
     Returns:
         The axes drawn on.
@@ -48,7 +48,7 @@ def plot_jacobian(frame: pd.DataFrame, facts: Sequence[Mapping[str, Any]], ax: A
     ax.set_xlim(10 ** edges[0], 10 ** edges[-1])
     ax.set_ylim(bottom=0)
     ax.set_xlabel("singular value of the Jacobian")
-    ax.set_ylabel("density, a decade")
+    ax.set_ylabel("density per decade")
     return ax
 
 
@@ -56,8 +56,8 @@ def jacobian_figure(frame: pd.DataFrame, facts: Sequence[Mapping[str, Any]], fig
     """Draw the density with a legend.
 
     Args:
-        frame: Of singular values, with the facts of its networks as `described` adds them.
-        facts: What the record says of each network.
+        frame: A jacobian frame, with the properties of its networks as columns (see `described`).
+        facts: The facts on each network in the record.
         figure: An empty figure; it gets the width of a column.
 
     Returns:

@@ -31,11 +31,12 @@ class Row(TypedDict):
 
 
 class JacobianResult(Result):
-    """Singular values of the Jacobian of one network or several: a row a node of a quadrature.
+    """Singular values of the Jacobian of one or several networks, with one row per node of a quadrature.
 
-    Columns: network, seed, example, probe, singular_value, weight (the share of singular values that the node stands
-    for; of one probe they sum to 1), outputs (rows of the Jacobian), inputs. The record holds the law of wide nets,
-    where there is one: `law`, the density of log10 of the singular values at some places, and its `mean_square`.
+    Columns: network, seed, example, probe, singular_value, weight (the share of singular values that the node
+    represents; the weights of a probe sum to 1), outputs (rows of the Jacobian), inputs. If there is a theory, the
+    record has it as `law`: the `density` of log10 of the singular values for infinite width at the places
+    `singular_value`, the `mean_square`, and its standard `deviation` over random weights.
     """
 
     name: ClassVar[str] = "jacobian"
@@ -61,17 +62,17 @@ class JacobianResult(Result):
         """Return one network's result.
 
         Args:
-            network: Name of the network.
-            rows: A dict a node.
-            notes: Sentences on this measurement.
-            facts: What the record says of the network.
+            network: The name of the network.
+            rows: One dict per node.
+            notes: The notes on this measurement.
+            facts: The facts on the network for the record.
         """
         frame = pd.DataFrame(rows)
         frame.insert(0, "network", network)
         return cls(frame, {"networks": [{"network": network, **(facts or {})}]}, list(notes))
 
     def summary(self) -> pd.DataFrame:
-        """Return a row a network: the mean squared singular value and its law, the largest and the median."""
+        """Return one row per network: the mean squared singular value with theory, the median and the largest."""
         known = {facts["network"]: facts for facts in self.record.get("networks", [])}
         rows = []
         for network, frame in self.frame.groupby("network", sort=False):
@@ -95,14 +96,17 @@ class JacobianResult(Result):
         return pd.DataFrame(rows).astype({"theory": float})
 
     def findings(self) -> list[str]:
-        """Return whether gradients keep their size, how spread singular values are, and what theory says."""
+        """Return the findings: the mean squared singular value beside theory, and the spread of singular values."""
         return [*findings(self.frame, self.record.get("networks", []))]
 
     def plot(self, ax: Axes | None = None) -> Axes:
-        """Draw the density of the singular values, with the law where there is one.
+        """Draw the density of the singular values, with theory if there is one.
 
         Args:
-            ax: Where to draw; None makes a figure.
+            ax: The axes; None makes a figure.
+
+        Returns:
+            The axes drawn on.
         """
         from gradlab.results.jacobian.figure import plot_jacobian
 
