@@ -106,6 +106,7 @@ DATA_SETS = (
     Entry("cifar100", "gradlab.data.images:load_cifar"),
     Entry("cifar100-train", "gradlab.data.images:load_cifar"),
     Entry("noise", "gradlab.data.images:load_noise", "of any shape"),
+    Entry("boxes", "gradlab.data.boxes:load_boxes", "rectangles, for detectors"),
     Entry("tokens", "gradlab.data.tokens:load_tokens", "random"),
     Entry("tokens:markov", "gradlab.data.tokens:load_tokens", "a random chain"),
     Entry("text:PATH", "gradlab.data.tokens:load_text", "bytes of any file"),

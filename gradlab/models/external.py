@@ -12,6 +12,7 @@ from torch import nn
 
 from gradlab.errors import GradlabError, UsageError
 from gradlab.models.configured import from_configuration
+from gradlab.models.detectors import DETECTORS, create_detector
 
 PUBLISHED = ("torchvision", "timm")
 """Packages that publish weights under the names of their networks."""
@@ -31,13 +32,13 @@ def split_package(name: str) -> tuple[str, str]:
 
 
 def is_external(name: str) -> bool:
-    """Return whether a name refers to a network of another package."""
-    return bool(split_package(name)[0]) or ":" in name
+    """Return whether a name refers to a network of another package, or to a detector."""
+    return bool(split_package(name)[0]) or ":" in name or name in DETECTORS
 
 
 def is_function(name: str) -> bool:
     """Return whether a name refers to a user-defined function, `package.module:function`."""
-    return is_external(name) and not split_package(name)[0]
+    return is_external(name) and not split_package(name)[0] and name not in DETECTORS
 
 
 def has_published_weights(name: str) -> bool:
@@ -52,6 +53,8 @@ def check_external(name: str) -> None:
         UsageError: If there is no such network. The message suggests similar names.
     """
     package, _ = split_package(name)
+    if name in DETECTORS:
+        return
     if package == "torchvision":
         from torchvision import models
 
@@ -100,6 +103,8 @@ def load_external(name: str, classes: int | None, seed: int, **options: Any) -> 
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         package, own_name = split_package(name)
+        if name in DETECTORS:
+            return create_detector(name, classes, seed)
         if package == "torchvision":
             return _torchvision(own_name, classes, options)
         if package == "timm":

@@ -9,6 +9,7 @@ from typing import Any
 from gradlab.errors import UsageError
 from gradlab.models.built import Family
 from gradlab.models.description import NetworkDescription
+from gradlab.models.detectors import OF_VGG
 from gradlab.models.external import is_external
 from gradlab.models.families import FAMILIES
 from gradlab.models.grammar import read_options
@@ -60,6 +61,7 @@ def describe(name: str) -> NetworkDescription:
     """
     if is_external(name):
         package = name.partition("/")[0] if "/" in name and ":" not in name else "function"
+        package = "fasterrcnn" if name == OF_VGG else package
         return NetworkDescription(name=name, family=package)
     description: NetworkDescription = parse_name(name).description
     return description

@@ -10,6 +10,7 @@ import pandas as pd
 from torch import nn
 
 from gradlab.data.batching import Batches
+from gradlab.errors import UsageError
 from gradlab.experiments.accuracy import near_chance
 from gradlab.experiments.device import device_name, pick_device
 from gradlab.experiments.gradients.float32 import float32_notes, measure_soundly
@@ -28,6 +29,7 @@ from gradlab.experiments.subject import (
     network_facts,
 )
 from gradlab.models import weighted_layers
+from gradlab.models.detectors import LOSSES, is_detector
 from gradlab.probes.selection import Selection
 from gradlab.results.gradients.result import GradientsResult
 from gradlab.results.record import Stopwatch, make_record
@@ -69,6 +71,7 @@ def gradients(
         seeds: The number of initializations to measure of a network given as `NAME@init`; all others are measured once.
             A plain and a residual net of the same depth and seed have bitwise equal weights.
         loss: The loss: `cross-entropy`, or `sum`, the sum of the outputs averaged over images, for data without labels.
+            Of a detector each of the four terms of its loss is measured, and their sum; with `sum` the sum alone.
         mode: The quantity in table and figure: `parameters`, the norms of the weights' gradients, or `responses`, the
             RMS of the gradient with respect to each layer's response, over images, channels and positions. The frame
             has both.
@@ -95,6 +98,8 @@ def gradients(
         # Batch statistics would couple the examples.
         statistics = batch_norm_mode("eval" if per_example else bn, variants[0])
         passes = [Pass(model, label, stream, statistics, loss, layers, per_example) for model in variants]
+        if is_detector(variants[0]):
+            return _detector(passes, request, normalization, progress)
         return _network(passes, request, normalization, progress)
 
     result = GradientsResult.concat(each_network(request, measure, seeds=seeds, progress=progress))
@@ -102,6 +107,34 @@ def gradients(
         "gradients", options=request.options(), device=device_name(where), stopwatch=stopwatch, **result.record
     )
     return result
+
+
+def _detector(
+    passes: Sequence[Pass], request: GradientsRequest, normalize: str | None, progress: Progress | None
+) -> GradientsResult:
+    """The result of a detector: that of each term of its loss, and that of their sum."""
+    if request.per_example:
+        raise UsageError(f"{passes[0].label}: the loss of a detector is one of all images: no example has its own")
+    terms = ("sum",) if request.loss == "sum" else (*LOSSES, "sum")
+    results = []
+    for term in terms:
+        own = [replace(part, label=f"{part.label} {term}", loss=term) for part in passes]
+        results.append(_network(own, request, normalize, progress))
+    result = GradientsResult.concat(results)
+    result.notes = [*dict.fromkeys(result.notes), *_parts_of_detectors(result)]
+    return result
+
+
+def _parts_of_detectors(result: GradientsResult) -> list[str]:
+    """A note on each term: the norms of its gradient by backbone, feature pyramid and heads, averaged over seeds."""
+    notes = []
+    for network in result.networks:
+        rows = result.layers()[lambda frame, network=network: frame["network"] == network]
+        part = rows["layer"].str.extract(r"^(backbone\.(?:body|fpn)|\w+)", expand=False)
+        squares = rows["grad_norm"].astype(float).pow(2).groupby([part, rows["seed"].fillna(-1)], sort=False).sum()
+        norms = squares.pow(0.5).groupby(level=0, sort=False).mean()
+        notes.append(f"{network}: norm of the gradient {', '.join(f'{v:.3g} in {k}' for k, v in norms.items())}")
+    return notes
 
 
 def _filled(stream: Batches) -> Batches:

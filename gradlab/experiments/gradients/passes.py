@@ -18,6 +18,7 @@ from gradlab.experiments.gradients.request import LossName
 from gradlab.experiments.request import BatchNormMode
 from gradlab.experiments.subject import copy_of, forward
 from gradlab.models import batch_statistics
+from gradlab.models.detectors import LOSSES, detection_losses, is_detector
 from gradlab.probes import ExampleGradients, ParameterGradients, ResponseGradients
 from gradlab.probes.selection import Selection, depth_layers
 from gradlab.results.gradients.result import TOTAL, GradientsResult
@@ -37,7 +38,7 @@ class Pass:
     label: str
     stream: Batches
     bn: BatchNormMode
-    loss: LossName
+    loss: LossName | str
     layers: Selection
     per_example: bool
 
@@ -119,8 +120,7 @@ def _run(
         for images, labels in part.batches(dtype):
             if part.bn == "batch" or not done:
                 model.zero_grad()
-            output = forward(model, part.label, images)
-            each = losses_of_examples(part, output, labels)
+            each, output = losses_and_output(part, model, images, labels)
             loss = each.mean() if part.bn == "batch" else each.sum()
             if not loss.requires_grad:
                 raise GradlabError(f"{part.label}: the loss does not depend on any parameter: there is no gradient")
@@ -157,6 +157,26 @@ def _with_losses(examples: pd.DataFrame, losses: Tensor, label: str) -> pd.DataF
     """One row per image and layer: network, seed (to be filled in), example, loss, layer, norm."""
     examples = examples.assign(network=label, seed=None, loss=losses.numpy()[examples["example"]])
     return examples[["network", "seed", "example", "loss", "layer", "norm"]]
+
+
+def losses_and_output(part: Pass, model: nn.Module, images: Tensor, labels: Tensor | None) -> tuple[Tensor, Tensor]:
+    """The loss of each image, and the output; of a detector the term of the loss of the batch, for every image."""
+    if is_detector(model):
+        return detector_loss(part, model, images, labels).expand(len(images)), torch.empty(0)
+    output = forward(model, part.label, images)
+    return losses_of_examples(part, output, labels), output
+
+
+def detector_loss(part: Pass, model: nn.Module, images: Tensor, labels: Tensor | None) -> Tensor:
+    """A term of a detector's loss, or their sum, over the regions of all images of a batch.
+
+    Raises:
+        UsageError: If the data has no boxes.
+    """
+    if labels is None or labels.ndim != 3:
+        raise UsageError(f"{part.label} is a detector, and {part.stream.dataset.name} has no boxes: give --data boxes")
+    seed = getattr(part.stream.dataset, "seed", 0)
+    return detection_losses(model, images, labels, seed)[part.loss if part.loss in LOSSES else "sum"]
 
 
 def losses_of_examples(part: Pass, output: Tensor, labels: Tensor | None) -> Tensor:

@@ -20,7 +20,8 @@ class GradientsRequest(LayersRequest):
     seeds: int = asked(5, "The number of initializations to measure of each network at init.", "N", least=1)
     loss: LossName = asked(
         "cross-entropy",
-        "cross-entropy, or sum: the sum of the outputs, which needs no labels; either is averaged over images.",
+        "cross-entropy, or sum: the sum of the outputs, which needs no labels; either is averaged over images. Of a "
+        "detector each term of its loss, or with sum their sum.",
     )
     mode: Mode = asked(
         "parameters",

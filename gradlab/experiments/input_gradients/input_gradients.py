@@ -28,6 +28,7 @@ from gradlab.experiments.subject import (
     runner,
 )
 from gradlab.models import batch_statistics, weighted_layers
+from gradlab.models.detectors import Proposals, is_detector
 from gradlab.models.embedded import OfEmbeddings
 from gradlab.models.looks_linear import LooksLinearNet
 from gradlab.probes import InputGradients
@@ -199,7 +200,7 @@ def _samples(
         if len(images) < stream.batch_size:
             return
         inputs = images.to(dtype) if embedded is None else embedded.embed(images)
-        network = embedded or clone
+        network = embedded or (Proposals(clone) if is_detector(clone) else clone)
         statistics = batch_statistics(clone) if mode == "batch" else nullcontext()
         probe = InputGradients(network, norm_grad=request.norm_grad, tokens=embedded is not None)
         with torch.no_grad(), statistics, probe:

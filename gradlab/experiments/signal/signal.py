@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from gradlab.experiments.device import device_name, pick_device
-from gradlab.experiments.gradients.passes import Pass, losses_of_examples
+from gradlab.experiments.gradients.passes import Pass, losses_and_output
 from gradlab.experiments.request import BatchNormMode, Progress
 from gradlab.experiments.signal.request import LossName, SignalRequest
 from gradlab.experiments.signal.theory import predicted_stream_std
@@ -21,7 +21,6 @@ from gradlab.experiments.subject import (
     batch_norm_mode,
     copy_of,
     each_network,
-    forward,
     has_batch_norm,
     images_of,
     network_facts,
@@ -125,8 +124,7 @@ def _measured(part: Pass, exact: bool, count: Callable[[int], None] | None) -> S
     with statistics:
         with BlockSignal(model, exact=exact) as probe:
             for images, labels in part.batches(torch.float32):
-                output = forward(model, part.label, images)
-                each = losses_of_examples(part, output, labels)
+                each, _ = losses_and_output(part, model, images, labels)
                 value = each.mean() if part.bn == "batch" else each.sum() / part.images
                 if value.requires_grad:
                     value.backward()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import cycle
 from typing import Any
 
 import pandas as pd
@@ -16,6 +17,8 @@ from gradlab.results.margins import margins
 
 CURVES = {"stream_std": "std of the stream", "gradient_norm": "norm of the gradient at a response"}
 """The statistics that are drawn against relative depth, and the titles of their panels."""
+
+_MARKS = "o^sDvP"
 
 _DASHED: dict[str, Any] = {"linestyle": KIND_DASHES["plain"], "linewidth": 0.9}
 
@@ -53,7 +56,11 @@ def _styles(frame: pd.DataFrame) -> dict[str, dict[str, Any]]:
     networks = networks_of(frame)
     if networks["series"].nunique() < len(networks):
         return shaded_styles(networks)
-    return {name: style | {"markevery": 0.25} for name, style in series_styles(networks["look"].to_dict()).items()}
+    styles = series_styles(networks["look"].to_dict())
+    return {
+        name: style | {"markevery": 0.25, "marker": mark}
+        for (name, style), mark in zip(styles.items(), cycle(_MARKS), strict=False)
+    }
 
 
 def _plot_curves(rows: pd.DataFrame, ax: Axes, styles: dict[str, dict[str, Any]]) -> None:
