@@ -6,6 +6,7 @@ import sys
 import warnings
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from typing import Any, Self
 
 import torch
@@ -14,15 +15,19 @@ from torch import nn
 from gradlab.errors import GradlabError, UsageError
 
 
-class Hook:
-    """A hook that belongs to one model; a copied or pickled model has one that does nothing."""
+def _do_nothing(*args: Any) -> None:
+    """What a hook of a copy does."""
 
-    def __init__(self, function: Callable[..., Any] | None = None) -> None:
-        self.function = function
 
-    def __call__(self, *args: Any) -> Any:
-        """Call the function, if any."""
-        return None if self.function is None else self.function(*args)
+class Hook(partial[Any]):
+    """A hook that belongs to one model; a copied or pickled model has one that does nothing.
+
+    It is a partial function without arguments, which calls its function without a frame of its own.
+    """
+
+    def __new__(cls, function: Callable[..., Any] = _do_nothing) -> Hook:
+        """Make a hook of a function."""
+        return super().__new__(cls, function)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Hook:
         return Hook()

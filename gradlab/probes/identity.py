@@ -30,7 +30,7 @@ def _key(tensor: Tensor) -> tuple[object, ...]:
     if tensor.layout is not torch.strided or torch._C._functorch.is_functorch_wrapped_tensor(tensor):
         return id(tensor), version
     # Tensors on the meta device have no address.
-    return tensor.data_ptr() or storage_key(tensor), tensor.shape, tensor.stride(), version
+    return tensor.data_ptr() or storage_key(tensor), version, tensor.shape, tensor.stride()
 
 
 class Remembered(Generic[T]):

@@ -50,10 +50,9 @@ class Passes:
         self._after: dict[str, After] = {}
         self._first: list[tuple[nn.Module, RemovableHandle]] = []
         self._last: list[tuple[nn.Module, RemovableHandle]] = []
-        # The modules that are running, outermost first, and the exception that was being handled before each.
+        # The modules that are running, outermost first; of each its number, and the exception that was being handled.
         self._names: list[str] = []
-        self._numbers: list[int] = []
-        self._raised: list[BaseException | None] = []
+        self._entered: list[tuple[int, BaseException | None]] = []
         self._calls: Counter[str] = Counter()
         self._started = itertools.count()
         self._thread = 0
@@ -96,7 +95,7 @@ class Passes:
     @property
     def running(self) -> list[tuple[str, int]]:
         """The modules that are being called, outermost first, each with a number that no other call has."""
-        return [*zip(self._names, self._numbers, strict=True)]
+        return [(name, number) for name, (number, _) in zip(self._names, self._entered, strict=True)]
 
     def is_running(self, name: str) -> bool:
         """Return whether a module is being called."""
@@ -113,7 +112,8 @@ class Passes:
                 self.recomputed.add(name)
                 return
             if self._names:
-                self._check_thread()
+                if threading.get_ident() != self._thread:
+                    self._refuse_threads()
                 if name in self._names and not _is_recursive(module):
                     # Something that hooks do not see, such as Ctrl-C, has ended the pass.
                     self._leave()
@@ -128,8 +128,7 @@ class Passes:
                 self._take_places()
                 self._begin(name, args, kwargs)
             self._names.append(name)
-            self._numbers.append(next(self._started))
-            self._raised.append(sys.exc_info()[1])
+            self._entered.append((next(self._started), sys.exc_info()[1]))
 
         return hook
 
@@ -140,7 +139,7 @@ class Passes:
             while self._names[-1] != name:
                 self._pop()
             # This hook also runs during an exception, which then differs from the one before the call.
-            whole = self._raised[-1] is sys.exc_info()[1]
+            whole = self._entered[-1][1] is sys.exc_info()[1]
             try:
                 if whole and name in self._after:
                     self._after[name](module, output)
@@ -154,23 +153,20 @@ class Passes:
 
         return hook
 
-    def _check_thread(self) -> None:
-        if threading.get_ident() != self._thread:
-            raise GradlabError(
-                f"{type(self.model).__name__} runs in two threads at once, whose calls cannot be distinguished: run "
-                "one after the other, or a copy of the model in each"
-            )
+    def _refuse_threads(self) -> None:
+        raise GradlabError(
+            f"{type(self.model).__name__} runs in two threads at once, whose calls cannot be distinguished: run "
+            "one after the other, or a copy of the model in each"
+        )
 
     def _pop(self) -> None:
         self._names.pop()
-        self._numbers.pop()
-        self._raised.pop()
+        self._entered.pop()
 
     def _leave(self) -> None:
         if self._names:
             self._names.clear()
-            self._numbers.clear()
-            self._raised.clear()
+            self._entered.clear()
             self._end(False)
 
     def _take_places(self) -> None:

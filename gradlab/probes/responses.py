@@ -17,9 +17,10 @@ from gradlab.probes.hooks import Probe
 from gradlab.probes.outputs import plain
 from gradlab.probes.prediction import batch_norm_stds, is_sharded
 from gradlab.probes.ranks import TIMEOUT, Ranks, uneven_notes
-from gradlab.probes.selection import Selection, layer_stride
+from gradlab.probes.response_rows import response_row
+from gradlab.probes.selection import Selection
 from gradlab.probes.site_moments import SiteMoments, merged_sites, take_in, whole_sites
-from gradlab.probes.targets import Target, response_targets
+from gradlab.probes.targets import response_targets
 from gradlab.probes.tensor_layout import Layout, LayoutWatch
 from gradlab.probes.unmeasured import reasons, response_coverage, unmeasured_notes
 from gradlab.results.responses.result import ResponsesResult
@@ -281,31 +282,3 @@ def _values(found: SiteMoments) -> list[float]:
     """Return count, mean, std and non-finite count of a site."""
     m = found.moments
     return [m.count.item(), m.mean.item(), m.std.item(), m.non_finite.item()]
-
-
-def response_row(
-    layer: str,
-    index: int,
-    target: Target,
-    predicted_std: float,
-    *,
-    std: float = math.nan,
-    mean: float = math.nan,
-    count: int = 0,
-    call: int = 1,
-    non_finite: int = 0,
-) -> dict[str, Any]:
-    """Make one layer's row of a responses frame; without measured values it holds a prediction only."""
-    return {
-        "layer": layer,
-        "index": index,
-        "kind": target.kind,
-        "std": std,
-        "mean": mean,
-        "count": count,
-        "predicted_std": predicted_std,
-        "call": call,
-        "stride": 1 if target.module is None else layer_stride(target.module),
-        "non_finite": non_finite,
-        "shortcut": target.shortcut,
-    }

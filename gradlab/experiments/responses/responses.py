@@ -29,7 +29,7 @@ from gradlab.experiments.subject import (
 )
 from gradlab.models import batch_statistics, is_foldable
 from gradlab.probes import ResponseStd, predicted_response_std
-from gradlab.probes.responses import response_row
+from gradlab.probes.response_rows import response_row
 from gradlab.probes.selection import Selection, paper_layers
 from gradlab.probes.targets import response_targets
 from gradlab.results.record import Stopwatch, make_record
