@@ -10,11 +10,10 @@ from torch import Tensor, nn
 
 from gradlab.data.datasets import Dataset, load_dataset
 from gradlab.errors import UsageError
-from gradlab.models.detectors import is_detector
 from gradlab.normalization import Normalization
 
-DEFAULT, DEFAULT_TOKENS, DEFAULT_BOXES = "cifar10-sample", "tokens", "boxes"
-"""The default data sets, for networks of images, for networks of tokens and for detectors."""
+DEFAULT, DEFAULT_TOKENS = "cifar10-sample", "tokens"
+"""The default data sets, for networks of images and for networks of tokens."""
 
 
 @dataclass(frozen=True)
@@ -110,8 +109,8 @@ def _dataset(data: str, seed: int, model: nn.Module | None) -> Dataset:
     shape, vocabulary = getattr(model, "input_shape", None), getattr(model, "vocabulary", None)
     if vocabulary is not None and data == DEFAULT:
         data = DEFAULT_TOKENS
-    if model is not None and is_detector(model) and data == DEFAULT:
-        data = DEFAULT_BOXES
+    if data == DEFAULT:
+        data = getattr(model, "default_data", DEFAULT)
     dataset = load_dataset(data, seed, shape=None if shape is None else tuple(shape), vocabulary=vocabulary)
     if vocabulary is not None and dataset.items == "images":
         raise UsageError(f"{data} holds images, and {_name(model)} takes tokens: give tokens or text:PATH (--data)")

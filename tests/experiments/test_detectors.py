@@ -14,7 +14,7 @@ from gradlab.errors import UsageError
 from gradlab.models.detectors import DETECTORS, LOSSES
 
 SIDE = 96
-ASKED: dict[str, Any] = {"data": "boxes", "images": 2, "batch_size": 2, "device": "cpu"}
+ASKED: dict[str, Any] = {"images": 2, "batch_size": 2, "device": "cpu"}
 
 
 def detector(name: str) -> Any:
