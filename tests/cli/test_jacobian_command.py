@@ -12,5 +12,5 @@ def test_prints_the_answer_and_writes_its_files(tmp_path: Path) -> None:
     arguments = ["--model", "mlp3-norm=none@init", "--part", "body", "--data", "noise", *small]
     run = CliRunner().invoke(app, ["jacobian", *arguments, "--out", str(tmp_path)])
     assert run.exit_code == 0, run.output
-    assert "theory for infinite width says 1" in run.output
+    assert "theory predicts 1" in run.output
     assert {path.name for path in tmp_path.iterdir()} == {"jacobian.csv", "jacobian.json", "jacobian.png"}
