@@ -9,7 +9,18 @@ import numpy as np
 import pandas as pd
 
 from gradlab.results.dynamics.growth import FACTOR, Stretch, last_growth
-from gradlab.results.dynamics.rules import APART, JUMP, SHARE, SPIKE, WINDOW, exceeds, out_of_line, since, spikes
+from gradlab.results.dynamics.rules import (
+    APART,
+    DEAD,
+    JUMP,
+    SATURATED,
+    SPIKE,
+    WINDOW,
+    exceeds,
+    out_of_line,
+    since,
+    spikes,
+)
 from gradlab.results.dynamics.tables import Array, Table, total_series
 from gradlab.results.finding import Finding
 
@@ -23,8 +34,8 @@ RULES = {
     "zero gradient": "the norm of a weight's gradient is exactly 0",
     "gradient": f"norms of weights' gradients: {_GROWTH}",
     "response": f"stds of responses: {_GROWTH}",
-    "dead": f"the share of units that are 0 for all inputs of the step is {SHARE:g} or more",
-    "saturated": f"the share of values within a hundredth of the range from its ends is {SHARE:g} or more",
+    "dead": f"the share of units that are 0 for all inputs of the step is {DEAD:g} or more",
+    "saturated": f"the share of values within a hundredth of the range from its ends is {SATURATED:g} or more",
     "update": f"the median of update over weight differs from that of all layers by {APART:g} times, and {_ROBUST}",
     "jump": f"the factor from one response's std to the next differs from others by {JUMP:g} times, and {_ROBUST}",
     "spike": f"loss or gradient norm is {SPIKE:g} times the median of up to 32 records before it, and {_ROBUST}",
@@ -72,8 +83,8 @@ def seen(frame: pd.DataFrame) -> list[Seen]:
         *(_gradient_growth(gradients) if gradients else ()),
         *(_response_growth(responses) if responses else ()),
         *(_jumps(responses) if responses else ()),
-        *_shares(whole, "dead_units", "dead"),
-        *_shares(whole, "saturated_fraction", "saturated"),
+        *_shares(whole, "dead_units", "dead", DEAD),
+        *_shares(whole, "saturated_fraction", "saturated", SATURATED),
         *_updates(whole),
     ]
 
@@ -196,11 +207,11 @@ def _jumps(table: Table) -> Iterator[Seen]:
         yield Seen("jump", step, layer, sentence)
 
 
-def _shares(frame: pd.DataFrame, statistic: str, kind: str) -> Iterator[Seen]:
+def _shares(frame: pd.DataFrame, statistic: str, kind: str, least: float) -> Iterator[Seen]:
     table = Table.of(frame, statistic)
     if table is None:
         return
-    held = table.values >= SHARE
+    held = table.values >= least
     places = np.flatnonzero(held[-1])
     if not places.size:
         return
@@ -208,7 +219,7 @@ def _shares(frame: pd.DataFrame, statistic: str, kind: str) -> Iterator[Seen]:
     step = table.steps[since(held[:, first])]
     what = "of the units are dead" if kind == "dead" else "of the values are saturated"
     others = (
-        f", and in {places.size - 1} more of {len(table.layers)} layers {SHARE:.0%} or more" if places.size > 1 else ""
+        f", and in {places.size - 1} more of {len(table.layers)} layers {least:.0%} or more" if places.size > 1 else ""
     )
     share = table.values[-1, first]
     sentence = f"{share:.0%} {what} in {table.layers[first]}{others}; since step {step:,} of those recorded."

@@ -10,8 +10,15 @@ import numpy as np
 from gradlab.results.dynamics.tables import Array
 from gradlab.stats.verdict import FALSE_ALARMS, critical
 
-SHARE = 0.5
-"""Of units that are dead, or of values that are saturated, from which on a layer is called so."""
+DEAD = 0.75
+"""The share of units from which on a layer is said to be dead.
+
+Half of them is no sign of a fault: in a deep ReLU net at initialization all inputs point in nearly the same direction,
+so that every unit is either 0 or not 0 for all of them, with equal probability.
+"""
+
+SATURATED = 0.5
+"""The share of values from which on a layer is said to be saturated."""
 
 APART = 30.0
 """Factor between a layer and the median of all, from which on its update is out of line."""

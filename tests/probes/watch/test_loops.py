@@ -1,0 +1,199 @@
+"""Loops that people write otherwise than usual, against what each step did to the weights, by hand in float64."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import gradlab as gl
+
+
+def net() -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(5, 8), nn.ReLU(), nn.Linear(8, 8), nn.Tanh(), nn.Linear(8, 3))
+
+
+@dataclass
+class Loop:
+    """A training by hand that notes what its steps do.
+
+    Attributes:
+        model: What is trained.
+        optimizer: What trains it.
+        steps: Of each step: weight, gradient and update norms by layer.
+        losses: Of each step, what its passes began from.
+    """
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    steps: list[dict[str, dict[str, float]]] = field(default_factory=list)
+    losses: list[float] = field(default_factory=list)
+
+    def loss(self, number: int) -> Tensor:
+        generator = torch.Generator().manual_seed(50 + number)
+        x, y = torch.randn(6, 5, generator=generator), torch.randint(3, (6,), generator=generator)
+        return F.cross_entropy(self.model(x), y)
+
+    def backward(self, *numbers: int, factor: float = 1.0) -> None:
+        losses = [factor * self.loss(number) for number in numbers]
+        for loss in losses:
+            loss.backward()
+        self.losses.append(sum(loss.item() for loss in losses))
+
+    def step(self, call: Callable[[], object] | None = None, scale: float = 1.0) -> None:
+        weights = {n.removesuffix(".weight"): p for n, p in self.model.named_parameters() if n.endswith("weight")}
+        before = {name: weight.detach().double().clone() for name, weight in weights.items()}
+        gradients = {n: w.grad.double().norm().item() / scale for n, w in weights.items() if w.grad is not None}
+        (call or self.optimizer.step)()
+        moved = {name: (weight.detach().double() - before[name]).norm().item() for name, weight in weights.items()}
+        self.steps.append(
+            {
+                "grad_norm": gradients,
+                "weight_norm": {name: before[name].norm().item() for name in gradients},
+                "update_norm": {name: moved[name] for name in gradients},
+            }
+        )
+
+
+def plain(loop: Loop) -> None:
+    for number in range(3):
+        loop.optimizer.zero_grad()
+        loop.backward(number)
+        loop.step()
+
+
+def accumulated_and_zeroed_in_place(loop: Loop) -> None:
+    for number in range(3):
+        loop.optimizer.zero_grad(set_to_none=False)
+        loop.backward(*range(3 * number, 3 * number + 3), factor=1 / 3)
+        loop.step()
+
+
+def never_zeroed(loop: Loop) -> None:
+    for number in range(3):
+        loop.backward(number)
+        loop.step()
+
+
+def two_passes_over_one_graph(loop: Loop) -> None:
+    for number in range(3):
+        loop.optimizer.zero_grad()
+        loss = loop.loss(number)
+        loss.backward(retain_graph=True)
+        (loss / 2).backward()
+        loop.losses.append(1.5 * loss.item())
+        loop.step()
+
+
+def gradients_put_there_by_hand(loop: Loop) -> None:
+    for number in range(3):
+        parameters = list(loop.model.parameters())
+        for parameter, gradient in zip(parameters, torch.autograd.grad(loop.loss(number), parameters), strict=True):
+            parameter.grad = gradient
+        loop.step()
+
+
+def sharpness_aware(loop: Loop) -> None:
+    for number in range(3):
+        loop.optimizer.zero_grad()
+        loop.loss(number).backward()
+        with torch.no_grad():
+            steps = [0.05 * parameter.grad for parameter in loop.model.parameters()]
+            torch._foreach_add_(list(loop.model.parameters()), steps)
+        loop.optimizer.zero_grad()
+        loop.backward(number)
+        with torch.no_grad():
+            torch._foreach_sub_(list(loop.model.parameters()), steps)
+        loop.step()
+
+
+def a_failing_pass_and_averaged_weights(loop: Loop) -> None:
+    averaged = torch.optim.swa_utils.AveragedModel(loop.model)
+    for number in range(3):
+        with pytest.raises(RuntimeError):
+            loop.model(torch.randn(3, 7))
+        loop.optimizer.zero_grad()
+        loop.backward(number)
+        loop.step()
+        averaged.update_parameters(loop.model)
+        averaged(torch.ones(2, 5)).sum()
+
+
+def unfrozen_in_the_middle(loop: Loop) -> None:
+    first = list(loop.model[0].parameters())  # type: ignore[index]
+    loop.optimizer.param_groups[0]["params"] = list(loop.model[2:].parameters())  # type: ignore[index]
+    for parameter in first:
+        parameter.requires_grad_(False)
+    for number in range(3):
+        loop.optimizer.zero_grad()
+        loop.backward(number)
+        loop.step()
+        if number == 0:
+            for parameter in first:
+                parameter.requires_grad_(True)
+            loop.optimizer.add_param_group({"params": first, "lr": 0.01})
+
+
+def scaled_and_scheduled(loop: Loop) -> None:
+    scaler = torch.amp.GradScaler("cpu", init_scale=512.0)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(loop.optimizer, 0.2, total_steps=6)
+    for number in range(3):
+        loop.optimizer.zero_grad()
+        loss = loop.loss(number)
+        scaler.scale(loss).backward()
+        loop.losses.append(loss.item())
+        loop.step(lambda: scaler.step(loop.optimizer), 512.0)
+        scaler.update()
+        schedule.step()
+
+
+class Signs(torch.optim.Optimizer):
+    """Steps by signs, and leaves gradients of 0 behind."""
+
+    def __init__(self, parameters: list[nn.Parameter]) -> None:
+        super().__init__(parameters, {"lr": 0.1})
+
+    @torch.no_grad()
+    def step(self, closure: object = None) -> None:
+        for parameter in self.param_groups[0]["params"]:
+            parameter.sub_(0.1 * parameter.grad.sign())
+            parameter.grad.zero_()
+
+
+Parameters = list[nn.Parameter]
+OPTIMIZERS: dict[str, Callable[[Parameters], torch.optim.Optimizer]] = {
+    "momentum": lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9),
+    "maximize": lambda p: torch.optim.Adam(p, lr=0.01, maximize=True, amsgrad=True),
+    "fused": lambda p: torch.optim.AdamW(p, lr=0.01, fused=True),
+    "one by one": lambda p: torch.optim.RAdam(p, lr=0.01, foreach=False),
+    "a rate in a tensor": lambda p: torch.optim.Adam(p, lr=torch.tensor(0.01)),
+    "one's own": Signs,
+}
+LOOPS = [
+    *[("momentum", loop) for loop in (accumulated_and_zeroed_in_place, never_zeroed, two_passes_over_one_graph)],
+    *[("momentum", loop) for loop in (gradients_put_there_by_hand, sharpness_aware, unfrozen_in_the_middle)],
+    *[("momentum", loop) for loop in (a_failing_pass_and_averaged_weights, scaled_and_scheduled)],
+    *[(name, plain) for name in OPTIMIZERS],
+]
+
+
+@pytest.mark.parametrize(("optimizer", "write"), LOOPS, ids=lambda given: getattr(given, "__name__", given))
+def test_a_loop_is_seen_as_it_is(optimizer: str, write: Callable[[Loop], None]) -> None:
+    model = net()
+    loop = Loop(model, OPTIMIZERS[optimizer](list(model.parameters())))
+    with gl.watch(model, loop.optimizer, every=1) as watch:
+        write(loop)
+    frame = watch.result().frame.set_index(["step", "layer", "statistic"])["value"]
+    assert frame.index.is_unique
+    for number, step in enumerate(loop.steps):
+        for statistic, norms in step.items():
+            for layer, norm in norms.items():
+                assert math.isclose(frame[number, layer, statistic], norm, rel_tol=2e-5, abs_tol=1e-9), statistic
+    for number, loss in enumerate(loop.losses):
+        assert frame[number, "total", "loss"] == pytest.approx(loss, rel=1e-5)
