@@ -2,12 +2,15 @@
 
     pip install opacus
     python benchmarks/transformers.py [--width 256] [--blocks 4] [--tokens 64] [--batch 16] [--rounds 15] [--device cpu]
+                                      [--clock cpu]
 
 Each way is timed between two bare steps, in turn, so that a drift of the machine's speed cancels in the ratio to their
 mean. Printed: the median ratio over the rounds, and the quartiles. A bare step is the forward pass, the backward pass
-and an SGD step; every way gives the norm of each example's gradient, by parameter and in total. The GPT has a head of
-its own (`-untied`), since Opacus does not take shared weights,
-and the embedding of positions is called for every example in what Opacus is given.
+and an SGD step; every way gives the norm of each example's gradient, by parameter and in total. `ExampleGradients` also
+gives the mean cosine of the gradients of two examples by parameter and, unless it is said to leave it out, in total.
+`--clock cpu` counts the seconds of this process, for a machine that others use as well, with OMP_NUM_THREADS=1. The
+GPT has a head of its own (`-untied`), since Opacus does not take shared weights, and the embedding of positions is
+called for every example in what Opacus is given.
 """
 
 import argparse
@@ -108,23 +111,25 @@ def norms(gradients: list[Tensor]) -> list[float]:
     return [float(n) for n in squares.sqrt()]
 
 
-def ratio(bare: Callable[[], object], way: Callable[[], object], rounds: int) -> tuple[float, float, float]:
+def ratio(
+    bare: Callable[[], object], way: Callable[[], object], rounds: int, clock: Callable[[], float]
+) -> tuple[float, float, float]:
     """Median and quartiles of the time of a way over that of the bare steps around it."""
     found = []
     for _ in range(rounds):
-        times = [seconds(step) for step in (bare, way, bare)]
+        times = [seconds(step, clock) for step in (bare, way, bare)]
         found.append(2 * times[1] / (times[0] + times[2]))
     low, middle, high = statistics.quantiles(found, n=4)
     return middle, low, high
 
 
-def seconds(step: Callable[[], object]) -> float:
+def seconds(step: Callable[[], object], clock: Callable[[], float]) -> float:
     """The time of a step."""
-    start = time.perf_counter()
+    start = clock()
     step()
     if torch.cuda.is_available():
         torch.cuda.synchronize()
-    return time.perf_counter() - start
+    return clock() - start
 
 
 def main() -> None:
@@ -133,15 +138,18 @@ def main() -> None:
     for name, default in (("width", 256), ("blocks", 4), ("tokens", 64), ("batch", 16), ("rounds", 15)):
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--clock", choices=["wall", "cpu"], default="wall")
     args = parser.parse_args()
+    clock = time.process_time if args.clock == "cpu" else time.perf_counter
     training = Training(args)
     size = f"{args.blocks} blocks of width {args.width}, {args.batch} sequences of {args.tokens} tokens"
-    print(f"{size}, {args.device}, {torch.get_num_threads()} threads, bare step {seconds(training.bare):.3f} s")
-    with gl.ExampleGradients(training.model) as probe:
-        way = partial(training.probed, probe)
-        way()  # the first step also looks for the examples in every tensor
-        show("ExampleGradients", ratio(training.bare, way, args.rounds))
-        frame = probe.examples()
+    print(f"{size}, {args.device}, {torch.get_num_threads()} threads, bare step {seconds(training.bare, clock):.3f} s")
+    for name, total_cosine in (("ExampleGradients", True), ("without cosine", False)):
+        with gl.ExampleGradients(training.model, total_cosine=total_cosine) as probe:
+            way = partial(training.probed, probe)
+            way()  # the first step also looks for the examples in every tensor
+            show(name, ratio(training.bare, way, args.rounds, clock))
+            frame = probe.examples()
     first = frame[(frame["layer"] == "total") & (frame["step"] == frame["step"].min())]
     ways = {"vmap(grad)": training.mapped}
     try:
@@ -150,7 +158,7 @@ def main() -> None:
         print("opacus is not installed")
     for name, way in ways.items():
         off = max(abs(a / b - 1) for a, b in zip(way(), first["norm"], strict=True))
-        show(name, ratio(training.bare, way, args.rounds), f"; norms off by {off:.1e}")
+        show(name, ratio(training.bare, way, args.rounds, clock), f"; norms off by {off:.1e}")
 
 
 def show(name: str, found: tuple[float, float, float], more: str = "") -> None:
