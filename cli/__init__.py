@@ -12,6 +12,7 @@ COMMANDS = (
     "responses",
     "gradients",
     "shatter",
+    "activations",
     "signal",
     "attention",
     "jacobian",

@@ -8,6 +8,7 @@ from .checkpoints import save_checkpoint as save_checkpoint
 from .data.batching import batches as batches
 from .errors import GradlabError as GradlabError
 from .errors import UsageError as UsageError
+from .experiments.activations.activations import activations as activations
 from .experiments.attention.attention import attention as attention
 from .experiments.compare.compare import compare as compare
 from .experiments.compare_runs import compare_runs as compare_runs
@@ -41,6 +42,7 @@ from .probes import predicted_response_std as predicted_response_std
 from .probes.watch import Watch as Watch
 from .probes.watch import watch as watch
 from .reporting import report as report
+from .results.activations.result import ActivationsResult as ActivationsResult
 from .results.attention.result import AttentionResult as AttentionResult
 from .results.compare.result import CompareResult as CompareResult
 from .results.compare_runs.result import ComparisonResult as ComparisonResult

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from gradlab.experiments.activations.activations import activations
 from gradlab.experiments.degradation import degradation, member
 from gradlab.experiments.input_gradients.input_gradients import input_gradients
 from gradlab.experiments.shatter.shatter import shatter
@@ -155,6 +156,26 @@ FIGURES = (
         draw=lambda result: result.figure("coactivation"),
         table=lambda result: result.layers_frame,
         differs=("Nets have 200 neurons per layer and one input, as in Fig. 1 and 2.",),
+    ),
+    Figure(
+        name="balduzzi2017-fig4",
+        paper=PAPER,
+        figure="Fig. 4",
+        title="Which rectifiers are active along a line of inputs",
+        claim="In deep feedforward nets with batch normalization the activity of rectifiers is dispersed like white "
+        "noise, in short runs of neighbouring inputs; in residual nets it comes in long runs, and in longer ones with "
+        "β = 0.1.",
+        command=("activations",),
+        experiment=activations,
+        options=lambda: {"depth": 50},
+        toy={"depth": 3, "seeds": 2, "width": 20, "points": 32},
+        table=lambda result: result.runs_frame,
+        differs=(
+            "Nets have 200 neurons per layer and one input, as in Fig. 1 and 2; rasters are those of one net, runs and "
+            "rates those of 20.",
+            "Runs are beside those of independent coin flips, and the rate at which neurons switch is shown for every "
+            "layer, without normalization beside its limit at infinite width.",
+        ),
     ),
     Figure(
         name="balduzzi2017-fig6",

@@ -16,6 +16,7 @@ KINDS = {
     "shattering": "shatter.ShatterResult",
     "input-gradients": "input_gradients.InputGradientsResult",
     "gradients": "gradients.GradientsResult",
+    "activations": "activations.ActivationsResult",
     "signal": "signal.SignalResult",
     "attention": "attention.AttentionResult",
     "jacobian": "jacobian.JacobianResult",

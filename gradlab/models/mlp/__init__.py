@@ -4,6 +4,7 @@ from gradlab.models.mlp.family import CENTER_UP_TO, Family, Init, MLPArchitectur
 from gradlab.models.mlp.full_gradient import full_gradient
 from gradlab.models.mlp.gradients import ForwardPass, forward_mode
 from gradlab.models.mlp.network import MLP, create_mlp
+from gradlab.models.mlp.patterns import activation_patterns
 from gradlab.models.mlp.weights import WeightStream
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "Init",
     "MLPArchitecture",
     "WeightStream",
+    "activation_patterns",
     "create_mlp",
     "forward_mode",
     "full_gradient",

@@ -56,7 +56,7 @@ def full_gradient(
                 # Such nets are homogeneous, so scaling the states does not change the gradients.
                 divide_by_power_of_two(z)
     z.requires_grad_()
-    end = readout @ (z if residual else _activation(family, z))
+    end = readout @ (z if residual else activate(family, z))
     (gradient,) = torch.autograd.grad(end.sum(), z)
     exponent = torch.zeros(1, 1, dtype=torch.int32, device=device)
     for first, start, state in reversed(kept):
@@ -71,13 +71,14 @@ def _run(family: Family, z: Tensor, stream: WeightStream, blocks: range) -> Tens
     residual = family.kind == "resnet"
     for block in blocks:
         # In a net without shortcuts, no norm precedes the first ReLU.
-        hidden = _activation(family, _normalized(family, z) if residual or block else z)
+        hidden = activate(family, normalized(family, z) if residual or block else z)
         out = uploaded(stream.layer(), z.device) @ hidden
         z = family.shortcut * z + family.beta * out if residual else out
     return z
 
 
-def _normalized(family: Family, z: Tensor) -> Tensor:
+def normalized(family: Family, z: Tensor) -> Tensor:
+    """Apply a family's normalization over the inputs, to states (N, M)."""
     if family.norm in ("center", "bn"):
         z = z - z.mean(-1, keepdim=True)
     if family.norm in ("rms", "bn"):
@@ -85,6 +86,6 @@ def _normalized(family: Family, z: Tensor) -> Tensor:
     return z
 
 
-def _activation(family: Family, z: Tensor) -> Tensor:
+def activate(family: Family, z: Tensor) -> Tensor:
     """Apply ReLU, or in looks-linear nets the identity, to which CReLU with mirrored weights amounts."""
     return z if family.kind == "ll" else z.relu()
