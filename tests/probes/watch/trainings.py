@@ -123,8 +123,10 @@ class Training:
         every: Steps between two records.
         precision: One of `PRECISIONS`.
         seed: Of the data.
-        disturb: Changes the inputs of a step, or the optimizer, as a fault does.
         clip: The total norm that gradients are clipped to; 0 is none.
+        alerts: Whether each record is held against the rules.
+        disturb: Changes the inputs of a step, as a fault does.
+        told: What alerts have said.
     """
 
     network: str
@@ -136,16 +138,18 @@ class Training:
     precision: str
     seed: int
     clip: float = 0.0
+    alerts: bool = True
     disturb: Callable[[Training, int, Tensor], Tensor] = field(default=lambda training, step, x: x)
     told: list[Finding] = field(default_factory=list)
 
     def run(self) -> list[Seen]:
-        """What the findings say at the end; `told` is what alerts have said on the way."""
+        """Train, and return what the findings say at the end."""
         generator = torch.Generator().manual_seed(self.seed)
         teacher = torch.randn(64, CLASSES, generator=generator)
         rate = self.optimizer.param_groups[0]["lr"]
         dtype = next(self.model.parameters()).dtype
-        watch = gl.watch(self.model, self.optimizer, every=self.every, on_alert=self.told.append)
+        alert = self.told.append if self.alerts else None
+        watch = gl.watch(self.model, self.optimizer, every=self.every, on_alert=alert)
         torch.manual_seed(self.seed)
         with watch:
             for step in range(self.steps):
@@ -312,5 +316,5 @@ def faulty(fault: Fault, seed: int) -> tuple[Training, str | None]:
     draw = random.Random(f"{fault.name} {seed}")
     training = sound(draw.getrandbits(32), fault.networks)
     training.model.float()
-    training.precision = "float32"
+    training.precision, training.alerts = "float32", False
     return training, fault.plant(training, draw)
