@@ -106,6 +106,14 @@ class FolderImages:
         labels = None if self.labels is None else torch.tensor(self.labels[start:stop])
         return torch.stack(pixels), labels
 
+    def scaled(self, place: int, shorter: int) -> Tensor:
+        """Read one whole image (3, H, W), uint8, resized so that its shorter side has this many pixels."""
+        from torchvision.transforms import v2
+
+        transform = v2.Compose([v2.PILToTensor(), v2.Resize(shorter, antialias=True)])
+        pixels: Tensor = transform(read_image(self.paths[place]))
+        return pixels
+
 
 def load_sample(asked: Asked) -> ArrayImages:
     """Load the bundled images: 100 test images of each class of CIFAR-10."""

@@ -10,11 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from gradlab.data.batching import Batches
+from gradlab.errors import UsageError
 from gradlab.experiments.accuracy import cross_entropies, near_chance, right_answers
 from gradlab.experiments.device import device_name, pick_device
 from gradlab.experiments.request import BatchNormMode, Progress
 from gradlab.experiments.responses.known import KnownResponseStd, fastest_layout, is_known
-from gradlab.experiments.responses.request import ResponsesRequest
+from gradlab.experiments.responses.crops import CROPS_IN_WORDS, tested_over_crops
+from gradlab.experiments.responses.request import Crops, ResponsesRequest
 from gradlab.experiments.spreading import ranks, share, summed
 from gradlab.experiments.subject import (
     assumptions,
@@ -50,6 +52,7 @@ def responses(
     normalize: str | Sequence[str] | None = None,
     exact: bool = False,
     no_data: bool = False,
+    crops: Crops = "center",
     same_recipe: bool = False,
     progress: Progress | None = None,
 ) -> ResponsesResult:
@@ -71,6 +74,8 @@ def responses(
             with which each network was trained, or else that of the data set.
         exact: Use centred float64 statistics, for responses with a mean far from 0.
         no_data: Predict from the parameters of batch normalization, without images.
+        crops: How accuracy and loss are measured: on the `center` of each image, on `ten` crops, or with `scales` on
+            whole images at five scales; the last two are for an `imagefolder:PATH` and running statistics.
         same_recipe: Compare networks whose recipes are unknown as if they had the same recipe.
         progress: A function called after every batch.
 
@@ -87,7 +92,10 @@ def responses(
         if no_data:
             return _predicted(model, label, chosen)
         stream, mode = images_of(request, model, where, normalization), batch_norm_mode(bn, model)
-        return _measured(model, label, stream, mode, chosen, exact, normalization, progress)
+        measured = _measured(model, label, stream, mode, chosen, exact, normalization, progress)
+        if crops != "center":
+            _test_over_crops(measured, runner(model, mode), stream, mode, crops)
+        return measured
 
     result = ResponsesResult.concat(each_network(request, measure, progress=progress))
     if not result.frame["shortcut"].any():
@@ -99,6 +107,19 @@ def responses(
         "responses", options=options, device=device_name(where), stopwatch=stopwatch, **result.record
     )
     return result
+
+
+def _test_over_crops(
+    result: ResponsesResult, model: nn.Module, stream: Batches, mode: BatchNormMode, crops: Crops
+) -> None:
+    """Replace the accuracy and the loss of one network by those over several crops of each image."""
+    (facts,) = result.record["networks"]
+    label = facts["network"]
+    if mode == "batch":
+        raise UsageError(f"{label}: crops of one image are no batch for its statistics: give bn eval (--bn eval)")
+    facts["accuracy"], facts["loss"] = tested_over_crops(model.to(stream.device), label, stream, crops)
+    facts["crops"] = crops
+    result.notes.append(f"{label}: the accuracy is that of probabilities averaged over {CROPS_IN_WORDS[crops]}")
 
 
 def _join_unknown_recipes(networks: Sequence[dict[str, Any]]) -> None:

@@ -1,0 +1,120 @@
+"""Test error as the papers report it: over ten crops of an image, or over whole images at several scales."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gradlab.data.batching import Batches
+from gradlab.errors import UsageError
+from gradlab.experiments.responses.request import Crops
+from gradlab.experiments.subject import forward
+
+MARGIN = 8 / 7
+"""The shorter side of an image of which crops are taken, over the side of a crop: 256 pixels for 224."""
+
+SCALES = (1.0, 256 / 224, 384 / 224, 480 / 224, 640 / 224)
+"""The shorter sides of whole images, over the side of the network's input (He et al. 2015, §3.4)."""
+
+
+CROPS_IN_WORDS = {"ten": "ten crops of each image", "scales": "each whole image and its mirror image at five scales"}
+"""What each choice averages over."""
+
+
+@torch.no_grad()
+def tested_over_crops(model: nn.Module, label: str, stream: Batches, crops: Crops) -> tuple[float, float]:
+    """The fraction of images whose class is right, and the mean cross-entropy, of averaged probabilities.
+
+    Args:
+        model: A network of images, on the device of the stream, in the mode in which it is tested.
+        label: The label of the network.
+        stream: Its images and labels.
+        crops: `ten` takes the corners and the centre of the central square, and their mirror images (Krizhevsky et al.
+            2012); `scales` takes the whole image and its mirror image at five scales, with the class scores averaged
+            over positions, for networks that take images of any size (He et al. 2015, §3.4).
+
+    Raises:
+        UsageError: If the data has no images larger than the network's input, or no labels.
+        GradlabError: If the network cannot run on images of these sizes.
+    """
+    dataset: Any = stream.dataset
+    if not hasattr(dataset, "scaled") or dataset.labels is None:
+        raise UsageError(
+            f"{dataset.name}: crops are taken from labelled images that are larger than the network's input: give "
+            "imagefolder:PATH with one folder per class (--data)"
+        )
+    right, loss = 0.0, 0.0
+    classes = max(dataset.labels) + 1 if dataset.classes is None else dataset.classes
+    views = _ten if crops == "ten" else _at_scales
+    for place in range(stream.count):
+        parts = [
+            scores(model, label, _prepared(view, stream)).softmax(1)
+            for view in views(dataset, place, stream.input_shape)
+        ]
+        mean, target = torch.cat(parts).mean(0), dataset.labels[place]
+        if len(mean) != classes:
+            raise UsageError(f"{label} has {len(mean)} outputs, and {dataset.name} has {classes} classes")
+        right += float(mean.argmax() == target)
+        loss -= float(mean[target].log())
+    return right / stream.count, loss / stream.count
+
+
+def _prepared(images: Tensor, stream: Batches) -> Tensor:
+    images = images.to(stream.device)
+    return images.float() if stream.normalization is None else stream.normalization(images, stream.dtype)
+
+
+def _ten(dataset: Any, place: int, shape: tuple[int, ...]) -> Iterator[Tensor]:
+    """The ten crops of an image, as one batch."""
+    side = shape[-1]
+    image = dataset.scaled(place, round(MARGIN * side))
+    large = min(image.shape[1:])
+    top, left = ((size - large) // 2 for size in image.shape[1:])
+    square, far, middle = image[:, top : top + large, left : left + large], large - side, (large - side) // 2
+    corners = [(0, 0), (0, far), (far, 0), (far, far), (middle, middle)]
+    crops = torch.stack([square[:, y : y + side, x : x + side] for y, x in corners])
+    yield torch.cat((crops, crops.flip(3)))
+
+
+def _at_scales(dataset: Any, place: int, shape: tuple[int, ...]) -> Iterator[Tensor]:
+    """A whole image and its mirror image at each scale."""
+    for scale in SCALES:
+        image = dataset.scaled(place, round(scale * shape[-1]))
+        yield torch.stack((image, image.flip(2)))
+
+
+def scores(model: nn.Module, label: str, images: Tensor) -> Tensor:
+    """The class scores of images of any size, averaged over positions: (B, 3, H, W) to (B, classes).
+
+    Networks with global pooling average by themselves. The linear layers of VGG are applied as convolutions (Simonyan
+    and Zisserman 2014, arXiv:1409.1556, §3.2).
+    """
+    if type(model).__name__ != "VGG":
+        return forward(model, label, images)
+    parts: Any = model
+    stages = parts.features if hasattr(parts, "features") else nn.Sequential(*[*parts.children()][:-1])
+    return as_convolutions(parts.classifier, stages(images))
+
+
+def as_convolutions(classifier: nn.Sequential, features: Tensor) -> Tensor:
+    """Apply the linear layers of a classifier at all positions of a larger map, and average their outputs.
+
+    Args:
+        classifier: Linear layers with activations between them, of which the first takes a flattened square map.
+        features: The maps (B, C, H, W).
+
+    Returns:
+        The outputs (B, classes), averaged over positions.
+    """
+    for layer in classifier:
+        if isinstance(layer, nn.Linear):
+            side = round((layer.in_features / features.shape[1]) ** 0.5)
+            kernel = layer.weight.view(layer.out_features, features.shape[1], side, side)
+            features = F.conv2d(features, kernel, layer.bias)
+            continue
+        features = layer(features)
+    return features.mean((2, 3))

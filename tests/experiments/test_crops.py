@@ -1,0 +1,97 @@
+"""Accuracy over ten crops and over whole images at several scales, against loops written out."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from torchvision.transforms import v2
+
+import gradlab as gl
+from gradlab.errors import UsageError
+from gradlab.experiments.responses.crops import as_convolutions
+
+SIDE = 28
+SIZES = [(50, 70), (80, 44), (48, 48), (41, 60)]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four noisy images of different shapes in two classes."""
+    root, generator = tmp_path_factory.mktemp("images"), np.random.default_rng(0)
+    for place, (height, width) in enumerate(SIZES):
+        own = root / f"class{place // 2}"
+        own.mkdir(exist_ok=True)
+        Image.fromarray(generator.integers(0, 256, (height, width, 3), np.uint8)).save(own / f"{place}.png")
+    return root
+
+
+@pytest.fixture(scope="module")
+def network() -> Any:
+    """A net for images of any size, with two classes and no statistics of batches."""
+    torch.manual_seed(0)
+    model: Any = nn.Sequential(
+        nn.Conv2d(3, 4, 3, stride=2), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2)
+    )
+    model.input_shape = (3, SIDE, SIDE)
+    return model
+
+
+def opened(folder: Path, shorter: int) -> list[Tensor]:
+    """The images with a shorter side of so many pixels, in the order of their names, normalized as ImageNet's."""
+    mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+    found = []
+    for path in sorted(folder.glob("*/*.png")):
+        image = v2.functional.resize(v2.functional.pil_to_tensor(Image.open(path)), [shorter], antialias=True)
+        found.append((image / 255 - mean[:, None, None]) / std[:, None, None])
+    return found
+
+
+def by_hand(model: nn.Module, folder: Path, crops: str) -> tuple[float, float]:
+    """Accuracy and mean cross-entropy of averaged probabilities, image by image and crop by crop."""
+    probabilities: list[list[Tensor]] = [[] for _ in SIZES]
+    if crops == "ten":
+        large = round(SIDE * 256 / 224)
+        for own, image in zip(probabilities, opened(folder, large), strict=True):
+            square = image[:, (image.shape[1] - large) // 2 :, (image.shape[2] - large) // 2 :][:, :large, :large]
+            own += [model(crop[None]).softmax(1)[0] for crop in v2.TenCrop(SIDE)(square)]
+    else:
+        for shorter in (224, 256, 384, 480, 640):
+            for own, image in zip(probabilities, opened(folder, round(SIDE * shorter / 224)), strict=True):
+                own += [model(one[None]).softmax(1)[0] for one in (image, v2.functional.horizontal_flip(image))]
+    means = torch.stack([torch.stack(own).mean(0) for own in probabilities])
+    labels = torch.tensor([0, 0, 1, 1])
+    right = (means.argmax(1) == labels).float().mean()
+    return float(right), float(-means[torch.arange(4), labels].log().mean())
+
+
+@pytest.mark.parametrize("crops", ["ten", "scales"])
+def test_accuracy_is_that_of_the_loop(crops: Any, folder: Path, network: Any) -> None:
+    result = gl.responses(network, f"imagefolder:{folder}", bn="eval", normalize="imagenet", crops=crops, device="cpu")
+    facts = result.facts(result.networks[0])
+    with torch.no_grad():
+        accuracy, loss = by_hand(network, folder, crops)
+    assert facts["accuracy"] == pytest.approx(accuracy)
+    assert facts["loss"] == pytest.approx(loss, rel=1e-4)
+    assert facts["crops"] == crops
+    assert any("averaged over" in note for note in result.notes)
+
+
+def test_linear_layers_are_applied_at_every_position() -> None:
+    classifier = nn.Sequential(nn.Linear(3 * 5 * 5, 6), nn.ReLU(), nn.Dropout(), nn.Linear(6, 4)).double().eval()
+    features = torch.randn(2, 3, 7, 9, dtype=torch.float64)
+    windows = [features[:, :, i : i + 5, j : j + 5].flatten(1) for i in range(3) for j in range(5)]
+    expected = torch.stack([classifier(window) for window in windows]).mean(0)
+    torch.testing.assert_close(as_convolutions(classifier, features), expected)
+
+
+@pytest.mark.parametrize(
+    ("data", "bn", "said"),
+    [("cifar10-sample", "eval", "imagefolder:PATH"), (None, "batch", "crops of one image are no")],
+)
+def test_crops_that_cannot_be_had(data: str | None, bn: Any, said: str, folder: Path, network: Any) -> None:
+    with pytest.raises(UsageError, match=said):
+        gl.responses(network, data or f"imagefolder:{folder}", bn=bn, crops="ten", device="cpu")
