@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from gradlab.errors import UsageError
-from gradlab.plots.networks import legend_columns, network_labels, network_styles, networks_of
+from gradlab.plots.networks import network_labels, network_styles, networks_of
 from gradlab.plots.style import COLUMN_WIDTH, DOTTED, PAGE_WIDTH
 from gradlab.results.margins import interval_of, margins
 
@@ -150,10 +150,16 @@ def lesion_figure(frame: pd.DataFrame, lengths: pd.DataFrame, figure: Figure, wh
     shown = networks_of(pd.concat([rows for _, rows in panels]) if which != "paths" else lengths)
     labels = network_labels(shown)
     names = {name: style for name, style in _styles(frame).items() if name in shown.index}
+    drawn = {panel for panel, _ in panels}
+    marked = bool(drawn & {plot_several, plot_orders})
     handles = [
-        Line2D([], [], label=label, marker=_marker(frame, name), **style)
+        Line2D([], [], label=label, marker=_marker(frame, name) if marked else "", **style)
         for (name, style), label in zip(names.items(), labels, strict=True)
     ]
+    if drawn & {plot_deletions, plot_several, plot_orders}:
+        handles.append(Line2D([], [], label="intact", color="0.35", **_INTACT))
+    if plot_deletions in drawn and frame["resized"].fillna(False).any():
+        handles.append(Line2D([], [], label="changes the shape", color="0.35", **_RESIZED))
     figure.set_size_inches(COLUMN_WIDTH if columns == 1 else PAGE_WIDTH, 0.35 + 1.9 * rows)
     for ax, (panel, data) in zip(figure.subplots(rows, columns, squeeze=False).flat, panels, strict=False):
         panel(data, ax)
@@ -161,7 +167,7 @@ def lesion_figure(frame: pd.DataFrame, lengths: pd.DataFrame, figure: Figure, wh
         ax.set_visible(False)
     for ax in figure.axes[1 : len(LESIONS[which])]:
         ax.set_ylabel("")
-    figure.legend(handles=handles, loc="outside upper center", ncols=legend_columns(labels) if columns == 1 else 4)
+    figure.legend(handles=handles, loc="outside upper center", ncols=2 if columns == 1 else 6)
     return figure
 
 
