@@ -23,6 +23,7 @@ from .experiments.responses.responses import responses as responses
 from .experiments.shatter.shatter import shatter as shatter
 from .experiments.shatter.shattering import shattering as shattering
 from .experiments.signal.signal import signal as signal
+from .experiments.spreading import together as together
 from .experiments.train import train as train
 from .models import batch_statistics as batch_statistics
 from .networks import build as build

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import socket
 import time
@@ -26,7 +27,7 @@ LOOK_EVERY = 0.1
 """Seconds between two looks at whether other ranks are done or have failed."""
 TIMEOUT = timedelta(hours=2)
 """How long an exchange between ranks may take: one of them may be reading data or compiling."""
-_FAILED = "gradlab/failed"
+_CALLS = itertools.count()
 
 
 class FailedElsewhere(GradlabError):
@@ -47,20 +48,22 @@ class Team:
         rank: The number of this process.
         size: The number of processes.
         store: The store of the run, which all of them reach.
-        shared: The number of calls of `spread` so far, the same on all of them.
+        place: Where in it this call has its entries, the same on all of them.
+        shared: The numbers of the calls of `spread` within this one.
     """
 
     rank: int
     size: int
     store: Any
-    shared: int = field(default=0)
+    place: str
+    shared: Iterator[int] = field(default_factory=itertools.count)
 
     def fail(self, error: BaseException) -> bool:
         """Tell the other ranks of a failure, and return whether it is the first one."""
         own = f"rank {self.rank} of {self.size} on {socket.gethostname()}: {error}".encode(errors="replace")
         # The store may have gone with the rank that failed.
         with suppress(RuntimeError):
-            return bool(self.store.compare_set(_FAILED, "", own.decode()) == own)
+            return bool(self.store.compare_set(f"{self.place}/failed", "", own.decode()) == own)
         return False
 
     def check(self) -> None:
@@ -69,8 +72,8 @@ class Team:
         Raises:
             FailedElsewhere: With the words of that rank.
         """
-        if self.store.check([_FAILED]):
-            raise FailedElsewhere(self.store.get(_FAILED).decode())
+        if self.store.check([f"{self.place}/failed"]):
+            raise FailedElsewhere(self.store.get(f"{self.place}/failed").decode())
 
 
 _TEAM: ContextVar[Team | None] = ContextVar("team", default=None)
@@ -100,9 +103,8 @@ def together() -> Iterator[Team | None]:
     own = not _initialized()
     if own:
         _initialize()
-    there = Team(
-        distributed.get_rank(), distributed.get_world_size(), distributed.distributed_c10d._get_default_store()
-    )
+    store = distributed.distributed_c10d._get_default_store()
+    there = Team(distributed.get_rank(), distributed.get_world_size(), store, f"gradlab/call {next(_CALLS)}")
     token = _TEAM.set(there if there.size > 1 else None)
     try:
         yield _TEAM.get()
@@ -163,8 +165,7 @@ def spread(
     present = team()
     if present is None:
         return [do(task) for task in tasks]
-    place = f"gradlab/spread/{present.shared}"
-    present.shared += 1
+    place = f"{present.place}/spread {next(present.shared)}"
     order = sorted(range(len(tasks)), key=lambda number: -(cost(tasks[number]) if cost is not None else 0.0))
     own: dict[int, R] = {}
     with _on_its_own():

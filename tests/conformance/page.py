@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from conformance.cells import Outcome
+from conformance.over_ranks import section
 from conformance.situation import PROBES, Situation
 from conformance.situations import SITUATIONS
 
@@ -45,6 +46,7 @@ def page(outcome: Callable[[Situation, str], Outcome]) -> str:
     parts = [HEAD.format(situations=len(SITUATIONS), **counts)]
     for kind in dict.fromkeys(situation.kind for situation in SITUATIONS):
         parts.append(_section(kind, cells))
+    parts.append(section(_plain))
     return "\n".join(parts)
 
 

@@ -176,7 +176,6 @@ class Checks:
         self.model = network()
         self.parallel = DistributedDataParallel(network(), find_unused_parameters=True)
         self.compiled = compiled()
-        self.attending = attending()
         self.sharded = network()
         self.mesh = mesh = torch.distributed.device_mesh.init_device_mesh("cpu", (world,))
         for block in self.sharded.blocks:
@@ -188,7 +187,7 @@ class Checks:
         self.sequence_parallel = parallelize_module(Sequences(), mesh, TOKENS)
 
     def responses(self) -> Any:
-        return run(gl.ResponseStd(self.model), self.model, self.data).result()
+        return run(gl.ResponseStd(self.parallel), self.parallel, self.data).result()
 
     def exact_responses(self) -> Any:
         return run(gl.ResponseStd(self.model, exact=True), self.model, self.data).result()
@@ -225,7 +224,7 @@ class Checks:
         return measured(gl.BlockSignal(self.parallel), self.parallel, self.even).result()
 
     def input_gradients(self) -> Any:
-        return run(gl.InputGradients(self.model), self.model, self.even).result()
+        return run(gl.InputGradients(self.parallel), self.parallel, self.even).result()
 
     def parameter_gradients(self) -> Any:
         return measured(gl.ParameterGradients(self.parallel), self.parallel, self.even).result()
@@ -285,7 +284,23 @@ class Checks:
         return watched(DistributedDataParallel(silent, find_unused_parameters=True), self.even, on_alert="raise")
 
     def attention(self) -> Any:
-        return run(gl.AttentionStatistics(self.attending), self.attending, tokens(self.rank)).result()
+        model = DistributedDataParallel(attending())
+        return run(gl.AttentionStatistics(model), model, tokens(self.rank)).result()
+
+    def sharded_attention(self) -> Any:
+        model = fully_shard(attending(), mesh=self.mesh)
+        return run(gl.AttentionStatistics(model), model, tokens(self.rank)).result()
+
+    def compiled_attention(self) -> Any:
+        model = torch.compile(DistributedDataParallel(attending()), backend="eager")
+        return run(gl.AttentionStatistics(model), model, tokens(self.rank)).result()
+
+    def split_attention(self) -> Any:
+        model = parallelize_module(attending(), self.mesh, {"linear1": ColwiseParallel(), "linear2": RowwiseParallel()})
+        return run(gl.AttentionStatistics(model), model, tokens(0)).result()
+
+    def split_tokens_attention(self) -> Any:
+        return self.split_attention()
 
     def mixed_responses(self) -> Any:
         """Parameters in bfloat16 in the passes, beside the std of all values that plain hooks have seen."""
@@ -358,6 +373,22 @@ class Checks:
         model = fully_shard(parallelize_module(Sequences(), mesh["tensor"], WEIGHTS), mesh=mesh["data"])
         own = sequences(self.rank // of)
         return run(gl.ResponseStd(model), model, own).result().to_frame().assign(replicas=self.world // of)
+
+    def split_tokens_parameter_gradients(self) -> Any:
+        return measured(gl.ParameterGradients(self.sequence_parallel), self.sequence_parallel, self.sequence).result()
+
+    def split_tokens_input_gradients(self) -> Any:
+        model = parallelize_module(Sequences(pooled=True), self.mesh, TOKENS)
+        return run(gl.InputGradients(model), model, self.sequence).result()
+
+    def split_tokens_example_gradients(self) -> Any:
+        return measured(gl.ExampleGradients(self.sequence_parallel), self.sequence_parallel, self.sequence).result()
+
+    def split_tokens_signal(self) -> Any:
+        return measured(gl.BlockSignal(self.sequence_parallel), self.sequence_parallel, self.sequence).result()
+
+    def split_tokens_watch(self) -> Any:
+        return watched(self.sequence_parallel, self.sequence)
 
     def split_example_gradients(self) -> Any:
         return measured(gl.ExampleGradients(self.tensor_parallel), self.tensor_parallel, self.sequence).result()

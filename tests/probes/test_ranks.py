@@ -16,6 +16,7 @@ import oracles.ranks
 import pytest
 import torch
 import torch.nn.functional as F
+from conformance import over_ranks
 from oracles.ranks import (
     Batch,
     Residual,
@@ -307,16 +308,17 @@ def test_gradients_by_responses_of_split_layers_are_those_of_whole_ones(found: F
 
 
 @pytest.mark.slow
-def test_other_gradients_of_a_split_model_are_those_of_the_whole(found: Found) -> None:
+@pytest.mark.parametrize("kind", ["split", "split_tokens"])
+def test_other_gradients_of_a_split_model_are_those_of_the_whole(found: Found, kind: str) -> None:
     (x, y) = sequences(0)[0]
     model = Sequences()
     F.cross_entropy(model(x), y).backward()
-    its = column(found[0]["split_parameter_gradients"], "grad_norm")
+    its = column(found[0][f"{kind}_parameter_gradients"], "grad_norm")
     for layer in ("embed", "up", "down", "head"):
         assert its[layer] == pytest.approx(model.get_submodule(layer).weight.grad.norm().item(), rel=1e-6)
     x = x.requires_grad_()
     (gradient,) = torch.autograd.grad(Sequences(pooled=True)(x).sum(), x)
-    values = column(found[0]["split_input_gradients"], "value", "statistic")
+    values = column(found[0][f"{kind}_input_gradients"], "value", "statistic")
     expected = gradient_statistics(gradient.flatten(1)).tolist()
     assert [values[name] for name in STATISTICS] == pytest.approx(expected, rel=1e-6)
 
@@ -327,10 +329,6 @@ def test_other_gradients_of_a_split_model_are_those_of_the_whole(found: Found) -
     [
         ("group_of_others", "rank 0 is not in the process group of this probe"),
         ("other_steps", "the ranks have measured different steps (1, 2"),
-        ("sharded_example_gradients", "stem.weight, …: every rank has only a part of each parameter"),
-        ("split_example_gradients", "up.weight, …: every rank has only a part of each parameter"),
-        ("split_signal", "up.weight: tensor parallelism gives ranks parts of a layer"),
-        ("split_watch", "up.weight: tensor parallelism"),
         ("one_is_missing", "ResponseStd.result(): rank 1 of "),
     ],
 )
@@ -363,14 +361,15 @@ def test_the_first_rank_writes_to_sinks_and_all_are_alerted(found: Found) -> Non
 
 
 @pytest.mark.slow
-def test_attention_is_that_of_all_examples(found: Found) -> None:
+@pytest.mark.parametrize("check", ["attention", "sharded_attention", "compiled_attention"])
+def test_attention_is_that_of_all_examples(found: Found, check: str) -> None:
     model, x = attending(), [tokens(rank)[0][0] for rank in range(len(found))]
     with torch.no_grad():
         q, k, _ = F.linear(torch.cat(x), model.self_attn.in_proj_weight, model.self_attn.in_proj_bias).chunk(3, -1)
     q, k = (part.unflatten(-1, (2, -1)).transpose(1, 2) for part in (q, k))
     logits = q @ k.mT / 2
     weights = logits.softmax(-1)
-    rows = found[0]["attention"]["rows"]
+    rows = found[0][check]["rows"]
     entropy = -(weights * weights.log()).sum(-1).mean((0, 2))
     assert [row["entropy"] for row in rows] == pytest.approx(entropy.tolist(), rel=1e-12)
     assert [row["largest_logit"] for row in rows] == pytest.approx(logits.amax((0, 2, 3)).tolist(), rel=1e-12)
@@ -381,6 +380,13 @@ def test_attention_is_that_of_all_examples(found: Found) -> None:
 def test_mixed_precision_of_shards_is_measured_as_it_is(found: Found) -> None:
     for row in found[0]["mixed_responses"]["rows"]:
         assert row["std"] == pytest.approx(row["expected"], rel=1e-6), row["layer"]
+
+
+@pytest.mark.slow
+def test_each_cell_of_the_page_is_a_number_or_a_refusal(found: Found) -> None:
+    for check in over_ranks.cells().values():
+        assert over_ranks.REFUSED.get(check, "") in found[0][check].get("error", ""), check
+        assert ("error" in found[0][check]) == (check in over_ranks.REFUSED), found[0][check]["error"]
 
 
 @pytest.mark.slow

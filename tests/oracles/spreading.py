@@ -1,0 +1,85 @@
+"""What every process of a spread measurement does in `tests/experiments/test_spreading.py`.
+
+Run as a script with a folder, in an environment as torchrun makes it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import gradlab as gl
+from gradlab.experiments.spreading import FailedElsewhere, spread
+from gradlab.training import preset
+
+NETS = {"depths": (3, 60), "families": ("ff", "resnet"), "seeds": 3, "width": 12, "points": 16, "lags": 4}
+RECIPE = replace(preset("fast"), epochs=4, batch_size=24, normalization="none")
+
+
+def training(folder: Path, name: str, **options: Any) -> gl.TrainingResult:
+    return gl.train("plain8", str(folder / "data.npz"), recipe=RECIPE, out=folder / name, device="cpu", **options)
+
+
+def stopping(step: int, label: str, done: int, total: int) -> None:
+    """Ask for a stop, as Ctrl-C does, on one rank."""
+    if done == step:
+        signal.raise_signal(signal.SIGINT)
+
+
+def failing(rank: int, task: int) -> int:
+    """Fail on one rank, when each has a task; the other one waits for what that one does not do."""
+    torch.distributed.barrier()
+    if rank == 1:
+        raise ValueError("this task is bad")
+    return task
+
+
+def main(folder: Path) -> dict[str, Any]:
+    rank, found = int(os.environ["RANK"]), {}
+    with gl.together():
+        found["tasks"] = spread(range(7), lambda task: (task, rank), cost=lambda task: task)
+        shattered = gl.shatter(**NETS, keep=folder / "parts")
+        found["shatter"] = shattered.frame.to_csv() + shattered.summary_frame.to_csv()
+        found["parts"] = len(list((folder / "parts").glob("*.pt")))
+        found["gradients"] = gl.gradients("resnet8@init", images=8, batch_size=8, seeds=3).frame.to_csv()
+        one = gl.responses("resnet8@init", images=20, batch_size=5)
+        found["responses"] = one.frame[["layer", "std", "count"]].to_dict("records")
+        found["facts"] = [one.record["networks"][0][key] for key in ("accuracy", "loss")]
+        found["whole"] = training(folder, "whole").record["notes"]
+        try:
+            training(folder, "stopped", progress=partial(stopping, 5) if rank == 0 else None)
+        except gl.GradlabError as error:
+            found["stopped"] = str(error)
+        found["resumed"] = training(folder, "stopped").record["notes"]
+        token = gl.train("gpt1-width=16", "tokens:markov", recipe=TOKENS, out=folder / "tokens", device="cpu")
+        found["tokens"] = token.frame["train_loss"].tolist()
+        recorded = training(folder, "recorded", record="responses")
+        found["recorded"] = recorded.record["complete"]
+        many = gl.degradation((8, 14), ("plain",), str(folder / "data.npz"), recipe=RECIPE, runs=folder / "runs")
+        found["degradation"] = many.networks
+    try:
+        with gl.together():
+            spread(range(2), partial(failing, rank))
+    except FailedElsewhere as error:
+        found["failed"] = f"elsewhere: {error}"
+    except ValueError as error:
+        found["failed"] = str(error)
+    return found
+
+
+TOKENS = replace(preset("he2015"), iterations=4, batch_size=3)
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group("gloo")
+    place = Path(sys.argv[1])
+    everything = main(place)
+    (place / f"{os.environ['RANK']}.json").write_text(json.dumps(everything, default=str))
