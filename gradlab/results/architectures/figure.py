@@ -29,7 +29,7 @@ def architectures_figure(frame: pd.DataFrame, figure: Figure) -> Figure:
     figure.set_size_inches(COLUMN_WIDTH, 0.95 + 0.2 * len(networks))
     ax = figure.subplots()
     colors = mpl.colormaps["viridis"]([0.95 - 0.9 * place / max(1, len(stages) - 1) for place in range(len(stages))])
-    values = frame.pivot(index="network", columns="stage", values="multiply_adds").loc[networks, stages] / GIGA
+    values = frame.pivot_table("multiply_adds", "network", "stage", aggfunc="sum").loc[networks, stages] / GIGA
     ends = values.cumsum(axis=1)
     for stage, color in zip(stages, colors, strict=True):
         ax.barh(networks, values[stage], 0.62, ends[stage] - values[stage], color=color, label=stage)

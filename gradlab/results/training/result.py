@@ -188,11 +188,11 @@ class TrainingResult(Result):
         rows = []
         for network in self.networks:
             facts = self.facts(network)
-            if facts.get("complete"):
+            if facts.get("complete") and "batch_size" in facts:
                 last = by_epoch(self.frame[self.frame["network"] == network]).iloc[-1]
                 images = int(last["steps"] * facts["batch_size"])
-                key = (facts["recipe"], facts["data"])
-                classes = facts.get("classes", CLASSES.get(facts["data"]))
+                key = (facts.get("recipe"), facts.get("data"))
+                classes = facts.get("classes", CLASSES.get(str(facts.get("data"))))
                 row = {"network": network, "error": last["train_error"], "images": images, "key": key}
                 row["description"] = description(facts)
                 rows.append(row | {"classes": classes})
