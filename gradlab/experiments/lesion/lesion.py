@@ -149,10 +149,9 @@ class _Measurement:
         with Replay(self.model, self.label, self.structure) as replay:
             rows, increases = self._lesions(replay)
         facts = self._facts(rows[0]["error"], increases)
-        if self.structure.left_out:
-            self.notes.append(
-                f"{self.label}: {', '.join(self.structure.left_out)} change the shape of the signal and are not deleted"
-            )
+        if left_out := self.structure.left_out:
+            shown = ", ".join(left_out[:4]) + (f" and {len(left_out) - 4} other layers" if len(left_out) > 4 else "")
+            self.notes.append(f"{self.label}: {shown} change the shape of the signal and are not deleted")
         return LesionResult.from_rows(self.label, rows, self._paths(), self.notes, facts)
 
     def _lesions(self, replay: Replay) -> tuple[list[dict[str, Any]], Tensor]:
