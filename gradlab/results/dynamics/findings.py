@@ -13,6 +13,7 @@ from gradlab.results.dynamics.rules import (
     APART,
     DEAD,
     JUMP,
+    LEAST_UPDATES,
     SATURATED,
     SPIKE,
     WINDOW,
@@ -36,7 +37,10 @@ RULES = {
     "response": f"stds of responses: {_GROWTH}",
     "dead": f"the share of units that are 0 for all inputs of the step is {DEAD:g} or more",
     "saturated": f"the share of values within a hundredth of the range from its ends is {SATURATED:g} or more",
-    "update": f"the median of update over weight differs from that of all layers by {APART:g} times, and {_ROBUST}",
+    "update": (
+        f"the median of update over weight in the last ten records, of which there are {LEAST_UPDATES} or more, differs "
+        f"from that of all layers by {APART:g} times, and {_ROBUST}"
+    ),
     "jump": f"the factor from one response's std to the next differs from others by {JUMP:g} times, and {_ROBUST}",
     "spike": f"loss or gradient norm is {SPIKE:g} times the median of up to 32 records before it, and {_ROBUST}",
 }
@@ -228,7 +232,7 @@ def _shares(frame: pd.DataFrame, statistic: str, kind: str, least: float) -> Ite
 
 def _updates(frame: pd.DataFrame) -> Iterator[Seen]:
     table = Table.of(frame, "update_ratio")
-    if table is None:
+    if table is None or len(table.steps) < LEAST_UPDATES:
         return
     recent = table.values[-10:]
     there = ~np.isnan(recent).all(0)

@@ -23,6 +23,9 @@ SATURATED = 0.5
 APART = 30.0
 """Factor between a layer and the median of all, from which on its update is out of line."""
 
+LEAST_UPDATES = 3
+"""The fewest records whose updates are compared: the first step of many optimizers is unlike all others."""
+
 JUMP = 30.0
 """Factor between the responses of two layers, from which on it is out of line with those of other layers."""
 
@@ -76,7 +79,8 @@ def exceeds(values: Array, place: int, factor: float, rate: float = FALSE_ALARMS
     """
     before = values[max(0, place - WINDOW) : place]
     before = before[np.isfinite(before) & (before > 0)]
-    if len(before) < LEAST_RECORDS or not values[place] > 0:
+    # Most values are not even as far above the smallest of those before, which takes no logarithm to see.
+    if len(before) < LEAST_RECORDS or not values[place] > factor * before.min():
         return False
     own, logs = float(np.log10(values[place])), np.log10(before)
     return own > np.median(logs) and _is_beyond(own, logs, factor, rate / len(values))
