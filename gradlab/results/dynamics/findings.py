@@ -38,8 +38,8 @@ RULES = {
     "dead": f"the share of units that are 0 for all inputs of the step is {DEAD:g} or more",
     "saturated": f"the share of values within a hundredth of the range from its ends is {SATURATED:g} or more",
     "update": (
-        f"the median of update over weight in the last ten records, of which there are {LEAST_UPDATES} or more, differs "
-        f"from that of all layers by {APART:g} times, and {_ROBUST}"
+        f"the median of update over weight in the last ten records, of which there are {LEAST_UPDATES} or more, "
+        f"differs from that of all layers by {APART:g} times, and {_ROBUST}"
     ),
     "jump": f"the factor from one response's std to the next differs from others by {JUMP:g} times, and {_ROBUST}",
     "spike": f"loss or gradient norm is {SPIKE:g} times the median of up to 32 records before it, and {_ROBUST}",
