@@ -395,8 +395,9 @@ def test_a_rank_that_comes_too_late_does_not_wait(found: Found) -> None:
 
 
 @pytest.mark.slow
-def test_the_scripts_of_the_docs_run(tmp_path: Path) -> None:
-    page = Path(__file__).parents[2] / "docs" / "your-model.md"
+@pytest.mark.parametrize("name", ["your-model", "distributed"])
+def test_the_scripts_of_the_docs_run(name: str, tmp_path: Path) -> None:
+    page = Path(__file__).parents[2] / "docs" / f"{name}.md"
     script = tmp_path / "train.py"
     script.write_text("\n".join(re.findall(r"^```py\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE)))
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]
