@@ -1,7 +1,7 @@
 """What `gl.watch` costs: paired ratios against the bare training step in one process, and memory over many steps.
 
     python benchmarks/watch.py [--device cuda] [--rounds 10] [--depth 56] [--batch 128] [--only steps|memory]
-        [--clock cpu] [--steps 20000] [--variants "every step,bare step"]
+        [--clock cpu] [--steps 20000] [--variants "every step;bare step"]
 
 Each variant has a network of its own, whose watch stays on, and is timed between two bare steps, in turn, so that a
 drift of the machine's speed cancels in the ratio to their mean. Printed: the median ratio over the rounds, and the
@@ -37,7 +37,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--clock", choices=["wall", "cpu"], default="wall")
     parser.add_argument("--steps", type=int, default=20_000)
-    parser.add_argument("--variants", help="some of them, with commas; by default all")
+    parser.add_argument("--variants", help="some of them, with semicolons; by default all")
     parser.add_argument("--only", choices=["steps", "memory"])
     args = parser.parse_args()
     if args.only != "memory":
@@ -76,7 +76,7 @@ VARIANTS: dict[str, dict[str, Any] | None] = {
 
 def compare(args: argparse.Namespace) -> None:
     """Print each variant's time over that of the bare steps before and after it."""
-    names = args.variants.split(",") if args.variants else list(VARIANTS)
+    names = args.variants.split(";") if args.variants else list(VARIANTS)
     bare, trainings = Training(args), {name: Training(args) for name in names}
     ratios: dict[str, list[float]] = {name: [] for name in names}
     with ExitStack() as stack:
