@@ -1,0 +1,78 @@
+"""What is said of lesions: at a stated rate of false alarms, and with the numbers of the frames."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from gradlab.results.lesion.findings import findings
+from gradlab.results.lesion.result import LesionResult
+
+IMAGES = 200
+NO_PATHS = LesionResult(pd.DataFrame()).paths_frame
+
+
+def facts(name: str, kind: str, increases: np.ndarray) -> dict[str, Any]:
+    return {
+        "network": name,
+        "recipe": "one",
+        "trained": True,
+        "description": {"kind": kind},
+        "part": "layer" if kind == "plain" else "residual module",
+        "images": IMAGES,
+        "increase": increases.mean(),
+        "increase_sem": increases.std(ddof=1) / IMAGES**0.5,
+    }
+
+
+def frame(name: str, error: float) -> pd.DataFrame:
+    rows = [{"study": "intact", "error": 0.1, "block": "", "branch": ""}]
+    rows += [{"study": "delete", "error": error, "block": f"b{i}", "branch": "", "index": i + 1} for i in range(2)]
+    return pd.DataFrame(rows).assign(network=name, resized=pd.NA, count=1)
+
+
+def increases(draw: np.random.Generator, mean: float) -> np.ndarray:
+    """Per image: most do not change, and a few become wrong, or right, under most deletions."""
+    changed = draw.random(IMAGES) < 0.2
+    return changed * (draw.choice([-1.0, 1.0], IMAGES) * draw.random(IMAGES) + mean)
+
+
+def test_false_alarms_are_as_rare_as_stated() -> None:
+    draw, alarms, trials = np.random.default_rng(0), 0, 300
+    frames = pd.concat([frame("plain", 0.1), frame("resnet", 0.1)])
+    for _ in range(trials):
+        networks = [facts("plain", "plain", increases(draw, 0)), facts("resnet", "residual", increases(draw, 0))]
+        said = findings(frames, NO_PATHS, networks)
+        alarms += any(
+            " changes the error" in sentence or " more than " in sentence or " less than " in sentence
+            for sentence in said
+        )
+    # Two groups of comparisons, at 1 % each; four standard errors of the simulation.
+    assert alarms / trials < 0.02 + 4 * (0.02 * 0.98 / trials) ** 0.5
+
+
+def test_what_is_said() -> None:
+    draw = np.random.default_rng(1)
+    networks = [facts("plain", "plain", 0.8 + increases(draw, 0)), facts("resnet", "residual", increases(draw, 0))]
+    both = pd.concat([frame("plain", 0.9), frame("resnet", 0.12)])
+    said = findings(both, NO_PATHS, networks)
+    assert "Deleting a layer of plain raises the error more than deleting a residual module of resnet" in said[0]
+    assert any("plain: deleting one layer of 2 changes the error of 10.0%" in sentence for sentence in said)
+    assert any(
+        "resnet: deleting one residual module of 2 does not significantly change" in sentence for sentence in said
+    )
+    other = [networks[0], {**networks[1], "recipe": "another"}]
+    assert not any("more than deleting" in sentence for sentence in findings(both, NO_PATHS, other))
+    near = [{**networks[0], "near_chance": True}]
+    assert findings(frame("plain", 0.9), NO_PATHS, near) == []
+
+
+@pytest.mark.parametrize("slope", [0.0, -80.0])
+def test_orders_are_compared_by_the_slope(slope: float) -> None:
+    draw = np.random.default_rng(2)
+    tau = np.linspace(0.7, 1, 20)
+    error = (20 + slope * (tau - 1) + draw.normal(0, 1, 20)) / 100
+    rows = pd.DataFrame({"network": "n", "study": "reorder", "tau": tau, "error": error})
+    (sentence,) = findings(rows, NO_PATHS, [])
+    assert ("the error falls by 8" in sentence) if slope else ("does not significantly fall" in sentence)
