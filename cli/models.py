@@ -24,7 +24,8 @@ def models(pattern: Pattern = None) -> None:
     stage, -shortcut=0.5 to scale the shortcuts, -exclusive-gate=-6, -shortcut-gate=-6 or -shortcut-dropout=0.5 to
     change them otherwise, and -beta=0.1 to scale the residual branches. plain56-ll is looks-linear. highway19,
     densenet40-k12, densenet100-bc-k12 and vovnet27-slim are also CIFAR nets; imagenet/resnet50, imagenet/plain34,
-    imagenet/vgg16 and imagenet/vovnet39 are for ImageNet. mlp50, resmlp50 and mlp50-ll are the fully connected nets of
+    imagenet/vgg16 and imagenet/vovnet39 are for ImageNet. fasterrcnn-vgg16 and torchvision/fasterrcnn_resnet50_fpn are
+    detectors, which only a glob or their names list. mlp50, resmlp50 and mlp50-ll are the fully connected nets of
     `gradlab shatter`, at any depth: mlp24-norm=bn-width=100.
     """
     from gradlab.experiments.catalog import list_networks

@@ -30,6 +30,7 @@ from gradlab.models import (
     parse_mlp,
     parse_name,
 )
+from gradlab.models.detectors import DETECTORS
 from gradlab.models.external import (
     check_external,
     file_options,
@@ -125,6 +126,8 @@ def _build(spec: str, weights: str | None, seed: int) -> nn.Module:
     package, own_name = split_package(name)
     if choice and (kind == "trained" or (kind == "hub" and package != "torchvision")):
         raise UsageError(f"{spec}: {kind} takes no {choice!r} after it")
+    if name in DETECTORS and kind != "init":
+        raise UsageError(f"{spec}: detectors are measured as initialized: give {name}@init")
     if kind == "init":
         seed = _seed(spec, choice, seed)
         asked = f"init:{seed}"

@@ -11,7 +11,8 @@ import pandas as pd
 from gradlab import hub
 from gradlab.errors import UsageError
 from gradlab.experiments.request import Progress
-from gradlab.models import Cost, cost, create, named_cost, network_names, parse_name
+from gradlab.models import Cost, cost, create, named_cost, network_names, parse_name, weighted_layers
+from gradlab.models.detectors import DETECTORS
 from gradlab.models.external import check_external, has_published_weights, is_external, split_package
 from gradlab.results.tables import Formats
 from gradlab.zoo import zoo_names, zoo_record
@@ -42,14 +43,15 @@ def list_networks(pattern: str | None = None, progress: Progress | None = None) 
                 "network": name,
                 "layers": counted.layers,
                 "parameters": counted.parameters,
-                "multiply-adds": counted.multiply_adds,
+                # Those of a detector depend on the regions that it finds.
+                "multiply-adds": None if name in DETECTORS else counted.multiply_adds,
                 "weights": ", ".join(_weights(name)),
                 **({"test error": reached[name]["errors"]["cifar10"]} if name in reached else {}),
             }
         )
         if progress is not None:
             progress("networks", done, len(names))
-    return pd.DataFrame(rows), FORMATS
+    return pd.DataFrame(rows).astype({"multiply-adds": "Int64"}), FORMATS
 
 
 def _names(pattern: str | None) -> list[str]:
@@ -68,6 +70,8 @@ def _cost(name: str) -> Cost:
     if not is_external(name):
         return named_cost(parse_name(name))
     model = create(name)
+    if name in DETECTORS:
+        return Cost(len(weighted_layers(model)), sum(p.numel() for p in model.parameters()), 0)
     shape = getattr(model, "input_shape", None)
     if shape is None:
         raise UsageError(f"{name}: its input shape is unknown: give the module an input_shape, such as (3, 224, 224)")
@@ -79,17 +83,21 @@ def _all_names(pattern: str) -> list[str]:
     if package == "torchvision":
         from torchvision import models
 
-        return [f"torchvision/{name}" for name in models.list_models(module=models)]
+        listed = [f"torchvision/{name}" for name in models.list_models(module=models)]
+        return [*listed, *(name for name in DETECTORS if split_package(name)[0] == package)]
     if package == "timm":
         try:
             import timm
         except ModuleNotFoundError:
             raise UsageError("timm is not installed: pip install 'gradlab-torch[timm]'") from None
         return [f"timm/{name}" for name in timm.list_models()]
-    return network_names()
+    # Detectors take seconds to build, so that only a glob lists them.
+    return [*network_names(), *DETECTORS]
 
 
 def _weights(name: str) -> list[str]:
+    if name in DETECTORS:
+        return ["init"]
     published = has_published_weights(name) or hub.published(name) is not None
     return [
         "init",

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 import gradlab as gl
 from gradlab.data.datasets import load_dataset
 from gradlab.errors import UsageError
+from gradlab.experiments.catalog import list_networks
 from gradlab.models.detectors import DETECTORS, LOSSES
 
 SIDE = 96
@@ -112,6 +113,15 @@ def test_boxes_are_where_the_labels_say() -> None:
         assert (own[:, 3] <= 60).all()
         assert (own[:, 4] <= 40).all()
         assert (own[:, 1:3] < own[:, 3:]).all()
+
+
+def test_detectors_are_listed_by_name_and_have_no_published_weights() -> None:
+    frame, _ = list_networks("fasterrcnn-vgg16")
+    # 13 convolutions, three of the proposals, and four linear layers.
+    assert frame["layers"].item() == 20
+    assert frame["multiply-adds"].isna().item()
+    with pytest.raises(UsageError, match="detectors are measured as initialized: give fasterrcnn-vgg16@init"):
+        gl.build("fasterrcnn-vgg16")
 
 
 @pytest.mark.parametrize(
