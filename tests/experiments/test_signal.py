@@ -45,3 +45,16 @@ def test_a_user_module_on_noise() -> None:
 def test_an_invalid_request_is_refused() -> None:
     with pytest.raises(gl.UsageError, match="seeds must be at least 1"):
         gl.signal("resnet20@init", seeds=0)
+
+
+def test_the_rank_of_tokens_is_in_frame_and_table() -> None:
+    result = gl.signal("gpt2-width=32-context=8@init", images=4, batch_size=4, tokens=True)
+    model = gl.build("gpt2-width=32-context=8@init")
+    found = []
+    model.blocks[-1].register_forward_hook(lambda module, args, x: found.append(x.detach().double()))
+    ((tokens, _),) = gl.batches("tokens", 4, model=model, images=4)
+    model(tokens)
+    squares = torch.linalg.svdvals(found[0]).square()
+    rank = (squares.sum(1).square() / squares.square().sum(1)).mean().item()
+    assert result.frame["token_rank"].iloc[-1] == pytest.approx(rank, rel=1e-5)
+    assert result.summary()["token rank, last"].item() == pytest.approx(rank, rel=1e-5)

@@ -20,4 +20,5 @@ class SignalRequest(NetworksRequest):
         "cross-entropy",
         "cross-entropy, or sum: the sum of the outputs, which needs no labels; either is averaged over examples.",
     )
+    tokens: bool = asked(False, "Also measure the rank and the mean cosine of the tokens after every block.")
     exact: bool = asked(False, "Use centred float64 statistics: slower, and accurate for any mean.")

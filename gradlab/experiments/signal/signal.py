@@ -44,6 +44,7 @@ def signal(
     loss: LossName = "cross-entropy",
     bn: BatchNormMode | None = None,
     normalize: str | Sequence[str] | None = None,
+    tokens: bool = False,
     exact: bool = False,
     progress: Progress | None = None,
 ) -> SignalResult:
@@ -67,6 +68,7 @@ def signal(
             `batch` those of each batch (the default for initial weights); no buffer changes in either case.
         normalize: The normalization of the images, one for all networks or one for each; by default the normalization
             with which each network was trained, or else that of the data set.
+        tokens: Also measure token_rank and token_cosine, the similarity of tokens after every block.
         exact: Use centred float64 statistics, for channels with a mean far from 0.
         progress: A function called after every batch.
 
@@ -86,7 +88,7 @@ def signal(
         def measure_one(place: int) -> SignalResult:
             part = passes[place]
             count = None if progress is None else _counter(progress, label, place, len(variants), part.images)
-            measured = _measured(part, exact, count)
+            measured = _measured(part, tokens, exact, count)
             measured.frame["seed"] = seed + place if len(variants) > 1 else None
             return measured
 
@@ -115,14 +117,14 @@ def _counter(progress: Progress, label: str, place: int, variants: int, images: 
     return lambda done: progress(label, place * images + done, variants * images)
 
 
-def _measured(part: Pass, exact: bool, count: Callable[[int], None] | None) -> SignalResult:
+def _measured(part: Pass, tokens: bool, exact: bool, count: Callable[[int], None] | None) -> SignalResult:
     """The signal of one network with one set of weights."""
     model = copy_of(part.model).to(part.stream.device)
     statistics = batch_statistics(model) if part.bn == "batch" else nullcontext()
     predicted: list[float] = []
     done = 0
     with statistics:
-        with BlockSignal(model, exact=exact) as probe:
+        with BlockSignal(model, exact=exact, tokens=tokens) as probe:
             for images, labels in part.batches(torch.float32):
                 each, _ = losses_and_output(part, model, images, labels)
                 value = each.mean() if part.bn == "batch" else each.sum() / part.images

@@ -56,6 +56,8 @@ class Row(TypedDict):
     channels: NotRequired[float | None]
     count: NotRequired[float | None]
     non_finite: NotRequired[float | None]
+    token_rank: NotRequired[float | None]
+    token_cosine: NotRequired[float | None]
     seed: NotRequired[int | None]
 
 
@@ -70,7 +72,8 @@ class SignalResult(Result):
     branch and that stream, not centred); stream_grad_rms and branch_grad_rms (the RMS of the loss's gradient over all
     elements); theory (the prediction for stream_total_std); call; branch_mean_square; input_std and input_mean_square
     (of the stream before the addition); stream_total_std (over channels, examples and positions together: its variance
-    is the sum of the average channel variance and the variance of the channel means); channels; count; non_finite.
+    is the sum of the average channel variance and the variance of the channel means); channels; count; non_finite;
+    token_rank and token_cosine, if they were measured (see `gl.BlockSignal`).
     """
 
     name: ClassVar[str] = "signal"
@@ -85,18 +88,20 @@ class SignalResult(Result):
     formats: ClassVar[Formats] = {
         "blocks": "{:d}".format,
         **dict.fromkeys(("stream std, first", "stream std, last", "median ratio", "last ratio"), "{:.3g}".format),
+        **dict.fromkeys(("token rank, last",), "{:.3g}".format),
         **dict.fromkeys(("mean |cosine|",), "{:.3f}".format),
         **dict.fromkeys(("gradient first / last", "×/÷"), "{:.3g}".format),
         **dict.fromkeys(("off theory",), "{:.1%}".format),
         **dict.fromkeys(("seeds",), "{:d}".format),
     }
     priority: ClassVar[Sequence[str]] = (
-        "network", "stream std, last", "gradient first / last", "median ratio", "off theory", "weights", "blocks",
-        "stream std, first", "×/÷", "seeds", "last ratio", "mean |cosine|", "branches", "BN",
+        "network", "stream std, last", "gradient first / last", "median ratio", "token rank, last", "off theory",
+        "weights", "blocks", "stream std, first", "×/÷", "seeds", "last ratio", "mean |cosine|", "branches", "BN",
     )  # fmt: skip
     legend: ClassVar[Mapping[str, str]] = {
         "stream std, last": "of the output of the last block, over channels, positions and examples",
         "median ratio": "variance of a branch over that of the stream to which it is added",
+        "token rank, last": "participation ratio of the tokens after the last block, 1 if all are parallel",
         "×/÷": "standard error of the gradient's ratio over seeds, as a factor",
         "off theory": "mean distance of the stream's variance from the prediction",
     }
@@ -146,6 +151,7 @@ class SignalResult(Result):
             "median ratio": frame["ratio"].median(),
             "last ratio": frame.loc[frame["index"] == frame["index"].max()].groupby("branch")["ratio"].mean().iloc[-1],
             "mean |cosine|": frame["cosine"].abs().mean(),
+            **_rank_of_tokens(blocks),
             "gradient first / last": np.exp(logs.mean()),
             "×/÷": np.exp(logs.std() / len(logs) ** 0.5),
             "seeds": len(logs),
@@ -182,6 +188,13 @@ class SignalResult(Result):
         from gradlab.results.signal.figure import signal_figure
 
         return signal_figure(self.to_frame(), figure)
+
+
+def _rank_of_tokens(blocks: pd.DataFrame) -> dict[str, float]:
+    """Return the mean rank of the tokens after the last block, if it was measured."""
+    if "token_rank" not in blocks:
+        return {}
+    return {"token rank, last": blocks.loc[blocks["index"] == blocks["index"].max(), "token_rank"].mean()}
 
 
 def gradient_ratios(blocks: pd.DataFrame) -> pd.Series:
