@@ -6,10 +6,17 @@ import difflib
 from collections.abc import Iterable
 
 from gradlab.errors import UsageError
-from gradlab.gallery import balduzzi2017, he2015, he2016, mean_field, veit2016
+from gradlab.gallery import balduzzi2017, he2015, he2016, mean_field, transformers, veit2016
 from gradlab.gallery.figure import Figure
 
-FIGURES = (*he2015.FIGURES, *he2016.FIGURES, *balduzzi2017.FIGURES, *mean_field.FIGURES, *veit2016.FIGURES)
+FIGURES = (
+    *he2015.FIGURES,
+    *he2016.FIGURES,
+    *balduzzi2017.FIGURES,
+    *mean_field.FIGURES,
+    *veit2016.FIGURES,
+    *transformers.FIGURES,
+)
 """Every figure, in the order of the gallery."""
 
 
