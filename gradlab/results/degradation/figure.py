@@ -69,5 +69,6 @@ def accuracies_figure(accuracies: pd.DataFrame, looks: dict[str, str], chance: f
     ax.set_xticks(depths, labels=[str(depth) for depth in depths])
     ax.minorticks_off()
     ax.set_ylim(bottom=0)
-    figure.legend(loc="outside upper center", ncols=len(looks))
+    ax.annotate("chance", (depths[0], chance), xytext=(0, -8), textcoords="offset points", fontsize=6, color="0.4")
+    figure.legend(loc="outside upper center", ncols=2 if max(map(len, looks)) > 12 else len(looks))
     return figure
