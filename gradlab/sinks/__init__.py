@@ -1,4 +1,4 @@
-"""Where a watch writes: files, dashboards, and any function of rows; libraries load when a sink is made."""
+"""Sinks, which a watch writes to: files, dashboards and functions of rows. Their libraries are loaded when needed."""
 
 from gradlab.sinks.csv import CSV
 from gradlab.sinks.jsonl import JSONL

@@ -15,10 +15,10 @@ class CSV:
     """A CSV file that grows by the rows of a step at a time, each in one write.
 
     Args:
-        path: Of the file, which begins anew.
+        path: The path of the file, which is overwritten.
 
     Raises:
-        GradlabError: When it cannot be written.
+        GradlabError: If the file cannot be written.
     """
 
     def __init__(self, path: str | Path) -> None:

@@ -13,13 +13,13 @@ from gradlab.sinks.sink import Row
 
 
 class JSONL:
-    """A file of one JSON object a row; what JSON has no number for is a string: `nan`, `inf`, `-inf`.
+    """A file with one JSON object for each row; what JSON has no number for is a string: `nan`, `inf`, `-inf`.
 
     Args:
-        path: Of the file, which begins anew.
+        path: The path of the file, which is overwritten.
 
     Raises:
-        GradlabError: When it cannot be written.
+        GradlabError: If the file cannot be written.
     """
 
     def __init__(self, path: str | Path) -> None:

@@ -11,20 +11,20 @@ from gradlab.errors import UsageError
 from gradlab.sinks.sink import Row, scalar_name
 
 _BATCH = 1000
-"""Metrics that MLflow takes at a time."""
+"""The number of metrics that MLflow accepts at a time."""
 
 _FOREIGN = re.compile(r"[^\w\-. :/]+")
-"""What names of metrics may not hold."""
+"""The characters that names of metrics may not contain."""
 
 
 class MLflow:
     """Logs metrics `gradlab/STATISTIC/LAYER`; brackets in them become underscores.
 
     Args:
-        run_id: None takes the run under way.
+        run_id: The id of the run; None takes the active run.
 
     Raises:
-        UsageError: When mlflow is not installed, or no run is under way.
+        UsageError: If mlflow is not installed, or there is no active run.
     """
 
     def __init__(self, run_id: str | None = None) -> None:
@@ -35,7 +35,7 @@ class MLflow:
             raise UsageError("mlflow is not installed: pip install 'gradlab-torch[mlflow]'") from None
         run = mlflow.active_run()
         if run_id is None and run is None:
-            raise UsageError("no run of mlflow is under way: call mlflow.start_run() first, or give its run_id")
+            raise UsageError("mlflow has no active run: call mlflow.start_run() first, or give the run_id")
         self.run_id = run_id or run.info.run_id
         self._client: Any = mlflow.MlflowClient()
         self._metric: Any = Metric

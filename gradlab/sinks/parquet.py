@@ -10,18 +10,18 @@ from gradlab.errors import GradlabError, UsageError
 from gradlab.sinks.sink import COLUMNS, Row
 
 _ROWS = 50_000
-"""Rows of a group: so many are kept before they are written."""
+"""The number of rows that are kept until they are written as a group."""
 
 
 class Parquet:
     """A parquet file; until `close` it is `NAME.parquet.part`, since such a file is read from its end.
 
     Args:
-        path: Of the file, which begins anew.
+        path: The path of the file, which is overwritten.
 
     Raises:
-        UsageError: When pyarrow is not installed.
-        GradlabError: When it cannot be written.
+        UsageError: If pyarrow is not installed.
+        GradlabError: If the file cannot be written.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -56,7 +56,7 @@ class Parquet:
             self._write_group()
 
     def close(self) -> None:
-        """Write what is left, and give the file its name."""
+        """Write the remaining rows, and give the file its name."""
         self._write_group()
         self._writer.close()
         self._part.replace(self.path)

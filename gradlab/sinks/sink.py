@@ -1,4 +1,4 @@
-"""Who takes the rows of a record as they come: the one method that all of them have."""
+"""The interface of a sink, which receives the rows of each record: one method."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 from gradlab.errors import UsageError
 
 Row = Mapping[str, Any]
-"""A row of dynamics: step, layer, index, block, statistic, value."""
+"""A row of dynamics: step, layer, index, block, statistic and value."""
 
 COLUMNS = ("step", "layer", "index", "block", "statistic", "value")
 PREFIX = "gradlab/"
@@ -17,24 +17,24 @@ PREFIX = "gradlab/"
 
 @runtime_checkable
 class Sink(Protocol):
-    """Takes rows. One that has a `close` as well, and was made by the watch, is closed with it."""
+    """Receives rows. A sink that the watch made, and that has a method `close`, is closed with the watch."""
 
     def write(self, rows: Sequence[Row], /) -> object:
-        """Take in the rows of one step."""
+        """Process the rows of one step."""
 
 
 class FunctionSink:
-    """A function that takes rows, as a sink.
+    """A sink that calls a function.
 
     Args:
-        function: Called with the rows of each step.
+        function: The function, which is called with the rows of each step.
     """
 
     def __init__(self, function: Callable[[Sequence[Row]], object]) -> None:
         self.function = function
 
     def write(self, rows: Sequence[Row], /) -> None:
-        """Hand the rows on."""
+        """Call the function."""
         self.function(rows)
 
 
@@ -43,7 +43,7 @@ AnySink = Sink | Callable[[Sequence[Row]], object] | str | Path
 
 
 def sink_of(given: AnySink) -> Sink:
-    """A sink, whatever stands for it.
+    """Return the sink that an object stands for.
 
     Raises:
         UsageError: For anything else.
@@ -60,12 +60,12 @@ def sink_of(given: AnySink) -> Sink:
 
 
 def scalar_name(row: Row) -> str:
-    """What a value is called in a dashboard: `gradlab/STATISTIC/LAYER`."""
+    """Return the name of a value in a dashboard: `gradlab/STATISTIC/LAYER`."""
     return f"{PREFIX}{row['statistic']}/{row['layer']}"
 
 
 def scalars_by_step(rows: Sequence[Row]) -> dict[int, dict[str, float]]:
-    """The values of rows by their names, of each step."""
+    """Return the values of rows by their names, for each step."""
     found: dict[int, dict[str, float]] = {}
     for row in rows:
         found.setdefault(row["step"], {})[scalar_name(row)] = row["value"]

@@ -14,10 +14,10 @@ class TensorBoard:
     """Writes scalars `gradlab/STATISTIC/LAYER`.
 
     Args:
-        writer: A `SummaryWriter`, or the folder for one.
+        writer: A `SummaryWriter`, or the folder for a new one.
 
     Raises:
-        UsageError: When tensorboard is not installed.
+        UsageError: If tensorboard is not installed.
     """
 
     def __init__(self, writer: Any) -> None:
@@ -31,16 +31,16 @@ class TensorBoard:
         self.writer.flush()
 
     def close(self) -> None:
-        """Close the writer, where it is one's own."""
+        """Close the writer, if this sink made it."""
         if self._own:
             self.writer.close()
 
 
 def summary_writer() -> Any:
-    """The class of torch's writers.
+    """Return the class of torch's writers.
 
     Raises:
-        UsageError: When tensorboard is not installed.
+        UsageError: If tensorboard is not installed.
     """
     try:
         from torch.utils.tensorboard import SummaryWriter

@@ -16,7 +16,7 @@ class Trackio:
         run: What `trackio.init` returned.
 
     Raises:
-        UsageError: When trackio is not installed, or `run` is no run of it.
+        UsageError: If trackio is not installed, or `run` is not one of its runs.
     """
 
     def __init__(self, run: Any) -> None:

@@ -12,13 +12,13 @@ _STEP = f"{PREFIX}step"
 
 
 class WandB:
-    """Logs metrics `gradlab/STATISTIC/LAYER` over a step of their own, `gradlab/step`: one's own calls of log go on.
+    """Logs metrics `gradlab/STATISTIC/LAYER` against their own step, `gradlab/step`, beside the user's calls of `log`.
 
     Args:
-        run: Of wandb; None takes the one under way.
+        run: A run of wandb; None takes the active run.
 
     Raises:
-        UsageError: When wandb is not installed, or no run is under way.
+        UsageError: If wandb is not installed, or there is no active run.
     """
 
     def __init__(self, run: Any = None) -> None:
@@ -28,7 +28,7 @@ class WandB:
             raise UsageError("wandb is not installed: pip install 'gradlab-torch[wandb]'") from None
         self.run: Any = run or wandb.run
         if self.run is None:
-            raise UsageError("no run of wandb is under way: call wandb.init() first, or give the run")
+            raise UsageError("wandb has no active run: call wandb.init() first, or give the run")
         self.run.define_metric(_STEP, hidden=True)
         self.run.define_metric(f"{PREFIX}*", step_metric=_STEP)
 

@@ -1,4 +1,4 @@
-"""What a training is told while it runs: the findings of its last records, each once."""
+"""Alerts while a model trains: the findings of the latest records, each stated once."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from gradlab.results.finding import Finding
 from gradlab.sinks import Row
 
 OnAlert = Literal["warn", "raise"] | Callable[[Finding], object]
-"""What is done with a finding: a warning, an exception, or a call."""
+"""What happens with a finding: a warning, an exception, or a call."""
 
 
 class Alerts:
-    """A sink that holds each record against the rules of `DynamicsResult.findings`.
+    """A sink that checks each record by the rules of `DynamicsResult.findings`.
 
     Args:
-        on_alert: What is done.
+        on_alert: What happens with each finding.
         network: What to call the model.
 
     Raises:
@@ -38,10 +38,10 @@ class Alerts:
         self._told: set[tuple[str, str | int]] = set()
 
     def write(self, rows: Sequence[Row], /) -> None:
-        """Tell what the newest record shows, and those before it did not.
+        """State what the newest record shows and the records before it did not.
 
         Raises:
-            GradlabError: Where that is asked for.
+            GradlabError: If there is a finding, and `on_alert` is `raise`.
         """
         self._records.append(pd.DataFrame(rows))
         for one in seen(pd.concat(self._records, ignore_index=True)):

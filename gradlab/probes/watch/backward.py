@@ -1,4 +1,4 @@
-"""The backward passes of a step: when each ends, and what loss it began from."""
+"""The backward passes of a step: when each of them ends, and which loss it began from."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from gradlab.probes.watch.losses import roots_under_way, scalar_sum
 
 
 class BackwardWatch:
-    """Tells when a backward pass that adds to the gradients of a model's parameters is over.
+    """Detects the end of each backward pass that adds to the gradients of a model's parameters.
 
     Args:
-        model: Whose parameters are meant.
-        ended: Called when a pass has ended, with all gradients in place.
+        model: The model with the parameters.
+        ended: A function called at the end of each pass, when all gradients are in place.
 
     Attributes:
-        passes: How many ended since the last `reset`.
-        losses: What each began from, as it was: with the loss's scale, where it has one.
+        passes: The number of passes since the last `reset`.
+        losses: The loss that each pass began from, including the scale of mixed precision.
     """
 
     def __init__(self, model: nn.Module, ended: Callable[[], None]) -> None:
@@ -34,7 +34,7 @@ class BackwardWatch:
         self.reset()
 
     def reset(self) -> None:
-        """Begin another step."""
+        """Start a new step."""
         self.passes = 0
         self.losses: list[Tensor] = []
 
@@ -49,7 +49,7 @@ class BackwardWatch:
 
     @property
     def undone(self) -> bool:
-        """Whether gradients were changed or taken away since the last pass: a step that did not come about."""
+        """Whether gradients were changed or removed since the last pass, so that its step was not made."""
         return self.passes > 0 and self._state != self._gradients()
 
     def _accumulated(self, parameter: Tensor) -> None:
@@ -72,6 +72,6 @@ class BackwardWatch:
             self._ended()
 
     def _gradients(self) -> list[tuple[int, int]]:
-        """Which tensors the gradients are, and how often each was changed."""
+        """Return the identity and the version of each gradient."""
         gradients = [parameter.grad for parameter in self._parameters]
         return [(0, 0) if gradient is None else (id(gradient), gradient._version) for gradient in gradients]

@@ -16,16 +16,16 @@ from torch import Tensor
 from torch.optim import LBFGS, Optimizer
 
 _ELEMENTS = 1 << 24
-"""Elements of weights that are copied at a time, unless one weight has more."""
+"""The number of elements of weights that are copied at a time, unless one weight has more."""
 
 
 def is_short(tensor: Tensor) -> bool:
-    """Whether a weight is of so few digits that its updates are rounded away."""
+    """Return whether a weight has so few digits that its updates are rounded away."""
     return tensor.is_floating_point() and tensor.dtype.itemsize < 4
 
 
 def can_compute(optimizer: Optimizer) -> bool:
-    """Whether the steps of an optimizer can be made on copies: those of torch's own, which know no other state.
+    """Return whether an optimizer is one of torch's own, whose steps can be made on copies.
 
     L-BFGS has one state for all parameters.
     """
@@ -37,7 +37,7 @@ def can_compute(optimizer: Optimizer) -> bool:
 def computed_steps(
     optimizer: Optimizer, parameters: Sequence[Tensor]
 ) -> Iterator[tuple[list[Tensor], list[Tensor], list[Tensor]]]:
-    """What an optimizer is about to add to some of its parameters.
+    """Compute what an optimizer is about to add to some of its parameters.
 
     Args:
         optimizer: One that `can_compute`; gradients are in place. Nothing of it changes.
@@ -70,7 +70,7 @@ def _parts(parameters: Sequence[Tensor]) -> Iterator[list[Tensor]]:
 
 
 def _on_copies(optimizer: Optimizer, part: Sequence[Tensor], copies: dict[int, Tensor]) -> Optimizer:
-    """The optimizer with the same settings and state, of copies of its parameters."""
+    """Return an optimizer of the copies, with the same settings and state."""
     twin: Optimizer = object.__new__(type(optimizer))
     # Not by the copy module, which an optimizer hands its state and groups alone.
     twin.__dict__.update(optimizer.__dict__)
@@ -89,13 +89,13 @@ def _on_copies(optimizer: Optimizer, part: Sequence[Tensor], copies: dict[int, T
 
 
 def _copied(value: Any) -> Any:
-    """A value of the state that a step may change in place; one of few digits in float32."""
+    """Return a copy of a value of the state, which a step may change in place; 16 bits become float32."""
     if not isinstance(value, Tensor):
         return value
     return value.detach().float() if is_short(value) else value.detach().clone()
 
 
 def _bare_step(optimizer: Optimizer) -> None:
-    """Make a step without hooks that others have set on the steps of all optimizers."""
+    """Make a step without the hooks that others have registered for the steps of all optimizers."""
     step = type(optimizer).step
     getattr(step, "__wrapped__", step)(optimizer)

@@ -1,4 +1,4 @@
-"""The loss of the backward pass under way."""
+"""The loss of the current backward pass."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ _BACKWARD = torch.autograd.backward.__code__
 
 
 def roots_under_way() -> list[Tensor]:
-    """The tensors that the backward pass under way was started from, by `loss.backward()` or the like.
+    """Return the tensors that the current backward pass was started from, by `loss.backward()` or the like.
 
     The engine keeps them to itself. They are found where the call waits for it: on the stack of this thread, or,
     since passes on an accelerator run in a thread of their own, on the one other thread's that has such a call.
 
     Returns:
-        None of them where no such call is found, or more than one.
+        The tensors; none if no such call is found, or more than one.
     """
     own = _calls(sys._getframe(1))
     if (call := next(own, None)) is not None:
@@ -32,7 +32,7 @@ def roots_under_way() -> list[Tensor]:
 
 
 def scalar_sum(tensors: list[Tensor]) -> Tensor | None:
-    """The sum of the real scalars among some tensors, on the first one's device; None where there is none."""
+    """Return the sum of the real scalars among tensors, on the device of the first; None if there is none."""
     scalars = [t.detach().reshape(()) for t in tensors if t.numel() == 1 and not t.is_complex()]
     if not scalars:
         return None
@@ -40,7 +40,7 @@ def scalar_sum(tensors: list[Tensor]) -> Tensor | None:
 
 
 def _calls(frame: FrameType | None) -> Iterator[FrameType]:
-    """The calls of `torch.autograd.backward` on a stack, innermost first."""
+    """Yield the calls of `torch.autograd.backward` on a stack, innermost first."""
     while frame is not None:
         if frame.f_code is _BACKWARD:
             yield frame
