@@ -24,14 +24,35 @@ COMMANDS = {
     "train": "train --model resnet8 --data d.npz --iterations 12 --batch-size 16 --checkpoint-every 2 "
     "--record gradients --every 3 --device cpu --out out",
     "responses": "responses --model resnet8@init --images 16 --device cpu --out out",
-    "figures": "figures balduzzi2017-coactivation --device cpu --out out",
+    "figures": "figures he2015-table1 --device cpu --out out",
 }
+WATCHED = """
+import os, torch, gradlab as gl
+os.makedirs("out", exist_ok=True)
+torch.manual_seed(0)
+model = torch.nn.Sequential(torch.nn.Linear(8, 16), torch.nn.ReLU(), torch.nn.Linear(16, 2))
+optimizer = torch.optim.SGD(model.parameters(), 0.1)
+sinks = [gl.sinks.CSV("out/watch.csv"), gl.sinks.JSONL("out/watch.jsonl")]
+with gl.watch(model, optimizer, every=1, sinks=sinks) as watch:
+    for _ in range(300):
+        optimizer.zero_grad()
+        model(torch.randn(4, 8)).square().mean().backward()
+        optimizer.step()
+watch.result().save("out")
+"""
+"""A loop of a user's own with `gl.watch`, which is killed like the commands and begins anew."""
+GROWING = {"train", "watch"}
+"""What writes tables that grow while it runs."""
+
+JOBS = [*COMMANDS, "watch"]
 VARYING = {"record.json", "README.md", "checkpoint.pt"}
 """Files that say when or how long; a checkpoint is compared by its weights."""
 
 
 def arguments(name: str) -> list[str]:
-    """The command line of a command."""
+    """The command line of a command, or of the loop."""
+    if name == "watch":
+        return [sys.executable, "-c", WATCHED]
     return [sys.executable, "-m", "gradlab", *COMMANDS[name].split(), "--quiet"]
 
 
@@ -58,13 +79,13 @@ def contents(folder: Path) -> dict[str, bytes]:
     return found
 
 
-def whole(folder: Path, expected: dict[str, bytes], training: bool) -> None:
+def whole(folder: Path, expected: dict[str, bytes], growing: bool) -> None:
     """Make sure that what a killed command left is whole: a growing table is the beginning of the whole one."""
     for name, content in contents(folder).items():
-        if training and name != "weights":
+        if growing and name != "weights":
             lines = content[: content.rfind(b"\n") + 1]
             assert expected[name].startswith(lines), f"{name} is no beginning of what it will be"
-        elif not training:
+        elif not growing:
             assert content == expected[name], f"{name} is neither old nor new"
 
 
@@ -74,7 +95,7 @@ def try_one(name: str, moments: int) -> int:
     Returns:
         How many faults were found.
     """
-    training, faults = name == "train", 0
+    faults = 0
     with tempfile.TemporaryDirectory() as text:
         reference = Path(text) / "reference"
         reference.mkdir()
@@ -94,7 +115,7 @@ def try_one(name: str, moments: int) -> int:
             os.kill(process.pid, signal.SIGKILL)
             process.wait()
             try:
-                whole(folder, expected, training)
+                whole(folder, expected, name in GROWING)
                 subprocess.run(arguments(name), cwd=folder, check=True)
                 after = contents(folder)
                 assert after == expected, f"{[key for key in expected if after.get(key) != expected[key]]} differ"
@@ -110,9 +131,9 @@ def try_one(name: str, moments: int) -> int:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--moments", type=int, default=50, help="kills of each command")
-    parser.add_argument("--only", choices=list(COMMANDS))
+    parser.add_argument("--only", choices=JOBS)
     asked = parser.parse_args()
-    return 1 if sum(try_one(name, asked.moments) for name in COMMANDS if asked.only in (None, name)) else 0
+    return 1 if sum(try_one(name, asked.moments) for name in JOBS if asked.only in (None, name)) else 0
 
 
 if __name__ == "__main__":

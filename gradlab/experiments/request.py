@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 BatchNormMode = Literal["eval", "batch"]
 Dtype = Literal["float32", "float64"]
 NormGrad = Literal["frozen", "full"]
+MOST_SEED = 2**63 - 1
+"""The largest seed of torch's generators."""
 Progress = Callable[[str, int, int], None]
 """A function called with a label, the amount done and the total."""
 
@@ -144,7 +146,7 @@ class NetworksRequest(Request):
     images: int | None = asked(None, "The number of images to take from the beginning of the data set.", "N")
     batch_size: int = asked(100, "The number of images in a batch.", "N", least=1)
     device: str = asked("auto", "The device: auto, cpu, cuda, cuda:1 or mps.", "DEVICE")
-    seed: int = asked(0, "The seed of initial weights and of noise.", "N")
+    seed: int = asked(0, "The seed of initial weights and of noise.", "N", least=0, most=MOST_SEED)
     bn: BatchNormMode | None = asked(
         None,
         "The statistics for batch normalization: eval takes the running ones (the default for trained weights), batch "

@@ -29,11 +29,12 @@ REQUESTS = {
 @pytest.mark.parametrize("name", REQUESTS)
 def test_a_request_has_the_arguments_of_its_function(name):
     parameters = dict(inspect.signature(getattr(gl, name)).parameters)
-    del parameters["progress"]
+    # What is called as the work proceeds, and the folder of finished parts, change no result.
+    parameters = {key: p for key, p in parameters.items() if key not in ("progress", "keep")}
     missing = inspect.Parameter.empty
     asked = {known.name: known.default for known in fields(REQUESTS[name])}
     assert asked.pop("models", None) in (None, *[f.default for f in fields(NetworksRequest) if f.name == "models"])
-    assert asked == {name: p.default for name, p in parameters.items() if p.default is not missing}
+    assert asked == {key: p.default for key, p in parameters.items() if p.default is not missing}
 
 
 def test_requests_are_recorded_as_plain_values():
@@ -58,6 +59,14 @@ def test_requests_are_recorded_as_plain_values():
 def test_invalid_requests_are_refused(options, says):
     with pytest.raises(UsageError, match=says):
         NetworksRequest(**options)
+
+
+@pytest.mark.parametrize("name", REQUESTS)
+@pytest.mark.parametrize("seed", [10**20, -1])
+def test_seeds_that_torch_lacks_are_refused(name, seed):
+    models = {} if name == "shatter" else {"models": "a"}
+    with pytest.raises(UsageError, match=f"seed must be from 0 to .*; got {seed}"):
+        REQUESTS[name](**models, seed=seed)
 
 
 def test_text_becomes_values():

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from gradlab.errors import UsageError
-from gradlab.experiments.request import Request, asked
+from gradlab.experiments.request import MOST_SEED, Request, asked
 from gradlab.experiments.text import items, whole_numbers
 
 Question = Literal["depth", "shortcut", "block"]
@@ -48,7 +48,7 @@ class CompareRequest(Request):
         "cifar10-sample", "The data: cifar10-sample, cifar10, cifar100, or PATH.npz with training and test.", "DATA"
     )
     images: int = asked(32, "The number of images of the batch at initialization.", "N", least=2)
-    seed: int = asked(0, "The first seed of initial weights, and the seed of trainings.", "N")
+    seed: int = asked(0, "The first seed of initial weights, and the seed of trainings.", "N", least=0, most=MOST_SEED)
     seeds: int = asked(4, "The number of initializations of each network.", "N", least=2)
     device: str = asked("auto", "The device: auto, cpu, cuda, cuda:1 or mps.", "DEVICE")
     epochs: int | None = asked(

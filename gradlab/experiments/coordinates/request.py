@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from gradlab.data.datasets import data_sets_help
 from gradlab.errors import UsageError
 from gradlab.experiments import text
-from gradlab.experiments.request import Request, asked
+from gradlab.experiments.request import MOST_SEED, Request, asked
 
 if TYPE_CHECKING:
     from torch import nn
@@ -53,7 +53,9 @@ class CoordinatesRequest(Request):
     data: str = asked("cifar10-sample", f"The data: {data_sets_help()}.", "DATA")
     images: int = asked(16, "The number of images in the batch on which all networks are trained.", "N", least=1)
     device: str = asked("auto", "The device: auto, cpu, cuda, cuda:1 or mps.", "DEVICE")
-    seed: int = asked(0, "The seed of the first network; each of the others has the next one.", "N")
+    seed: int = asked(
+        0, "The seed of the first network; each of the others has the next one.", "N", least=0, most=MOST_SEED
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()

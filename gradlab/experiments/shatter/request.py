@@ -7,7 +7,7 @@ from typing import Literal
 
 from gradlab.errors import UsageError
 from gradlab.experiments import text
-from gradlab.experiments.request import Dtype, NormGrad, Request, asked
+from gradlab.experiments.request import MOST_SEED, Dtype, NormGrad, Request, asked
 
 FAMILIES = ("ff", "resnet", "resnet-beta=0.1", "ll")
 Init = Literal["he", "glorot", "orthogonal"]
@@ -60,7 +60,7 @@ class ShatterRequest(Request):
     init: Init = asked("he", "The initialization of the hidden weights.")
     dtype: Dtype = asked("float32", "The dtype of the arithmetic.")
     device: str = asked("auto", "The device: auto, cpu, cuda, cuda:1 or mps.", "DEVICE")
-    seed: int = asked(0, "The seed of the first network; the others follow it.", "N")
+    seed: int = asked(0, "The seed of the first network; the others follow it.", "N", least=0, most=MOST_SEED - MOST)
 
     def __post_init__(self) -> None:
         super().__post_init__()
