@@ -25,14 +25,17 @@ from gradlab.stats import l2_norms
 if TYPE_CHECKING:
     from torch.amp.grad_scaler import GradScaler
 
+_ROWS = 128
+"""Number of steps whose norms share a block of memory."""
+
 
 @dataclass
 class _Step:
-    """One measured step: why parts have no gradient, the norms of the other gradients, and those of all parts."""
+    """One measured step: why parts have no gradient, and how many norms there are of other gradients and all parts."""
 
     step: int
     absent: list[str | None]
-    norms: Tensor
+    count: int
 
 
 class ParameterGradients(StepProbe):
@@ -91,6 +94,7 @@ class ParameterGradients(StepProbe):
         self._executed = ExecutionOrder(self.model, self.layers)
         self._record: UnscaleRecord | None = None
         self._steps: list[_Step] = []
+        self._blocks: list[Tensor] = []
 
     def _attach(self, stack: ExitStack) -> None:
         if self.scaler is not None and self.scaler.is_enabled():
@@ -120,7 +124,17 @@ class ParameterGradients(StepProbe):
             free, scale = self._record.parameters(), torch.as_tensor(self._scale(norms.device))
             one = torch.ones_like(scale)
             norms[: len(there)] /= torch.stack([one if id(part.parameter) in free else scale for part, _ in there])
-        self._steps.append(_Step(self.steps, absent, norms))
+        if self._steps and self._steps[-1].absent == absent:
+            absent = self._steps[-1].absent
+        self._room(norms)[: len(norms)].copy_(norms)
+        self._steps.append(_Step(self.steps, absent, len(norms)))
+
+    def _room(self, norms: Tensor) -> Tensor:
+        """Return the next row of a block of memory: small tensors that outlive a step would fragment the heap."""
+        row = len(self._steps) % _ROWS
+        if not row:
+            self._blocks.append(norms.new_empty(_ROWS, 2 * len(self._parts)))
+        return self._blocks[-1][row]
 
     def _check_in_place(self) -> None:
         """Raise an error if the model's parameters were replaced since the probe was made."""
@@ -176,11 +190,10 @@ class ParameterGradients(StepProbe):
                 "the probe has measured no step: call probe.step() after each backward pass, before the optimizer's "
                 f"step{'' if not self.steps else f'; the schedule left out all {self.steps} so far'}"
             )
-        lengths = [len(step.norms) for step in self._steps]
-        values = torch.cat([step.norms for step in self._steps]).cpu().split(lengths)
+        values = torch.cat([block.to(self._blocks[0].device) for block in self._blocks])[: len(self._steps)].cpu()
         for step, norms in zip(self._steps, values, strict=True):
             # The norms of the existing gradients come first, then those of all parts.
-            found = iter(norms.tolist())
+            found = iter(norms[: step.count].tolist())
             gradients = [math.nan if reason else next(found) for reason in step.absent]
             yield step, list(zip(gradients, found, strict=True))
 

@@ -38,6 +38,9 @@ class BackwardPasses:
     """
 
     def __init__(self, pieces: Pieces) -> None:
+        # torch.autograd.grad imports this when first given gradients, which should not be in a user's backward pass.
+        from torch.fx.experimental import symbolic_shapes  # noqa: F401
+
         self.pieces = pieces
         self.batches: list[OpenBatch] = []
         self.marks, self.checks = UseMarks(), GradientChecks(pieces.parameters, pieces.chosen)

@@ -6,9 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
-
-# torch.autograd.grad imports this when first given gradients; doing it here keeps it out of a user's backward pass.
-import torch.fx.experimental.symbolic_shapes
 from torch import Tensor
 from torch.autograd.graph import GradientEdge
 
