@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -89,7 +90,7 @@ def plot_norms(lengths: pd.DataFrame, ax: Axes) -> Axes:
     for network, style in _styles(lengths).items():
         rows = lengths[(lengths["network"] == network) & (lengths["gradient_norm"] > 0)]
         ax.plot(rows["length"], rows["gradient_norm"], label=network, **style)
-        half = margins(rows["gradient_norm_sem"], [20] * len(rows))
+        half = margins(rows["gradient_norm_sem"], rows["samples"])
         low = (rows["gradient_norm"] - half).clip(lower=rows["gradient_norm"] / 10)
         ax.fill_between(
             rows["length"], low, rows["gradient_norm"] + half, color=style["color"], alpha=0.18, linewidth=0
@@ -99,10 +100,13 @@ def plot_norms(lengths: pd.DataFrame, ax: Axes) -> Axes:
 
 
 def plot_gradient(lengths: pd.DataFrame, ax: Axes) -> Axes:
-    """Draw the part of the gradient magnitude on all paths of each length."""
+    """Draw the part of the gradient magnitude on all paths of each length, with 95 % intervals over samples."""
     for network, style in _styles(lengths).items():
         rows = lengths[lengths["network"] == network]
         ax.plot(rows["length"], rows["gradient"], label=network, **style)
+        half = np.nan_to_num(margins(rows["gradient_sem"], rows["samples"]))
+        low, high = (rows["gradient"] - half).clip(lower=0), (rows["gradient"] + half).clip(upper=1)
+        ax.fill_between(rows["length"], low, high, color=style["color"], alpha=0.18, linewidth=0)
     ax.set(ylabel="part of the gradient")
     return _length_axis(ax)
 

@@ -44,7 +44,7 @@ def by_length(rows: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         length; paths, the fraction of all paths; gradient_norm, the mean over samples, and its standard error
-        gradient_norm_sem; gradient, the part of the total magnitude on paths of this length, and gradient_sem.
+        gradient_norm_sem; gradient, the part of the total magnitude on paths of this length, and gradient_sem; samples.
     """
     norms = _norms(rows)
     paths = path_length_distribution(norms.shape[1] - 1)
@@ -57,7 +57,7 @@ def by_length(rows: pd.DataFrame) -> pd.DataFrame:
         "gradient": part,
         "gradient_sem": error,
     }
-    return pd.DataFrame({name: values.numpy() for name, values in columns.items()})
+    return pd.DataFrame({name: values.numpy() for name, values in columns.items()}).assign(samples=len(norms))
 
 
 def effective_paths(rows: pd.DataFrame) -> EffectivePaths:
