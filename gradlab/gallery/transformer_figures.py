@@ -9,6 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 
 from gradlab.plots.marks import kind_marks
 from gradlab.plots.style import DOTTED, PAGE_WIDTH, depth_colors
@@ -142,8 +143,8 @@ def _styles(names: Sequence[str] | pd.Series[str]) -> dict[str, dict[str, Any]]:
     """A colour from light to dark, and a mark, for each name in order."""
     listed = list(dict.fromkeys(names))
     colors, marks = depth_colors(listed), kind_marks(listed)
-    hollow = {"markerfacecolor": "white", "markeredgewidth": 0.8}
-    return {name: {"color": colors[name], "marker": marks[name], **hollow} for name in listed}
+    common = {"linestyle": "-", "markerfacecolor": "white", "markeredgewidth": 0.8}
+    return {name: {"color": colors[name], "marker": marks[name], **common} for name in listed}
 
 
 def _plot_lines(rows: pd.DataFrame, ax: Axes, styles: Mapping[str, dict[str, Any]]) -> None:
@@ -154,6 +155,7 @@ def _plot_lines(rows: pd.DataFrame, ax: Axes, styles: Mapping[str, dict[str, Any
         if "low" in part:
             band = part["low"].clip(lower=part["value"] / 10), part["high"]
             ax.fill_between(part["block"], *band, color=styles[str(name)]["color"], alpha=0.2, lw=0)
+    ax.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
 
 
 def _add_legend(figure: Figure, styles: Mapping[str, dict[str, Any]], more: Sequence[Line2D]) -> None:

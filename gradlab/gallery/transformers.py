@@ -83,8 +83,11 @@ FIGURES = (
         table=drawings.gradient_rows,
         arguments=("runs",),
         differs=(
-            "The networks have 12 blocks of width 64 and learn a Markov chain of 64 tokens for 300 steps by AdamW at "
-            "0.003, with 100 steps of warm-up or none, one seed each; the paper translates and trains BERT.",
+            "The networks have 12 blocks of width 64 and train on a Markov chain of 64 tokens for 300 steps by AdamW "
+            "at 0.003, with 100 steps of warm-up or none, one seed each; the paper translates and trains BERT.",
+            "Those with pre-norm learn the chain (test loss 1.31 nats, 1.32 with warm-up; the least is 1.21), those "
+            "with post-norm do not (3.96 either way): so short a warm-up keeps the gradients of their first blocks "
+            "some 60 times larger, but not large enough.",
             "The norm of a block is that of the gradients of its weights of two dimensions, on the batch of the step.",
         ),
     ),
