@@ -57,7 +57,7 @@ class Lines:
         self.console.print(
             f"{self.network}  step {status.step:,}/{status.steps:,}  epoch {row['epoch']:.1f}  rate "
             f"{row['learning_rate']:.4g}  train {row['train_loss']:.4f} {row['train_error']:.2%}{tested}  "
-            f"{status.images_per_second:,.0f} images/s",
+            f"{status.images_per_second:,.0f} examples/s",
             soft_wrap=True,
         )
 
@@ -101,7 +101,7 @@ class LiveView:
             self.task = self.bar.add_task(network, total=total, completed=done, rate="")
             self._begin()
         speed = self.bar.tasks[0].speed
-        rate = "" if not speed else f"{speed * self.batch_size:,.0f} images/s"
+        rate = "" if not speed else f"{speed * self.batch_size:,.0f} examples/s"
         self.bar.update(self.task, completed=done, rate=rate)
 
     def observe(self, status: "Status") -> None:
