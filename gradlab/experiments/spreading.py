@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, distributed
 
-from gradlab.errors import GradlabError
+from gradlab.errors import GradlabError, UsageError
 from gradlab.experiments.request import Progress
 from gradlab.probes.ranks import alone
 
@@ -129,7 +129,16 @@ def _initialized() -> bool:
 
 
 def _initialize() -> None:
-    """Join the processes, each of which has an accelerator of its own if there are enough of them."""
+    """Join the processes, each of which has an accelerator of its own if there are enough of them.
+
+    Raises:
+        UsageError: If the environment does not say where the processes meet.
+    """
+    if missing := [name for name in ("RANK", "MASTER_ADDR", "MASTER_PORT") if not os.environ.get(name)]:
+        raise UsageError(
+            f"WORLD_SIZE is {os.environ['WORLD_SIZE']}, but {', '.join(missing)} is not set: start the processes by "
+            "torchrun, or unset WORLD_SIZE"
+        )
     local, place = int(os.environ.get("LOCAL_WORLD_SIZE") or 1), int(os.environ.get("LOCAL_RANK") or 0)
     backend = "gloo"
     if torch.cuda.is_available():

@@ -41,6 +41,12 @@ def test_the_first_of_several_processes_speaks(gradlab_command: Run) -> None:
     assert not said[1].stdout + said[1].stderr
 
 
+def test_processes_that_cannot_meet(gradlab_command: Run) -> None:
+    done = gradlab_command("responses", "plain8@init", env={"WORLD_SIZE": "2", "RANK": "0", "MASTER_ADDR": ""})
+    assert done.returncode == 2
+    assert "WORLD_SIZE is 2, but MASTER_ADDR, MASTER_PORT is not set: start the processes by torchrun" in done.stderr
+
+
 @pytest.mark.parametrize("encoding", ["ascii", "cp1252", "latin-1"])
 def test_terminals_with_few_characters(encoding: str, gradlab_command: Run) -> None:
     environment = {"PYTHONIOENCODING": encoding, "PYTHONUTF8": "0", "LC_ALL": "C"}
