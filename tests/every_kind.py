@@ -26,6 +26,7 @@ IMAGES = {"images": 4, "batch_size": 2, "device": "cpu"}
 EVERY_KIND: dict[str, Callable[[Path], gl.Result]] = {
     "responses": lambda runs: gl.responses("resnet8-preact@init", images=4, device="cpu"),
     "shatter": lambda runs: gl.shatter(**TOY_NETS),
+    "activations": lambda runs: gl.activations(3, ("ff-norm=none", "resnet"), seeds=2, width=10, points=16),
     "shattering": lambda runs: gl.shattering(torch.sin, torch.linspace(-2, 2, 16), lags=3),
     "input-gradients": lambda runs: gl.input_gradients("resnet8@init", points=4, lags=1, seeds=1, **IMAGES),
     "gradients": lambda runs: gl.gradients("resnet8@init", seeds=1, per_example=True, **IMAGES),
