@@ -68,6 +68,7 @@ VARIANTS: dict[str, dict[str, Any] | None] = {
     "bare step": None,
     "every step": {"every": 1},
     "every step, without responses": {"every": 1, "measure": NO_RESPONSES},
+    "responses and gradients": {"every": 1, "measure": ("responses", "gradients")},
     "one step in two": {"every": 2},
     "no step": {"every": lambda step: False},
     "no step, dead units followed": {"every": lambda step: False, "dead_units": "since the last record"},
