@@ -145,6 +145,10 @@ class ActivationsResult(Result):
                     self.rasters[name] = np.unpackbits(arrays[name], axis=1, count=len(self.x)).astype(bool)
         except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
             raise GradlabError(f"{folder} holds no whole activations result: {error}") from None
+        if missing := [name for name in self.networks if name not in self.rasters]:
+            raise GradlabError(
+                f"{folder / _RASTERS} lacks {missing[0]}: it is damaged or from another run; measure again"
+            )
 
 
 _RUNS = "activations-runs.csv"
