@@ -17,19 +17,21 @@ WORDS = {str: "text", int: "whole numbers", float: "numbers", bool: "True or Fal
 """What a column of each type contains."""
 
 
-def read_table(path: Path, row: type, digest: str | None = None) -> pd.DataFrame:
+def read_table(path: Path, row: type, digest: str | None = None, *, few_texts: bool = False) -> pd.DataFrame:
     """A saved table, after checking its columns.
 
     Args:
         path: A CSV file.
         row: The types of the columns, a TypedDict; those that may have missing values are `TYPE | None`.
         digest: The SHA-256 of the file; None if it is not known.
+        few_texts: Whether each text is stored once, as a category, however many rows have it.
 
     Raises:
         GradlabError: If the file is missing, is another one than the digest's, or has other columns.
     """
     columns = get_type_hints(row, include_extras=True)
-    texts = {name: str for name, column in columns.items() if str in _allowed(column)}
+    kind: Any = "category" if few_texts else str
+    texts = {name: kind for name, column in columns.items() if str in _allowed(column)}
     try:
         content = path.read_bytes()
         frame = pd.read_csv(io.BytesIO(content), keep_default_na=False, na_values=[""], dtype=texts)

@@ -11,12 +11,13 @@ _EXACT: dict[str, Any] = {} if int(pd.__version__.partition(".")[0]) >= 3 else {
 """From pandas 3 on, numbers are read to the last bit without being asked for."""
 
 
-def read_growing(path: str | Path, columns: Sequence[str]) -> pd.DataFrame:
+def read_growing(path: str | Path, columns: Sequence[str], *, few_texts: Sequence[str] = ()) -> pd.DataFrame:
     """The complete lines of a CSV file, without an unfinished line that a process has left at its end.
 
     Args:
         path: The file; a missing file counts as empty.
         columns: The columns of an empty file.
+        few_texts: Columns of few different texts, each of which is stored once, as a category.
 
     Raises:
         OSError: If the file exists and cannot be read.
@@ -27,4 +28,7 @@ def read_growing(path: str | Path, columns: Sequence[str]) -> pd.DataFrame:
     except FileNotFoundError:
         content = b""
     whole = content[: content.rfind(b"\n") + 1]
-    return pd.read_csv(io.BytesIO(whole), **_EXACT) if whole else pd.DataFrame(columns=list(columns), dtype=float)
+    if not whole:
+        return pd.DataFrame(columns=list(columns), dtype=float)
+    texts: Any = dict.fromkeys(few_texts, "category")
+    return pd.read_csv(io.BytesIO(whole), dtype=texts, **_EXACT)

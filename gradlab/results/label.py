@@ -61,10 +61,13 @@ def described(frame: pd.DataFrame, networks: Iterable[Any]) -> pd.DataFrame:
     """
     known = {facts["network"]: _columns(facts) for facts in networks if isinstance(facts, dict)}
     missing = dict.fromkeys(COLUMNS)
-    added = pd.DataFrame(
-        [known.get(network, missing) for network in frame["network"]], index=frame.index, columns=list(COLUMNS)
-    )
+    codes, labels = pd.factorize(frame["network"])
+    added = pd.DataFrame([known.get(network, missing) for network in labels], columns=list(COLUMNS))
     added = added.astype({name: "Int64" if name == "network_depth" else object for name in COLUMNS})
+    if isinstance(frame["network"].dtype, pd.CategoricalDtype):
+        # A long frame, whose texts are stored once.
+        added = added.astype({name: "category" for name in COLUMNS if name != "network_depth"})
+    added = added.take(codes).set_axis(frame.index)
     kept = [name for name in COLUMNS if name not in frame or added[name].notna().any()]
     return frame.assign(**{name: added[name] for name in kept})
 

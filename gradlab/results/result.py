@@ -14,6 +14,7 @@ import pandas as pd
 from gradlab.errors import GradlabError, UsageError
 from gradlab.results.columns import read_table
 from gradlab.results.coverage import Coverage, coverage_lines
+from gradlab.results.csv_text import csv_bytes
 from gradlab.results.drawing import drawn
 from gradlab.results.files import read_text, write_all
 from gradlab.results.joining import told_apart
@@ -68,6 +69,7 @@ class Result:
     captions: ClassVar[Mapping[str, str]] = {}
     covering: ClassVar[str] = "measured"
     measurement: ClassVar[str] = ""
+    few_texts: ClassVar[bool] = False
 
     def to_frame(self) -> pd.DataFrame:
         """A copy of the tidy frame, with the properties of networks as columns: family, depth and others."""
@@ -150,7 +152,7 @@ class Result:
     @property
     def networks(self) -> list[str]:
         """The networks in the requested order."""
-        return list(dict.fromkeys(self.frame["network"]))
+        return list(self.frame["network"].unique())
 
     def facts(self, network: str) -> dict[str, Any]:
         """The facts on one network in the record: its description, weights, recipe and others.
@@ -218,7 +220,7 @@ class Result:
         Raises:
             GradlabError: If a file cannot be written.
         """
-        contents = {self._frame_file(): self.to_frame().to_csv(index=False).encode(), **self._more_files()}
+        contents = {self._frame_file(): csv_bytes(self.to_frame()), **self._more_files()}
         for kind in tables:
             table = text_table(self.summary(), self.formats, kind)
             contents[f"{self.name}-{self.table}.{TABLE_SUFFIXES[kind]}"] = table.encode()
@@ -248,7 +250,8 @@ class Result:
             raise GradlabError(f"{folder} holds no whole {cls.name} result: {error}") from None
         record = check_record(content, folder / cls.record_file(), cls.known_facts)
         digests = record.pop("sha256", {})
-        frame = read_table(folder / cls._frame_file(), cls.row, digests.get(cls._frame_file(), "unknown"))
+        digest = digests.get(cls._frame_file(), "unknown")
+        frame = read_table(folder / cls._frame_file(), cls.row, digest, few_texts=cls.few_texts)
         if frame.empty:
             raise GradlabError(f"{folder / cls._frame_file()} has no rows: there is nothing to show")
         notes = record.pop("notes", [])

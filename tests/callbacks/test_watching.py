@@ -43,8 +43,10 @@ def by_hand(accumulate: int = 1) -> pd.DataFrame:
 
 def same(found: pd.DataFrame, expected: pd.DataFrame) -> None:
     found = found.assign(layer=found["layer"].str.removeprefix("network."))
-    found, expected = (f.sort_values(KEYS).reset_index(drop=True) for f in (found, expected))
-    assert found[KEYS].equals(expected[KEYS])
+    found, expected = (
+        f.astype({"layer": str, "statistic": str}).sort_values(KEYS).reset_index(drop=True) for f in (found, expected)
+    )
+    assert found[KEYS].astype(str).equals(expected[KEYS].astype(str))
     assert found["value"].tolist() == pytest.approx(expected["value"].tolist(), rel=1e-4, abs=1e-7)
 
 

@@ -1,4 +1,4 @@
-"""The records of a run, in a file of which nothing stays in memory."""
+"""The records of a run in a temporary file, so that none stays in memory."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pandas as pd
 
 @dataclass(frozen=True)
 class Place:
-    """What a value is of: columns of a row that are the same at every step."""
+    """The columns of a row that are the same at every step."""
 
     layer: str
     index: int
@@ -34,7 +34,7 @@ class RecordLog:
         self._places: dict[Place, int] = {}
 
     def number(self, place: Place) -> int:
-        """The number by which `append` knows a place."""
+        """Return the number that `append` knows a place by."""
         return self._places.setdefault(place, len(self._places))
 
     def append(self, step: int, places: Sequence[int], values: Sequence[float]) -> None:
@@ -44,14 +44,20 @@ class RecordLog:
         self._file.write(content.tobytes())
 
     def frame(self) -> pd.DataFrame:
-        """All of them, with columns step, layer, index, block, statistic, value."""
+        """Return all values, with the columns step, layer, index, block, statistic and value."""
         self._file.seek(0)
         content = np.frombuffer(self._file.read(), _ROW)
         names = [item.name for item in fields(Place)]
         places = pd.DataFrame([astuple(place) for place in self._places], columns=names)
-        columns: dict[str, Any] = {name: places[name].to_numpy()[content["place"]] for name in names}
-        return pd.DataFrame({"step": content["step"], **columns, "value": content["value"]})
+        numbers = content["place"]
+        columns: dict[str, Any] = {"index": places["index"].to_numpy()[numbers]}
+        for name in ("layer", "block", "statistic"):
+            # Texts are stored once: there are as many rows as values, and few texts.
+            codes, texts = pd.factorize(places[name], sort=True)
+            columns[name] = pd.Categorical.from_codes(codes.astype(np.int16)[numbers], texts)
+        frame = pd.DataFrame({"step": content["step"], **columns, "value": content["value"]})
+        return frame[["step", *names, "value"]]
 
     def __len__(self) -> int:
-        """How many values there are."""
+        """Return the number of values."""
         return self._file.seek(0, 2) // _ROW.itemsize

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Literal, get_args
 
+import pandas as pd
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -203,7 +204,7 @@ class Watch(Probe):
             )
         name = network or self._name()
         frame = self._writer.log.frame()
-        frame.insert(0, "network", name)
+        frame.insert(0, "network", pd.Categorical([name]).repeat(len(frame)))
         coverage = coverage_of(self.model, self._recorder.rows.values()).as_record()
         facts = {"network": name, "depth": depth_of(self.model), "coverage": coverage}
         return DynamicsResult(frame, {"networks": [facts]}, self._recorder.notes())

@@ -18,6 +18,8 @@ NEEDED = {"step": int, "layer": str, "statistic": str, "value": float | None}
 PREFIX = "gradlab/"
 """What begins the names of scalars in other people's dashboards: `gradlab/STATISTIC/LAYER`."""
 
+_TEXTS = ("layer", "statistic", "block")
+
 TOTAL = "total"
 """The layer of what is recorded of the whole model."""
 
@@ -39,7 +41,7 @@ def read_records(path: str | Path) -> pd.DataFrame:
         if path.is_dir():
             frame = _read_events(path)
         elif path.suffix == ".csv":
-            frame = read_growing(path, [*NEEDED])
+            frame = read_growing(path, [*NEEDED], few_texts=_TEXTS)
         elif path.suffix == ".jsonl":
             whole = path.read_bytes().rpartition(b"\n")[0]
             frame = pd.DataFrame([json.loads(line) for line in whole.splitlines()])
@@ -64,14 +66,27 @@ def completed(frame: pd.DataFrame) -> pd.DataFrame:
     Args:
         frame: With the columns in `NEEDED`, and perhaps more.
     """
-    frame = frame.astype({"layer": str, "statistic": str, "value": float})
+    frame = frame.assign(value=frame["value"].astype(float), **{name: texts(frame[name]) for name in _TEXTS[:2]})
     if "index" not in frame:
         order = frame.drop_duplicates(["statistic", "layer"])
-        order = order.assign(place=order.groupby("statistic").cumcount() + 1)[["statistic", "layer", "place"]]
-        frame["index"] = frame.merge(order, on=["statistic", "layer"], how="left")["place"].to_numpy()
+        places = order.groupby("statistic", observed=True).cumcount() + 1
+        known = dict(zip(zip(order["statistic"], order["layer"], strict=True), places, strict=True))
+        frame["index"] = [known[key] for key in zip(frame["statistic"], frame["layer"], strict=True)]
         frame.loc[frame["layer"] == TOTAL, "index"] = 0
-    frame["block"] = frame["block"].astype(object).fillna("").astype(str) if "block" in frame else ""
+    frame["block"] = texts(frame["block"] if "block" in frame else pd.Series("", frame.index))
     return frame[[*COLUMNS]].reset_index(drop=True)
+
+
+def texts(column: pd.Series) -> pd.Series:
+    """A column of few different texts, each of which is stored once; missing ones are empty.
+
+    Args:
+        column: Texts, or what stands for them.
+    """
+    column = column.astype("category")
+    if column.isna().any():
+        column = column.cat.add_categories([""] if "" not in column.cat.categories else []).fillna("")
+    return column.cat.rename_categories(column.cat.categories.astype(str))
 
 
 def _read_parquet(path: Path) -> pd.DataFrame:

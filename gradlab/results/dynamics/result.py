@@ -18,6 +18,7 @@ from gradlab.results.dynamics.names import CAPTIONS, DRAWN, FIGURES, STATISTICS
 from gradlab.results.dynamics.noise import noise_findings, noise_scale
 from gradlab.results.dynamics.reading import completed, read_records
 from gradlab.results.dynamics.spread import finite, spread
+from gradlab.results.dynamics.tables import records
 from gradlab.results.result import Result
 from gradlab.results.tables import Formats
 from gradlab.results.training.result import TrainingResult, refuse_run_folder
@@ -74,6 +75,7 @@ class DynamicsResult(Result):
 
     name: ClassVar[str] = "dynamics"
     row: ClassVar[type] = Row
+    few_texts: ClassVar[bool] = True
     title: ClassVar[str | None] = "Layers along the training"
     formats: ClassVar[Formats] = {
         **dict.fromkeys(("steps", "last step"), "{:,d}".format),
@@ -100,13 +102,13 @@ class DynamicsResult(Result):
             return super().load(folder)
         if folder.is_file() or (not (folder / "dynamics.csv").exists() and any(folder.glob("events.*"))):
             frame = read_records(folder)
-            frame.insert(0, "network", folder.stem)
+            frame.insert(0, "network", pd.Categorical([folder.stem]).repeat(len(frame)))
             return cls(frame, {"networks": [{"network": folder.stem}]})
         training = TrainingResult.load(folder)
         if not (folder / "dynamics.csv").exists():
             raise GradlabError(f"nothing was recorded in {folder}: train with --record responses,gradients")
         frame = read_records(folder / "dynamics.csv")
-        frame.insert(0, "network", training.record["network"])
+        frame.insert(0, "network", pd.Categorical([training.record["network"]]).repeat(len(frame)))
         errors = training.frame[_ERROR_COLUMNS]
         return cls(frame, training.record, training.notes, errors.copy())
 
@@ -140,27 +142,22 @@ class DynamicsResult(Result):
     def summary(self) -> pd.DataFrame:
         """A row a network and statistic: how often it was recorded, and its layers at the last step."""
         rows = []
-        for (network, statistic), part in self._layers().groupby(["network", "statistic"], sort=False):
-            values = finite(part[part["step"] == part["step"].max()])["value"]
-            rows.append(
-                {
-                    "network": network,
-                    "statistic": statistic,
-                    "steps": part["step"].nunique(),
-                    "last step": int(part["step"].max()),
-                    "smallest": values.min(),
-                    "median": values.median(),
-                    "largest": values.max(),
-                }
-            )
+        all_steps = self.frame["step"].to_numpy()
+        for network, statistic, mask in records(self.frame):
+            steps = pd.unique(all_steps[mask])
+            values = finite(self.frame[mask & (all_steps == steps.max())])["value"]
+            row = {"network": network, "statistic": statistic, "steps": len(steps), "last step": int(steps.max())}
+            rows.append(row | {"smallest": values.min(), "median": values.median(), "largest": values.max()})
         return pd.DataFrame(rows)
 
     def findings(self) -> list[str]:
         """What stands out, by network, with its rule; and how far layers differ at the first and the last step."""
         sentences: list[str] = []
-        for network, part in self.frame.groupby("network", sort=False):
-            sentences += [one.as_finding(str(network)) for one in seen(part)]
-        return [*sentences, *noise_findings(self.frame), *spread(self._layers())]
+        networks = self.networks
+        for network in networks:
+            part = self.frame[self.frame["network"] == network] if len(networks) > 1 else self.frame
+            sentences += [one.as_finding(network) for one in seen(part)]
+        return [*sentences, *noise_findings(self.frame), *spread(self.frame)]
 
     def noise_scale(self, examples: int = 1, network: str | None = None) -> Ratio:
         """B_simple of McCandlish et al. 2018 (arXiv:1812.06162), Eq. 2.9, over all records, with its interval.
@@ -265,10 +262,6 @@ class DynamicsResult(Result):
         """
         refuse_run_folder(folder)
         return super().save(folder, formats, tables)
-
-    def _layers(self) -> pd.DataFrame:
-        """The rows of layers, without those of the whole model."""
-        return self.frame[self.frame["index"] > 0]
 
     def _recorded(self) -> list[str]:
         recorded = set(self.frame["statistic"].unique())

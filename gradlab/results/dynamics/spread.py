@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from gradlab.results.dynamics.names import DRAWN
+from gradlab.results.dynamics.tables import records
 from gradlab.results.finding import Finding
 
 _RULE = (
@@ -14,16 +15,20 @@ _RULE = (
 )
 
 
-def spread(layers: pd.DataFrame) -> list[str]:
+def spread(frame: pd.DataFrame) -> list[str]:
     """How far layers differ at the first and the last recorded step, by network.
 
     Args:
-        layers: A dynamics frame without the rows of whole models.
+        frame: A dynamics frame.
     """
     sentences: list[str] = []
-    for (network, statistic), part in layers.groupby(["network", "statistic"], sort=False):
-        ends = [finite(part[part["step"] == step]) for step in (part["step"].min(), part["step"].max())]
-        if statistic not in DRAWN or any(end.empty or end["value"].min() <= 0 for end in ends):
+    all_steps = frame["step"].to_numpy()
+    for network, statistic, mask in records(frame):
+        if statistic not in DRAWN:
+            continue
+        steps = all_steps[mask]
+        ends = [finite(frame[mask & (all_steps == step)]) for step in (steps.min(), steps.max())]
+        if any(end.empty or end["value"].min() <= 0 for end in ends):
             continue
         first, last = (end["value"].max() / end["value"].min() for end in ends)
         what = "gradient norms" if statistic == "grad_norm" else "response stds"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
@@ -70,6 +71,23 @@ class Table:
             return np.full(len(self.layers), np.nan)
         found: Array = self.values[self.steps.index(step)]
         return found
+
+
+def records(frame: pd.DataFrame) -> Iterator[tuple[str, str, np.ndarray[Any, np.dtype[np.bool_]]]]:
+    """Each network and each of its statistics of layers, with a mask of their rows, which a long frame is not cut by.
+
+    Args:
+        frame: A dynamics frame.
+    """
+    layers = frame["index"].to_numpy() > 0
+    networks, names = pd.factorize(frame["network"])
+    kinds, statistics = pd.factorize(frame["statistic"])
+    for network, name in enumerate(names):
+        own = layers & (networks == network)
+        for kind, statistic in enumerate(statistics):
+            mask = own & (kinds == kind)
+            if mask.any():
+                yield str(name), str(statistic), mask
 
 
 def total_series(frame: pd.DataFrame, statistic: str) -> tuple[list[int], Array]:

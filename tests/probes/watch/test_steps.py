@@ -35,7 +35,7 @@ def watched(steps: int = 3) -> pd.DataFrame:
 def same(one: pd.DataFrame, other: pd.DataFrame, rel: float = 1e-5) -> None:
     keys = ["step", "layer", "statistic"]
     one, other = (f.sort_values(keys).reset_index(drop=True) for f in (one, other))
-    assert one[keys].equals(other[keys])
+    assert one[keys].astype(str).equals(other[keys].astype(str))
     assert one["value"].tolist() == pytest.approx(other["value"].tolist(), rel=rel, abs=1e-7)
 
 
