@@ -65,6 +65,7 @@ def test_each_term_of_the_loss_has_the_gradients_of_the_detectors_own_training_m
         wanted = {k: v for k, v in expected[network.rpartition(" ")[2]].items() if "downsample" not in k}
         found = norms.reindex(list(wanted)).fillna(0.0).astype(float)
         np.testing.assert_allclose(found, list(wanted.values()), rtol=1e-6, atol=1e-12)
+    assert [*result.summary()["network"]] == [f"{model.network.name} {term}" for term in expected]
     heads = {term: [note for note in result.notes if f"{term}: norm" in note] for term in LOSSES}
     assert all(len(notes) == 1 for notes in heads.values())
     assert "rpn" in heads["loss_objectness"][0]

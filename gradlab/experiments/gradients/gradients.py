@@ -116,10 +116,14 @@ def _detector(
     if request.per_example:
         raise UsageError(f"{passes[0].label}: the loss of a detector is one of all images: no example has its own")
     terms = ("sum",) if request.loss == "sum" else (*LOSSES, "sum")
+    # Of one detector the terms tell its rows apart, and a legend has no room for its name.
+    before = "" if len(request.listed_models()) == 1 else f"{passes[0].label} "
     results = []
     for term in terms:
-        own = [replace(part, label=f"{part.label} {term}", loss=term) for part in passes]
+        own = [replace(part, label=f"{before}{term}", loss=term) for part in passes]
         results.append(_network(own, request, normalize, progress))
+        for facts in results[-1].record["networks"]:
+            facts["name"] += f" {term}"
     result = GradientsResult.concat(results)
     result.notes = [*dict.fromkeys(result.notes), *_parts_of_detectors(result)]
     return result
