@@ -1,6 +1,7 @@
 """What every rank of a distributed run does in `tests/probes/test_ranks.py`, and the data that it does it on.
 
-Run as a script, with the number of the rank, the number of ranks, and a folder for the store and for what is found.
+Run as a script, with the number of the rank, the number of ranks, a folder for the store and for what is found, and the
+names of checks, or none for all.
 """
 
 from __future__ import annotations
@@ -432,18 +433,18 @@ def names() -> list[str]:
     return [name for name in vars(Checks) if not name.startswith("_")]
 
 
-def main(rank: int, world: int, folder: Path) -> None:
-    """Make every check as one of several ranks, and write what it has found."""
+def main(rank: int, world: int, folder: Path, chosen: list[str]) -> None:
+    """Make some or all checks as one of several ranks, and write what it has found."""
     torch.set_num_threads(1)
     torch.distributed.init_process_group(
         "gloo", init_method=f"file://{folder / 'store'}", rank=rank, world_size=world, timeout=timedelta(seconds=60)
     )
     checks = Checks(rank, world)
-    everything = {name: found(getattr(checks, name)) for name in names()}
+    everything = {name: found(getattr(checks, name)) for name in chosen or names()}
     (folder / f"{rank}.json").write_text(json.dumps(everything, default=float))
     torch.distributed.barrier()
     torch.distributed.destroy_process_group()
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]))
+    main(int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]), sys.argv[4:])
