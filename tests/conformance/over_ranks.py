@@ -37,7 +37,8 @@ REFUSED = {
 
 TEXT = """## Over ranks
 
-Two, three and eight processes with gloo, on the CPU in float64, compared with one process on the examples of all.
+Two and three processes with gloo, and eight in twelve of the checks, on the CPU in float64, compared with one process
+on the examples of all.
 *Equal* is a relative deviation of at most 1e-12 in moments and counts, and of 1e-6 in gradients. On a mesh of two
 dimensions, `fully_shard` along one and `parallelize_module` along the other, `ResponseStd` is equal as well, as it is
 with a mixed precision of the shards. The checks are those of `tests/probes/test_ranks.py`.
