@@ -14,8 +14,8 @@ from gradlab.errors import UsageError
 from gradlab.experiments.accuracy import cross_entropies, near_chance, right_answers
 from gradlab.experiments.device import device_name, pick_device
 from gradlab.experiments.request import BatchNormMode, Progress
-from gradlab.experiments.responses.known import KnownResponseStd, fastest_layout, is_known
 from gradlab.experiments.responses.crops import CROPS_IN_WORDS, tested_over_crops
+from gradlab.experiments.responses.known import KnownResponseStd, fastest_layout, is_known
 from gradlab.experiments.responses.request import Crops, ResponsesRequest
 from gradlab.experiments.spreading import ranks, share, summed
 from gradlab.experiments.subject import (
