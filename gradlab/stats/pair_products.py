@@ -74,7 +74,8 @@ def _in_pieces(rows: Tensor) -> Tensor:
     """Return rows of shape (1, b, p) in short pieces, as a view of shape (k, b, p / k), if they can be divided."""
     if len(rows) > 1 or rows.shape[2] % _PIECE or not rows.is_cpu:
         return rows
-    return rows[0].unflatten(1, (-1, _PIECE)).transpose(0, 1)
+    pieces: Tensor = rows[0].unflatten(1, (-1, _PIECE))
+    return pieces.transpose(0, 1)
 
 
 def _symmetric(rows: Tensor) -> Tensor:
