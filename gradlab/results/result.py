@@ -260,6 +260,12 @@ class Result:
         record["networks"] = with_descriptions(networks)
         result = cls(frame.drop(columns=[*COLUMNS], errors="ignore"), record, notes)
         result._read_more(folder, digests)
+        try:
+            result.summary(), result.findings()
+        except (ArithmeticError, LookupError, TypeError, ValueError) as error:
+            # Each value has its type, and yet the rows do not belong together.
+            reason = f"it cannot be summed up ({type(error).__name__}: {str(error)[:100]})"
+            raise GradlabError(f"{folder} is damaged or from another version: {reason}; measure again") from error
         return result
 
     def _read_more(self, folder: Path, digests: Mapping[str, str]) -> None:

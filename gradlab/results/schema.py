@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Required
+from typing import Any, Literal, Required
 
 from typing_extensions import TypedDict
 
@@ -114,6 +114,29 @@ class ShatterFacts(RecordFacts):
     """The record of a shatter measurement."""
 
     noise: Required[NoiseFacts]
+
+
+class CompareOptions(TypedDict):
+    """The options of a comparison of networks."""
+
+    question: Literal["depth", "shortcut", "block"]
+
+
+class ComparedFacts(NetworkFacts):
+    """One network of a comparison."""
+
+    layers: Required[int]
+    parameters: Required[int]
+    multiply_adds: Required[int]
+
+
+class CompareFacts(TypedDict, total=False):
+    """The record of a comparison of networks."""
+
+    options: Required[CompareOptions]
+    networks: Required[list[ComparedFacts]]
+    notes: list[str]
+    sha256: dict[str, str]
 
 
 class CoordinatesFacts(RecordFacts):

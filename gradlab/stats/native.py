@@ -37,6 +37,10 @@ def is_available() -> bool:
     return _library() is not None
 
 
+_Two = ctypes.c_double * 2
+"""Made once: a class is garbage that only the collector frees."""
+
+
 def sums(x: Tensor) -> tuple[float, float] | None:
     """Return the sum and the sum of squares of all values, or None if the library does not serve this tensor.
 
@@ -46,7 +50,7 @@ def sums(x: Tensor) -> tuple[float, float] | None:
     library = _library()
     if library is None or not _serves(x) or not (x.is_contiguous() or _is_channels_last(x)):
         return None
-    out = (ctypes.c_double * 2)()
+    out = _Two()
     return (out[0], out[1]) if library.gradlab_moments(x.data_ptr(), x.numel(), out) else None
 
 
@@ -80,9 +84,12 @@ def normalization(
         return None
     if (extents := _extents(x, 1)) is None:
         return None
-    statistics, room, out = torch.empty(2, extents[1]), (ctypes.c_double * (2 * extents[1]))(), (ctypes.c_double * 2)()
+    statistics, room = torch.empty(2, extents[1]), torch.empty(2 * extents[1], dtype=torch.float64)
+    out = _Two()
     given = [None if value is None else value.data_ptr() for value in (weight, bias)]
-    done = library.gradlab_normalization(x.data_ptr(), *extents, *given, eps, room, statistics.data_ptr(), out)
+    done = library.gradlab_normalization(
+        x.data_ptr(), *extents, *given, eps, room.data_ptr(), statistics.data_ptr(), out
+    )
     return (statistics, out[0], out[1]) if done else None
 
 
@@ -116,7 +123,7 @@ def _library() -> ctypes.CDLL | None:
     """Load the library, compiling it first where that was not done before; None where that is not possible."""
     if os.environ.get("GRADLAB_NATIVE") == "0":
         return None
-    source = (files("gradlab.stats") / "moments.c").read_text()
+    source = (files("gradlab.stats") / "moments.c").read_text(encoding="utf-8")
     key = hashlib.sha256("\0".join((source, *_FLAGS, platform.system(), platform.machine())).encode()).hexdigest()
     folder = user_cache_path("gradlab") / "native"
     path = folder / f"moments-{key[:16]}.so"
@@ -136,7 +143,7 @@ def _compile(source: str, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         text, made = Path(folder) / "moments.c", Path(folder) / "moments.so"
-        text.write_text(source)
+        text.write_text(source, encoding="utf-8")
         command = [compiler, *_FLAGS, "-o", str(made), str(text), "-lm"]
         subprocess.run(command, check=True, capture_output=True, timeout=60)
         # In one step, so that another process finds a whole file or none.

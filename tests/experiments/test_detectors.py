@@ -28,7 +28,7 @@ def detector(name: str) -> Any:
     return model
 
 
-@pytest.fixture(scope="module", params=[DETECTORS[0], pytest.param(DETECTORS[1], marks=pytest.mark.slow)])
+@pytest.fixture(scope="module", params=[DETECTORS[0], pytest.param(DETECTORS[1], marks=pytest.mark.thorough)])
 def model(request: pytest.FixtureRequest) -> Any:
     return detector(request.param)
 

@@ -1,6 +1,6 @@
 """Every network that the papers name, under every measurement: whole, finite, and in order.
 
-The networks run on small images. Those that take long do so in the slow tests, and a network of their family and of
+The networks run on small images. Those that take long do so in the thorough tests, and a network of their family and of
 less depth or width here.
 """
 
@@ -68,7 +68,7 @@ WHOLE = [
 ]
 """The networks of the papers themselves."""
 
-SYSTEMS = [*QUICK, *(pytest.param(name, marks=pytest.mark.slow) for name in WHOLE)]
+SYSTEMS = [*QUICK, *(pytest.param(name, marks=pytest.mark.thorough) for name in WHOLE)]
 
 SIDE = 64
 """The height and width of the images of networks for ImageNet, except for VGG, whose linear layers take 224 alone."""

@@ -1,3 +1,4 @@
+import copy
 import json
 
 import numpy as np
@@ -185,7 +186,7 @@ def test_networks_without_normalization_and_user_networks():
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = Mine()
-    result = gl.input_gradients([model, model], **SMALL)
+    result = gl.input_gradients([model, copy.deepcopy(model)], **SMALL)
     assert result.networks == ["Mine", "Mine (2)"]
     assert set(result.frame["norm"]) == {"none"}
     assert set(result.frame["depth"]) == {1}

@@ -67,7 +67,7 @@ DIFFER = {
 }
 
 
-@pytest.fixture(scope="module", params=[2, 3])
+@pytest.fixture(scope="module", params=[2, pytest.param(3, marks=pytest.mark.thorough)])
 def found(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Found:
     """What each of several processes has found."""
     return found_by(request.param, tmp_path_factory.mktemp("ranks"))
@@ -398,7 +398,7 @@ def test_attention_is_that_of_all_examples(found: Found, check: str) -> None:
     assert {row["rows"] for row in rows} == {5 * sum(map(len, x))}
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_eight_processes(tmp_path: Path) -> None:
     found = found_by(8, tmp_path, *EIGHT)
     test_responses_are_those_to_all_examples(found, "responses")

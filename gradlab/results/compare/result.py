@@ -11,6 +11,7 @@ import pandas as pd
 from gradlab.results.compare.findings import RANK, findings
 from gradlab.results.intervals import WithError
 from gradlab.results.result import Result
+from gradlab.results.schema import CompareFacts
 from gradlab.results.tables import Formats
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ class CompareResult(Result):
 
     name: ClassVar[str] = "compare"
     row: ClassVar[type] = Row
+    known_facts: ClassVar[type] = CompareFacts
     title: ClassVar[str | None] = "Networks compared"
     captions: ClassVar[Mapping[str, str]] = {
         "compare": "At initialization, over seeds: the standard deviation of the stream after each block, the norm of "
@@ -66,8 +68,8 @@ class CompareResult(Result):
                     "layers": facts["layers"],
                     "parameters": facts["parameters"],
                     "multiply-adds": facts["multiply_adds"],
-                    "gradient first / last": float(np.exp(numbers["value"]["gradient_log_ratio"])),
-                    "rel. eff. rank": WithError(numbers["value"][RANK], numbers["sem"][RANK]),
+                    "gradient first / last": float(np.exp(numbers["value"].get("gradient_log_ratio", np.nan))),
+                    "rel. eff. rank": WithError(numbers["value"].get(RANK, np.nan), numbers["sem"].get(RANK, np.nan)),
                     **self._last_errors(own),
                 }
             )
