@@ -24,7 +24,7 @@ cp -r pyproject.toml README.md LICENSE gradlab cli "$scratch/source"
 "$uv" pip install --quiet --python "$venv/bin/python" --resolution "$resolution" --reinstall-package gradlab-torch \
   "$scratch/source[lightning,tensorboard,timm,transformers]"
 "$uv" pip list --python "$venv/bin/python" |
-  grep -iE '^(jinja2|lazy-loader|lightning|matplotlib|numpy|pandas|pillow|platformdirs|rich|safetensors|tabulate|tensorboard|timm|torch|torchvision|transformers|typer) '
+  grep -iE '^(jinja2|lazy-loader|lightning|matplotlib|numpy|pandas|pillow|platformdirs|pydantic|rich|safetensors|scipy|seaborn|tabulate|tensorboard|timm|torch|torchvision|transformers|typer|typing-extensions) '
 
 cd "$scratch"
 export OMP_NUM_THREADS=1
@@ -42,6 +42,10 @@ run responses -m resnet8@init,timm/resnet10t@init --images 8 --table csv,latex,m
 grep -q toprule out.txt
 run gradients -m resnet8@init --images 8 --seeds 1
 run shatter --depths 4 --families ff,resnet --seeds 1 --points 32
+run signal -m resnet8@init --images 8 --seeds 1
+run activations --depth 4 --families ff,resnet --seeds 1 --width 16 --points 32
+run lesion -m resnet8@init --images 8 --samples 1 --paths 2
+run coordinates 'plain{depth}-width=4' --depths 8,14,20 --seeds 2 --images 2
 run train -m resnet8 --data d.npz --iterations 4 --batch-size 16 --record responses,gradients --every 2 --log tensorboard
 run train -m resnet8 --data d.npz --iterations 4 --batch-size 16 --record responses,gradients --every 2 --log tensorboard
 run responses -m resnet8@runs/resnet8/checkpoint.pt --images 8
@@ -49,6 +53,23 @@ run dynamics runs/resnet8
 run report results
 run zoo
 run figures --list
+"$venv/bin/python" - <<'PYTHON'
+import torch
+
+import gradlab as gl
+
+model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))
+optimizer = torch.optim.AdamW(model.parameters())
+with gl.watch(model, optimizer, every=1, sinks=["watch.csv", "watch.jsonl"]) as watch:
+    for _ in range(5):
+        optimizer.zero_grad()
+        model(torch.randn(3, 4)).square().mean().backward()
+        optimizer.step()
+print(watch.result())
+with torch.no_grad():
+    model[2].weight[0, 0] = torch.nan
+print(gl.find_nonfinite(model, torch.randn(3, 4)))
+PYTHON
 "$venv/bin/python" -c '
 from gradlab.callbacks.lightning import *
 from gradlab.callbacks.transformers import *'
