@@ -72,7 +72,7 @@ def test_two_seeds_part_in_at_most_1_of_100_cases() -> None:
     assert sum(false_alarms(name, 40, RECORDS, LAYERS) for name in NOISES) <= 4
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", NOISES)
 @pytest.mark.parametrize(("records", "layers"), [(40, 20), (300, 20), (2000, 4)])
 def test_the_rate_of_false_alarms_at_length(name: str, records: int, layers: int) -> None:
