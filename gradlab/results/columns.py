@@ -12,6 +12,7 @@ from typing import Any, NotRequired, Union, get_args, get_origin, get_type_hints
 import pandas as pd
 
 from gradlab.errors import GradlabError
+from gradlab.results.growing import EXACT
 
 WORDS = {str: "text", int: "whole numbers", float: "numbers", bool: "True or False"}
 """What a column of each type contains."""
@@ -34,7 +35,7 @@ def read_table(path: Path, row: type, digest: str | None = None, *, few_texts: b
     texts = {name: kind for name, column in columns.items() if str in _allowed(column)}
     try:
         content = path.read_bytes()
-        frame = pd.read_csv(io.BytesIO(content), keep_default_na=False, na_values=[""], dtype=texts)
+        frame = pd.read_csv(io.BytesIO(content), keep_default_na=False, na_values=[""], dtype=texts, **EXACT)
     except pd.errors.EmptyDataError:
         frame = pd.DataFrame()
     except (OSError, ValueError) as error:

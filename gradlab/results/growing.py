@@ -7,8 +7,8 @@ from typing import Any
 
 import pandas as pd
 
-_EXACT: dict[str, Any] = {} if int(pd.__version__.partition(".")[0]) >= 3 else {"float_precision": "round_trip"}
-"""From pandas 3 on, numbers are read to the last bit without being asked for."""
+EXACT: dict[str, Any] = {} if int(pd.__version__.partition(".")[0]) >= 3 else {"float_precision": "round_trip"}
+"""The options with which pandas reads numbers to the last bit, as it does from version 3 on without being asked."""
 
 
 def read_growing(path: str | Path, columns: Sequence[str], *, few_texts: Sequence[str] = ()) -> pd.DataFrame:
@@ -31,4 +31,4 @@ def read_growing(path: str | Path, columns: Sequence[str], *, few_texts: Sequenc
     if not whole:
         return pd.DataFrame(columns=list(columns), dtype=float)
     texts: Any = dict.fromkeys(few_texts, "category")
-    return pd.read_csv(io.BytesIO(whole), dtype=texts, **_EXACT)
+    return pd.read_csv(io.BytesIO(whole), dtype=texts, **EXACT)
