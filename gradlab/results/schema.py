@@ -97,17 +97,22 @@ class OptionFacts(TypedDict, total=False):
     per_example: bool | None
 
 
-class RecordFacts(TypedDict, total=False):
-    """A record; other facts may have any value."""
+class MadeFacts(TypedDict, total=False):
+    """How a result was made, which every record says."""
 
-    networks: list[NetworkFacts | str]
-    options: OptionFacts
     notes: list[str]
     sha256: dict[str, str]
     versions: dict[str, str | None]
     utc: str | None
     command: str | None
     device: str | None
+
+
+class RecordFacts(MadeFacts, total=False):
+    """A record; other facts may have any value."""
+
+    networks: list[NetworkFacts | str]
+    options: OptionFacts
 
 
 class ShatterFacts(RecordFacts):
@@ -130,13 +135,11 @@ class ComparedFacts(NetworkFacts):
     multiply_adds: Required[int]
 
 
-class CompareFacts(TypedDict, total=False):
+class CompareFacts(MadeFacts):
     """The record of a comparison of networks."""
 
-    options: Required[CompareOptions]
-    networks: Required[list[ComparedFacts]]
-    notes: list[str]
-    sha256: dict[str, str]
+    options: CompareOptions
+    networks: list[ComparedFacts]
 
 
 class CoordinatesFacts(RecordFacts):
