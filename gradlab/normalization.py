@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from gradlab.errors import GradlabError, UsageError
+from gradlab.transfer import uploaded
 
 CHANNEL_STATISTICS = {
     "cifar10": ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
@@ -70,7 +71,7 @@ class Normalization:
         else:
             x = images.to(dtype or images.dtype)
             x = x * 255 if full_range else x
-        mean, std = (value.to(x) for value in self._statistics())
+        mean, std = (uploaded(value.to(x.dtype), x.device) for value in self._statistics())
         if mean.numel() > 1 and (mean.shape[0] != x.shape[1] or mean.shape[1:] not in ((1, 1), x.shape[2:])):
             raise GradlabError(
                 f"normalization {self.spec!r} is for images of shape {tuple(mean.shape)}, not {tuple(x.shape[1:])}"

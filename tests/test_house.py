@@ -24,15 +24,16 @@ WITHOUT_COMMAND = {"architectures", "compare_runs", "input_gradients", "training
 # What each part may import of gradlab: only what lies below it.
 BELOW = {
     "errors": set(),
+    "transfer": set(),
     "assets": set(),
     "zoo": {"models"},
     "theory": set(),
-    "stats": {"errors", "theory"},
+    "stats": {"errors", "theory", "transfer"},
     "plots": {"errors"},
-    "models": {"errors"},
+    "models": {"errors", "transfer"},
     "results": {"errors", "models", "stats", "plots", "theory"},
-    "normalization": {"errors", "assets"},
-    "data": {"errors", "assets", "normalization"},
+    "normalization": {"errors", "assets", "transfer"},
+    "data": {"errors", "assets", "normalization", "transfer"},
     "checkpoints": {"errors", "models", "results"},
     "hub": {"errors", "checkpoints"},
     "sources": {"errors", "models", "checkpoints", "hub", "zoo"},
@@ -41,7 +42,9 @@ BELOW = {
     "probes": {"errors", "models", "results", "sinks", "stats", "theory"},
     "callbacks": {"errors", "probes", "results", "sinks"},
 }
-BELOW["training"] = {"errors", "models", "results", "normalization", "data", "checkpoints", "probes", "sinks"}
+BELOW["training"] = {
+    *("errors", "transfer", "models", "results", "normalization", "data", "checkpoints", "probes", "sinks")
+}
 BELOW["experiments"] = {*BELOW}
 BELOW["reporting"] = {"errors", "results"}
 BELOW["gallery"] = {*BELOW}

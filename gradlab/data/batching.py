@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from gradlab.data.datasets import Dataset, load_dataset
 from gradlab.errors import UsageError
 from gradlab.normalization import Normalization
+from gradlab.transfer import uploaded
 
 DEFAULT, DEFAULT_TOKENS = "cifar10-sample", "tokens"
 """The default data sets, for networks of images and for networks of tokens."""
@@ -46,12 +47,12 @@ class Batches:
         for start in range(0, self.count, self.batch_size):
             stop = min(start + self.batch_size, self.count)
             images, labels = self.dataset.read(start, stop, self.input_shape)
-            images = images.to(self.device, non_blocking=True)
+            images = uploaded(images, self.device)
             if self.normalization is not None:
                 images = self.normalization(images, self.dtype)
             elif self.dtype is not None and images.is_floating_point():
                 images = images.to(self.dtype)
-            yield images, None if labels is None else labels.to(self.device, non_blocking=True)
+            yield images, None if labels is None else uploaded(labels, self.device)
 
 
 def batches(

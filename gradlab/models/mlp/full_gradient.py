@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 
 from gradlab.models.mlp.family import Family, Init
-from gradlab.models.mlp.gradients import EPS, divide_by_power_of_two, uploaded
+from gradlab.models.mlp.gradients import EPS, divide_by_power_of_two
 from gradlab.models.mlp.weights import WeightStream
+from gradlab.transfer import uploaded
 
 _SEGMENT = 16
 """Number of blocks between stored states. The backward pass recomputes each segment and draws its weights again, so

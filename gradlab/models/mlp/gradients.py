@@ -10,6 +10,7 @@ from torch import Tensor
 
 from gradlab.models.mlp.family import Family, Init
 from gradlab.models.mlp.weights import WeightStream
+from gradlab.transfer import uploaded
 
 EPS = 1e-5
 """The constant ε of every normalization, as in `nn.BatchNorm1d`."""
@@ -39,13 +40,6 @@ class ForwardPass:
     scale: Tensor
     end_active: dict[int, Tensor]
     end_passing: dict[int, Tensor]
-
-
-def uploaded(tensor: Tensor, device: torch.device | str) -> Tensor:
-    """Copy a tensor from the CPU to a device that may be busy, without waiting for it."""
-    # CUDA waits for its work where it cannot read the memory by itself.
-    ready = tensor.pin_memory() if torch.device(device).type == "cuda" and tensor.is_cpu else tensor
-    return ready.to(device, non_blocking=True)
 
 
 @torch.inference_mode()
