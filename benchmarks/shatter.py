@@ -6,8 +6,8 @@ Every figure is a ratio within one process, of one seed's pass over all layers, 
 `arithmetic` is the products of weights with states and tangents, 2·N²·2M operations a layer, at the rate that this
 machine multiplies such matrices, in float64 for looks-linear nets, as they need. Those have orthogonal weights, of
 which each needs the Householder factors and their product besides, 8/3·N³ operations, counted at the same rate;
-`weights` is drawing them. Take the ratios on a machine that does nothing else: memory shared with others slows the
-pass more than the products.
+`weights` is drawing them. Times are the process's own seconds; memory shared with other work still slows the pass more
+than the products.
 `module, point by point` is what notebooks do: a forward and a backward pass for every input, the statistics of
 normalization frozen; a few points are timed and counted up. With cuda, also the ratio of one CPU core's time to that
 of all seeds in one batch.
@@ -65,7 +65,10 @@ def main() -> None:
     print(f"the pass is {statistics.median(loop):.0f} times as fast as the module point by point")
     if args.device.startswith("cuda"):
         one_core = statistics.median(times["forward-mode pass"]) * SEEDS
-        batched = min(timed(lambda: run(family, depth, range(SEEDS), args.device)) for _ in range(3))
+        start = time.perf_counter()
+        for _ in range(3):
+            run(family, depth, range(SEEDS), args.device)
+        batched = (time.perf_counter() - start) / 3
         print(
             f"{SEEDS} seeds: one CPU core {one_core:.2f} s, {args.device} {batched:.2f} s, "
             f"{one_core / batched:.1f} times as fast"
@@ -73,9 +76,9 @@ def main() -> None:
 
 
 def timed(function: Callable[[], None]) -> float:
-    start = time.perf_counter()
+    start = time.process_time()
     function()
-    return time.perf_counter() - start
+    return time.process_time() - start
 
 
 @torch.inference_mode()

@@ -8,28 +8,15 @@ from __future__ import annotations
 
 import ctypes
 import functools
-import hashlib
 import math
-import os
-import platform
-import shutil
-import subprocess
-import tempfile
-import warnings
-from importlib.resources import files
-from pathlib import Path
 
 import torch
-from platformdirs import user_cache_path
 from torch import Tensor
 
-_FLAGS = ("-O3", "-shared", "-fPIC", "-Wno-psabi")
+from gradlab.compiled import load_library
 
 _FEW = 1 << 18
 """Number of elements up to which one thread is as fast as the several that torch's own operations use."""
-
-_ABSENT = "no-compiler"
-"""Name of the file that notes that its absence has been said."""
 
 
 def is_available() -> bool:
@@ -120,39 +107,11 @@ def _is_channels_last(x: Tensor) -> bool:
 
 @functools.cache
 def _library() -> ctypes.CDLL | None:
-    """Load the library, compiling it first where that was not done before; None where that is not possible."""
-    if os.environ.get("GRADLAB_NATIVE") == "0":
-        return None
-    source = (files("gradlab.stats") / "moments.c").read_text(encoding="utf-8")
-    key = hashlib.sha256("\0".join((source, *_FLAGS, platform.system(), platform.machine())).encode()).hexdigest()
-    folder = user_cache_path("gradlab") / "native"
-    path = folder / f"moments-{key[:16]}.so"
-    try:
-        if not path.exists():
-            _compile(source, path)
-        return _checked(path)
-    except (OSError, subprocess.SubprocessError, AttributeError) as error:
-        _say_absent(folder, error)
-        return None
+    return load_library("gradlab.stats", "moments", _adds_up)
 
 
-def _compile(source: str, path: Path) -> None:
-    compiler = shutil.which(os.environ.get("CC", "cc")) or shutil.which("gcc") or shutil.which("clang")
-    if compiler is None:
-        raise FileNotFoundError("there is no C compiler")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-        text, made = Path(folder) / "moments.c", Path(folder) / "moments.so"
-        text.write_text(source, encoding="utf-8")
-        command = [compiler, *_FLAGS, "-o", str(made), str(text), "-lm"]
-        subprocess.run(command, check=True, capture_output=True, timeout=60)
-        # In one step, so that another process finds a whole file or none.
-        os.replace(made, path)
-
-
-def _checked(path: Path) -> ctypes.CDLL:
-    """Load the library, and make sure that it sums."""
-    library = ctypes.CDLL(str(path))
+def _adds_up(library: ctypes.CDLL) -> bool:
+    """Declare the functions, and make sure that they sum."""
     size, pointer = ctypes.c_ssize_t, ctypes.c_void_p
     library.gradlab_moments.argtypes = [pointer, size, pointer]
     library.gradlab_channel_moments.argtypes = [pointer, size, size, size, pointer]
@@ -160,21 +119,4 @@ def _checked(path: Path) -> ctypes.CDLL:
     values, out = (ctypes.c_float * 37)(*range(37)), (ctypes.c_double * 2)()
     if not library.gradlab_moments(values, 37, out) or (out[0], out[1]) != (666.0, 16206.0):
         raise OSError("the compiled library does not add up")
-    return library
-
-
-def _say_absent(folder: Path, error: Exception) -> None:
-    """Say once on this machine that the library is not there."""
-    noted = folder / _ABSENT
-    if noted.exists():
-        return
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        noted.touch()
-    except OSError:
-        # Where nothing can be kept, it is said once in every process.
-        pass
-    warnings.warn(
-        f"gradlab sums by torch's own operations, which is a little slower: its C library cannot be built ({error})",
-        stacklevel=2,
-    )
+    return True

@@ -1,8 +1,6 @@
-"""The compiled sums against exact ones, and what happens where they cannot be compiled."""
+"""The compiled sums against exact ones."""
 
 import math
-import shutil
-import warnings
 
 import pytest
 import torch
@@ -10,15 +8,6 @@ import torch
 from gradlab.stats import fast_moments, native
 
 needs_compiler = pytest.mark.skipif(native._library() is None, reason="there is no C compiler")
-
-
-@pytest.fixture
-def fresh(monkeypatch, tmp_path):
-    """An empty cache, and a library that is looked for again."""
-    monkeypatch.setattr(native, "user_cache_path", lambda name: tmp_path / name)
-    native._library.cache_clear()
-    yield tmp_path / "gradlab" / "native"
-    native._library.cache_clear()
 
 
 def values(*shape, scale=1.0, mean=0.0):
@@ -73,35 +62,6 @@ def test_moments_are_those_of_torch_s_own_operations(dim, mean, monkeypatch):
     plain = fast_moments(x, dim)
     for name in ("count", "mean", "m2", "non_finite"):
         torch.testing.assert_close(getattr(fast, name), getattr(plain, name), rtol=2e-6, atol=1e-7)
-
-
-@needs_compiler
-def test_is_compiled_once(fresh, monkeypatch):
-    assert native.sums(values(5)) is not None
-    (made,) = fresh.iterdir()
-    native._library.cache_clear()
-    monkeypatch.setattr(native, "_compile", lambda *_: pytest.fail("compiled again"))
-    assert native.sums(values(5)) is not None
-    assert [*fresh.iterdir()] == [made]
-
-
-@pytest.mark.parametrize("compiler", [None, "/bin/false"])
-def test_without_a_compiler_it_says_so_once(fresh, monkeypatch, compiler):
-    monkeypatch.setattr(shutil, "which", lambda name: compiler)
-    x = values(30, 30, mean=1)
-    with pytest.warns(UserWarning, match="cannot be built"):
-        found = fast_moments(x)
-    assert found.mean.item() == pytest.approx(x.double().mean().item(), rel=1e-6)
-    native._library.cache_clear()
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        assert native.sums(x) is None
-
-
-def test_can_be_turned_off(fresh, monkeypatch):
-    monkeypatch.setenv("GRADLAB_NATIVE", "0")
-    assert native.sums(values(5)) is None
-    assert not fresh.exists()
 
 
 @needs_compiler

@@ -98,17 +98,19 @@ def forward_mode(
     for depth in range(1, last + 1):
         if not residual and depth in depths:
             end = torch.empty_like(run.active[0]), torch.empty_like(run.passing[0])
-            _activate(family, z, hidden, None, places, *end)
-            run.gradients[depth] = _gradient(readout, hidden.tangent, exponent)
+            passed = _activate(family, z, hidden, None, places, *end)
+            run.gradients[depth] = _gradient(readout, passed.tangent, exponent)
             run.end_active[depth], run.end_passing[depth] = end
         scale = run.scale[depth - 1] if residual or depth > 1 else None
-        _activate(family, z, hidden, scale, places, run.active[depth - 1], run.passing[depth - 1])
+        passed = _activate(family, z, hidden, scale, places, run.active[depth - 1], run.passing[depth - 1])
         if residual or depth < last:
             weight = batch([s.layer() for s in streams])
             if scale is not None and family.norm in ("rms", "bn"):
                 # A positive scale commutes with ReLU, and there are fewer weights than states and tangents.
                 weight *= scale.mT
-            z.both.baddbmm_(weight, hidden.both, beta=family.shortcut if residual else 0.0, alpha=family.beta)
+            out = hidden if passed is z else z
+            out.both.baddbmm_(weight, passed.both, beta=family.shortcut if residual else 0.0, alpha=family.beta)
+            z, hidden = out, passed
         if depth % _RESCALE_EVERY == 0:
             exponent = exponent + _rescale(family, z)
         if residual and depth in depths:
@@ -126,18 +128,21 @@ class _Rows:
 
 def _activate(
     family: Family, z: _Rows, hidden: _Rows, scale: Tensor | None, places: Tensor, count: Tensor, passing: Tensor
-) -> None:
+) -> _Rows:
     """Apply centring and ReLU to states and tangents; the scale is left to be applied to the weights.
 
     Args:
         family: The family of the net.
         z: The states and tangents before the norm.
-        hidden: The output for states and tangents.
+        hidden: Room for states and tangents.
         scale: The output for the scale, initially ones, shape (S, N, 1); None where there is no norm.
         places: The indices of the pair of inputs.
         count: The output for the number of inputs at which each neuron is active, shape (S, N), or (S, 2N) in a
             looks-linear net.
         passing: The output for whether the gradient passes each neuron at the pair, shape (S, N, 2).
+
+    Returns:
+        What is passed on: `hidden`, or `z` itself in a looks-linear net.
     """
     if family.kind == "ll":
         # Weights (W′, −W′) invert the concatenated ReLU, one half of which always passes: see `looks_linear.crelu`.
@@ -145,8 +150,7 @@ def _activate(
         torch.sum(torch.gt(z.state, 0, out=hidden.state), -1, out=first)
         torch.neg(first, out=second).add_(z.state.shape[-1])
         passing.fill_(1)
-        hidden.both.copy_(z.both)
-        return
+        return z
     # Factors and ε are fused into other operations, since an operation of their own costs as much as a row.
     state, share = z.state, 1 / z.state.shape[-1]
     if scale is not None and family.norm in ("center", "bn"):
@@ -161,6 +165,7 @@ def _activate(
     torch.sum(active, -1, out=count)
     torch.index_select(active, -1, places, out=passing)
     hidden.tangent *= z.tangent
+    return hidden
 
 
 def _gradient(readout: Tensor, tangents: Tensor, exponent: Tensor) -> Tensor:

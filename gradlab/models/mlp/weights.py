@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor
 
+from gradlab.models.mlp.drawing import draw_normal
 from gradlab.models.mlp.family import Family, Init
 
 
@@ -55,10 +56,10 @@ class WeightStream:
         return self._normal(self.width, self.width, std=math.sqrt((2.0 if self.init == "he" else 1.0) / self.width))
 
     def _normal(self, *shape: int, std: float = 1.0) -> Tensor:
-        return torch.empty(shape).normal_(0.0, std, generator=self._generator).to(self.dtype)
+        return draw_normal(torch.empty(shape), std, self._generator).to(self.dtype)
 
     def _orthogonal(self) -> Tensor:
-        q, r = torch.linalg.qr(torch.randn(self.width, self.width, generator=self._generator).double())
+        q, r = torch.linalg.qr(draw_normal(torch.empty(self.width, self.width), 1.0, self._generator).double())
         # The signs make the distribution uniform (Mezzadri 2007, "How to generate random matrices", §5).
         signed: Tensor = q * r.diagonal().sgn()
         return signed.to(self.dtype)
