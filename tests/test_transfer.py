@@ -1,4 +1,4 @@
-"""Copies to a device: what torch is asked for, as a stand-in hears it, and that a simulated device is not waited for."""
+"""Copies to a device: what torch is asked for, as a stand-in hears it, and no wait for a simulated device."""
 
 from typing import Any
 

@@ -43,6 +43,11 @@ class Batches:
     def __len__(self) -> int:
         return -(-self.count // self.batch_size)
 
+    @property
+    def largest_label(self) -> int | None:
+        """The largest label, found on the CPU; None for data without classes."""
+        return self.dataset.largest_label(self.count)
+
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor | None]]:
         for start in range(0, self.count, self.batch_size):
             stop = min(start + self.batch_size, self.count)

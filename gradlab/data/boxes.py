@@ -41,6 +41,10 @@ class BoxImages:
         drawn = [self._draw(place, *size[1:]) for place in range(start, stop)]
         return torch.stack([image for image, _ in drawn]), torch.stack([boxes for _, boxes in drawn])
 
+    def largest_label(self, stop: int) -> int | None:
+        """See `Dataset`; labels are boxes."""
+        return None
+
     def _draw(self, place: int, height: int, width: int) -> tuple[Tensor, Tensor]:
         """One image (3, H, W) and its boxes (n, 5)."""
         generator = torch.Generator().manual_seed((self.seed << 32) + place)

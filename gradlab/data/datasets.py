@@ -49,6 +49,9 @@ class Dataset(Protocol):
             None.
         """
 
+    def largest_label(self, stop: int) -> int | None:
+        """Return the largest label of the items before `stop`; None for a data set without classes."""
+
 
 @dataclass(frozen=True)
 class Asked:

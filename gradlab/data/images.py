@@ -49,6 +49,10 @@ class ArrayImages:
         """Read a slice of the images in their stored size."""
         return self.pixels[start:stop], None if self.labels is None else self.labels[start:stop]
 
+    def largest_label(self, stop: int) -> int | None:
+        """See `Dataset`."""
+        return None if self.labels is None else int(self.labels[:stop].max())
+
 
 @dataclass
 class NoiseImages:
@@ -76,6 +80,10 @@ class NoiseImages:
             torch.randn(size, generator=generator.manual_seed(self.seed * 1_000_003 + i)) for i in range(start, stop)
         ]
         return torch.stack(images), None
+
+    def largest_label(self, stop: int) -> int | None:
+        """See `Dataset`."""
+        return None
 
 
 @dataclass
@@ -105,6 +113,10 @@ class FolderImages:
             pixels.append(transform(read_image(path)))
         labels = None if self.labels is None else torch.tensor(self.labels[start:stop])
         return torch.stack(pixels), labels
+
+    def largest_label(self, stop: int) -> int | None:
+        """See `Dataset`."""
+        return None if self.labels is None else max(self.labels[:stop])
 
     def scaled(self, place: int, shorter: int) -> Tensor:
         """Read one whole image (3, H, W), uint8, resized so that its shorter side has this many pixels."""

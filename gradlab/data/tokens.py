@@ -66,6 +66,10 @@ class RandomTokens:
         sequences = torch.stack([self._sequence(place) for place in range(start, stop)])  # (B, T + 1)
         return sequences[:, :-1].contiguous(), sequences[:, 1:].contiguous()
 
+    def largest_label(self, stop: int) -> int:
+        """Return the largest token that may be drawn."""
+        return self.classes - 1
+
     def _sequence(self, place: int) -> Tensor:
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + place)
         tokens = torch.randint(self.classes, (self.length + 1,), generator=generator)
@@ -106,6 +110,10 @@ class TextTokens:
         first, last = start * self.length, stop * self.length
         tokens, labels = self.content[first:last], self.content[first + 1 : last + 1]
         return tokens.view(-1, self.length).long(), labels.view(-1, self.length).long()
+
+    def largest_label(self, stop: int) -> int:
+        """See `Dataset`."""
+        return int(self.content[1 : stop * self.length + 1].max())
 
 
 def load_tokens(asked: Asked) -> RandomTokens:

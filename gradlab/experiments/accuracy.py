@@ -4,9 +4,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def fits(logits: Tensor, labels: Tensor) -> bool:
-    """Whether there are logits for every label: (B, classes) for (B,), or (B, T, classes) for (B, T)."""
-    return logits.shape[:-1] == labels.shape and int(labels.max()) < logits.shape[-1]
+def fits(logits: Tensor, labels: Tensor, largest: int | None) -> bool:
+    """Whether there are logits for every label: (B, classes) for (B,), or (B, T, classes) for (B, T).
+
+    Args:
+        logits: The logits.
+        labels: The labels, which are not read, since they may be on a busy device.
+        largest: The largest label of the data; None for data without classes.
+    """
+    return logits.shape[:-1] == labels.shape and largest is not None and largest < logits.shape[-1]
 
 
 def right_answers(logits: Tensor, labels: Tensor) -> Tensor:

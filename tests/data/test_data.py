@@ -163,6 +163,24 @@ def test_image_folders(labelled: bool, tmp_path: Path) -> None:
     assert labels is None if not labelled else labels.tolist() == [0, 0]
 
 
+def test_the_largest_label_is_that_of_the_items_asked_for(npz: Path, tmp_path: Path) -> None:
+    for i, name in enumerate(["cat", "dog", "emu"]):
+        (tmp_path / "images" / name).mkdir(parents=True)
+        Image.new("RGB", (8, 8)).save(tmp_path / "images" / name / f"{i}.png")
+    (tmp_path / "text").write_bytes(bytes(range(120)))
+    for data, count, size in [
+        (str(npz), 2, ()),
+        (f"imagefolder:{tmp_path}/images", 2, (3, 8, 8)),
+        (f"text:{tmp_path}/text", 2, (8,)),
+    ]:
+        dataset = load_dataset(data, shape=size[-1:] or None)
+        _, labels = dataset.read(0, count, size)
+        assert labels is not None
+        assert dataset.largest_label(count) == labels.max() < dataset.largest_label(len(dataset))
+    assert load_dataset("tokens", vocabulary=50).largest_label(3) == 49
+    assert {load_dataset(name).largest_label(3) for name in ("noise", "boxes")} == {None}
+
+
 def test_noise_does_not_depend_on_the_batches() -> None:
     whole, _ = next(iter(gl.batches("noise", 12, images=12, seed=1)))
     parts = torch.cat([x for x, _ in gl.batches("noise", 5, images=12, seed=1)])

@@ -1,5 +1,7 @@
 """The experiment: its numbers, its modes of batch normalization, its prediction and its findings."""
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -14,6 +16,14 @@ from gradlab.results.label import with_descriptions
 from gradlab.results.responses.findings import AT_INITIALIZATION, findings
 from gradlab.results.responses.result import ResponsesResult
 from gradlab.stats import normalized_response_std
+
+
+def test_labels_beyond_the_outputs_of_a_network_give_no_accuracy(tmp_path: Path) -> None:
+    images = np.zeros((8, 32, 32, 3), dtype=np.uint8)
+    for last, accuracy in ((9, True), (10, False)):
+        np.savez(tmp_path / "x.npz", x_test=images, y_test=np.arange(8) + last - 7)
+        facts = gl.responses("resnet8@init", str(tmp_path / "x.npz"), batch_size=4).record["networks"][0]
+        assert (facts["accuracy"] is not None) is accuracy
 
 
 @pytest.fixture(scope="module")

@@ -27,6 +27,7 @@ from gradlab.models import batch_statistics
 from gradlab.probes import AttentionStatistics
 from gradlab.results.attention.result import AttentionResult
 from gradlab.results.record import Stopwatch, make_record
+from gradlab.transfer import placed
 
 
 def attention(
@@ -89,7 +90,7 @@ def _measured(
     model: nn.Module, label: str, stream: Batches, mode: BatchNormMode, rows: int | None, progress: Progress | None
 ) -> AttentionResult:
     """The attention of one network."""
-    clone = copy_of(model).to(stream.device)
+    clone = placed(copy_of(model), stream.device)
     statistics, done = batch_statistics(clone) if mode == "batch" else nullcontext(), 0
     with torch.no_grad(), statistics, AttentionStatistics(clone, rows) as probe:
         for images, _ in share(stream):

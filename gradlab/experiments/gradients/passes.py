@@ -23,6 +23,8 @@ from gradlab.probes import ExampleGradients, ParameterGradients, ResponseGradien
 from gradlab.probes.selection import Selection, depth_layers
 from gradlab.results.gradients.result import TOTAL, GradientsResult
 from gradlab.stats import l2_norms
+from gradlab.stats.precision import widest
+from gradlab.transfer import placed
 
 Probe = ParameterGradients | ResponseGradients | ExampleGradients
 
@@ -75,7 +77,7 @@ def measure(part: Pass, dtype: torch.dtype, count: Callable[[int], None] | None 
         UsageError: If the data has no labels and the loss needs them.
         GradlabError: If the network cannot run, or there is no gradient.
     """
-    model = copy_of(part.model).to(part.stream.device, dtype)
+    model = placed(copy_of(part.model), part.stream.device, dtype)
     parameters = list(model.parameters())
     if parameters and not any(parameter.requires_grad for parameter in parameters):
         raise GradlabError(f"{part.label}: every parameter is frozen (requires_grad is off): there is no gradient")
@@ -110,8 +112,10 @@ def _run(
 
     The parameters keep the gradients of the last step.
     """
-    done, correct, classes = 0, 0.0, 0
+    done, classes = 0, 0
     losses: list[Tensor] = []
+    right: list[Tensor] = []
+    wide = widest(part.stream.device)
     statistics = batch_statistics(model) if part.bn == "batch" else nullcontext()
     backward = next((probe.backward for probe in probes if isinstance(probe, ExampleGradients)), Tensor.backward)
     with statistics, ExitStack() as stack:
@@ -125,17 +129,19 @@ def _run(
             if not loss.requires_grad:
                 raise GradlabError(f"{part.label}: the loss does not depend on any parameter: there is no gradient")
             backward(loss)
-            losses.append(each.detach().double())
+            losses.append(each.detach().to(wide))
             done += len(images)
             if labels is not None and part.loss == "cross-entropy":
-                correct, classes = correct + float(right_answers(output, labels).sum()), output.shape[-1]
+                right.append(right_answers(output, labels).to(wide))
+                classes = output.shape[-1]
             if part.bn == "batch" or done == part.images:
                 for probe in probes:
                     probe.step()
             if count is not None:
                 count(done)
-    all_losses = torch.cat(losses).cpu()
-    accuracy = correct / done if classes else None
+    found = [torch.cat(values) for values in (losses, right) if values]
+    all_losses, *answers = torch.stack(found).cpu().double()
+    accuracy = answers[0].mean().item() if answers else None
     return all_losses, {"loss": all_losses.mean().item(), "accuracy": accuracy, "classes": classes}
 
 
@@ -189,13 +195,13 @@ def losses_of_examples(part: Pass, output: Tensor, labels: Tensor | None) -> Ten
         raise GradlabError(f"{part.label} returns no tensor, so it has no loss")
     if part.loss == "sum":
         return output.reshape(len(output), -1).sum(1)
-    data = part.stream.dataset.name
+    data, largest = part.stream.dataset.name, part.stream.largest_label
     if labels is None:
         raise UsageError(f"{data} has no labels, which cross-entropy needs: loss sum (--loss sum) does without")
-    if not fits(output, labels):
+    if not fits(output, labels, largest):
         raise UsageError(
-            f"{part.label} gives outputs of shape {tuple(output.shape)}, which do not fit the labels 0 to "
-            f"{int(labels.max())} of {data}: loss sum (--loss sum) does without labels"
+            f"{part.label} gives outputs of shape {tuple(output.shape)}, which do not fit the labels "
+            f"{'' if largest is None else f'0 to {largest} '}of {data}: loss sum (--loss sum) does without labels"
         )
     return cross_entropies(output, labels)
 

@@ -184,7 +184,7 @@ class _Measurement:
         return planned
 
     def _right(self, logits: Tensor, labels: Tensor | None) -> Tensor:
-        if labels is None or not fits(logits, labels):
+        if labels is None or not fits(logits, labels, self.stream.largest_label):
             raise UsageError(
                 f"{self.stream.dataset.name} has no labels that fit the outputs of {self.label}, of shape "
                 f"{tuple(logits.shape)}: a lesion is measured by the error, so give data with labels (--data)"

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from gradlab.data.batching import Batches
 from gradlab.errors import UsageError
-from gradlab.experiments.accuracy import cross_entropies, near_chance, right_answers
+from gradlab.experiments.accuracy import cross_entropies, fits, near_chance, right_answers
 from gradlab.experiments.device import device_name, pick_device
 from gradlab.experiments.request import BatchNormMode, Progress
 from gradlab.experiments.responses.crops import CROPS_IN_WORDS, tested_over_crops
@@ -36,6 +36,8 @@ from gradlab.probes.selection import Selection, paper_layers
 from gradlab.probes.targets import response_targets
 from gradlab.results.record import Stopwatch, make_record
 from gradlab.results.responses.result import ResponsesResult
+from gradlab.stats.precision import widest
+from gradlab.transfer import placed
 
 
 def responses(
@@ -140,14 +142,14 @@ def _measured(
     normalize: str | None,
     progress: Progress | None,
 ) -> ResponsesResult:
-    clone = runner(model, mode).to(stream.device)
+    clone = placed(runner(model, mode), stream.device)
     known = mode == "batch" and not exact and is_known(clone)
     layout = torch.channels_last if mode == "eval" else fastest_layout() if known else torch.contiguous_format
     clone = clone.to(memory_format=layout)
     probe = KnownResponseStd(clone, layers) if known else ResponseStd(clone, layers, exact=exact)
-    # Right answers, answers that hold NaN, and the loss.
-    answers = torch.zeros(3, dtype=torch.float64, device=stream.device)
-    comparable, done, finite, classes = False, 0, True, 0
+    # Batches of images that are not all finite; right answers, answers that hold NaN, and the loss.
+    answers = torch.zeros(4, dtype=widest(stream.device), device=stream.device)
+    comparable, done, classes = False, 0, 0
     statistics = batch_statistics(clone) if mode == "batch" and not known else nullcontext()
     # Inference mode is not used, since its tensors do not show whether they were changed in place.
     with torch.no_grad(), statistics, probe:
@@ -156,11 +158,11 @@ def _measured(
                 images = images.contiguous(memory_format=layout)
             logits = forward(clone, label, images)
             done += len(images)
-            finite = finite and bool(images.isfinite().all())
+            answers[0] += ~images.isfinite().all()
             comparable, classes = labels is not None and _same_classes(logits, labels, stream), logits.shape[-1]
             if labels is not None and comparable:
                 found = right_answers(logits, labels), logits.isnan().any(1), cross_entropies(logits, labels)
-                answers += torch.stack([each.sum().double() for each in found])
+                answers[1:] += torch.stack([each.sum().to(answers.dtype) for each in found])
             if progress is not None:
                 progress(label, min(done * ranks(), stream.count), stream.count)
     result = probe.result(label)
@@ -168,9 +170,9 @@ def _measured(
         # Folded batch normalization is no longer visible to the probe.
         result.frame["predicted_std"] = result.frame["layer"].map(predicted_response_std(model, layers))
     # Of ranks that share the images, one may have had none.
-    told = torch.tensor([done > 0, comparable, not finite, classes], dtype=torch.float64)
-    correct, without, loss, ran, *every = summed(torch.cat([answers.cpu(), told])).tolist()
-    comparable, finite, classes = every[0] == ran > 0, not every[1], int(every[2] / ran) if ran else 0
+    told = torch.tensor([done > 0, comparable, classes], dtype=torch.float64)
+    faulty, correct, without, loss, ran, *every = summed(torch.cat([answers.cpu().double(), told])).tolist()
+    comparable, classes = every[0] == ran > 0, int(every[1] / ran) if ran else 0
     accuracy = correct / stream.count if comparable else None
     facts = {**result.facts(label), **network_facts(model, label)} | {
         "bn": mode if has_batch_norm(model) else "none",
@@ -181,7 +183,7 @@ def _measured(
         "loss": loss / stream.count if comparable else None,
         # Answers to images that contain NaN give no information on the weights.
         "near_chance": accuracy is not None
-        and finite
+        and not faulty
         and is_trained(model)
         and near_chance(accuracy, classes, stream.count),
     }
@@ -206,9 +208,8 @@ def _predicted(model: nn.Module, label: str, layers: Selection) -> ResponsesResu
 def _same_classes(logits: Tensor, labels: Tensor, stream: Batches) -> bool:
     """Whether outputs and labels have the same classes, whose number a file of arrays does not give."""
     classes = stream.dataset.classes
-    return logits.shape[:-1] == labels.shape and (
-        logits.shape[-1] == classes if classes else bool(logits.shape[-1] > 1)
-    )
+    same = logits.shape[-1] == classes if classes else logits.shape[-1] > 1
+    return same and fits(logits, labels, stream.largest_label)
 
 
 def _warnings(model: nn.Module, label: str, facts: dict[str, Any], stream: Batches, normalize: str | None) -> list[str]:

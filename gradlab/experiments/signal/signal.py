@@ -29,6 +29,7 @@ from gradlab.models import batch_statistics
 from gradlab.probes import BlockSignal
 from gradlab.results.record import Stopwatch, make_record
 from gradlab.results.signal.result import SignalResult
+from gradlab.transfer import placed
 
 
 def signal(
@@ -119,7 +120,7 @@ def _counter(progress: Progress, label: str, place: int, variants: int, images: 
 
 def _measured(part: Pass, tokens: bool, exact: bool, count: Callable[[int], None] | None) -> SignalResult:
     """The signal of one network with one set of weights."""
-    model = copy_of(part.model).to(part.stream.device)
+    model = placed(copy_of(part.model), part.stream.device)
     statistics = batch_statistics(model) if part.bn == "batch" else nullcontext()
     predicted: list[float] = []
     done = 0
