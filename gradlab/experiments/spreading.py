@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, distributed
 
+from gradlab.data.dealing import dealt
 from gradlab.errors import GradlabError, UsageError
 from gradlab.experiments.request import Progress
 from gradlab.probes.ranks import alone
@@ -202,11 +203,9 @@ def ranks() -> int:
 
 
 def share(batches: Iterable[T]) -> Iterator[T]:
-    """Yield those of the batches that this rank is to run; all of them on one process."""
+    """Return an iterator over those of the batches that this rank is to run; all of them on one process."""
     present = team()
-    for number, batch in enumerate(batches):
-        if present is None or number % present.size == present.rank:
-            yield batch
+    return dealt(batches, *((0, 1) if present is None else (present.rank, present.size)))
 
 
 def summed(values: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gradlab.data.dealing import dealt
 from gradlab.errors import GradlabError
 from gradlab.probes.outputs import logits_of
 from gradlab.training.arithmetic import Arithmetic
@@ -48,9 +49,7 @@ def evaluate(
     modes = {module: module.training for module in model.modules()}
     model.eval()
     total = torch.zeros(2, dtype=torch.float64, device=images.labels.device)
-    for number, (pixels, labels) in enumerate(images.batches(batch_size)):
-        if not parallel.takes(number):
-            continue
+    for pixels, labels in dealt(images.batches(batch_size), parallel.rank, parallel.size):
         with arithmetic.autocast():
             logits = answers(model, arithmetic.layout(pixels)).float()
         logits, labels = logits.flatten(0, -2), labels.flatten()

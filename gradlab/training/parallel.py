@@ -55,10 +55,6 @@ class Parallel:
         size = batch.stop - batch.start
         return slice(batch.start + size * self.rank // self.size, batch.start + size * (self.rank + 1) // self.size)
 
-    def takes(self, number: int) -> bool:
-        """Return whether a batch of a test, by its number, is this rank's."""
-        return number % self.size == self.rank
-
     def sum_(self, values: Tensor) -> Tensor:
         """Add up over the ranks, in place."""
         if self.size > 1 and values.numel():

@@ -228,7 +228,8 @@ class Trainer:
             logits = answers(self.network, self.arithmetic.layout(images))
         # Of tokens every one has logits and a label of its own.
         logits, labels = logits.flatten(0, -2), labels.flatten()
-        loss = F.cross_entropy(logits.float(), labels, label_smoothing=self.recipe.label_smoothing)
+        logits = logits if logits.dtype is torch.float64 else logits.float()
+        loss = F.cross_entropy(logits, labels, label_smoothing=self.recipe.label_smoothing)
         self.optimizer.zero_grad(set_to_none=True)
         (loss * (share * self.parallel.size)).backward()
         error = (logits.argmax(1) != labels).float().mean()

@@ -18,7 +18,10 @@ import torch
 
 import gradlab as gl
 from gradlab.experiments.spreading import FailedElsewhere, spread
-from gradlab.training import preset
+from gradlab.models import create
+from gradlab.training import Arithmetic, Trainer, preset
+from gradlab.training.images import load_token_split
+from gradlab.training.parallel import ALONE, Parallel
 
 NETS = {"depths": (3, 60), "families": ("ff", "resnet"), "seeds": 3, "width": 12, "points": 16, "lags": 4}
 RECIPE = replace(preset("fast"), epochs=4, batch_size=24, normalization="none")
@@ -26,6 +29,18 @@ RECIPE = replace(preset("fast"), epochs=4, batch_size=24, normalization="none")
 
 def training(folder: Path, name: str, **options: Any) -> gl.TrainingResult:
     return gl.train("plain8", str(folder / "data.npz"), recipe=RECIPE, out=folder / name, device="cpu", **options)
+
+
+def trained_by_adam(dtype: torch.dtype, parallel: Parallel = ALONE) -> dict[str, torch.Tensor]:
+    """The weights after six steps of AdamW on sequences of tokens."""
+    recipe = preset("adamw").changed(iterations=6, batch_size=3, warm_up=0, learning_rate=0.01)
+    network = create("gpt1-width=16", seed=0)
+    split = load_token_split("tokens:markov", network, 0)
+    arithmetic = Arithmetic(torch.device("cpu"), bf16=False)
+    trainer = Trainer(network.to(dtype), recipe, split, arithmetic, parallel=parallel)
+    for _ in range(6):
+        trainer.advance()
+    return network.state_dict()
 
 
 def stopping(step: int, label: str, done: int, total: int) -> None:
@@ -61,6 +76,8 @@ def main(folder: Path) -> dict[str, Any]:
         found["resumed"] = training(folder, "stopped").record["notes"]
         token = gl.train("gpt1-width=16", "tokens:markov", recipe=TOKENS, out=folder / "tokens", device="cpu")
         found["tokens"] = token.frame["train_loss"].tolist()
+        for dtype in (torch.float32, torch.float64):
+            torch.save(trained_by_adam(dtype, Parallel(rank, 2)), folder / f"adam-{dtype}-{rank}.pt")
         recorded = training(folder, "recorded", record="responses")
         found["recorded"] = recorded.record["complete"]
         many = gl.degradation((8, 14), ("plain",), str(folder / "data.npz"), recipe=RECIPE, runs=folder / "runs")
