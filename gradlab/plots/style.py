@@ -5,9 +5,9 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 import matplotlib as mpl
-import seaborn
+import numpy as np
 from cycler import cycler
-from matplotlib.colors import to_hex
+from matplotlib.colors import LinearSegmentedColormap, to_hex
 
 COLUMN_WIDTH = 85 / 25.4
 """The width of one column of a paper, in inches (85 mm)."""
@@ -26,39 +26,54 @@ KIND_DASHES: dict[str, Any] = {
 KIND_MARKERS = {"plain": "s", "residual": "o", "looks-linear": "D", "other": "^"}
 """The marker of each kind, for figures of points."""
 
-# Hue, saturation and lightness (HUSL, whose lightness is CIE L*): blue, vermilion, yellow and green of seaborn's
-# colour-blind palette. Their lightness, which is equal there, is dark, middle and light here to differ in greyscale.
-_HUSL = {
-    "residual": (245, 98, 24),
-    "plain": (24, 98, 51),
-    "looks-linear": (77, 95, 75),
-    "other": (150, 97, 58),
+# Blue, vermilion, yellow and green of seaborn's colour-blind palette. Their lightness, which is equal there, is dark,
+# middle and light here to differ in greyscale: first that of the kind's own colour, then 76, 46 and 22 (CIE L*).
+_TONES = {
+    "residual": ("#033c60", "#88c0fe", "#0d72b1", "#03375a"),
+    "plain": ("#cb550b", "#fea58e", "#b74c09", "#5d2302"),
+    "looks-linear": ("#ccba27", "#cfbd28", "#796e13", "#3b3505"),
+    "other": ("#149f6f", "#1fd596", "#0e7c56", "#033d28"),
 }
-_DARKEST, _MIDDLE, _LIGHTEST = 22, 46, 76
 
 DOTTED: Any = (0, (1, 1.2))
 """The dash of theory, in any colour."""
 
 _FONT_SIZE = 8
-_CONTEXT_SIZE = 9.6
-"""The size of labels in seaborn's context `paper`, which is scaled to the column."""
 
-_STYLE: dict[str, Any] = {
+# Seaborn's style and context are stated and not asked for, since `import seaborn` loads scipy.stats, which takes longer
+# than drawing a figure. A test compares them with seaborn's own.
+TICKS: dict[str, Any] = {
+    "axes.axisbelow": True,
     "axes.edgecolor": "black",
+    "axes.facecolor": "white",
     "axes.grid": True,
     "axes.labelcolor": "black",
+    "axes.spines.bottom": True,
+    "axes.spines.left": True,
     "axes.spines.right": False,
     "axes.spines.top": False,
+    "figure.facecolor": "white",
+    "font.family": ["sans-serif"],
     "font.sans-serif": ["DejaVu Sans"],
     "grid.color": "0.9",
+    "grid.linestyle": "-",
+    "image.cmap": "viridis",
+    "lines.solid_capstyle": "round",
+    "patch.edgecolor": "w",
     "patch.force_edgecolor": False,
     "text.color": "black",
+    "xtick.bottom": True,
     "xtick.color": "black",
+    "xtick.direction": "out",
+    "xtick.top": False,
     "ytick.color": "black",
+    "ytick.direction": "out",
+    "ytick.left": True,
+    "ytick.right": False,
 }
-"""The differences from seaborn's style `ticks`."""
+"""Seaborn's style `ticks` without its dark grey, with a grid and the map of colours that matplotlib has."""
 
-_CONTEXT: dict[str, Any] = {
+PAPER: dict[str, Any] = {
     "axes.labelsize": _FONT_SIZE,
     "axes.linewidth": 0.6,
     "axes.titlesize": 7.5,
@@ -68,6 +83,7 @@ _CONTEXT: dict[str, Any] = {
     "legend.title_fontsize": 6.5,
     "lines.linewidth": 1.1,
     "lines.markersize": 3.2,
+    "patch.linewidth": 0.8,
     "xtick.labelsize": 7,
     "xtick.major.size": 2.5,
     "xtick.major.width": 0.6,
@@ -79,7 +95,7 @@ _CONTEXT: dict[str, Any] = {
     "ytick.minor.size": 1.5,
     "ytick.minor.width": 0.5,
 }
-"""The differences from seaborn's context `paper`."""
+"""The sizes of seaborn's context `paper`, scaled to the width of a column."""
 
 _OTHER_SETTINGS: dict[str, Any] = {
     "axes.grid.axis": "y",
@@ -111,9 +127,7 @@ def theme() -> AbstractContextManager[None]:
             fig.savefig("mine.pdf")
     """
     cycle = cycler(linestyle=["-", KIND_DASHES["plain"], DOTTED]) * cycler(color=list(KIND_COLORS.values())[:3])
-    style = seaborn.axes_style("ticks", rc=_STYLE)
-    context = seaborn.plotting_context("paper", font_scale=_FONT_SIZE / _CONTEXT_SIZE, rc=_CONTEXT)
-    settings: Any = {**style, **context, **_OTHER_SETTINGS, "axes.prop_cycle": cycle}
+    settings: Any = {**TICKS, **PAPER, **_OTHER_SETTINGS, "axes.prop_cycle": cycle}
     return mpl.rc_context(settings)
 
 
@@ -128,7 +142,7 @@ def depth_colors(keys: list[Any]) -> dict[Any, Any]:
     """Return a colour for each key, from light to dark, distinguishable in greyscale and by colour-blind eyes."""
     if len(keys) == 1:
         return {keys[0]: KIND_COLORS["residual"]}
-    palette = seaborn.color_palette("viridis", as_cmap=True)
+    palette = mpl.colormaps["viridis"]
     return {key: palette(0.8 - 0.75 * place / (len(keys) - 1)) for place, key in enumerate(keys)}
 
 
@@ -139,10 +153,11 @@ def shades(kind: str, count: int) -> list[str]:
         kind: A key of `KIND_COLORS`.
         count: The number of colours; up to four differ in lightness by more than 15 (CIE L*).
     """
-    hue, saturation, lightness = _HUSL[kind]
-    tones = (lightness, lightness) if count == 1 else (_LIGHTEST, _MIDDLE, _DARKEST)
-    palette = seaborn.blend_palette([(hue, saturation, tone) for tone in tones], count, input="husl")
-    return [to_hex(color) for color in palette]
+    own, *tones = _TONES[kind]
+    if count == 1:
+        return [own]
+    blend = LinearSegmentedColormap.from_list("tones", tones)
+    return [to_hex(blend(place)) for place in np.linspace(0, 1, count)]
 
 
 def kind_colors(looks: Sequence[str]) -> list[str]:
@@ -151,5 +166,5 @@ def kind_colors(looks: Sequence[str]) -> list[str]:
     return [tones[name][looks[:place].count(name)] for place, name in enumerate(looks)]
 
 
-KIND_COLORS = {name: shades(name, 1)[0] for name in _HUSL}
+KIND_COLORS = {name: own for name, (own, *_) in _TONES.items()}
 """The colours of kinds, for figures without colours by depth: dark, middle and light, to differ in greyscale."""

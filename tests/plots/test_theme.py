@@ -11,7 +11,15 @@ import seaborn
 from matplotlib.colors import to_rgb
 
 import gradlab as gl
-from gradlab.plots.style import KIND_COLORS, KIND_DASHES, depth_colors, kind_colors, look, shades
+from gradlab.plots.style import KIND_COLORS, KIND_DASHES, PAPER, TICKS, depth_colors, kind_colors, look, shades
+
+# Hue, saturation and lightness (HUSL, whose lightness is CIE L*) of each kind.
+HUSL = {"residual": (245, 98, 24), "plain": (24, 98, 51), "looks-linear": (77, 95, 75), "other": (150, 97, 58)}
+OURS = {
+    *("axes.edgecolor", "axes.labelcolor", "text.color", "xtick.color", "ytick.color"),
+    *("axes.grid", "grid.color", "axes.spines.right", "axes.spines.top"),
+    *("font.sans-serif", "image.cmap", "patch.force_edgecolor"),
+}
 
 # Linear RGB as seen without long-, and without middle-wavelength cones (after Viénot, Brettel and Mollon 1999).
 DEFICIENT = {
@@ -68,6 +76,27 @@ def test_colours_are_near_those_of_seaborns_colour_blind_palette() -> None:
     for kind, color in KIND_COLORS.items():
         ours, theirs = (mpl.colors.rgb_to_hsv(to_rgb(one))[0] for one in (color, palette[places[kind]]))
         assert abs(ours - theirs) < 0.03, kind
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 9])
+@pytest.mark.parametrize("kind", KIND_COLORS)
+def test_shades_are_a_blend_of_seaborns_in_one_hue(kind: str, count: int) -> None:
+    hue, saturation, own = HUSL[kind]
+    tones = (own, own) if count == 1 else (76, 46, 22)
+    expected = seaborn.blend_palette([(hue, saturation, tone) for tone in tones], count, input="husl")
+    found = [to_rgb(color) for color in shades(kind, count)]
+    np.testing.assert_allclose(found, expected, atol=1.01 / 255)
+
+
+def test_the_theme_is_seaborns_style_and_context_but_for_what_is_ours() -> None:
+    ticks, paper = seaborn.axes_style("ticks"), seaborn.plotting_context("paper", font_scale=8 / 9.6)
+    assert TICKS.keys() == ticks.keys()
+    assert {key for key, value in TICKS.items() if value != ticks[key]} == OURS
+    assert PAPER.keys() == paper.keys()
+    assert {key: PAPER[key] for key in ("axes.labelsize", "patch.linewidth")} == {
+        "axes.labelsize": pytest.approx(paper["axes.labelsize"]),
+        "patch.linewidth": paper["patch.linewidth"],
+    }
 
 
 def test_a_users_figure_in_the_theme(tmp_path: Path) -> None:
