@@ -1,6 +1,8 @@
 """The device of a computation: `auto`, `cpu`, `cuda`, `cuda:1`, `mps`, or another accelerator of torch by its name."""
 
 import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -25,6 +27,15 @@ def pick_device(name: str = "auto") -> torch.device:
     if name not in available:
         raise UsageError(f"no device {name!r} here; there is {', '.join(available)}")
     return torch.device(name)
+
+
+@contextmanager
+def seeded(seed: int, device: torch.device) -> Iterator[None]:
+    """A context with the random numbers of a seed, on the CPU and the devices of a kind, after which theirs go on."""
+    devices = [] if device.type == "cpu" else [*range(torch.get_device_module(device).device_count())]
+    with torch.random.fork_rng(devices, device_type=device.type if devices else "cuda"):
+        torch.manual_seed(seed)
+        yield
 
 
 def device_name(device: torch.device) -> str:

@@ -153,11 +153,11 @@ def error_rate(network: str, data: str, device: str = "auto", progress: Progress
     model = build(network, device=str(pick_device(device)))
     model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     stream = batches(data, 500, model)
-    wrong = done = 0
+    wrong, done = torch.zeros((), dtype=torch.long, device=stream.device), 0
     for images, labels in stream:
         assert labels is not None
-        wrong += int((model(images).argmax(1) != labels).sum())
+        wrong += (model(images).argmax(1) != labels).sum()
         done += len(images)
         if progress is not None:
             progress(f"{network} on {data}", done, stream.count)
-    return wrong / stream.count
+    return wrong.item() / stream.count

@@ -15,7 +15,7 @@ class OfEmbeddings(nn.Module):
 
     Args:
         model: A network whose first argument is a batch of tokens (B, T), which it gives to an `nn.Embedding` as they
-            are; the first that it calls with them is the one.
+            are; the first that it calls with them is the one, on the first batch and on all others.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -34,11 +34,14 @@ class OfEmbeddings(nn.Module):
         found: list[Tensor] = []
 
         def keep(module: nn.Embedding, args: tuple[Any, ...], output: Tensor) -> None:
-            if not found and args and isinstance(args[0], Tensor) and torch.equal(args[0], tokens):
+            # The numbers are compared in the first pass alone, since that waits for the device.
+            given = not found and args and isinstance(args[0], Tensor) and args[0].shape == tokens.shape
+            if given and (self._embedding or args[0] is tokens or torch.equal(args[0], tokens)):
                 found.append(output.clone())
                 self._embedding = (module,)
 
-        hooks = [m.register_forward_hook(keep) for m in self.model.modules() if isinstance(m, nn.Embedding)]
+        embeddings = self._embedding or [m for m in self.model.modules() if isinstance(m, nn.Embedding)]
+        hooks = [module.register_forward_hook(keep) for module in embeddings]
         try:
             self.model(tokens)
         finally:

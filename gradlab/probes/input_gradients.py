@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -188,9 +189,12 @@ class InputGradients(Probe):
 
     def _settle(self) -> None:
         """Compute the statistics of the batches so far, with one transfer from the device."""
-        grams, self._grams = fetched_grams(self._grams), []
+        grams, self._grams = self._grams, []
         batches, self._sequences = self._sequences, []
-        for gram, sequences in zip(grams, batches, strict=True):
+        fetched = iter(fetched_grams([*grams, *chain.from_iterable(batches)]))
+        here = [next(fetched) for _ in grams]
+        for gram, tokens in zip(here, batches, strict=True):
+            sequences = [next(fetched) for _ in tokens]
             usable = gram.usable()
             self._left_out += len(gram.norms) - len(usable.norms)
             if len(usable.norms) > 1:
@@ -275,7 +279,7 @@ def _gradients(whole: Any, run: _Pass) -> Tensor:
 
 def _of_tokens(sequences: list[RowGram]) -> dict[str, float]:
     """The statistics of the tokens of a sequence, averaged over sequences; NaN if none has two tokens that count."""
-    usable = [gram.usable() for gram in fetched_grams(sequences)]
+    usable = [gram.usable() for gram in sequences]
     found = torch.stack([gram.statistics() for gram in usable if len(gram.norms) > 1] or [torch.full((5,), torch.nan)])
     means = found.mean(0).tolist()
     return {name: means[place] for name, place in TOKEN_STATISTICS.items()}

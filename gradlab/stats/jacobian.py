@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from gradlab.transfer import uploaded
+
 Product = Callable[[Tensor], Tensor]
 
 
@@ -63,7 +65,22 @@ def jacobian_products(function: Callable[[Tensor], Tensor], x: Tensor) -> tuple[
 def jacobian_spectrum_of(
     function: Callable[[Tensor], Tensor], x: Tensor, *, probes: int = 4, steps: int = 40, seed: int = 0
 ) -> JacobianSpectrum:
-    """Estimate the squared singular values of a function's Jacobian by stochastic Lanczos quadrature.
+    """Estimate the squared singular values of a function's Jacobian; see `lanczos_coefficients` and `spectrum_of`.
+
+    Args:
+        function: From a tensor of x's shape to a tensor.
+        x: Where the Jacobian is taken.
+        probes: How many random vectors.
+        steps: How many Lanczos steps for each.
+        seed: Of the random vectors.
+    """
+    return spectrum_of(lanczos_coefficients(function, x, probes=probes, steps=steps, seed=seed)[0].cpu())
+
+
+def lanczos_coefficients(
+    function: Callable[[Tensor], Tensor], x: Tensor, *, probes: int, steps: int, seed: int
+) -> tuple[Tensor, int]:
+    """Run the Lanczos steps of a stochastic quadrature on J·Jᵀ, without waiting for the device.
 
     Each probe is a random vector of signs u over the outputs. ‖Jᵀu‖² has the trace of J·Jᵀ for its mean (Hutchinson
     1990), and Lanczos steps on J·Jᵀ from u give a quadrature of the distribution of its eigenvalues (Golub and Welsch
@@ -77,24 +94,36 @@ def jacobian_spectrum_of(
         probes: How many random vectors.
         steps: How many Lanczos steps for each.
         seed: Of the random vectors.
+
+    Returns:
+        The diagonals of the tridiagonal matrices and what is beside them, float64 (2, probes, steps) on x's device,
+        with as many steps as there are outputs at most; and the number of outputs.
     """
     forward, transposed, outputs = jacobian_products(function, x)
     generator = torch.Generator().manual_seed(seed)
-    steps = min(steps, outputs)
-    squares, weights = [], []
+    found = []
     for _ in range(probes):
         signs = torch.randint(0, 2, (outputs,), generator=generator).double() * 2 - 1
-        node, weight = _lanczos(lambda u: forward(transposed(u)), signs.to(x.device), steps)
-        squares.append(node)
-        weights.append(weight)
-    nodes, shares = torch.stack(squares), torch.stack(weights)
-    means = (nodes * shares).sum(1)
+        start = uploaded(signs, x.device)
+        found.append(_lanczos(lambda u: forward(transposed(u)), start, min(steps, outputs)))
+    return torch.stack(found, 1), outputs
+
+
+def spectrum_of(coefficients: Tensor) -> JacobianSpectrum:
+    """Return nodes and weights of the quadrature from the coefficients of `lanczos_coefficients`, on the CPU."""
+    diagonal, beside = coefficients
+    off = beside[:, :-1]
+    off = off.where(off > 1e-10 * diagonal.abs().amax(1, keepdim=True), 0)
+    tridiagonal = diagonal.diag_embed() + off.diag_embed(1) + off.diag_embed(-1)
+    values, vectors = torch.linalg.eigh(tridiagonal)
+    nodes, shares = values.clamp(min=0), vectors[:, 0].square()
+    means, probes = (nodes * shares).sum(1), len(nodes)
     error = means.std().item() / probes**0.5 if probes > 1 else float("nan")
     return JacobianSpectrum(means.mean().item(), error, nodes, shares)
 
 
-def _lanczos(product: Product, start: Tensor, steps: int) -> tuple[Tensor, Tensor]:
-    """Nodes and weights of the quadrature of a symmetric operator's spectrum as a vector sees it, (steps,) each."""
+def _lanczos(product: Product, start: Tensor, steps: int) -> Tensor:
+    """The coefficients of a symmetric operator as a vector sees it, (2, steps): diagonal, and beside it."""
     basis = torch.zeros(steps, len(start), dtype=torch.float64, device=start.device)
     diagonal = torch.zeros(steps, dtype=torch.float64, device=start.device)
     beside = torch.zeros(steps, dtype=torch.float64, device=start.device)
@@ -109,7 +138,4 @@ def _lanczos(product: Product, start: Tensor, steps: int) -> tuple[Tensor, Tenso
         beside[step] = image.norm()
         # Where the vectors have all been found, the rest is a direction of its own with no weight.
         vector = image / beside[step].clamp(min=torch.finfo(torch.float64).tiny)
-    off = beside[:-1]
-    off = off.where(off > 1e-10 * diagonal.abs().max(), 0)
-    values, vectors = torch.linalg.eigh(torch.diag(diagonal) + torch.diag(off, 1) + torch.diag(off, -1))
-    return values.clamp(min=0), vectors[0].square()
+    return torch.stack((diagonal, beside))

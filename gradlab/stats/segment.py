@@ -7,7 +7,7 @@ CONSTANT = 1e-7
 """Largest deviation from the mean, relative to the largest norm, for which a signal counts as constant."""
 
 
-def segment_autocorrelation(signal: Tensor, lags: int) -> tuple[Tensor, float]:
+def segment_autocorrelation(signal: Tensor, lags: int) -> tuple[Tensor, Tensor]:
     """Compute the autocorrelation of a vector-valued signal on an even grid: Σ⟨g_t − ḡ, g_{t+k} − ḡ⟩ / Σ‖g_t − ḡ‖².
 
     ḡ is the mean of the whole signal. The numerator has M − k terms and the denominator M, the biased form
@@ -22,18 +22,19 @@ def segment_autocorrelation(signal: Tensor, lags: int) -> tuple[Tensor, float]:
         lags: The largest lag, below M.
 
     Returns:
-        The autocorrelation at lags 0 to `lags`, float64 of shape (lags + 1,); and its denominator, which serves as
-        weight when signals are pooled, and is exactly 0 for a constant signal.
+        The autocorrelation at lags 0 to `lags`, float64 of shape (lags + 1,); and its denominator, of shape (), which
+        serves as weight when signals are pooled, and is exactly 0 for a constant signal. Both are on the signal's
+        device, which is not waited for except on mps, and NaN for a signal that is not finite.
     """
     g = signal.detach()
     g = (g.cpu() if g.device.type == "mps" else g).double()
     centred = g - g.mean(0)
-    if _largest_norm(centred) <= CONSTANT * _largest_norm(g):
-        return g.new_ones(lags + 1), 0.0
+    constant = _largest_norm(centred) <= CONSTANT * _largest_norm(g)
     products = centred @ centred.mT
     sums = torch.stack([products.diagonal(k).sum() for k in range(lags + 1)])
-    return sums / sums[0], float(sums[0])
+    return torch.where(constant, 1.0, sums / sums[0]), torch.where(constant, 0.0, sums[0])
 
 
-def _largest_norm(rows: Tensor) -> float:
-    return float(torch.linalg.vector_norm(rows, dim=1).max())
+def _largest_norm(rows: Tensor) -> Tensor:
+    largest: Tensor = torch.linalg.vector_norm(rows, dim=1).max()
+    return largest

@@ -121,6 +121,12 @@ def _registered() -> Any:
         def manual_seed_all(self, seed: int) -> None:
             """Numbers are drawn on the CPU."""
 
+        def get_rng_state(self, device: object = None) -> Tensor:
+            return torch.get_rng_state()
+
+        def set_rng_state(self, state: Tensor, device: object = None) -> None:
+            torch.set_rng_state(state)
+
     backend = Backend()
     backend_registration._setup_privateuseone_for_python_backend(NAME, backend_module=backend, hook=backend)
     return backend

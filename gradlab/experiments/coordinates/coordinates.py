@@ -26,11 +26,12 @@ from gradlab.experiments.coordinates.request import (
     Parametrization,
 )
 from gradlab.experiments.coordinates.training import trained
-from gradlab.experiments.device import device_name, pick_device
+from gradlab.experiments.device import device_name, pick_device, seeded
 from gradlab.experiments.request import Progress
 from gradlab.experiments.spreading import spread
 from gradlab.results.coordinates.result import CoordinatesResult
 from gradlab.results.record import Stopwatch, make_record
+from gradlab.transfer import placed, uploaded
 
 Loss = Callable[[Any, Tensor], Tensor]
 
@@ -195,13 +196,12 @@ class _Check:
         """The rows of one network."""
         model, optimizer = self.make(sweep.sizes(value), seed)
         # Changes are small differences. Parameters remain the same objects, so that the optimizer keeps them.
-        model.to(self.device, torch.float64)
+        placed(model, self.device, torch.float64)
         if self.make_optimizer is not None:
             optimizer = self.make_optimizer(model)
         optimizer = optimizer or torch.optim.Adam(model.parameters(), lr=self.rate)
         self.optimizer_name = type(optimizer).__name__
-        with torch.random.fork_rng():
-            torch.default_generator.manual_seed(seed)
+        with seeded(seed, self.device):
             measured = trained(model, optimizer, self.batch, self.loss, named, self.steps)
         for step, sizes in enumerate(measured):
             for index, (layer, quantities) in enumerate(sizes.items(), 1):
@@ -233,7 +233,7 @@ def _images(data: str, images: int, device: torch.device, model: nn.Module) -> t
 
 def _ready(batch: tuple[Tensor, Tensor], device: torch.device) -> tuple[Tensor, Tensor]:
     """Inputs and targets on the device, floating-point numbers in double precision."""
-    inputs, targets = ((t.double() if t.is_floating_point() else t).to(device) for t in batch)
+    inputs, targets = (uploaded(t.double() if t.is_floating_point() else t, device) for t in batch)
     return inputs, targets
 
 

@@ -18,6 +18,9 @@ from gradlab.probes.outputs import measurable
 Sizes = dict[str, dict[str, float]]
 """Root mean squares of the quantities of each place, in order of execution."""
 
+SizesThere = dict[str, dict[str, Tensor]]
+"""The same as they are on the device."""
+
 
 class Coordinates:
     """Measures the responses of some modules, and their distances from those of the first pass.
@@ -34,29 +37,20 @@ class Coordinates:
         self._elements = {id(child) for row in model.modules() if isinstance(row, nn.ModuleList) for child in row}
         self._weights = {name: _own_weights(model.get_submodule(name)) for name in places}
         self._before: dict[str, Tensor] = {}
-        self._now: dict[str, dict[str, Tensor]] = {}
+        self._now: SizesThere = {}
         self._looking_back = False
         self._last = 0, 0
 
     @contextmanager
-    def attached(self) -> Iterator[None]:
-        """A context in which a forward pass is measured."""
+    def attached(self) -> Iterator[SizesThere]:
+        """A context in which a forward pass is measured, and the sizes that it fills in."""
         self._now = {}
         with ExitStack() as stack:
             for name, place in self.places.items():
                 hook = Hook(self._hook(place, self._weights[name]))
                 module = self.model.get_submodule(name)
                 stack.enter_context(module.register_forward_hook(hook, with_kwargs=True))
-            yield
-
-    def sizes(self) -> Sizes:
-        """The sizes in the last pass."""
-        flat = [(place, quantity, value) for place, of in self._now.items() for quantity, value in of.items()]
-        values = torch.stack([value for _, _, value in flat]).tolist() if flat else []
-        found: Sizes = {place: {} for place in self._now}
-        for (place, quantity, _), value in zip(flat, values, strict=True):
-            found[place][quantity] = value
-        return found
+            yield self._now
 
     def _hook(self, place: str, weights: dict[str, Tensor]) -> Callable[..., None]:
         def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
@@ -118,14 +112,21 @@ def trained(
             module.eval()
     coordinates, found = Coordinates(model, places), []
     for step in range(steps + 1):
-        with coordinates.attached():
+        with coordinates.attached() as sizes:
             output = model(batch[0])
-        found.append(coordinates.sizes())
+        found.append(sizes)
         if step < steps:
             optimizer.zero_grad()
             loss(output, batch[1]).backward()
             optimizer.step()
-    return found
+    return _read(found)
+
+
+def _read(found: list[SizesThere]) -> list[Sizes]:
+    """The sizes of all passes, in one transfer from the device."""
+    there = [value for sizes in found for of in sizes.values() for value in of.values()]
+    values = iter(torch.stack(there).tolist() if there else [])
+    return [{place: {quantity: next(values) for quantity in of} for place, of in sizes.items()} for sizes in found]
 
 
 def _rms(tensor: Tensor) -> Tensor:

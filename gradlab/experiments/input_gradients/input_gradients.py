@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 
 import torch
@@ -13,7 +13,7 @@ from gradlab.errors import GradlabError, UsageError
 from gradlab.experiments.accuracy import near_chance, right_answers
 from gradlab.experiments.device import device_name, pick_device
 from gradlab.experiments.input_gradients.request import InputGradientsRequest
-from gradlab.experiments.input_gradients.segment import fix_statistics, segment
+from gradlab.experiments.input_gradients.segment import fix_statistics, segment, segment_samples
 from gradlab.experiments.request import BatchNormMode, Dtype, NormGrad, Progress
 from gradlab.experiments.spreading import spread
 from gradlab.experiments.subject import (
@@ -36,6 +36,7 @@ from gradlab.probes.input_gradients import left_out_note, normalization_kind
 from gradlab.results.input_gradients.result import InputGradientsResult, Sample
 from gradlab.results.record import Stopwatch, make_record
 from gradlab.stats import noise_effective_rank
+from gradlab.transfer import placed
 
 
 def input_gradients(
@@ -118,19 +119,18 @@ def _measured(
     mode = batch_norm_mode(request.bn, model)
     each = stream.count // stream.batch_size * stream.batch_size
 
-    def measure(place: int) -> list[tuple[Sample, int, float | None]]:
-        found = []
-        for sample in _samples(variants[place], label, stream, mode, request):
-            found.append(sample)
+    def measure(place: int) -> tuple[list[Sample], int, float | None]:
+        def count(done: int) -> None:
             if progress is not None:
-                progress(label, place * each + len(found) * stream.batch_size, len(variants) * stream.count)
-        return found
+                progress(label, place * each + done * stream.batch_size, len(variants) * stream.count)
+
+        return _samples(variants[place], label, stream, mode, request, count)
 
     parts = spread(range(len(variants)), measure, progress=progress, label=f"{label}, seeds")
-    samples = [[sample for sample, _, _ in part] for part in parts]
-    left_out = sum(missing for part in parts for _, missing, _ in part)
-    right = [correct for part in parts for _, _, correct in part]
-    done = len(right) * stream.batch_size
+    samples = [found for found, _, _ in parts]
+    left_out = sum(missing for _, missing, _ in parts)
+    right = [correct for _, _, correct in parts]
+    done = sum(map(len, samples)) * stream.batch_size
     facts = network_facts(model, label) | {
         "digests": [getattr(getattr(variant, "network", None), "digest", None) for variant in variants],
         "data": stream.dataset.name,
@@ -173,7 +173,7 @@ def _near_chance(
     Args:
         model: The network.
         label: The label of the network.
-        right: The number of correct outputs of every batch; None if it is not known.
+        right: The number of correct outputs for each set of weights; None if it is not known.
         images: The total number of images.
         classes: The number of classes of the data; None without labels.
     """
@@ -188,39 +188,51 @@ def _near_chance(
 
 
 def _samples(
-    model: nn.Module, label: str, stream: Batches, mode: BatchNormMode, request: InputGradientsRequest
-) -> Iterator[tuple[Sample, int, float | None]]:
-    """The statistics of every full batch, the number of gradients left out, and the number of correct outputs."""
+    model: nn.Module,
+    label: str,
+    stream: Batches,
+    mode: BatchNormMode,
+    request: InputGradientsRequest,
+    count: Callable[[int], None],
+) -> tuple[list[Sample], int, float | None]:
+    """The statistics of every full batch, the number of gradients left out, and the number of correct outputs.
+
+    Everything stays on the device until the last batch is done; `count` is called with the number of batches.
+    """
     dtype = getattr(torch, request.dtype)
-    clone = runner(model, mode).to(stream.device, dtype)
+    clone = placed(runner(model, mode), stream.device, dtype)
     if stream.count < stream.batch_size:
         raise UsageError(f"{stream.count} images do not fill a batch of {stream.batch_size}")
     embedded = OfEmbeddings(clone) if stream.dataset.items == "tokens" else None
+    network = embedded or (Proposals(clone) if is_detector(clone) else clone)
+    probe = InputGradients(network, norm_grad=request.norm_grad, tokens=embedded is not None)
+    segments: list[Tensor] = []
+    right: list[Tensor | None] = []
     for images, labels in stream:
         if len(images) < stream.batch_size:
-            return
+            break
         inputs = images.to(dtype) if embedded is None else embedded.embed(images)
-        network = embedded or (Proposals(clone) if is_detector(clone) else clone)
         statistics = batch_statistics(clone) if mode == "batch" else nullcontext()
-        probe = InputGradients(network, norm_grad=request.norm_grad, tokens=embedded is not None)
         with torch.no_grad(), statistics, probe:
             outputs = forward(network, label, inputs)
-        if not probe.samples:
-            raise GradlabError(f"{label}: the input gradients of a batch are 0, NaN or infinite; try dtype float64")
         if mode == "batch":
             fix_statistics(network, label, inputs)
-        yield (
-            {**probe.samples[0], **segment(network, label, inputs, request.points, request.lags)},
-            probe.left_out,
-            _right(outputs, labels, stream.dataset.classes),
-        )
+        segments.append(segment(network, label, inputs, request.points, request.lags))
+        right.append(_right(outputs, labels, stream.dataset.classes))
+        count(len(segments))
+    if len(samples := probe.samples) < len(segments):
+        raise GradlabError(f"{label}: the input gradients of a batch are 0, NaN or infinite; try dtype float64")
+    known = [answers for answers in right if answers is not None]
+    correct = float(torch.stack(known).sum()) if len(known) == len(right) else None
+    along = segment_samples(label, segments)
+    return [{**of_batch, **of_line} for of_batch, of_line in zip(samples, along, strict=True)], probe.left_out, correct
 
 
-def _right(outputs: Tensor, labels: Tensor | None, classes: int | None) -> float | None:
+def _right(outputs: Tensor, labels: Tensor | None, classes: int | None) -> Tensor | None:
     """The number of outputs that are largest at their label; None without labels, or with other classes."""
     if labels is None or outputs.shape != (*labels.shape, classes):
         return None
-    return float(right_answers(outputs, labels).sum())
+    return right_answers(outputs, labels).sum()
 
 
 def _theory(model: nn.Module, stream: Batches) -> dict[str, float]:

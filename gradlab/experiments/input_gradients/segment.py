@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from contextlib import ExitStack
 
 import torch
@@ -15,7 +17,7 @@ from gradlab.results.input_gradients.result import Sample
 from gradlab.stats import segment_autocorrelation
 
 
-def segment(model: nn.Module, label: str, images: Tensor, points: int, lags: int) -> Sample:
+def segment(model: nn.Module, label: str, images: Tensor, points: int, lags: int) -> Tensor:
     """The autocorrelation of the input gradient along the segment between the first two images.
 
     Args:
@@ -25,8 +27,9 @@ def segment(model: nn.Module, label: str, images: Tensor, points: int, lags: int
         points: The number of points on the segment, including both ends.
         lags: The largest lag, in points.
 
-    Raises:
-        GradlabError: If a gradient is not finite.
+    Returns:
+        The power of the signal and its autocorrelation at lags 0 to `lags`, float64 of shape (lags + 2,), which are not
+        waited for; NaN if a gradient is not finite.
     """
     place = torch.linspace(0, 1, points, dtype=images.dtype, device=images.device)
     line = torch.lerp(images[:1], images[1:2], place.view(-1, *[1] * (images.ndim - 1)))
@@ -34,12 +37,20 @@ def segment(model: nn.Module, label: str, images: Tensor, points: int, lags: int
     with torch.no_grad(), InputGradients(model, observe=gradients.append):
         for part in line.split(len(images)):
             forward(model, label, part)
-    signal = torch.cat(gradients).flatten(1)
-    if not signal.isfinite().all():
+    autocorrelation, power = segment_autocorrelation(torch.cat(gradients).flatten(1), lags)
+    return torch.cat((power[None], autocorrelation))
+
+
+def segment_samples(label: str, found: Sequence[Tensor]) -> list[Sample]:
+    """Read what `segment` has found, in one transfer from the device.
+
+    Raises:
+        GradlabError: If a gradient is not finite.
+    """
+    rows = torch.stack([*found]).tolist() if found else []
+    if not all(math.isfinite(power) for power, *_ in rows):
         raise GradlabError(f"{label}: input gradients between two images are not finite; try dtype float64")
-    autocorrelation, power = segment_autocorrelation(signal, lags)
-    acf = autocorrelation.tolist()
-    return {"segment_lag1": acf[1], "segment_power": power, "segment_acf": acf}
+    return [{"segment_lag1": acf[1], "segment_power": power, "segment_acf": acf} for power, *acf in rows]
 
 
 @torch.no_grad()

@@ -20,7 +20,8 @@ from gradlab.models.embedded import OfEmbeddings
 from gradlab.probes.coverage import coverage_of_modules
 from gradlab.results.jacobian.result import JacobianResult
 from gradlab.results.record import Stopwatch, make_record
-from gradlab.stats.jacobian import jacobian_spectrum_of
+from gradlab.stats.jacobian import lanczos_coefficients, spectrum_of
+from gradlab.transfer import placed
 
 
 def jacobian(
@@ -79,17 +80,15 @@ def jacobian(
         stream = images_of(request, variants[0], where, normalization)
 
         def measure_one(place: int) -> list[dict[str, Any]]:
-            rows: list[dict[str, Any]] = []
-            clone = copy_of(variants[place]).to(stream.device).double()
+            clone = placed(copy_of(variants[place]), stream.device, torch.float64)
+            found: list[tuple[Tensor, dict[str, Any]]] = []
             for example, (function, x) in enumerate(_examples(clone, label, stream, part)):
-                found = jacobian_spectrum_of(function, x, probes=probes, steps=steps, seed=seed + example)
-                rows += _rows(found.squares, found.weights, seed + place if len(variants) > 1 else None, example)
-                outputs = function(x).numel()
-                for row in rows[-found.squares.numel() :]:
-                    row |= {"outputs": outputs, "inputs": x.numel()}
+                ran, outputs = lanczos_coefficients(function, x, probes=probes, steps=steps, seed=seed + example)
+                facts = {"seed": seed + place if len(variants) > 1 else None, "example": example}
+                found.append((ran, facts | {"outputs": outputs, "inputs": x.numel()}))
                 if progress is not None:
                     progress(label, place * stream.count + example + 1, len(variants) * stream.count)
-            return rows
+            return _rows(found)
 
         parts = spread(range(len(variants)), measure_one, progress=progress, label=f"{label}, seeds")
         facts = network_facts(variants[0], label) | {
@@ -111,13 +110,17 @@ def jacobian(
     return result
 
 
-def _rows(squares: Tensor, weights: Tensor, seed: int | None, example: int) -> list[dict[str, Any]]:
-    """One row per node of the quadrature."""
-    return [
-        {"seed": seed, "example": example, "probe": probe, "singular_value": square**0.5, "weight": weight}
-        for probe, nodes in enumerate(zip(squares.tolist(), weights.tolist(), strict=True))
-        for square, weight in zip(*nodes, strict=True)
-    ]
+def _rows(found: list[tuple[Tensor, dict[str, Any]]]) -> list[dict[str, Any]]:
+    """One row per node of the quadrature, from the coefficients of all examples, which are read in one transfer."""
+    there = torch.cat([coefficients.flatten() for coefficients, _ in found]).cpu()
+    parts = there.split([coefficients.numel() for coefficients, _ in found])
+    rows: list[dict[str, Any]] = []
+    for part, (coefficients, facts) in zip(parts, found, strict=True):
+        spectrum = spectrum_of(part.view_as(coefficients))
+        for probe, nodes in enumerate(zip(spectrum.squares.tolist(), spectrum.weights.tolist(), strict=True)):
+            for square, weight in zip(*nodes, strict=True):
+                rows.append({**facts, "probe": probe, "singular_value": square**0.5, "weight": weight})
+    return rows
 
 
 def _examples(

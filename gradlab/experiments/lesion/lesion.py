@@ -34,6 +34,7 @@ from gradlab.models.embedded import OfEmbeddings
 from gradlab.results.lesion.result import LesionResult
 from gradlab.results.record import Stopwatch, make_record
 from gradlab.stats import standard_error
+from gradlab.transfer import placed, uploaded
 
 FEW = 2
 """The number of inputs on which the structure of a network is found."""
@@ -131,7 +132,7 @@ class _Measurement:
         stream = images_of(request, model, device, normalization)
         self.stream = replace(stream, batch_size=min(stream.batch_size, stream.count))
         self.mode = batch_norm_mode(request.bn, model)
-        self.model = runner(model, self.mode).to(device).requires_grad_(False)
+        self.model = placed(runner(model, self.mode), device).requires_grad_(False)
         first = next(iter(self.stream))[0]
         if self.mode == "batch" and has_batch_norm(self.model):
             fix_statistics(self.model, label, first)
@@ -255,23 +256,18 @@ class _Measurement:
         drawn = torch.randint(self.stream.count, (self.request.paths,), generator=generator)
         embedded = OfEmbeddings(self.model) if self.stream.dataset.items == "tokens" else None
         names = [" ".join(filter(None, (part.block, part.branch))) for part in self.structure.parts]
-        rows: list[dict[str, Any]] = []
+        # For each length of each batch, the norms of the examples.
+        norms: list[Tensor] = []
         with PathGradients(self.model, self.structure) as gradients:
             for images, labels in self._examples(drawn):
                 inputs = images if embedded is None else embedded.embed(images)
                 gradients.run(self._loss(embedded or self.model, labels), inputs)
-                if not rows:
+                if not norms:
                     gradients.check_chain(names)
-                first = len(rows) // (modules + 1)
                 for length in range(modules + 1):
                     through = random_paths(torch.full((len(images),), length), modules, generator)
-                    gradient = gradients.on_paths(through.to(images.device))
-                    norms = gradient.flatten(1).norm(dim=1).tolist()
-                    rows += [
-                        {"length": length, "sample": first + place, "gradient_norm": norm}
-                        for place, norm in enumerate(norms)
-                    ]
-        return rows
+                    norms.append(gradients.on_paths(uploaded(through, images.device)).flatten(1).norm(dim=1))
+        return _path_rows(norms, modules + 1)
 
     def _examples(self, drawn: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         """The inputs and labels of drawn examples, in batches."""
@@ -279,12 +275,25 @@ class _Measurement:
         for place, (images, labels) in enumerate(self.stream):
             assert labels is not None
             own = drawn[drawn // self.stream.batch_size == place] % self.stream.batch_size
-            kept.append((images[own.to(images.device)], labels[own.to(labels.device)]))
+            chosen = uploaded(own, images.device)
+            kept.append((images[chosen], labels[chosen]))
         inputs, answers = (torch.cat(parts) for parts in zip(*kept, strict=True))
         yield from zip(inputs.split(self.stream.batch_size), answers.split(self.stream.batch_size), strict=True)
 
     def _loss(self, model: nn.Module, labels: Tensor) -> Callable[[Tensor], Tensor]:
         return lambda inputs: cross_entropies(forward(model, self.label, inputs), labels)
+
+
+def _path_rows(norms: Sequence[Tensor], lengths: int) -> list[dict[str, Any]]:
+    """One row per norm: those of the first batch on paths of each length, then those of the next batch."""
+    values, first, rows = iter(torch.cat([*norms]).tolist()), 0, []
+    for place, each in enumerate(norms):
+        length = place % lengths
+        rows += [
+            {"length": length, "sample": first + example, "gradient_norm": next(values)} for example in range(len(each))
+        ]
+        first += len(each) if length == lengths - 1 else 0
+    return rows
 
 
 def _kendall_tau(order: Sequence[int]) -> float:

@@ -85,17 +85,18 @@ class PathGradients:
             GradlabError: If one does not, since paths then have no one length; it names the module.
         """
         modules, examples = len(self.places), len(self._inputs)
+        left: list[Tensor] = []
         for first in range(0, modules, examples):
             passing = torch.ones(modules, 2, examples, device=self._inputs.device)
             cut = range(first, min(first + examples, modules))
             for example, module in enumerate(cut):
                 passing[module, :, example] = 0
-            left = self.gradients(passing).flatten(1).abs().amax(1)[: len(cut)].tolist()
-            around = next((names[module] for module, size in zip(cut, left, strict=True) if size), None)
-            if around is not None:
-                raise GradlabError(
-                    f"gradients also flow around {around}, so that paths are no choice of one way through each module"
-                )
+            left.append(self.gradients(passing).flatten(1).abs().amax(1)[: len(cut)])
+        around = next((name for name, size in zip(names, torch.cat(left).tolist(), strict=False) if size), None)
+        if around is not None:
+            raise GradlabError(
+                f"gradients also flow around {around}, so that paths are no choice of one way through each module"
+            )
 
 
 class _Splitting(AdditionMode):

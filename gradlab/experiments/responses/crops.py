@@ -13,6 +13,8 @@ from gradlab.data.batching import Batches
 from gradlab.errors import UsageError
 from gradlab.experiments.responses.request import Crops
 from gradlab.experiments.subject import forward
+from gradlab.stats.precision import widest
+from gradlab.transfer import uploaded
 
 MARGIN = 8 / 7
 """The shorter side of an image of which crops are taken, over the side of a crop: 256 pixels for 224."""
@@ -47,7 +49,8 @@ def tested_over_crops(model: nn.Module, label: str, stream: Batches, crops: Crop
             f"{dataset.name}: crops are taken from labelled images that are larger than the network's input: give "
             "imagefolder:PATH with one folder per class (--data)"
         )
-    right, loss = 0.0, 0.0
+    # Right answers and the loss.
+    found = torch.zeros(2, dtype=widest(stream.device), device=stream.device)
     classes = max(dataset.labels) + 1 if dataset.classes is None else dataset.classes
     views = _ten if crops == "ten" else _at_scales
     for place in range(stream.count):
@@ -58,13 +61,13 @@ def tested_over_crops(model: nn.Module, label: str, stream: Batches, crops: Crop
         mean, target = torch.cat(parts).mean(0), dataset.labels[place]
         if len(mean) != classes:
             raise UsageError(f"{label} has {len(mean)} outputs, and {dataset.name} has {classes} classes")
-        right += float(mean.argmax() == target)
-        loss -= float(mean[target].log())
+        found += torch.stack(((mean.argmax() == target).to(found.dtype), -mean[target].log().to(found.dtype)))
+    right, loss = found.tolist()
     return right / stream.count, loss / stream.count
 
 
 def _prepared(images: Tensor, stream: Batches) -> Tensor:
-    images = images.to(stream.device)
+    images = uploaded(images, stream.device)
     return images.float() if stream.normalization is None else stream.normalization(images, stream.dtype)
 
 
