@@ -1,17 +1,21 @@
-"""What the probes are right about in a distributed run: the checks of `oracles.ranks` by probe and way to run."""
+"""What the probes are right about in a distributed run, by probe and way to run: `oracles.{data,tensor}_ranks`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 
-WAYS = {
+COPIED = {
     "DistributedDataParallel": "",
     "fully_shard": "sharded_",
     "torch.compile around DDP": "compiled_",
+}
+SPLIT = {
     "weights split by parallelize_module": "split_",
     "tokens split as well": "split_tokens_",
 }
-"""How a model is run, and how the names of its checks begin."""
+WAYS = COPIED | SPLIT
+"""How a model is run, and how the names of its checks begin: with examples of each rank, and with layers split."""
 
 PROBES = {
     "ResponseStd": "responses",
@@ -26,12 +30,12 @@ PROBES = {
 """The probes, and how the names of their checks end."""
 
 PARTS = "every rank has only a part of each parameter"
-SPLIT = "tensor parallelism gives ranks parts of a layer, or the same examples, which results do not merge"
+TENSOR = "tensor parallelism gives ranks parts of a layer, or the same examples, which results do not merge"
 REFUSED = {
     "sharded_example_gradients": PARTS,
     "split_example_gradients": PARTS,
     "split_tokens_example_gradients": PARTS,
-    **{f"{way}{probe}": SPLIT for way in ("split_", "split_tokens_") for probe in ("signal", "attention", "watch")},
+    **{f"{way}{probe}": TENSOR for way in ("split_", "split_tokens_") for probe in ("signal", "attention", "watch")},
 }
 """The checks that have no number, and why."""
 
@@ -41,13 +45,14 @@ Two and three processes with gloo, and eight in twelve of the checks, on the CPU
 on the examples of all.
 *Equal* is a relative deviation of at most 1e-12 in moments and counts, and of 1e-6 in gradients. On a mesh of two
 dimensions, `fully_shard` along one and `parallelize_module` along the other, `ResponseStd` is equal as well, as it is
-with a mixed precision of the shards. The checks are those of `tests/probes/test_ranks.py`.
+with a mixed precision of the shards. The checks are those of `tests/probes/test_ranks.py` and
+`test_tensor_parallel.py`.
 """
 
 
-def cells() -> dict[tuple[str, str], str]:
-    """Return the check of each probe and way to run."""
-    return {(probe, way): f"{begin}{end}" for probe, end in PROBES.items() for way, begin in WAYS.items()}
+def cells(ways: Mapping[str, str] = MappingProxyType(WAYS)) -> dict[tuple[str, str], str]:
+    """Return the check of each probe and way to run, for all ways or some."""
+    return {(probe, way): f"{begin}{end}" for probe, end in PROBES.items() for way, begin in ways.items()}
 
 
 def section(plain: Callable[[str], str]) -> str:

@@ -1,0 +1,166 @@
+"""Models whose layers are split over ranks: checks of `tests/probes/test_tensor_parallel.py`, and their data."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import Replicate, Shard
+from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, SequenceParallel, parallelize_module
+
+import gradlab as gl
+from oracles.processes import Batch, main, measured, run, watched
+
+
+class Sequences(nn.Module):
+    """Attention and a perceptron on tokens, both residual, the same on every rank.
+
+    Args:
+        pooled: Whether the answer is the mean over tokens.
+    """
+
+    def __init__(self, pooled: bool = False) -> None:
+        super().__init__()
+        torch.manual_seed(3)
+        self.pooled = pooled
+        self.embed = nn.Linear(6, 8)
+        self.first, self.second = nn.LayerNorm(8), nn.LayerNorm(8)
+        self.query, self.key, self.value = (nn.Linear(8, 24) for _ in range(3))
+        self.out = nn.Linear(24, 8)
+        self.up, self.down = nn.Linear(8, 24), nn.Linear(24, 8)
+        self.head = nn.Linear(8, 24)
+        self.double()
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.embed(x)
+        x = x + self.out(self.attended(self.first(x)))
+        x = x + self.down(torch.relu(self.up(self.second(x))))
+        logits = self.head(torch.tanh(x))
+        return logits.mean(1) if self.pooled else logits.transpose(1, 2)
+
+    def attended(self, x: Tensor) -> Tensor:
+        q, k, v = (part(x).unflatten(-1, (-1, 1)).transpose(1, 2) for part in (self.query, self.key, self.value))
+        return F.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2).flatten(2)
+
+
+SPLIT = {name: name for name in ("query", "key", "value", "out", "up", "down", "head")} | {"embed": "first"}
+"""The modules whose outputs are the responses of the layers, by layer."""
+
+WEIGHTS = {
+    **{name: ColwiseParallel() for name in ("query", "key", "value")},
+    "out": RowwiseParallel(),
+    "up": ColwiseParallel(),
+    "down": RowwiseParallel(),
+    "head": ColwiseParallel(output_layouts=Replicate()),
+}
+TOKENS = {
+    "embed": RowwiseParallel(input_layouts=Replicate(), output_layouts=Shard(1)),
+    **{name: SequenceParallel(use_local_output=True) for name in ("first", "second")},
+    **{name: ColwiseParallel(input_layouts=Shard(1)) for name in ("query", "key", "value")},
+    "out": RowwiseParallel(output_layouts=Shard(1)),
+    "up": ColwiseParallel(input_layouts=Shard(1)),
+    "down": RowwiseParallel(output_layouts=Shard(1)),
+    "head": ColwiseParallel(input_layouts=Shard(1), output_layouts=Replicate()),
+}
+"""Weights split over ranks, and tokens as well."""
+
+
+def sequences(rank: int) -> list[Batch]:
+    """Return one batch of sequences."""
+    random = torch.Generator().manual_seed(40 + rank)
+    return [(torch.randn(3, 24, 6, dtype=torch.float64, generator=random), torch.arange(72).view(3, 24) % 24)]
+
+
+def sequence_outputs(x: Tensor, **options: bool) -> dict[str, Tensor]:
+    """Return the response of each layer of the model that tensor parallelism splits; that of a layer has a gradient."""
+    model, kept = Sequences(**options), {}
+    for name in SPLIT.values():
+        model.get_submodule(name).register_forward_hook(lambda _, args, out, name=name: kept.setdefault(name, out))
+    kept["output"] = model(x)
+    return kept
+
+
+class Checks:
+    """The checks, each of which gives what it has found.
+
+    Args:
+        rank: The number of the rank.
+        world: The number of ranks.
+    """
+
+    def __init__(self, rank: int, world: int) -> None:
+        self.rank, self.world = rank, world
+        self.mesh = torch.distributed.device_mesh.init_device_mesh("cpu", (world,))
+        self.sequence = sequences(0)
+        self.tensor_parallel = parallelize_module(Sequences(), self.mesh, WEIGHTS)
+        self.sequence_parallel = parallelize_module(Sequences(), self.mesh, TOKENS)
+
+    def split_attention(self) -> Any:
+        return run(gl.AttentionStatistics(self.tensor_parallel), self.tensor_parallel, self.sequence).result()
+
+    def split_tokens_attention(self) -> Any:
+        return run(gl.AttentionStatistics(self.sequence_parallel), self.sequence_parallel, self.sequence).result()
+
+    def split_responses(self) -> Any:
+        return run(gl.ResponseStd(self.tensor_parallel), self.tensor_parallel, self.sequence).result()
+
+    def split_response_gradients(self) -> Any:
+        return measured(gl.ResponseGradients(self.tensor_parallel), self.tensor_parallel, self.sequence).result()
+
+    def split_parameter_gradients(self) -> Any:
+        return measured(gl.ParameterGradients(self.tensor_parallel), self.tensor_parallel, self.sequence).result()
+
+    def split_input_gradients(self) -> Any:
+        model = parallelize_module(Sequences(pooled=True), self.mesh, WEIGHTS)
+        return run(gl.InputGradients(model), model, self.sequence).result()
+
+    def split_tokens_responses(self) -> Any:
+        return run(gl.ResponseStd(self.sequence_parallel), self.sequence_parallel, self.sequence).result()
+
+    def split_tokens_response_gradients(self) -> Any:
+        return measured(gl.ResponseGradients(self.sequence_parallel), self.sequence_parallel, self.sequence).result()
+
+    def mesh_responses(self) -> Any:
+        """Two dimensions: examples are those of one, layers are split along the other."""
+        of = 2 if self.world % 2 == 0 and self.world > 2 else 1
+        mesh = torch.distributed.device_mesh.init_device_mesh(
+            "cpu", (self.world // of, of), mesh_dim_names=("data", "tensor")
+        )
+        model = fully_shard(parallelize_module(Sequences(), mesh["tensor"], WEIGHTS), mesh=mesh["data"])
+        own = sequences(self.rank // of)
+        return run(gl.ResponseStd(model), model, own).result().to_frame().assign(replicas=self.world // of)
+
+    def split_tokens_parameter_gradients(self) -> Any:
+        return measured(gl.ParameterGradients(self.sequence_parallel), self.sequence_parallel, self.sequence).result()
+
+    def split_tokens_input_gradients(self) -> Any:
+        model = parallelize_module(Sequences(pooled=True), self.mesh, TOKENS)
+        return run(gl.InputGradients(model), model, self.sequence).result()
+
+    def split_tokens_example_gradients(self) -> Any:
+        return measured(gl.ExampleGradients(self.sequence_parallel), self.sequence_parallel, self.sequence).result()
+
+    def split_tokens_signal(self) -> Any:
+        return measured(gl.BlockSignal(self.sequence_parallel), self.sequence_parallel, self.sequence).result()
+
+    def split_tokens_watch(self) -> Any:
+        return watched(self.sequence_parallel, self.sequence)
+
+    def split_example_gradients(self) -> Any:
+        return measured(gl.ExampleGradients(self.tensor_parallel), self.tensor_parallel, self.sequence).result()
+
+    def split_signal(self) -> Any:
+        return measured(gl.BlockSignal(self.tensor_parallel), self.tensor_parallel, self.sequence).result()
+
+    def split_watch(self) -> Any:
+        return watched(self.tensor_parallel, self.sequence)
+
+    def split_responses_alone(self) -> Any:
+        return run(gl.ResponseStd(self.tensor_parallel, "up", local=True), self.tensor_parallel, self.sequence).result()
+
+
+if __name__ == "__main__":
+    main(Checks)

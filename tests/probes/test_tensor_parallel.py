@@ -1,0 +1,86 @@
+"""Results of processes that share the layers of a model are those of one process that has all of it.
+
+`oracles.tensor_ranks` is what every process runs.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from conformance import over_ranks
+from oracles.processes import Found, column, found_by, names
+from oracles.tensor_ranks import SPLIT, Checks, Sequences, sequence_outputs, sequences
+
+from gradlab.probes.input_gradients import STATISTICS, gradient_statistics
+
+
+@pytest.fixture(scope="module", params=[2, pytest.param(3, marks=pytest.mark.thorough)])
+def found(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Found:
+    """What each of several processes has found."""
+    return found_by("tensor_ranks", request.param, tmp_path_factory.mktemp("ranks"))
+
+
+@pytest.mark.slow
+def test_all_ranks_have_the_same_result(found: Found) -> None:
+    differ = {name for name in names(Checks) if any(rank[name] != found[0][name] for rank in found)}
+    assert differ == {"split_responses_alone"}
+
+
+@pytest.mark.slow
+def test_each_cell_of_the_page_is_a_number_or_a_refusal(found: Found) -> None:
+    for check in over_ranks.cells(over_ranks.SPLIT).values():
+        assert over_ranks.REFUSED.get(check, "") in found[0][check].get("error", ""), check
+        assert ("error" in found[0][check]) == (check in over_ranks.REFUSED), found[0][check]["error"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["split", "split_tokens", "mesh"])
+def test_responses_of_split_layers_are_those_of_whole_ones(found: Found, kind: str) -> None:
+    """The embedding's response is that of the first norm."""
+    its = found[0][f"{kind}_responses"]
+    replicas = range(its["rows"][0].get("replicas", 1))
+    kept = [sequence_outputs(sequences(number)[0][0]) for number in replicas]
+    for layer, name in SPLIT.items():
+        expected = torch.cat([each[name].detach().flatten() for each in kept])
+        assert column(its, "count")[layer] == expected.numel()
+        assert column(its, "mean")[layer] == pytest.approx(expected.mean().item(), rel=1e-12, abs=1e-14)
+        assert column(its, "std")[layer] == pytest.approx(expected.std(correction=0).item(), rel=1e-12)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["split", "split_tokens"])
+def test_gradients_by_responses_of_split_layers_are_those_of_whole_ones(found: Found, kind: str) -> None:
+    (x, y) = sequences(0)[0]
+    kept = sequence_outputs(x)
+    gradients = torch.autograd.grad(F.cross_entropy(kept["output"], y), [kept[name] for name in SPLIT.values()])
+    its = found[0][f"{kind}_response_gradients"]
+    for layer, gradient in zip(SPLIT, gradients, strict=True):
+        assert column(its, "response_grad_norm")[layer] == pytest.approx(gradient.norm().item(), rel=1e-6)
+        assert column(its, "response_numel")[layer] == gradient.numel()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["split", "split_tokens"])
+def test_other_gradients_of_a_split_model_are_those_of_the_whole(found: Found, kind: str) -> None:
+    (x, y) = sequences(0)[0]
+    model = Sequences()
+    F.cross_entropy(model(x), y).backward()
+    its = column(found[0][f"{kind}_parameter_gradients"], "grad_norm")
+    for layer in SPLIT:
+        assert its[layer] == pytest.approx(model.get_submodule(layer).weight.grad.norm().item(), rel=1e-6)
+    x = x.requires_grad_()
+    (gradient,) = torch.autograd.grad(Sequences(pooled=True)(x).sum(), x)
+    values = column(found[0][f"{kind}_input_gradients"], "value", "statistic")
+    expected = gradient_statistics(gradient.flatten(1)).tolist()
+    assert [values[name] for name in STATISTICS] == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.thorough
+def test_eight_processes(tmp_path: Path) -> None:
+    found = found_by("tensor_ranks", 8, tmp_path, "split_responses", "mesh_responses", "split_response_gradients")
+    for kind in ("split", "mesh"):
+        test_responses_of_split_layers_are_those_of_whole_ones(found, kind)
+    test_gradients_by_responses_of_split_layers_are_those_of_whole_ones(found, "split")
