@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from devices.accelerator import SUPPORTED, accelerator
+from forked_command import run_forked
 
 ROOT = Path(__file__).parent.parent
 CHECKPOINTS = Path(os.environ.get("GRADLAB_CHECKPOINTS", ROOT.parent / "shared" / "checkpoints"))
@@ -34,13 +35,26 @@ def checkpoint() -> Callable[[str], Path]:
 
 @pytest.fixture
 def gradlab_command(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Runs the installed command in an empty folder."""
+    """Runs the command in an empty folder, in a process forked from one that has imported what it needs."""
+
+    def run(*args: str, env: dict[str, str] | None = None, errors: str = "strict") -> subprocess.CompletedProcess[str]:
+        return run_forked(args, tmp_path, _environment(env), errors)
+
+    return run
+
+
+@pytest.fixture
+def installed_command(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Runs the installed command in an empty folder, as a terminal does."""
     command = shutil.which("gradlab", path=str(Path(sys.executable).parent)) or shutil.which("gradlab")
     assert command, "the command is not installed"
 
     def run(*args: str, env: dict[str, str] | None = None, **kwargs: object) -> subprocess.CompletedProcess[str]:
         options = {"cwd": tmp_path, "capture_output": True, "text": True, "timeout": 300, **kwargs}
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", **(env or {})}
-        return subprocess.run([command, *args], env=environment, check=False, **options)
+        return subprocess.run([command, *args], env=_environment(env), check=False, **options)
 
     return run
+
+
+def _environment(changes: dict[str, str] | None) -> dict[str, str]:
+    return {**os.environ, "OMP_NUM_THREADS": "1", **(changes or {})}

@@ -27,9 +27,9 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no full disk to write to")
-def test_a_full_disk_under_stdout(gradlab_command: Run) -> None:
+def test_a_full_disk_under_stdout(installed_command: Run) -> None:
     with open("/dev/full", "w", encoding="utf-8") as full:
-        done = gradlab_command("models", "imagenet/*", capture_output=False, stdout=full, stderr=subprocess.PIPE)
+        done = installed_command("models", "imagenet/*", capture_output=False, stdout=full, stderr=subprocess.PIPE)
     assert done.returncode == 1
     assert done.stderr.strip() == "gradlab: cannot read or write standard output: No space left on device"
 
@@ -47,10 +47,12 @@ def test_processes_that_cannot_meet(gradlab_command: Run) -> None:
     assert "WORLD_SIZE is 2, but MASTER_ADDR, MASTER_PORT is not set: start the processes by torchrun" in done.stderr
 
 
-@pytest.mark.parametrize("encoding", ["ascii", "cp1252", "latin-1"])
-def test_terminals_with_few_characters(encoding: str, gradlab_command: Run) -> None:
+@pytest.mark.parametrize(
+    "encoding", ["ascii", *(pytest.param(name, marks=pytest.mark.thorough) for name in ("cp1252", "latin-1"))]
+)
+def test_terminals_with_few_characters(encoding: str, installed_command: Run) -> None:
     environment = {"PYTHONIOENCODING": encoding, "PYTHONUTF8": "0", "LC_ALL": "C"}
-    done = gradlab_command("models", "imagenet/*", env=environment, text=False)
+    done = installed_command("models", "imagenet/*", env=environment, text=False)
     assert done.returncode == 0, done.stderr
     assert b"imagenet/resnet18" in done.stdout
 
