@@ -30,7 +30,7 @@ from gradlab.probes.schedule import Schedule, StepProbe
 from gradlab.probes.selection import Selection, find_blocks, layer_kind, select_layers
 from gradlab.probes.site_moments import take_in
 from gradlab.probes.targets import NOT_RUN, response_targets
-from gradlab.probes.tensor_layout import LayoutWatch
+from gradlab.probes.tensor_layout import LayoutWatch, refuse_gradient_of_parts
 from gradlab.probes.unmeasured import reasons, response_coverage, unmeasured_notes
 from gradlab.results.gradients.result import GradientsResult
 from gradlab.stats import l2_norms
@@ -124,11 +124,7 @@ class ResponseGradients(StepProbe):
         self._seen[site] = self._seen.get(site, False) or graph
         if not self.due or not graph:
             return None
-        if hasattr(response, "placements"):
-            raise UsageError(
-                f"{site.layer}: its response is a DTensor, whose gradient may be a sum over ranks that is not taken: "
-                "give its parallel style use_local_output=True, or choose others by layers="
-            )
+        refuse_gradient_of_parts(site.layer, response)
         self._split.local(site, response, [self._finder.norms.get(site, ""), site.layer])
         watch = Watch(response, part, self._passes.counts, lambda watch: self._arrived(watch, site))
         self._watches.append(watch)

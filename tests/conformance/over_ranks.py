@@ -35,7 +35,7 @@ REFUSED = {
     "sharded_example_gradients": PARTS,
     "split_example_gradients": PARTS,
     "split_tokens_example_gradients": PARTS,
-    **{f"{way}{probe}": TENSOR for way in ("split_", "split_tokens_") for probe in ("signal", "attention", "watch")},
+    **{f"{way}{probe}": TENSOR for way in ("split_", "split_tokens_") for probe in ("signal",)},
 }
 """The checks that have no number, and why."""
 

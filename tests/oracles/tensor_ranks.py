@@ -20,18 +20,21 @@ class Sequences(nn.Module):
 
     Args:
         pooled: Whether the answer is the mean over tokens.
+        softmax: Whether attention is written out.
     """
 
-    def __init__(self, pooled: bool = False) -> None:
+    def __init__(self, pooled: bool = False, softmax: bool = False) -> None:
         super().__init__()
         torch.manual_seed(3)
-        self.pooled = pooled
+        self.pooled, self.softmax = pooled, softmax
         self.embed = nn.Linear(6, 8)
         self.first, self.second = nn.LayerNorm(8), nn.LayerNorm(8)
         self.query, self.key, self.value = (nn.Linear(8, 24) for _ in range(3))
         self.out = nn.Linear(24, 8)
         self.up, self.down = nn.Linear(8, 24), nn.Linear(24, 8)
         self.head = nn.Linear(8, 24)
+        with torch.no_grad():
+            self.up.bias[::5] -= 3
         self.double()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -43,7 +46,8 @@ class Sequences(nn.Module):
 
     def attended(self, x: Tensor) -> Tensor:
         q, k, v = (part(x).unflatten(-1, (-1, 1)).transpose(1, 2) for part in (self.query, self.key, self.value))
-        return F.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2).flatten(2)
+        mixed = (q @ k.mT).softmax(-1) @ v if self.softmax else F.scaled_dot_product_attention(q, k, v)
+        return mixed.transpose(1, 2).flatten(2)
 
 
 SPLIT = {name: name for name in ("query", "key", "value", "out", "up", "down", "head")} | {"embed": "first"}
@@ -104,6 +108,28 @@ class Checks:
     def split_tokens_attention(self) -> Any:
         return run(gl.AttentionStatistics(self.sequence_parallel), self.sequence_parallel, self.sequence).result()
 
+    def split_softmax_attention(self) -> Any:
+        model = parallelize_module(Sequences(softmax=True), self.mesh, TOKENS)
+        return run(gl.AttentionStatistics(model, rows=None), model, self.sequence).result()
+
+    def split_queries_attention(self) -> Any:
+        """Every rank has the queries of some tokens, and all keys."""
+        whole = ColwiseParallel(input_layouts=Shard(1), output_layouts=Replicate())
+        own = ColwiseParallel(input_layouts=Shard(1), output_layouts=Shard(1))
+        plan = TOKENS | {"query": own, "key": whole, "value": whole}
+        plan["out"] = RowwiseParallel(input_layouts=Shard(1), output_layouts=Shard(1))
+        model = parallelize_module(Sequences(), self.mesh, plan)
+        return run(gl.AttentionStatistics(model, rows=None), model, self.sequence).result()
+
+    def split_by_hand_attention(self) -> Any:
+        """Nothing tells that ranks have heads of their own."""
+        model = parallelize_module(Sequences(), self.mesh, {name: WEIGHTS[name] for name in ("up", "down")})
+        for name in ("query", "key", "value"):
+            part = model.get_submodule(name)
+            part.weight, part.bias = (nn.Parameter(p.chunk(self.world)[self.rank]) for p in (part.weight, part.bias))
+        model.out.weight = nn.Parameter(model.out.weight.chunk(self.world, 1)[self.rank])
+        return run(gl.AttentionStatistics(model), model, self.sequence).result()
+
     def split_responses(self) -> Any:
         return run(gl.ResponseStd(self.tensor_parallel), self.tensor_parallel, self.sequence).result()
 
@@ -147,7 +173,7 @@ class Checks:
         return measured(gl.BlockSignal(self.sequence_parallel), self.sequence_parallel, self.sequence).result()
 
     def split_tokens_watch(self) -> Any:
-        return watched(self.sequence_parallel, self.sequence)
+        return watched(parallelize_module(Sequences(), self.mesh, TOKENS), self.sequence * 2)
 
     def split_example_gradients(self) -> Any:
         return measured(gl.ExampleGradients(self.tensor_parallel), self.tensor_parallel, self.sequence).result()
@@ -156,7 +182,7 @@ class Checks:
         return measured(gl.BlockSignal(self.tensor_parallel), self.tensor_parallel, self.sequence).result()
 
     def split_watch(self) -> Any:
-        return watched(self.tensor_parallel, self.sequence)
+        return watched(parallelize_module(Sequences(), self.mesh, WEIGHTS), self.sequence * 2)
 
     def split_responses_alone(self) -> Any:
         return run(gl.ResponseStd(self.tensor_parallel, "up", local=True), self.tensor_parallel, self.sequence).result()

@@ -11,7 +11,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from conformance import over_ranks
-from oracles.processes import Found, column, found_by, names
+from oracles.processes import Found, column, found_by, names, watched
 from oracles.tensor_ranks import SPLIT, Checks, Sequences, sequence_outputs, sequences
 
 from gradlab.probes.input_gradients import STATISTICS, gradient_statistics
@@ -76,6 +76,41 @@ def test_other_gradients_of_a_split_model_are_those_of_the_whole(found: Found, k
     values = column(found[0][f"{kind}_input_gradients"], "value", "statistic")
     expected = gradient_statistics(gradient.flatten(1)).tolist()
     assert [values[name] for name in STATISTICS] == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["split", "split_tokens", "split_softmax", "split_queries"])
+def test_attention_of_split_heads_is_that_of_all_of_them(found: Found, kind: str) -> None:
+    model, (x, _) = Sequences(), sequences(0)[0]
+    with torch.no_grad():
+        hidden = model.first(model.embed(x))
+        logits = torch.einsum("bqh,bkh->bhqk", model.query(hidden), model.key(hidden))
+    weights = logits.softmax(-1)
+    rows = found[0][f"{kind}_attention"]["rows"]
+    entropy = -(weights * weights.log()).sum(-1).mean((0, 2))
+    assert [row["entropy"] for row in rows] == pytest.approx(entropy.tolist(), rel=1e-12)
+    assert [row["largest_logit"] for row in rows] == pytest.approx(logits.amax((0, 2, 3)).tolist(), rel=1e-12)
+    assert {row["rows"] for row in rows} == {x.shape[0] * x.shape[1]}
+
+
+@pytest.mark.slow
+def test_attention_that_is_split_out_of_sight_is_refused(found: Found) -> None:
+    assert "it is not known of which parts" in found[0]["split_by_hand_attention"]["error"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["split", "split_tokens"])
+def test_a_watch_of_split_layers_records_whole_ones(found: Found, kind: str) -> None:
+    """As that of one process does; its second step shows what the first has done to the weights."""
+    expected = watched(Sequences(), sequences(0) * 2).frame
+    keys = ["step", "layer", "statistic"]
+    wanted = {tuple(row[key] for key in keys): row["value"] for row in expected.to_dict("records")}
+    its = {tuple(row[key] for key in keys): row["value"] for row in found[0][f"{kind}_watch"]["rows"]}
+    assert its.keys() == wanted.keys()
+    assert 0 < wanted[0, "up", "dead_units"] < 1
+    for key, value in its.items():
+        moment = key[0] == 0 and key[2] in ("response_std", "response_mean", "response_max", "dead_units")
+        assert value == pytest.approx(wanted[key], rel=1e-12 if moment else 1e-6, abs=1e-14), key
 
 
 @pytest.mark.thorough

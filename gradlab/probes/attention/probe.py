@@ -13,12 +13,14 @@ from torch import Tensor, nn
 from gradlab.errors import GradlabError, UsageError
 from gradlab.probes.applications import leave
 from gradlab.probes.attention.finder import AttentionFinder
+from gradlab.probes.attention.merging import Site, merged_rows
 from gradlab.probes.coverage import coverage_of_modules
 from gradlab.probes.execution_places import in_order
 from gradlab.probes.hooks import Probe
 from gradlab.probes.passes import Passes
-from gradlab.probes.ranks import TIMEOUT, Ranks, joint_order, uneven_notes
-from gradlab.probes.tensor_parallel import refuse_tensor_parallel
+from gradlab.probes.ranks import TIMEOUT, Ranks, uneven_notes
+from gradlab.probes.split_signals import Split
+from gradlab.probes.tensor_layout import LayoutWatch
 from gradlab.results.attention.result import AttentionResult
 from gradlab.stats.attention import AttentionRows
 
@@ -49,7 +51,8 @@ class AttentionStatistics(Probe):
       It is 1 if a head averages over all keys that it sees.
     - largest_logit: the largest product of query and key, after scale and mask, over the rows.
 
-    In a distributed run, `result` is a call that every rank makes, and is over the examples of all ranks.
+    In a distributed run, `result` is a call that every rank makes, and is over the examples of all ranks. Where tensor
+    parallelism gives ranks heads of their own, or queries, these are joined.
 
     Args:
         model: Any `torch.nn.Module`.
@@ -75,14 +78,15 @@ class AttentionStatistics(Probe):
         self.ranks = Ranks(process_group, local, timeout)
         if rows is not None and rows < 1:
             raise UsageError(f"rows is the number of rows of attention to take, at least 1, or None; got {rows}")
-        self._sites: dict[tuple[str, int], AttentionRows] = {}
-        self._order: list[tuple[str, int]] = []
-        self._seen: dict[tuple[str, int], AttentionRows] = {}
+        self._sites: dict[Site, AttentionRows] = {}
+        self._order: list[Site] = []
+        self._seen: dict[Site, AttentionRows] = {}
         self._calls: Counter[str] = Counter()
-        self._finder = AttentionFinder(self, rows)
+        self._split = LayoutWatch(self.model)
+        self._finder = AttentionFinder(self, rows, self._split.signals)
 
     def _attach(self, stack: ExitStack) -> None:
-        refuse_tensor_parallel(self.model, self.ranks)
+        self._split.attach(stack)
         modules = {name: module for name, module in self.model.named_modules() if name}
         self._passes = Passes(self.model, modules, self._begin, self._end)
         self._passes.attach(stack, {})
@@ -100,18 +104,21 @@ class AttentionStatistics(Probe):
             for site, rows in self._seen.items():
                 self._sites[site] = self._sites[site].merge(rows) if site in self._sites else rows
 
-    def attended(self, rows: AttentionRows) -> None:
+    def attended(self, rows: AttentionRows, split: Split) -> None:
         """See `Listener`."""
         layer = self._passes.innermost
         self._calls[layer] += 1
-        self._seen[layer, self._calls[layer]] = rows
+        site = Site(layer, self._calls[layer])
+        self._seen[site] = rows
+        parts = self._split.layout.parts
+        parts[site] = parts.get(site, "") or split
 
     def heads(self) -> int | None:
         """See `Listener`."""
         module = self.model.get_submodule(self._passes.innermost)
         return module.num_heads if isinstance(module, nn.MultiheadAttention) else None
 
-    def _own(self) -> dict[tuple[str, int], Tensor]:
+    def _own(self) -> dict[Site, Tensor]:
         """What this rank has seen of each site, (H, 4), copied from the device at once."""
         sites = [self._sites[site] for site in self._order]
         if not sites:
@@ -129,31 +136,31 @@ class AttentionStatistics(Probe):
         Raises:
             GradlabError: If no attention was found.
         """
-        by_rank = self.ranks.gather(self._own(), "AttentionStatistics.result()")
+        told = self.ranks.gather((self._own(), self._split.layout), "AttentionStatistics.result()")
+        by_rank = [found for found, _ in told]
         if not any(by_rank):
             raise GradlabError(
                 f"no attention of {type(self.model).__name__} was seen: run the model inside the `with` block; kernels "
                 "that no function of torch calls cannot be seen (with transformers, attn_implementation='sdpa' can)"
             )
         rows: list[dict[str, Any]] = []
-        for index, site in enumerate(joint_order([list(found) for found in by_rank]), 1):
-            every = torch.stack([found[site] for found in by_rank if site in found])  # (ranks, H, 4)
-            heads = torch.cat([every[..., :3].sum(0), every[..., 3:].amax(0)], 1)
+        merged = merged_rows(by_rank, [layout for _, layout in told], self.ranks)
+        for index, (site, heads) in enumerate(merged.items(), 1):
             for head, (entropy, uniform, count, largest) in enumerate(heads.tolist()):
                 rows.append(
                     {
-                        "layer": site[0],
+                        "layer": site.layer,
                         "index": index,
                         "head": head,
                         "entropy": entropy / count if count else float("nan"),
                         "relative_entropy": entropy / uniform if uniform else float("nan"),
                         "largest_logit": largest,
                         "rows": int(count),
-                        "call": site[1],
+                        "call": site.call,
                     }
                 )
         name = network or str(getattr(self.model, "name", type(self.model).__name__))
-        uneven = uneven_notes([{site: site[0] for site in found} for found in by_rank], self.ranks)
+        uneven = uneven_notes([{site: site.layer for site in found} for found in by_rank], self.ranks)
         coverage = coverage_of_modules(self.model, {row["layer"] for row in rows}, WITHOUT)
         notes = [*masked_notes(rows), *self.ranks.notes(), *uneven]
         return AttentionResult.from_rows(name, rows, notes, {"coverage": coverage.as_record()})

@@ -13,6 +13,7 @@ from torch.overrides import TorchFunctionMode
 
 from gradlab.probes.hooks import in_backward
 from gradlab.probes.outputs import plain
+from gradlab.probes.split_signals import SplitSignals
 from gradlab.stats.activations import active_counts, active_units, one_sided_rows, saturated_count
 from gradlab.stats.precision import widest
 from gradlab.stats.workspace import Workspace
@@ -135,13 +136,17 @@ class ActivationMode(TorchFunctionMode):
     Args:
         before: Called with an activation's input, before it may be overwritten; gives whatever `after` is to get.
         after: Called with that, the function's name, its output and its bounds.
+        signals: The tensors that are parts of what ranks have together.
     """
 
     def __init__(
-        self, before: Callable[[Tensor], object], after: Callable[[object, str, Tensor, Range | int | None], None]
+        self,
+        before: Callable[[Tensor], object],
+        after: Callable[[object, str, Tensor, Range | int | None], None],
+        signals: SplitSignals,
     ) -> None:
         super().__init__()
-        self._before, self._after = before, after
+        self._before, self._after, self._signals = before, after, signals
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -150,12 +155,12 @@ class ActivationMode(TorchFunctionMode):
         kwargs = kwargs or {}
         name = activation_name(func)
         if name is None or in_backward():
-            return func(*args, **kwargs)
+            return self._followed(func, args, kwargs)
         source = args[0] if args else kwargs.get("input")
         if not isinstance(source, Tensor) or not source.is_floating_point():
             return func(*args, **kwargs)
         known = self._before(source)
-        output = func(*args, **kwargs)
+        output = self._followed(func, args, kwargs)
         clipped = clip_bounds(name, args, kwargs) if name in CLIPPING else None
         if isinstance(output, Tensor) and (name not in CLIPPING or clipped is not None):
             bounds: Range | int | None = BOUNDED.get(name) if clipped is None else clipped[0]
@@ -164,6 +169,13 @@ class ActivationMode(TorchFunctionMode):
             if name != "softmax" or bounds is not None:
                 with torch.no_grad():
                     self._after(known, name, plain(output), bounds)
+        return output
+
+    def _followed(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Call a function, whose output is a part if an argument is."""
+        output = func(*args, **kwargs)
+        if self._signals:
+            self._signals.follow((*args, *kwargs.values()), output)
         return output
 
 

@@ -145,8 +145,10 @@ class ParameterWatch:
         if kept:
             parameters = {id(part.parameter): part.parameter.detach() for part in self.parts}
             ends = {key: parameters[key] for key in kept}
-            torch._foreach_neg_(list(kept.values()))
-            torch._foreach_add_(list(kept.values()), list(ends.values()))
+            # In place in this rank's parts of DTensors, which do not mix with other tensors.
+            steps = [_own(tensor) for tensor in kept.values()]
+            torch._foreach_neg_(steps)
+            torch._foreach_add_(steps, [_own(tensor) for tensor in ends.values()])
             numbers = [n for n, part in enumerate(self.parts) if id(part.parameter) in kept]
             self._add_updates(numbers, kept, ends)
         self._gradients = {}
@@ -186,6 +188,12 @@ class ParameterWatch:
 
 def _is_trained(part: Part) -> bool:
     return part.parameter.requires_grad
+
+
+def _own(tensor: Tensor) -> Tensor:
+    """Return what this rank has of a tensor, in the same memory."""
+    own: Tensor = tensor.to_local() if hasattr(tensor, "to_local") else tensor
+    return own
 
 
 def _by_id(parameters: Sequence[Tensor], values: Sequence[Tensor]) -> dict[int, Tensor]:

@@ -13,16 +13,18 @@ from torch.optim import Optimizer
 from gradlab.probes.execution import ExecutionOrder
 from gradlab.probes.ranks import Ranks
 from gradlab.probes.selection import Selection, select_rows
+from gradlab.probes.tensor_layout import Layout
 from gradlab.probes.watch.activations import UnitActivity
 from gradlab.probes.watch.backward import BackwardWatch
 from gradlab.probes.watch.layer_values import layer_values, total_values
+from gradlab.probes.watch.merging import Unjoined, joined_values, some
 from gradlab.probes.watch.micro_batches import MicroBatches
 from gradlab.probes.watch.parameters import Columns, ParameterWatch
 from gradlab.probes.watch.piece import TOTAL, Fetch, Found, Piece, Value
 from gradlab.probes.watch.record import Owners, StepRecord, gradient_norm_of, learning_rates, repeated_loss, scalars
 from gradlab.probes.watch.response_values import activation_piece, gradient_piece, moment_piece
 from gradlab.probes.watch.responses import ResponseWatch, Window
-from gradlab.probes.watch.shares import joined_values, values_of
+from gradlab.probes.watch.shares import values_of
 from gradlab.probes.watch.steps import calling_scaler, scale_of
 from gradlab.probes.watch.writer import RecordWriter, in_order
 
@@ -88,7 +90,7 @@ class StepRecorder:
         self._unresolved: dict[str, None] = {}
         self._logged: dict[str, Tensor] = {}
         self._again: Callable[[], Tensor] | None = None
-        self._differing: dict[str, None] = {}
+        self._unjoined = Unjoined()
 
     def attach(self, stack: ExitStack, *, order: bool) -> None:
         """Register what stays on between measured steps: nothing, once the order of execution is known."""
@@ -250,8 +252,11 @@ class StepRecorder:
 
     def _joined(self, step: int, found: list[Found]) -> list[Value]:
         """The values of a record over the examples of all ranks, which every rank calls for at the same steps."""
-        by_rank = self.ranks.gather(found, f"the record of step {step:,} by gl.watch")
-        return joined_values(by_rank, self._differing) if len(by_rank) > 1 else values_of(found)
+        layout = Layout() if self.responses is None else self.responses.layout
+        told = self.ranks.gather((found, layout), f"the record of step {step:,} by gl.watch")
+        if len(told) == 1:
+            return values_of(found)
+        return joined_values([its for its, _ in told], [its for _, its in told], self.ranks, self._unjoined)
 
     def give_up(self) -> None:
         """Drop the records that are not written yet, for which other ranks would be waited for in vain."""
@@ -260,26 +265,17 @@ class StepRecorder:
 
     def notes(self) -> list[str]:
         """What the reader of the records should know."""
-        notes = self.ranks.notes()
-        if differing := [*self._differing]:
-            notes.append(
-                f"{_some(differing)}: not the same on all ranks, as gradients are that DistributedDataParallel has "
-                "averaged, and not recorded"
-            )
+        notes = [*self.ranks.notes(), *self._unjoined.notes()]
         if unknown := [*self._parameters.unknown]:
             notes.append(
-                f"{_some(unknown)}: the update of weights in 16 bits is not recorded, since the step of their "
+                f"{some(unknown)}: the update of weights in 16 bits is not recorded, since the step of their "
                 "optimizer cannot be made on float32 copies; that of optimizers of torch.optim can"
             )
         if unresolved := [*self._unresolved]:
-            notes.append(f"{_some(unresolved)}: |mean| is too many times the std for sums of squares; no response_std")
+            notes.append(f"{some(unresolved)}: |mean| is too many times the std for sums of squares; no response_std")
         if again := [] if self.responses is None else self.responses.recomputed():
             notes.append(
-                f"{_some(again)}: reentrant activation checkpointing leaves the response without a graph; call "
+                f"{some(again)}: reentrant activation checkpointing leaves the response without a graph; call "
                 "checkpoint with use_reentrant=False for response_grad_rms"
             )
         return notes
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:3]) + (f", … ({len(names)} in all)" if len(names) > 3 else "")

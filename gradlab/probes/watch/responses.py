@@ -19,6 +19,7 @@ from gradlab.probes.identity import Remembered
 from gradlab.probes.outputs import plain
 from gradlab.probes.selection import Selection
 from gradlab.probes.targets import response_targets
+from gradlab.probes.tensor_layout import Layout, LayoutWatch, refuse_gradient_of_parts
 from gradlab.probes.watch.activations import ActivationMode, ActivationSums, Range
 from gradlab.probes.watch.sums import Sums, sums_for
 from gradlab.stats import Workspace
@@ -73,9 +74,12 @@ class ResponseWatch:
         self.without_graph: dict[str, None] = {}
         self.window = Window()
         self.finder = ResponseFinder(model, response_targets(model, layers), self, begin=self._begin)
+        self._split = LayoutWatch(model)
         self._begun, self._sums = begun, sums
         self._backward = BackwardPasses(model)
-        self._mode = ActivationMode(self._before, self._after) if "activations" in measure else None
+        self._mode = None
+        if "activations" in measure:
+            self._mode = ActivationMode(self._before, self._after, self._split.signals)
         self._inputs: Remembered[Site] = Remembered()
         self._unit_dim = -1
         self._room = Workspace()
@@ -87,9 +91,15 @@ class ResponseWatch:
 
     def attach(self, stack: ExitStack) -> None:
         """Register all hooks, their removal on the stack."""
+        self._split.attach(stack)
         self.finder.attach(stack)
         if self._mode is not None:
             stack.callback(leave, self._mode)
+
+    @property
+    def layout(self) -> Layout:
+        """How this rank takes part in tensor parallelism, with layers as sites."""
+        return self._split.layout
 
     def recomputed(self) -> list[str]:
         """The layers whose gradients arrive at what a backward pass has made again, out of sight."""
@@ -137,15 +147,15 @@ class ResponseWatch:
             module = self.finder.places[site.layer].module
             self._unit_dim = -1 - len(module.kernel_size) if isinstance(module, _ConvNd) else -1
         with torch._C.DisableTorchFunction():
+            own = self._split.local(layer_of(site), plain(response), [self.finder.norms.get(site, ""), site.layer])
             if self.responses:
-                self._take_moments(site, response, part)
+                self._take_moments(site, own, part)
             watch = self._watched(site, response, part)
             if self._mode is not None and part is None:
                 self._inputs.put(response, site)
         return watch
 
     def _take_moments(self, site: Site, response: Tensor, part: Part | None) -> None:
-        response = plain(response)
         if part is not None:
             response = response.chunk(part[1], -1)[part[0]]
         sums = self.window.sums.get(site)
@@ -163,6 +173,7 @@ class ResponseWatch:
         if not response.requires_grad:
             self.without_graph.setdefault(site.layer)
             return None
+        refuse_gradient_of_parts(site.layer, response)
         window = self.window
 
         def arrived(watch: Watch) -> None:
@@ -189,6 +200,7 @@ class ResponseWatch:
         if self._mode is not None:
             leave(self._mode)
         self._inputs.take_all()
+        self._split.signals.forget()
         self._calls.clear()
         if not whole:
             self._undo(seen, shown)
@@ -217,6 +229,8 @@ class ResponseWatch:
             self._calls[place] += 1
             layer = layer_of(Site(place, self._calls[place]))
         self.order.setdefault(layer)
+        self.layout.parts[layer] = self.layout.parts.get(layer, "") or self._split.signals.of(output)
+        output = self._split.local(layer, output, [])
         sums = self._pass.activations.setdefault(layer, self._sums())
         sums.add(name, output, self._unit_dim, bounds, self._room)
 

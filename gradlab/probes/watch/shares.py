@@ -7,27 +7,30 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, Self
 
-from gradlab.probes.ranks import joint_order
+from gradlab.probes.split_signals import Split
 from gradlab.probes.watch.piece import Found, Value
-
-_SAME = 1e-6
-"""The largest relative difference between ranks of what is the same on all of them, such as averaged gradients."""
 
 
 class Share(Protocol):
-    """A statistic over the examples of one rank."""
+    """A statistic over the values of one rank, or of several."""
 
     @property
     def value(self) -> float:
         """The statistic."""
 
-    def join(self, others: Sequence[Self], ranks: int) -> float:
-        """Return the statistic over the examples of all ranks.
+    def joined(self, every: Sequence[Self], split: Split) -> Self | None:
+        """Return the statistic over the values of several ranks.
 
         Args:
-            others: The shares of the ranks that have any, with this one.
-            ranks: The number of all ranks.
+            every: The shares of those that have any, with this one.
+            split: What the ranks have apart: examples or positions, or channels.
+
+        Returns:
+            The joint share; None if what they have apart does not tell it.
         """
+
+    def of_mean_loss(self, ranks: int) -> float:
+        """Return the statistic where the loss is the mean of the losses of some ranks, or of groups that share one."""
 
 
 @dataclass(frozen=True)
@@ -37,9 +40,13 @@ class MeanShare:
     value: float
     count: float
 
-    def join(self, others: Sequence[MeanShare], ranks: int) -> float:
+    def joined(self, every: Sequence[MeanShare], split: Split) -> MeanShare:
         """See `Share`."""
-        return _mean([(share.value, share.count) for share in others])
+        return MeanShare(*_mean([(share.value, share.count) for share in every]))
+
+    def of_mean_loss(self, ranks: int) -> float:
+        """See `Share`."""
+        return self.value
 
 
 @dataclass(frozen=True)
@@ -50,10 +57,15 @@ class StdShare:
     mean: float
     count: float
 
-    def join(self, others: Sequence[StdShare], ranks: int) -> float:
+    def joined(self, every: Sequence[StdShare], split: Split) -> StdShare:
         """Return the std of all values (Chan et al.): their squared distances from the mean over all of them."""
-        mean = _mean([(share.mean, share.count) for share in others])
-        return math.sqrt(_mean([(share.value**2 + (share.mean - mean) ** 2, share.count) for share in others]))
+        mean, count = _mean([(share.mean, share.count) for share in every])
+        square, _ = _mean([(share.value**2 + (share.mean - mean) ** 2, share.count) for share in every])
+        return StdShare(math.sqrt(square), mean, count)
+
+    def of_mean_loss(self, ranks: int) -> float:
+        """See `Share`."""
+        return self.value
 
 
 @dataclass(frozen=True)
@@ -62,24 +74,30 @@ class LargestShare:
 
     value: float
 
-    def join(self, others: Sequence[LargestShare], ranks: int) -> float:
+    def joined(self, every: Sequence[LargestShare], split: Split) -> LargestShare:
         """See `Share`."""
-        return max(share.value for share in others)
+        return LargestShare(max(share.value for share in every))
+
+    def of_mean_loss(self, ranks: int) -> float:
+        """See `Share`."""
+        return self.value
 
 
 @dataclass(frozen=True)
 class RmsShare:
-    """The root mean square of the loss's gradient by some values, and how many there are.
-
-    The loss is the mean of the ranks' losses, as in `gradlab.probes.response_steps.merged_steps`.
-    """
+    """The root mean square of the gradient of the ranks' own losses by some values, and how many values there are."""
 
     value: float
     count: float
 
-    def join(self, others: Sequence[RmsShare], ranks: int) -> float:
+    def joined(self, every: Sequence[RmsShare], split: Split) -> RmsShare:
         """See `Share`."""
-        return math.sqrt(_mean([(share.value**2, share.count) for share in others])) / ranks
+        square, count = _mean([(share.value**2, share.count) for share in every])
+        return RmsShare(math.sqrt(square), count)
+
+    def of_mean_loss(self, ranks: int) -> float:
+        """Return that of the gradient of the mean loss, as in `gradlab.probes.response_steps.merged_steps`."""
+        return self.value / ranks
 
 
 @dataclass(frozen=True)
@@ -93,53 +111,31 @@ class IdleShare:
         """Their share."""
         return sum(self.units) / len(self.units)
 
-    def join(self, others: Sequence[IdleShare], ranks: int) -> float:
-        """Return the share of units that are 0 for the examples of all ranks."""
-        units = [all(together) for together in zip(*(share.units for share in others), strict=True)]
-        return sum(units) / len(units)
+    def joined(self, every: Sequence[IdleShare], split: Split) -> IdleShare | None:
+        """Return which units are 0 for the examples of all ranks, or those of all ranks one after the other."""
+        if split == "channels":
+            return IdleShare(tuple(unit for share in every for unit in share.units))
+        if split == "unknown" or len({len(share.units) for share in every}) > 1:
+            return None
+        return IdleShare(tuple(all(together) for together in zip(*(share.units for share in every), strict=True)))
+
+    def of_mean_loss(self, ranks: int) -> float:
+        """See `Share`."""
+        return self.value
 
 
-def _mean(weighted: Sequence[tuple[float, float]]) -> float:
+def _mean(weighted: Sequence[tuple[float, float]]) -> tuple[float, float]:
+    """Return the weighted mean, and the sum of the weights."""
     total = math.fsum(count for _, count in weighted)
-    return math.fsum(value * count for value, count in weighted) / total if total else math.nan
+    return (math.fsum(value * count for value, count in weighted) / total if total else math.nan), total
 
 
 def values_of(found: Sequence[Found]) -> list[Value]:
     """Return the values of one rank alone."""
     values = [(layer, name, share if isinstance(share, float) else share.value) for layer, name, share in found]
-    return [value for value in values if _is_said(value)]
+    return [value for value in values if is_said(value)]
 
 
-def joined_values(by_rank: Sequence[Sequence[Found]], differing: dict[str, None]) -> list[Value]:
-    """Return the values over the examples of all ranks.
-
-    Args:
-        by_rank: What each rank has found.
-        differing: Gets the names of statistics that should be the same on all ranks and are not; these are left out.
-    """
-    tables = [{(layer, name): share for layer, name, share in found} for found in by_rank]
-    values: list[Value] = []
-    for layer, name in joint_order([list(table) for table in tables]):
-        found = [table[layer, name] for table in tables if (layer, name) in table]
-        first = found[0]
-        if isinstance(first, StdShare) and len(found) < sum((layer, "response_mean") in table for table in tables):
-            # The mean has taken the digits of another rank's std.
-            continue
-        if not isinstance(first, float):
-            values.append((layer, name, first.join(found, len(by_rank))))  # type: ignore[arg-type]
-        elif all(_same(first, other) for other in found):
-            values.append((layer, name, first))
-        else:
-            differing.setdefault(name)
-    return [value for value in values if _is_said(value)]
-
-
-def _is_said(value: Value) -> bool:
+def is_said(value: Value) -> bool:
     """Return whether a value is recorded: a share of what is not finite only where there is any."""
     return value[1] != "non_finite_fraction" or value[2] > 0
-
-
-def _same(one: float, other: object) -> bool:
-    if not isinstance(other, float) or math.isnan(one) or math.isnan(other):
-        return isinstance(other, float) and math.isnan(one) and math.isnan(other)
-    return one == other or abs(one - other) <= _SAME * max(abs(one), abs(other))

@@ -16,7 +16,6 @@ from gradlab.probes.hooks import Probe
 from gradlab.probes.ranks import TIMEOUT, Ranks
 from gradlab.probes.schedule import Schedule
 from gradlab.probes.selection import Selection
-from gradlab.probes.tensor_parallel import refuse_tensor_parallel
 from gradlab.probes.watch.alerts import Alerts, OnAlert
 from gradlab.probes.watch.live import LiveView
 from gradlab.probes.watch.recorder import MEASURES, USUAL, Measure, StepRecorder
@@ -216,8 +215,6 @@ class Watch(Probe):
         """Compiled code runs as it is between measured steps."""
 
     def _attach(self, stack: ExitStack) -> None:
-        if self._recorder.responses is not None:
-            refuse_tensor_parallel(self.model, self._recorder.ranks)
         if self._live is not None:
             stack.callback(self._live.close)
         stack.callback(self._leave)
