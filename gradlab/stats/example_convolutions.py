@@ -1,4 +1,4 @@
-"""Gradients of a convolution's weight for single examples, by two methods; the layer decides which is faster."""
+"""Gradients of a convolution's weight for single examples, by three methods, of which the fastest is chosen."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from gradlab.stats.example_gradients import ExampleContributions
+from gradlab.stats.example_native import convolution_rows, convolution_space, serves
 from gradlab.stats.workspace import Workspace
 
 
@@ -35,18 +36,62 @@ class Geometry:
 
 
 def convolution_gradients(x: Tensor, gradient: Tensor, geometry: Geometry) -> ExampleContributions:
-    """Choose the faster method for the gradients of a convolution's weight.
+    """Choose the fastest method for the gradients of a convolution's weight.
 
-    Where an example's gradient has more values than its maps, writing it takes most of the time. Matrix products
-    write it once, whereas the grouped convolution makes several copies.
+    That is the C library, where it serves. Otherwise, where an example's gradient has more values than its maps,
+    writing it takes most of the time. Matrix products write it once, whereas the grouped convolution makes several
+    copies.
 
     Args:
         x: The input, shape (B, C, *).
         gradient: The gradient of the output, shape (B, O, *).
         geometry: The hyperparameters of the convolution.
     """
+    if _is_adjacent(geometry) and serves(x, gradient):
+        return NativeGradients(x, gradient, geometry)
     large = math.prod(geometry.weight) * x.shape[0] > x.numel() + gradient.numel()
     return (ProductGradients if large else GroupedGradients)(x, gradient, geometry)
+
+
+def _is_adjacent(geometry: Geometry) -> bool:
+    """Return whether an image's values under a row of the kernel lie next to each other, channels last."""
+    return geometry.groups == 1 and len(geometry.stride) == 2 and (geometry.dilation[1] == 1 or geometry.weight[3] == 1)
+
+
+class NativeGradients(ExampleContributions):
+    """Gradients by the C library, for images whose channels are not in groups and kernels whose columns are adjacent.
+
+    Args:
+        x: The input, shape (B, C, H, W), float32 on the CPU.
+        gradient: The gradient of the output, shape (B, O, H_out, W_out), likewise.
+        geometry: The hyperparameters of the convolution.
+    """
+
+    def __init__(self, x: Tensor, gradient: Tensor, geometry: Geometry) -> None:
+        self.x, self.gradient, self.geometry = x, gradient, geometry
+        self.examples, self.numel = x.shape[0], math.prod(geometry.weight)
+
+    def rows(self) -> Tensor:
+        """See `ExampleContributions`."""
+        outputs, inputs, height, width = self.geometry.weight
+        found = torch.cat([part[0].clone() for part in self.parts(Workspace())])
+        return found.view(-1, height, outputs, width, inputs).permute(0, 2, 4, 1, 3).flatten(1)
+
+    def in_order(self, values: Tensor) -> Tensor:
+        """See `ExampleContributions`."""
+        outputs, inputs, height, width = self.geometry.weight
+        return values.view(height, outputs, width, inputs).permute(1, 3, 0, 2).flatten()
+
+    def parts(self, workspace: Workspace, first: int = 0) -> Iterator[Tensor]:
+        """See `ExampleContributions`."""
+        geometry = self.geometry
+        for span in islice(self.spans(), first, None):
+            x, gradient = self.x[span], self.gradient[span]
+            space = convolution_space(x, gradient, geometry.padding)
+            room, out = workspace.take(x, (space,), (len(x), self.numel))
+            kernel, dilation = geometry.weight[2:], geometry.dilation[0]
+            convolution_rows(x, gradient, kernel, geometry.stride, geometry.padding, dilation, room.zero_(), out)
+            yield out[None]
 
 
 class GroupedGradients(ExampleContributions):

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from gradlab.stats.example_native import reduced_rows
 from gradlab.stats.norms import all_tame, tame_norms
 from gradlab.stats.pair_products import PairProducts, pair_products
 from gradlab.stats.workspace import Workspace
@@ -76,6 +77,8 @@ class ExampleContributions(ABC):
         """
         norms, sums = [], None
         for part in self.parts(workspace):
+            if len(part) == 1 and part.shape[1] == self.examples and (whole := reduced_rows(part[0], products)):
+                return Reduced(whole[0], whole[2][None, None], whole[1])
             found, tame = tame_norms(part)
             if tame and products is not None and len(found) == self.examples:
                 return _reduced_with_products(part, found, products)

@@ -20,7 +20,7 @@ _ROW = 1024
 _CHUNK = 1 << 22
 """Number of elements copied at a time, where a copy is needed."""
 
-_TAME = 2.0**60
+TAME = 2.0**60
 """Norms between the inverse of this number and the number itself have products and inverses within float32's range."""
 
 
@@ -103,9 +103,9 @@ def tame_norms(pieces: Tensor) -> tuple[Tensor, bool]:
     norms = _short_joint_norms(pieces)
     k, n, p = pieces.shape
     least = trusted_norm(k * p, torch.float32)
-    if n and norms.min().item() >= least and norms.max().item() <= _TAME:
+    if n and norms.min().item() >= least and norms.max().item() <= TAME:
         return norms, True
-    places = (~((norms >= least) & (norms <= _TAME))).nonzero().flatten()
+    places = (~((norms >= least) & (norms <= TAME))).nonzero().flatten()
     if len(places) and pieces.numel():
         rows = pieces.index_select(1, places)
         # Most often these rows are 0, since an example that is classified with certainty has no gradient.
@@ -115,8 +115,8 @@ def tame_norms(pieces: Tensor) -> tuple[Tensor, bool]:
 
 
 def all_tame(norms: Tensor) -> bool:
-    """Return whether every norm on the CPU is 0 or within `_TAME`, so that float32 holds products and inverses."""
-    return bool(((norms == 0) | ((norms >= 1 / _TAME) & (norms <= _TAME))).all())
+    """Return whether every norm on the CPU is 0 or within `TAME`, so that float32 holds products and inverses."""
+    return bool(((norms == 0) | ((norms >= 1 / TAME) & (norms <= TAME))).all())
 
 
 def _short_joint_norms(pieces: Tensor) -> Tensor:

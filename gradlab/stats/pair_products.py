@@ -36,10 +36,14 @@ class PairProducts:
 
     def add(self, products: Tensor, rows: slice = slice(None), columns: slice = slice(None)) -> None:
         """Add the inner products of some examples with others, real and of shape (rows, columns)."""
+        total = self.sums(products.device)
+        total[rows, columns] += products.to(total.device)
+
+    def sums(self, device: torch.device) -> Tensor:
+        """Return `total`, to which something on this device is about to be added."""
         if self.total is None:
-            wide = widest(products.device)
-            self.total = torch.zeros(self.examples, self.examples, dtype=wide, device=products.device)
-        self.total[rows, columns] += products.to(self.total.device)
+            self.total = torch.zeros(self.examples, self.examples, dtype=widest(device), device=device)
+        return self.total
 
 
 def pair_products(one: Tensor, other: Tensor, tame: bool) -> Tensor:

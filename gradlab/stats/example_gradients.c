@@ -1,0 +1,274 @@
+/* Gradients of single examples: those of a convolution's weight, and what rows of gradients are reduced to.
+ *
+ * Loaded by example_native.py. All values are float32; sums of a few thousand products are taken in that precision, by
+ * vectors of partial sums, and added up in double precision.
+ */
+#include <math.h>
+#include <stddef.h>
+#include <string.h>
+
+#define WIDTH 16
+#define VECTORS 3
+#define CHUNK (VECTORS * WIDTH)
+typedef float vector __attribute__((vector_size(4 * WIDTH), aligned(4)));
+#define LOAD(p) (*(const vector *)(p))
+#define INLINE static inline __attribute__((always_inline))
+
+/* How many positions are summed before they are added to what others gave, in bytes read: half of a level-1 cache. */
+#define NEAR (16 << 10)
+/* How many columns of rows are reduced at a time. */
+#define COLUMNS 2048
+
+/* A convolution of one example: input of shape (rows, cols, channels) with padding, and gradient (y, x, outputs). */
+struct convolution {
+    ptrdiff_t channels, outputs, kernel_rows, kernel_cols, y, x, row_step, col_step, tap_step, gradient_step;
+};
+
+/* Add to out, of shape (height, width) in rows of length, the products of gradients with inputs over some positions. */
+INLINE void tile(const struct convolution *c, const float *input, const float *gradient, ptrdiff_t rows, float *out,
+                 ptrdiff_t length, ptrdiff_t height, ptrdiff_t width, int add, const int outputs, const int vectors)
+{
+    vector sums[8][VECTORS];
+    for (int o = 0; o < outputs; o++)
+        for (int v = 0; v < vectors; v++)
+            sums[o][v] = (vector){0};
+    for (ptrdiff_t y = 0; y < rows; y++) {
+        const float *a = input + y * c->row_step, *b = gradient + y * c->x * c->gradient_step;
+        for (ptrdiff_t x = 0; x < c->x; x++, a += c->col_step, b += c->gradient_step) {
+            vector seen[VECTORS];
+            for (int v = 0; v < vectors; v++)
+                seen[v] = LOAD(a + v * WIDTH);
+            for (int o = 0; o < outputs; o++)
+                for (int v = 0; v < vectors; v++)
+                    sums[o][v] += seen[v] * b[o];
+        }
+    }
+    for (int o = 0; o < outputs; o++)
+        for (int v = 0; v < vectors; v++) {
+            ptrdiff_t left = width - v * WIDTH;
+            float *at = out + o * length + v * WIDTH;
+            if (o >= height)
+                continue;
+            if (left >= WIDTH)
+                *(vector *)at = add ? LOAD(at) + sums[o][v] : sums[o][v];
+            else
+                for (int i = 0; i < left; i++)
+                    at[i] = add ? at[i] + sums[o][v][i] : sums[o][v][i];
+        }
+}
+
+/* The gradient of one example, shape (kernel rows, outputs, kernel cols * channels), from its packed tensors. */
+INLINE void one_example(const struct convolution *c, const float *input, const float *gradient, float *out,
+                        const int outputs)
+{
+    ptrdiff_t length = c->kernel_cols * c->channels, near = c->row_step + c->x * c->gradient_step;
+    ptrdiff_t block = NEAR / (4 * near) > 1 ? NEAR / (4 * near) : 1;
+    for (ptrdiff_t y = 0; y < c->y; y += block) {
+        ptrdiff_t rows = c->y - y < block ? c->y - y : block;
+        for (ptrdiff_t k = 0; k < c->kernel_rows; k++)
+            for (ptrdiff_t o = 0; o < c->outputs; o += outputs)
+                for (ptrdiff_t j = 0; j < length; j += CHUNK) {
+                    const float *a = input + y * c->row_step + k * c->tap_step + j;
+                    const float *b = gradient + y * c->x * c->gradient_step + o;
+                    float *to = out + (k * c->outputs + o) * length + j;
+                    ptrdiff_t height = c->outputs - o, width = length - j;
+                    if (width > 2 * WIDTH)
+                        tile(c, a, b, rows, to, length, height, width, y > 0, outputs, 3);
+                    else if (width > WIDTH)
+                        tile(c, a, b, rows, to, length, height, width, y > 0, outputs, 2);
+                    else
+                        tile(c, a, b, rows, to, length, height, width, y > 0, outputs, 1);
+                }
+    }
+}
+
+INLINE float sum_of(vector v)
+{
+    float total = 0;
+    for (int i = 0; i < WIDTH; i++)
+        total += v[i];
+    return total;
+}
+
+/* Add the products of some rows with some others over n columns to products, which has a row for each of count. */
+INLINE void products_of(const float *one, const float *other, ptrdiff_t stride, ptrdiff_t n, double *products,
+                        ptrdiff_t count, const int side)
+{
+    vector sums[4][4];
+    for (int i = 0; i < side; i++)
+        for (int j = 0; j < side; j++)
+            sums[i][j] = (vector){0};
+    ptrdiff_t at = 0;
+    for (; at + WIDTH <= n; at += WIDTH) {
+        vector right[4];
+        for (int j = 0; j < side; j++)
+            right[j] = LOAD(other + j * stride + at);
+        for (int i = 0; i < side; i++)
+            for (int j = 0; j < side; j++)
+                sums[i][j] += LOAD(one + i * stride + at) * right[j];
+    }
+    for (int i = 0; i < side; i++)
+        for (int j = 0; j < side; j++) {
+            float rest = 0;
+            for (ptrdiff_t p = at; p < n; p++)
+                rest += one[i * stride + p] * other[j * stride + p];
+            products[i * count + j] += (double)(sum_of(sums[i][j]) + rest);
+        }
+}
+
+/* The same for all pairs of rows, of which those above the diagonal are filled; sums receives their sum. */
+INLINE void all_products(const float *rows, ptrdiff_t count, ptrdiff_t length, double *products, float *sums,
+                         const int side)
+{
+    for (ptrdiff_t first = 0; first < length; first += COLUMNS) {
+        ptrdiff_t n = length - first < COLUMNS ? length - first : COLUMNS;
+        const float *block = rows + first;
+        for (ptrdiff_t i = 0; i < count; i += side)
+            for (ptrdiff_t j = i; j < count; j += side) {
+                if (i + side <= count && j + side <= count)
+                    products_of(block + i * length, block + j * length, length, n, products + i * count + j, count, side);
+                else
+                    for (ptrdiff_t k = i; k < count && k < i + side; k++)
+                        for (ptrdiff_t l = j; l < count && l < j + side; l++)
+                            products_of(block + k * length, block + l * length, length, n, products + k * count + l,
+                                        count, 1);
+            }
+        memcpy(sums + first, block, (size_t)n * sizeof(float));
+        for (ptrdiff_t i = 1; i < count; i++)
+            for (ptrdiff_t p = 0; p < n; p++)
+                sums[first + p] += block[i * length + p];
+    }
+}
+
+/* The version for each processor: as many sums at a time as it has registers for. */
+#define VERSION(name, target, outputs, side)                                                                            \
+    target static void convolution_##name(const struct convolution *c, const float *x, const float *g, float *out)      \
+    {                                                                                                                   \
+        one_example(c, x, g, out, outputs);                                                                             \
+    }                                                                                                                   \
+    target static void products_##name(const float *rows, ptrdiff_t count, ptrdiff_t length, double *products,          \
+                                       float *sums)                                                                     \
+    {                                                                                                                   \
+        all_products(rows, count, length, products, sums, side);                                                        \
+    }
+
+#if defined(__x86_64__) && defined(__GNUC__)
+VERSION(avx512, __attribute__((target("avx512f,fma"))), 8, 4)
+VERSION(avx2, __attribute__((target("avx2,fma"))), 2, 2)
+VERSION(plain, , 1, 1)
+#define BEST(name)                                                                                                      \
+    (__builtin_cpu_supports("avx512f")                                 ? name##_avx512                                  \
+     : __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") ? name##_avx2                                    \
+                                                                       : name##_plain)
+#else
+VERSION(plain, , 2, 2)
+#define BEST(name) name##_plain
+#endif
+
+/* Tests choose one. */
+#ifndef CHOSEN
+#define CHOSEN BEST
+#endif
+
+typedef float four __attribute__((vector_size(16), aligned(4)));
+
+/* Write four values of each of four channels, which lie apart, for one position after the other. */
+INLINE void pack_four(const float *from, ptrdiff_t apart, float *to, ptrdiff_t step)
+{
+    four a = *(const four *)from, b = *(const four *)(from + apart);
+    four c = *(const four *)(from + 2 * apart), d = *(const four *)(from + 3 * apart);
+    four ab = {a[0], b[0], a[1], b[1]}, cd = {c[0], d[0], c[1], d[1]};
+    four later_ab = {a[2], b[2], a[3], b[3]}, later_cd = {c[2], d[2], c[3], d[3]};
+    *(four *)to = (four){ab[0], ab[1], cd[0], cd[1]};
+    *(four *)(to + step) = (four){ab[2], ab[3], cd[2], cd[3]};
+    *(four *)(to + 2 * step) = (four){later_ab[0], later_ab[1], later_cd[0], later_cd[1]};
+    *(four *)(to + 3 * step) = (four){later_ab[2], later_ab[3], later_cd[2], later_cd[3]};
+}
+
+/* Copy an image of shape (channels, rows, cols) with any strides to (rows, cols, channels). */
+static void pack(const float *from, ptrdiff_t channels, ptrdiff_t rows, ptrdiff_t cols, const ptrdiff_t *strides,
+                 float *to, ptrdiff_t row_step, ptrdiff_t col_step)
+{
+    ptrdiff_t even = strides[2] == 1 ? channels / 4 * 4 : 0, whole = cols / 4 * 4;
+    for (ptrdiff_t y = 0; y < rows; y++, from += strides[1], to += row_step) {
+        /* A line of the cache at a time, since those of all channels may fall on one place in it. */
+        for (ptrdiff_t first = 0; first < whole; first += WIDTH)
+            for (ptrdiff_t c = 0; c < even; c += 4)
+                for (ptrdiff_t x = first; x < whole && x < first + WIDTH; x += 4)
+                    pack_four(from + c * strides[0] + x, strides[0], to + x * col_step + c, col_step);
+        for (ptrdiff_t x = 0; x < cols; x++)
+            for (ptrdiff_t c = x < whole ? even : 0; c < channels; c++)
+                to[x * col_step + c] = from[c * strides[0] + x * strides[2]];
+    }
+}
+
+/* The gradients of a convolution's weight, shape (count, kernel rows, outputs, kernel cols * channels).
+ *
+ * sizes: channels, rows, cols, outputs, y, x, kernel rows, kernel cols, stride (2), padding (2), dilation of rows; then
+ * the strides of the input and of the gradient (4 each). room: zeros for the padded input of one example, for 64 values
+ * beyond it, and for its gradient with the number of outputs rounded up to 8.
+ */
+void gradlab_convolution_rows(const float *x, const float *gradient, ptrdiff_t count, const ptrdiff_t *sizes, float *room,
+                              float *out)
+{
+    ptrdiff_t channels = sizes[0], outputs = sizes[3], width = sizes[2] + 2 * sizes[11], wide = (outputs + 7) / 8 * 8;
+    struct convolution c = {.channels = channels,
+                            .outputs = outputs,
+                            .kernel_rows = sizes[6],
+                            .kernel_cols = sizes[7],
+                            .y = sizes[4],
+                            .x = sizes[5],
+                            .row_step = sizes[8] * width * channels,
+                            .col_step = sizes[9] * channels,
+                            .tap_step = sizes[12] * width * channels,
+                            .gradient_step = wide};
+    const ptrdiff_t *x_strides = sizes + 13, *g_strides = sizes + 17;
+    float *inside = room + (sizes[10] * width + sizes[11]) * channels;
+    float *packed = room + (sizes[1] + 2 * sizes[10]) * width * channels + 64;
+    for (ptrdiff_t i = 0; i < count; i++) {
+        pack(x + i * x_strides[0], channels, sizes[1], sizes[2], x_strides + 1, inside, width * channels, channels);
+        pack(gradient + i * g_strides[0], outputs, c.y, c.x, g_strides + 1, packed, c.x * wide, wide);
+        CHOSEN(convolution)(&c, room, packed, out + i * c.kernel_rows * outputs * c.kernel_cols * channels);
+    }
+}
+
+static int is_zero(const float *row, ptrdiff_t length)
+{
+    for (ptrdiff_t i = 0; i < length; i++)
+        if (row[i] != 0)
+            return 0;
+    return 1;
+}
+
+/* What rows of shape (count, length) are reduced to: their norms and the norm of the sum of their directions, shape
+ * (count + 1,), and their sum, shape (length,). Their inner products are added to total, shape (count, count), unless
+ * that is NULL.
+ *
+ * room: space for count * count numbers. Returns whether the norms of all rows that are not 0 lie between least and
+ * most; otherwise squares may have left the range of float32, and nothing is added to total.
+ */
+int gradlab_reduce_rows(const float *rows, ptrdiff_t count, ptrdiff_t length, double least, double most, double *room,
+                        double *norms, float *sums, double *total)
+{
+    double cosines = 0;
+    memset(room, 0, (size_t)(count * count) * sizeof(double));
+    CHOSEN(products)(rows, count, length, room, sums);
+    for (ptrdiff_t i = 0; i < count; i++) {
+        norms[i] = sqrt(room[i * count + i]);
+        if (!(norms[i] >= least && norms[i] <= most) && !is_zero(rows + i * length, length))
+            return 0;
+    }
+    for (ptrdiff_t i = 0; i < count; i++)
+        for (ptrdiff_t j = 0; j <= i; j++) {
+            double product = room[j * count + i];
+            if (norms[i] > 0 && norms[j] > 0)
+                cosines += i == j ? 1 : 2 * product / (norms[i] * norms[j]);
+            if (total) {
+                total[i * count + j] += product;
+                if (i != j)
+                    total[j * count + i] += product;
+            }
+        }
+    norms[count] = sqrt(fmax(0, cosines));
+    return 1;
+}

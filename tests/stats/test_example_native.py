@@ -1,0 +1,127 @@
+"""The compiled gradients of single examples, for each kind of processor, against explicit ones in float64."""
+
+from __future__ import annotations
+
+import ctypes
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import gradlab.stats
+from gradlab.stats import Geometry, Workspace, convolution_gradients, example_native
+from gradlab.stats.example_convolutions import NativeGradients
+from gradlab.stats.pair_products import PairProducts
+
+pytestmark = pytest.mark.skipif(example_native._library() is None, reason="there is no C compiler")
+
+SOURCE = Path(gradlab.stats.__file__).parent / "example_gradients.c"
+
+
+@pytest.fixture(scope="module", params=["best", "avx2", "plain"])
+def compiled(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
+    """The library as this processor runs it, and as lesser ones do."""
+    if request.param == "best":
+        library = example_native._library()
+        assert library is not None
+        return library
+    if request.param == "avx2" and "AVX" not in torch.backends.cpu.get_cpu_capability():
+        pytest.skip("this processor has no AVX2")
+    out = tmp_path_factory.mktemp("native") / "library.so"
+    compiler = shutil.which("cc") or "gcc"
+    version = f"-DCHOSEN(name)=name##_{request.param}"
+    command = [compiler, "-O3", "-Wno-psabi", "-shared", "-fPIC", version, "-o", str(out), str(SOURCE), "-lm"]
+    subprocess.run(command, check=True)
+    library = ctypes.CDLL(str(out))
+    assert example_native._computes(library)
+    return library
+
+
+@pytest.fixture(autouse=True)
+def chosen(compiled: ctypes.CDLL, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(example_native, "_library", lambda: compiled)
+
+
+def random(*shape: int) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(len(shape)))
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize(
+    ("size", "weight", "settings"),
+    [
+        ((8, 8), (16, 16, 3, 3), {"padding": 1}),
+        ((33, 21), (5, 3, 3, 3), {"padding": (1, 2), "stride": 2}),
+        ((9, 7), (11, 20, 2, 3), {"padding": (2, 1), "stride": (2, 3), "dilation": (3, 1)}),
+        ((7, 5), (9, 34, 1, 1), {"stride": 2}),
+        ((40, 3), (2, 6, 7, 1), {"padding": (3, 0), "dilation": (1, 5)}),
+    ],
+)
+def test_convolutions(
+    size: tuple[int, int],
+    weight: tuple[int, ...],
+    settings: dict[str, Any],
+    layout: torch.memory_format,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """In parts of two examples, of which one has no gradient."""
+    make: Any = nn.Conv2d
+    layer = make(weight[1], weight[0], weight[2:], bias=False, dtype=torch.float64, **settings)
+    x = random(5, weight[1], *size).contiguous(memory_format=layout)
+    output = layer(x.double())
+    g = random(*output.shape).contiguous(memory_format=layout)
+    g[3] = 0
+    rows = torch.stack(
+        [torch.autograd.grad(output[i], layer.weight, g[i].double(), retain_graph=True)[0].flatten() for i in range(5)]
+    )
+    geometry = Geometry(weight, layer.stride, layer.padding, layer.dilation, layer.groups)
+    for together in (2, 5):
+        monkeypatch.setattr("gradlab.stats.example_gradients._VALUES", together * rows.shape[1])
+        found = convolution_gradients(x, g, geometry)
+        assert type(found) is NativeGradients
+        products = PairProducts(5)
+        norms, sums, _ = found.reduced(Workspace(), products)
+        torch.testing.assert_close(found.rows(), rows.float(), rtol=1e-5, atol=1e-6 * rows.norm().item())
+        torch.testing.assert_close(norms, rows.norm(dim=1), rtol=1e-6, atol=0)
+        torch.testing.assert_close(products.total, rows @ rows.T, rtol=1e-5, atol=1e-6 * rows.square().sum().item())
+        total = found.in_order(sums[:, 0])
+        torch.testing.assert_close(total, rows.sum(0).float(), rtol=1e-5, atol=1e-6 * rows.norm().item())
+
+
+@pytest.mark.parametrize(("examples", "length"), [(1, 5), (2, 16), (7, 2048), (9, 4099), (4, 30000)])
+@pytest.mark.parametrize("scale", [1.0, 1e-12, 1e12])
+def test_rows_are_reduced(examples: int, length: int, scale: float) -> None:
+    rows = random(examples, length) * scale
+    if examples > 2:
+        rows[1] = 0
+    wide, products = rows.double(), PairProducts(examples)
+    for times in (1, 2):
+        found = example_native.reduced_rows(rows, products)
+        assert found is not None
+        norms, direction_norm, total = found
+        torch.testing.assert_close(norms, wide.norm(dim=1), rtol=1e-6, atol=0)
+        torch.testing.assert_close(
+            direction_norm, F.normalize(wide, eps=0).nan_to_num().sum(0).norm(), rtol=2e-6, atol=0
+        )
+        torch.testing.assert_close(total, wide.sum(0).float(), rtol=1e-5, atol=1e-6 * scale)
+        expected = times * wide @ wide.T
+        torch.testing.assert_close(products.total, expected, rtol=1e-5, atol=1e-6 * expected.amax().item())
+
+
+@pytest.mark.parametrize("value", [1e-30, 1e30, float("nan"), float("inf")])
+def test_what_float32_cannot_square_is_left_to_others(value: float) -> None:
+    rows, products = torch.ones(3, 40), PairProducts(3)
+    rows[1] = value
+    assert example_native.reduced_rows(rows, products) is None
+    assert products.total is None or not products.total.any()
+
+
+def test_what_it_does_not_serve() -> None:
+    x = random(4, 6)
+    for other in (x.double(), x.half(), x.new_empty(0, 3), x.to_sparse(), x.to("meta"), x[:, ::2]):
+        assert example_native.reduced_rows(other, None) is None
