@@ -1,5 +1,6 @@
 """The page on contributing: each addition works in a copy of the package, and touches as few files as the page says."""
 
+import json
 import os
 import re
 import shutil
@@ -36,8 +37,15 @@ def add_lines(path: Path, diff: str) -> int:
 def applied(heading: str, folder: Path) -> tuple[list[str], dict[str, int]]:
     """Apply the blocks under a heading to a copy: the new files that say something, and lines added by file."""
     shutil.copytree(ROOT / "gradlab", folder / "gradlab", ignore=shutil.ignore_patterns("__pycache__", "*.safetensors"))
-    shutil.copytree(ROOT / "cli", folder / "cli", ignore=shutil.ignore_patterns("__pycache__"))
+    # As the wheel has it.
+    shutil.copytree(ROOT / "cli", folder / "gradlab" / "cli", ignore=shutil.ignore_patterns("__pycache__"))
+    (folder / "cli").symlink_to(folder / "gradlab" / "cli")
     shutil.copy(ROOT / "pyproject.toml", folder)
+    return add_blocks(heading, folder)
+
+
+def add_blocks(heading: str, folder: Path) -> tuple[list[str], dict[str, int]]:
+    """Apply the blocks under a heading to a copy that is there."""
     new, lines = [], {}
     for language, title, text in blocks(heading):
         path = folder / title.partition(",")[0]
@@ -50,61 +58,72 @@ def applied(heading: str, folder: Path) -> tuple[list[str], dict[str, int]]:
             path.parent.mkdir(exist_ok=True)
             path.write_text(text)
             new += [title] if text.count("\n") > 1 else []
-    # As the wheel has it.
-    shutil.move(folder / "cli", folder / "gradlab" / "cli")
     return new, lines
 
 
-def run(folder: Path, *arguments: str) -> str:
-    """Run the command of the copy."""
+RUNNING = """
+import json, sys
+import gradlab
+from gradlab.cli import app
+folder, commands = sys.argv[1:]
+assert gradlab.__file__.startswith(folder)
+for sys.argv in json.loads(commands):
+    try:
+        app()
+    except SystemExit as ended:
+        assert not ended.code, sys.argv
+    print("\\f", end="", flush=True)
+"""
+"""Commands one after another in one process, each followed by a form feed."""
+
+
+def run(folder: Path, *commands: str) -> list[str]:
+    """Run commands of the copy, and give what each has printed."""
     environment = {**os.environ, "PYTHONPATH": str(folder), "COLUMNS": "120"}
-    code = (
-        "import sys, gradlab; assert gradlab.__file__.startswith(sys.argv.pop(1)); from gradlab.cli import app; app()"
-    )
-    command = [sys.executable, "-c", code, str(folder), *arguments]
+    command = [sys.executable, "-c", RUNNING, str(folder), json.dumps([["gradlab", *c.split()] for c in commands])]
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
-    return done.stdout
+    return done.stdout.split("\f")[:-1]
 
 
 @pytest.mark.slow
-def test_a_measurement_is_four_files_and_five_lines(tmp_path: Path) -> None:
+def test_a_measurement_is_four_files_and_five_lines_and_a_column_one(tmp_path: Path) -> None:
     new, lines = applied("A measurement", tmp_path)
     assert len(new) == 4
     assert sum(lines.values()) == 5
-    said = run(tmp_path, "norms", "plain8@init", "resnet8@init")
+    column, lines = add_blocks("A column", tmp_path)
+    assert (column, sum(lines.values())) == ([], 1)
+    said, listed, *_ = run(
+        tmp_path,
+        "norms plain8@init resnet8@init",
+        "report --help",
+        "report results/norms",
+        "responses --model plain8@init --images 4 --format png",
+    )
     assert "The largest norm is" in said
     assert {path.name for path in (tmp_path / "results" / "norms").iterdir()} == {
         "norms.csv", "norms.json", "norms.png", "norms.pdf"
     }  # fmt: skip
     assert "network_kind" in (tmp_path / "results" / "norms" / "norms.csv").read_text()
-    assert "gradlab report" in run(tmp_path, "report", "--help")
-    run(tmp_path, "report", "results/norms")
-
-
-@pytest.mark.slow
-def test_a_family_is_a_file_and_an_entry(tmp_path: Path) -> None:
-    new, lines = applied("A family of networks", tmp_path)
-    assert (len(new), list(lines)) == (1, ["gradlab/models/families.py"])
-    listed = run(tmp_path, "models", "pyramid12-step=4")
-    assert "pyramid12-step=4" in listed
-    said = run(tmp_path, "responses", "--model", "pyramid8@init", "--images", "4", "--format", "png")
-    assert "pyramid8" in said
-
-
-@pytest.mark.slow
-def test_a_data_set_is_an_entry_and_a_loader(tmp_path: Path) -> None:
-    new, lines = applied("A data set", tmp_path)
-    assert new == []
-    assert lines == {"gradlab/data/datasets.py": 1, "gradlab/data/images.py": 0}
-    assert "stripes" in run(tmp_path, "responses", "--help")
-    run(tmp_path, "responses", "--model", "plain8@init", "--data", "stripes", "--images", "4", "--format", "png")
-
-
-@pytest.mark.slow
-def test_a_column_is_a_line(tmp_path: Path) -> None:
-    new, lines = applied("A column", tmp_path)
-    assert (new, sum(lines.values())) == ([], 1)
-    run(tmp_path, "responses", "--model", "plain8@init", "--images", "4", "--format", "png")
+    assert "gradlab report" in listed
     header = (tmp_path / "results" / "responses" / "responses.csv").read_text().partition("\n")[0]
     assert "second_moment" in header
+
+
+@pytest.mark.slow
+def test_a_family_is_a_file_and_an_entry_and_a_data_set_an_entry_and_a_loader(tmp_path: Path) -> None:
+    new, lines = applied("A family of networks", tmp_path)
+    assert (len(new), list(lines)) == (1, ["gradlab/models/families.py"])
+    new, lines = add_blocks("A data set", tmp_path)
+    assert new == []
+    assert lines == {"gradlab/data/datasets.py": 1, "gradlab/data/images.py": 0}
+    listed, said, told, _ = run(
+        tmp_path,
+        "models pyramid12-step=4",
+        "responses --model pyramid8@init --images 4 --format png",
+        "responses --help",
+        "responses --model plain8@init --data stripes --images 4 --format png",
+    )
+    assert "pyramid12-step=4" in listed
+    assert "pyramid8" in said
+    assert "stripes" in told

@@ -132,7 +132,7 @@ def test_prefixes_that_the_file_lacks_and_traces_of_wrappers(nets) -> None:
         ("torchvision/squeezenet1_1", ["classifier.1"]),
         ("torchvision/mobilenet_v3_small", ["classifier.3"]),
         ("torchvision/googlenet", ["fc", "aux1.fc2", "aux2.fc2"]),
-        pytest.param("torchvision/vit_b_32", ["heads.head"], marks=pytest.mark.slow),
+        pytest.param("torchvision/vit_b_32", ["heads.head"], marks=pytest.mark.thorough),
         ("timm/vit_tiny_patch16_224", ["head"]),
         ("timm/convnext_atto", ["head.fc"]),
         ("timm/resnet10t", ["fc"]),
@@ -169,8 +169,22 @@ def test_a_head_is_all_that_may_have_another_size(tmp_path: Path) -> None:
         gl.build(f"torchvision/resnet18@{tmp_path / 'grey.pth'}")
 
 
-@pytest.mark.parametrize("name", ["resnet8", "imagenet/resnet18", "torchvision/resnet18", "timm/resnet10t"])
-@pytest.mark.parametrize("lost", ["conv1", "layer2.0.conv2", "layer2", "fc"])
+LOST = ("conv1", "layer2.0.conv2", "layer2", "fc")
+LARGE = {"imagenet/resnet18": "conv1", "torchvision/resnet18": "layer2.0.conv2", "timm/resnet10t": "layer2"}
+"""Each with what it loses here; it loses the others in the thorough tests."""
+
+
+@pytest.mark.parametrize(
+    ("name", "lost"),
+    [
+        *[("resnet8", lost) for lost in LOST],
+        *[
+            pytest.param(name, lost, marks=() if lost == here else pytest.mark.thorough)
+            for name, here in LARGE.items()
+            for lost in LOST
+        ],
+    ],
+)
 def test_missing_layers_are_named_and_others_are_not(name: str, lost: str, tmp_path: Path) -> None:
     values = create(name).state_dict()
     gone = [key for key in values if key.startswith(f"{lost}.")]

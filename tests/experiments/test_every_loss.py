@@ -1,6 +1,7 @@
 """`gradlab gradients` on every loss, data set and family: a measurement, or an error of one sentence."""
 
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
@@ -60,17 +61,25 @@ def array_data(tmp_path: Path) -> str:
     return str(path)
 
 
-@pytest.mark.parametrize(
-    ("data", "loss", "options"),
-    [
-        ("noise", "sum", {}),
-        ("noise", "sum", {"mode": "responses", "bn": "eval"}),
-        ("noise", "sum", {"per_example": True}),
-        ("cifar10-sample", "sum", {}),
-        ("cifar10-sample", "cross-entropy", {"per_example": True, "dtype": "float64"}),
-    ],
-)
-@pytest.mark.parametrize("name", CIFAR)
+WAYS: list[tuple[str, str, dict[str, object]]] = [
+    ("noise", "sum", {}),
+    ("noise", "sum", {"mode": "responses", "bn": "eval"}),
+    ("noise", "sum", {"per_example": True}),
+    ("cifar10-sample", "sum", {}),
+    ("cifar10-sample", "cross-entropy", {"per_example": True, "dtype": "float64"}),
+]
+
+
+def pairs() -> list[Any]:
+    """Every network in one way, and the first in all; every other pair in the thorough tests."""
+    return [
+        pytest.param(name, *way, marks=() if i == 0 or (i - j) % len(WAYS) == 0 else pytest.mark.thorough)
+        for i, name in enumerate(CIFAR)
+        for j, way in enumerate(WAYS)
+    ]
+
+
+@pytest.mark.parametrize(("name", "data", "loss", "options"), pairs())
 def test_cifar_networks(name: str, data: str, loss: str, options: dict[str, object]) -> None:
     measured(f"{name}@init", data, loss, **options)
 
@@ -103,8 +112,14 @@ def test_user_functions(name: str, array_data: str, tmp_path: Path, monkeypatch:
                 measured(f"losses_of_mine:{name}", data, "cross-entropy")
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["imagenet/plain18", "imagenet/resnet18", "torchvision/resnet18", "timm/resnet10t"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "torchvision/squeezenet1_1",
+        *(pytest.param(name, marks=pytest.mark.thorough) for name in ("imagenet/plain18", "imagenet/resnet18")),
+        *(pytest.param(name, marks=pytest.mark.thorough) for name in ("torchvision/resnet18", "timm/resnet10t")),
+    ],
+)
 def test_imagenet_networks(name: str) -> None:
     measured(f"{name}@init", "noise", "sum")
 

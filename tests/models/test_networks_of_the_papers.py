@@ -53,7 +53,13 @@ def test_multiply_adds_by_hand() -> None:
 OF_HE = [name for name in network_names() if isinstance(parse_name(name), Architecture) and "=" not in name]
 
 
-@pytest.mark.parametrize("name", [*OF_HE, "resnet8", "resnet26-B", "resnet20-C", "imagenet/resnet34-B"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(pytest.param(n, marks=pytest.mark.thorough) if parse_name(n).depth > 200 else n for n in OF_HE),
+        *("resnet8", "resnet26-B", "resnet20-C", "imagenet/resnet34-B"),
+    ],
+)
 def test_every_network_has_the_layers_its_name_says(name: str) -> None:
     model = create(name)
     depth = int(name.partition("-")[0].split("net")[-1].split("plain")[-1])
