@@ -32,12 +32,15 @@ SHARED = {
     "responses",
     "gradients",
     "shatter",
+    "activations",
     "signal",
     "attention",
     "jacobian",
+    "lesion",
     "coordinates",
     "train",
     "degradation",
+    "compare",
 }
 """The commands whose work is shared by the processes of torchrun; any other is run by the first process alone."""
 

@@ -20,6 +20,7 @@ MEASURED = {
     "shatter": [*SMALL, "--points", "8", "--lags", "2", "--seeds", "2"],
     "signal": ["--images", "4"],
     "attention": ["--images", "2", "--rows", "4"],
+    "lesion": ["--images", "3", "--several", "2", "--swaps", "1", "--samples", "1", "--paths", "1"],
     "jacobian": ["--images", "1", "--seeds", "1", "--probes", "1", "--steps", "4"],
 }
 """Commands that measure networks at initialization, each on the data that it takes."""

@@ -16,7 +16,7 @@ import oracles.spreading
 import pandas as pd
 import pytest
 import torch
-from oracles.spreading import NETS, TOKENS, trained_by_adam, training
+from oracles.spreading import ACTIVATIONS, COMPARED, LESIONS, NETS, TOKENS, frames, trained_by_adam, training
 
 import gradlab as gl
 from gradlab.experiments.spreading import share, spread, team, together
@@ -156,6 +156,16 @@ def test_nets_of_several_depths_are_trained_apart(folder: Path, found: list[dict
         record = json.loads((folder / "runs" / name / "record.json").read_text())
         assert record["complete"]
         assert not any("shared by" in note for note in record["notes"])
+
+
+@SLOW
+def test_lesions_nets_and_trainings_of_a_comparison_are_those_of_one_process(
+    folder: Path, found: list[dict[str, Any]]
+) -> None:
+    assert [its["lesion"] for its in found] == [frames(gl.lesion("resnet8@init", **LESIONS))] * 2
+    assert [its["activations"] for its in found] == [frames(gl.activations(**ACTIVATIONS))] * 2
+    compared = gl.compare(**COMPARED, runs=folder / "alone compared")
+    assert [its["compare"] for its in found] == [frames(compared)] * 2
 
 
 def test_one_process_shares_nothing() -> None:

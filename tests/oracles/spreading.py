@@ -24,6 +24,9 @@ from gradlab.training.images import load_token_split
 from gradlab.training.parallel import ALONE, Parallel
 
 NETS = {"depths": (3, 60), "families": ("ff", "resnet"), "seeds": 3, "width": 12, "points": 16, "lags": 4}
+LESIONS: dict[str, Any] = {"images": 8, "batch_size": 4, "several": (2,), "swaps": (1,), "samples": 2, "paths": 2}
+ACTIVATIONS: dict[str, Any] = {"depth": 3, "families": ("ff", "resnet"), "seeds": 3, "width": 12, "points": 16}
+COMPARED: dict[str, Any] = {"question": "shortcut", "depths": (8,), "images": 4, "seeds": 2, "epochs": 1}
 RECIPE = replace(preset("fast"), epochs=4, batch_size=24, normalization="none")
 
 
@@ -41,6 +44,12 @@ def trained_by_adam(dtype: torch.dtype, parallel: Parallel = ALONE) -> dict[str,
     for _ in range(6):
         trainer.advance()
     return network.state_dict()
+
+
+def frames(result: gl.Result) -> list[str]:
+    """The tables of a result."""
+    more = [getattr(result, name) for name in ("paths_frame", "runs_frame") if hasattr(result, name)]
+    return [frame.to_csv(index=False) for frame in (result.frame, *more)]
 
 
 def stopping(step: int, label: str, done: int, total: int) -> None:
@@ -82,6 +91,9 @@ def main(folder: Path) -> dict[str, Any]:
         found["recorded"] = recorded.record["complete"]
         many = gl.degradation((8, 14), ("plain",), str(folder / "data.npz"), recipe=RECIPE, runs=folder / "runs")
         found["degradation"] = many.networks
+        found["lesion"] = frames(gl.lesion("resnet8@init", **LESIONS))
+        found["activations"] = frames(gl.activations(**ACTIVATIONS))
+        found["compare"] = frames(gl.compare(**COMPARED, runs=folder / "compared"))
     try:
         with gl.together():
             spread(range(2), partial(failing, rank))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
@@ -10,16 +11,21 @@ import torch
 from torch import Tensor
 
 from gradlab.experiments.activations.request import FAMILIES, ActivationsRequest
+from gradlab.experiments.device import device_name
 from gradlab.experiments.request import Dtype, Progress
 from gradlab.experiments.shatter.request import Init
 from gradlab.experiments.shatter.rows import INFINITE_UP_TO
-from gradlab.experiments.shatter.shatter import one_thread
+from gradlab.experiments.shatter.shatter import float64_device, one_thread
+from gradlab.experiments.spreading import ranks, spread
 from gradlab.models import Family, activation_patterns, parse_family
 from gradlab.results.activations.result import ActivationsResult
 from gradlab.results.record import Stopwatch, make_record
 from gradlab.stats import activation_statistics
 from gradlab.stats.activation_runs import run_lengths, switch_rate
 from gradlab.theory import coin_flip_runs, switch_rates
+
+STATISTICS = ("activation", "coactivation", "constant", "switch_rate")
+"""The columns of what is measured of each layer."""
 
 
 def activations(
@@ -32,6 +38,7 @@ def activations(
     interval: tuple[float, float] = (-2.0, 2.0),
     init: Init = "he",
     dtype: Dtype = "float32",
+    device: str = "auto",
     seed: int = 0,
     progress: Progress | None = None,
 ) -> ActivationsResult:
@@ -50,7 +57,8 @@ def activations(
         points: The number of evenly spaced inputs.
         interval: The first and the last input.
         init: The initialization of the hidden weights: `he`, `glorot` or `orthogonal`.
-        dtype: The dtype of the networks: `float32` or `float64`.
+        dtype: The dtype of the networks: `float32` or `float64`. Statistics are float64 in any case.
+        device: The device: `auto`, `cpu`, `cuda`, `cuda:1`.
         seed: The seed of the first net; the others have the seeds that follow.
         progress: A function called after every net.
 
@@ -59,48 +67,82 @@ def activations(
     """
     stopwatch, request = Stopwatch(), ActivationsRequest.of(locals())
     parsed = [parse_family(text) for text in request.listed_families()]
+    where = float64_device(device)
     x = torch.linspace(*interval, points, dtype=torch.float64)
-    result = ActivationsResult(pd.DataFrame(), x=x.numpy())
-    rows: list[dict[str, Any]] = []
-    runs: list[pd.DataFrame] = []
+    done = dict.fromkeys((family.name for family in parsed), 0)
+
+    def measure(task: tuple[Family, int]) -> _Net:
+        family, number = task
+        net = _measured(family.at(depth), number, x, request, where)
+        done[family.name] += 1
+        if progress is not None and ranks() == 1:
+            progress(family.name, done[family.name], seeds)
+        return net
+
     with one_thread():
-        for family in parsed:
-            resolved, theory = family.at(depth), _theory(family.at(depth), x, request)
-            lengths = torch.zeros(points, dtype=torch.float64)
-            for done in range(seeds):
-                last = torch.empty(0)
-                patterns = activation_patterns(
-                    resolved, x, seed + done, depth, width=width, init=init, dtype=getattr(torch, dtype)
-                )
-                for layer, active in enumerate(patterns, 1):
-                    key = {"network": family.name, "norm": resolved.norm, "seed": seed + done, "layer": layer}
-                    rows.append({**key, **_statistics(active), "theory": theory[layer - 1]})
-                    last = active
-                lengths += run_lengths(last) / seeds
-                if not done:
-                    result.rasters[family.name] = last.numpy()
-                if progress is not None:
-                    progress(family.name, done + 1, seeds)
-            columns = {"length": range(1, points + 1), "runs": lengths, "coin_flips": coin_flip_runs(points)}
-            runs.append(pd.DataFrame(columns).assign(network=family.name))
-    result.frame = pd.DataFrame(rows).astype({"theory": float})
-    result.runs_frame = pd.concat(runs, ignore_index=True)[["network", "length", "runs", "coin_flips"]]
+        tasks = [(family, number) for family in parsed for number in range(seeds)]
+        nets = spread(tasks, measure, progress=progress, label="nets")
+        of_family = {family: nets[place * seeds : (place + 1) * seeds] for place, family in enumerate(parsed)}
+        frame = pd.concat([_layers(family, own, x, request) for family, own in of_family.items()], ignore_index=True)
+        runs = pd.concat([_runs(family, own) for family, own in of_family.items()], ignore_index=True)
     facts = [{"network": family.name, "description": family.description.to_dict()} for family in parsed]
-    result.record = make_record(
-        "activations", options=request.options(), device="cpu", stopwatch=stopwatch, networks=facts
+    return ActivationsResult(
+        frame.astype({"theory": float}),
+        make_record(
+            "activations", options=request.options(), device=device_name(where), stopwatch=stopwatch, networks=facts
+        ),
+        runs_frame=runs,
+        rasters={family.name: own[0].raster.numpy() for family, own in of_family.items()},
+        x=x.numpy(),
     )
-    return result
 
 
-def _statistics(active: Tensor) -> dict[str, float]:
-    """The columns of one layer of one net."""
-    found = activation_statistics(active.sum(1), active.shape[1])
-    return {
-        "activation": found.activation.item(),
-        "coactivation": found.coactivation.item(),
-        "constant": (found.always_on + found.always_off).item(),
-        "switch_rate": switch_rate(active).item(),
-    }
+@dataclass(frozen=True)
+class _Net:
+    """What is measured of one net, on the CPU.
+
+    Attributes:
+        layers: The statistics of each layer in the order of `STATISTICS`, float64 of shape (L, 4).
+        runs: The mean number of runs of each length in the last layer, float64 of shape (M,).
+        raster: The activity of the last layer, boolean of shape (N, M); empty for all seeds but the first.
+    """
+
+    layers: Tensor
+    runs: Tensor
+    raster: Tensor
+
+
+def _measured(family: Family, number: int, x: Tensor, request: ActivationsRequest, device: torch.device) -> _Net:
+    """Run the net of one seed."""
+    last, layers = torch.empty(0), []
+    options: dict[str, Any] = {"width": request.width, "init": request.init, "dtype": getattr(torch, request.dtype)}
+    for last in activation_patterns(family, x, request.seed + number, request.depth, **options, device=device):
+        found = activation_statistics(last.sum(1), last.shape[1])
+        constant = found.always_on + found.always_off
+        layers.append(torch.stack([found.activation, found.coactivation, constant, switch_rate(last)]))
+    return _Net(torch.stack(layers).cpu(), run_lengths(last).cpu(), (last if number == 0 else last[:0]).cpu())
+
+
+def _layers(family: Family, nets: Sequence[_Net], x: Tensor, request: ActivationsRequest) -> pd.DataFrame:
+    """The rows of a family: one per seed and layer."""
+    resolved = family.at(request.depth)
+    theory = _theory(resolved, x, request)
+    frames = [
+        pd.DataFrame(net.layers.numpy(), columns=STATISTICS).assign(seed=request.seed + number, theory=theory)
+        for number, net in enumerate(nets)
+    ]
+    key = {"network": family.name, "norm": resolved.norm}
+    layers = [*range(1, request.depth + 1)] * len(nets)
+    joined = pd.concat(frames, ignore_index=True).assign(**key, layer=layers)
+    return joined[["network", "norm", "seed", "layer", *STATISTICS, "theory"]]
+
+
+def _runs(family: Family, nets: Sequence[_Net]) -> pd.DataFrame:
+    """The runs of a family by their length, averaged over seeds."""
+    mean = torch.stack([net.runs for net in nets]).mean(0)
+    points = len(mean)
+    columns = {"length": range(1, points + 1), "runs": mean, "coin_flips": coin_flip_runs(points)}
+    return pd.DataFrame({"network": family.name, **columns})
 
 
 def _theory(family: Family, x: Tensor, request: ActivationsRequest) -> list[float | None]:

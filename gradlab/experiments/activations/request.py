@@ -27,6 +27,7 @@ class ActivationsRequest(Request):
     interval: tuple[float, float] = again(ShatterRequest, "interval", (-2.0, 2.0))
     init: Init = again(ShatterRequest, "init", "he")
     dtype: Dtype = again(ShatterRequest, "dtype", "float32")
+    device: str = again(ShatterRequest, "device", "auto")
     seed: int = again(ShatterRequest, "seed", 0)
 
     def __post_init__(self) -> None:

@@ -18,6 +18,7 @@ from gradlab.experiments.gradients.gradients import gradients
 from gradlab.experiments.input_gradients.input_gradients import input_gradients
 from gradlab.experiments.request import Progress
 from gradlab.experiments.signal.signal import signal
+from gradlab.experiments.spreading import spread
 from gradlab.experiments.train import train
 from gradlab.models import named_cost, parse_name
 from gradlab.results.compare.result import CompareResult
@@ -87,7 +88,7 @@ def compare(
         cost = {"parameters": one.cost.parameters, "multiply_adds": one.cost.multiply_adds, "layers": one.cost.layers}
         facts[one.name] |= {"block": one.block, **cost}
     if epochs is not None:
-        trained = [_trained(name, place, len(names), request, progress) for place, name in enumerate(names, 1)]
+        trained = _trainings(networks, request, progress)
         frame = pd.concat([frame, *map(_errors, trained)], ignore_index=True)
         test = load_split(data, preset_recipe(preset).normalization).test
         for name, run in zip(names, trained, strict=True):
@@ -182,12 +183,19 @@ def _mean(values: Iterable[float]) -> dict[str, Any]:
     return {"value": estimate.value, "sem": estimate.error, "seeds": estimate.samples}
 
 
-def _trained(name: str, place: int, count: int, request: CompareRequest, progress: Progress | None) -> TrainingResult:
-    """The training of one network, which is read if it is complete."""
+def _trainings(networks: list[Matched], request: CompareRequest, progress: Progress | None) -> list[TrainingResult]:
+    """The trainings of all networks, those that are complete being read; ranks train different networks."""
     recipe = replace(preset_recipe(request.preset), epochs=request.epochs, iterations=None)
-    folder = Path(request.runs) / f"{Path(request.data).stem}-{request.preset}-{request.epochs}" / name
-    told = None if progress is None else partial(_labelled, progress, f"{name} ({place} of {count})")
-    return train(name, request.data, recipe=recipe, out=folder, seed=request.seed, device=request.device, progress=told)
+    runs = Path(request.runs) / f"{Path(request.data).stem}-{request.preset}-{request.epochs}"
+    places = {one: place for place, one in enumerate(networks, 1)}
+    options: dict[str, Any] = {"recipe": recipe, "seed": request.seed, "device": request.device}
+
+    def trained(one: Matched) -> TrainingResult:
+        label = f"{one.name} ({places[one]} of {len(networks)})"
+        told = None if progress is None else partial(_labelled, progress, label)
+        return train(one.name, request.data, out=runs / one.name, progress=told, **options)
+
+    return spread(networks, trained, cost=lambda one: one.cost.multiply_adds)
 
 
 def _labelled(progress: Progress, label: str, _: str, done: int, total: int) -> None:

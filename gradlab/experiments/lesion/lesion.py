@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -10,31 +10,30 @@ import torch
 from torch import Tensor, nn
 
 from gradlab.errors import GradlabError, UsageError
-from gradlab.experiments.accuracy import cross_entropies, fits, near_chance, right_answers
+from gradlab.experiments.accuracy import fits, near_chance, right_answers
 from gradlab.experiments.device import device_name, pick_device
 from gradlab.experiments.input_gradients.segment import fix_statistics
-from gradlab.experiments.lesion.paths import PathGradients, random_paths
 from gradlab.experiments.lesion.plan import Lesion, deletions, orders
 from gradlab.experiments.lesion.replay import Replay
 from gradlab.experiments.lesion.request import SEVERAL, STUDIES, SWAPS, LesionRequest, Study
+from gradlab.experiments.lesion.sampling import sampled_paths
 from gradlab.experiments.lesion.structure import structure_of
 from gradlab.experiments.request import BatchNormMode, Progress
+from gradlab.experiments.spreading import share, summed
 from gradlab.experiments.subject import (
     assumptions,
     batch_norm_mode,
     each_network,
-    forward,
     has_batch_norm,
     images_of,
     is_trained,
     network_facts,
     runner,
 )
-from gradlab.models.embedded import OfEmbeddings
 from gradlab.results.lesion.result import LesionResult
 from gradlab.results.record import Stopwatch, make_record
 from gradlab.stats import standard_error
-from gradlab.transfer import placed, uploaded
+from gradlab.transfer import placed
 
 FEW = 2
 """The number of inputs on which the structure of a network is found."""
@@ -45,8 +44,8 @@ def lesion(
     data: str = "cifar10-sample",
     *,
     weights: str | None = None,
-    images: int | None = 200,
-    batch_size: int = 100,
+    images: int | None = 100,
+    batch_size: int = 50,
     device: str = "auto",
     seed: int = 0,
     bn: BatchNormMode | None = None,
@@ -158,17 +157,19 @@ class _Measurement:
     def _lesions(self, replay: Replay) -> tuple[list[dict[str, Any]], Tensor]:
         """The rows of all lesions, and the mean increase of each image's error with one part deleted, (images,)."""
         planned: list[Lesion] = []
-        right: list[list[Tensor]] = []
+        right: dict[int, list[Tensor]] = {}
         for images, labels in self.stream:
             intact = self._right(replay.intact(images), labels)
             if not planned:
                 planned = self._planned(replay)
-                right = [[] for _ in planned]
-            right[0].append(intact)
-            for place, one in enumerate(planned[1:], 1):
-                right[place].append(self._right(replay.lesioned(one), labels))
-                self._tell(len(planned))
-        answers = torch.stack([torch.cat(parts) for parts in right]).double().cpu()
+                right = {place: [] for place in share(range(len(planned)))}
+            for place, parts in right.items():
+                parts.append(self._right(replay.lesioned(planned[place]), labels) if place else intact)
+                self._tell(len(right))
+        answers = torch.zeros(len(planned), self.stream.count, dtype=torch.float64)
+        if right:
+            answers[[*right]] = torch.stack([torch.cat(parts) for parts in right.values()]).double().cpu()
+        answers = summed(answers)
         increases = answers[0] - answers[torch.tensor([one.study == "delete" for one in planned])].mean(0)
         return [self._row(one, answers[0], now) for one, now in zip(planned, answers, strict=True)], increases
 
@@ -192,10 +193,10 @@ class _Measurement:
             )
         return right_answers(logits, labels)
 
-    def _tell(self, planned: int) -> None:
+    def _tell(self, lesions: int) -> None:
         self._done += 1
         if self.progress is not None:
-            self.progress(self.label, self._done, (planned - 1) * len(self.stream))
+            self.progress(self.label, self._done, lesions * len(self.stream))
 
     def _row(self, one: Lesion, before: Tensor, now: Tensor) -> dict[str, Any]:
         """The row of one lesion, from the correct answers before and with it."""
@@ -245,55 +246,10 @@ class _Measurement:
         if "paths" not in self.request.listed_studies() or self.structure.kind == "layer":
             return []
         try:
-            return self._sampled_paths()
+            return sampled_paths(self.model, self.label, self.structure, self.stream, self.request)
         except GradlabError as error:
             self.notes.append(f"{self.label}: no gradients on paths: {error}")
             return []
-
-    def _sampled_paths(self) -> list[dict[str, Any]]:
-        """For each of several random examples, one random path of every length."""
-        modules, generator = len(self.structure.parts), torch.Generator().manual_seed(self.request.seed)
-        drawn = torch.randint(self.stream.count, (self.request.paths,), generator=generator)
-        embedded = OfEmbeddings(self.model) if self.stream.dataset.items == "tokens" else None
-        names = [" ".join(filter(None, (part.block, part.branch))) for part in self.structure.parts]
-        # For each length of each batch, the norms of the examples.
-        norms: list[Tensor] = []
-        with PathGradients(self.model, self.structure) as gradients:
-            for images, labels in self._examples(drawn):
-                inputs = images if embedded is None else embedded.embed(images)
-                gradients.run(self._loss(embedded or self.model, labels), inputs)
-                if not norms:
-                    gradients.check_chain(names)
-                for length in range(modules + 1):
-                    through = random_paths(torch.full((len(images),), length), modules, generator)
-                    norms.append(gradients.on_paths(uploaded(through, images.device)).flatten(1).norm(dim=1))
-        return _path_rows(norms, modules + 1)
-
-    def _examples(self, drawn: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-        """The inputs and labels of drawn examples, in batches."""
-        kept: list[tuple[Tensor, Tensor]] = []
-        for place, (images, labels) in enumerate(self.stream):
-            assert labels is not None
-            own = drawn[drawn // self.stream.batch_size == place] % self.stream.batch_size
-            chosen = uploaded(own, images.device)
-            kept.append((images[chosen], labels[chosen]))
-        inputs, answers = (torch.cat(parts) for parts in zip(*kept, strict=True))
-        yield from zip(inputs.split(self.stream.batch_size), answers.split(self.stream.batch_size), strict=True)
-
-    def _loss(self, model: nn.Module, labels: Tensor) -> Callable[[Tensor], Tensor]:
-        return lambda inputs: cross_entropies(forward(model, self.label, inputs), labels)
-
-
-def _path_rows(norms: Sequence[Tensor], lengths: int) -> list[dict[str, Any]]:
-    """One row per norm: those of the first batch on paths of each length, then those of the next batch."""
-    values, first, rows = iter(torch.cat([*norms]).tolist()), 0, []
-    for place, each in enumerate(norms):
-        length = place % lengths
-        rows += [
-            {"length": length, "sample": first + example, "gradient_norm": next(values)} for example in range(len(each))
-        ]
-        first += len(each) if length == lengths - 1 else 0
-    return rows
 
 
 def _kendall_tau(order: Sequence[int]) -> float:

@@ -22,7 +22,8 @@ SWAPS = (1, 3, 8, 20)
 class LesionRequest(NetworksRequest):
     """Networks and data, and how many lesions are made."""
 
-    images: int | None = again(NetworksRequest, "images", 200)
+    images: int | None = again(NetworksRequest, "images", 100)
+    batch_size: int = again(NetworksRequest, "batch_size", 50)
     seed: int = again(NetworksRequest, "seed", 0, help="The seed of what is deleted, swapped and sampled, and of init.")
     studies: "Sequence[Study] | Study" = asked(
         STUDIES,

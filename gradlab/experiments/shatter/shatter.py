@@ -71,7 +71,7 @@ def shatter(
     stopwatch, request = Stopwatch(), ShatterRequest.of(locals())
     parsed = [parse_family(text) for text in request.listed_families()]
     _check_bias(parsed, points, interval)
-    where = _device(device)
+    where = float64_device(device)
     with one_thread() as threads:
         settings = Settings(
             x=torch.linspace(*interval, points, dtype=torch.float64),
@@ -179,7 +179,7 @@ def _report(progress: Progress, label: str, total: int, done: int) -> None:
     progress(label, done, total)
 
 
-def _device(name: str) -> torch.device:
+def float64_device(name: str) -> torch.device:
     """The device as in `pick_device`, but never mps, which has no float64."""
     device = pick_device(name)
     if device.type != "mps":
