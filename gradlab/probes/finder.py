@@ -5,60 +5,28 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack, nullcontext
-from typing import Any, NamedTuple, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from gradlab.errors import GradlabError
 from gradlab.probes.applications import Applications, leave
+from gradlab.probes.direct_calls import DirectCalls
 from gradlab.probes.hooks import Hook, in_backward
 from gradlab.probes.identity import Remembered
 from gradlab.probes.outputs import describe, measurable, output_tensor
 from gradlab.probes.passes import Passes
+from gradlab.probes.response_calls import prepare
+from gradlab.probes.sites import Observer, Part, Pending, Site
 from gradlab.probes.targets import Target, Targets, is_normalization
 from gradlab.probes.weights import WeightRow
+from gradlab.stats.moment_rows import Adder
 
-__all__ = ["Observer", "ResponseFinder", "Site", "is_normalization", "output_tensor"]
-
-Part = tuple[int, int]
-"""The index of a part of a tensor's last dimension, and the number of equal parts."""
+__all__ = ["Observer", "Part", "ResponseFinder", "Site", "is_normalization", "output_tensor"]
 
 _FUSING = (nn.MultiheadAttention, nn.TransformerEncoderLayer, nn.TransformerEncoder)
 """Modules that run as one fused function in eval mode, unless a function mode is active."""
-
-
-class Site(NamedTuple):
-    """One call of one layer in a forward pass, so that a layer called n times has n sites.
-
-    Attributes:
-        layer: The qualified name of the layer; for every output after the first, it includes the position, as in
-            `lstm[1][0]`.
-        call: The number of the call within one pass, counted from 1.
-        block: Whether the site is the output of a block.
-    """
-
-    layer: str
-    call: int
-    block: bool = False
-
-
-class Observer(Protocol):
-    """The interface of an object that receives responses."""
-
-    def observe(self, site: Site, response: Tensor, part: Part | None) -> object:
-        """Process a response at once, as later operations may overwrite it, and return what `discard` is to receive."""
-
-    def discard(self, site: Site, observation: object) -> None:
-        """Undo all observations of a site, in this pass and before, since they were not of its response."""
-
-    def finish(self, whole: bool) -> None:
-        """Handle the end of a pass; the observations of an incomplete pass are to be dropped."""
-
-
-class _Pending(NamedTuple):
-    site: Site
-    observation: object
 
 
 class ResponseFinder:
@@ -80,6 +48,8 @@ class ResponseFinder:
         observer: The object that receives the responses.
         blocks: Modules whose outputs are also passed on, as outputs of blocks.
         begin: A function called before each pass.
+        adder: A function that returns what is to receive the responses of a site that the observer has observed, in
+            its place, if it can. With it, passes like an earlier one run without hooks.
 
     Attributes:
         norms: The name of each site's normalization module, if it has one; empty for a function.
@@ -89,6 +59,9 @@ class ResponseFinder:
         recomputed: Names of the modules that ran again in a backward pass.
         places: The target of the layer of each site.
         applications: The weights that functions applied.
+        pending: The outputs that may still turn out to be the input of a normalization.
+        direct: The calls that are made without hooks.
+        adders: What receives responses in place of the observer, and returns whether it could.
     """
 
     def __init__(
@@ -98,6 +71,7 @@ class ResponseFinder:
         observer: Observer,
         blocks: dict[str, nn.Module] | None = None,
         begin: Callable[[], None] = lambda: None,
+        adder: Callable[[Site], Adder | None] | None = None,
     ) -> None:
         self.model, self.targets, self.observer, self._begin_observer = model, targets, observer, begin
         self.blocks = blocks or {}
@@ -107,7 +81,9 @@ class ResponseFinder:
         self.called: set[str] = set()
         self.recomputed: set[str] = set()
         self.places: dict[str, Target] = {}
-        self._pending: Remembered[_Pending] = Remembered()
+        self.pending: Remembered[Pending] = Remembered()
+        self.adders: dict[Site, Adder] = {}
+        self._adder = adder
         self._claimed: dict[str, Site | None] = {}
         self._own: Counter[Site] = Counter()
         rows = [row for target in targets.chosen.values() for row in target.rows]
@@ -129,13 +105,19 @@ class ResponseFinder:
         followed = {name: modules[name] for name in modules if name and name in measured | above}
         self.passes = Passes(self.model, followed, self._begin, self._end)
         self.passes.recomputed = self.recomputed
-        self.passes.attach(stack, {name: self._after_module(name) for name in {*own, *self.blocks}})
+        self.passes.attach(stack, {name: self.after_module(name) for name in {*own, *self.blocks}})
         stack.callback(leave, self.applications)
         for name in norms:
             self._attach_norm(name, modules[name], stack)
-        for module in modules.values():
-            if getattr(module, "inplace", False) is True:
-                stack.enter_context(module.register_forward_pre_hook(Hook(self._before_in_place)))
+        changing = {
+            module: stack.enter_context(module.register_forward_pre_hook(Hook(self.before_in_place)))
+            for module in modules.values()
+            if getattr(module, "inplace", False) is True
+        }
+        self.direct = DirectCalls()
+        stack.callback(self.direct.stop)
+        if self._adder is not None:
+            prepare(self, {modules[name]: name for name in norms}, changing)
 
     def _attach_norm(self, name: str, module: nn.Module, stack: ExitStack) -> None:
         before = Hook(self._before_norm(name))
@@ -146,7 +128,7 @@ class ResponseFinder:
         self.passes.keep_last(stack, module, module.register_forward_hook(Hook(self._after_norm(name))))
 
     def _begin(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        self._settle(self._pending.take_all() if not name else self._pending.take_gone())
+        self._settle(self.pending.take_all() if not name else self.pending.take_gone())
         module = self.passes.modules[name]
         modes = module.training, torch.is_grad_enabled(), torch.is_inference_mode_enabled()
         self._kind = name, modes, tuple(map(_form, args)), tuple((key, _form(value)) for key, value in kwargs.items())
@@ -155,6 +137,10 @@ class ResponseFinder:
             self.applications.look_up()
             self.applications.__enter__()
             self._listening = True
+        if not self._listening and not name and self._adder is not None:
+            self.direct.start()
+        else:
+            self.direct.stop()
         self._begin_observer()
 
     def _end(self, whole: bool) -> None:
@@ -163,7 +149,7 @@ class ResponseFinder:
             self.applications.forget()
             self._listening = False
         if self._kind and not self._kind[0]:
-            self._settle(self._pending.take_all())
+            self._settle(self.pending.take_all())
         unclear = {row.name for row in self.applications.rows if self._targets[row.name].module is None}
         if whole and not self._needed and unclear <= self.applications.seen:
             # Only a mode can see functions; this kind of pass has none that matter, so later ones do without it.
@@ -171,12 +157,13 @@ class ResponseFinder:
         self._claimed.clear()
         self.observer.finish(whole)
 
-    def _settle(self, unclaimed: list[_Pending]) -> None:
+    def _settle(self, unclaimed: list[Pending]) -> None:
         for site, _ in unclaimed:
             if site in self.norms:
                 self.unseen[site] = self.unseen.get(site, 0) + 1
 
-    def _after_module(self, name: str) -> Callable[[nn.Module, Any], None]:
+    def after_module(self, name: str) -> Callable[[nn.Module, Any], None]:
+        """Return what is to be called with a module and its output after each of its calls."""
         target = self.targets.chosen.get(name)
 
         def after(module: nn.Module, output: Any) -> None:
@@ -207,9 +194,15 @@ class ResponseFinder:
             observation = self._observe(site, tensor, part)
             self._own[site] += 1
         if is_layer and part is None:
-            self._pending.put(tensor, _Pending(site, observation))
+            self.pending.put(tensor, Pending(site, observation))
 
     def _observe(self, site: Site, tensor: Tensor, part: Part | None) -> object:
+        if self.direct.active and self._adder is not None and part is None:
+            add = self.adders.get(site) or self._adder(site)
+            if add is not None:
+                self.adders[site] = add
+                if type(tensor) is Tensor and not tensor.is_neg() and add(tensor):
+                    return None
         # The observer's computations are not part of the model.
         with torch._C.DisableTorchFunction() if self._listening else nullcontext():
             observation = self.observer.observe(site, tensor, part)
@@ -234,22 +227,22 @@ class ResponseFinder:
 
     def normalizing(self, source: Tensor) -> Callable[[Tensor], None] | None:
         """See `Listener`."""
-        site = None if in_backward() else self._claim("", source)
+        site = None if in_backward() else self.claim("", source)
         if site is None:
             return None
         self._needed = True
-        return lambda output: self._observe_norm(site, output)
+        return lambda output: self.observe_norm(site, output)
 
     def overwriting(self, target: Tensor) -> None:
         """See `Listener`."""
         # Without a normalization that could receive it, this does not matter.
-        self._needed |= self._pending.overwrite(target) and self._normalizes
+        self._needed |= self.pending.overwrite(target) and self._normalizes
 
     def _before_norm(self, name: str) -> Callable[[nn.Module, Any, Any], None]:
         def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             source = args[0] if args else next(iter(kwargs.values()), None)
             if isinstance(source, Tensor) and not in_backward():
-                self._claimed[name] = self._claim(name, source)
+                self._claimed[name] = self.claim(name, source)
             else:
                 self._claimed[name] = None
 
@@ -258,33 +251,35 @@ class ResponseFinder:
     def _inside_norm(self, name: str) -> Callable[[nn.Module, Any], None]:
         def hook(module: nn.Module, args: tuple[Any, ...]) -> None:
             if args and (site := self._claimed.pop(name, None)) is not None:
-                self._observe_norm(site, args[0])
+                self.observe_norm(site, args[0])
 
         return hook
 
     def _after_norm(self, name: str) -> Callable[[nn.Module, Any, Any], None]:
         def hook(module: nn.Module, args: Any, output: Any) -> None:
             if (site := self._claimed.pop(name, None)) is not None:
-                self._observe_norm(site, output)
+                self.observe_norm(site, output)
 
         return hook
 
-    def _observe_norm(self, site: Site, output: Any) -> None:
+    def observe_norm(self, site: Site, output: Any) -> None:
+        """Pass on the output of the normalization that has received a site's output."""
         for _, tensor in measurable(output)[:1]:
             self._observe(site, tensor, None)
 
-    def _before_in_place(self, module: nn.Module, args: tuple[Any, ...]) -> None:
-        # The same tensor is returned with other values, so it is no longer the layer's output.
+    def before_in_place(self, module: nn.Module, args: tuple[Any, ...]) -> None:
+        """Forget a tensor that is returned with other values, so that it is no longer a layer's output."""
         if args and isinstance(args[0], Tensor) and args[0].is_inference():
-            self._pending.overwrite(args[0])
+            self.pending.overwrite(args[0])
 
-    def _claim(self, name: str, source: Tensor) -> Site | None:
+    def claim(self, name: str, source: Tensor) -> Site | None:
         """Return the site whose output is the input of a normalization, or None."""
-        found = self._pending.take(source)
+        found = self.pending.take(source)
         if found is None:
             return None
         if found.site not in self.norms:
             self.observer.discard(found.site, found.observation)
+            self.adders.pop(found.site, None)
             self.norms[found.site] = name
             if earlier := self._own[found.site] - 1:
                 self.unseen[found.site] = self.unseen.get(found.site, 0) + earlier

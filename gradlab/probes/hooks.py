@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from gradlab.errors import GradlabError, UsageError
+from gradlab.probes.direct_calls import is_direct
 
 
 def _do_nothing(*args: Any) -> None:
@@ -118,7 +119,8 @@ RUNS_EAGERLY = "the model is compiled: it runs eagerly while it is probed, since
 
 def is_compiled(module: nn.Module) -> bool:
     """Return whether a module, or one of its methods, was passed to `torch.compile`."""
-    if type(module).__name__ == "OptimizedModule" or module._compiled_call_impl is not None:
+    call = module._compiled_call_impl
+    if type(module).__name__ == "OptimizedModule" or (call is not None and not is_direct(call)):
         return True
     owners = [vars(module), *(vars(base) for base in type(module).__mro__ if base.__module__.split(".")[0] != "torch")]
     return any(hasattr(value, "_torchdynamo_orig_callable") for owner in owners for value in owner.values())

@@ -34,41 +34,78 @@ def _key(tensor: Tensor) -> tuple[object, ...]:
 
 
 class Remembered(Generic[T]):
-    """A mapping from tensors to values that does not keep the tensors alive."""
+    """A mapping from tensors to values that keeps at most the last tensor alive."""
 
     def __init__(self) -> None:
         self._found: dict[tuple[object, ...], tuple[Any, T]] = {}
+        # The last tensor, its version and its value.
+        self._held: tuple[Tensor, int | None, T] | None = None
 
     def put(self, tensor: Tensor, value: T) -> None:
-        """Store a value for the present state of a tensor."""
+        """Store a value for the present state of a tensor, without keeping it alive."""
+        self._release()
         self._found[_key(tensor)] = _weak(tensor), value
+
+    def hold(self, tensor: Tensor, value: T) -> None:
+        """Do the same as `put`, at less cost if the next call takes this tensor, which is kept alive until then."""
+        if self._held is not None:
+            self._release()
+        self._held = tensor, None if tensor.is_inference() else tensor._version, value
 
     def find(self, tensor: Tensor) -> T | None:
         """Return the value for the present state of a tensor, or None."""
+        self._release()
         found = self._found.get(_key(tensor))
         return None if found is None or _is_gone(found[0]) else found[1]
 
     def take(self, tensor: Tensor) -> T | None:
         """Remove and return the value for the present state of a tensor, or None."""
+        if (held := self.take_held(tensor)) is not None:
+            return held
+        self._release()
         found = self._found.pop(_key(tensor), None)
         return None if found is None or _is_gone(found[0]) else found[1]
 
+    def take_held(self, tensor: Tensor) -> T | None:
+        """Remove and return the value of the last tensor if it is this one, as it was when it was held, or None."""
+        held = self._held
+        if held is None or held[0] is not tensor or held[1] != (None if tensor.is_inference() else tensor._version):
+            return None
+        self._held = None
+        return held[2]
+
     def overwrite(self, tensor: Tensor) -> bool:
-        """Forget all tensors in the storage of a tensor, and return whether there were any."""
-        key, before = storage_key(tensor), len(self._found)
-        self._found = {known: e for known, e in self._found.items() if getattr(e[0], "cdata", None) != key}
-        return len(self._found) < before
+        """Find no tensor in the storage of a tensor any more, and return whether there were any."""
+        self._release()
+        if not self._found:
+            return False
+        key = storage_key(tensor)
+        changed = [known for known, (weak, _) in self._found.items() if getattr(weak, "cdata", None) == key]
+        for known in changed:
+            # The value stays among those that nothing has taken.
+            self._found[(object(),)] = self._found.pop(known)
+        return bool(changed)
 
     def take_gone(self) -> list[T]:
         """Remove and return the values of tensors that no longer exist."""
+        self._release()
         gone = [key for key, (reference, _) in self._found.items() if _is_gone(reference)]
         return [self._found.pop(key)[1] for key in gone]
 
     def take_all(self) -> list[T]:
         """Remove and return all values."""
+        self._release()
         values = [value for _, value in self._found.values()]
         self._found.clear()
         return values
+
+    def _release(self) -> None:
+        """Let go of the last tensor, of which no other state than that of its version is known."""
+        if self._held is None:
+            return
+        (tensor, version, value), self._held = self._held, None
+        now = None if tensor.is_inference() else tensor._version
+        self._found[_key(tensor) if now == version else (object(),)] = _weak(tensor), value
 
 
 def _weak(tensor: Tensor) -> Any:

@@ -34,6 +34,9 @@ class Passes:
 
     Attributes:
         recomputed: Names of the modules that ran again in a backward pass.
+        names: The modules that are running by their hooks, outermost first.
+        counts: The number of calls within the pass so far, by name.
+        thread: The thread in which the pass runs.
     """
 
     def __init__(
@@ -46,16 +49,16 @@ class Passes:
         self.model = model
         self.modules = {"": model, **modules}
         self.recomputed: set[str] = set()
+        self.counts: Counter[str] = Counter()
+        self.thread = 0
         self._begin, self._end = begin, end
         self._after: dict[str, After] = {}
         self._first: list[tuple[nn.Module, RemovableHandle]] = []
         self._last: list[tuple[nn.Module, RemovableHandle]] = []
-        # The modules that are running, outermost first; of each its number, and the exception that was being handled.
-        self._names: list[str] = []
+        self.names: list[str] = []
+        # Of each of these its number, and the exception that was being handled.
         self._entered: list[tuple[int, BaseException | None]] = []
-        self._calls: Counter[str] = Counter()
         self._started = itertools.count()
-        self._thread = 0
         # The id that the next hook anywhere would have had when hooks were last put in place.
         self._registered = -1
 
@@ -85,58 +88,73 @@ class Passes:
     @property
     def under_way(self) -> bool:
         """Whether a pass is running."""
-        return bool(self._names)
+        return bool(self.names)
 
     @property
     def innermost(self) -> str:
         """Name of the innermost module that is being called, of those that are followed."""
-        return self._names[-1] if self._names else ""
+        return self.names[-1] if self.names else ""
 
     @property
     def running(self) -> list[tuple[str, int]]:
         """The modules that are being called, outermost first, each with a number that no other call has."""
-        return [(name, number) for name, (number, _) in zip(self._names, self._entered, strict=True)]
+        return [(name, number) for name, (number, _) in zip(self.names, self._entered, strict=True)]
 
     def is_running(self, name: str) -> bool:
         """Return whether a module is being called."""
-        return name in self._names
+        return name in self.names
 
     def count(self, name: str) -> int:
         """Return the number of this call within the pass, counted from 1."""
-        self._calls[name] += 1
-        return self._calls[name]
+        self.counts[name] += 1
+        return self.counts[name]
+
+    def check_thread(self) -> None:
+        """Raise an error if another thread than that of the pass calls a module."""
+        if threading.get_ident() != self.thread:
+            raise GradlabError(
+                f"{type(self.model).__name__} runs in two threads at once, whose calls cannot be distinguished: run "
+                "one after the other, or a copy of the model in each"
+            )
+
+    def kept(self) -> dict[nn.Module, tuple[list[RemovableHandle], list[RemovableHandle]]]:
+        """Return the handles of the hooks that are kept first, and of those that are kept last, by module."""
+        found: dict[nn.Module, tuple[list[RemovableHandle], list[RemovableHandle]]] = {}
+        for place, handles in enumerate((self._first, self._last)):
+            for module, handle in handles:
+                found.setdefault(module, ([], []))[place].append(handle)
+        return found
 
     def _before(self, name: str) -> Callable[[nn.Module, Any, Any], None]:
         def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             if in_backward():
                 self.recomputed.add(name)
                 return
-            if self._names:
-                if threading.get_ident() != self._thread:
-                    self._refuse_threads()
-                if name in self._names and not _is_recursive(module):
+            if self.names:
+                self.check_thread()
+                if name in self.names and not _is_recursive(module):
                     # Something that hooks do not see, such as Ctrl-C, has ended the pass.
                     self._leave()
-            if not self._names:
+            if not self.names:
                 if getattr(module, "_is_replica", False):
                     raise GradlabError(
                         "DataParallel runs copies of the model in several threads, whose calls cannot be "
                         "distinguished: probe it on one device, or use DistributedDataParallel"
                     )
-                self._thread = threading.get_ident()
-                self._calls.clear()
+                self.thread = threading.get_ident()
+                self.counts.clear()
                 self._take_places()
                 self._begin(name, args, kwargs)
-            self._names.append(name)
+            self.names.append(name)
             self._entered.append((next(self._started), sys.exc_info()[1]))
 
         return hook
 
     def _behind(self, name: str) -> Callable[[nn.Module, Any, Any], None]:
         def hook(module: nn.Module, args: Any, output: Any) -> None:
-            if in_backward() or name not in self._names:
+            if in_backward() or name not in self.names:
                 return
-            while self._names[-1] != name:
+            while self.names[-1] != name:
                 self._pop()
             # This hook also runs during an exception, which then differs from the one before the call.
             whole = self._entered[-1][1] is sys.exc_info()[1]
@@ -148,24 +166,18 @@ class Passes:
                 raise
             finally:
                 self._pop()
-                if not self._names:
+                if not self.names:
                     self._end(whole)
 
         return hook
 
-    def _refuse_threads(self) -> None:
-        raise GradlabError(
-            f"{type(self.model).__name__} runs in two threads at once, whose calls cannot be distinguished: run "
-            "one after the other, or a copy of the model in each"
-        )
-
     def _pop(self) -> None:
-        self._names.pop()
+        self.names.pop()
         self._entered.pop()
 
     def _leave(self) -> None:
-        if self._names:
-            self._names.clear()
+        if self.names:
+            self.names.clear()
             self._entered.clear()
             self._end(False)
 
@@ -176,11 +188,15 @@ class Passes:
         self._registered = RemovableHandle.next_id
         for module, handle in self._first:
             hooks = cast("OrderedDict[int, Any]", module._forward_pre_hooks)
-            if next(iter(hooks)) != handle.id and _strangers(hooks.items(), handle.id):
+            if handle.id in hooks and next(iter(hooks)) != handle.id and _strangers(hooks.items(), handle.id):
                 hooks.move_to_end(handle.id, last=False)
         for module, handle in self._last:
             hooks = cast("OrderedDict[int, Any]", module._forward_hooks)
-            if next(reversed(hooks)) != handle.id and _strangers(reversed(hooks.items()), handle.id):
+            if (
+                handle.id in hooks
+                and next(reversed(hooks)) != handle.id
+                and _strangers(reversed(hooks.items()), handle.id)
+            ):
                 hooks.move_to_end(handle.id)
 
 

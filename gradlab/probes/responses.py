@@ -25,6 +25,7 @@ from gradlab.probes.tensor_layout import Layout, LayoutWatch
 from gradlab.probes.unmeasured import reasons, response_coverage, unmeasured_notes
 from gradlab.results.responses.result import ResponsesResult
 from gradlab.stats import WELL_CONDITIONED, Accumulator, CentredMoments, FastMoments
+from gradlab.stats.moment_rows import Adder, MomentRows
 from gradlab.stats.moments import fetched
 
 if TYPE_CHECKING:
@@ -90,7 +91,8 @@ class ResponseStd(Probe):
         self._accumulators: dict[Site, Accumulator] = {}
         # The accumulators before the current pass, of the sites that it has reached.
         self._before: dict[Site, Accumulator | None] = {}
-        self._finder = ResponseFinder(self.model, self.targets, self)
+        self._rows = MomentRows()
+        self._finder = ResponseFinder(self.model, self.targets, self, adder=self._adder)
         self._split = LayoutWatch(self.model)
         self._layouts: list[Layout] = []
 
@@ -115,6 +117,14 @@ class ResponseStd(Probe):
     def _add(self, site: Site, accumulator: Accumulator, response: Tensor) -> None:
         accumulator.update(response)
 
+    def _adder(self, site: Site) -> Adder | None:
+        """Return what takes the responses of a site in place of `observe`, from the pass after the first one."""
+        accumulator = self._accumulators.get(site)
+        if not isinstance(accumulator, FastMoments) or site in self._before:
+            return None
+        split = self._split.splits([self._finder.norms.get(site, ""), site.layer])
+        return None if split else accumulator.adder(self._rows)
+
     def discard(self, site: Site, observation: object) -> None:
         """See `Observer`."""
         # The entry is replaced rather than deleted, so that the site keeps its place in the order of execution.
@@ -122,6 +132,7 @@ class ResponseStd(Probe):
 
     def finish(self, whole: bool) -> None:
         """See `Observer`."""
+        self._rows.end_pass(whole)
         before, self._before = self._before, {}
         if whole:
             return

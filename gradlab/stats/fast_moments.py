@@ -7,6 +7,7 @@ from torch import Tensor
 
 from gradlab.stats import native
 from gradlab.stats.memory_rows import channel_rows, memory_rows, summable
+from gradlab.stats.moment_rows import Adder, MomentRow, MomentRows
 from gradlab.stats.moments import Moments, finite_parts, joined_parts
 from gradlab.stats.precision import trusted_norm, wide_norms, widened, widest
 
@@ -75,6 +76,7 @@ class FastMoments:
         self._native: _Numbers | None = None
         self._native_channels: Moments | None = None
         self._marked_native: tuple[_Numbers | None, Moments | None] = None, None
+        self._row: MomentRow | None = None
         self._imaginary: FastMoments | None = None
 
     def update(self, x: Tensor) -> None:
@@ -104,6 +106,17 @@ class FastMoments:
         self._native = _merged(self._native, (count, mean, m2))
         self.precision = max(self.precision, _DOUBLE)
 
+    def adder(self, rows: MomentRows) -> Adder | None:
+        """Return a function that adds ordinary tensors at once, or None if there is none.
+
+        Args:
+            rows: The room for their moments, which count with the others once `rows.end_pass` is called.
+        """
+        if self.channel_dim is None and self._row is None:
+            self._row = rows.new()
+            self.precision = max(self.precision, _DOUBLE)
+        return None if self._row is None else self._row.add
+
     def mark(self) -> None:
         """Mark the present state as the one that `undo` restores."""
         self._marked, self._marked_native = len(self._pending), (self._native, self._native_channels)
@@ -126,7 +139,10 @@ class FastMoments:
         self._marked = None
         if self._pending:
             self._join()
-        summed = self._native_channels if self._native is None else _moments(*self._native)
+        numbers = self._native
+        if self._row is not None and (row := self._row.values())[0]:
+            numbers = _merged(numbers, row)
+        summed = self._native_channels if numbers is None else _moments(*numbers)
         total = self._total if summed is None else summed if self._total is None else self._total.merge(summed)
         assert total is not None
         return [total, *([] if self._imaginary is None else self._imaginary.parts())]

@@ -5,6 +5,7 @@
  */
 #include <math.h>
 #include <stddef.h>
+#include <stdint.h>
 
 #if defined(__x86_64__) && defined(__linux__) && defined(__GNUC__) && !defined(__clang__)
 /* One library serves every processor: the best version is chosen when it is loaded. */
@@ -21,6 +22,9 @@ typedef double doubles __attribute__((vector_size(8 * WIDTH)));
 /* out[0] = sum of x, out[1] = sum of squares of x. */
 FASTEST int gradlab_moments(const float *x, ptrdiff_t n, double *out)
 {
+    /* Tensors of zeros that are not stored, and functional ones, have no address. */
+    if (!x)
+        return 0;
     doubles sums[4] = {{0}}, squares[4] = {{0}};
     ptrdiff_t i = 0;
     for (; i + 4 * WIDTH <= n; i += 4 * WIDTH) {
@@ -43,6 +47,93 @@ FASTEST int gradlab_moments(const float *x, ptrdiff_t n, double *out)
     out[0] = total;
     out[1] = total_of_squares;
     return isfinite(total_of_squares);
+}
+
+/* The moments of one site are a row: count, mean and m2 of whole passes, then count, sum and squares of the present one.
+ *
+ * Values that are not all finite are not added. */
+int gradlab_add(const float *x, ptrdiff_t n, double *row)
+{
+    double sums[2];
+    if (!gradlab_moments(x, n, sums))
+        return 0;
+    row[3] += (double)n;
+    row[4] += sums[0];
+    row[5] += sums[1];
+    return 1;
+}
+
+/* End a pass, which counts if it was whole: its moments are merged with those before (Chan et al.). */
+void gradlab_end_pass(double *row, ptrdiff_t rows, int whole)
+{
+    for (; rows > 0; rows--, row += 6) {
+        double count = row[3], sum = row[4], squares = row[5];
+        row[3] = row[4] = row[5] = 0;
+        if (!whole || !count)
+            continue;
+        double mean = sum / count, total = row[0] + count, delta = mean - row[1];
+        row[2] += fmax(0, squares - sum * mean) + delta * delta * row[0] * (count / total);
+        row[1] += delta * (count / total);
+        row[0] = total;
+    }
+}
+
+/* A tensor as DLPack describes it (dlpack.h, version 1). */
+typedef struct {
+    char *data;
+    int32_t device, device_number, ndim;
+    uint8_t code, bits;
+    uint16_t lanes;
+    const int64_t *shape, *strides;
+    uint64_t offset;
+} tensor;
+
+/* What of Python and torch is called, so that this file needs none of their headers. */
+static struct {
+    int (*view)(void *object, tensor *out);
+    void *(*address)(void *integer);
+    void *(*truth)(long);
+    void (*clear_error)(void);
+} python;
+
+/* The largest number of values for which one thread is to be used. */
+static int64_t most;
+
+void gradlab_bind(int (*view)(void *, tensor *), void *(*address)(void *), void *(*truth)(long), void (*clear)(void))
+{
+    python.view = view, python.address = address, python.truth = truth, python.clear_error = clear;
+}
+
+void gradlab_limit(int64_t values) { most = values; }
+
+/* Whether the values lie next to each other in memory, with the dimensions in a given order. */
+static int is_dense(const tensor *x, const int32_t *order)
+{
+    int64_t expected = 1;
+    for (int32_t k = x->ndim - 1; k >= 0; k--) {
+        int32_t dim = order ? order[k] : k;
+        if (x->shape[dim] != 1 && x->strides && x->strides[dim] != expected)
+            return 0;
+        expected *= x->shape[dim];
+    }
+    return 1;
+}
+
+/* A function of Python: add a tensor to the row at an address, and return whether it is one that is served here. */
+void *gradlab_take(void *address, void *object)
+{
+    static const int32_t channels_last[] = {0, 2, 3, 1};
+    tensor x;
+    if (python.view(object, &x) != 0) {
+        python.clear_error();
+        return python.truth(0);
+    }
+    int64_t n = 1;
+    for (int32_t dim = 0; dim < x.ndim; dim++)
+        n *= x.shape[dim];
+    int served = x.device == 1 && x.code == 2 && x.bits == 32 && x.lanes == 1 && x.data && n > 1 && n <= most &&
+                 (is_dense(&x, NULL) || (x.ndim == 4 && is_dense(&x, channels_last)));
+    return python.truth(served && gradlab_add((const float *)(x.data + x.offset), n, python.address(address)));
 }
 
 /* Channels that lie next to each other, as in channels_last: x of shape (rows, channels), out of shape (2, channels). */

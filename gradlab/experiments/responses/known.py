@@ -70,6 +70,9 @@ class KnownResponseStd(ResponseStd):
         self._known[name] = x.numel(), mean, x.numel() * variance
         return F.batch_norm(x, statistics[0], statistics[1], norm.weight, norm.bias, False, 0.0, norm.eps)
 
+    def _adder(self, site: Site) -> None:
+        """There is none, since what is known of a response is not in it."""
+
     def _add(self, site: Site, accumulator: Accumulator, response: Tensor) -> None:
         known = self._known.pop(self._finder.norms.get(site, ""), None)
         if known is not None and isinstance(accumulator, FastMoments):

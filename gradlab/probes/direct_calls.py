@@ -1,0 +1,108 @@
+"""Calls of a model's parts without hooks.
+
+Torch's way to call a module with hooks is long: at every layer it takes as much time as the work of a probe. Between
+passes that are alike, the parts of a model can do without, since `nn.Module.__call__` hands over to
+`_compiled_call_impl`, where `nn.Module.compile` puts a function. The one that is put there does what the hooks do,
+around the whole call with all hooks of other users. Copied and pickled modules never have it.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple, cast
+
+import torch
+from torch import nn
+from torch.utils.hooks import RemovableHandle
+
+Call = Callable[..., Any]
+
+_PLACE = "_compiled_call_impl"
+_METHODS = {name: getattr(nn.Module, name) for name in ("__call__", "_call_impl", "__getstate__")}
+
+
+class _Part(NamedTuple):
+    """A module's attributes, what is called in its place, and its hooks: table, number, and whether it is first."""
+
+    own: dict[str, Any]
+    call: Call
+    hooks: list[tuple[OrderedDict[int, Any], int, bool]]
+
+
+class DirectCalls:
+    """Replaces hooks by functions, from the beginning of one pass until something else is to be done.
+
+    Attributes:
+        active: Whether they are replaced.
+    """
+
+    def __init__(self) -> None:
+        self.active = False
+        self._parts: list[_Part] = []
+        self._replaced: list[_Part] = []
+        self._taken: list[tuple[OrderedDict[int, Any], int, bool, Any]] = []
+        self._had_compiler = "torch._dynamo" in sys.modules
+
+    def add(
+        self, module: nn.Module, call: Call, first: Iterable[RemovableHandle], last: Iterable[RemovableHandle]
+    ) -> None:
+        """Add a part of the model, unless its class has a way of its own to be called or copied.
+
+        Args:
+            module: The part.
+            call: What is called in its place, with its arguments.
+            first: Its forward-pre hooks, which come before those of other users.
+            last: Its forward hooks, which come after those of other users.
+        """
+        if _is_usual(type(module)):
+            before, behind = (
+                cast("OrderedDict[int, Any]", each) for each in (module._forward_pre_hooks, module._forward_hooks)
+            )
+            hooks = [*((before, each.id, True) for each in first), *((behind, each.id, False) for each in last)]
+            self._parts.append(_Part(vars(module), call, hooks))
+
+    def start(self) -> None:
+        """Replace the hooks, unless something takes part in how modules are called, such as tracing.
+
+        A module in whose place others have put a function keeps its hooks.
+        """
+        # Code that is compiled from here on would take what it finds in a module for a part of the model.
+        compiles = ("torch._dynamo" in sys.modules) is not self._had_compiler
+        if compiles or torch._C._get_tracing_state() is not None or not _is_usual(nn.Module):
+            self.stop()
+            return
+        if self.active and all(own.get(_PLACE) is call for own, call, _ in self._replaced):
+            return
+        self.stop()
+        self.active = True
+        for part in self._parts:
+            if part.own.get(_PLACE) is None:
+                self._replaced.append(part)
+                part.own[_PLACE] = part.call
+                for table, number, first in part.hooks:
+                    if (hook := table.pop(number, None)) is not None:
+                        self._taken.append((table, number, first, hook))
+
+    def stop(self) -> None:
+        """Put the hooks back."""
+        taken, self._taken = self._taken, []
+        replaced, self._replaced = self._replaced, []
+        self.active = False
+        for own, call, _ in replaced:
+            if own.get(_PLACE) is call:
+                del own[_PLACE]
+        for table, number, first, hook in taken:
+            table[number] = hook
+            if first:
+                table.move_to_end(number, last=False)
+
+
+def is_direct(call: object) -> bool:
+    """Return whether a module's function is one that a probe has put there."""
+    return getattr(call, "__module__", "").startswith("gradlab.probes.")
+
+
+def _is_usual(kind: type[nn.Module]) -> bool:
+    return all(getattr(kind, name) is method for name, method in _METHODS.items())

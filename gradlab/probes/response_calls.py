@@ -1,0 +1,148 @@
+"""What is done around the calls of modules without hooks: the same as `Passes` and the finder do by hooks."""
+
+from __future__ import annotations
+
+from collections import Counter
+from itertools import count, takewhile
+from threading import get_ident
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from gradlab.probes.hooks import in_backward
+from gradlab.probes.sites import Pending, Site
+
+if TYPE_CHECKING:
+    from torch.utils.hooks import RemovableHandle
+
+    from gradlab.probes.direct_calls import Call
+    from gradlab.probes.finder import ResponseFinder
+
+
+def prepare(finder: ResponseFinder, norms: dict[nn.Module, str], changing: dict[nn.Module, RemovableHandle]) -> None:
+    """Make the functions that take the place of hooks, for modules whose hooks have one purpose.
+
+    Args:
+        finder: The finder.
+        norms: The names of the normalizations.
+        changing: The hooks of modules that change their input.
+    """
+    followed = {module: name for name, module in finder.passes.modules.items() if name}
+    inner = {child for norm in norms for child in norm.children()}
+    purposes = Counter([*followed, *norms, *changing, *inner, *(norm for norm in norms if any(norm.children()))])
+    kept = finder.passes.kept()
+    for module in (module for module, purpose in purposes.items() if purpose == 1 and module not in inner):
+        first, last = kept.get(module, ([], []))
+        if module in norms:
+            call = norm_call(finder, norms[module], module)
+        elif module in changing:
+            call, first = in_place_call(finder, module), [changing[module]]
+        elif (name := followed[module]) in finder.targets.chosen or name in finder.blocks:
+            call = layer_call(finder, name, module)
+        else:
+            call = outer_call(finder, name, module)
+        finder.direct.add(module, call, first, last)
+
+
+def layer_call(finder: ResponseFinder, name: str, module: nn.Module) -> Call:
+    """Return a function that calls a layer and notes its output.
+
+    Args:
+        finder: The finder.
+        name: The name of the layer.
+        module: The layer.
+    """
+    call, after, graph_task = module._call_impl, finder.after_module(name), torch._C._current_graph_task_id
+    passes, pending, norms = finder.passes, finder.pending, finder.norms
+    running, counts = passes.names, passes.counts
+    # The first calls within a pass, as long as they are normalized.
+    known = [Pending(site, None) for site in takewhile(norms.__contains__, (Site(name, n) for n in count(1)))]
+
+    def called(*args: Any, **kwargs: Any) -> Any:
+        if not running or graph_task() != -1 or get_ident() != passes.thread:
+            return _apart(finder, name, call, args, kwargs)
+        output = call(*args, **kwargs)
+        number = counts.get(name, 0)
+        if number < len(known) and type(output) is Tensor and output.is_floating_point():
+            counts[name] = number + 1
+            pending.hold(output, known[number])
+            return output
+        after(module, output)
+        if number == len(known) and (site := Site(name, number + 1)) in norms:
+            known.append(Pending(site, None))
+        return output
+
+    return called
+
+
+def norm_call(finder: ResponseFinder, name: str, module: nn.Module) -> Call:
+    """Return a function that calls a normalization and observes its output, if its input is that of a layer.
+
+    Args:
+        finder: The finder.
+        name: The name of the normalization.
+        module: The normalization.
+    """
+    call, graph_task, running = module._call_impl, torch._C._current_graph_task_id, finder.passes.names
+    claim, adders, observe, take_held = finder.claim, finder.adders, finder.observe_norm, finder.pending.take_held
+
+    def called(*args: Any, **kwargs: Any) -> Any:
+        source = args[0] if args else next(iter(kwargs.values()), None)
+        if not running or not isinstance(source, Tensor) or graph_task() != -1:
+            return _apart(finder, name, call, args, kwargs)
+        held = take_held(source)
+        site = claim(name, source) if held is None else held.site
+        output = call(*args, **kwargs)
+        if site is not None:
+            add = adders.get(site)
+            if add is None or type(output) is not Tensor or output.is_neg() or not add(output):
+                observe(site, output)
+        return output
+
+    return called
+
+
+def in_place_call(finder: ResponseFinder, module: nn.Module) -> Call:
+    """Return a function that calls a module which changes its input, and forgets what this was before.
+
+    Args:
+        finder: The finder.
+        module: The module.
+    """
+    call, before = module._call_impl, finder.before_in_place
+
+    def called(*args: Any, **kwargs: Any) -> Any:
+        before(module, args)
+        return call(*args, **kwargs)
+
+    return called
+
+
+def outer_call(finder: ResponseFinder, name: str, module: nn.Module) -> Call:
+    """Return a function that calls a module which has layers inside and is not measured itself.
+
+    Args:
+        finder: The finder.
+        name: The name of the module.
+        module: The module.
+    """
+    call, passes, running = module._call_impl, finder.passes, finder.passes.names
+
+    def called(*args: Any, **kwargs: Any) -> Any:
+        if running and get_ident() == passes.thread:
+            return call(*args, **kwargs)
+        return _apart(finder, name, call, args, kwargs)
+
+    return called
+
+
+def _apart(finder: ResponseFinder, name: str, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Call a module that is not called by the pass under way, with its hooks if it is called on its own."""
+    if in_backward():
+        finder.passes.recomputed.add(name)
+    elif finder.passes.under_way:
+        finder.passes.check_thread()
+    else:
+        finder.direct.stop()
+    return call(*args, **kwargs)
