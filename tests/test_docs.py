@@ -163,12 +163,12 @@ def table(path: Path, first: str) -> list[list[str]]:
 
 def test_the_errors_of_the_bundled_weights_are_those_of_the_zoo() -> None:
     """Of the networks that a table names; of all others `gradlab zoo` tells."""
-    down = table(ROOT / "docs" / "training.md", "network | epochs")[1:]
+    down = table(ROOT / "docs" / "training.md", "network | recipe")[1:]
     across = [[*column] for column in zip(*table(ROOT / "README.md", "network | plain20"), strict=True)][1:]
-    for network, epochs, *errors in [*down, *across]:
+    for network, recipe, epochs, *errors in [*down, *across]:
         entry = ZOO[network]
         expected = [100 * entry["errors"][data] for data in ("cifar10", "cifar10-train")]
-        assert float(epochs) == entry["epochs"], network
+        assert (recipe, float(epochs)) == (f"`{entry['preset']}`", entry["epochs"]), network
         assert [float(error) for error in errors] == pytest.approx(expected, abs=0.006), network
     assert len(across) == len(down) > 5
 

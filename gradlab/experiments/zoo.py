@@ -89,12 +89,13 @@ def verify_zoo(
     return pd.DataFrame(rows), FORMATS
 
 
-def add_to_zoo(run: str | Path, progress: Progress | None = None) -> Path:
+def add_to_zoo(run: str | Path, progress: Progress | None = None, *, folder: str | Path | None = None) -> Path:
     """Store a finished run's weights with parameters in float16, and record the errors of the stored file.
 
     Args:
         run: The folder of the run.
         progress: A function called after every batch of the measurement.
+        folder: The folder for the file and the record, if it is not the zoo's.
 
     Returns:
         The path of the file.
@@ -105,7 +106,7 @@ def add_to_zoo(run: str | Path, progress: Progress | None = None) -> Path:
     """
     record = RunFolder(run).record()
     if not record.get("complete"):
-        raise UsageError(f"{run} holds no finished training")
+        raise UsageError(f"{run} holds no finished training: the same gradlab train goes on with it")
     name = record["network"]
     model = build(f"{name}@{Path(run) / 'checkpoint.pt'}")
     for parameter in model.parameters():
@@ -113,10 +114,10 @@ def add_to_zoo(run: str | Path, progress: Progress | None = None) -> Path:
     facts = {key: record[key] for key in ("network", "normalization", "recipe")}
     file = f"{name}.safetensors"
     content = encode_checkpoint(model, facts)
-    with TemporaryDirectory() as folder:
-        write_all(folder, {file: content})
+    with TemporaryDirectory() as scratch:
+        write_all(scratch, {file: content})
         errors = {
-            data: error_rate(f"{name}@{Path(folder) / file}", data, "auto", progress)
+            data: error_rate(f"{name}@{Path(scratch) / file}", data, "auto", progress)
             for data in ("cifar10-sample", "cifar10", "cifar10-train")
         }
     options = record["options"]
@@ -137,7 +138,7 @@ def add_to_zoo(run: str | Path, progress: Progress | None = None) -> Path:
     whole = {**zoo_record(), name: entry}
     ordered = {network: whole[network] for network in sorted(whole, key=by_family_and_depth)}
     text = json.dumps(ordered, indent=2, ensure_ascii=False) + "\n"
-    return write_all(zoo_folder(), {file: content, RECORD: text.encode()})[0]
+    return write_all(folder or zoo_folder(), {file: content, RECORD: text.encode()})[0]
 
 
 @torch.no_grad()

@@ -58,7 +58,7 @@ def test_a_pair_has_equal_budgets(name: str) -> None:
 
 
 def test_an_unfinished_run_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(gl.UsageError, match="holds no finished training"):
+    with pytest.raises(gl.UsageError, match="holds no finished training: the same gradlab train goes on"):
         add_to_zoo(tmp_path)
 
 
