@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -17,13 +17,16 @@ from gradlab.plots.networks import network_labels, network_styles, networks_of
 from gradlab.plots.style import COLUMN_WIDTH, DOTTED, PAGE_WIDTH
 from gradlab.results.margins import interval_of, margins
 
+Styles = Mapping[str, dict[str, Any]]
+"""The style of each network."""
+
 _RESIZED: dict[str, Any] = {"linestyle": "", "marker": "o", "markersize": 3.4, "markerfacecolor": "white"}
 _INTACT: dict[str, Any] = {"linewidth": 0.8, "linestyle": DOTTED}
 _POINTS: dict[str, Any] = {"linestyle": "", "markersize": 3, "markeredgewidth": 0.6}
 _MARKS = ("o", "s", "^", "D", "v", "P", "X")
 
 
-def plot_deletions(frame: pd.DataFrame, ax: Axes) -> Axes:
+def plot_deletions(frame: pd.DataFrame, ax: Axes, styles: Styles | None = None) -> Axes:
     """Draw the error with each part deleted, against its place from the first (0) to the last (1).
 
     Hollow marks are residual modules whose shortcut changes the shape, and dotted lines the error of the intact
@@ -32,11 +35,12 @@ def plot_deletions(frame: pd.DataFrame, ax: Axes) -> Axes:
     Args:
         frame: A lesion frame, with the properties of networks as columns if they are known.
         ax: The axes.
+        styles: The style of each network; by default those of the networks in the frame.
 
     Returns:
         The axes drawn on.
     """
-    for network, style in _styles(frame).items():
+    for network, style in _own(styles, frame):
         rows = frame[(frame["network"] == network) & (frame["study"] == "delete")]
         places = (rows["index"].astype(float) - 1) / max(1, len(rows) - 1)
         ax.plot(places, 100 * rows["error"], label=network, **style)
@@ -47,9 +51,9 @@ def plot_deletions(frame: pd.DataFrame, ax: Axes) -> Axes:
     return _error_axis(ax)
 
 
-def plot_several(frame: pd.DataFrame, ax: Axes) -> Axes:
+def plot_several(frame: pd.DataFrame, ax: Axes, styles: Styles | None = None) -> Axes:
     """Draw the error with several random parts deleted, as means with 95 % intervals over random choices."""
-    for network, style in _styles(frame).items():
+    for network, style in _own(styles, frame):
         rows = frame[(frame["network"] == network) & (frame["study"] == "several")]
         counts = sorted(set(rows["count"]))
         errors = [100 * rows.loc[rows["count"] == count, "error"].astype(float) for count in counts]
@@ -64,9 +68,9 @@ def plot_several(frame: pd.DataFrame, ax: Axes) -> Axes:
     return _error_axis(ax)
 
 
-def plot_orders(frame: pd.DataFrame, ax: Axes) -> Axes:
+def plot_orders(frame: pd.DataFrame, ax: Axes, styles: Styles | None = None) -> Axes:
     """Draw the error of random orders of blocks against their Kendall tau, one mark each."""
-    for network, style in _styles(frame).items():
+    for network, style in _own(styles, frame):
         rows = frame[(frame["network"] == network) & (frame["study"] == "reorder")]
         marks = {"color": style["color"], "marker": _marker(frame, network), "markerfacecolor": "none"}
         ax.plot(rows["tau"], 100 * rows["error"], label=network, **marks, **_POINTS)
@@ -76,18 +80,18 @@ def plot_orders(frame: pd.DataFrame, ax: Axes) -> Axes:
     return _error_axis(ax)
 
 
-def plot_lengths(lengths: pd.DataFrame, ax: Axes) -> Axes:
+def plot_lengths(lengths: pd.DataFrame, ax: Axes, styles: Styles | None = None) -> Axes:
     """Draw the fraction of paths of each length."""
-    for network, style in _styles(lengths).items():
+    for network, style in _own(styles, lengths):
         rows = lengths[lengths["network"] == network]
         ax.plot(rows["length"], rows["paths"], label=network, **style)
     ax.set(ylabel="fraction of paths")
     return _length_axis(ax)
 
 
-def plot_norms(lengths: pd.DataFrame, ax: Axes) -> Axes:
+def plot_norms(lengths: pd.DataFrame, ax: Axes, styles: Styles | None = None) -> Axes:
     """Draw the mean norm of the gradient on a path of each length, with 95 % intervals over sampled paths."""
-    for network, style in _styles(lengths).items():
+    for network, style in _own(styles, lengths):
         rows = lengths[(lengths["network"] == network) & (lengths["gradient_norm"] > 0)]
         ax.plot(rows["length"], rows["gradient_norm"], label=network, **style)
         half = margins(rows["gradient_norm_sem"], rows["samples"])
@@ -99,9 +103,9 @@ def plot_norms(lengths: pd.DataFrame, ax: Axes) -> Axes:
     return _length_axis(ax)
 
 
-def plot_gradient(lengths: pd.DataFrame, ax: Axes) -> Axes:
+def plot_gradient(lengths: pd.DataFrame, ax: Axes, styles: Styles | None = None) -> Axes:
     """Draw the part of the gradient magnitude on all paths of each length, with 95 % intervals over samples."""
-    for network, style in _styles(lengths).items():
+    for network, style in _own(styles, lengths):
         rows = lengths[lengths["network"] == network]
         ax.plot(rows["length"], rows["gradient"], label=network, **style)
         half = np.nan_to_num(margins(rows["gradient_sem"], rows["samples"]))
@@ -111,7 +115,7 @@ def plot_gradient(lengths: pd.DataFrame, ax: Axes) -> Axes:
     return _length_axis(ax)
 
 
-Panel = Callable[[pd.DataFrame, Axes], Axes]
+Panel = Callable[[pd.DataFrame, Axes, Styles], Axes]
 
 LESIONS: dict[str, tuple[Panel, ...]] = {
     "lesion": (plot_deletions, plot_several, plot_orders),
@@ -153,7 +157,8 @@ def lesion_figure(frame: pd.DataFrame, lengths: pd.DataFrame, figure: Figure, wh
     figure.set_layout_engine("constrained", h_pad=0.03, w_pad=0.04)
     shown = networks_of(pd.concat([rows for _, rows in panels]) if which != "paths" else lengths)
     labels = network_labels(shown)
-    names = {name: style for name, style in _styles(frame).items() if name in shown.index}
+    styles = _styles(frame)
+    names = {name: style for name, style in styles.items() if name in shown.index}
     drawn = {panel for panel, _ in panels}
     marked = bool(drawn & {plot_several, plot_orders})
     handles = [
@@ -166,7 +171,7 @@ def lesion_figure(frame: pd.DataFrame, lengths: pd.DataFrame, figure: Figure, wh
         handles.append(Line2D([], [], label="changes the shape", color="0.35", **_RESIZED))
     figure.set_size_inches(COLUMN_WIDTH if columns == 1 else PAGE_WIDTH, 0.35 + 1.9 * rows)
     for ax, (panel, data) in zip(figure.subplots(rows, columns, squeeze=False).flat, panels, strict=False):
-        panel(data, ax)
+        panel(data, ax, styles)
     for ax in figure.axes[len(panels) :]:
         ax.set_visible(False)
     for ax in figure.axes[1 : len(LESIONS[which])]:
@@ -177,6 +182,12 @@ def lesion_figure(frame: pd.DataFrame, lengths: pd.DataFrame, figure: Figure, wh
 
 def _styles(frame: pd.DataFrame) -> dict[str, dict[str, Any]]:
     return network_styles(networks_of(frame))
+
+
+def _own(styles: Styles | None, frame: pd.DataFrame) -> list[tuple[str, dict[str, Any]]]:
+    """The networks of a frame, each with its style."""
+    named = set(frame["network"])
+    return [(name, style) for name, style in (styles or _styles(frame)).items() if name in named]
 
 
 def _marker(frame: pd.DataFrame, network: str) -> str:
