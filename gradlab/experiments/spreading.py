@@ -113,7 +113,7 @@ def together() -> Iterator[Team | None]:
         first = isinstance(error, FailedElsewhere) or there.fail(error)
         if isinstance(error, Exception) and not first:
             raise FailedElsewhere(str(error)) from error
-        if isinstance(error, RuntimeError) and not isinstance(error, GradlabError) and "onnection closed" in str(error):
+        if isinstance(error, RuntimeError) and not isinstance(error, GradlabError) and _tells_of_loss(error):
             raise GradlabError(
                 "another rank is gone, killed or out of memory: the same command goes on with what is complete"
             ) from error
@@ -123,6 +123,12 @@ def together() -> Iterator[Team | None]:
             distributed.destroy_process_group()
     finally:
         _TEAM.reset(token)
+
+
+def _tells_of_loss(error: RuntimeError) -> bool:
+    """Return whether an exchange has failed because another process is gone."""
+    lost = ("onnection closed", "onnection reset", "onnection refused", "roken pipe")
+    return isinstance(error, distributed.DistNetworkError) or any(words in str(error) for words in lost)
 
 
 def _initialized() -> bool:

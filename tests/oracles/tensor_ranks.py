@@ -9,7 +9,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import Replicate, Shard
-from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, SequenceParallel, parallelize_module
+from torch.distributed.tensor.parallel import (
+    ColwiseParallel,
+    PrepareModuleInput,
+    RowwiseParallel,
+    SequenceParallel,
+    parallelize_module,
+)
 
 import gradlab as gl
 from oracles.processes import Batch, main, measured, run, watched
@@ -171,6 +177,22 @@ class Checks:
 
     def split_tokens_signal(self) -> Any:
         return measured(gl.BlockSignal(self.sequence_parallel), self.sequence_parallel, self.sequence).result()
+
+    def split_channels_signal(self) -> Any:
+        """Streams are parts as well: every rank has some channels of them."""
+        own = {name: RowwiseParallel(output_layouts=Shard(-1)) for name in ("embed", "out", "down")}
+        plan = WEIGHTS | own | {"embed": ColwiseParallel()}
+        for name in ("first", "second"):
+            plan[name] = PrepareModuleInput(
+                input_layouts=(Shard(-1),), desired_input_layouts=(Replicate(),), use_local_output=True
+            )
+        plan["head"] = ColwiseParallel(input_layouts=Shard(-1), output_layouts=Replicate())
+        model = parallelize_module(Sequences(), self.mesh, plan)
+        return measured(gl.BlockSignal(model), model, self.sequence).result()
+
+    def split_tokens_compared_signal(self) -> Any:
+        model = self.sequence_parallel
+        return measured(gl.BlockSignal(model, tokens=True), model, self.sequence).result()
 
     def split_tokens_watch(self) -> Any:
         return watched(parallelize_module(Sequences(), self.mesh, TOKENS), self.sequence * 2)

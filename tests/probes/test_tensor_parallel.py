@@ -11,9 +11,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 from conformance import over_ranks
-from oracles.processes import Found, column, found_by, names, watched
+from oracles.processes import Found, column, found_by, measured, names, watched
 from oracles.tensor_ranks import SPLIT, Checks, Sequences, sequence_outputs, sequences
 
+import gradlab as gl
 from gradlab.probes.input_gradients import STATISTICS, gradient_statistics
 
 
@@ -111,6 +112,26 @@ def test_a_watch_of_split_layers_records_whole_ones(found: Found, kind: str) -> 
     for key, value in its.items():
         moment = key[0] == 0 and key[2] in ("response_std", "response_mean", "response_max", "dead_units")
         assert value == pytest.approx(wanted[key], rel=1e-12 if moment else 1e-6, abs=1e-14), key
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["split", "split_tokens", "split_channels"])
+def test_the_signal_of_split_blocks_is_that_of_whole_ones(found: Found, kind: str) -> None:
+    model = Sequences()
+    probe = measured(gl.BlockSignal(model), model, sequences(0))
+    expected = probe.result().frame.to_dict("records")
+    rows = found[0][f"{kind}_signal"]["rows"]
+    assert len(rows) == len(expected) == 2
+    for row, wanted in zip(rows, expected, strict=True):
+        for name, value in row.items():
+            if isinstance(value, float):
+                precision = 1e-6 if "grad" in name else 1e-12
+                assert value == pytest.approx(wanted[name], rel=precision, abs=1e-14), name
+
+
+@pytest.mark.slow
+def test_tokens_of_which_ranks_have_parts_are_not_compared(found: Found) -> None:
+    assert "parts of its tokens" in found[0]["split_tokens_compared_signal"]["error"]
 
 
 @pytest.mark.thorough

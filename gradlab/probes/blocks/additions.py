@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gradlab.errors import UsageError
 from gradlab.probes.blocks.channels import likely_channel_dim
 from gradlab.probes.blocks.graph import Relation, Value
 from gradlab.probes.blocks.naming import block_name, common_module
@@ -264,7 +265,13 @@ class PassAdditions:
         """Have the reader read a value, and the gradient of a tensor."""
         channel = self.recorder.channel(number) if number >= 0 else None
         channel = likely_channel_dim(value) if channel is None else channel
+        if hasattr(value, "placements"):
+            raise UsageError(
+                f"{self._running[-1][0] or 'the model'} adds DTensors, of which no rank has all: give the parallel "
+                "style of the layers before use_local_output=True"
+            )
         reading = self.reader.read(value, channel, watched, behind)
+        reading.split = self.recorder.split(number) if number >= 0 else ""
         self._taken.append(reading)
         return reading
 

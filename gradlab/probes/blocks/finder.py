@@ -13,12 +13,14 @@ from torch.utils import _pytree
 from gradlab.errors import GradlabError
 from gradlab.probes.applications import leave
 from gradlab.probes.blocks.additions import PassAdditions
+from gradlab.probes.blocks.conversions import Conversions
 from gradlab.probes.blocks.naming import like_parts, repeated_parts
 from gradlab.probes.blocks.readings import Found, Reader
 from gradlab.probes.blocks.recorder import Recorder
 from gradlab.probes.hooks import Hook
 from gradlab.probes.outputs import measurable
 from gradlab.probes.passes import Passes
+from gradlab.probes.tensor_layout import LayoutWatch
 
 
 class BlockFinder:
@@ -38,14 +40,15 @@ class BlockFinder:
     Args:
         model: The root module.
         reader: The object that reads tensors and is notified of blocks.
+        layout: What is known of layers that are split over ranks.
 
     Attributes:
         recomputed: The names of the modules that ran again in a backward pass.
         residual: Whether the addition of a branch has been found.
     """
 
-    def __init__(self, model: nn.Module, reader: Reader) -> None:
-        self.model, self.reader = model, reader
+    def __init__(self, model: nn.Module, reader: Reader, layout: LayoutWatch | None = None) -> None:
+        self.model, self.reader, self.layout = model, reader, layout or LayoutWatch(model)
         self.recomputed: set[str] = set()
         self.residual = False
         self._elements, self._repeated = like_parts(model), repeated_parts(model)
@@ -62,6 +65,9 @@ class BlockFinder:
         passes = Passes(self.model, modules, self._begin, self._end)
         passes.recomputed = self.recomputed
         self._recorder = Recorder(passes)
+        self.layout.attach(stack)
+        if self.layout.modules:
+            Conversions(self.model, self._recorder, self.layout).attach(stack)
         passes.attach(stack, {name: self._after_module(name) for name in ("", *modules)})
         for module in self.model.modules():
             if not isinstance(module, torch.jit.ScriptModule):

@@ -22,7 +22,7 @@ from gradlab.probes.execution_places import in_order
 from gradlab.probes.forward_watch import Watch
 from gradlab.probes.hooks import Probe
 from gradlab.probes.ranks import TIMEOUT, Ranks, uneven_notes
-from gradlab.probes.tensor_parallel import refuse_tensor_parallel
+from gradlab.probes.tensor_layout import LayoutWatch
 from gradlab.results.signal.result import SignalResult
 from gradlab.stats import WELL_CONDITIONED, centred_moments, fast_moments
 from gradlab.stats.attention import token_cosine, token_participation
@@ -94,10 +94,10 @@ class BlockSignal(Probe):
         self._signals: dict[Site, Signal] = {}
         self._order: list[Site] = []
         self._backward = BackwardPasses(self.model)
-        self._finder = BlockFinder(self.model, self)
+        self._split = LayoutWatch(self.model)
+        self._finder = BlockFinder(self.model, self, self._split)
 
     def _attach(self, stack: ExitStack) -> None:
-        refuse_tensor_parallel(self.model, self.ranks)
         self._finder.attach(stack)
 
     def read(self, value: Tensor, channel: int, watched: Tensor | None, behind: bool) -> Reading:
@@ -124,8 +124,10 @@ class BlockSignal(Probe):
         for each in found:
             place = each.block, "" if each.branch is None else each.branch.module, each.place
             calls[place] += 1
-            seen.append(Site(*place, calls[place]))
-            self._signals.setdefault(seen[-1], Signal()).update(each)
+            seen.append(site := Site(*place, calls[place]))
+            parts = self._split.layout.parts
+            parts[site] = parts.get(site, "") or each.split
+            self._signals.setdefault(site, Signal()).update(each)
         self._order = in_order(self._order, seen)
 
     def result(self, network: str | None = None) -> SignalResult:
@@ -138,8 +140,10 @@ class BlockSignal(Probe):
             GradlabError: If no block was found.
         """
         own = self._signals if len(self.ranks.numbers) == 1 else sendable(self._signals, self._order)
-        by_rank = self.ranks.gather({site: own[site] for site in self._order}, "BlockSignal.result()")
-        signals = by_rank[0] if len(by_rank) == 1 else merged_signals(by_rank)
+        sent = {site: own[site] for site in self._order}, self._split.layout
+        told = self.ranks.gather(sent, "BlockSignal.result()")
+        by_rank = [found for found, _ in told]
+        signals = by_rank[0] if len(told) == 1 else merged_signals(by_rank, [its for _, its in told], self.ranks)
         if not signals:
             raise GradlabError(
                 f"no block of {type(self.model).__name__} was seen: run the model inside the `with` block, called as "

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from gradlab.probes.blocks.numbering import Place
 from gradlab.probes.forward_watch import Watch
+from gradlab.probes.split_signals import Split
 from gradlab.stats import Moments
 
 
@@ -22,11 +23,13 @@ class Reading:
         watch: The watch that receives the gradient; None if the tensor is in no graph or no gradient is requested.
         tokens: The sums over examples of the token statistics of `BlockSignal`, and the number of examples; None if
             they are not requested.
+        split: What ranks that share the model have apart of the tensor.
     """
 
     moments: Moments
     watch: Watch | None = None
     tokens: Tensor | None = None
+    split: Split = ""
 
 
 @dataclass(eq=False)
@@ -111,6 +114,11 @@ class Found:
     branch: Branch | None = None
     product: Tensor | None = None
     addition: Addition | None = None
+
+    @property
+    def split(self) -> Split:
+        """What ranks that share the model have apart of stream and branch."""
+        return next((reading.split for reading in self.watched() if reading.split), "")
 
     def watched(self) -> list[Reading]:
         """The readings whose gradients are needed."""

@@ -15,6 +15,7 @@ from gradlab.probes.blocks.values import CONSTANT, DATA, Values
 from gradlab.probes.functions import function_name, tensors_in
 from gradlab.probes.hooks import in_backward
 from gradlab.probes.passes import Passes
+from gradlab.probes.split_signals import Split, split_of
 
 
 class Listener(Protocol):
@@ -51,12 +52,38 @@ class Recorder(TorchFunctionMode):
         self.listener = listener
         self.graph, self.values = Graph(), Values(model.parameters(), model.buffers())
         self._channels: list[int | None] = []
+        self._splits: list[Split] = []
         for tensor in inputs:
             self._name(tensor, Value() if _is_signal(tensor) else None, None)
 
     def channel(self, number: int) -> int | None:
         """The channel dimension of a value; None if it is unknown."""
         return self._channels[number]
+
+    def split(self, number: int) -> Split:
+        """What ranks have apart of a value."""
+        return self._splits[number]
+
+    def mark(self, tensor: Tensor, split: Split) -> None:
+        """Tell what ranks have apart of a value that one of its layers' hooks has handed on."""
+        number = self.values.number(tensor)
+        if number is not None and number >= 0:
+            self._splits[number] = split
+
+    def converted(self, before: Tensor, after: Tensor) -> None:
+        """Record that a hook has turned one tensor into another, such as the whole of what ranks have parts of."""
+        number, known = self.values.number(before), self.values.number(after)
+        # What a hook has computed on the way, from tensors that are not known, passes for a constant.
+        if number is None or (known is not None and known >= 0):
+            return
+        if number < 0 or before.shape == after.shape or hasattr(before, "placements") or hasattr(after, "placements"):
+            self.values.put(after, number)
+            return
+        channel = self._channels[number]
+        from_end = -1 if channel is None else channel - before.ndim
+        whole = after.numel() > before.numel()
+        self._name(after, self.value_of((number,)), channel)
+        self.mark(after, "" if whole else split_of(tuple(after.shape), tuple(before.shape), from_end))
 
     def value_of(self, parents: tuple[int, ...], **facts: bool) -> Value:
         """A value computed at the current point of the pass."""
@@ -66,6 +93,8 @@ class Recorder(TorchFunctionMode):
     def add(self, value: Value, channel: int | None) -> int:
         """Add a value without a tensor and return its number."""
         self._channels.append(channel)
+        marks = {split for parent in value.parents if (split := self._splits[parent])}
+        self._splits.append("unknown" if len(marks) > 1 else next(iter(marks), ""))
         return self.graph.add(value)
 
     def __torch_function__(
