@@ -44,7 +44,7 @@ BELOW = {
     "callbacks": {"errors", "probes", "results", "sinks"},
 }
 BELOW["training"] = {
-    *("errors", "transfer", "models", "results", "normalization", "data", "checkpoints", "probes", "sinks")
+    *("errors", "transfer", "stats", "models", "results", "normalization", "data", "checkpoints", "probes", "sinks")
 }
 BELOW["experiments"] = {*BELOW}
 BELOW["reporting"] = {"errors", "results"}

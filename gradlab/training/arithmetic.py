@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from gradlab.errors import UsageError
+from gradlab.transfer import placed
 
 
 @dataclass(frozen=True)
@@ -30,8 +31,8 @@ class Arithmetic:
         Raises:
             UsageError: If `bf16` is requested on a device without autocast.
         """
-        if amp == "bf16" and device.type not in ("cpu", "cuda"):
-            raise UsageError(f"bf16 is for cpu and cuda, not {device.type}: use --amp off")
+        if amp == "bf16" and (device.type == "mps" or not torch.amp.is_autocast_available(device.type)):
+            raise UsageError(f"bf16 is for cpu, cuda and devices that autocast, not {device.type}: use --amp off")
         return cls(device, amp == "bf16" or (amp == "auto" and _gains(device)))
 
     def __str__(self) -> str:
@@ -47,7 +48,7 @@ class Arithmetic:
 
     def prepare(self, model: nn.Module) -> nn.Module:
         """Move a model to the device, in that layout."""
-        model = model.to(self.device)
+        model = placed(model, self.device)
         return model.to(memory_format=torch.channels_last) if self.bf16 else model  # type: ignore[call-overload,no-any-return]
 
 

@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from gradlab.transfer import uploaded
+
 _EPOCHS = 1_000_003
 
 
@@ -45,8 +47,8 @@ class EpochPlan:
         return cls(order, offsets, mirrored)
 
     def to(self, device: torch.device) -> EpochPlan:
-        """Copy the plan to a device."""
-        return EpochPlan(self.order.to(device), self.offsets.to(device), self.mirrored.to(device))
+        """Copy the plan to a device, which is not waited for."""
+        return EpochPlan(*(uploaded(values, device) for values in (self.order, self.offsets, self.mirrored)))
 
 
 def crop_and_flip(images: Tensor, padding: int, offsets: Tensor, mirrored: Tensor) -> Tensor:

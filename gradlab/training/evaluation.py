@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from gradlab.data.dealing import dealt
 from gradlab.errors import GradlabError
 from gradlab.probes.outputs import logits_of
+from gradlab.stats.precision import widest
 from gradlab.training.arithmetic import Arithmetic
 from gradlab.training.images import LabelledImages
 from gradlab.training.parallel import ALONE, Parallel
@@ -48,13 +49,13 @@ def evaluate(
     """
     modes = {module: module.training for module in model.modules()}
     model.eval()
-    total = torch.zeros(2, dtype=torch.float64, device=images.labels.device)
+    total = torch.zeros(2, dtype=widest(images.labels.device), device=images.labels.device)
     for pixels, labels in dealt(images.batches(batch_size), parallel.rank, parallel.size):
         with arithmetic.autocast():
             logits = answers(model, arithmetic.layout(pixels)).float()
         logits, labels = logits.flatten(0, -2), labels.flatten()
         loss = F.cross_entropy(logits, labels, reduction="sum")
-        total += torch.stack((loss.double(), (logits.argmax(1) != labels).sum().double()))
+        total += torch.stack((loss, (logits.argmax(1) != labels).sum().to(loss))).to(total)
     for module, mode in modes.items():
         module.training = mode
     loss_sum, wrong = parallel.sum_(total).tolist()

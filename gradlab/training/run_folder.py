@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any, Self
 
 import torch
+from torch import Tensor
+from torch.utils._pytree import tree_map_only
 
 from gradlab.errors import GradlabError, UsageError
 from gradlab.results.files import prepare_folder, read_text, write_atomically
@@ -100,6 +102,14 @@ class RunFolder:
             return {}
         seconds = record.get("wall_seconds", 0.0)
         return record if isinstance(seconds, int | float) else {**record, "wall_seconds": 0.0}
+
+
+def on_host(state: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a state with its tensors on the CPU, so that a checkpoint opens on any machine."""
+    copied: dict[str, Any] = tree_map_only(Tensor, Tensor.cpu, state)
+    if hasattr(state, "_metadata"):  # the versions of what modules keep, which belong to the state of a module
+        copied._metadata = state._metadata  # type: ignore[attr-defined]
+    return copied
 
 
 def check_tables(folder: Path, lengths: Mapping[str, int]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 from gradlab.checkpoints.wording import reason
 from gradlab.errors import GradlabError
 from gradlab.results.training.result import COLUMNS
+from gradlab.stats.precision import widest
 from gradlab.training.arithmetic import Arithmetic
 from gradlab.training.augmentation import EpochPlan
 from gradlab.training.evaluation import answers, evaluate
@@ -24,8 +24,9 @@ from gradlab.training.interruption import Interrupted, StopRequest
 from gradlab.training.optimizer import make_optimizer, restore_optimizer
 from gradlab.training.parallel import ALONE, Parallel
 from gradlab.training.recipe import Recipe
-from gradlab.training.run_folder import METRICS, GrowingTable, RunFolder
+from gradlab.training.run_folder import METRICS, GrowingTable, RunFolder, on_host
 from gradlab.training.saved import check_optimizer
+from gradlab.transfer import uploaded
 
 LOOK_EVERY = 100
 """Number of steps between two readings of the training loss, each of which synchronizes with the device."""
@@ -208,7 +209,7 @@ class Trainer:
             restore_optimizer(self.optimizer, content["optimizer"])
             window = content["window"]
             self._filled = self._summed = len(window)
-            self._window[: self._filled] = window.to(self._window)
+            self._window[: self._filled] = uploaded(window.to(self._window.dtype), self._window.device)
             self._set_random([content["random"], *content["random"].get("others", [])])
         except Exception as error:  # torch may raise anything for a state that does not match
             raise GradlabError(f"the checkpoint is none of this training: {reason(error)}") from None
@@ -293,12 +294,14 @@ class Trainer:
 
     def _content(self, config: dict[str, Any], lengths: dict[str, int]) -> dict[str, Any]:
         window = self._finite_window()
-        if not math.isfinite(sum(float(p.detach().sum()) for p in self.model.parameters())):
+        wide = widest(self.arithmetic.device)
+        sums = torch.stack([parameter.detach().sum(dtype=wide) for parameter in self.model.parameters()])
+        if not sums.isfinite().all():
             raise GradlabError(f"the training diverged: weights are NaN or infinite after step {self.step - 1:,}")
         random, *others = self.parallel.gather(self._random())
         return {
-            "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
+            "model": on_host(self.model.state_dict()),
+            "optimizer": on_host(self.optimizer.state_dict()),
             "step": self.step,
             "warming_up": self.warming_up,
             "window": window.clone(),

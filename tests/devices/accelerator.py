@@ -44,6 +44,7 @@ _WAITING = {
     *(aten.masked_select, aten._unique, aten._unique2, aten.unique_dim, aten.unique_consecutive, aten.bincount),
     *(aten._linalg_eigh, aten._linalg_svd, aten.linalg_eig, aten.linalg_lstsq, aten._linalg_check_errors),
 }
+_LOWERED = ("conv2d", "linear", "matmul", "mm", "addmm", "bmm")
 _MOVING = {aten._to_copy, aten.to}
 _INDEXING = {aten.index, aten.index_put, aten.index_put_, aten._index_put_impl_}
 
@@ -79,9 +80,13 @@ def accelerator() -> Iterator[list[Wait]]:
     waits.clear()
     backend.present = True
     try:
-        with _Factories(), _Operations(), mock.patch.object(torch, "Event", _Event):
+        stream = mock.patch.object(torch.accelerator, "current_stream", _Stream)
+        # Parameters stay the objects that they are, as on devices whose tensors are torch's own.
+        torch.__future__.set_swap_module_params_on_conversion(True)
+        with _Factories(), _Operations(), mock.patch.object(torch, "Event", _Event), stream:
             yield waits
     finally:
+        torch.__future__.set_swap_module_params_on_conversion(False)
         backend.present = False
 
 
@@ -121,6 +126,9 @@ def _registered() -> Any:
         def manual_seed_all(self, seed: int) -> None:
             """Numbers are drawn on the CPU."""
 
+        def get_amp_supported_dtype(self) -> list[torch.dtype]:
+            return [torch.bfloat16, torch.float16]
+
         def get_rng_state(self, device: object = None) -> Tensor:
             return torch.get_rng_state()
 
@@ -129,7 +137,28 @@ def _registered() -> Any:
 
     backend = Backend()
     backend_registration._setup_privateuseone_for_python_backend(NAME, backend_module=backend, hook=backend)
+    _register_autocast(backend)
     return backend
+
+
+def _register_autocast(backend: Any) -> None:
+    """Let convolutions and products run in lower precision under autocast, as on other devices."""
+    key = "AutocastPrivateUse1"
+    everything, operations = torch.library.Library("_", "IMPL"), torch.library.Library("aten", "IMPL")
+    everything.fallback(torch.library.fallthrough_kernel, key)
+    # A library lives as long as it is kept.
+    backend.libraries = everything, operations
+    for name in _LOWERED:
+        operations.impl(name, functools.partial(_lowered, getattr(aten, name).default), key)
+
+
+def _lowered(func: Any, *args: Any, **kwargs: Any) -> Any:
+    def cast(tensor: Tensor) -> Tensor:
+        return tensor.to(torch.get_autocast_dtype(NAME)) if tensor.is_floating_point() else tensor
+
+    lower = pytree.tree_map_only(Tensor, cast, (args, kwargs))
+    with torch._C._ExcludeDispatchKeyGuard(torch._C.DispatchKeySet(torch._C.DispatchKey.AutocastPrivateUse1)):
+        return func(*lower[0], **lower[1])
 
 
 class DeviceTensor(Tensor):
@@ -163,17 +192,28 @@ class DeviceTensor(Tensor):
 class _Event:
     """A moment in the device's work, which the host can wait for."""
 
-    def __init__(self, device: object = None) -> None:
-        pass
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
 
-    def record(self) -> None:
-        pass
+    def record(self, stream: _Stream) -> None:
+        """Record on a stream, without which torch takes that of the current device whatever the event's own is."""
+        assert stream.device == self.device, f"an event of {self.device} is recorded on {stream.device}"
 
     def query(self) -> bool:
         return True
 
     def synchronize(self) -> None:
         _note(EVENT)
+
+
+class _Stream:
+    """The one stream of the device."""
+
+    def __init__(self, device: torch.device | None = None) -> None:
+        self.device = device or torch.device(NAME, 0)
+
+    def is_capturing(self) -> bool:
+        return False
 
 
 class _Operations(TorchDispatchMode):

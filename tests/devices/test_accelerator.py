@@ -91,6 +91,18 @@ def network():
     return nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 36, 2))
 
 
+def test_a_module_keeps_its_parameters_when_it_is_moved():
+    with accelerator():
+        layer, head = nn.Linear(2, 2), nn.Linear(2, 2)
+        head.weight = layer.weight
+        model, before = nn.Sequential(layer, head), [layer.weight, layer.bias, head.bias]
+        for dtype in (torch.float32, torch.float64):
+            model.to(NAME, dtype)
+            assert all(now is then for now, then in zip(model.parameters(), before, strict=True))
+            assert {(p.device.type, p.dtype) for p in model.parameters()} == {(NAME, dtype)}
+            assert model.double()(torch.ones(1, 2).double().to(NAME)).shape == (1, 2)
+
+
 def test_training_gives_the_numbers_of_the_cpu_and_waits_nowhere():
     losses = {}
     for place in ("cpu", NAME):

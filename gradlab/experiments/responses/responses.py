@@ -119,7 +119,7 @@ def _test_over_crops(
     label = facts["network"]
     if mode == "batch":
         raise UsageError(f"{label}: crops of one image are no batch for its statistics: give bn eval (--bn eval)")
-    facts["accuracy"], facts["loss"] = tested_over_crops(model.to(stream.device), label, stream, crops)
+    facts["accuracy"], facts["loss"] = tested_over_crops(placed(model, stream.device), label, stream, crops)
     facts["crops"] = crops
     result.notes.append(f"{label}: the accuracy is that of probabilities averaged over {CROPS_IN_WORDS[crops]}")
 

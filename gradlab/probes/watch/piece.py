@@ -61,5 +61,6 @@ class Fetch:
 
 def _recorded(device: torch.device) -> torch.Event:
     event = torch.Event(device)
-    event.record()
+    # Without a stream it would be recorded on the current device, whichever device it is of.
+    event.record(torch.accelerator.current_stream(device))
     return event
