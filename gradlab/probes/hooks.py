@@ -103,7 +103,12 @@ class Probe:
         raise AssertionError("a probe says what it attaches")
 
     def _refuse_silence(self, stack: ExitStack) -> None:
-        """Run compiled code eagerly while the probe is attached, since compiled code ignores hooks added later."""
+        """Run compiled code eagerly while the probe is attached, since compiled code ignores hooks added later.
+
+        Refuse to be captured in a CUDA graph, whose replays call no hooks either.
+        """
+        if torch.cuda.is_available():
+            stack.enter_context(self.model.register_forward_pre_hook(Hook(_refuse_capture), prepend=True))
         if self._compiled:
             warnings.warn(RUNS_EAGERLY, stacklevel=3)
         # A compiled function may also call the model, which cannot be detected at this point.
@@ -112,6 +117,15 @@ class Probe:
             if not self._compiled:
                 warn = Hook(lambda *_: _warn_of_compiled_caller())
                 stack.enter_context(self.model.register_forward_pre_hook(warn, prepend=True))
+
+
+def _refuse_capture(*_: Any) -> None:
+    """Raise an error while a CUDA graph is captured, since its replays call no hooks."""
+    if torch.cuda.is_current_stream_capturing():
+        raise GradlabError(
+            "a CUDA graph is being captured, whose replays call no hooks: probe the model without it; only "
+            "ParameterGradients sees what a replay leaves in `.grad`"
+        )
 
 
 RUNS_EAGERLY = "the model is compiled: it runs eagerly while it is probed, since compiled code calls no hooks"

@@ -86,10 +86,11 @@ def _command_line() -> str | None:
 
 
 def _peak_memory_mib() -> float | None:
-    """The peak memory of the process: that of CUDA if it was used, or else resident memory, if it is known."""
+    """The peak memory: the largest of a CUDA device if one was used, or else that of the process, if it is known."""
     torch: Any = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_available() and torch.cuda.is_initialized():
-        return round(float(torch.cuda.max_memory_allocated()) / 2**20, 1)
+        peaks = [torch.cuda.max_memory_allocated(device) for device in range(torch.cuda.device_count())]
+        return round(float(max(peaks)) / 2**20, 1)
     try:
         import resource
     except ModuleNotFoundError:
