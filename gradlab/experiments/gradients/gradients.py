@@ -117,10 +117,10 @@ def _detector(
         raise UsageError(f"{passes[0].label}: the loss of a detector is one of all images: no example has its own")
     terms = ("sum",) if request.loss == "sum" else (*LOSSES, "sum")
     # Of one detector the terms tell its rows apart, and a legend has no room for its name.
-    before = "" if len(request.listed_models()) == 1 else f"{passes[0].label} "
+    name, at, weights = ("", "", "") if len(request.listed_models()) == 1 else passes[0].label.partition("@")
     results = []
     for term in terms:
-        own = [replace(part, label=f"{before}{term}", loss=term) for part in passes]
+        own = [replace(part, label=f"{name} {term}{at}{weights}".lstrip(), loss=term) for part in passes]
         results.append(_network(own, request, normalize, progress))
         for facts in results[-1].record["networks"]:
             facts["name"] += f" {term}"

@@ -230,7 +230,7 @@ def gradients_figure(frame: pd.DataFrame, summary: pd.DataFrame, figure: Figure,
     """
     networks = networks_of(frame)
     handles = _handles(frame, networks, value)
-    columns = max(legend_columns(network_labels(networks)), 2 if len(handles) > len(networks) else 1)
+    columns = legend_columns([str(handle.get_label()) for handle in handles])
     common = common_weights(networks)
     known = summary[summary["first / last"].notna()]
     depths = known.groupby(known["series"].fillna(known["network"]))["depth"].nunique()
