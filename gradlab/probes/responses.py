@@ -31,6 +31,8 @@ from gradlab.stats.moments import fetched
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
 
+    from gradlab.probes.compiled.route import CompiledRoute
+
 
 class ResponseStd(Probe):
     """Measures the standard deviation of layer responses over all inputs on which the model is run.
@@ -52,6 +54,9 @@ class ResponseStd(Probe):
     `nn.MultiheadAttention`) counts as a further call of the layer, or as a row with the parameter's name. Calls are
     counted within one forward pass, which is a call of the model, or of a part of it that is called on its own. A
     pass that ends in an exception is not counted.
+
+    A model that was compiled as a whole stays so: after one eager pass of each kind, its backend compiles it with the
+    sums inside (see `gradlab.probes.compiled`). What cannot be proved right there runs eagerly, and a warning says why.
 
     In a distributed run, `result`, `moments` and `channels` are calls that every rank makes. They merge the moments of
     all ranks' responses in float64 (Chan et al., see `Moments.merge`), and return the same on every rank: the std
@@ -92,13 +97,28 @@ class ResponseStd(Probe):
         # The accumulators before the current pass, of the sites that it has reached.
         self._before: dict[Site, Accumulator | None] = {}
         self._rows = MomentRows()
-        self._finder = ResponseFinder(self.model, self.targets, self, adder=self._adder)
+        self._route = self._route_of(model)
+        finder = None if self._route is None else self._route.finder
+        self._finder = finder or ResponseFinder(self.model, self.targets, self, adder=self._adder)
         self._split = LayoutWatch(self.model)
         self._layouts: list[Layout] = []
 
+    def _route_of(self, model: nn.Module) -> CompiledRoute | None:
+        if not self._compiled or self.exact or self.per_channel:
+            return None
+        # What torch has for compiled code is loaded where there is some.
+        from gradlab.probes.compiled.route import compiled_route
+
+        return compiled_route(model, self.targets, self)
+
+    def _refuse_silence(self, stack: ExitStack) -> None:
+        # A route runs compiled code, and says what it does not run.
+        if self._route is None:
+            super()._refuse_silence(stack)
+
     def _attach(self, stack: ExitStack) -> None:
         self._split.attach(stack)
-        self._finder.attach(stack)
+        (self._route or self._finder).attach(stack)
 
     def observe(self, site: Site, response: Tensor, part: Part | None) -> None:
         """See `Observer`."""
@@ -181,7 +201,8 @@ class ResponseStd(Probe):
             "coverage": coverage.as_record(),
         }
         uneven = uneven_notes([{site: site.layer for site in seen} for seen in by_rank], self.ranks)
-        notes = [*self._notes(sites), *unmeasured_notes(left_out), *self.ranks.notes(), *uneven]
+        compiled = [] if self._route is None else self._route.notes()
+        notes = [*self._notes(sites), *unmeasured_notes(left_out), *self.ranks.notes(), *uneven, *compiled]
         return ResponsesResult.from_rows(str(name), rows, notes, facts)
 
     def moments(self) -> dict[Site, list[float]]:
@@ -229,6 +250,7 @@ class ResponseStd(Probe):
             )
             for (site, accumulator), found in zip(self._accumulators.items(), parts, strict=True)
         }
+        own = own if self._route is None else self._route.merged_with(own)
         told = self.ranks.gather((own, self._split.layout), f"ResponseStd.{call}()")
         self._layouts = [layout for _, layout in told]
         return [sites for sites, _ in told]

@@ -70,6 +70,9 @@ class KnownResponseStd(ResponseStd):
         self._known[name] = x.numel(), mean, x.numel() * variance
         return F.batch_norm(x, statistics[0], statistics[1], norm.weight, norm.bias, False, 0.0, norm.eps)
 
+    def _route_of(self, model: nn.Module) -> None:
+        """There is none into compiled code, for the same reason as below."""
+
     def _adder(self, site: Site) -> None:
         """There is none, since what is known of a response is not in it."""
 

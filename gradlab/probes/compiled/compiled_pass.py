@@ -1,0 +1,113 @@
+"""Passes in compiled code that add responses to a block of moments."""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from gradlab.probes.compiled.discovery import Plan
+from gradlab.probes.compiled.entry import CannotCompile, Entry
+from gradlab.probes.compiled.marks import Mark, TracedMarks
+from gradlab.probes.compiled.proof import Proof
+from gradlab.probes.targets import Targets
+from gradlab.stats.custom_ops import WIDTH, add_moments
+
+
+class CompiledPass:
+    """Passes of one plan, compiled by the backend of the model.
+
+    The code that the model's own entry has compiled stays as it is, since this one has code of its own.
+
+    Args:
+        model: The model, not compiled.
+        entry: How it was compiled.
+        plan: Where its responses are.
+        marks: The marks of the plan.
+        targets: What is measured.
+        device: The device of the responses.
+
+    Attributes:
+        rows: The moments of the sites of the plan, in its order; see `gradlab.stats.custom_ops`.
+        count: The number of passes that they have.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        entry: Entry,
+        plan: Plan,
+        marks: Sequence[Mark],
+        targets: Targets,
+        device: torch.device,
+    ) -> None:
+        self.model, self.plan, self.count = model, plan, 0
+        with torch.inference_mode(False):
+            rows = self.rows = torch.zeros(len(plan.places), WIDTH, dtype=torch.float64, device=device)
+
+        def marked(number: int, tensor: Tensor) -> None:
+            add_moments(rows, number, tensor.detach())
+
+        self.traced = TracedMarks(model, list(marks), marked)
+        self._backend, self._proof = entry.backend, Proof(plan, marks, targets)
+        self._function = torch.compile(_called(), backend=self._compile, dynamic=entry.dynamic, fullgraph=True)
+        self._started = False
+        self._refused: CannotCompile | None = None
+
+    def __call__(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Run the model.
+
+        Raises:
+            CannotCompile: If nothing has run, because this cannot be compiled.
+        """
+        before, self._started, self._refused = self.rows.clone(), False, None
+        try:
+            with self.traced.in_place(), torch.compiler.set_stance("default"):
+                output = self._function(self.model, args, kwargs)
+        except BaseException as error:
+            self.rows.copy_(before)
+            if self._started or not isinstance(error, Exception):
+                raise
+            # Torch raises an error of its own about the backend.
+            raise self._refused or _in_short(error) from error
+        self.count += 1
+        return output
+
+    def _compile(self, graph: fx.GraphModule, inputs: list[Any]) -> Callable[..., Any]:
+        """Compile a graph once it is proved: the backend of `torch.compile`."""
+        try:
+            self._proof.apply(graph, inputs)
+        except CannotCompile as refused:
+            self._refused = refused
+            raise
+        compiled = self._backend(graph, inputs)
+
+        def run(*values: Any) -> Any:
+            self._started = True
+            return compiled(*values)
+
+        return run
+
+
+def _call(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Call a model as torch does, if this is being compiled."""
+    if not torch.compiler.is_compiling():
+        raise CannotCompile("torch.compile passes it over")
+    return model._call_impl(*args, **kwargs)
+
+
+def _called() -> Callable[..., Any]:
+    """Return a function with code of its own, to which torch keeps what it compiles."""
+    code = _call.__code__.replace(co_name="call_model")
+    return types.FunctionType(code, _call.__globals__)
+
+
+def _in_short(error: Exception) -> CannotCompile:
+    """Return what an error says, without torch's explanations."""
+    if isinstance(error, CannotCompile):
+        return error
+    said = next(iter(str(error).strip().splitlines()), type(error).__name__)
+    return CannotCompile(f"torch.compile gives up ({said[:200]})")

@@ -1,0 +1,128 @@
+"""The proof that a traced graph has its responses where eager passes had them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.nn.modules.conv import _ConvNd
+
+from gradlab.probes.applications import NORMALIZING
+from gradlab.probes.compiled.discovery import Passing, Plan
+from gradlab.probes.compiled.entry import CannotCompile
+from gradlab.probes.compiled.marks import Mark
+from gradlab.probes.finder import Site
+from gradlab.probes.identity import storage_key
+from gradlab.probes.targets import Targets
+from gradlab.stats.custom_ops import add_moments
+
+_DETACHING = {"detach", torch.detach, Tensor.detach}
+
+_ONCE = (nn.Linear, _ConvNd, nn.Embedding)
+"""Modules that use their weight once a call."""
+
+
+class Proof:
+    """Holds graphs with marks against a plan, and makes of them graphs that add responses to their rows.
+
+    A graph has no branches, so that what holds for it holds for every pass that it computes. The tensor that enters a
+    normalization is a layer's output if both are the value of one node.
+
+    Args:
+        plan: The plan.
+        marks: The marks by number, as `add_moments` has them in place of a row.
+        targets: What is measured.
+    """
+
+    def __init__(self, plan: Plan, marks: Sequence[Mark], targets: Targets) -> None:
+        self.plan, self.marks, self.targets = plan, marks, targets
+        self._rows = {passing: row for row, (_, passing) in enumerate(plan.places)}
+
+    def apply(self, module: fx.GraphModule, inputs: Sequence[Any]) -> None:
+        """Change a graph to add each response to the row of its site.
+
+        Args:
+            module: The graph as traced, in which `add_moments` has the number of a mark in place of a row.
+            inputs: Its inputs.
+
+        Raises:
+            CannotCompile: If its responses may not be those of the plan.
+        """
+        calls: Counter[int] = Counter()
+        outputs: dict[fx.Node, Site] = {}
+        linked: dict[Site, str] = {}
+        for node in list(module.graph.nodes):
+            if node.target is not add_moments:
+                continue
+            number, source = int(node.args[1]), _source(node.args[2])
+            calls[number] += 1
+            mark = self.marks[number]
+            if not mark.is_input and self._is_layer(mark.module):
+                outputs[source] = Site(mark.module, calls[number])
+            elif mark.is_input and source in outputs:
+                self._link(outputs.pop(source), source, (number, calls[number]), linked)
+            if (row := self._rows.get((number, calls[number]))) is None:
+                module.graph.erase_node(node)
+            else:
+                node.update_arg(1, row)
+        if tuple(sorted(calls.items())) != self.plan.calls:
+            raise CannotCompile("its modules are called in another way than in eager code")
+        self._check_uses(module.graph, inputs)
+        there = {site for site, _ in self.plan.places}
+        if {site: norm for site, norm in linked.items() if site in there} != dict(self.plan.norms):
+            raise CannotCompile("other layers are normalized than in eager code")
+        if any(_is_normalized_by_function(source) for source in outputs):
+            raise CannotCompile("functions normalize the outputs of layers")
+        module.graph.lint()
+        module.recompile()
+
+    def _is_layer(self, name: str) -> bool:
+        target = self.targets.chosen.get(name)
+        return target is not None and target.is_layer
+
+    def _link(self, site: Site, source: fx.Node, entered: Passing, linked: dict[Site, str]) -> None:
+        if any(map(_changes_in_place, source.users)):
+            raise CannotCompile(f"{site.layer}: its output is changed in place")
+        mark, places = self.marks[entered[0]], dict(self.plan.places)
+        number, call = places.get(site, (0, 0))
+        if self.marks[number] == Mark(mark.module, is_input=False) and call != entered[1]:
+            raise CannotCompile(f"{site.layer}: it is normalized by another call than in eager code")
+        linked[site] = mark.module
+
+    def _check_uses(self, graph: fx.Graph, inputs: Sequence[Any]) -> None:
+        """Make sure that layers that use their weight once a call are all that uses it."""
+        allowed: Counter[int] = Counter()
+        calls = {self.marks[number]: count for number, count in self.plan.calls}
+        for name, target in self.targets.chosen.items():
+            for part in (part for row in target.rows for part in row.parts):
+                once = isinstance(target.module, _ONCE)
+                # What other modules do with their weights is theirs.
+                allowed[storage_key(part.parameter)] += calls.get(Mark(name, False), 0) if once else len(graph.nodes)
+        for node, value in zip(graph.find_nodes(op="placeholder"), inputs, strict=True):
+            if isinstance(value, Tensor) and len(node.users) > allowed.get(storage_key(value), len(graph.nodes)):
+                raise CannotCompile("a function uses the weight of a layer outside of it")
+
+
+def _source(node: Any) -> fx.Node:
+    """Return the node whose value a tensor is."""
+    while node.target in _DETACHING:
+        node = node.args[0]
+    found: fx.Node = node
+    return found
+
+
+def _name(node: fx.Node) -> str:
+    return node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
+
+
+def _is_normalized_by_function(source: fx.Node) -> bool:
+    return any(_name(user) in NORMALIZING and user.args[:1] == (source,) for user in source.users)
+
+
+def _changes_in_place(user: fx.Node) -> bool:
+    """Return whether a function changes its first argument."""
+    name = _name(user)
+    return (name.endswith("_") and not name.endswith("__")) or name in {"iadd", "isub", "imul", "itruediv", "setitem"}

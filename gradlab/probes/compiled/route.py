@@ -1,0 +1,184 @@
+"""The way that each pass of a compiled model takes: in compiled code where that is proved right, otherwise eagerly."""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from collections.abc import Mapping
+from contextlib import ExitStack
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from gradlab.errors import GradlabError
+from gradlab.probes.compiled.compiled_pass import CompiledPass
+from gradlab.probes.compiled.discovery import Discovery, Plan
+from gradlab.probes.compiled.entry import CannotCompile, Entry, entry_of
+from gradlab.probes.compiled.marks import marks_of, watch_marks
+from gradlab.probes.finder import Observer, ResponseFinder, Site
+from gradlab.probes.hooks import unwrap
+from gradlab.probes.site_moments import SiteMoments
+from gradlab.probes.targets import Targets
+from gradlab.stats.custom_ops import WIDTH, row_moments
+
+_Kind = tuple[object, ...]
+
+AROUND = "other probes, hooks on all modules or torch.compiler.set_stance want it to"
+
+
+class CompiledRoute:
+    """Takes the place of a compiled model's entry while a probe is attached.
+
+    The first pass of each kind (modes, dtypes and shapes) runs eagerly: hooks measure it, and show where its responses
+    are. Later passes of the kind run in code that the model's own backend has compiled with the sums inside. Where that
+    is not possible they run eagerly, and a warning says why.
+
+    Args:
+        model: The model, not compiled.
+        entry: How it was compiled.
+        targets: What is measured.
+        observer: What measures eager passes.
+    """
+
+    def __init__(self, model: nn.Module, entry: Entry, targets: Targets, observer: Observer) -> None:
+        self.model, self.entry, self.targets = model, entry, targets
+        self.discovery = Discovery(observer)
+        self.finder = ResponseFinder(model, targets, self.discovery)
+        self.marks = marks_of(model, targets)
+        self._plans: dict[_Kind, Plan | None] = {}
+        self._passes: dict[Plan, CompiledPass] = {}
+        self._own = range(0)
+        self._forbidden = False
+        self._eager = 0
+        self._thread: int | None = None
+        self._said: set[str] = set()
+
+    def attach(self, stack: ExitStack) -> None:
+        """Take the place of the entry and attach the finder, until the stack is closed."""
+        self._forbidden = _stance() != "default"
+        stack.enter_context(torch.compiler.set_stance("force_eager"))
+        first = RemovableHandle.next_id
+        watch_marks(self.model, self.marks, self.discovery.marked, stack)
+        self.finder.attach(stack)
+        self._own = range(first, RemovableHandle.next_id)
+        place = vars(self.entry.owner)
+        place[self.entry.name] = self
+        stack.callback(place.__setitem__, self.entry.name, self.entry.call)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the model on one of both ways."""
+        if self._thread not in (None, threading.get_ident()):
+            raise GradlabError(
+                f"{type(self.model).__name__} runs in two threads at once, whose calls cannot be distinguished: run "
+                "one after the other, or a copy of the model in each"
+            )
+        self._thread = threading.get_ident()
+        try:
+            return self._run(args, kwargs)
+        finally:
+            self._thread = None
+
+    def _run(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        kind = self._kind(args, kwargs)
+        plan = self._plans.get(kind)
+        if plan is not None and (compiled := self._compiled(plan)) is not None:
+            try:
+                return compiled(args, kwargs)
+            except CannotCompile as reason:
+                self._give_up(kind, reason)
+        self.discovery.begin()
+        output = self.entry.call(*args, **kwargs)
+        self._eager += 1
+        if kind not in self._plans:
+            try:
+                self._plans[kind] = self.discovery.plan(self.finder)
+            except CannotCompile as reason:
+                self._give_up(kind, reason)
+        return output
+
+    def _kind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Kind:
+        modes = self.model.training, torch.is_grad_enabled(), torch.is_inference_mode_enabled()
+        # A model whose sizes are symbols is compiled once for all of them.
+        sizes = not self.entry.dynamic
+        return modes, tuple(_form(v, sizes) for v in args), tuple((k, _form(v, sizes)) for k, v in kwargs.items())
+
+    def _compiled(self, plan: Plan) -> CompiledPass | None:
+        """Return what runs passes of a plan, or None while hooks are in force that must run as they are."""
+        if self._forbidden or torch.nn.modules.module._has_any_global_hook():
+            _say(AROUND, self._said, stacklevel=6)
+            return None
+        if plan not in self._passes:
+            device = next(iter({p.device for p in self.model.parameters()}))
+            self._passes[plan] = CompiledPass(self.model, self.entry, plan, self.marks, self.targets, device)
+        found = self._passes[plan]
+        if not found.traced.prepare(self._own):
+            _say(AROUND, self._said, stacklevel=6)
+            return None
+        return found
+
+    def _give_up(self, kind: _Kind, reason: CannotCompile) -> None:
+        self._plans[kind] = None
+        _say(str(reason), self._said, stacklevel=6)
+
+    def merged_with(self, own: Mapping[Site, SiteMoments]) -> dict[Site, SiteMoments]:
+        """Return the moments of eager passes merged with those of passes in compiled code, copied to the CPU."""
+        merged = dict(own)
+        for plan, passes in self._passes.items():
+            rows = passes.rows.cpu() if passes.count else ()
+            for (site, _), row in zip(plan.places, rows, strict=False):
+                known = merged[site]
+                added = SiteMoments([row_moments(row)], row[WIDTH - 1].item(), known.target, known.norm, 0)
+                merged[site] = known.merge(added)
+        return merged
+
+    def notes(self) -> list[str]:
+        """Say how many passes ran in compiled code."""
+        count = sum(passes.count for passes in self._passes.values())
+        if not count + self._eager:
+            return []
+        first = "the first of each kind runs eagerly, which shows where its responses are"
+        return [f"{count} of {count + self._eager} passes of the compiled model ran in compiled code; {first}"]
+
+
+def compiled_route(model: nn.Module, targets: Targets, observer: Observer) -> CompiledRoute | None:
+    """Return the route of a model that was compiled as a whole, or None if it is not compiled or cannot take it.
+
+    Args:
+        model: The model as the probe was given it.
+        targets: What is measured.
+        observer: What measures eager passes.
+    """
+    inner = unwrap(model)
+    try:
+        entry = entry_of(model)
+    except CannotCompile:
+        return None
+    parameters = list(inner.parameters())
+    devices = {parameter.device for parameter in parameters}
+    if len(devices) != 1 or "mps" in {device.type for device in devices}:
+        return None
+    # Tensor parallelism and sharding.
+    if any(hasattr(parameter, "placements") for parameter in parameters):
+        return None
+    return CompiledRoute(inner, entry, targets, observer)
+
+
+def _form(value: Any, sizes: bool) -> object:
+    if isinstance(value, Tensor):
+        return value.dtype, value.device, tuple(value.shape) if sizes else value.ndim
+    return type(value)
+
+
+def _say(reason: str, said: set[str], stacklevel: int) -> None:
+    """Warn of a reason once."""
+    sentence = f"the model is compiled, and runs eagerly while it is probed: {reason}"
+    if sentence not in said:
+        said.add(sentence)
+        warnings.warn(sentence, stacklevel=stacklevel)
+
+
+def _stance() -> str:
+    """Return the stance of torch.compile, for which torch has no function."""
+    return str(torch._dynamo.eval_frame._stance.stance)
