@@ -7,6 +7,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from forked_cells import run_cells
 from nbclient import NotebookClient
 
 ROOT = Path(__file__).parent.parent
@@ -14,9 +15,19 @@ NOTEBOOKS = sorted((ROOT / "examples").glob("*.ipynb"))
 each = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 
 
-@each
+@pytest.mark.parametrize("path", NOTEBOOKS[1:], ids=lambda path: path.stem)
 @pytest.mark.slow
-def test_runs(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_runs(path: Path, tmp_path: Path) -> None:
+    cells = [cell["source"] for cell in nbformat.read(path, as_version=4).cells if cell["cell_type"] == "code"]
+    assert run_cells(cells, tmp_path) == 0
+
+
+@pytest.mark.parametrize(
+    "path",
+    [pytest.param(path, marks=pytest.mark.thorough if n else (), id=path.stem) for n, path in enumerate(NOTEBOOKS)],
+)
+@pytest.mark.slow
+def test_runs_in_a_kernel(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     notebook = nbformat.read(path, as_version=4)
     NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(tmp_path)}}).execute()
