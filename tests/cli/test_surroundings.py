@@ -83,7 +83,9 @@ def test_the_answer_is_short_for_any_input(options: list[str], gradlab_command: 
     assert len(done.stderr) < 1500  # the error of the parser has a frame and a hint
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "code"), [pytest.param(signal.SIGINT, 130, marks=pytest.mark.thorough), (signal.SIGTERM, 143)]
+)
 def test_a_stopped_training_shows_in_the_exit_code(number: int, code: int, data: str, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "gradlab", "train", "--model", "resnet8", "--data", data, "--device", "cpu"]
     options = ["--iterations", "100000", "--batch-size", "16", "--checkpoint-every", "1", "--out", "run", "--quiet"]

@@ -87,7 +87,22 @@ def test_right_parametrization_passes(case: Case) -> None:
     assert told.mean() > 0.8
 
 
-@pytest.mark.parametrize("case", BUGS, ids=lambda case: case.name)
+ALIKE = {
+    "one hidden rate not scaled",
+    "hidden rate by the root",
+    "hidden weights scaled twice",
+    "output multiplier by the root",
+    "output scaled twice",
+    "one projection's rate",
+    "branches scaled twice",
+}
+"""Bugs in thorough tests only: each scales the same thing in another wrong way, or by another power, than one here."""
+
+
+@pytest.mark.parametrize(
+    "case",
+    [pytest.param(case, marks=pytest.mark.thorough if case.name in ALIKE else (), id=case.name) for case in BUGS],
+)
 def test_bug_is_found_at_its_layer(case: Case) -> None:
     wrong = [layer for _, layer in case.check().wrong()]
     assert wrong, "not found"
@@ -96,3 +111,4 @@ def test_bug_is_found_at_its_layer(case: Case) -> None:
 
 def test_there_are_twenty_bugs() -> None:
     assert len(BUGS) == 20
+    assert {case.name for case in BUGS} > ALIKE
