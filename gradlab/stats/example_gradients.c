@@ -140,6 +140,14 @@ INLINE void all_products(const float *rows, ptrdiff_t count, ptrdiff_t length, d
     }
 }
 
+INLINE double norm_of(const float *row, ptrdiff_t length)
+{
+    double square = 0;
+    for (ptrdiff_t at = 0; at < length; at += COLUMNS)
+        products_of(row + at, row + at, 0, length - at < COLUMNS ? length - at : COLUMNS, &square, 0, 1);
+    return sqrt(square);
+}
+
 /* The version for each processor: as many sums at a time as it has registers for. */
 #define VERSION(name, target, outputs, side)                                                                            \
     target static void convolution_##name(const struct convolution *c, const float *x, const float *g, float *out)      \
@@ -150,7 +158,8 @@ INLINE void all_products(const float *rows, ptrdiff_t count, ptrdiff_t length, d
                                        float *sums)                                                                     \
     {                                                                                                                   \
         all_products(rows, count, length, products, sums, side);                                                        \
-    }
+    }                                                                                                                   \
+    target static double norm_##name(const float *row, ptrdiff_t length) { return norm_of(row, length); }
 
 #if defined(__x86_64__) && defined(__GNUC__)
 VERSION(avx512, __attribute__((target("avx512f,fma"))), 8, 4)
@@ -240,12 +249,12 @@ static int is_zero(const float *row, ptrdiff_t length)
     return 1;
 }
 
-/* What rows of shape (count, length) are reduced to: their norms and the norm of the sum of their directions, shape
- * (count + 1,), and their sum, shape (length,). Their inner products are added to total, shape (count, count), unless
+/* What rows of shape (count, length) are reduced to: their norms, the norm of the sum of their directions and the norm
+ * of their sum, shape (count + 2,), and their sum, shape (length,). Their inner products are added to total, shape (count, count), unless
  * that is NULL.
  *
- * room: space for count * count numbers. Returns whether the norms of all rows that are not 0 lie between least and
- * most; otherwise squares may have left the range of float32, and nothing is added to total.
+ * room: space for count * count numbers. Returns whether all norms of what is not 0 lie between least and most;
+ * otherwise squares may have left the range of float32, and nothing is added to total.
  */
 int gradlab_reduce_rows(const float *rows, ptrdiff_t count, ptrdiff_t length, double least, double most, double *room,
                         double *norms, float *sums, double *total)
@@ -253,9 +262,12 @@ int gradlab_reduce_rows(const float *rows, ptrdiff_t count, ptrdiff_t length, do
     double cosines = 0;
     memset(room, 0, (size_t)(count * count) * sizeof(double));
     CHOSEN(products)(rows, count, length, room, sums);
-    for (ptrdiff_t i = 0; i < count; i++) {
+    for (ptrdiff_t i = 0; i < count; i++)
         norms[i] = sqrt(room[i * count + i]);
-        if (!(norms[i] >= least && norms[i] <= most) && !is_zero(rows + i * length, length))
+    norms[count + 1] = CHOSEN(norm)(sums, length);
+    for (ptrdiff_t i = 0; i < count + 2; i++) {
+        const float *row = i < count ? rows + i * length : sums;
+        if (i != count && !(norms[i] >= least && norms[i] <= most) && !is_zero(row, length))
             return 0;
     }
     for (ptrdiff_t i = 0; i < count; i++)

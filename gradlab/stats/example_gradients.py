@@ -30,11 +30,13 @@ class Reduced(NamedTuple):
         sums: Their sum, and the sum of the directions g_i/‖g_i‖ of the nonzero gradients unless its norm is known, in
             the order of `ExampleContributions.parts`, shape (k, 2 or 1, P / k).
         direction_norm: The norm of the sum of directions, shape (); None if the sum itself is given.
+        sum_norm: The norm of the sum, shape (); None if it is not known yet.
     """
 
     norms: Tensor
     sums: Tensor
     direction_norm: Tensor | None = None
+    sum_norm: Tensor | None = None
 
 
 class ExampleContributions(ABC):
@@ -75,14 +77,15 @@ class ExampleContributions(ABC):
             workspace: The memory in which they are computed.
             products: The inner products ⟨g_i, g_j⟩ are added here.
         """
-        norms, sums = [], None
+        found_norms, sums = [], None
         for part in self.parts(workspace):
             if len(part) == 1 and part.shape[1] == self.examples and (whole := reduced_rows(part[0], products)):
-                return Reduced(whole[0], whole[2][None, None], whole[1])
+                norms, total = whole
+                return Reduced(norms[:-2], total[None, None], norms[-2], norms[-1])
             found, tame = tame_norms(part)
             if tame and products is not None and len(found) == self.examples:
                 return _reduced_with_products(part, found, products)
-            norms.append(found)
+            found_norms.append(found)
             weights = workspace.weights(found.reciprocal() if tame else inverse(found, part.dtype), part.dtype)
             added = torch.bmm(weights if len(part) == 1 else weights.expand(len(part), -1, -1), part)
             tame = tame or (found.is_cpu and part.dtype is torch.float32 and all_tame(found))
@@ -92,8 +95,8 @@ class ExampleContributions(ABC):
             if products is not None and len(found) == self.examples:
                 products.add(pair_products(part, part, tame))
         assert sums is not None
-        joined = norms[0] if len(norms) == 1 else torch.cat(norms)
-        if products is not None and len(norms) > 1:
+        joined = found_norms[0] if len(found_norms) == 1 else torch.cat(found_norms)
+        if products is not None and len(found_norms) > 1:
             self._add_products(workspace, products, joined)
         return Reduced(joined, sums)
 

@@ -75,7 +75,7 @@ def convolution_rows(
     library.gradlab_convolution_rows(x.data_ptr(), gradient.data_ptr(), len(x), sizes, room.data_ptr(), out.data_ptr())
 
 
-def reduced_rows(rows: Tensor, products: PairProducts | None) -> tuple[Tensor, Tensor, Tensor] | None:
+def reduced_rows(rows: Tensor, products: PairProducts | None) -> tuple[Tensor, Tensor] | None:
     """Reduce gradients in one pass over memory, or return None if the library does not serve them.
 
     It does not where the norm of a gradient that is not 0 is so small or large that squares may leave the range of
@@ -86,7 +86,7 @@ def reduced_rows(rows: Tensor, products: PairProducts | None) -> tuple[Tensor, T
         products: The inner products ⟨g_i, g_j⟩ are added here.
 
     Returns:
-        The norms, float64 of shape (B,), the norm of the sum of directions, float64 of shape (), and the sum of the
+        The norms, that of the sum of directions and that of the sum, float64 of shape (B + 2,), and the sum of the
         gradients, shape (P,).
     """
     if not serves(rows) or not rows.is_contiguous():
@@ -94,7 +94,7 @@ def reduced_rows(rows: Tensor, products: PairProducts | None) -> tuple[Tensor, T
     library = _library()
     assert library is not None
     count, length = rows.shape
-    norms = torch.empty(count + 1, dtype=torch.float64)
+    norms = torch.empty(count + 2, dtype=torch.float64)
     room = torch.empty(count * count, dtype=torch.float64)
     total = rows.new_empty(length)
     tame = library.gradlab_reduce_rows(
@@ -108,7 +108,7 @@ def reduced_rows(rows: Tensor, products: PairProducts | None) -> tuple[Tensor, T
         total.data_ptr(),
         None if products is None else products.sums(rows.device).data_ptr(),
     )
-    return (norms[:count], norms[count], total) if tame else None
+    return (norms, total) if tame else None
 
 
 _Sizes = ctypes.c_ssize_t * 21
@@ -137,7 +137,7 @@ def _computes(library: ctypes.CDLL) -> bool:
     library.gradlab_convolution_rows.argtypes = [pointer, pointer, size, pointer, pointer, pointer]
     library.gradlab_convolution_rows.restype = None
     library.gradlab_reduce_rows.argtypes = [pointer, size, size, number, number, *[pointer] * 4]
-    ones, total, norms = (ctypes.c_float * 36)(*[1] * 36), (ctypes.c_float * 18)(), (number * 3)()
+    ones, total, norms = (ctypes.c_float * 36)(*[1] * 36), (ctypes.c_float * 18)(), (number * 4)()
     done = library.gradlab_reduce_rows(ones, 2, 18, 1, 10, (number * 4)(), norms, total, None)
     if not done or not math.isclose(norms[0] ** 2, 18) or not math.isclose(norms[2], 2) or total[17] != 2:
         raise OSError("the compiled library does not add up")

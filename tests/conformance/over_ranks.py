@@ -29,13 +29,10 @@ PROBES = {
 }
 """The probes, and how the names of their checks end."""
 
-PARTS = "every rank has only a part of each parameter"
-TENSOR = "tensor parallelism gives ranks parts of a layer, or the same examples, which results do not merge"
+PARTS = "tensor parallelism runs a part of its layer on each rank"
 REFUSED = {
-    "sharded_example_gradients": PARTS,
     "split_example_gradients": PARTS,
     "split_tokens_example_gradients": PARTS,
-    **{f"{way}{probe}": TENSOR for way in ("split_", "split_tokens_") for probe in ("signal",)},
 }
 """The checks that have no number, and why."""
 

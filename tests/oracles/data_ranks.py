@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.nn.parallel import DistributedDataParallel
@@ -81,6 +82,24 @@ def tokens(rank: int) -> list[tuple[Tensor, None]]:
     """Return sequences, more on later ranks."""
     random = torch.Generator().manual_seed(30 + rank)
     return [(torch.randn(2 + rank, 5, 8, dtype=torch.float64, generator=random), None)]
+
+
+def targets(rank: int) -> list[Batch]:
+    """Return the sequences with a class for each of their features."""
+    return [(x, torch.arange(len(x) * 8).view(-1, 8) % 5) for x, _ in tokens(rank)]
+
+
+class Experts(nn.Module):
+    """A layer that sees the positions of all examples one after the other, in an order of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(2, 3).double()
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.flatten(2).mT
+        order = torch.randperm(x.shape[0] * x.shape[1], generator=torch.Generator().manual_seed(5))
+        return self.layer(x.flatten(0, 1)[order])[order.argsort()].view(*x.shape[:2], 3).mean(1)
 
 
 def outputs(model: Residual, x: Tensor, **options: bool) -> dict[str, Tensor]:
@@ -254,6 +273,24 @@ class Checks:
 
     def sharded_example_gradients(self) -> Any:
         return measured(gl.ExampleGradients(self.sharded), self.sharded, self.even).result()
+
+    def sharded_transformer_examples(self) -> Any:
+        """Weights that functions apply beside their module, and a batch of another size on each rank."""
+        model = fully_shard(attending(), mesh=self.mesh)
+        return measured(gl.ExampleGradients(model), model, targets(self.rank)).examples()
+
+    def sharded_examples_alone(self) -> Any:
+        """Two batches in one step, whose gradients together only all ranks have."""
+        with gl.ExampleGradients(self.sharded, local=True) as probe:
+            for x, y in self.even:
+                (F.cross_entropy(self.sharded(x), y) / 2).backward()
+            probe.step()
+            self.sharded.zero_grad()
+        return probe.result()
+
+    def sharded_experts(self) -> Any:
+        model = fully_shard(Experts(), mesh=self.mesh)
+        return measured(gl.ExampleGradients(model), model, self.even).result()
 
 
 if __name__ == "__main__":

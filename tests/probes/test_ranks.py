@@ -24,6 +24,7 @@ from oracles.data_ranks import (
     network,
     outputs,
     responses,
+    targets,
     tokens,
 )
 from oracles.processes import Batch, Found, column, found_by, names, watched
@@ -31,6 +32,13 @@ from torch import Tensor
 
 import gradlab as gl
 from gradlab.probes.input_gradients import STATISTICS, gradient_statistics
+
+EXAMPLES = [
+    "example_gradients",
+    "example_gradients_of_sums",
+    "compiled_example_gradients",
+    "sharded_example_gradients",
+]
 
 
 @pytest.fixture(scope="module", params=[2, pytest.param(3, marks=pytest.mark.thorough)])
@@ -48,7 +56,12 @@ def concatenated(found: Found, step: int = 0) -> Batch:
 @pytest.mark.slow
 def test_all_ranks_have_the_same_result(found: Found) -> None:
     differ = {name for name in names(Checks) if any(rank[name] != found[0][name] for rank in found)}
-    assert differ == {"examples_without_averages", "sharded_responses_alone", "sinks_of_the_watch"}
+    assert differ == {
+        "examples_without_averages",
+        "sharded_examples_alone",
+        "sharded_responses_alone",
+        "sinks_of_the_watch",
+    }
 
 
 @pytest.mark.slow
@@ -145,7 +158,7 @@ def example_gradients(x: Tensor, y: Tensor, layer: str) -> Tensor:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("layer", [*LAYERS, "total"])
-@pytest.mark.parametrize("check", ["example_gradients", "example_gradients_of_sums", "compiled_example_gradients"])
+@pytest.mark.parametrize("check", EXAMPLES)
 def test_gradients_of_examples_are_those_of_all_ranks(found: Found, check: str, layer: str) -> None:
     """Variance, noise scale and diversity are written out; of pairs, those of one rank count."""
     rows = example_gradients(*concatenated(found, 1), layer)
@@ -167,6 +180,37 @@ def test_gradients_of_examples_are_those_of_all_ranks(found: Found, check: str, 
     listed = [row for row in found[0]["example_rows"]["rows"] if row["layer"] == layer and row["step"] == 1]
     assert [row["norm"] for row in listed] == pytest.approx(rows.norm(dim=1).tolist(), rel=1e-6)
     assert [row["example"] for row in listed] == [*range(n)]
+
+
+@pytest.mark.slow
+def test_parameters_that_run_whole_are_measured_for_each_example(found: Found) -> None:
+    """Of attention under `fully_shard`, whose output projection is applied beside its module."""
+    model, layers = attending(), ("self_attn.out_proj", "linear1", "total")
+    norms: dict[str, list[float]] = {layer: [] for layer in layers}
+    for rank in range(len(found)):
+        ((x, y),) = targets(rank)
+        for each, wanted in zip(x, y, strict=True):
+            model.zero_grad()
+            (F.cross_entropy(model(each[None]), wanted[None])).backward()
+            gradients = {name: value.grad.flatten() for name, value in model.named_parameters()}
+            for layer, expected in norms.items():
+                chosen = [*gradients.values()] if layer == "total" else [gradients[f"{layer}.weight"]]
+                expected.append(torch.cat(chosen).norm().item())
+    rows = found[0]["sharded_transformer_examples"]["rows"]
+    for layer, expected in norms.items():
+        assert [row["norm"] for row in rows if row["layer"] == layer] == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.slow
+def test_what_one_rank_of_a_sharded_model_does_not_have_is_missing_or_refused(found: Found) -> None:
+    for rank, its in enumerate(found):
+        data = even_batches(rank)
+        rows = example_gradients(torch.cat([x for x, _ in data]), torch.cat([y for _, y in data]), "head")
+        (head,) = (row for row in its["sharded_examples_alone"]["rows"] if row["layer"] == "head")
+        assert head["example_norm"] == pytest.approx(rows.norm(dim=1).mean().item(), rel=1e-6)
+        assert head["variance"] is None
+        assert any("one rank alone does not have" in note for note in its["sharded_examples_alone"]["notes"])
+        assert "measure the model before fully_shard" in its["sharded_experts"]["error"]
 
 
 @pytest.mark.slow

@@ -29,7 +29,7 @@ def check_sums(contributions: ExampleContributions, rows: Tensor) -> None:
     """Reduce twice in one workspace, whose memory then holds earlier values."""
     workspace = Workspace()
     for _ in range(2):
-        norms, sums, _ = contributions.reduced(workspace)
+        norms, sums, *_ = contributions.reduced(workspace)
         np.testing.assert_allclose(norms, rows.norm(dim=1), rtol=1e-12)
         for row, expected in enumerate([rows.sum(0), F.normalize(rows, dim=1).sum(0)]):
             torch.testing.assert_close(contributions.in_order(sums[:, row]), expected, rtol=1e-12, atol=1e-12)

@@ -36,7 +36,7 @@ def check(
     found: Reduced | None = None,
 ) -> None:
     """Compare with gradients of shape (B, P) in float64, whose sum is that of the float32 gradients."""
-    norms, sums, direction_norm = found or contribution.reduced(Workspace())
+    norms, sums, direction_norm, _ = found or contribution.reduced(Workspace())
     right = torch.linalg.vector_norm(exact, dim=1)
     np.testing.assert_allclose(norms, right, rtol=1e-6)
     expected = F.normalize(exact, dim=1, eps=1e-300).sum(0)
@@ -133,7 +133,7 @@ def test_what_is_not_finite_stays_with_its_example(way: str, monkeypatch: pytest
     length, inputs, outputs = outer(way, monkeypatch)
     a, b = gaussian(0, 4, length, inputs), gaussian(1, 4, length, outputs) * 1e-25
     b[1], b[2] = math.inf, math.nan
-    norms, sums, _ = OuterGradients(a, b).reduced(Workspace())
+    norms, sums, *_ = OuterGradients(a, b).reduced(Workspace())
     exact = torch.bmm(b.double().mT, a.double()).flatten(1)
     np.testing.assert_allclose(norms[[0, 3]], torch.linalg.vector_norm(exact[[0, 3]], dim=1), rtol=1e-6)
     assert not norms[1:3].isfinite().any()
@@ -161,7 +161,7 @@ def test_float64(way: str, exponent: int, seed: int) -> None:
         a = gaussian(seed, 5, length, inputs).double()
         b = gaussian(seed + 1, 5, length, outputs).double() * 10.0**exponent
         b[seed % 5] = 0
-        norms, sums, _ = OuterGradients(a, b).reduced(Workspace())
+        norms, sums, *_ = OuterGradients(a, b).reduced(Workspace())
         rows = torch.bmm(b.mT, a).flatten(1)
         np.testing.assert_allclose(norms, np.linalg.norm(rows / 10.0**exponent, axis=1) * 10.0**exponent, rtol=1e-10)
         unit = F.normalize(rows / 10.0**exponent, dim=1).sum(0)
@@ -173,7 +173,7 @@ def test_complex_gradients() -> None:
         a, b = (torch.complex(gaussian(i, 4, length, 6), gaussian(i + 2, 4, length, 6)) * 1e-14 for i in (0, 1))
         rows = torch.bmm(b.mT, a).flatten(1)
         for contribution in (OuterGradients(a, b), RowGradients(rows)):
-            norms, sums, _ = contribution.reduced(Workspace())
+            norms, sums, *_ = contribution.reduced(Workspace())
             exact = rows.to(torch.complex128)
             np.testing.assert_allclose(norms, exact.norm(dim=1), rtol=1e-6)
             expected = (exact / exact.norm(dim=1, keepdim=True)).sum(0)

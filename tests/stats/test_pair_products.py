@@ -97,7 +97,7 @@ def test_the_sum_of_directions_follows_from_the_products(way: str, zero: bool) -
     }
     contribution, products = made[way], PairProducts(EXAMPLES)
     rows = contribution.rows().double()
-    norms, sums, direction_norm = contribution.reduced(Workspace(), products)
+    norms, sums, direction_norm, _ = contribution.reduced(Workspace(), products)
     np.testing.assert_allclose(norms, rows.norm(dim=1), rtol=1e-6)
     total = contribution.in_order(sums[:, 0]).double()
     torch.testing.assert_close(total, rows.sum(0), rtol=0, atol=1e-6 * rows.norm().item())

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.autograd.graph import GradientEdge
 
 from gradlab.errors import GradlabError
@@ -18,7 +18,7 @@ _VALUES = 1 << 24
 
 
 def taken_apart(
-    use: Use, output: GradientEdge, gradient: Tensor, layout: Layout, parameters: Sequence[nn.Parameter]
+    use: Use, output: GradientEdge, gradient: Tensor, layout: Layout, parameters: Sequence[Tensor]
 ) -> Iterator[tuple[int, ExampleContributions]]:
     """Compute the contributions of single examples to the gradient of each parameter in one use.
 
@@ -102,7 +102,7 @@ def _by_copies(
 
 
 def _pulled_back(
-    operand: Operand, contribution: ExampleContributions, parameters: Sequence[nn.Parameter]
+    operand: Operand, contribution: ExampleContributions, parameters: Sequence[Tensor]
 ) -> Iterator[tuple[int, ExampleContributions]]:
     """Propagate contributions from a tensor computed from parameters to the parameters themselves."""
     if operand.tensor is parameters[operand.sources[0]]:

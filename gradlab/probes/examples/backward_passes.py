@@ -72,7 +72,9 @@ class BackwardPasses:
             return
         key = tuple(batch.signature)
         if batch.structure is None:
-            batch.structure = self.structures.get(key) or Structure()
+            # Ranks that gather parameters in a backward pass have to make the same passes, whatever they know.
+            known = None if self.pieces.sharded else self.structures.get(key)
+            batch.structure = known or Structure()
         structure = batch.structure
         if number not in structure.tried and (not structure.tried or len(structure.layouts) < batch.places):
             self._try(batch, structure, edge, gradient)
@@ -80,6 +82,12 @@ class BackwardPasses:
             if structure.certain:
                 self.structures[key] = structure
         slow = sorted(structure.slow & {*self.pieces.chosen})
+        if slow and self.pieces.sharded:
+            raise GradlabError(
+                f"{self.pieces.names(slow)}: the gradient cannot be separated where it arises, and a backward pass for "
+                "each example would gather sharded parameters as often: measure the model before fully_shard, or leave "
+                "the layer out with layers="
+            )
         if slow:
             self._pass_by_pass(batch, number, slow, edge, gradient)
         early, batch.early = batch.early, []
@@ -94,9 +102,9 @@ class BackwardPasses:
                 f"{self.pieces.names(inside) or 'the model'}: reentrant activation checkpointing hides what runs "
                 "inside; use_reentrant=False shows it"
             )
-        structure.slow |= {i for i in self.pieces.chosen if self.pieces.parameters[i] in rest.unseen}
+        structure.slow |= {i for i in self.pieces.chosen if self.pieces.leaves[i] in rest.unseen}
         self._trial = trial = Trial(batch.examples, lambda use: self.pieces.names(use.sources))
-        if batch.examples > 1:
+        if batch.examples > 1 or self.pieces.sharded:
             with self._within("trial"):
                 trial.run(edge, gradient, rest)
         structure.layouts.update(trial.found)
@@ -178,7 +186,7 @@ class BackwardPasses:
                 with self._within("inside"):
                     torch.autograd.grad([edge], stand_ins, [gradient], retain_graph=True, allow_unused=True)
         with self._within("apart"):
-            for i, contribution in taken_apart(use, edge, gradient, layout, self.pieces.parameters):
+            for i, contribution in taken_apart(use, edge, gradient, layout, self.pieces.leaves):
                 if i in measured:
                     batch.add(i, contribution, self._give)
 

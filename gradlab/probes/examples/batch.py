@@ -148,6 +148,11 @@ class OpenBatch:
     def _reduce(self, piece: int, contribution: ExampleContributions) -> Reduced:
         """Reduce the gradients of one piece, and keep what they are reduced to."""
         found = contribution.reduced(self.workspace, self.products)
+        if found.sum_norm is not None and found.direction_norm is not None:
+            self.numbers.append(piece)
+            self.norms.append(found.norms[None])
+            self.sum_norms.append(torch.stack((found.sum_norm, found.direction_norm))[None])
+            return found
         self.reduced.append((piece, found))
         self.waiting += found.sums.numel()
         if self.waiting > _WAITING:

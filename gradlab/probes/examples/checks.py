@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Sequence
 from contextlib import ExitStack
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import get_gradient_edge
+from torch.utils.hooks import RemovableHandle
 
 from gradlab.errors import GradlabError
 from gradlab.probes.backward_passes import accumulates_into
@@ -28,10 +29,12 @@ class GradientChecks:
         precision: The relative rounding error of the coarsest dtype so far.
     """
 
-    def __init__(self, parameters: Sequence[nn.Parameter], chosen: Iterable[int]) -> None:
+    def __init__(self, parameters: Sequence[nn.Parameter], chosen: Container[int]) -> None:
         self.parameters, self.chosen = parameters, chosen
         self.precision = 0.0
         self._nodes: dict[int, torch.autograd.graph.Node] = {}
+        self._active: Callable[[], bool] = lambda: False
+        self._handles: list[RemovableHandle] = []
         self._expected: dict[int, list[tuple[Tensor, Tensor]]] = {}
         self._waiting: list[tuple[int, Tensor, list[tuple[Tensor, Tensor]]]] = []
         self._found: list[Tensor] = []
@@ -41,12 +44,20 @@ class GradientChecks:
 
     def attach(self, stack: ExitStack, active: Callable[[], bool]) -> None:
         """Watch gradients arrive while `active` returns true, and put the removal of hooks on the stack."""
-        self._nodes = {i: get_gradient_edge(p).node for i, p in enumerate(self.parameters) if p.requires_grad}
+        self._active = active
         stack.callback(self._detached)
-        for i in self.chosen:
-            if i in self._nodes:
-                hook = self._nodes[i].register_prehook(lambda gradients, i=i: self._arrived(i, gradients, active))
-                stack.callback(hook.remove)
+        for i, parameter in enumerate(self.parameters):
+            if parameter.requires_grad:
+                self.follow(i, parameter)
+
+    def follow(self, number: int, leaf: Tensor) -> None:
+        """Watch the gradient that arrives at a tensor as that of the parameter with this number."""
+        node = get_gradient_edge(leaf).node
+        if node is self._nodes.get(number):
+            return
+        self._nodes[number] = node
+        if number in self.chosen:
+            self._handles.append(node.register_prehook(lambda gradients: self._arrived(number, gradients)))
 
     def accumulates(self) -> bool:
         """Return whether the current backward pass adds to gradients of parameters; `torch.autograd.grad` does not."""
@@ -89,9 +100,9 @@ class GradientChecks:
             return torch.zeros(2, 0, dtype=torch.float64, device=device), []
         return torch.cat([pairs.to(device) for pairs in found], 1), checked
 
-    def _arrived(self, number: int, gradients: tuple[Tensor | None, ...], active: Callable[[], bool]) -> None:
+    def _arrived(self, number: int, gradients: tuple[Tensor | None, ...]) -> None:
         gradient = gradients[0]
-        if gradient is None or not active():
+        if gradient is None or not self._active():
             return
         parts = self._expected.pop(number, [])
         if not parts:
@@ -131,5 +142,7 @@ class GradientChecks:
         self._missed.clear()
 
     def _detached(self) -> None:
-        self._nodes, self._task = {}, (-1, False)
+        for handle in self._handles:
+            handle.remove()
+        self._handles, self._nodes, self._task = [], {}, (-1, False)
         self.forget()

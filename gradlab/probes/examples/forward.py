@@ -91,7 +91,8 @@ class ForwardWatch:
 
     def _rows(self, output: Any) -> list[Tensor]:
         """Return the outputs that have a row for each example and a graph."""
-        tensors = [leaf for leaf in tree_leaves(output) if isinstance(leaf, Tensor)]
+        leaves = [output] if isinstance(output, Tensor) else tree_leaves(output)
+        tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
         # The mode that finds uses of parameters would intercept every look at a tensor.
         with torch._C.DisableTorchFunction():
             return [x for x in tensors if x.grad_fn is not None and x.ndim and len(x) == self._examples]

@@ -18,6 +18,7 @@ from gradlab.probes.examples.backward_passes import BackwardPasses
 from gradlab.probes.examples.batch import OpenBatch
 from gradlab.probes.examples.forward import ForwardWatch
 from gradlab.probes.examples.pieces import Pieces
+from gradlab.probes.examples.shards import Shards
 from gradlab.probes.examples.structure import tolerance_of
 from gradlab.probes.examples.uses import Use, UseFinder
 from gradlab.probes.hooks import Hook, in_backward
@@ -48,6 +49,7 @@ class ForwardPasses:
         self.without_rows = False
         self._attached = False
         self._workspace = Workspace()
+        self._shards = Shards(model, pieces)
         self._finder = UseFinder(pieces.numbers, self._found)
         self._watch = ForwardWatch(model, self._watching, self._begin, self._end)
 
@@ -56,6 +58,7 @@ class ForwardPasses:
         stack.callback(self._detach)
         self._attached = True
         self._watch.attach(stack)
+        self._shards.attach(stack, self._gathered)
         for name, module in self.model.named_modules():
             if isinstance(module, _BatchNorm):
                 stack.enter_context(module.register_forward_pre_hook(Hook(self._refuse_coupling(name))))
@@ -65,6 +68,11 @@ class ForwardPasses:
         self.backward.batches.clear()
         leave(self._finder)
         self._finder.stop()
+
+    def _gathered(self, number: int, leaf: Tensor) -> None:
+        if self._watching():
+            self._finder.follow(leaf, number)
+            self.backward.checks.follow(number, leaf)
 
     def _watching(self) -> bool:
         # A forward pass during the backward pass is a recomputation by activation checkpointing.
@@ -111,7 +119,7 @@ class ForwardPasses:
         measured = [number for number in sources if number in self.pieces.chosen]
         number = len(batch.signature)
         batch.signature.append((use.function, sources, use.follows, *(output.shape for output in use.outputs)))
-        left = [self.pieces.parameters[i] for i in sources if i not in self.pieces.chosen]
+        left = [self.pieces.leaves[i] for i in sources if i not in self.pieces.chosen]
         outputs, use.outputs = use.outputs, []
         use.several = len(outputs) > 1
         taking_part = [*outputs, *(operand.tensor for operand in use.operands)]

@@ -24,17 +24,24 @@ class Layout:
     Attributes:
         dim: The dimension of the examples.
         examples: The number B of examples.
-        parts: The number of consecutive indices of the dimension that belong to each example.
+        parts: The number of indices of the dimension that belong to each example.
+        interleaved: Whether the first part of every example comes before the second part of any, as in the output
+            projection of attention, whose rows are positions of examples in the order of the positions.
     """
 
     dim: int
     examples: int
     parts: int = 1
+    interleaved: bool = False
 
     def first(self, x: Tensor) -> Tensor:
         """Move the examples to the first dimension: shape (B, …), or (B, parts, …) for several parts."""
         x = x.movedim(self.dim, 0) if x.ndim else x[None]
-        return x if self.parts == 1 else x.reshape(self.examples, self.parts, *x.shape[1:])
+        if self.parts == 1:
+            return x
+        if self.interleaved:
+            return x.reshape(self.parts, self.examples, *x.shape[1:]).transpose(0, 1)
+        return x.reshape(self.examples, self.parts, *x.shape[1:])
 
     def only(self, x: Tensor, examples: range) -> Tensor:
         """Make copies of a tensor that are 0 except at one example each, shape (len(examples), *x.shape)."""
@@ -43,7 +50,8 @@ class Layout:
         found = x.new_zeros(len(examples), *x.shape)
         for copy, example in zip(found, examples, strict=True):
             start = example * self.parts
-            copy.narrow(self.dim, start, self.parts).copy_(x.narrow(self.dim, start, self.parts))
+            place = slice(example, None, self.examples) if self.interleaved else slice(start, start + self.parts)
+            copy.movedim(self.dim, 0)[place] = x.movedim(self.dim, 0)[place]
         return found
 
 
@@ -84,12 +92,13 @@ def find_layout(
     for dim, size in enumerate(shape[:-1] or shape):
         if size % examples or not size:
             continue
-        layout = Layout(dim, examples, size // examples)
-        if dim and layout.parts > 1 and examples > 1:
+        parts = size // examples
+        if dim and parts > 1 and examples > 1:
             continue
-        expected = layout.first(plain) * factors.view(-1, *[1] * (layout.first(plain).ndim - 1))
-        if _agree(layout.first(scaled), expected, tolerance, floor):
-            return layout
+        for layout in [Layout(dim, examples, parts), Layout(dim, examples, parts, True)][: 1 + (parts > 1)]:
+            expected = layout.first(plain) * factors.view(-1, *[1] * (layout.first(plain).ndim - 1))
+            if _agree(layout.first(scaled), expected, tolerance, floor):
+                return layout
     return None
 
 

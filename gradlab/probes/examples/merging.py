@@ -55,13 +55,16 @@ def merged_steps(by_rank: Sequence[Sequence[RankStep]], reduction: str) -> list[
     return [_merged(steps, reduction) for steps in zip(*by_rank, strict=True)]
 
 
-def batch_notes(by_rank: Sequence[Sequence[RankStep]], steps: Sequence[MeasuredStep], reduction: str) -> list[str]:
+def batch_notes(
+    by_rank: Sequence[Sequence[RankStep]], steps: Sequence[MeasuredStep], reduction: str, sharded: bool
+) -> list[str]:
     """Write the sentences on what is missing, or has a condition, because of the batches of a step.
 
     Args:
         by_rank: The steps of each rank.
         steps: The same steps of all ranks together.
         reduction: The reduction of the loss, `mean` or `sum`.
+        sharded: Whether every rank has a part of the parameters.
     """
     notes = []
     if any(sum(batch.examples for batch in step.batches) == 1 for step in steps):
@@ -78,6 +81,11 @@ def batch_notes(by_rank: Sequence[Sequence[RankStep]], steps: Sequence[MeasuredS
     if any(step.stale is not None and step.stale > 0 for step in several):
         notes.append(
             "gradients were not 0 when a step began: variance, noise scale and diversity of its batches are missing"
+        )
+    if len(by_rank) == 1 and sharded and each > 1:
+        notes.append(
+            "one rank alone does not have the gradients of several batches of sharded parameters together: variance, "
+            "noise scale and diversity are missing"
         )
     if len(by_rank) > 1 and not all(_are_averaged(ranks) for ranks in zip(*by_rank, strict=True)):
         notes.append(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 
-from torch import nn
+from torch import Tensor, nn
 
 from gradlab.probes.weights import Part, WeightRow
 
@@ -20,6 +20,9 @@ class Pieces:
 
     Attributes:
         parameters: The parameters of the model, measured ones first; the number of a parameter is its index.
+        leaves: What stands for each parameter in the graph, by number: the parameter, or the whole one where the
+            parameter is only a part (see `Shards`).
+        sharded: Whether a rank has only a part of some parameter.
         chosen: The numbers of the measured parameters.
         parts: The separately measured pieces; the number of a piece is its index.
         of: The pieces of each parameter by number, with their ranges in the flattened parameter; None for the whole.
@@ -28,19 +31,26 @@ class Pieces:
     """
 
     def __init__(self, model: nn.Module, measured: Iterable[WeightRow], rows: Mapping[str, WeightRow]) -> None:
-        self.model = model
         self.parts = list({part.key: part for row in (*measured, *rows.values()) for part in row.parts}.values())
         chosen = dict.fromkeys(part.parameter for part in self.parts)
         # The other parameters are followed as well, to distinguish them from data.
         self.parameters = [*dict.fromkeys([*chosen, *model.parameters()])]
+        self.leaves: list[Tensor] = [*self.parameters]
         self.chosen = range(len(chosen))
         self.numbers = {parameter: number for number, parameter in enumerate(self.parameters)}
+        # Taken now, since a model's parameters may be others while it runs.
+        self._names = {name: self.numbers[parameter] for name, parameter in model.named_parameters()}
+        self.sharded = any(hasattr(parameter, "placements") for parameter in self.parameters)
         self.of: dict[int, list[tuple[int, slice | None]]] = {}
         for piece, part in enumerate(self.parts):
             self.of.setdefault(self.numbers[part.parameter], []).append((piece, _elements(part)))
         pieces = {part.key: piece for piece, part in enumerate(self.parts)}
         self.rows = {name: [pieces[part.key] for part in row.parts] for name, row in rows.items()}
         self.shown = {piece for wanted in self.rows.values() for piece in wanted}
+
+    def forget_leaves(self) -> None:
+        """Let every parameter stand for itself."""
+        self.leaves[:] = self.parameters
 
     @property
     def trainable(self) -> list[int]:
@@ -49,8 +59,8 @@ class Pieces:
 
     def names(self, numbers: Iterable[int]) -> str:
         """Name parameters for a message."""
-        wanted = {self.parameters[number] for number in numbers}
-        names = [name for name, parameter in self.model.named_parameters() if parameter in wanted]
+        wanted = {*numbers}
+        names = [name for name, number in self._names.items() if number in wanted]
         return f"{', '.join(names[:3])}{f', … ({len(names)} parameters)' if len(names) > 3 else ''}"
 
 

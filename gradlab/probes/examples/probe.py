@@ -16,6 +16,7 @@ from gradlab.probes.examples.forward_passes import ForwardPasses
 from gradlab.probes.examples.merging import RankStep, batch_notes, merged_steps
 from gradlab.probes.examples.pieces import Pieces
 from gradlab.probes.examples.rows import REST, MeasuredStep, example_columns, example_frame
+from gradlab.probes.examples.shards import refuse_later_shards, refuse_split_layers
 from gradlab.probes.gradient_notes import gradient_notes, shared_notes
 from gradlab.probes.hooks import Hook
 from gradlab.probes.parameter_gradients import ParameterGradients
@@ -44,11 +45,10 @@ class ExampleGradients(StepProbe):
         probe.result()    # variance, noise scale, diversity and mean cosine by layer and in total
 
     The backward pass of each function that receives a parameter, in any module, is separated by examples where it
-    happens: for convolutions by one convolution with the examples as groups, or on small maps by matrix products; for
-    linear layers and the projections of attention by outer products; for embeddings, normalizations, positions and
-    scales from the values that were looked up or broadcast; and for any other function by its own derivative, one
-    example at a time. Weights computed from parameters are traced back to these. No example's gradient is kept beyond
-    its layer.
+    happens: for convolutions by matrix products, or by one convolution with the examples as groups; for linear layers
+    and the projections of attention by outer products; for embeddings, normalizations, positions and scales from the
+    values that were looked up or broadcast; and for any other function by its own derivative, one example at a time.
+    Weights computed from parameters are traced back to these. No example's gradient is kept beyond its layer.
 
     An example's gradient is that of its own loss, which depends on its row of the model's output. In the first backward
     pass of each kind, the probe makes two others through the same graph with scaled examples, without gradients of
@@ -61,9 +61,11 @@ class ExampleGradients(StepProbe):
     an error names the parameter. A step may contain several batches; with `reduction="mean"` the loss of each must
     then be divided by their number, as Lightning and Trainer do.
 
-    In a distributed run with `DistributedDataParallel`, `result` and `examples` are calls that every rank makes, and
-    the batches of all ranks, in their order, are those of one step. The loss is the mean of the ranks' losses, whose
-    gradient the parameters get; the division by the number of ranks is done for you.
+    In a distributed run with `DistributedDataParallel` or `fully_shard`, `result` and `examples` are calls that every
+    rank makes, and the batches of all ranks, in their order, are those of one step. The loss is the mean of the ranks'
+    losses, whose gradient the parameters get; the division by the number of ranks is done for you. Parameters that
+    `fully_shard` splits are whole while their module runs, where gradients are separated; `step` is then a call that
+    every rank makes, and the two other passes are made in every measured step.
 
     Args:
         model: Any `torch.nn.Module` whose inputs and outputs have the examples as their first dimension.
@@ -73,15 +75,14 @@ class ExampleGradients(StepProbe):
         every: The number of steps from one measurement to the next, or a predicate of the step number (`log_spaced`).
         scaler: The GradScaler of mixed-precision training, whose scale is divided out.
         total_cosine: Whether the total has a mean cosine. It takes the products of every two examples' gradients, whose
-            cost grows with the square of the batch: 7 % of a measured step at 32 examples (ResNet-56 on a CPU).
-
+            cost grows with the square of the batch.
         process_group: The ranks to merge; None for all of them, where torch.distributed is initialized.
         local: Whether to measure this rank's own loss and examples alone, which the result then says.
         timeout: Seconds for which a result waits for the other ranks, until an error names those that are missing.
 
     Raises:
-        UsageError: If no layer with parameters is selected, or `reduction` is neither `mean` nor `sum`, or the
-            parameters are sharded (`fully_shard`), so that no rank has an example's whole gradient.
+        UsageError: If no layer with parameters is selected, or `reduction` is neither `mean` nor `sum`, or
+            tensor parallelism splits a layer, so that no rank has an example's whole gradient.
     """
 
     def __init__(
@@ -99,7 +100,7 @@ class ExampleGradients(StepProbe):
     ) -> None:
         super().__init__(model, every, scaler)
         self.ranks = Ranks(process_group, local, timeout)
-        self._refuse_shards()
+        refuse_split_layers(self.model)
         if reduction not in ("mean", "sum"):
             raise UsageError(f"reduction is mean or sum, as of the loss, not {reduction!r}")
         self.reduction = reduction
@@ -113,7 +114,8 @@ class ExampleGradients(StepProbe):
         self._averages: Tensor | None = None
 
     def _attach(self, stack: ExitStack) -> None:
-        self._refuse_shards()
+        refuse_split_layers(self.model)
+        refuse_later_shards(self.model, self._pieces)
         self._norms.scaler = self.scaler
         stack.enter_context(self._norms)
         if len(self.ranks.numbers) > 1:
@@ -126,14 +128,6 @@ class ExampleGradients(StepProbe):
             if (parameter := self._pieces.parameters[i]).requires_grad:
                 hook = Hook(lambda _, i=i: backward.accumulated(i))
                 stack.enter_context(parameter.register_post_accumulate_grad_hook(hook))
-
-    def _refuse_shards(self) -> None:
-        if sharded := [name for name, value in self.model.named_parameters() if hasattr(value, "full_tensor")]:
-            raise UsageError(
-                f"{sharded[0]}{', …' if len(sharded) > 1 else ''}: every rank has only a part of each parameter (as "
-                "with fully_shard), so that none has the whole gradient of an example: measure the model before it is "
-                "sharded, or in DistributedDataParallel"
-            )
 
     def _averaged(self) -> None:
         """Take the norms of the gradients when a backward pass is over and data parallelism has averaged them."""
@@ -178,7 +172,7 @@ class ExampleGradients(StepProbe):
         device = self._pieces.parameters[0].device
         scale = self._scale(device)
         joined = None
-        if len(batches) > 1:
+        if len(batches) > 1 and not self._pieces.sharded:
             missing = torch.zeros((), dtype=torch.float64, device=device)
             joined = (
                 torch.stack(
@@ -192,6 +186,8 @@ class ExampleGradients(StepProbe):
         step = MeasuredStep(self.steps, measured, joined, self._forward.stale, differences, checked)
         if device.type == "cpu":
             self._check(step)
+        if self._pieces.sharded and len(self.ranks.numbers) > 1:
+            self._averaged()
         averages = None if self._averages is None else self._averages / scale
         self._steps.append(RankStep(step, averages))
         self._averages = None
@@ -232,7 +228,8 @@ class ExampleGradients(StepProbe):
             "description": description_of(self.model),
             "coverage": coverage_of(self.model, self.layers.values()).as_record(),
         }
-        told = [*batch_notes(by_rank, [*steps.values()], self.reduction), *self._notes()]
+        batches = batch_notes(by_rank, [*steps.values()], self.reduction, self._pieces.sharded)
+        told = [*batches, *self._notes()]
         notes = [*gradient_notes(rows), *shared_notes(self.layers.values()), *told, *self.ranks.notes()]
         return GradientsResult.from_rows(self._name(network), rows, notes, facts)
 

@@ -87,7 +87,7 @@ def _linear(given: Mapping[str, Any], g: Tensor, layout: Layout) -> Contribution
             return None
         x, g, layout = x[None], g[None], Layout(0, 1)
     a, b = (_rows(layout.first(tensor)) for tensor in (x, g))
-    return {"weight": OuterGradients(a, b), "bias": RowGradients(b.sum(1))}
+    return {"weight": OuterGradients(a, b), **_bias(given, lambda: b.sum(1))}
 
 
 def _matmul(given: Mapping[str, Any], g: Tensor, layout: Layout) -> Contributions:
@@ -106,7 +106,7 @@ def _convolution(given: Mapping[str, Any], g: Tensor, layout: Layout) -> Contrib
         return None
     x, g = _common(given["input"], g)
     weights = convolution_gradients(x, g, _geometry(given))
-    return _merged({"weight": weights, "bias": RowGradients(positions_sum(g))}, layout)
+    return _merged({"weight": weights, **_bias(given, lambda: positions_sum(g))}, layout)
 
 
 def _transposed(given: Mapping[str, Any], g: Tensor, layout: Layout) -> Contributions | None:
@@ -115,7 +115,12 @@ def _transposed(given: Mapping[str, Any], g: Tensor, layout: Layout) -> Contribu
         return None
     x, g = _common(given["input"], g)
     weights = convolution_gradients(g, x, _geometry(given))
-    return _merged({"weight": weights, "bias": RowGradients(positions_sum(g))}, layout)
+    return _merged({"weight": weights, **_bias(given, lambda: positions_sum(g))}, layout)
+
+
+def _bias(given: Mapping[str, Any], rows: Callable[[], Tensor]) -> Contributions:
+    """Compute the contributions to a bias where there is one."""
+    return {} if given.get("bias") is None else {"bias": RowGradients(rows())}
 
 
 def _geometry(given: Mapping[str, Any]) -> Geometry:
@@ -243,9 +248,7 @@ def _merged(found: Contributions, layout: Layout) -> Contributions:
     """Add the gradients of the rows of each example, if it has several."""
     if layout.parts == 1:
         return found
-    return {
-        name: RowGradients(part.rows().view(layout.examples, layout.parts, -1).sum(1)) for name, part in found.items()
-    }
+    return {name: RowGradients(layout.first(part.rows()).sum(1)) for name, part in found.items()}
 
 
 def _rows(x: Tensor) -> Tensor:
@@ -255,9 +258,8 @@ def _rows(x: Tensor) -> Tensor:
 
 def _each(value: Any, n: int) -> tuple[int, ...]:
     """Return one number per dimension."""
-    if isinstance(value, int):
-        return (value,) * n
-    return tuple(value) * n if len(value) == 1 else tuple(value)
+    values = (value,) if isinstance(value, int) else tuple(value)
+    return values * n if len(values) == 1 else values
 
 
 def _at_least_single(dtype: torch.dtype) -> torch.dtype:

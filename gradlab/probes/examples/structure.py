@@ -24,7 +24,10 @@ FLOOR = 2.0**20
 
 def tolerance_of(dtype: torch.dtype) -> float:
     """Return the largest relative difference that rounding may cause between two computations of a gradient."""
-    return {torch.float64: 1e-8, torch.float32: 1e-3}.get(dtype, 0.05)
+    return _TOLERANCES.get(dtype, 0.05)
+
+
+_TOLERANCES = {torch.float64: 1e-8, torch.float32: 1e-3}
 
 
 @dataclass

@@ -96,6 +96,10 @@ class UseFinder(TorchFunctionMode):
         self._inputs: dict[int, Tensor] = {}
         self._examples = 0
 
+    def follow(self, leaf: Tensor, number: int) -> None:
+        """Follow another tensor as the parameter with this number."""
+        self._parameters[id(leaf)] = self._known[id(leaf)] = leaf, (number,)
+
     def start(self, examples: int, inputs: Iterable[Tensor]) -> None:
         """Begin a forward pass.
 
