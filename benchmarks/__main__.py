@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import gradlab as gl
+from benchmarks.compiled import measure
 from gradlab.experiments.responses.known import KnownResponseStd, fastest_layout
 from gradlab.experiments.subject import runner
 from gradlab.stats import native
@@ -29,6 +30,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--depth", type=int, default=56)
     parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--compiled", default="resnet20", help="networks to compile, which takes a while; '' for none")
     args = parser.parse_args()
     torch.set_num_threads(1)
     library = "with" if native.is_available() else "without"
@@ -39,6 +41,8 @@ def main() -> None:
         for name, variant in variants(model, images).items():
             report(f"{name}, batch {batch}", bare, variant, rounds)
     memory()
+    for name in filter(None, args.compiled.split(",")):
+        measure(name, batch=128, backend="inductor", rounds=args.rounds)
 
 
 class Pass:

@@ -6,6 +6,7 @@ import threading
 import warnings
 from collections.abc import Mapping
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -123,14 +124,20 @@ class CompiledRoute:
         _say(str(reason), self._said, stacklevel=6)
 
     def merged_with(self, own: Mapping[Site, SiteMoments]) -> dict[Site, SiteMoments]:
-        """Return the moments of eager passes merged with those of passes in compiled code, copied to the CPU."""
+        """Return the moments of eager passes merged with those of passes in compiled code, copied to the CPU.
+
+        A site that another kind of pass has normalized was not measured where it was not, as in eager passes.
+        """
         merged = dict(own)
         for plan, passes in self._passes.items():
             rows = passes.rows.cpu() if passes.count else ()
             for (site, _), row in zip(plan.places, rows, strict=False):
                 known = merged[site]
-                added = SiteMoments([row_moments(row)], row[WIDTH - 1].item(), known.target, known.norm, 0)
-                merged[site] = known.merge(added)
+                if known.norm is not None and site not in dict(plan.norms):
+                    merged[site] = replace(known, unseen=known.unseen + passes.count)
+                else:
+                    added = SiteMoments([row_moments(row)], row[WIDTH - 1].item(), known.target, known.norm, 0)
+                    merged[site] = known.merge(added)
         return merged
 
     def notes(self) -> list[str]:

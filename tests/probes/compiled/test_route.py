@@ -264,6 +264,18 @@ def test_another_way_through_the_model_is_noticed(reason: str) -> None:
     assert reason in said(record)
 
 
+def test_what_other_batches_show_to_be_normalized_is_measured_there_alone() -> None:
+    model = Longer(lambda net, x: net.b(net.a(x))).eval()
+    batches = [torch.randn(n, 4, generator=torch.Generator().manual_seed(n)) for n in (8, 8, 8, 5, 5)]
+    with torch.no_grad(), gl.ResponseStd(model) as eager:
+        for x in batches:
+            model(x)
+    probe = run(torch.compile(model, backend="eager"), batches)
+    assert answer(probe) == pytest.approx(answer(eager), rel=1e-6)
+    assert [note for note in probe.result().notes if "compiled" not in note] == eager.result().notes
+    assert compiled_passes(probe) == 3
+
+
 def test_a_pass_that_fails_is_not_counted() -> None:
     model, batches = Normalized().eval(), images(5, 5, 5, 5)
     right = brute_force(model, [batches[0], batches[1], batches[3]], READ)
