@@ -126,7 +126,7 @@ SINGLE = 1e-4
 STATES = ("*A_log", "*a_log")
 
 ARCHITECTURES = [
-    Architecture("resnet18", tv.resnet18, _images(32), slow=True),
+    Architecture("resnet", tv.resnet, _images(32), slow=True),
     Architecture("resnext", tv.resnext, _images(32), slow=True),
     Architecture("vgg", tv.vgg_bn, _images(32)),
     Architecture("alexnet", tv.alexnet, _images(64)),

@@ -9,8 +9,9 @@ from torchvision.models import convnext, regnet, segmentation, swin_transformer,
 from torchvision.ops import FeaturePyramidNetwork, FrozenBatchNorm2d
 
 
-def resnet18() -> nn.Module:
-    return models.resnet18(num_classes=5)
+def resnet() -> nn.Module:
+    """Blocks of two convolutions, one a stage."""
+    return models.ResNet(models.resnet.BasicBlock, [1, 1, 1, 1], num_classes=5)
 
 
 def resnext() -> nn.Module:

@@ -14,7 +14,7 @@ from gradlab.probes.nonfinite import Origin, find_nonfinite
 CATALOG = {architecture.name: architecture for architecture in ARCHITECTURES}
 
 LAYERS = {
-    "resnet18": ("conv1", "layer2.0.bn2", "fc"),
+    "resnet": ("conv1", "layer2.0.bn2", "fc"),
     "vgg": ("features.0", "features.9", "classifier.3"),
     "mobilenet-v2": ("features.0.0", "features.9.conv.2", "classifier.1"),
     "vit": ("conv_proj", "encoder.layers.encoder_layer_0.self_attention", "encoder.layers.encoder_layer_1.mlp.0"),
@@ -60,7 +60,7 @@ def test_operation_that_is_not_finite(name: str, layer: str, plant: Plant) -> No
 
 
 HOLDING = {
-    **dict.fromkeys(("resnet18", "vgg", "mobilenet-v2", "timm-convnext", "unet", "vit"), "convolution"),
+    **dict.fromkeys(("resnet", "vgg", "mobilenet-v2", "timm-convnext", "unet", "vit"), "convolution"),
     **dict.fromkeys(("gpt2", "llama", "lstm", "gpt-tied-function"), "embedding"),
     **dict.fromkeys(("bert", "encoder-pre-norm"), "matmul"),
 }
@@ -81,7 +81,7 @@ def test_weight_that_holds_nan(name: str) -> None:
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")], ids=str)
-@pytest.mark.parametrize("name", ["resnet18", "vit", "unet", "encoder-pre-norm"])
+@pytest.mark.parametrize("name", ["resnet", "vit", "unet", "encoder-pre-norm"])
 def test_input_that_is_not_finite(name: str, value: float) -> None:
     model, batch = _ready(name)
     batch["x"][0, 0, 0] = value
@@ -92,7 +92,7 @@ def test_input_that_is_not_finite(name: str, value: float) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "layer"), [("resnet18", "bn1"), ("resnet18", "layer3.0.downsample.1"), ("vgg", "features.5")]
+    ("name", "layer"), [("resnet", "bn1"), ("resnet", "layer3.0.downsample.1"), ("vgg", "features.5")]
 )
 def test_buffer_that_holds_nan(name: str, layer: str) -> None:
     model, batch = _ready(name)
