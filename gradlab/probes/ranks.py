@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -113,10 +113,10 @@ class Ranks:
 
 
 def joint_order(by_rank: Sequence[Sequence[S]]) -> list[S]:
-    """Return the order of execution that the ranks' own orders tell together."""
+    """Return the order of execution that the ranks' own orders tell together; stages follow one another by rank."""
     order: list[S] = []
     for seen in by_rank:
-        order = in_order(order, seen)
+        order = [*order, *seen] if set(order).isdisjoint(seen) else in_order(order, seen)
     return order
 
 
@@ -131,6 +131,25 @@ def check_same_steps(by_rank: Sequence[Sequence[int]]) -> None:
         raise GradlabError(
             f"the ranks have measured different steps ({counts} steps, in the order of the ranks): call step() as "
             "often on every rank with the same every=, or measure one rank alone with local=True"
+        )
+
+
+def are_stages(by_rank: Sequence[Collection[S]]) -> bool:
+    """Return whether several ranks have run layers and no two the same, as stages of a pipeline do."""
+    ran = [set(sites) for sites in by_rank if sites]
+    return len(ran) > 1 and len(set().union(*ran)) == sum(map(len, ran))
+
+
+def refuse_stages(by_rank: Sequence[Collection[S]]) -> None:
+    """Raise an error if ranks are stages of a pipeline, where the loss is one and no mean of the ranks' losses.
+
+    Args:
+        by_rank: What each rank has gradients of.
+    """
+    if are_stages(by_rank):
+        raise GradlabError(
+            "the ranks have run different layers, as stages of a pipeline do, so that their gradients are not those of "
+            "a mean of their losses: measure each rank's with local=True"
         )
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from gradlab.probes.finder import Site
 from gradlab.probes.forward_watch import Watch
-from gradlab.probes.ranks import Ranks, check_same_steps
+from gradlab.probes.ranks import Ranks, check_same_steps, refuse_stages
 from gradlab.probes.tensor_layout import Layout, joined_parts_of, replicas
 
 
@@ -81,9 +81,10 @@ def merged_steps(by_rank: Sequence[RankGradients]) -> list[SiteGradients]:
     the examples of all ranks.
 
     Raises:
-        GradlabError: If the ranks have measured different steps.
+        GradlabError: If the ranks have measured different steps, or are stages of a pipeline.
     """
     check_same_steps([[step.step for step in rank.steps] for rank in by_rank])
+    refuse_stages([{site for step in rank.steps for site in step.norms} for rank in by_rank])
     return [_merged(steps) for steps in zip(*(rank.steps for rank in by_rank), strict=True)]
 
 

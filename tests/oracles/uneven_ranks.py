@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 
 import gradlab as gl
-from oracles.data_ranks import batches, even_batches, network
-from oracles.processes import main, measured, run
+from oracles.data_ranks import attending, batches, even_batches, network, tokens
+from oracles.processes import main, measured, run, watched
 
 
 class Checks:
@@ -54,6 +55,59 @@ class Checks:
             return run(gl.ResponseStd(self.model, timeout=0.2), self.model, self.data).result()
         finally:
             torch.distributed.barrier()
+
+    def local_in_a_group(self) -> Any:
+        group = torch.distributed.new_group(list(range(self.world)))
+        return run(gl.ResponseStd(self.model, process_group=group, local=True), self.model, self.data).result()
+
+    def first_two(self) -> Any:
+        """A group of some ranks, beside which others do nothing."""
+        group = torch.distributed.new_group([0, 1])
+        if self.rank > 1:
+            return None
+        return run(gl.ResponseStd(self.model, process_group=group), self.model, self.data).result()
+
+    def signal_of_all_but_the_first(self) -> Any:
+        return run(gl.BlockSignal(self.model), self.model, self.data if self.rank else []).result()
+
+    def attention_of_all_but_the_first(self) -> Any:
+        model = attending()
+        return run(gl.AttentionStatistics(model), model, tokens(self.rank) if self.rank else []).result()
+
+    def inputs_of_all_but_the_first(self) -> Any:
+        return run(gl.InputGradients(self.model), self.model, self.data if self.rank else []).result()
+
+    def stages(self) -> Any:
+        with gl.ResponseStd(self.model) as probe:
+            self._run_stage()
+        return probe.result()
+
+    def gradients_of_stages(self) -> Any:
+        with gl.ResponseGradients(self.model) as probe:
+            self._run_stage()
+        return probe.result()
+
+    def nested(self) -> Any:
+        """Three probes at once, asked in the order in which they were left."""
+        with gl.ResponseStd(self.model) as outer, gl.BlockSignal(self.model) as signal:
+            inner = measured(gl.ResponseGradients(self.model), self.model, self.even)
+        gradients, blocks, stds = inner.result().frame, signal.result().frame, outer.result().frame
+        gradients = gradients[(gradients["step"] == 1) & ~gradients["block"]].set_index("layer")
+        stds = stds.assign(gradient=stds["layer"].map(gradients["response_grad_norm"]))
+        return stds.assign(stream=stds["layer"].map(blocks.set_index("block")["stream_std"]))
+
+    def watch_of_fewer_steps(self) -> Any:
+        torch.distributed.barrier()
+        return watched(network(), self.even if self.rank == 0 else self.even[:1], timeout=5.0)
+
+    def _run_stage(self) -> None:
+        """Run the first layers on the first rank, and the last one on the second."""
+        x, y = even_batches(0)[0]
+        if self.rank == 0:
+            torch.relu(self.model.norm(self.model.stem(x))).sum().backward()
+        elif self.rank == 1:
+            F.cross_entropy(self.model.head(x.mean((2, 3)).repeat(1, 2)), y).backward()
+        self.model.zero_grad()
 
 
 if __name__ == "__main__":

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import pytest
 import torch
-from oracles.data_ranks import batches, every_batch, responses
+import torch.nn.functional as F
+from oracles.data_ranks import batches, even_batches, every_batch, network, outputs, responses, tokens
 from oracles.processes import Found, column, found_by, names
 from oracles.uneven_ranks import Checks
 from torch import nn
 
 import gradlab as gl
+from gradlab.probes.input_gradients import gradient_statistics
 
 
 @pytest.fixture(scope="module", params=[2, pytest.param(3, marks=pytest.mark.thorough)])
@@ -24,11 +26,12 @@ def found(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 @pytest.mark.slow
 def test_all_ranks_have_the_same_result(found: Found) -> None:
     differ = {name for name in names(Checks) if any(rank[name] != found[0][name] for rank in found)}
-    assert differ == {"local_responses", "group_of_one", "group_of_others", "one_is_missing"}
+    own = {"local_responses", "local_in_a_group", "group_of_one", "group_of_others", "one_is_missing"}
+    assert differ == own | {"watch_of_fewer_steps"} | ({"first_two"} if len(found) > 2 else set())
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("check", ["local_responses", "group_of_one"])
+@pytest.mark.parametrize("check", ["local_responses", "local_in_a_group", "group_of_one"])
 def test_one_rank_alone_says_whose_numbers_it_has(found: Found, check: str) -> None:
     for rank, its in enumerate(found):
         expected = responses(batches(rank))["head"].std(correction=0).item()
@@ -55,10 +58,63 @@ def test_what_ran_on_one_rank_is_measured_and_said(found: Found) -> None:
         ("group_of_others", "rank 0 is not in the process group of this probe"),
         ("other_steps", "the ranks have measured different steps (1, 2"),
         ("one_is_missing", "ResponseStd.result(): rank 1 of "),
+        ("gradients_of_stages", "the ranks have run different layers, as stages of a pipeline do"),
+        ("watch_of_fewer_steps", "the record of step 1 by gl.watch: rank"),
     ],
 )
 def test_what_has_no_number_is_refused(found: Found, check: str, error: str) -> None:
     assert found[0][check]["error"].startswith(error)
+
+
+@pytest.mark.slow
+def test_a_group_of_some_ranks_has_their_examples(found: Found) -> None:
+    data = [batch for rank in (0, 1) for batch in batches(rank)]
+    its = found[1]["first_two"]
+    assert column(its, "std")["head"] == pytest.approx(responses(data)["head"].std(correction=0).item(), rel=1e-12)
+    whose = "all 2 ranks" if len(found) == 2 else "ranks 0, 1"
+    assert its["notes"][-1] == f"measured on the examples of {whose}"
+
+
+@pytest.mark.slow
+def test_a_rank_without_data_adds_nothing(found: Found) -> None:
+    x = [x for x, _ in every_batch(len(found))[1:]]
+    model = network()
+    with torch.no_grad():
+        hidden = [torch.relu(model.norm(model.stem(each))) for each in x]
+        streams = [each + torch.tanh(model.blocks[0](each)) for each in hidden]
+    channels = torch.cat([each.transpose(0, 1).flatten(1) for each in streams], 1)
+    (row,) = (row for row in found[0]["signal_of_all_but_the_first"]["rows"] if row["block"] == "blocks.0")
+    assert row["stream_std"] == pytest.approx(channels.var(1, correction=0).mean().sqrt().item(), rel=1e-12)
+    count = 5 * sum(len(tokens(rank)[0][0]) for rank in range(1, len(found)))
+    assert {row["rows"] for row in found[0]["attention_of_all_but_the_first"]["rows"]} == {count}
+    gradients = [torch.autograd.grad(model(each.requires_grad_()).sum(), each)[0].flatten(1) for each in x]
+    ranks = [gradient_statistics(rows[rows.norm(dim=1) > 0])[0].item() for rows in gradients]
+    values = column(found[0]["inputs_of_all_but_the_first"], "value", "statistic")
+    assert values["relative_effective_rank"] == pytest.approx(sum(ranks) / len(ranks), rel=1e-6)
+
+
+@pytest.mark.slow
+def test_stages_of_a_pipeline_are_one_network(found: Found) -> None:
+    x, _ = even_batches(0)[0]
+    model = network()
+    with torch.no_grad():
+        expected = {"stem": model.norm(model.stem(x)), "head": model.head(x.mean((2, 3)).repeat(1, 2))}
+    assert [row["layer"] for row in found[0]["stages"]["rows"]] == ["stem", "head"]
+    for layer, response in expected.items():
+        std = column(found[0]["stages"], "std")[layer]
+        assert std == pytest.approx(response.std(correction=0).item(), rel=1e-12)
+
+
+@pytest.mark.slow
+def test_probes_within_probes_have_what_each_has_alone(found: Found) -> None:
+    data = [[even_batches(rank)[step] for rank in range(len(found))] for step in (0, 1)]
+    stds = responses([batch for step in data for batch in step])
+    x, y = (torch.cat(parts) for parts in zip(*data[1], strict=True))
+    kept = outputs(network(), x)
+    (gradient,) = torch.autograd.grad(F.cross_entropy(kept["output"], y), [kept["head"]])
+    its = found[0]["nested"]
+    assert column(its, "std")["head"] == pytest.approx(stds["head"].std(correction=0).item(), rel=1e-12)
+    assert column(its, "gradient")["head"] == pytest.approx(gradient.norm().item(), rel=1e-6)
 
 
 @pytest.mark.slow

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from gradlab.errors import GradlabError
 from gradlab.probes.blocks.sites import GradientSquares, Signal, Site
-from gradlab.probes.ranks import Ranks, joint_order
+from gradlab.probes.ranks import Ranks, joint_order, refuse_stages
 from gradlab.probes.tensor_layout import Layout, joined_parts_of, replicas, site_split
 from gradlab.stats import Moments
 
@@ -28,13 +28,14 @@ def merged_signals(
         ranks: The ranks.
 
     Raises:
-        GradlabError: If it is not known what such ranks have apart.
+        GradlabError: If it is not known what such ranks have apart, or if ranks are stages of a pipeline.
     """
     tables: list[dict[Site, Signal]] = []
     for group in replicas(layouts, ranks):
         found, own = [by_rank[place] for place in group], [layouts[place] for place in group]
         order = joint_order([list(signals) for signals in found])
         tables.append({site: joined_parts_of(site, found, own, _join(site, own), _same) for site in order})
+    refuse_stages([[site for site in table if _has_gradient(table[site])] for table in tables])
     order = joint_order([list(signals) for signals in tables])
     return {site: _merged([signals[site] for signals in tables if site in signals], len(tables)) for site in order}
 
@@ -82,6 +83,10 @@ def _side_by_side(one: Moments | None, other: Moments | None) -> Moments | None:
     if one is None or other is None:
         return one or other
     return Moments(*(torch.cat(pair) for pair in zip(_values(one), _values(other), strict=True)))
+
+
+def _has_gradient(signal: Signal) -> bool:
+    return any(gradient.sums()[0] is not None for gradient in (signal.behind_gradient, signal.branch_gradient))
 
 
 def _same(one: Signal, other: Signal) -> bool:

@@ -140,10 +140,13 @@ class BlockSignal(Probe):
             GradlabError: If no block was found.
         """
         own = self._signals if len(self.ranks.numbers) == 1 else sendable(self._signals, self._order)
-        sent = {site: own[site] for site in self._order}, self._split.layout
+        seen = sorted(self._finder.unseen), bool(self._finder.recomputed)
+        sent = {site: own[site] for site in self._order}, self._split.layout, seen
         told = self.ranks.gather(sent, "BlockSignal.result()")
-        by_rank = [found for found, _ in told]
-        signals = by_rank[0] if len(told) == 1 else merged_signals(by_rank, [its for _, its in told], self.ranks)
+        by_rank = [found for found, *_ in told]
+        signals = by_rank[0] if len(told) == 1 else merged_signals(by_rank, [its for _, its, _ in told], self.ranks)
+        unseen = sorted({name for *_, (names, _) in told for name in names})
+        recomputed = any(again for *_, (_, again) in told)
         if not signals:
             raise GradlabError(
                 f"no block of {type(self.model).__name__} was seen: run the model inside the `with` block, called as "
@@ -165,14 +168,16 @@ class BlockSignal(Probe):
         ]
         name = network or str(getattr(self.model, "name", type(self.model).__name__))
         uneven = uneven_notes([{site: site.block for site in seen} for seen in by_rank], self.ranks)
-        notes = [*self._notes(rows, signals), *self.ranks.notes(), *uneven]
+        notes = [*self._notes(rows, signals, unseen, recomputed), *self.ranks.notes(), *uneven]
         coverage = coverage_of_modules(self.model, {site.block for site in signals}, OUTSIDE)
         return SignalResult.from_rows(name, rows, notes, {"coverage": coverage.as_record()})
 
-    def _notes(self, rows: list[dict[str, Any]], signals: dict[Site, Signal]) -> list[str]:
+    def _notes(
+        self, rows: list[dict[str, Any]], signals: dict[Site, Signal], unseen: list[str], recomputed: bool
+    ) -> list[str]:
         """The notes on this measurement."""
         notes = []
-        if not self._finder.residual:
+        if all(signal.branch is None for signal in signals.values()):
             notes.append("no addition of a signal and a function of it was seen: the blocks are the parts that repeat")
         for row, (site, signal) in zip(rows, signals.items(), strict=True):
             where = " ".join(filter(None, (site.block, row["branch"])))
@@ -188,13 +193,12 @@ class BlockSignal(Probe):
             lost = signal.behind_gradient.lost or signal.branch_gradient.lost
             if lost:
                 notes.append(f"{where}: its gradients are missing ({lost})")
-        if unseen := sorted(self._finder.unseen):
+        if unseen:
             notes.append(
                 f"{', '.join(unseen[:3])}{', …' if len(unseen) > 3 else ''}: takes the output of a scripted module or "
                 "custom autograd function, which cannot be traced; blocks whose branches pass through it are not found"
             )
-        again = self._finder.recomputed
-        if again and any(math.isnan(row["stream_grad_rms"]) for row in rows):
+        if recomputed and any(math.isnan(row["stream_grad_rms"]) for row in rows):
             notes.append(
                 "activation checkpointing leaves blocks without a graph, so that their gradients are missing; "
                 "checkpoint with use_reentrant=False"

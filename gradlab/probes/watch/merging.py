@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from gradlab.probes.ranks import Ranks, joint_order
+from gradlab.probes.ranks import Ranks, are_stages, joint_order
 from gradlab.probes.split_signals import Split
 from gradlab.probes.tensor_layout import Layout, replicas, site_split
 from gradlab.probes.watch.piece import Found, Value
@@ -29,13 +29,15 @@ class Unjoined:
     Attributes:
         numbers: Names of statistics that should be the same on all ranks, and are not.
         parts: Layers of which ranks that share a model have different values.
+        stages: Layers with gradients on ranks that are stages of a pipeline, whose loss is no mean of theirs.
     """
 
     numbers: dict[str, None] = field(default_factory=dict)
     parts: dict[str, None] = field(default_factory=dict)
+    stages: dict[str, None] = field(default_factory=dict)
 
     def notes(self) -> list[str]:
-        """Return a sentence on each of the two, if there is anything."""
+        """Return a sentence on each of these that is not empty."""
         notes = []
         if self.numbers:
             notes.append(
@@ -46,6 +48,11 @@ class Unjoined:
             notes.append(
                 f"{some(self.parts)}: ranks that share the model have different values, and it is not known of which "
                 "parts; not recorded"
+            )
+        if self.stages:
+            notes.append(
+                f"{some(self.stages)}: no two ranks have run the same layers, as stages of a pipeline, so that "
+                "gradients by responses are not those of a mean of the ranks' losses; not recorded"
             )
         return notes
 
@@ -65,7 +72,11 @@ def joined_values(
     groups = replicas(layouts, ranks)
     models = [_of_one_model([tables[p] for p in group], [layouts[p] for p in group], unjoined) for group in groups]
     values = []
+    stages = are_stages([[key for key in table if key[1] == "response_grad_rms"] for table in models])
     for key in joint_order([list(table) for table in models]):
+        if stages and key[1] == "response_grad_rms":
+            unjoined.stages.setdefault(key[0])
+            continue
         share = _joined(key, models, "samples", unjoined)
         if share is not None:
             values.append((*key, share if isinstance(share, float) else share.of_mean_loss(len(models))))
