@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from gradlab.errors import UsageError
 from gradlab.probes.examples.pieces import Pieces
 from gradlab.probes.hooks import Hook
-from gradlab.probes.tensor_parallel import is_fully_sharded
+from gradlab.probes.fully_sharded import is_fully_sharded
 
 Owner = tuple[nn.Module, str, int]
 """A module, the name of its parameter and the number of that parameter."""
