@@ -121,6 +121,10 @@ def alias_between(model: Net) -> None:
     model.unit.between = lambda x: x.view_as(x)
 
 
+def negative_bit(model: Net) -> None:
+    model.unit.norm.register_forward_hook(lambda module, args, out: torch._neg_view(out), prepend=True)
+
+
 def changed_input(model: Net) -> None:
     model.unit.norm.register_forward_pre_hook(lambda module, args: (args[0] + 1,))
 
@@ -136,7 +140,7 @@ def replaced_function(model: Net) -> None:
 
 
 @pytest.mark.parametrize(
-    "change", [changed_output, alias, alias_between, changed_input, other_function, replaced_function]
+    "change", [changed_output, alias, alias_between, negative_bit, changed_input, other_function, replaced_function]
 )
 def test_what_others_do_between_passes(change: Callable[[Net], None]) -> None:
     model, twin = net(), net()
