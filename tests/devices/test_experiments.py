@@ -36,7 +36,7 @@ class Size(NamedTuple):
         return f"gpt{self.blocks}-width=16-heads=2@init"
 
     def data(self, device: str, **options: Any) -> dict[str, Any]:
-        return {"images": 4 * self.batches, "batch_size": 4, "device": device, **options}
+        return {"images": 2 * self.batches, "batch_size": 2, "device": device, **options}
 
 
 SMALL, LARGE = Size(2, 1), Size(3, 2)
@@ -54,7 +54,7 @@ def coordinates(device: str, size: Size) -> Any:
 
 def lesion(device: str, size: Size) -> Any:
     options = {"samples": 2, "several": (2,), "swaps": (1,), "paths": 4, "bn": "eval", "device": device}
-    return gl.lesion(f"resnet{6 * size.blocks + 8}@init", images=9, batch_size=3 if size == SMALL else 4, **options)
+    return gl.lesion(size.resnet, images=9, batch_size=3 if size == SMALL else 4, **options)
 
 
 def crops(device: str, size: Size) -> Any:
@@ -65,6 +65,11 @@ def crops(device: str, size: Size) -> Any:
         options = size.data(device, bn="eval", crops="ten") | {"images": size.batches, "batch_size": 2}
         result = gl.responses(size.resnet, f"imagefolder:{folder}", **options)
     return result.frame.assign(**{name: result.record["networks"][0][name] for name in ("accuracy", "loss")})
+
+
+def activations(device: str, size: Size) -> Any:
+    options = {"families": ("ff",), "seeds": 2, "width": 8, "points": 8 * size.batches, "device": device}
+    return gl.activations(4 * size.blocks, **options)
 
 
 def shattering(device: str, size: Size) -> Any:
@@ -102,8 +107,8 @@ JOBS: dict[str, Job] = {
         {"experiments/input_gradients": 2, "stats": 1},
     ),
     "signal": (
-        lambda device, size: gl.signal(size.resnet, **size.data(device, seeds=2)),
-        {"probes/blocks": 2},
+        lambda device, size: gl.signal(size.resnet, **size.data(device)),
+        {"probes/blocks": 1},
     ),
     "signal, tokens": (
         lambda device, size: gl.signal(size.gpt, **size.data(device, tokens=True)),
@@ -115,13 +120,14 @@ JOBS: dict[str, Job] = {
     ),
     "jacobian": (
         lambda device, size: gl.jacobian(
-            size.resnet, images=size.batches, device=device, seeds=2, probes=1, steps=2, bn="eval"
+            size.resnet, images=size.batches, device=device, seeds=1, probes=1, steps=2, bn="eval"
         ),
-        {"experiments/jacobian": 2},
+        {"experiments/jacobian": 1},
     ),
     # Each batch is looked at once before its many lesions: whether blocks that no lesion changes can stand still.
     "lesion": (lesion, {"experiments/lesion": 6}),
     "coordinates": (coordinates, {"experiments/coordinates": 6}),
+    "activations": (activations, {"experiments/activations": 4}),
     "shattering": (shattering, {"experiments/shatter": 4}),
 }
 ROUNDING = "float32_error"
@@ -160,11 +166,12 @@ def test_an_experiment_on_a_device(name: str) -> None:
     assert found.size > 4
 
 
+@pytest.mark.slow
 def test_a_comparison_on_a_device() -> None:
     found = {}
     with accelerator():
         for device in ("cpu", NAME):
-            found[device] = numbers(gl.compare("shortcut", depths=[8], images=4, seeds=2, device=device))
+            found[device] = numbers(gl.compare("shortcut", depths=[8], images=2, seeds=2, device=device))
         # Of two networks with two sets of weights each; gradients are compared with those of float64 on few images.
         measured = {"experiments/gradients": 12, "experiments/input_gradients": 8}
         assert places() == {**measured, "probes": 24, "probes/blocks": 4, "stats": 4}, "\n".join(own_waits())

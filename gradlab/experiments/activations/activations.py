@@ -120,7 +120,8 @@ def _measured(family: Family, number: int, x: Tensor, request: ActivationsReques
         found = activation_statistics(last.sum(1), last.shape[1])
         constant = found.always_on + found.always_off
         layers.append(torch.stack([found.activation, found.coactivation, constant, switch_rate(last)]))
-    return _Net(torch.stack(layers).cpu(), run_lengths(last).cpu(), (last if number == 0 else last[:0]).cpu())
+    here = last.cpu()
+    return _Net(torch.stack(layers).cpu(), run_lengths(here), here if number == 0 else here[:0])
 
 
 def _layers(family: Family, nets: Sequence[_Net], x: Tensor, request: ActivationsRequest) -> pd.DataFrame:

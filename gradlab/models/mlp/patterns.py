@@ -10,6 +10,7 @@ from torch import Tensor
 from gradlab.models.mlp.family import Family, Init
 from gradlab.models.mlp.full_gradient import activate, normalized
 from gradlab.models.mlp.weights import WeightStream
+from gradlab.transfer import uploaded
 
 
 @torch.no_grad()
@@ -43,12 +44,12 @@ def activation_patterns(
         Whether each neuron is active at each input, boolean of shape (N, M).
     """
     stream = WeightStream(family, width, seed, init, dtype)
-    stem, bias = (vector.to(device) for vector in (stream.stem, stream.bias))
-    z = stem[:, None] * x.to(device, dtype) + bias[:, None]
+    stem, bias = (uploaded(vector, device) for vector in (stream.stem, stream.bias))
+    z = stem[:, None] * uploaded(x.to(dtype), device) + bias[:, None]
     for layer in range(depth):
         seen = normalized(family, z) if family.kind == "resnet" or layer else z
         yield seen > 0
-        out = stream.layer().to(device) @ activate(family, seen)
+        out = uploaded(stream.layer(), device) @ activate(family, seen)
         z = family.shortcut * z + family.beta * out if family.kind == "resnet" else out
         if family.norm in ("none", "center"):
             # Such nets are homogeneous: a common scale changes no sign.
