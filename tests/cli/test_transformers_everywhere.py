@@ -69,3 +69,10 @@ def test_plain_and_residual_ones_are_trained_and_reported(folder: Path) -> None:
     assert "nets end with a training error" in ran("degradation", *families, "--data", "tokens:markov", *TRAINING)
     ran("report", "results/degradation", "--out", "report.html")
     assert "shortcut=none" in (folder / "report.html").read_text()
+
+
+def test_no_block_of_a_comparison_is_a_transformers() -> None:
+    done = CliRunner().invoke(app, ["compare", "--question", "block", "--blocks", "resnet,gpt"])
+    assert done.exit_code == 2
+    assert "'gpt' is none of the blocks" in done.output
+    assert "gradlab degradation --families gpt,gpt-shortcut=none" in done.output

@@ -66,7 +66,10 @@ class CompareRequest(Request):
         if self.question == "depth" and len(self.asked_depths()) < 2:
             raise UsageError("a comparison of depths needs at least two (--depths 20,56)")
         if wrong := [block for block in self.blocks if block not in BLOCKS]:
-            raise UsageError(f"{wrong[0]!r} is none of the blocks {', '.join(BLOCKS)}")
+            raise UsageError(
+                f"{wrong[0]!r} is none of the blocks {', '.join(BLOCKS)}, which are of convolutions; transformers "
+                "with and without shortcuts are compared by gradlab degradation --families gpt,gpt-shortcut=none"
+            )
         if self.question == "block" and len(set(self.blocks)) < 2:
             raise UsageError("a comparison of blocks needs at least two (--blocks resnet,densenet)")
 

@@ -15,7 +15,7 @@ from gradlab.plots.networks import networks_of, series_styles, shaded_styles
 from gradlab.plots.style import KIND_DASHES, PAGE_WIDTH
 from gradlab.results.margins import margins
 
-CURVES = {"stream_std": "std of the stream", "gradient_norm": "norm of the gradient at a response"}
+CURVES = {"stream_std": "std of the stream", "gradient_norm": "gradient norm at a response"}
 """The statistics that are drawn against relative depth, and the titles of their panels."""
 
 _MARKS = "o^sDvP"
@@ -83,16 +83,19 @@ def _plot_ranks(rows: pd.DataFrame, ax: Axes, styles: dict[str, dict[str, Any]])
     ax.set(yticks=range(len(rows)), yticklabels=rows["network"], xlabel="1 is as shattered as noise")
     ax.tick_params(axis="y", labelsize=6)
     ax.set_xlim(right=max(1.02, ax.get_xlim()[1]))
-    ax.invert_yaxis()
+    ax.set_ylim(len(rows) - 0.5, -0.5)
 
 
 def _plot_errors(frame: pd.DataFrame, ax: Axes, styles: dict[str, dict[str, Any]]) -> None:
-    """Draw training errors dashed and test errors solid against epochs."""
+    """Draw training errors dashed and test errors solid against epochs; of a single epoch, hollow and filled marks."""
+    errors = frame[frame["statistic"].isin(("train_error", "test_error"))]
+    lone = errors["place"].nunique() == 1
     for network, style in styles.items():
         for statistic, dash in (("train_error", _DASHED), ("test_error", {"linestyle": "-"})):
-            rows = frame[(frame["network"] == network) & (frame["statistic"] == statistic)]
-            lone = {"marker": style.get("marker", "o")} if len(rows) == 1 else {}
-            ax.plot(rows["place"], 100 * rows["value"], color=style["color"], **dash, **lone)
-    ax.set_title("error (%): training dashed")
-    ax.set(xlabel="epoch", ylim=(0, None))
+            rows = errors[(errors["network"] == network) & (errors["statistic"] == statistic)]
+            mark: dict[str, Any] = {"marker": style.get("marker", "o")} if len(rows) == 1 else {}
+            hollow = {"markerfacecolor": "white"} if statistic == "train_error" else {}
+            ax.plot(rows["place"], 100 * rows["value"], color=style["color"], **dash, **mark, **hollow)
+    ax.set_title(f"error (%): training {'hollow' if lone else 'dashed'}")
+    ax.set(xlabel="epoch", xlim=(0, None), ylim=(0, 105 * errors["value"].max()))
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))

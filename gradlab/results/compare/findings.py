@@ -147,9 +147,10 @@ def _trained(frame: pd.DataFrame, facts: Sequence[Facts]) -> list[_Quantity]:
         if rows.empty:
             continue
         last = rows.sort_values("place").groupby("network")["value"].last().to_dict()
+        length = f"{rows['place'].max():g} epoch" + ("" if rows["place"].max() == 1 else "s")
         found.append(
             _Quantity(
-                f"after {rows['place'].max():g} epochs the {name} error is",
+                f"after {length} the {name} error is",
                 lambda network, last=last: f"{last[network]:.2%}",  # type: ignore[misc]
                 {one["network"]: _share(last[one["network"]], one[images]) for one in facts},
                 ("higher", "lower"),
