@@ -5,11 +5,12 @@
         [--only loop|examples|memory]
 
 Each variant is timed between two bare steps, in turn, so that a drift of the machine's speed cancels in the ratio
-to their mean. Printed: the median ratio over the rounds, and the quartiles. A bare step is the forward pass, the
-backward pass and an SGD step. For gradients of single examples the model is in eval mode; the probe is timed with its
-own backward pass and with autograd's. Timed beside it: two other ways to such gradients, and one more weight gradient
-of every convolution, summed over the batch as autograd's own or with the examples as groups. Peak memory is measured
-in a process for each way (`--memory` is that process).
+to their mean. On the CPU the process's own seconds count, whatever else runs on the machine. Printed: the median ratio
+over the rounds, and the quartiles. A bare step is the forward pass, the backward pass and an SGD step. For gradients of
+single examples the model is in eval mode; the probe is timed with its own backward pass and with autograd's, without
+the C library and without the mean cosine over all parameters. Timed beside it: two other ways to such gradients, and
+one more weight gradient of every convolution, summed over the batch as autograd's own or with the examples as groups.
+Peak memory is measured in a process for each way (`--memory` is that process).
 """
 
 import argparse
@@ -22,6 +23,7 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
+from unittest.mock import patch
 
 import torch
 import torch.nn.functional as F
@@ -29,6 +31,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
 import gradlab as gl
+from gradlab.stats import example_native
 
 Variant = tuple[AbstractContextManager[Any], Callable[[], object]]
 
@@ -98,10 +101,15 @@ class Training:
         }
 
     def example_variants(self) -> dict[str, Variant]:
-        probe = gl.ExampleGradients(self.model)
+        probe, plain = gl.ExampleGradients(self.model), gl.ExampleGradients(self.model, total_cosine=False)
         variants: dict[str, Variant] = {
             "ExampleGradients, probe.backward": (probe, lambda: self.step(probe.step, probe.backward)),
             "ExampleGradients, loss.backward": (probe, lambda: self.step(probe.step)),
+            "the first without the C library": (
+                WithoutLibrary(probe),
+                lambda: self.step(probe.step, probe.backward),
+            ),
+            "the first without total_cosine": (plain, lambda: self.step(plain.step, plain.backward)),
             "one more weight gradient": (MoreWeightGradients(self.model, grouped=False), self.step),
             "the same, examples as groups": (MoreWeightGradients(self.model, grouped=True), self.step),
             "vmap(grad)": (nullcontext(), self.vmap_of_grad),
@@ -149,6 +157,21 @@ class Training:
         return sum(size for pointer, size in kept.items() if pointer not in own)
 
 
+class WithoutLibrary:
+    """A probe in a `with` block in which it goes by torch's own operations."""
+
+    def __init__(self, probe: gl.ExampleGradients) -> None:
+        self.probe, self.patch = probe, patch.object(example_native, "_library", lambda: None)
+
+    def __enter__(self) -> None:
+        self.patch.start()
+        self.probe.__enter__()
+
+    def __exit__(self, *exception: object) -> None:
+        self.probe.__exit__(*exception)
+        self.patch.stop()
+
+
 class MoreWeightGradients:
     """In a `with` block every convolution's weight gradient is taken once more, and thrown away."""
 
@@ -191,11 +214,12 @@ def timed(variant: Variant) -> float:
     """Seconds of one step, the device's work included; attaching hooks is not: it is done once."""
     context, step = variant
     with context:
+        clock = time.perf_counter if torch.cuda.is_initialized() else time.process_time
         synchronize()
-        start = time.perf_counter()
+        start = clock()
         step()
         synchronize()
-        return time.perf_counter() - start
+        return clock() - start
 
 
 def synchronize() -> None:
