@@ -92,12 +92,12 @@ FIGURES = (
         "between 5 and 17 modules long”, 0.45 % of all paths: of 10 to 34 of the 110 layers.",
         command=("lesion", "--figure", "paths"),
         experiment=lesion,
-        options=partial(_trained, "resnet110", studies=("paths",), paths=1000),
+        options=partial(_trained, "resnet110", studies=("paths",), paths=300),
         toy={**_TOY, "models": ("resnet20@trained",), "studies": ("paths",), "paths": 3},
         draw=partial(_figure, which="paths"),
         table=_lengths,
         differs=(
-            "Norms are those of the gradients of single examples, of 1,000 random test images with one path of each "
+            "Norms are those of the gradients of single examples, of 300 random test images with one path of each "
             "length; the paper samples paths of the gradient of a batch.",
             *_UNITS,
             *_BUNDLED,
