@@ -1,4 +1,4 @@
-"""`gradlab` in a process of its own that has its libraries already: it is forked from one that did nothing but import.
+"""`gradlab`, or a module, in a process that has its libraries already: it is forked from one that did but import.
 
 The command then begins in a tenth of the processor time that the installed one takes. What it cannot show is how the
 interpreter starts and what is imported when; those tests take the fixture `installed_command`.
@@ -6,6 +6,7 @@ interpreter starts and what is imported when; those tests take the fixture `inst
 
 import multiprocessing
 import os
+import runpy
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -32,8 +33,8 @@ STARTED.set_forkserver_preload(
 _OUT, _ERR = 1, 2
 
 
-def _run(arguments: Sequence[str], folder: Path, environment: dict[str, str], streams: Path) -> None:
-    """What the forked process does: the installed script, word for word, with its streams in files."""
+def _become(folder: Path, environment: dict[str, str], streams: Path) -> None:
+    """Take a folder, an environment, and files as standard output and error, as a process does that is started."""
     for descriptor, stream in ((_OUT, sys.stdout), (_ERR, sys.stderr)):
         file = os.open(streams / str(descriptor), os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(file, descriptor)
@@ -43,10 +44,45 @@ def _run(arguments: Sequence[str], folder: Path, environment: dict[str, str], st
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(folder)
+
+
+def _run(arguments: Sequence[str], folder: Path, environment: dict[str, str], streams: Path) -> None:
+    """What the forked process does: the installed script, word for word."""
+    _become(folder, environment, streams)
     sys.argv = ["gradlab", *arguments]
     from gradlab.cli import app
 
     sys.exit(app())
+
+
+def _run_module(name: str, arguments: Sequence[str], environment: dict[str, str], streams: Path) -> None:
+    _become(streams, environment, streams)
+    sys.argv = [name, *arguments]
+    runpy.run_module(name, run_name="__main__")
+
+
+def run_modules(name: str, arguments: Sequence[Sequence[str]], environments: Sequence[dict[str, str]]) -> None:
+    """Run a module as several scripts at once, each in an empty folder, and wait until all have ended well.
+
+    Args:
+        name: What is to be run, as `python -m` takes it.
+        arguments: Those of each process.
+        environments: What each process has in its environment beside what this one has.
+    """
+    with TemporaryDirectory() as folder:
+        places = [Path(folder) / str(number) for number in range(len(arguments))]
+        processes = []
+        for own, more, place in zip(arguments, environments, places, strict=True):
+            place.mkdir()
+            processes.append(STARTED.Process(target=_run_module, args=(name, own, {**os.environ, **more}, place)))
+            processes[-1].start()
+        try:
+            for process, place in zip(processes, places, strict=True):
+                process.join(280)
+                assert process.exitcode == 0, (place / str(_ERR)).read_text()[-3000:]
+        finally:
+            for process in processes:
+                process.kill()
 
 
 def run_forked(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from collections.abc import Callable
 from datetime import timedelta
@@ -12,6 +11,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from forked_command import run_modules
 from torch import Tensor, nn
 
 import gradlab as gl
@@ -29,23 +29,8 @@ def found_by(module: str, world: int, folder: Path, *checks: str) -> Found:
         folder: Where they meet, and leave what they have found.
         *checks: The names of checks; without any, all of the module.
     """
-    command = [sys.executable, "-m", f"oracles.{module}"]
-    processes = [
-        subprocess.Popen(
-            [*command, str(rank), str(world), str(folder), *checks],
-            stderr=subprocess.PIPE,
-            text=True,
-            cwd=Path(__file__).parents[1],
-        )
-        for rank in range(world)
-    ]
-    try:
-        for process in processes:
-            _, said = process.communicate(timeout=280)
-            assert process.returncode == 0, said
-    finally:
-        for process in processes:
-            process.kill()
+    arguments = [[str(rank), str(world), str(folder), *checks] for rank in range(world)]
+    run_modules(f"oracles.{module}", arguments, [{}] * world)
     return [json.loads((folder / f"{rank}.json").read_text()) for rank in range(world)]
 
 
