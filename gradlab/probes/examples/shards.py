@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from gradlab.errors import UsageError
 from gradlab.probes.examples.pieces import Pieces
-from gradlab.probes.hooks import Hook
 from gradlab.probes.fully_sharded import is_fully_sharded
+from gradlab.probes.hooks import Hook
 
 Owner = tuple[nn.Module, str, int]
 """A module, the name of its parameter and the number of that parameter."""
