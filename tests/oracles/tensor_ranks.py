@@ -165,6 +165,29 @@ class Checks:
         own = sequences(self.rank // of)
         return run(gl.ResponseStd(model), model, own).result().to_frame().assign(replicas=self.world // of)
 
+    def hybrid_responses(self) -> Any:
+        """Examples differ along both dimensions: shards are copied along the first."""
+        model = self._hybrid()
+        return run(gl.ResponseStd(model), model, sequences(self.rank)).result()
+
+    def hybrid_signal(self) -> Any:
+        model = self._hybrid()
+        return measured(gl.BlockSignal(model), model, sequences(self.rank)).result()
+
+    def hybrid_parameter_gradients(self) -> Any:
+        model = self._hybrid()
+        return measured(gl.ParameterGradients(model), model, sequences(self.rank)).result()
+
+    def hybrid_watch(self) -> Any:
+        return watched(self._hybrid(), sequences(self.rank))
+
+    def _hybrid(self) -> nn.Module:
+        of = 2 if self.world % 2 == 0 and self.world > 2 else 1
+        mesh = torch.distributed.device_mesh.init_device_mesh(
+            "cpu", (self.world // of, of), mesh_dim_names=("copies", "shards")
+        )
+        return fully_shard(Sequences(), mesh=mesh)
+
     def split_tokens_parameter_gradients(self) -> Any:
         return measured(gl.ParameterGradients(self.sequence_parallel), self.sequence_parallel, self.sequence).result()
 

@@ -134,9 +134,46 @@ def test_tokens_of_which_ranks_have_parts_are_not_compared(found: Found) -> None
     assert "parts of its tokens" in found[0]["split_tokens_compared_signal"]["error"]
 
 
+@pytest.mark.slow
+def test_shards_that_are_copied_are_those_of_all_examples(found: Found) -> None:
+    x, y = (torch.cat(parts) for parts in zip(*(sequences(rank)[0] for rank in range(len(found))), strict=True))
+    kept, model = sequence_outputs(x), Sequences()
+    for layer, name in SPLIT.items():
+        std = kept[name].std(correction=0).item()
+        assert column(found[0]["hybrid_responses"], "std")[layer] == pytest.approx(std, rel=1e-12)
+    F.cross_entropy(model(x), y).backward()
+    norms = {layer: model.get_submodule(layer).weight.grad.norm().item() for layer in SPLIT}
+    its = column(found[0]["hybrid_parameter_gradients"], "grad_norm")
+    assert {layer: its[layer] for layer in SPLIT} == pytest.approx(norms, rel=1e-6)
+    (gradient,) = torch.autograd.grad(F.cross_entropy(kept["output"], y), [kept["up"]])
+    recorded = {row["statistic"]: row["value"] for row in found[0]["hybrid_watch"]["rows"] if row["layer"] == "up"}
+    assert recorded["response_std"] == pytest.approx(kept["up"].std(correction=0).item(), rel=1e-12)
+    assert recorded["response_grad_rms"] == pytest.approx(gradient.square().mean().sqrt().item(), rel=1e-6)
+    assert recorded["grad_norm"] == pytest.approx(norms["up"], rel=1e-6)
+    assert {row["count"] for row in found[0]["hybrid_signal"]["rows"]} == {kept["first"].numel()}
+
+
+@pytest.mark.thorough
+def test_four_processes(tmp_path: Path) -> None:
+    checks = [f"hybrid_{name}" for name in ("responses", "signal", "parameter_gradients", "watch")]
+    found = found_by("tensor_ranks", 4, tmp_path, *checks, "mesh_responses", "split_signal", "split_watch")
+    test_shards_that_are_copied_are_those_of_all_examples(found)
+    test_responses_of_split_layers_are_those_of_whole_ones(found, "mesh")
+    test_the_signal_of_split_blocks_is_that_of_whole_ones(found, "split")
+    test_a_watch_of_split_layers_records_whole_ones(found, "split")
+
+
 @pytest.mark.thorough
 def test_eight_processes(tmp_path: Path) -> None:
-    found = found_by("tensor_ranks", 8, tmp_path, "split_responses", "mesh_responses", "split_response_gradients")
-    for kind in ("split", "mesh"):
+    kinds = ("split", "split_tokens")
+    ends = ("responses", "response_gradients", "signal", "attention", "watch")
+    found = found_by(
+        "tensor_ranks", 8, tmp_path, "mesh_responses", *(f"{kind}_{end}" for kind in kinds for end in ends)
+    )
+    test_responses_of_split_layers_are_those_of_whole_ones(found, "mesh")
+    for kind in kinds:
         test_responses_of_split_layers_are_those_of_whole_ones(found, kind)
-    test_gradients_by_responses_of_split_layers_are_those_of_whole_ones(found, "split")
+        test_gradients_by_responses_of_split_layers_are_those_of_whole_ones(found, kind)
+        test_the_signal_of_split_blocks_is_that_of_whole_ones(found, kind)
+        test_attention_of_split_heads_is_that_of_all_of_them(found, kind)
+        test_a_watch_of_split_layers_records_whole_ones(found, kind)
