@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 PAPER = "Veit et al. 2016, Residual Networks Behave Like Ensembles of Relatively Shallow Networks, arXiv:1605.06431"
 
 _TOY: dict[str, Any] = {"models": ("resnet20@trained", "plain20@trained"), "images": 4, "batch_size": 4, "samples": 2}
+_IMAGES: dict[str, Any] = {"images": 200, "batch_size": 100}
 _BUNDLED = (
     "The weights are those bundled with gradlab, trained for fewer epochs than the paper's; their errors are below.",
 )
@@ -72,7 +73,7 @@ FIGURES = (
         "order of its blocks moves away from the original one, as one expects of an ensemble.",
         command=("lesion", "--figure", "several"),
         experiment=lesion,
-        options=partial(_trained, "resnet110", "plain56", images=200, studies=("several", "reorder")),
+        options=partial(_trained, "resnet110", "plain56", **_IMAGES, studies=("several", "reorder")),
         toy={**_TOY, "studies": ("several", "reorder"), "several": (2, 4), "swaps": (1, 2)},
         draw=partial(_figure, which="several"),
         differs=(
@@ -92,12 +93,12 @@ FIGURES = (
         "between 5 and 17 modules long”, 0.45 % of all paths: of 10 to 34 of the 110 layers.",
         command=("lesion", "--figure", "paths"),
         experiment=lesion,
-        options=partial(_trained, "resnet110", studies=("paths",), paths=300),
+        options=partial(_trained, "resnet110", **_IMAGES, studies=("paths",), paths=300),
         toy={**_TOY, "models": ("resnet20@trained",), "studies": ("paths",), "paths": 3},
         draw=partial(_figure, which="paths"),
         table=_lengths,
         differs=(
-            "Norms are those of the gradients of single examples, of 300 random test images with one path of each "
+            "Norms are those of the gradients of single examples, 300 draws from 200 test images with one path of each "
             "length; the paper samples paths of the gradient of a batch.",
             *_UNITS,
             *_BUNDLED,
