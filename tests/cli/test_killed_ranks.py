@@ -128,7 +128,7 @@ def test_trainings_of_a_grid_that_are_complete_are_read(folder: Path) -> None:
 
 
 @pytest.mark.thorough
-@pytest.mark.parametrize("killing", ["os.rename,responses.csv,1,0", "open,data.npz,3,1"])
+@pytest.mark.parametrize("killing", ["os.rename,responses.csv,1,0", "open,data.npz,1,1"])
 def test_a_measurement_begins_anew(folder: Path, killing: str) -> None:
     """Rank 0 is killed between its files, and rank 1 while data are read."""
     command = "responses --model resnet8@init --images 30 --batch-size 10 --data data.npz --normalize none --quiet"

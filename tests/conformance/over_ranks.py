@@ -38,12 +38,13 @@ REFUSED = {
 
 TEXT = """## Over ranks
 
-Two and three processes with gloo, and eight in twelve of the checks, on the CPU in float64, compared with one process
+Two and three processes with gloo, and eight in twenty of the checks, on the CPU in float64, compared with one process
 on the examples of all.
 *Equal* is a relative deviation of at most 1e-12 in moments and counts, and of 1e-6 in gradients. On a mesh of two
 dimensions, `fully_shard` along one and `parallelize_module` along the other, `ResponseStd` is equal as well, as it is
-with a mixed precision of the shards. The checks are those of `tests/probes/test_ranks.py` and
-`test_tensor_parallel.py`.
+with a mixed precision of the shards; so are four probes where `fully_shard` has both dimensions, and copies shards
+along one, with four processes. The checks are those of `tests/probes/test_ranks.py` and `test_tensor_parallel.py`, and
+those of ranks that do not do the same of `test_uneven_ranks.py`.
 """
 
 
