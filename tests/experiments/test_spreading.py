@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import socket
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import oracles.spreading
 import pandas as pd
 import pytest
 import torch
+from forked_command import run_modules
 from oracles.spreading import ACTIVATIONS, COMPARED, LESIONS, NETS, TOKENS, frames, trained_by_adam, training
 
 import gradlab as gl
@@ -43,20 +40,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def found(folder: Path) -> list[dict[str, Any]]:
     """What each of two processes has found."""
     shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, oracles.spreading.__file__, str(folder)]
-    processes = [
-        subprocess.Popen(
-            command, env={**os.environ, **shared, "RANK": str(rank)}, stderr=subprocess.PIPE, text=True, cwd=folder
-        )
-        for rank in range(2)
-    ]
-    try:
-        for process in processes:
-            _, said = process.communicate(timeout=280)
-            assert process.returncode == 0, said[-3000:]
-    finally:
-        for process in processes:
-            process.kill()
+    run_modules("oracles.spreading", [[str(folder)]] * 2, [{**shared, "RANK": str(rank)} for rank in range(2)])
     return [json.loads((folder / f"{rank}.json").read_text()) for rank in range(2)]
 
 
