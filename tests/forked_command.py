@@ -78,7 +78,8 @@ def run_modules(name: str, arguments: Sequence[Sequence[str]], environments: Seq
             processes[-1].start()
         try:
             for process, place in zip(processes, places, strict=True):
-                process.join(280)
+                process.join(560)
+                assert process.exitcode is not None, f"{name} is still running"
                 assert process.exitcode == 0, (place / str(_ERR)).read_text()[-3000:]
         finally:
             for process in processes:
