@@ -30,6 +30,7 @@ from gradlab.experiments.subject import (
 )
 from gradlab.models import weighted_layers
 from gradlab.models.detectors import LOSSES, is_detector
+from gradlab.networks import split_spec
 from gradlab.probes.selection import Selection
 from gradlab.results.gradients.result import GradientsResult
 from gradlab.results.record import Stopwatch, make_record
@@ -117,10 +118,11 @@ def _detector(
         raise UsageError(f"{passes[0].label}: the loss of a detector is one of all images: no example has its own")
     terms = ("sum",) if request.loss == "sum" else (*LOSSES, "sum")
     # Of one detector the terms tell its rows apart, and a legend has no room for its name.
-    name, at, weights = ("", "", "") if len(request.listed_models()) == 1 else passes[0].label.partition("@")
+    name, weights = ("", "") if len(request.listed_models()) == 1 else split_spec(passes[0].label)
+    behind = f"@{weights}" if weights else ""
     results = []
     for term in terms:
-        own = [replace(part, label=f"{name} {term}{at}{weights}".lstrip(), loss=term) for part in passes]
+        own = [replace(part, label=f"{name} {term}{behind}".lstrip(), loss=term) for part in passes]
         results.append(_network(own, request, normalize, progress))
         for facts in results[-1].record["networks"]:
             facts["name"] += f" {term}"
