@@ -18,6 +18,7 @@ UNITS = ("preact", "relu-preact", "relu-before-add", "bn-after-add")
 QUICK = [
     "plain20",
     "plain20-ll",
+    "plain8-crelu",
     "resnet20",
     "resnet8-B",
     "resnet8-C",
