@@ -39,9 +39,9 @@ def with_table(page: str, cells: list[list[str]]) -> str:
 
 
 def write_tables() -> None:
-    """Write a network a row in the documentation, and a network a column in the README."""
+    """Write a network a row in the documentation, and a network a column, without its recipe, in the README."""
     down = rows(zoo_record())
-    across = [list(column) for column in zip(*down, strict=True)]
+    across = [list(column) for place, column in enumerate(zip(*down, strict=True)) if down[0][place] != "recipe"]
     for path, cells in ((ROOT / "docs" / "training.md", down), (ROOT / "README.md", across)):
         path.write_text(with_table(path.read_text(), cells))
 
