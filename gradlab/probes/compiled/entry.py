@@ -50,11 +50,17 @@ def entry_of(model: nn.Module) -> Entry:
     if any(is_compiled(module) for module in inner.modules() if module is not owner):
         raise CannotCompile("parts of it are compiled on their own")
     backend: Any = getattr(context, "callback", None)
-    while hasattr(backend, "_torchdynamo_orig_backend"):
-        backend = backend._torchdynamo_orig_backend
+    while (inside := _inside(backend)) is not None:
+        backend = inside
     if not callable(backend) or name not in vars(owner):
         raise CannotCompile("this version of torch does not say how it was compiled")
     return Entry(owner, name, vars(owner)[name], backend, getattr(context, "_dynamic", None))
+
+
+def _inside(callback: Any) -> Any:
+    """Return what a callback of torch's tracer calls; older versions have another name for it."""
+    names = ("_torchdynamo_orig_backend", "_torchdynamo_orig_callable")
+    return next((getattr(callback, name) for name in names if hasattr(callback, name)), None)
 
 
 def _context_of(call: Any) -> Any:

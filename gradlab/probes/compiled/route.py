@@ -26,6 +26,9 @@ from gradlab.stats.custom_ops import WIDTH, row_moments
 
 _Kind = tuple[object, ...]
 
+_GLOBAL_HOOKS = [f"_global_{when}_hooks" for when in ("forward_pre", "forward", "backward_pre", "backward")]
+"""Where torch keeps the hooks of all modules."""
+
 AROUND = "other probes, hooks on all modules or torch.compiler.set_stance want it to"
 
 
@@ -107,7 +110,7 @@ class CompiledRoute:
 
     def _compiled(self, plan: Plan) -> CompiledPass | None:
         """Return what runs passes of a plan, or None while hooks are in force that must run as they are."""
-        if self._forbidden or torch.nn.modules.module._has_any_global_hook():
+        if self._forbidden or any(getattr(torch.nn.modules.module, table) for table in _GLOBAL_HOOKS):
             _say(AROUND, self._said, stacklevel=6)
             return None
         if plan not in self._passes:
