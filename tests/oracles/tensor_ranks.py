@@ -33,7 +33,7 @@ class Sequences(nn.Module):
         super().__init__()
         torch.manual_seed(3)
         self.pooled, self.softmax = pooled, softmax
-        self.embed = nn.Linear(6, 8)
+        self.embed = nn.Linear(24, 8)
         self.first, self.second = nn.LayerNorm(8), nn.LayerNorm(8)
         self.query, self.key, self.value = (nn.Linear(8, 24) for _ in range(3))
         self.out = nn.Linear(24, 8)
@@ -81,7 +81,7 @@ TOKENS = {
 def sequences(rank: int) -> list[Batch]:
     """Return one batch of sequences."""
     random = torch.Generator().manual_seed(40 + rank)
-    return [(torch.randn(3, 24, 6, dtype=torch.float64, generator=random), torch.arange(72).view(3, 24) % 24)]
+    return [(torch.randn(3, 24, 24, dtype=torch.float64, generator=random), torch.arange(72).view(3, 24) % 24)]
 
 
 def sequence_outputs(x: Tensor, **options: bool) -> dict[str, Tensor]:
