@@ -94,7 +94,7 @@ def _plot_errors(frame: pd.DataFrame, ax: Axes, styles: dict[str, dict[str, Any]
         for statistic, dash in (("train_error", _DASHED), ("test_error", {"linestyle": "-"})):
             rows = errors[(errors["network"] == network) & (errors["statistic"] == statistic)]
             mark: dict[str, Any] = {"marker": style.get("marker", "o")} if len(rows) == 1 else {}
-            hollow = {"markerfacecolor": "white"} if statistic == "train_error" else {}
+            hollow: dict[str, Any] = {"markerfacecolor": "white"} if statistic == "train_error" else {}
             ax.plot(rows["place"], 100 * rows["value"], color=style["color"], **dash, **mark, **hollow)
     ax.set_title(f"error (%): training {'hollow' if lone else 'dashed'}")
     ax.set(xlabel="epoch", xlim=(0, None), ylim=(0, 105 * errors["value"].max()))
