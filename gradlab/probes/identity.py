@@ -44,7 +44,7 @@ class Remembered(Generic[T]):
     def put(self, tensor: Tensor, value: T) -> None:
         """Store a value for the present state of a tensor, without keeping it alive."""
         self._release()
-        self._found[_key(tensor)] = _weak(tensor), value
+        self._store(_key(tensor), tensor, value)
 
     def hold(self, tensor: Tensor, value: T) -> None:
         """Do the same as `put`, at less cost if the next call takes this tensor, which is kept alive until then."""
@@ -63,8 +63,12 @@ class Remembered(Generic[T]):
         if (held := self.take_held(tensor)) is not None:
             return held
         self._release()
-        found = self._found.pop(_key(tensor), None)
-        return None if found is None or _is_gone(found[0]) else found[1]
+        key = _key(tensor)
+        found = self._found.get(key)
+        if found is None or _is_gone(found[0]):
+            return None
+        del self._found[key]
+        return found[1]
 
     def take_held(self, tensor: Tensor) -> T | None:
         """Remove and return the value of the last tensor if it is this one, as it was when it was held, or None."""
@@ -105,7 +109,14 @@ class Remembered(Generic[T]):
             return
         (tensor, version, value), self._held = self._held, None
         now = None if tensor.is_inference() else tensor._version
-        self._found[_key(tensor) if now == version else (object(),)] = _weak(tensor), value
+        self._store(_key(tensor) if now == version else (object(),), tensor, value)
+
+    def _store(self, key: tuple[object, ...], tensor: Tensor, value: T) -> None:
+        known = self._found.pop(key, None)
+        if known is not None and _is_gone(known[0]):
+            # Memory is used again; the value stays among those that nothing has taken.
+            self._found[(object(),)] = known
+        self._found[key] = _weak(tensor), value
 
 
 def _weak(tensor: Tensor) -> Any:
