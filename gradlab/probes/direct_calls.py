@@ -11,6 +11,7 @@ from __future__ import annotations
 import sys
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -20,7 +21,17 @@ from torch.utils.hooks import RemovableHandle
 Call = Callable[..., Any]
 
 _PLACE = "_compiled_call_impl"
-_METHODS = {name: getattr(nn.Module, name) for name in ("__call__", "_call_impl", "__getstate__")}
+_METHODS = {name: getattr(nn.Module, name, None) for name in ("__call__", "_call_impl", "__getstate__", "__copy__")}
+
+
+class DirectCall(partial[Any]):
+    """A function in the place of a module's own, of which a copied or pickled module has nothing.
+
+    It is a partial function without arguments, which calls its function without a frame of its own.
+    """
+
+    def __reduce__(self) -> tuple[type[None], tuple[()]]:
+        return type(None), ()
 
 
 class _Part(NamedTuple):
@@ -61,16 +72,22 @@ class DirectCalls:
                 cast("OrderedDict[int, Any]", each) for each in (module._forward_pre_hooks, module._forward_hooks)
             )
             hooks = [*((before, each.id, True) for each in first), *((behind, each.id, False) for each in last)]
-            self._parts.append(_Part(vars(module), call, hooks))
+            self._parts.append(_Part(vars(module), DirectCall(call), hooks))
 
     def start(self) -> None:
         """Replace the hooks, unless something takes part in how modules are called, such as tracing.
 
-        A module in whose place others have put a function keeps its hooks.
+        Hooks of all modules change inputs before the hooks see them, but only after what would replace these does. A
+        module in whose place others have put a function keeps its hooks.
         """
         # Code that is compiled from here on would take what it finds in a module for a part of the model.
         compiles = ("torch._dynamo" in sys.modules) is not self._had_compiler
-        if compiles or torch._C._get_tracing_state() is not None or not _is_usual(nn.Module):
+        if (
+            compiles
+            or torch._C._get_tracing_state() is not None
+            or torch.nn.modules.module._global_forward_pre_hooks
+            or not _is_usual(nn.Module)
+        ):
             self.stop()
             return
         if self.active and all(own.get(_PLACE) is call for own, call, _ in self._replaced):
@@ -101,8 +118,8 @@ class DirectCalls:
 
 def is_direct(call: object) -> bool:
     """Return whether a module's function is one that a probe has put there."""
-    return getattr(call, "__module__", "").startswith("gradlab.probes.")
+    return isinstance(call, DirectCall)
 
 
 def _is_usual(kind: type[nn.Module]) -> bool:
-    return all(getattr(kind, name) is method for name, method in _METHODS.items())
+    return all(getattr(kind, name, None) is method for name, method in _METHODS.items())

@@ -133,7 +133,9 @@ class ResponseFinder:
         modes = module.training, torch.is_grad_enabled(), torch.is_inference_mode_enabled()
         self._kind = name, modes, tuple(map(_form, args)), tuple((key, _form(value)) for key, value in kwargs.items())
         self._needed = self._fuses and not module.training
-        if (self._needed or self._kind not in self._quiet) and self.applications.rows:
+        # All passes of a trace are to leave the same names in its graph.
+        listens = self._needed or self._kind not in self._quiet or torch._C._get_tracing_state() is not None
+        if listens and self.applications.rows:
             self.applications.look_up()
             self.applications.__enter__()
             self._listening = True

@@ -63,6 +63,9 @@ def layer_call(finder: ResponseFinder, name: str, module: nn.Module) -> Call:
         if not running or graph_task() != -1 or get_ident() != passes.thread:
             return _apart(finder, name, call, args, kwargs)
         output = call(*args, **kwargs)
+        if not running:
+            # The probe was detached during the call.
+            return output
         number = counts.get(name, 0)
         if number < len(known) and type(output) is Tensor and output.is_floating_point():
             counts[name] = number + 1
@@ -94,7 +97,7 @@ def norm_call(finder: ResponseFinder, name: str, module: nn.Module) -> Call:
         held = take_held(source)
         site = claim(name, source) if held is None else held.site
         output = call(*args, **kwargs)
-        if site is not None:
+        if site is not None and running:
             add = adders.get(site)
             if add is None or type(output) is not Tensor or output.is_neg() or not add(output):
                 observe(site, output)

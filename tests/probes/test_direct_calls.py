@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import register_parametrization
 from torch.utils.checkpoint import checkpoint
 
 import gradlab as gl
@@ -270,3 +271,65 @@ def test_transformed_and_functional_tensors() -> None:
     count, mean, std, _ = [*probe.moments().values()][1]
     assert count == 3 * 28
     assert (mean, std) == pytest.approx((expected.mean().item(), expected.std(correction=0).item()), rel=1e-6)
+
+
+def test_hooks_of_all_modules() -> None:
+    model, twin = net(), net()
+    plain = Plain(twin)
+
+    def half(module: nn.Module, args: tuple[Tensor, ...]) -> Any:
+        return (args[0] / 2,) if module in (model.head, twin.head, model.last[1], twin.last[1]) else None
+
+    with torch.no_grad(), gl.ResponseStd(model) as probe:
+        for n in (5, 3):
+            model(batch(n))
+            twin(batch(n))
+        with nn.modules.module.register_module_forward_pre_hook(half):
+            model(batch(2))
+            twin(batch(2))
+    # The input of the norm is no longer the layer's output.
+    counts = {site.layer: values[0] for site, values in probe.moments().items()}
+    assert counts["last.0"] == 8 * 432
+    assert counts["head"] == 10 * 3
+    assert "last.0: 1 calls were not normalized" in " ".join(probe.result().notes)
+    head = torch.cat(plain.values["head", 1])
+    assert [*probe.moments().values()][3][2] == pytest.approx(head.std(correction=0).item(), rel=1e-6)
+
+
+@pytest.mark.parametrize("part", ["unit.conv", "unit.norm", "head"])
+def test_a_probe_that_is_detached_during_a_call(part: str) -> None:
+    model, twin = net(), net()
+    plain, probe = Plain(twin), gl.ResponseStd(model)
+    with torch.no_grad():
+        with probe:
+            for n in (5, 3):
+                model(batch(n))
+                twin(batch(n))
+            with model.get_submodule(part).register_forward_hook(lambda *_: probe.__exit__()):
+                assert torch.equal(model(batch(4)), net()(batch(4)))
+        with probe:
+            model(batch(2))
+            twin(batch(2))
+    plain.check(probe)
+
+
+def test_a_parametrization_between_passes_leaves_copies_their_own() -> None:
+    model = net()
+    with torch.no_grad(), gl.ResponseStd(model):
+        for _ in range(2):
+            model(batch(2))
+        register_parametrization(model.head, "weight", nn.Identity())
+        other = copy.deepcopy(model)
+        for parameter in other.head.parameters():
+            parameter.zero_()
+        other.head.bias.fill_(3)
+        assert torch.equal(other(batch(2)), torch.full((2, 3), 3.0))
+
+
+def test_tracing_between_passes() -> None:
+    model = net()
+    with gl.ResponseStd(model):
+        for _ in range(2):
+            model(batch(2))
+        traced: Any = torch.jit.trace(model, batch(3))
+        assert torch.equal(traced(batch(3)), model(batch(3)))
