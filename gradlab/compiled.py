@@ -9,6 +9,7 @@ import ctypes
 import hashlib
 import os
 import platform
+import shlex
 import shutil
 import subprocess
 import tempfile
@@ -42,29 +43,45 @@ def load_library(package: str, name: str, prepare: Callable[[ctypes.CDLL], bool]
     source = (files(package) / f"{name}.c").read_text(encoding="utf-8")
     key = hashlib.sha256("\0".join((source, *_FLAGS, platform.system(), platform.machine())).encode()).hexdigest()
     folder = user_cache_path("gradlab") / "native"
-    path = folder / f"{name}-{key[:16]}.so"
+    stem = f"{name}-{key[:16]}"
     try:
-        if not path.exists():
-            _compile(source, path)
-        library = ctypes.CDLL(str(path))
+        library = ctypes.CDLL(str(_found(folder, stem) or _compile(source, folder, stem)))
         return library if prepare(library) else None
-    except (OSError, subprocess.SubprocessError, AttributeError) as error:
+    except (OSError, subprocess.SubprocessError, AttributeError, ValueError) as error:
         _say_absent(folder, error)
         return None
 
 
-def _compile(source: str, path: Path) -> None:
-    compiler = shutil.which(os.environ.get("CC", "cc")) or shutil.which("gcc") or shutil.which("clang")
-    if compiler is None:
-        raise FileNotFoundError("there is no C compiler")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-        text, made = Path(folder) / "source.c", Path(folder) / "library.so"
+def _found(folder: Path, stem: str) -> Path | None:
+    """Return the library that was compiled before and is whole: loading one cut short would end the process."""
+    return next((path for path in folder.glob(f"{stem}-*.so") if path.name == _name(stem, path)), None)
+
+
+def _name(stem: str, library: Path) -> str:
+    """Name a library by its source and by what it holds."""
+    return f"{stem}-{hashlib.sha256(library.read_bytes()).hexdigest()[:16]}.so"
+
+
+def _compile(source: str, folder: Path, stem: str) -> Path:
+    compiler = _compiler()
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder) as place:
+        text, made = Path(place) / "source.c", Path(place) / "library.so"
         text.write_text(source, encoding="utf-8")
-        command = [compiler, *_FLAGS, "-o", str(made), str(text), "-lm"]
+        command = [*compiler, *_FLAGS, "-o", str(made), str(text), "-lm"]
         subprocess.run(command, check=True, capture_output=True, timeout=60)
+        path = folder / _name(stem, made)
         # In one step, so that another process finds a whole file or none.
         os.replace(made, path)
+    return path
+
+
+def _compiler() -> list[str]:
+    """Return the words of the command that compiles, as `ccache gcc`."""
+    for words in (shlex.split(os.environ.get("CC", "")), ["cc"], ["gcc"], ["clang"]):
+        if words and (path := shutil.which(words[0])):
+            return [path, *words[1:]]
+    raise FileNotFoundError("there is no C compiler")
 
 
 def _say_absent(folder: Path, error: Exception) -> None:

@@ -38,6 +38,30 @@ def test_is_compiled_once(fresh, monkeypatch):
 
 
 @needs_compiler
+def test_one_that_was_cut_short_is_compiled_again(fresh):
+    """To load it would end the process by a bus error."""
+    load_library(*SUMS, serves)
+    (made,) = fresh.iterdir()
+    content = made.read_bytes()
+    # A new file, since the old one is mapped by this process.
+    made.unlink()
+    made.write_bytes(content[: len(content) // 2])
+    assert load_library(*SUMS, native._adds_up) is not None
+    assert max(path.stat().st_size for path in fresh.iterdir()) == len(content)
+
+
+@needs_compiler
+def test_the_command_of_a_compiler_may_have_arguments(fresh, monkeypatch):
+    monkeypatch.setenv("CC", f"env {shutil.which('cc') or shutil.which('gcc')} -DGRADLAB")
+    seen = []
+    run = compiled.subprocess.run
+    monkeypatch.setattr(compiled.subprocess, "run", lambda command, **how: (seen.append(command), run(command, **how)))
+    assert load_library(*SUMS, native._adds_up) is not None
+    assert seen[0][0] == shutil.which("env")
+    assert seen[0][2] == "-DGRADLAB"
+
+
+@needs_compiler
 def test_one_that_does_not_serve_is_left_alone_and_one_that_is_broken_named(fresh):
     def broken(library):
         raise OSError("it does not add up")
