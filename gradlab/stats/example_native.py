@@ -79,7 +79,7 @@ def reduced_rows(rows: Tensor, products: PairProducts | None) -> tuple[Tensor, T
     """Reduce gradients in one pass over memory, or return None if the library does not serve them.
 
     It does not where the norm of a gradient that is not 0 is so small or large that squares may leave the range of
-    float32 (see `gradlab.stats.norms.TAME`).
+    float32 (see `gradlab.stats.norms.TAME`), nor where the inner products are added up on another device.
 
     Args:
         rows: The gradients of all examples, shape (B, P).
@@ -94,6 +94,9 @@ def reduced_rows(rows: Tensor, products: PairProducts | None) -> tuple[Tensor, T
     library = _library()
     assert library is not None
     count, length = rows.shape
+    summed = None if products is None else products.sums(rows.device)
+    if summed is not None and not (summed.is_cpu and summed.shape == (count, count)):
+        return None
     norms = torch.empty(count + 2, dtype=torch.float64)
     room = torch.empty(count * count, dtype=torch.float64)
     total = rows.new_empty(length)
@@ -106,7 +109,7 @@ def reduced_rows(rows: Tensor, products: PairProducts | None) -> tuple[Tensor, T
         room.data_ptr(),
         norms.data_ptr(),
         total.data_ptr(),
-        None if products is None else products.sums(rows.device).data_ptr(),
+        None if summed is None else summed.data_ptr(),
     )
     return (norms, total) if tame else None
 

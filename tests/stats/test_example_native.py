@@ -127,3 +127,11 @@ def test_what_it_does_not_serve() -> None:
     x = random(4, 6)
     for other in (x.double(), x.half(), x.new_empty(0, 3), x.to_sparse(), x.to("meta"), x[:, ::2]):
         assert example_native.reduced_rows(other, None) is None
+
+
+def test_products_that_are_added_up_elsewhere_are_left_to_others() -> None:
+    """As those of a model on two devices, of whose second one the library cannot write the memory."""
+    for device, examples in (("meta", 3), ("cpu", 2)):
+        products = PairProducts(examples)
+        products.sums(torch.device(device))
+        assert example_native.reduced_rows(random(3, 40), products) is None
