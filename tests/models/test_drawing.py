@@ -54,6 +54,14 @@ def test_what_the_library_does_not_serve_is_drawn_by_torch(monkeypatch):
     assert draw_normal(torch.empty(40, device="meta"), 2, generator(1)).is_meta
 
 
+@pytest.mark.parametrize("std", [-1.0, float("nan")])
+def test_what_torch_refuses_is_refused(std):
+    with pytest.raises(RuntimeError, match="std"):
+        draw_normal(torch.empty(40), std, generator(1))
+    with pytest.raises(RuntimeError, match="leaf"):
+        draw_normal(torch.zeros(40, requires_grad=True), 1, generator(1))
+
+
 @needs_library
 def test_a_library_that_draws_other_numbers_does_not_serve(monkeypatch):
     draw, library = drawing._draw, drawing._library()

@@ -25,8 +25,10 @@ def draw_normal(out: Tensor, std: float, generator: torch.Generator) -> Tensor:
         std: The standard deviation.
         generator: A generator of the CPU.
     """
-    plain = type(out) is Tensor and out.is_cpu and out.is_contiguous()
+    plain = type(out) is Tensor and out.is_cpu and out.is_contiguous() and not out.requires_grad
     served = plain and out.dtype is torch.float32 and out.numel() >= _GROUP
+    # What torch refuses it shall refuse.
+    served = served and std >= 0 and generator.device.type == "cpu"
     library = _library() if served else None
     if library is None:
         return out.normal_(0.0, std, generator=generator)
