@@ -53,6 +53,13 @@ def check_norms(model: nn.Module, x: Tensor, reduction: str = "mean", tolerance:
     return probe
 
 
+@pytest.mark.parametrize("groups", [1, 2])
+@pytest.mark.parametrize("kernel", [1, 4])
+def test_a_transposed_convolution_whose_output_is_padded_by_more_than_its_stride(kernel: int, groups: int) -> None:
+    layer = nn.ConvTranspose2d(2, 4, kernel, (1, 2), output_padding=(1, 2), dilation=3, groups=groups)
+    check_norms(nn.Sequential(layer).double(), images(3, 6, 2).double())
+
+
 @pytest.mark.parametrize("name", ["resnet20", "resnet8-B", "plain20"])
 def test_norms_of_our_networks(name: str) -> None:
     check_norms(trained(create(name)).double(), images().double())

@@ -114,8 +114,11 @@ def _transposed(given: Mapping[str, Any], g: Tensor, layout: Layout) -> Contribu
     if layout.dim:
         return None
     x, g = _common(given["input"], g)
-    weights = convolution_gradients(g, x, _geometry(given))
-    return _merged({"weight": weights, **_bias(given, lambda: positions_sum(g))}, layout)
+    geometry = _geometry(given)
+    beyond = zip(_each(given.get("output_padding", 0), x.ndim - 2), geometry.stride, strict=True)
+    # A padding of the output by more than a stride gives the adjoint further positions, at which there is no input.
+    x = F.pad(x, [n for more, step in [*beyond][::-1] for n in (0, more // step)])
+    return _merged({"weight": convolution_gradients(g, x, geometry), **_bias(given, lambda: positions_sum(g))}, layout)
 
 
 def _bias(given: Mapping[str, Any], rows: Callable[[], Tensor]) -> Contributions:
@@ -126,11 +129,9 @@ def _bias(given: Mapping[str, Any], rows: Callable[[], Tensor]) -> Contributions
 def _geometry(given: Mapping[str, Any]) -> Geometry:
     shape = tuple(given["weight"].shape)
     n = len(shape) - 2
-    padding = given.get("padding", 0)
+    padding = 0 if given.get("padding") == "valid" else given.get("padding", 0)
     dilation = _each(given.get("dilation", 1), n)
-    if padding == "valid":
-        padding = 0
-    elif padding == "same":
+    if padding == "same":
         padding = [d * (k - 1) // 2 for d, k in zip(dilation, shape[2:], strict=True)]
     return Geometry(shape, _each(given.get("stride", 1), n), _each(padding, n), dilation, given.get("groups", 1))
 
@@ -148,8 +149,7 @@ def _batch_norm(given: Mapping[str, Any], g: Tensor, layout: Layout) -> Contribu
     if layout.dim:
         return None
     x, g = _common(given["input"], g)
-    mean, var = given["running_mean"], given["running_var"]
-    scale, shift = normalization_gradients(x, g, mean, var, given.get("eps", 1e-5))
+    scale, shift = normalization_gradients(x, g, given["running_mean"], given["running_var"], given.get("eps", 1e-5))
     return _merged({"weight": scale, "bias": shift}, layout)
 
 
