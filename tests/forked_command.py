@@ -13,6 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import torch
+
 STARTED = multiprocessing.get_context("forkserver")
 STARTED.set_forkserver_preload(
     [
@@ -43,6 +45,9 @@ def _become(folder: Path, environment: dict[str, str], streams: Path) -> None:
         stream.reconfigure(encoding=encoding, errors=errors or ("strict" if descriptor == _OUT else "backslashreplace"))
     os.environ.clear()
     os.environ.update(environment)
+    # Torch has read how many threads it may use when it was imported, before the fork.
+    if "OMP_NUM_THREADS" in environment:
+        torch.set_num_threads(int(environment["OMP_NUM_THREADS"]))
     os.chdir(folder)
 
 
