@@ -157,6 +157,8 @@ class ResponseFinder:
             # Only a mode can see functions; this kind of pass has none that matter, so later ones do without it.
             self._quiet.add(self._kind)
         self._claimed.clear()
+        # Between passes others may compile, export or copy parts of the model, which then are as they were.
+        self.direct.stop()
         self.observer.finish(whole)
 
     def _settle(self, unclaimed: list[Pending]) -> None:
