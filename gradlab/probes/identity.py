@@ -27,7 +27,8 @@ def _key(tensor: Tensor) -> tuple[object, ...]:
     Inference tensors have no version.
     """
     version = None if tensor.is_inference() else tensor._version
-    if tensor.layout is not torch.strided or torch._C._functorch.is_functorch_wrapped_tensor(tensor):
+    wrapped = torch._C._functorch.is_functorch_wrapped_tensor(tensor)
+    if tensor.layout is not torch.strided or tensor.is_nested or wrapped:
         return id(tensor), version
     # Tensors on the meta device have no address.
     return tensor.data_ptr() or storage_key(tensor), version, tensor.shape, tensor.stride()

@@ -79,7 +79,27 @@ def detached(output: Any) -> Any:
 
 
 def plain(tensor: Tensor) -> Tensor:
-    """Return the tensor inside `torch.func` wrappers, whose statistics are those over all examples."""
+    """Return a dense tensor of the values of another one, whose statistics are to be taken.
+
+    Of a tensor inside `torch.func` wrappers, these are the values of all examples; of a sparse one, its zeros are among
+    them; of a nested one, the values of all its parts are in one row.
+    """
     while torch._C._functorch.is_functorch_wrapped_tensor(tensor):
         tensor = torch._C._functorch.get_unwrapped(tensor)
-    return tensor
+    if tensor.is_nested:
+        return torch.cat([part.flatten() for part in tensor.unbind()])
+    return tensor if tensor.layout is torch.strided else tensor.to_dense()
+
+
+def plain_values(tensor: Tensor) -> Tensor:
+    """Return what `plain` does.
+
+    Raises:
+        GradlabError: If the tensor has no values.
+    """
+    if tensor.is_meta or type(tensor).__name__ == "FakeTensor":
+        raise GradlabError(
+            "the model runs without values, on the meta device or under FakeTensorMode, so that there is nothing to "
+            "measure: run it on a device, or outside of the probe"
+        )
+    return plain(tensor)

@@ -14,7 +14,7 @@ from gradlab.errors import GradlabError
 from gradlab.probes.coverage import depth_of, description_of
 from gradlab.probes.finder import Part, ResponseFinder, Site, is_normalization
 from gradlab.probes.hooks import Probe
-from gradlab.probes.outputs import plain
+from gradlab.probes.outputs import plain_values
 from gradlab.probes.prediction import batch_norm_stds, is_sharded
 from gradlab.probes.ranks import TIMEOUT, Ranks, uneven_notes
 from gradlab.probes.response_rows import response_row
@@ -122,7 +122,7 @@ class ResponseStd(Probe):
 
     def observe(self, site: Site, response: Tensor, part: Part | None) -> None:
         """See `Observer`."""
-        response = self._split.local(site, plain(response), [self._finder.norms.get(site, ""), site.layer])
+        response = self._split.local(site, plain_values(response), [self._finder.norms.get(site, ""), site.layer])
         if part is not None:
             response = response.chunk(part[1], -1)[part[0]]
         accumulator = self._accumulators.get(site)

@@ -17,6 +17,7 @@ SCRIPTED = "inside a scripted module, which runs no Python hooks"
 GAIN = "a normalization's, which scales the signal element by element"
 ADDED = "added to the signal, not applied to it"
 NOT_RUN = "not run"
+REPLACED = "the module there took the place of the measured one while the probe was attached"
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,6 +54,16 @@ class Targets:
     chosen: dict[str, Target]
     left_out: dict[str, str]
     asked: bool
+
+
+def replaced(model: nn.Module, targets: Targets) -> list[str]:
+    """Return the names of the layers in whose place the model has another module than when they were selected."""
+    modules = dict(model.named_modules())
+    return [
+        name
+        for name, target in targets.chosen.items()
+        if target.module is not None and modules.get(name, target.module) is not target.module
+    ]
 
 
 def is_normalization(module: nn.Module) -> bool:

@@ -21,7 +21,7 @@ from gradlab.probes.compiled.marks import marks_of, watch_marks
 from gradlab.probes.finder import Observer, ResponseFinder, Site
 from gradlab.probes.hooks import unwrap
 from gradlab.probes.site_moments import SiteMoments
-from gradlab.probes.targets import Targets
+from gradlab.probes.targets import Targets, replaced
 from gradlab.stats.custom_ops import WIDTH, row_moments
 
 _Kind = tuple[object, ...]
@@ -112,6 +112,9 @@ class CompiledRoute:
         """Return what runs passes of a plan, or None while hooks are in force that must run as they are."""
         if self._forbidden or any(getattr(torch.nn.modules.module, table) for table in _GLOBAL_HOOKS):
             _say(AROUND, self._said, stacklevel=6)
+            return None
+        if replaced(self.model, self.targets):
+            _say("a layer was replaced while the probe was attached", self._said, stacklevel=6)
             return None
         if plan not in self._passes:
             device = next(iter({p.device for p in self.model.parameters()}))
