@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
@@ -43,7 +44,7 @@ class Batches:
     def __len__(self) -> int:
         return -(-self.count // self.batch_size)
 
-    @property
+    @cached_property
     def largest_label(self) -> int | None:
         """The largest label, found on the CPU; None for data without classes."""
         return self.dataset.largest_label(self.count)
