@@ -80,6 +80,7 @@ class DirectCalls:
         Hooks of all modules change inputs before the hooks see them, but only after what would replace these does. A
         module in whose place others have put a function keeps its hooks.
         """
+        self.stop()
         # Code that is compiled from here on would take what it finds in a module for a part of the model.
         compiles = ("torch._dynamo" in sys.modules) is not self._had_compiler
         if (
@@ -88,11 +89,7 @@ class DirectCalls:
             or torch.nn.modules.module._global_forward_pre_hooks
             or not _is_usual(nn.Module)
         ):
-            self.stop()
             return
-        if self.active and all(own.get(_PLACE) is call for own, call, _ in self._replaced):
-            return
-        self.stop()
         self.active = True
         for part in self._parts:
             if part.own.get(_PLACE) is None:

@@ -20,6 +20,15 @@ from gradlab.probes.hooks import Hook, in_backward
 After = Callable[[nn.Module, Any], None]
 
 
+def check_thread(model: nn.Module, thread: int) -> None:
+    """Raise an error if this is another thread than the one in which a model runs."""
+    if threading.get_ident() != thread:
+        raise GradlabError(
+            f"{type(model).__name__} runs in two threads at once, whose calls cannot be distinguished: run one after "
+            "the other, or a copy of the model in each"
+        )
+
+
 class Passes:
     """Follows the calls of a model, or of its parts if they are called on their own.
 
@@ -111,11 +120,7 @@ class Passes:
 
     def check_thread(self) -> None:
         """Raise an error if another thread than that of the pass calls a module."""
-        if threading.get_ident() != self.thread:
-            raise GradlabError(
-                f"{type(self.model).__name__} runs in two threads at once, whose calls cannot be distinguished: run "
-                "one after the other, or a copy of the model in each"
-            )
+        check_thread(self.model, self.thread)
 
     def kept(self) -> dict[nn.Module, tuple[list[RemovableHandle], list[RemovableHandle]]]:
         """Return the handles of the hooks that are kept first, and of those that are kept last, by module."""

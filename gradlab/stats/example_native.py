@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from gradlab.compiled import load_library
+from gradlab.stats.native import is_dense_float32
 from gradlab.stats.norms import TAME
 from gradlab.stats.pair_products import PairProducts
 from gradlab.stats.precision import trusted_norm
@@ -29,7 +30,7 @@ _TOGETHER = 8
 
 def serves(*tensors: Tensor) -> bool:
     """Return whether the library is there and computes with such tensors: float32, dense and on the CPU."""
-    return _library() is not None and torch.get_num_threads() <= 2 and all(map(_is_plain, tensors))
+    return _library() is not None and torch.get_num_threads() <= 2 and all(map(is_dense_float32, tensors))
 
 
 def convolution_space(x: Tensor, gradient: Tensor, padding: Sequence[int]) -> int:
@@ -116,17 +117,6 @@ def reduced_rows(rows: Tensor, products: PairProducts | None) -> tuple[Tensor, T
 
 _Sizes = ctypes.c_ssize_t * 21
 """Made once: a class is garbage that only the collector frees."""
-
-
-def _is_plain(x: Tensor) -> bool:
-    return (
-        x.dtype is torch.float32
-        and x.is_cpu
-        and type(x) in (Tensor, torch.nn.Parameter)
-        and x.layout is torch.strided
-        and x.numel() > 0
-        and not x.is_neg()
-    )
 
 
 @functools.cache

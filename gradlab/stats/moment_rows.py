@@ -33,10 +33,6 @@ class MomentRows:
         self._used = 0
         self._library = native._library()
         if self._library is not None:
-            size, pointer = ctypes.c_ssize_t, ctypes.c_void_p
-            self._library.gradlab_limit.argtypes = [size]
-            self._library.gradlab_add.argtypes = [pointer, size, pointer]
-            self._library.gradlab_end_pass.argtypes = [pointer, size, ctypes.c_int]
             self._library.gradlab_limit(native.largest())
 
     def new(self) -> MomentRow | None:

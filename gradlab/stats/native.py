@@ -94,17 +94,20 @@ def _extents(x: Tensor, channel_dim: int) -> tuple[int, int, int] | None:
     return (x.numel() // x.shape[1], x.shape[1], 1) if dim == 1 and _is_channels_last(x) else None
 
 
-def _serves(x: Tensor) -> bool:
+def is_dense_float32(x: Tensor) -> bool:
+    """Return whether a tensor has values that a C library can read: float32, dense, on the CPU and at least one."""
     return (
         x.dtype is torch.float32
         and x.is_cpu
         and type(x) in (Tensor, torch.nn.Parameter)
         and x.layout is torch.strided
         and x.numel() > 0
-        and x.ndim > 0
-        and x.numel() <= largest()
         and not x.is_neg()
     )
+
+
+def _serves(x: Tensor) -> bool:
+    return is_dense_float32(x) and x.ndim > 0 and x.numel() <= largest()
 
 
 def _is_channels_last(x: Tensor) -> bool:
@@ -122,6 +125,9 @@ def _adds_up(library: ctypes.CDLL) -> bool:
     library.gradlab_moments.argtypes = [pointer, size, pointer]
     library.gradlab_channel_moments.argtypes = [pointer, size, size, size, pointer]
     library.gradlab_normalization.argtypes = [pointer, *[size] * 3, *[pointer] * 2, ctypes.c_double, *[pointer] * 3]
+    library.gradlab_limit.argtypes = [size]
+    library.gradlab_add.argtypes = [pointer, size, pointer]
+    library.gradlab_end_pass.argtypes = [pointer, size, ctypes.c_int]
     values, out = (ctypes.c_float * 37)(*range(37)), (ctypes.c_double * 2)()
     if not library.gradlab_moments(values, 37, out) or (out[0], out[1]) != (666.0, 16206.0):
         raise OSError("the compiled library does not add up")

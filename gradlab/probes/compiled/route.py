@@ -13,13 +13,13 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from gradlab.errors import GradlabError
 from gradlab.probes.compiled.compiled_pass import CompiledPass
 from gradlab.probes.compiled.discovery import Discovery, Plan
 from gradlab.probes.compiled.entry import CannotCompile, Entry, entry_of
 from gradlab.probes.compiled.marks import marks_of, watch_marks
 from gradlab.probes.finder import Observer, ResponseFinder, Site
 from gradlab.probes.hooks import unwrap
+from gradlab.probes.passes import check_thread
 from gradlab.probes.site_moments import SiteMoments
 from gradlab.probes.targets import Targets, replaced
 from gradlab.stats.custom_ops import WIDTH, row_moments
@@ -73,11 +73,8 @@ class CompiledRoute:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run the model on one of both ways."""
-        if self._thread not in (None, threading.get_ident()):
-            raise GradlabError(
-                f"{type(self.model).__name__} runs in two threads at once, whose calls cannot be distinguished: run "
-                "one after the other, or a copy of the model in each"
-            )
+        if self._thread is not None:
+            check_thread(self.model, self._thread)
         self._thread = threading.get_ident()
         try:
             return self._run(args, kwargs)
