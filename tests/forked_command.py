@@ -7,6 +7,7 @@ interpreter starts and what is imported when; those tests take the fixture `inst
 import multiprocessing
 import os
 import runpy
+import socket
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -63,16 +64,29 @@ def _run(arguments: Sequence[str], folder: Path, environment: dict[str, str], st
 def _run_module(name: str, arguments: Sequence[str], environment: dict[str, str], streams: Path) -> None:
     _become(streams, environment, streams)
     sys.argv = [name, *arguments]
-    runpy.run_module(name, run_name="__main__")
+    run = runpy.run_path if name.endswith(".py") else runpy.run_module
+    run(name, run_name="__main__")
 
 
-def run_modules(name: str, arguments: Sequence[Sequence[str]], environments: Sequence[dict[str, str]]) -> None:
+def environments_of_ranks(ranks: int) -> list[dict[str, str]]:
+    """What torchrun has in the environment of each process that it starts."""
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        port = one.getsockname()[1]
+    shared = {"WORLD_SIZE": str(ranks), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
+    return [{**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(ranks)]
+
+
+def run_modules(name: str, arguments: Sequence[Sequence[str]], environments: Sequence[dict[str, str]]) -> list[str]:
     """Run a module as several scripts at once, each in an empty folder, and wait until all have ended well.
 
     Args:
-        name: What is to be run, as `python -m` takes it.
+        name: What is to be run, as `python -m` takes it, or the path of a script.
         arguments: Those of each process.
         environments: What each process has in its environment beside what this one has.
+
+    Returns:
+        What each has printed.
     """
     with TemporaryDirectory() as folder:
         places = [Path(folder) / str(number) for number in range(len(arguments))]
@@ -86,6 +100,7 @@ def run_modules(name: str, arguments: Sequence[Sequence[str]], environments: Seq
                 process.join(560)
                 assert process.exitcode is not None, f"{name} is still running"
                 assert process.exitcode == 0, (place / str(_ERR)).read_text()[-3000:]
+            return [(place / str(_OUT)).read_text() for place in places]
         finally:
             for process in processes:
                 process.kill()

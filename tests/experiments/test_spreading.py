@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import socket
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from forked_command import run_modules
+from forked_command import environments_of_ranks, run_modules
 from oracles.spreading import ACTIVATIONS, COMPARED, LESIONS, NETS, TOKENS, frames, trained_by_adam, training
 
 import gradlab as gl
@@ -20,12 +19,6 @@ from gradlab.experiments.spreading import share, spread, team, together
 from gradlab.training.parallel import Parallel
 
 SLOW = pytest.mark.slow
-
-
-def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
 
 
 @pytest.fixture(scope="module")
@@ -39,8 +32,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def found(folder: Path) -> list[dict[str, Any]]:
     """What each of two processes has found."""
-    shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "OMP_NUM_THREADS": "1"}
-    run_modules("oracles.spreading", [[str(folder)]] * 2, [{**shared, "RANK": str(rank)} for rank in range(2)])
+    run_modules("oracles.spreading", [[str(folder)]] * 2, environments_of_ranks(2))
     return [json.loads((folder / f"{rank}.json").read_text()) for rank in range(2)]
 
 

@@ -2,8 +2,6 @@
 
 import math
 import pickle
-import subprocess
-import sys
 import warnings
 from collections.abc import Callable
 from functools import cache
@@ -50,7 +48,7 @@ def one_step(model: nn.Module, layers: object = None, **options: object) -> gl.G
 def reference(spec: str) -> dict[str, tuple[float, float, int]]:
     """Gradient norm, weight norm and size of every layer's weight, by a float64 backward pass with exact sums."""
     model = gl.build(spec).double().eval()
-    ((images, labels),) = gl.batches("cifar10-sample", 32, model, images=32)
+    ((images, labels),) = gl.batches("cifar10-sample", 8, model, images=8)
     F.cross_entropy(model(images.double()), labels).backward()
     layers = {n: m.weight for n, m in model.named_modules() if isinstance(m, nn.Conv2d | nn.Linear)}
     return {name: (_norm(weight.grad), _norm(weight.detach()), weight.numel()) for name, weight in layers.items()}
@@ -65,7 +63,7 @@ def _norm(x: Tensor) -> float:
 def test_norms_of_real_checkpoints(name: str, dtype: torch.dtype, checkpoint: Callable[[str], Path]) -> None:
     spec = f"{name}@{checkpoint(FILES[name])}"
     model = gl.build(spec).to(dtype).eval()
-    ((images, labels),) = gl.batches("cifar10-sample", 32, model, images=32)
+    ((images, labels),) = gl.batches("cifar10-sample", 8, model, images=8)
     with gl.ParameterGradients(model) as probe:
         F.cross_entropy(model(images.to(dtype)), labels).backward()
         probe.step()
@@ -300,52 +298,6 @@ def test_a_scaler_is_divided_out_once(unscale: bool) -> None:
     for step in (0, 1):
         found = frame.loc[frame["step"] == step, "grad_norm"]
         assert found.tolist() == pytest.approx(expected.tolist(), rel=1e-5)
-
-
-SHARDS = """
-import copy, datetime, sys
-import torch
-from torch import nn
-from torch.distributed.fsdp import fully_shard
-import gradlab as gl
-
-rank, store = int(sys.argv[1]), sys.argv[2]
-torch.set_num_threads(1)
-torch.distributed.init_process_group(
-    "gloo", init_method=f"file://{store}", rank=rank, world_size=2, timeout=datetime.timedelta(seconds=60)
-)
-torch.manual_seed(0)
-model = nn.Sequential(nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 3))
-whole = copy.deepcopy(model)
-fully_shard(model, mesh=torch.distributed.device_mesh.init_device_mesh("cpu", (2,)))
-x = torch.randn(6, 4, generator=torch.Generator().manual_seed(1))
-with gl.ParameterGradients(model) as probe:
-    model(x).square().sum().backward()
-    probe.step()
-whole(x).square().sum().backward()
-expected = torch.tensor([whole[i].weight.grad.double().norm().item() for i in (0, 2)])
-found = torch.tensor(probe.result().frame["grad_norm"].tolist())
-torch.testing.assert_close(found, expected)
-torch.distributed.destroy_process_group()
-"""
-
-
-@pytest.mark.slow
-def test_shards_of_a_dtensor_are_taken_together(tmp_path: Path) -> None:
-    """There are two processes, each with half of every weight."""
-    script = tmp_path / "shards.py"
-    script.write_text(SHARDS)
-    command = [sys.executable, str(script)]
-    processes = [
-        subprocess.Popen([*command, str(rank), str(tmp_path / "store")], stderr=subprocess.PIPE, text=True)
-        for rank in (0, 1)
-    ]
-    for process in processes:
-        try:
-            _, said = process.communicate(timeout=150)
-        finally:
-            process.kill()
-        assert process.returncode == 0, said
 
 
 def test_flattened_parameters_are_refused() -> None:

@@ -14,6 +14,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from conformance import over_ranks
+from forked_command import environments_of_ranks, run_modules
 from oracles.data_ranks import (
     LAYERS,
     Checks,
@@ -305,13 +306,24 @@ def test_each_cell_of_the_page_is_a_number_or_a_refusal(found: Found) -> None:
         assert ("error" in found[0][check]) == (check in over_ranks.REFUSED), found[0][check]["error"]
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["your-model", "distributed"])
-def test_the_scripts_of_the_docs_run(name: str, tmp_path: Path) -> None:
-    page = Path(__file__).parents[2] / "docs" / f"{name}.md"
-    script = tmp_path / "train.py"
-    script.write_text("\n".join(re.findall(r"^```py\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE)))
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]
-    done = subprocess.run(torchrun, capture_output=True, text=True, timeout=200, cwd=tmp_path)
+def script_of(page: str, folder: Path) -> str:
+    """The path of a script that a page shows in parts."""
+    text, script = (Path(__file__).parents[2] / "docs" / f"{page}.md").read_text(), folder / "train.py"
+    script.write_text("\n".join(re.findall(r"^```py\n(.*?)^```", text, re.DOTALL | re.MULTILINE)))
+    return str(script)
+
+
+@pytest.mark.parametrize("page", ["your-model", "distributed"])
+def test_the_scripts_of_the_docs_run(page: str, tmp_path: Path) -> None:
+    first, second = run_modules(script_of(page, tmp_path), [[], []], environments_of_ranks(2))
+    assert (first + second).count("measured on the examples of all 2 ranks") == 2
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("page", ["your-model", "distributed"])
+def test_the_scripts_of_the_docs_run_under_torchrun(page: str, tmp_path: Path) -> None:
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command = [*torchrun, script_of(page, tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=200, cwd=tmp_path)
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.count("measured on the examples of all 2 ranks") == 2

@@ -334,6 +334,7 @@ NETWORKS: dict[str, Callable[[], Network]] = {
     "gpt-neox": neox,
     "resnet20": lambda: ours("resnet20@init", "bn2", 32),
     "resnet20-B": lambda: ours("resnet20-B@init", "bn2", 32),
+    "resnet20-preact": lambda: ours("resnet20-preact@init", "conv2", 16),
     "resnet110-preact": lambda: ours("resnet110-preact@init", "conv2", 16),
     "post-norm": post_norm,
 }
