@@ -92,8 +92,8 @@ def test_noise_has_no_labels(name: str) -> None:
 
 @pytest.mark.parametrize("name", FULLY_CONNECTED)
 def test_fully_connected_networks(name: str) -> None:
-    measured(f"{name}@init", "noise", "sum")
-    measured(f"{name}@init", "noise", "sum", mode="responses", bn="eval")
+    measured(f"{name}-width=20@init", "noise", "sum")
+    measured(f"{name}-width=20@init", "noise", "sum", mode="responses", bn="eval")
     for loss in ("cross-entropy", "sum"):
         with pytest.raises(UsageError, match=r"takes inputs of shape \(1,\), not images of shape .* data noise"):
             measured(f"{name}@init", "cifar10-sample", loss)

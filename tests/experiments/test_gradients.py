@@ -309,6 +309,7 @@ def test_save_load_and_draw(tmp_path, mode):
             assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
 
 
+@pytest.mark.parametrize("images", [16, pytest.param(128, marks=pytest.mark.thorough)])
 @pytest.mark.parametrize(
     ("network", "file"),
     [
@@ -317,11 +318,10 @@ def test_save_load_and_draw(tmp_path, mode):
         ("plain20", "caffe-plain20.pth"),
     ],
 )
-@pytest.mark.slow
-def test_real_checkpoints(network, file, checkpoint):
-    """The values are for the first 128 bundled images, mean cross-entropy and running statistics."""
+def test_real_checkpoints(network, file, images, checkpoint):
+    """The values are for the first bundled images, mean cross-entropy and running statistics."""
     spec = f"{network}@{checkpoint(file)}"
-    expected = by_hand(gl.build(spec), 128, "eval")
+    expected = by_hand(gl.build(spec), images, "eval")
     for dtype, rtol in (("float64", 1e-9), ("float32", 5e-3)):
-        measured = gl.gradients(spec, dtype=dtype).layers().set_index("layer")["grad_norm"].astype(float)
+        measured = gl.gradients(spec, images=images, dtype=dtype).layers().set_index("layer")["grad_norm"].astype(float)
         np.testing.assert_allclose(measured, expected[measured.index], rtol=rtol)

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 import torch
 from forked_command import environments_of_ranks, run_modules
-from oracles.spreading import ACTIVATIONS, COMPARED, LESIONS, NETS, TOKENS, frames, trained_by_adam, training
+from oracles.spreading import ACTIVATIONS, COMPARED, GPT, LESIONS, NETS, TOKENS, frames, trained_by_adam, training
 
 import gradlab as gl
 from gradlab.experiments.spreading import share, spread, team, together
@@ -87,7 +87,7 @@ def test_a_training_of_two_goes_on_bit_for_bit(folder: Path, found: list[dict[st
 @SLOW
 def test_a_training_of_two_is_that_of_one(folder: Path, found: list[dict[str, Any]]) -> None:
     """Where no statistics of batches are taken: batches of three are two sequences and one."""
-    alone = gl.train("gpt1-width=16", "tokens:markov", recipe=TOKENS, out=folder / "alone", device="cpu")
+    alone = gl.train(GPT, "tokens:markov", recipe=TOKENS, out=folder / "alone", device="cpu")
     for its in found:
         losses = [loss for loss in its["tokens"] if loss is not None]
         assert losses == pytest.approx(alone.frame["train_loss"].dropna().tolist(), rel=1e-6)

@@ -24,6 +24,7 @@ from gradlab.training.images import load_token_split
 from gradlab.training.parallel import ALONE, Parallel
 
 NETS = {"depths": (3, 60), "families": ("ff", "resnet"), "seeds": 3, "width": 12, "points": 16, "lags": 4}
+GPT = "gpt1-width=16-context=16"
 LESIONS: dict[str, Any] = {"images": 8, "batch_size": 4, "several": (2,), "swaps": (1,), "samples": 2, "paths": 2}
 ACTIVATIONS: dict[str, Any] = {"depth": 3, "families": ("ff", "resnet"), "seeds": 3, "width": 12, "points": 16}
 COMPARED: dict[str, Any] = {"question": "shortcut", "depths": (8,), "images": 4, "seeds": 2, "epochs": 1}
@@ -37,7 +38,7 @@ def training(folder: Path, name: str, **options: Any) -> gl.TrainingResult:
 def trained_by_adam(dtype: torch.dtype, parallel: Parallel = ALONE) -> dict[str, torch.Tensor]:
     """The weights after six steps of AdamW on sequences of tokens."""
     recipe = preset("adamw").changed(iterations=6, batch_size=3, warm_up=0, learning_rate=0.01)
-    network = create("gpt1-width=16", seed=0)
+    network = create(GPT, seed=0)
     split = load_token_split("tokens:markov", network, 0)
     arithmetic = Arithmetic(torch.device("cpu"), bf16=False)
     trainer = Trainer(network.to(dtype), recipe, split, arithmetic, parallel=parallel)
@@ -83,7 +84,7 @@ def main(folder: Path) -> dict[str, Any]:
         except gl.GradlabError as error:
             found["stopped"] = str(error)
         found["resumed"] = training(folder, "stopped").record["notes"]
-        token = gl.train("gpt1-width=16", "tokens:markov", recipe=TOKENS, out=folder / "tokens", device="cpu")
+        token = gl.train(GPT, "tokens:markov", recipe=TOKENS, out=folder / "tokens", device="cpu")
         found["tokens"] = token.frame["train_loss"].tolist()
         for dtype in (torch.float32, torch.float64):
             torch.save(trained_by_adam(dtype, Parallel(rank, 2)), folder / f"adam-{dtype}-{rank}.pt")
