@@ -102,6 +102,7 @@ class ResponseStd(Probe):
         self._finder = finder or ResponseFinder(self.model, self.targets, self, adder=self._adder)
         self._split = LayoutWatch(self.model)
         self._layouts: list[Layout] = []
+        self._compiled_notes: list[str] = []
 
     def _route_of(self, model: nn.Module) -> CompiledRoute | None:
         if not self._compiled or self.exact or self.per_channel:
@@ -201,8 +202,7 @@ class ResponseStd(Probe):
             "coverage": coverage.as_record(),
         }
         uneven = uneven_notes([{site: site.layer for site in seen} for seen in by_rank], self.ranks)
-        compiled = [] if self._route is None else self._route.notes()
-        notes = [*self._notes(sites), *unmeasured_notes(left_out), *self.ranks.notes(), *uneven, *compiled]
+        notes = [*self._notes(sites), *unmeasured_notes(left_out), *self.ranks.notes(), *uneven, *self._compiled_notes]
         return ResponsesResult.from_rows(str(name), rows, notes, facts)
 
     def moments(self) -> dict[Site, list[float]]:
@@ -250,10 +250,13 @@ class ResponseStd(Probe):
             )
             for (site, accumulator), found in zip(self._accumulators.items(), parts, strict=True)
         }
+        passes = None if self._route is None else self._route.passes
         own = own if self._route is None else self._route.merged_with(own)
-        told = self.ranks.gather((own, self._split.layout), f"ResponseStd.{call}()")
-        self._layouts = [layout for _, layout in told]
-        return [sites for sites, _ in told]
+        told = self.ranks.gather((own, self._split.layout, passes), f"ResponseStd.{call}()")
+        self._layouts = [layout for _, layout, _ in told]
+        if self._route is not None:
+            self._compiled_notes = self._route.notes([passes for _, _, passes in told])
+        return [sites for sites, _, _ in told]
 
     def _merged(self, by_rank: list[dict[Site, SiteMoments]]) -> dict[Site, SiteMoments]:
         if not any(by_rank):

@@ -8,10 +8,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from gradlab.probes.compiled.discovery import Plan
 from gradlab.probes.compiled.entry import CannotCompile, Entry
 from gradlab.probes.compiled.marks import Mark, TracedMarks
+from gradlab.probes.compiled.parallel import cutting, uncut
 from gradlab.probes.compiled.proof import Proof
 from gradlab.probes.targets import Targets
 from gradlab.stats.custom_ops import WIDTH, add_moments
@@ -55,6 +57,7 @@ class CompiledPass:
         self._backend, self._proof = entry.backend, Proof(plan, marks, targets)
         self._function = torch.compile(_called(), backend=self._compile, dynamic=entry.dynamic, fullgraph=True)
         self._started = False
+        self._around: DistributedDataParallel | None = None
         self._refused: CannotCompile | None = None
 
     def __call__(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -65,7 +68,7 @@ class CompiledPass:
         """
         before, self._started, self._refused = self.rows.clone(), False, None
         try:
-            with self.traced.in_place(), torch.compiler.set_stance("default"):
+            with self.traced.in_place(), torch.compiler.set_stance("default"), uncut() as self._around:
                 output = self._function(self.model, args, kwargs)
         except BaseException as error:
             self.rows.copy_(before)
@@ -83,7 +86,8 @@ class CompiledPass:
         except CannotCompile as refused:
             self._refused = refused
             raise
-        compiled = self._backend(graph, inputs)
+        backend = self._backend if self._around is None else cutting(self._backend, self._around)
+        compiled = backend(graph, inputs)
 
         def run(*values: Any) -> Any:
             self._started = True

@@ -85,7 +85,7 @@ class Discovery:
         Raises:
             CannotCompile: If some are not inputs or outputs of modules, so that compiled code would not show them.
         """
-        if finder._kind not in finder._quiet:
+        if finder.by_functions:
             raise CannotCompile("functions may apply weights or normalize outside of modules")
         elsewhere = [site.layer for site, passing in self._found.items() if passing is None]
         if elsewhere:

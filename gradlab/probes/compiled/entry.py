@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
 
+from gradlab.probes.direct_calls import is_direct
 from gradlab.probes.hooks import is_compiled, unwrap
+
+_IN_PLACE = "_compiled_call_impl"
+"""The attribute in which `nn.Module.compile` keeps a call."""
 
 
 class CannotCompile(Exception):
@@ -20,9 +25,10 @@ class Entry:
     """The attribute that holds the compiled call of a model.
 
     Attributes:
-        owner: The module that has the attribute.
+        owner: The module that has the attribute, or is to have it where something around the model is compiled.
         name: Its name.
-        call: Its value, which is called with the arguments of the model.
+        call: What is called with the arguments of the model.
+        is_there: Whether the call is the value of the attribute.
         backend: What compiles graphs.
         dynamic: Whether sizes are symbols, as in `torch.compile`.
     """
@@ -30,31 +36,72 @@ class Entry:
     owner: nn.Module
     name: str
     call: Callable[..., Any]
+    is_there: bool
     backend: Callable[..., Any]
     dynamic: bool | None
+
+    @contextmanager
+    def taken_by(self, call: Callable[..., Any]) -> Iterator[None]:
+        """Have another call in this place."""
+        place = vars(self.owner)
+        place[self.name] = call
+        try:
+            yield
+        finally:
+            if self.is_there:
+                place[self.name] = self.call
+            else:
+                place.pop(self.name, None)
 
 
 def entry_of(model: nn.Module) -> Entry:
     """Return the entry of a model that was compiled as a whole, by `torch.compile` or its own `compile`.
 
+    `DistributedDataParallel` may lie around it or between the model and what was compiled: torch runs its own code
+    eagerly and compiles that of the model in it.
+
     Raises:
         CannotCompile: If it was not.
     """
-    inner = unwrap(model)
-    if type(model).__name__ == "OptimizedModule" and model._orig_mod is inner:
-        owner, name, context = model, "forward", getattr(model, "dynamo_ctx", None)
-    elif model is inner and model._compiled_call_impl is not None:
-        owner, name, context = model, "_compiled_call_impl", _context_of(model._compiled_call_impl)
-    else:
-        raise CannotCompile("parts of it are compiled, or a wrapper around it")
+    around, inner = [*_wrappers(model)], unwrap(model)
+    compiled = [module for module in [*around, inner] if _is_wrapper(module) or _compiled_in_place(module)]
+    if any(type(module).__name__ == "DataParallel" for module in around):
+        raise CannotCompile("DataParallel runs copies of it")
+    if len(compiled) != 1:
+        raise CannotCompile("parts of it are compiled, or it is compiled twice")
+    (owner,) = compiled
     if any(is_compiled(module) for module in inner.modules() if module is not owner):
         raise CannotCompile("parts of it are compiled on their own")
+    if owner is inner or (_is_wrapper(owner) and owner._orig_mod is inner):
+        name = _IN_PLACE if owner is inner else "forward"
+        where = (owner, name, vars(owner).get(name), True)
+    else:
+        where = (inner, _IN_PLACE, inner._call_impl, False)
+    context = owner.dynamo_ctx if _is_wrapper(owner) else _context_of(owner._compiled_call_impl)
     backend: Any = getattr(context, "callback", None)
     while (inside := _inside(backend)) is not None:
         backend = inside
-    if not callable(backend) or name not in vars(owner):
+    if not callable(backend) or not callable(where[2]):
         raise CannotCompile("this version of torch does not say how it was compiled")
-    return Entry(owner, name, vars(owner)[name], backend, getattr(context, "_dynamic", None))
+    return Entry(*where, backend, getattr(context, "_dynamic", None))  # type: ignore[arg-type]
+
+
+def _wrappers(model: nn.Module) -> Iterator[nn.Module]:
+    """Yield what lies around a model, the outermost first."""
+    inner = unwrap(model)
+    while model is not inner:
+        yield model
+        model = model._orig_mod if _is_wrapper(model) else model.module  # type: ignore[assignment]
+
+
+def _is_wrapper(module: nn.Module) -> bool:
+    """Return whether `torch.compile` has made a module."""
+    return type(module).__name__ == "OptimizedModule"
+
+
+def _compiled_in_place(module: nn.Module) -> bool:
+    call = vars(module).get(_IN_PLACE)
+    return call is not None and not is_direct(call)
 
 
 def _inside(callback: Any) -> Any:

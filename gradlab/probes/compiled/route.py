@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
@@ -26,6 +26,9 @@ from gradlab.stats.custom_ops import WIDTH, row_moments
 
 _Kind = tuple[object, ...]
 
+PassCounts = tuple[int, int]
+"""The number of passes in compiled code, and of all passes."""
+
 _GLOBAL_HOOKS = [f"_global_{when}_hooks" for when in ("forward_pre", "forward", "backward_pre", "backward")]
 """Where torch keeps the hooks of all modules."""
 
@@ -36,8 +39,9 @@ class CompiledRoute:
     """Takes the place of a compiled model's entry while a probe is attached.
 
     The first pass of each kind (modes, dtypes and shapes) runs eagerly: hooks measure it, and show where its responses
-    are. Later passes of the kind run in code that the model's own backend has compiled with the sums inside. Where that
-    is not possible they run eagerly, and a warning says why.
+    are. Later passes of the kind run in code that the model's own backend has compiled with the sums inside. Once two
+    shapes have shown the same, passes of other shapes begin there. Where that is not possible they run eagerly, and a
+    warning says why.
 
     Args:
         model: The model, not compiled.
@@ -52,6 +56,8 @@ class CompiledRoute:
         self.finder = ResponseFinder(model, targets, self.discovery)
         self.marks = marks_of(model, targets)
         self._plans: dict[_Kind, Plan | None] = {}
+        # What eager passes of several shapes have shown, by the rest of their kind.
+        self._shown: dict[_Kind, list[Plan | None]] = {}
         self._passes: dict[Plan, CompiledPass] = {}
         self._own = range(0)
         self._forbidden = False
@@ -67,9 +73,7 @@ class CompiledRoute:
         watch_marks(self.model, self.marks, self.discovery.marked, stack)
         self.finder.attach(stack)
         self._own = range(first, RemovableHandle.next_id)
-        place = vars(self.entry.owner)
-        place[self.entry.name] = self
-        stack.callback(place.__setitem__, self.entry.name, self.entry.call)
+        stack.enter_context(self.entry.taken_by(self))
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run the model on one of both ways."""
@@ -82,8 +86,11 @@ class CompiledRoute:
             self._thread = None
 
     def _run(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        kind = self._kind(args, kwargs)
-        plan = self._plans.get(kind)
+        # A model whose sizes are symbols is compiled once for all of them.
+        kind = self._kind(args, kwargs, sizes=not self.entry.dynamic)
+        shown = self._shown.setdefault(self._kind(args, kwargs, sizes=False), [])
+        same = shown[0] if len(shown) > 1 and len(set(shown)) == 1 else None
+        plan = self._plans.get(kind, same)
         if plan is not None and (compiled := self._compiled(plan)) is not None:
             try:
                 return compiled(args, kwargs)
@@ -97,12 +104,11 @@ class CompiledRoute:
                 self._plans[kind] = self.discovery.plan(self.finder)
             except CannotCompile as reason:
                 self._give_up(kind, reason)
+            shown.append(self._plans[kind])
         return output
 
-    def _kind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Kind:
+    def _kind(self, args: tuple[Any, ...], kwargs: dict[str, Any], sizes: bool) -> _Kind:
         modes = self.model.training, torch.is_grad_enabled(), torch.is_inference_mode_enabled()
-        # A model whose sizes are symbols is compiled once for all of them.
-        sizes = not self.entry.dynamic
         return modes, tuple(_form(v, sizes) for v in args), tuple((k, _form(v, sizes)) for k, v in kwargs.items())
 
     def _compiled(self, plan: Plan) -> CompiledPass | None:
@@ -143,13 +149,24 @@ class CompiledRoute:
                     merged[site] = known.merge(added)
         return merged
 
-    def notes(self) -> list[str]:
-        """Say how many passes ran in compiled code."""
-        count = sum(passes.count for passes in self._passes.values())
-        if not count + self._eager:
+    @property
+    def passes(self) -> PassCounts:
+        """How many passes ran in compiled code, and how many in all."""
+        compiled = sum(passes.count for passes in self._passes.values())
+        return compiled, compiled + self._eager
+
+    @staticmethod
+    def notes(by_rank: Iterable[PassCounts | None]) -> list[str]:
+        """Say how many passes of all ranks ran in compiled code.
+
+        Args:
+            by_rank: The passes of every rank, None of one whose model is not compiled.
+        """
+        compiled, passes = (sum(counts) for counts in zip((0, 0), *filter(None, by_rank), strict=True))
+        if not passes:
             return []
         first = "the first of each kind runs eagerly, which shows where its responses are"
-        return [f"{count} of {count + self._eager} passes of the compiled model ran in compiled code; {first}"]
+        return [f"{compiled} of {passes} passes of the compiled model ran in compiled code; {first}"]
 
 
 def compiled_route(model: nn.Module, targets: Targets, observer: Observer) -> CompiledRoute | None:

@@ -180,13 +180,24 @@ def test_training_goes_on_as_it_would() -> None:
         torch.testing.assert_close(ours, theirs)
 
 
-@pytest.mark.parametrize(("dynamic", "in_compiled_code"), [(None, 3), (True, 6)])
+@pytest.mark.parametrize(("dynamic", "in_compiled_code"), [(None, 5), (True, 6), (False, 5)])
 def test_batches_of_several_sizes(dynamic: bool | None, in_compiled_code: int) -> None:
+    """Once two sizes have shown where responses are, others begin in compiled code; symbols stand for all of them."""
     model, batches = Normalized().eval(), images(5, 5, 7, 7, 5, 7, 3)
     right = brute_force(model, batches, READ)
     probe = run(torch.compile(model, backend="eager", dynamic=dynamic), batches)
     assert answer(probe) == pytest.approx(right, rel=1e-6)
-    assert compiled_passes(probe) == in_compiled_code + (dynamic is None)
+    assert compiled_passes(probe) == in_compiled_code
+
+
+def test_more_sizes_than_torch_compiles_for_run_eagerly_and_it_is_said() -> None:
+    model, sizes = Normalized().eval(), [5, 7, 3, 4, 6, 8]
+    batches = images(*sizes, *sizes)
+    right = brute_force(model, batches, READ)
+    with torch._dynamo.config.patch(recompile_limit=3), pytest.warns(UserWarning, match="runs eagerly"):
+        probe = run(torch.compile(model, backend="eager", dynamic=False), batches)
+    assert answer(probe) == pytest.approx(right, rel=1e-6)
+    assert compiled_passes(probe) == 6
 
 
 class Breaks(Normalized):
