@@ -66,9 +66,12 @@ WEIGHTS = re.compile(r"@[^,\s]+")
 LENGTH = re.compile(r"--(epochs|iterations) \S+|--verify|(?<=--depths 20)[,\d]+")
 """What is taken out of a command: long trainings, and nets deeper than one of 20 layers."""
 
-DEEP = re.compile(r"\b(plain|resnet)(32|44|56|110)(?!\d|-bottleneck)")
-SHALLOW = {"32": "14", "44": "26", "56": "14", "110": "26"}
+DEEP = re.compile(r"\b(plain|resnet)(20|32|44|56|110)(?!\d|-bottleneck)")
+SHALLOW = {"20": "8", "32": "14", "44": "20", "56": "14", "110": "20"}
 """What the depth of a net of He et al. for CIFAR is at toy size, where its weights are not the bundled ones."""
+
+SEQUENCES = re.compile(r"\bgpt\d+-width=\d+"), "gpt2-width=16-context=8"
+"""What begins the name of a net of sequences, and what it is at toy size."""
 
 
 def blocks(path: Path, language: str) -> list[str]:
@@ -94,6 +97,7 @@ def test_commands_run(command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(gallery, "render", lambda recipe, out, **options: full(recipe, out, **options, toy=True))
     weighted = "@" in command or "--weights" in command
     shallow = DEEP.sub(lambda net: net[1] + SHALLOW[net[2]], command) if weighted else command
+    shallow = SEQUENCES[0].sub(SEQUENCES[1], shallow)
     words = shlex.split(LENGTH.sub("", WEIGHTS.sub("@init", shallow)))[1:]
     if words[0] not in TOY:
         group = get_command(app)

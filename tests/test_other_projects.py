@@ -23,7 +23,9 @@ FILES = {
 
 @pytest.mark.slow
 @pytest.mark.skipif(not (data_folder() / "cifar10.npz").exists(), reason="cifar10.npz is not at hand")
-@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.thorough if name != "resnet20" else ()) for name in FILES]
+)
 def test_error_on_the_whole_test_set(name: str, checkpoint: Callable[[str], Path]) -> None:
     file, error, loss = FILES[name]
     facts = gl.responses(f"{name}@{checkpoint(file)}", "cifar10").record["networks"][0]
