@@ -45,8 +45,8 @@ def test_models(gradlab_command: Run) -> None:
     assert (failed.returncode, failed.stderr.strip().count("\n")) == (2, 0)
 
 
-def test_responses_end_to_end(installed_command: Run, tmp_path: Path) -> None:
-    done = installed_command("responses", "--model", "resnet8@init,plain8@init", "--images", "20", "--layers-table")
+def test_responses_end_to_end(gradlab_command: Run, tmp_path: Path) -> None:
+    done = gradlab_command("responses", "--model", "resnet8@init,plain8@init", "--images", "20", "--layers-table")
     assert done.returncode == 0, done.stderr
     assert "Standard deviation of layer responses" in done.stdout
     assert "layer3.0.conv2" in done.stdout
@@ -177,9 +177,7 @@ def test_nan_weights_are_reported_and_the_rest_measured(gradlab_command: Run, tm
     assert stds["layer2.0.conv2"] == ""
 
 
-def test_an_interrupt_is_one_line_and_keeps_the_old_files(
-    gradlab_command: Run, installed_command: Run, tmp_path: Path
-) -> None:
+def test_an_interrupt_is_one_line_and_keeps_the_old_files(gradlab_command: Run, tmp_path: Path) -> None:
     (tmp_path / "mynets.py").write_text(
         "import os, signal\nimport torch.nn as nn\n\n"
         "class Stop(nn.Conv2d):\n"
@@ -190,7 +188,7 @@ def test_an_interrupt_is_one_line_and_keeps_the_old_files(
     )
     assert gradlab_command("responses", "--model", "resnet8@init", "--images", "4").returncode == 0
     before = {p: p.read_bytes() for p in (tmp_path / "results").rglob("*.*")}
-    done = installed_command("responses", "--model", "mynets:stop@init")
+    done = gradlab_command("responses", "--model", "mynets:stop@init")
     assert (done.returncode, done.stderr.strip()) == (130, "gradlab: stopped; no file was left incomplete")
     assert {p: p.read_bytes() for p in (tmp_path / "results").rglob("*.*")} == before
 
