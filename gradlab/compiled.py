@@ -9,6 +9,7 @@ import ctypes
 import hashlib
 import os
 import platform
+import re
 import shlex
 import shutil
 import subprocess
@@ -40,7 +41,7 @@ def load_library(package: str, name: str, prepare: Callable[[ctypes.CDLL], bool]
     """
     if os.environ.get("GRADLAB_NATIVE") == "0":
         return None
-    source = (files(package) / f"{name}.c").read_text(encoding="utf-8")
+    source = _source(package, f"{name}.c")
     key = hashlib.sha256("\0".join((source, *_FLAGS, platform.system(), platform.machine())).encode()).hexdigest()
     folder = user_cache_path("gradlab") / "native"
     stem = f"{name}-{key[:16]}"
@@ -50,6 +51,12 @@ def load_library(package: str, name: str, prepare: Callable[[ctypes.CDLL], bool]
     except (OSError, subprocess.SubprocessError, AttributeError, ValueError) as error:
         _say_absent(folder, error)
         return None
+
+
+def _source(package: str, name: str) -> str:
+    """Return a source with the files of its package that it includes."""
+    text = (files(package) / name).read_text(encoding="utf-8")
+    return re.sub(r'^#include "(.+)"$', lambda found: _source(package, found[1]), text, flags=re.MULTILINE)
 
 
 def _found(folder: Path, stem: str) -> Path | None:

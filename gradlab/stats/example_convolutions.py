@@ -11,8 +11,10 @@ from itertools import islice
 import torch
 from torch import Tensor
 
+from gradlab.stats import example_winograd
 from gradlab.stats.example_gradients import ExampleContributions
 from gradlab.stats.example_native import convolution_rows, convolution_space, serves
+from gradlab.stats.example_winograd import winograd_rows, winograd_space
 from gradlab.stats.workspace import Workspace
 
 
@@ -70,6 +72,7 @@ class NativeGradients(ExampleContributions):
     def __init__(self, x: Tensor, gradient: Tensor, geometry: Geometry) -> None:
         self.x, self.gradient, self.geometry = x, gradient, geometry
         self.examples, self.numel = x.shape[0], math.prod(geometry.weight)
+        self.winograd = example_winograd.serves(geometry.weight, geometry.stride, geometry.dilation)
 
     def rows(self) -> Tensor:
         """See `ExampleContributions`."""
@@ -87,10 +90,14 @@ class NativeGradients(ExampleContributions):
         geometry = self.geometry
         for span in islice(self.spans(), first, None):
             x, gradient = self.x[span], self.gradient[span]
-            space = convolution_space(x, gradient, geometry.padding)
+            spaces = winograd_space if self.winograd else convolution_space
+            space = spaces(x, gradient, geometry.padding)
             room, out = workspace.take(x, (space,), (len(x), self.numel))
-            kernel, dilation = geometry.weight[2:], geometry.dilation[0]
-            convolution_rows(x, gradient, kernel, geometry.stride, geometry.padding, dilation, room.zero_(), out)
+            if self.winograd:
+                winograd_rows(x, gradient, geometry.padding, room, out)
+            else:
+                kernel, dilation = geometry.weight[2:], geometry.dilation[0]
+                convolution_rows(x, gradient, kernel, geometry.stride, geometry.padding, dilation, room.zero_(), out)
             yield out[None]
 
 

@@ -3,16 +3,10 @@
  * Loaded by example_native.py. All values are float32; sums of a few thousand products are taken in that precision, by
  * vectors of partial sums, and added up in double precision.
  */
-#include <math.h>
-#include <stddef.h>
-#include <string.h>
+#include "images.h"
 
-#define WIDTH 16
 #define VECTORS 3
 #define CHUNK (VECTORS * WIDTH)
-typedef float vector __attribute__((vector_size(4 * WIDTH), aligned(4)));
-#define LOAD(p) (*(const vector *)(p))
-#define INLINE static inline __attribute__((always_inline))
 
 /* How many positions are summed before they are added to what others gave, in bytes read: half of a level-1 cache. */
 #define NEAR (16 << 10)
@@ -165,51 +159,9 @@ INLINE double norm_of(const float *row, ptrdiff_t length)
 VERSION(avx512, __attribute__((target("avx512f,fma"))), 8, 4)
 VERSION(avx2, __attribute__((target("avx2,fma"))), 2, 2)
 VERSION(plain, , 1, 1)
-#define BEST(name)                                                                                                      \
-    (__builtin_cpu_supports("avx512f")                                 ? name##_avx512                                  \
-     : __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") ? name##_avx2                                    \
-                                                                       : name##_plain)
 #else
 VERSION(plain, , 2, 2)
-#define BEST(name) name##_plain
 #endif
-
-/* Tests choose one. */
-#ifndef CHOSEN
-#define CHOSEN BEST
-#endif
-
-typedef float four __attribute__((vector_size(16), aligned(4)));
-
-/* Write four values of each of four channels, which lie apart, for one position after the other. */
-INLINE void pack_four(const float *from, ptrdiff_t apart, float *to, ptrdiff_t step)
-{
-    four a = *(const four *)from, b = *(const four *)(from + apart);
-    four c = *(const four *)(from + 2 * apart), d = *(const four *)(from + 3 * apart);
-    four ab = {a[0], b[0], a[1], b[1]}, cd = {c[0], d[0], c[1], d[1]};
-    four later_ab = {a[2], b[2], a[3], b[3]}, later_cd = {c[2], d[2], c[3], d[3]};
-    *(four *)to = (four){ab[0], ab[1], cd[0], cd[1]};
-    *(four *)(to + step) = (four){ab[2], ab[3], cd[2], cd[3]};
-    *(four *)(to + 2 * step) = (four){later_ab[0], later_ab[1], later_cd[0], later_cd[1]};
-    *(four *)(to + 3 * step) = (four){later_ab[2], later_ab[3], later_cd[2], later_cd[3]};
-}
-
-/* Copy an image of shape (channels, rows, cols) with any strides to (rows, cols, channels). */
-static void pack(const float *from, ptrdiff_t channels, ptrdiff_t rows, ptrdiff_t cols, const ptrdiff_t *strides,
-                 float *to, ptrdiff_t row_step, ptrdiff_t col_step)
-{
-    ptrdiff_t even = strides[2] == 1 ? channels / 4 * 4 : 0, whole = cols / 4 * 4;
-    for (ptrdiff_t y = 0; y < rows; y++, from += strides[1], to += row_step) {
-        /* A line of the cache at a time, since those of all channels may fall on one place in it. */
-        for (ptrdiff_t first = 0; first < whole; first += WIDTH)
-            for (ptrdiff_t c = 0; c < even; c += 4)
-                for (ptrdiff_t x = first; x < whole && x < first + WIDTH; x += 4)
-                    pack_four(from + c * strides[0] + x, strides[0], to + x * col_step + c, col_step);
-        for (ptrdiff_t x = 0; x < cols; x++)
-            for (ptrdiff_t c = x < whole ? even : 0; c < channels; c++)
-                to[x * col_step + c] = from[c * strides[0] + x * strides[2]];
-    }
-}
 
 /* The gradients of a convolution's weight, shape (count, kernel rows, outputs, kernel cols * channels).
  *

@@ -14,37 +14,38 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import gradlab.stats
-from gradlab.stats import Geometry, Workspace, convolution_gradients, example_native
+from gradlab.stats import Geometry, Workspace, convolution_gradients, example_native, example_winograd
 from gradlab.stats.example_convolutions import NativeGradients
 from gradlab.stats.pair_products import PairProducts
 
 pytestmark = pytest.mark.skipif(example_native._library() is None, reason="there is no C compiler")
 
-SOURCE = Path(gradlab.stats.__file__).parent / "example_gradients.c"
+MODULES: dict[str, Any] = {"example_gradients": example_native, "example_winograd": example_winograd}
+"""The modules that load a library, by the name of its source."""
 
 
 @pytest.fixture(scope="module", params=["best", "avx2", "plain"])
-def compiled(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
-    """The library as this processor runs it, and as lesser ones do."""
+def compiled(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict[str, ctypes.CDLL]:
+    """The libraries as this processor runs them, and as lesser ones do."""
     if request.param == "best":
-        library = example_native._library()
-        assert library is not None
-        return library
+        return {name: module._library() for name, module in MODULES.items()}
     if request.param == "avx2" and "AVX" not in torch.backends.cpu.get_cpu_capability():
         pytest.skip("this processor has no AVX2")
-    out = tmp_path_factory.mktemp("native") / "library.so"
-    compiler = shutil.which("cc") or "gcc"
-    version = f"-DCHOSEN(name)=name##_{request.param}"
-    command = [compiler, "-O3", "-Wno-psabi", "-shared", "-fPIC", version, "-o", str(out), str(SOURCE), "-lm"]
-    subprocess.run(command, check=True)
-    library = ctypes.CDLL(str(out))
-    assert example_native._computes(library)
-    return library
+    folder, compiler = tmp_path_factory.mktemp("native"), shutil.which("cc") or "gcc"
+    version, found = f"-DCHOSEN(name)=name##_{request.param}", {}
+    for name, module in MODULES.items():
+        source, out = Path(gradlab.stats.__file__).parent / f"{name}.c", folder / f"{name}.so"
+        command = [compiler, "-O3", "-Wno-psabi", "-shared", "-fPIC", version, "-o", str(out), str(source), "-lm"]
+        subprocess.run(command, check=True)
+        found[name] = ctypes.CDLL(str(out))
+        assert module._computes(found[name])
+    return found
 
 
 @pytest.fixture(autouse=True)
-def chosen(compiled: ctypes.CDLL, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(example_native, "_library", lambda: compiled)
+def chosen(compiled: dict[str, ctypes.CDLL], monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, module in MODULES.items():
+        monkeypatch.setattr(module, "_library", lambda name=name: compiled[name])
 
 
 def random(*shape: int) -> Tensor:
@@ -60,6 +61,9 @@ def random(*shape: int) -> Tensor:
         ((9, 7), (11, 20, 2, 3), {"padding": (2, 1), "stride": (2, 3), "dilation": (3, 1)}),
         ((7, 5), (9, 34, 1, 1), {"stride": 2}),
         ((40, 3), (2, 6, 7, 1), {"padding": (3, 0), "dilation": (1, 5)}),
+        ((33, 21), (19, 17, 3, 3), {"padding": (0, 2)}),
+        ((6, 9), (16, 40, 3, 3), {}),
+        ((2, 1), (33, 16, 3, 3), {"padding": 1}),
     ],
 )
 def test_convolutions(
@@ -84,6 +88,7 @@ def test_convolutions(
         monkeypatch.setattr("gradlab.stats.example_gradients._VALUES", together * rows.shape[1])
         found = convolution_gradients(x, g, geometry)
         assert type(found) is NativeGradients
+        assert found.winograd is (min(weight[:2]) >= 16 and weight[2:] == (3, 3))
         products = PairProducts(5)
         norms, sums, *_ = found.reduced(Workspace(), products)
         torch.testing.assert_close(found.rows(), rows.float(), rtol=1e-5, atol=1e-6 * rows.norm().item())
