@@ -1,67 +1,17 @@
-"""gl.watch against loops by hand: schedules, what it leaves alone, whose step a value is of."""
+"""gl.watch against loops by hand: responses, activations, losses, and what becomes of the rows."""
 
 import copy
-import functools
-import gc
-import io
 import math
-import warnings
-from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from probes.watch.loop import batch, hooks, made, train, values
+from torch import nn
 
 import gradlab as gl
-from gradlab.probes.watch.recorder import USUAL
-
-
-class Net(nn.Module):
-    """Two convolutions with a shortcut, activations as a module and as a function, and a head."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.stem, self.norm = nn.Conv2d(3, 4, 3, padding=1, bias=False), nn.BatchNorm2d(4)
-        self.relu = nn.ReLU(inplace=True)
-        self.deep = nn.Conv2d(4, 4, 3, padding=1)
-        self.head = nn.Linear(4, 3)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.relu(self.norm(self.stem(x)))
-        x = F.relu(x + self.deep(x))
-        return torch.tanh(self.head(x.mean((2, 3))))
-
-
-def made(kind: Callable[[], nn.Module] = Net) -> nn.Module:
-    torch.manual_seed(0)
-    return kind()
-
-
-def batch(step: int, n: int = 6) -> tuple[Tensor, Tensor]:
-    generator = torch.Generator().manual_seed(100 + step)
-    return torch.randn(n, 3, 5, 5, generator=generator), torch.randint(3, (n,), generator=generator)
-
-
-def train(model: nn.Module, optimizer: torch.optim.Optimizer, steps: int, first: int = 0) -> None:
-    for step in range(first, first + steps):
-        x, y = batch(step)
-        optimizer.zero_grad()
-        F.cross_entropy(model(x), y).backward()
-        optimizer.step()
-
-
-def values(frame: pd.DataFrame, step: int, layer: str) -> dict[str, float]:
-    rows = frame[(frame["step"] == step) & (frame["layer"] == layer)]
-    assert not rows["statistic"].duplicated().any()
-    return rows.set_index("statistic")["value"].to_dict()
-
-
-def hooks(model: nn.Module) -> int:
-    on_modules = sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.modules())
-    return on_modules + sum(len(p._post_accumulate_grad_hooks or ()) for p in model.parameters())
 
 
 def test_responses_and_activations_of_a_loop_by_hand() -> None:
@@ -103,56 +53,6 @@ def test_responses_and_activations_of_a_loop_by_hand() -> None:
     }
     columns = ["network", "step", "layer", "index", "block", "statistic", "value"]
     assert frame.columns[:7].tolist() == columns
-
-
-@pytest.mark.parametrize(
-    ("every", "first", "steps"),
-    [
-        (3, 0, [0, 3, 6, 9]),
-        (4, 3, [0, 1, 2, 4, 8]),
-        (gl.log_spaced(1), 0, [0, 1, 10]),
-        (lambda step: step == 5, 0, [5]),
-        (50, 0, [0]),
-    ],
-)
-def test_scheduled_steps_have_hooks_and_no_others(every: object, first: int, steps: list[int]) -> None:
-    model = made()
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    on = []
-    with gl.watch(model, optimizer, every=every, first=first) as watch:
-        for step in range(11):
-            on.append(hooks(model) > 0)
-            train(model, optimizer, 1, first=step)
-    assert [step for step, hooked in enumerate(on) if hooked] == steps
-    assert sorted(watch.result().frame["step"].unique()) == steps
-    assert hooks(model) == 0
-    assert not optimizer._optimizer_step_pre_hooks
-    assert not optimizer._optimizer_step_post_hooks
-
-
-def test_the_training_is_what_it_would_be_without() -> None:
-    ends = []
-    for watching in (True, False):
-        model = nn.Sequential(made(), nn.Dropout(0.3))
-        optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
-        scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 2, 0.5)
-        watch = gl.watch(model, optimizer, every=2) if watching else None
-        torch.manual_seed(7)
-        with watch or torch.enable_grad():
-            for step in range(5):
-                train(model, optimizer, 1, first=step)
-                scheduler.step()
-        ends.append((model.state_dict(), optimizer.state_dict()["state"], torch.get_rng_state()))
-        if watch is not None:
-            rates = watch.result().frame.query("statistic == 'learning_rate'")["value"].tolist()
-            assert rates == pytest.approx([1e-2, 5e-3, 2.5e-3])
-    assert all(torch.equal(ends[0][0][name], ends[1][0][name]) for name in ends[0][0])
-    assert all(
-        torch.equal(a, b[k])
-        for s, b in zip(ends[0][1].values(), ends[1][1].values(), strict=True)
-        for k, a in s.items()
-    )
-    assert torch.equal(ends[0][2], ends[1][2])
 
 
 def test_micro_batches_are_one_step_and_validation_is_none() -> None:
@@ -221,93 +121,6 @@ def test_numbers_of_ones_own_and_the_loss_after_the_step() -> None:
     assert sorted(frame["step"].unique()) == [0]
 
 
-def test_noise_of_micro_batches_against_gradients_by_hand() -> None:
-    model = made().double()
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    x, y = batch(0, 12)
-    parts = [*zip(x.double().chunk(4), y.chunk(4), strict=True)]
-    twin = copy.deepcopy(model)
-    with gl.watch(model, optimizer, every=1, measure=["noise"]) as watch:
-        for a, b in parts:
-            (F.cross_entropy(model(a), b) / 4).backward()
-        optimizer.step()
-    each = []
-    for a, b in parts:
-        found = torch.autograd.grad(F.cross_entropy(twin(a), b), list(twin.parameters()))
-        each.append(torch.cat([gradient.flatten() for gradient in found]))
-    gradients = torch.stack(each)
-    variance = gradients.var(0, correction=1).sum().item()
-    total = values(watch.result().frame, 0, "total")
-    assert total["gradient_variance"] == pytest.approx(variance, rel=1e-9)
-    assert total["gradient_square"] == pytest.approx(gradients.mean(0).square().sum().item() - variance / 4, rel=1e-9)
-
-
-def test_noise_by_two_batch_sizes_leaves_everything_else_as_it_is() -> None:
-    frames, ends = [], []
-    for parted in (True, False):
-        model = nn.Sequential(made(), nn.Dropout(0.3), nn.BatchNorm1d(3))
-        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-        twin = copy.deepcopy(model)
-        x, y = batch(0, 12)
-        torch.manual_seed(7)
-        with gl.watch(model, optimizer, every=1, measure=[*USUAL, "noise"]) as watch:
-            (8 * F.cross_entropy(model(x), y)).backward()
-            if parted:
-                part = functools.partial(lambda net, x, y: 8 * F.cross_entropy(net(x), y), model, x[:4], y[:4])
-                watch.log(part=part, share=1 / 3)
-            optimizer.step()
-        frames.append(watch.result().frame)
-        ends.append([*model.state_dict().values(), torch.get_rng_state()])
-    assert all(torch.equal(one, other) for one, other in zip(*ends, strict=True))
-    parted = frames[0][~frames[0]["statistic"].isin(["gradient_variance", "gradient_square"])].reset_index(drop=True)
-    assert len(parted) == len(frames[0]) - 2
-    texts = dict.fromkeys(("network", "layer", "block", "statistic"), str)
-    assert parted.astype(texts).equals(frames[1].astype(texts))
-    torch.manual_seed(7)
-    large = norm_of(twin, 8 * F.cross_entropy(twin(x), y))
-    small = norm_of(twin, 8 * F.cross_entropy(twin(x[:4]), y[:4]))
-    total = values(frames[0], 0, "total")
-    # E‖g‖² is |G|² + tr(Σ) for the part, and |G|² + tr(Σ) / 3 for the batch.
-    assert total["gradient_square"] + total["gradient_variance"] == pytest.approx(small**2, rel=1e-5)
-    assert total["gradient_square"] + total["gradient_variance"] / 3 == pytest.approx(large**2, rel=1e-5)
-
-
-def norm_of(model: nn.Module, loss: Tensor) -> float:
-    return torch.cat([g.flatten() for g in torch.autograd.grad(loss, list(model.parameters()))]).norm().item()
-
-
-@pytest.mark.parametrize(
-    ("wrong", "words"),
-    [
-        ({"part": lambda: torch.ones(()), "share": 0.5}, "has no gradient"),
-        ({"part": lambda: torch.ones(()), "share": 2.0}, "below 1, not 2"),
-    ],
-)
-def test_a_part_that_tells_nothing_is_refused(wrong: dict[str, object], words: str) -> None:
-    model = made()
-    with gl.watch(model, torch.optim.SGD(model.parameters(), lr=0.1), every=1, measure=["noise"]) as watch:
-        with pytest.raises(gl.UsageError, match=words):
-            watch.log(**wrong)
-    with gl.watch(model, torch.optim.SGD(model.parameters(), lr=0.1)) as watch:
-        with pytest.raises(gl.UsageError, match="noise"):
-            watch.log(part=lambda: torch.ones(()))
-
-
-def test_noise_does_not_depend_on_the_scale_of_mixed_precision() -> None:
-    noise = []
-    for scale in (1.0, 1024.0):
-        model = made()
-        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-        scaler = torch.amp.GradScaler("cpu", init_scale=scale)
-        with gl.watch(model, optimizer, every=1, measure=["noise"]) as watch:
-            for number in range(2):
-                x, y = batch(number)
-                scaler.scale(F.cross_entropy(model(x), y) / 2).backward()
-            scaler.step(optimizer)
-        noise.append([values(watch.result().frame, 0, "total")[f"gradient_{name}"] for name in ("variance", "square")])
-    assert noise[1] == pytest.approx(noise[0], rel=1e-5)
-
-
 def test_units_that_are_0_for_every_input_are_dead() -> None:
     model = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 2), nn.Softmax(-1))
     nn.init.constant_(model[0].bias, 5.0)
@@ -357,85 +170,6 @@ def test_units_that_live_between_records_are_not_dead(since: str) -> None:
     assert hooks(model) == 0
 
 
-@pytest.mark.parametrize("copied", [copy.deepcopy, lambda model: torch.load(saved(model), weights_only=False)])
-def test_copies_carry_no_hook_that_fires(copied: Callable[[nn.Module], nn.Module]) -> None:
-    model = made()
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    with gl.watch(model, optimizer, every=1) as watch:
-        twin = copied(model)
-        twin(batch(9)[0]).sum().backward()
-        train(model, optimizer, 1)
-    with gl.watch(again := made(), other := torch.optim.SGD(again.parameters(), lr=0.1), every=1) as alone:
-        train(again, other, 1)
-    assert watch.result().frame.equals(alone.result().frame)
-
-
-def saved(model: nn.Module) -> io.BytesIO:
-    buffer = io.BytesIO()
-    torch.save(model, buffer)
-    buffer.seek(0)
-    return buffer
-
-
-@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
-def test_hooks_come_off_on_an_exception(error: type[BaseException]) -> None:
-    model = made()
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    with pytest.raises(error), gl.watch(model, optimizer, every=1) as watch:  # noqa: PT012
-        train(model, optimizer, 2)
-        model(batch(2)[0])
-        raise error
-    assert hooks(model) == 0
-    assert sorted(watch.result().frame["step"].unique()) == [0, 1]
-
-
-def test_a_compiled_model_is_eager_at_measured_steps_alone() -> None:
-    model = made()
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    ran = []
-
-    def backend(graph: torch.fx.GraphModule, inputs: list[Tensor]) -> Callable[..., object]:
-        def call(*args: object) -> object:
-            ran.append(watch.steps[0])
-            return graph(*args)
-
-        return call
-
-    compiled = torch.compile(model, backend=backend)
-    with warnings.catch_warnings(), gl.watch(compiled, optimizer, every=3) as watch:
-        warnings.filterwarnings("ignore", "the model is compiled: it runs eagerly")
-        for step in range(5):
-            train(compiled, optimizer, 1, first=step)
-    assert set(ran) == {1, 2, 4}
-    assert values(watch.result().frame, 3, "deep")["response_std"] > 0
-
-
-@pytest.mark.parametrize(
-    ("wrong", "words"),
-    [
-        ({"every": 0}, "from 1 on"),
-        ({"measure": ["weights"]}, "what can be measured is responses"),
-        ({"layers": "nowhere"}, "no layer of Net matches"),
-        ({"dead_units": "ever"}, "'of the step' or 'since the last record', not 'ever'"),
-    ],
-)
-def test_what_cannot_be_meant_is_refused(wrong: dict[str, object], words: str) -> None:
-    model = made()
-    with pytest.raises(gl.UsageError, match=words):
-        gl.watch(model, torch.optim.SGD(model.parameters(), lr=0.1), **wrong)
-
-
-def test_what_is_no_optimizer_is_refused() -> None:
-    model = made()
-    for other in (model, [], None, ["adam"]):
-        with pytest.raises(gl.UsageError, match="optimizer"):
-            gl.watch(model, other)
-    with gl.watch(model, torch.optim.SGD(model.parameters(), lr=0.1)) as watch:
-        pass
-    with pytest.raises(gl.GradlabError, match="measured no step"):
-        watch.result()
-
-
 def test_rows_go_to_sinks_as_they_come() -> None:
     model = made()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
@@ -483,20 +217,3 @@ def test_a_result_is_saved_drawn_and_loaded(tmp_path: Path) -> None:
     assert again.summary().equals(result.summary())
     assert again.findings() == result.findings()
     assert result.coverage.layers_measured == 8
-
-
-def test_a_recorded_step_leaves_nothing_for_the_garbage_collector() -> None:
-    model = made()
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    with gl.watch(model, optimizer, every=1):
-        train(model, optimizer, 3)
-        gc.collect()
-        gc.disable()
-        try:
-            kept = len(gc.get_objects())
-            train(model, optimizer, 5, first=3)
-            left = gc.collect()
-        finally:
-            gc.enable()
-        assert left == 0
-        assert len(gc.get_objects()) - kept < 50
