@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -11,26 +11,20 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from gradlab.experiments.compare.initial import at_initialization
 from gradlab.experiments.compare.matching import Matched, matched
 from gradlab.experiments.compare.request import BLOCKS, CompareRequest, Match, Question
 from gradlab.experiments.device import device_name, pick_device
-from gradlab.experiments.gradients.gradients import gradients
-from gradlab.experiments.input_gradients.input_gradients import input_gradients
 from gradlab.experiments.request import Progress
-from gradlab.experiments.signal.signal import signal
 from gradlab.experiments.spreading import spread
 from gradlab.experiments.train import train
 from gradlab.models import named_cost, parse_name
 from gradlab.results.compare.result import CompareResult
 from gradlab.results.record import Stopwatch, make_record
-from gradlab.results.signal.result import outputs
 from gradlab.results.training.epochs import by_epoch
 from gradlab.results.training.result import TrainingResult
-from gradlab.stats.verdict import Estimate
 from gradlab.training import load_split
 from gradlab.training import preset as preset_recipe
-
-RANK = "relative_effective_rank"
 
 
 def compare(
@@ -83,7 +77,7 @@ def compare(
     stopwatch, request = Stopwatch(), CompareRequest.of({**locals(), "runs": str(runs)})
     networks = members(request)
     names = [one.name for one in networks]
-    frame, facts, notes = _at_initialization(names, request, progress)
+    frame, facts, notes = at_initialization(networks, request, progress)
     for one in networks:
         cost = {"parameters": one.cost.parameters, "multiply_adds": one.cost.multiply_adds, "layers": one.cost.layers}
         facts[one.name] |= {"block": one.block, **cost}
@@ -112,77 +106,6 @@ def members(request: CompareRequest) -> list[Matched]:
     return [Matched(family, network.name, named_cost(network)) for family, network in named]
 
 
-def _at_initialization(
-    names: list[str], request: CompareRequest, progress: Progress | None
-) -> tuple[pd.DataFrame, dict[str, dict[str, Any]], list[str]]:
-    """The rows, facts and notes of all networks as initialized."""
-    asked: dict[str, Any] = {
-        "data": request.data,
-        "weights": "init",
-        "images": request.images,
-        "batch_size": request.images,
-        "device": request.device,
-        "seed": request.seed,
-        "seeds": request.seeds,
-        "bn": "batch",
-        "progress": progress,
-    }
-    backward = gradients(names, **asked)
-    forward = signal(names, **asked)
-    shattered = input_gradients(names, **asked, points=4, lags=1)
-    label = {facts["network"]: facts["name"] for facts in backward.record["networks"]}
-    ranks = shattered.frame[shattered.frame["statistic"] == RANK]
-    rows = [
-        *_curve("stream_std", outputs(forward.frame), "stream_total_std"),
-        *_curve("gradient_norm", _convolutions(backward.frame), "response_grad_norm"),
-        *_ratios(_convolutions(backward.frame)),
-        *(
-            {**_row(RANK, row.network), "value": row.value, "sem": row.sem, "seeds": row.seeds}
-            for row in ranks.itertuples()
-        ),
-    ]
-    frame = pd.DataFrame(rows)
-    frame["network"] = frame["network"].map(label)
-    facts = {entry["name"]: {**entry, "network": entry["name"]} for entry in shattered.record["networks"]}
-    return frame, facts, list(dict.fromkeys(backward.notes))
-
-
-def _convolutions(frame: pd.DataFrame) -> pd.DataFrame:
-    """The rows of convolutions in a gradients frame, which every network has, in order of execution."""
-    return frame[~frame["block"] & frame["kind"].str.startswith("conv")]
-
-
-def _row(statistic: str, network: Any, place: float = np.nan) -> dict[str, Any]:
-    return {"network": network, "statistic": statistic, "place": place}
-
-
-def _curve(statistic: str, frame: pd.DataFrame, column: str) -> list[dict[str, Any]]:
-    """A row per network and layer, whose place is its relative depth from 0 to 1."""
-    rows = []
-    for network, own in frame.groupby("network", sort=False):
-        first, last = own["index"].min(), own["index"].max()
-        for index, values in own.groupby("index")[column]:
-            place = (index - first) / max(last - first, 1)
-            rows.append({**_row(statistic, network, place), **_mean(values)})
-    return rows
-
-
-def _ratios(frame: pd.DataFrame) -> list[dict[str, Any]]:
-    """A row per network: the logarithm of the gradient's norm at the first layer over that at the last, over seeds."""
-    rows = []
-    for network, own in frame.groupby("network", sort=False):
-        by_seed = own.sort_values("index").groupby("seed")["response_grad_norm"]
-        logarithms = np.log(by_seed.first().astype(float) / by_seed.last().astype(float))
-        rows.append({**_row("gradient_log_ratio", network), **_mean(logarithms)})
-    return rows
-
-
-def _mean(values: Iterable[float]) -> dict[str, Any]:
-    """The mean over seeds with its standard error."""
-    estimate = Estimate.of(np.asarray(list(values), dtype=float))
-    return {"value": estimate.value, "sem": estimate.error, "seeds": estimate.samples}
-
-
 def _trainings(networks: list[Matched], request: CompareRequest, progress: Progress | None) -> list[TrainingResult]:
     """The trainings of all networks, those that are complete being read; ranks train different networks."""
     recipe = replace(preset_recipe(request.preset), epochs=request.epochs, iterations=None)
@@ -206,8 +129,15 @@ def _errors(run: TrainingResult) -> pd.DataFrame:
     """The errors of a training, with a row per epoch."""
     epochs = by_epoch(run.frame)
     rows = [
-        {**_row(statistic, run.networks[0], row.epoch), "value": getattr(row, statistic), "sem": np.nan, "seeds": 1}
-        for row in epochs.itertuples()
+        {
+            "network": run.networks[0],
+            "statistic": statistic,
+            "place": epoch.epoch,
+            "value": getattr(epoch, statistic),
+            "sem": np.nan,
+            "seeds": 1,
+        }
+        for epoch in epochs.itertuples()
         for statistic in ("train_error", "test_error")
     ]
     return pd.DataFrame(rows).dropna(subset="value")
@@ -215,6 +145,11 @@ def _errors(run: TrainingResult) -> pd.DataFrame:
 
 def _training_facts(run: TrainingResult) -> dict[str, Any]:
     """The facts on a training that its errors are judged by."""
-    facts, last = run.facts(run.networks[0]), by_epoch(run.frame).iloc[-1]
-    steps = {"training_recipe": facts["recipe"], "training_images": int(last["steps"] * facts["batch_size"])}
-    return {**steps, "epochs": float(last["epoch"])}
+    facts, epochs = run.facts(run.networks[0]), by_epoch(run.frame)
+    last = epochs.iloc[-1]
+    return {
+        "training_recipe": facts["recipe"],
+        "training_images": int(last["steps"] * facts["batch_size"]),
+        "training_steps": int(epochs["steps"].sum()),
+        "epochs": float(last["epoch"]),
+    }

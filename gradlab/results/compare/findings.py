@@ -19,6 +19,9 @@ Facts = Mapping[str, Any]
 Pair = tuple[str, str]
 """Two networks: the one that is judged, and the one that it is compared with."""
 
+Answers = Mapping[str, Mapping[Verdict | None, str]]
+"""What networks show, by the question and the verdict on all of its pairs."""
+
 RANK = "relative_effective_rank"
 
 SOURCES = {
@@ -27,23 +30,47 @@ SOURCES = {
     "block": "Networks of different blocks, of equal size, against the first.",
 }
 
-OPENINGS = {
+INITIAL: Answers = {
+    "depth": {
+        Verdict.LARGER: "Depth makes the gradient less even",
+        Verdict.SMALLER: "Depth makes the gradient more even",
+        Verdict.ALIKE: "Depth makes no significant difference to how even the gradient is",
+        None: "How depth changes the gradient depends on the family",
+    },
+    "shortcut": {
+        Verdict.LARGER: "The shortcut makes the gradient less even",
+        Verdict.SMALLER: "The shortcut makes the gradient more even",
+        Verdict.ALIKE: "The shortcut makes no significant difference to how even the gradient is",
+        None: "How the shortcut changes the gradient depends on the depth",
+    },
+}
+"""What a question's networks show at initialization, by the verdict on how far the gradient's ratio is from 1.
+
+None stands for pairs that differ in both directions.
+"""
+
+TRAINED: Answers = {
     "depth": {
         Verdict.LARGER: "Deeper is not always better",
         Verdict.SMALLER: "Deeper is better here",
         Verdict.ALIKE: "Depth makes no significant difference here",
+        None: "It depends on the family",
     },
     "shortcut": {
         Verdict.LARGER: "The shortcut does not help here",
         Verdict.SMALLER: "The shortcut helps",
         Verdict.ALIKE: "The shortcut makes no significant difference here",
+        None: "It depends on the depth",
     },
 }
-"""The answers to a question, by the verdict on a quantity of which less is better."""
+"""The answers to a question, by the verdict on an error."""
+
+LEAST_STEPS = 2000
+"""The number of steps below which a seed moves an error by more than `SEED_SPREAD`, and one training shows nothing."""
 
 UNTOLD = {
     Verdict.ALIKE: "not significantly different from",
-    Verdict.NOTHING: "which cannot be compared with",
+    Verdict.NOTHING: "without a verdict, beside",
 }
 """What stands between two values of which none is said to be larger."""
 
@@ -60,7 +87,8 @@ class _Quantity:
         shown: A function that gives the value of a network in words.
         estimates: The estimates that are compared, by network.
         words: The words for the verdicts that one is larger or smaller.
-        judged: Whether it answers the question.
+        openings: What it says on each question, by the verdict; empty if it answers none.
+        limits: What it does not tell, as a sentence.
         test: How the comparisons are made.
     """
 
@@ -68,7 +96,8 @@ class _Quantity:
     shown: Callable[[str], str]
     estimates: Mapping[str, Estimate]
     words: tuple[str, str]
-    judged: bool
+    openings: Answers
+    limits: str
     test: str
 
 
@@ -81,7 +110,8 @@ def findings(frame: pd.DataFrame, facts: Sequence[Facts], question: str) -> list
         question: `depth`, `shortcut` or `block`.
     """
     pairs = _pairs(facts, question)
-    quantities = [*_trained(frame, facts), *_initial(frame)]
+    trained = _trained(frame, facts)
+    quantities = [*trained, *_initial(frame, facts, bool(trained))]
     comparisons = {
         (place, pair): difference(one.estimates[pair[0]], one.estimates[pair[1]])
         for place, one in enumerate(quantities)
@@ -107,28 +137,33 @@ def _pairs(facts: Sequence[Facts], question: str) -> list[Pair]:
     return [(nets[-1][1], nets[0][1]) for nets in ends]
 
 
-def _initial(frame: pd.DataFrame) -> list[_Quantity]:
+def _initial(frame: pd.DataFrame, facts: Sequence[Facts], trained: bool) -> list[_Quantity]:
     """How far the gradient's norm changes over depth, and how correlated input gradients are."""
     ratios, ranks = _estimates(frame, "gradient_log_ratio"), _estimates(frame, RANK)
     test = "Welch's test over seeds, of initial weights and batch statistics"
+    images = facts[0].get("images")
+    where = "at initialization" + (f", on one batch of {images} images," if images else "")
     # A factor and its inverse depart equally from a gradient that keeps its norm.
     departures = {name: Estimate(abs(one.value), one.error, one.freedom, one.samples) for name, one in ratios.items()}
     return [
         _Quantity(
-            "at initialization the norm of the gradient at the first layer, over that at the last, is",
+            f"{where} the norm of the gradient at the first convolution, over that at the last, is",
             lambda name: factor_with_interval(ratios[name]),
             departures,
             ("farther from 1", "closer to 1"),
-            True,
-            test,
+            INITIAL,
+            f"Which of them trains better, this does not tell{'' if trained else ' (--epochs trains them)'}.",
+            f"{test}, of the distance of the ratio's logarithm from 0, which is that of a gradient with one norm "
+            "throughout",
         ),
         _Quantity(
-            "at initialization the effective rank of the input gradients relative to that of noise, where 1 is as "
-            "shattered as noise, is",
+            f"{where} the effective rank of the input gradients relative to that of noise, where 1 is as shattered as "
+            "noise, is",
             lambda name: with_interval(ranks[name]),
             ranks,
             ("higher", "lower"),
-            False,
+            {},
+            "",
             test,
         ),
     ]
@@ -148,21 +183,27 @@ def _trained(frame: pd.DataFrame, facts: Sequence[Facts]) -> list[_Quantity]:
             continue
         last = rows.sort_values("place").groupby("network")["value"].last().to_dict()
         length = f"{rows['place'].max():g} epoch" + ("" if rows["place"].max() == 1 else "s")
+        steps = min(one.get("training_steps", LEAST_STEPS) for one in facts)
+        short = f"{steps:,} steps are too few for a verdict: another seed may differ by more." * (steps < LEAST_STEPS)
         found.append(
             _Quantity(
-                f"after {length} the {name} error is",
+                f"after {length}, of one training each, the {name} error is",
                 lambda network, last=last: f"{last[network]:.2%}",  # type: ignore[misc]
-                {one["network"]: _share(last[one["network"]], one[images]) for one in facts},
+                {one["network"]: _share(last[one["network"]], 0 if short else one[images]) for one in facts},
                 ("higher", "lower"),
-                True,
-                f"the normal approximation to counts, and a seed taken to move an error by {SEED_SPREAD:.1%}",
+                TRAINED,
+                short,
+                "the normal approximation to counts, and a seed taken to move an error by "
+                f"{SEED_SPREAD:.1%} (one standard deviation) after {LEAST_STEPS:,} steps or more",
             )
         )
     return found
 
 
 def _share(error: float, images: int) -> Estimate:
-    """An error with its standard error, that of the count of images and that of the seed together."""
+    """An error with its standard error, that of the count of images and that of the seed together; none without any."""
+    if not images:
+        return Estimate(error, math.nan, _MANY, 0)
     variance = max(error * (1 - error), 1 / images) / images + SEED_SPREAD**2
     return Estimate(error, math.sqrt(variance), _MANY, images)
 
@@ -183,18 +224,24 @@ def _finding(
     if question == "block":
         reference = next(iter(verdicts))[1]
         start += f" {shown(reference)} in {reference}, against"
-    opening = _opening(question, [*verdicts.values()]) if quantity.judged else ""
+    opening = _opening(quantity.openings.get(question, {}), [*verdicts.values()])
     sentence = f"{opening}: {start}" if opening else start[0].upper() + start[1:]
-    return Finding(f"{sentence} {'; '.join(parts)}.", f"{SOURCES[question]} {told_by(quantity.test, together)}")
+    told = " ".join(filter(None, (f"{sentence} {'; '.join(parts)}.", quantity.limits)))
+    return Finding(told, f"{SOURCES[question]} {told_by(quantity.test, together)}")
 
 
-def _opening(question: str, verdicts: Sequence[Verdict]) -> str:
-    """The answer, where all pairs that differ differ in one direction; one pair suffices against depth."""
-    answers, said = OPENINGS.get(question, {}), {verdict for verdict in verdicts if verdict.speaks}
+def _opening(answers: Mapping[Verdict | None, str], verdicts: Sequence[Verdict]) -> str:
+    """What all pairs together show; nothing if one of them allows no verdict.
+
+    A single pair whose deeper net has the higher error shows that deeper is not always better. Otherwise pairs that
+    differ in one direction are counted, if others do not differ.
+    """
+    said = [verdict for verdict in verdicts if verdict.speaks]
     if not answers or Verdict.NOTHING in verdicts:
         return ""
-    if question == "depth" and Verdict.LARGER in said:
+    if answers is TRAINED["depth"] and Verdict.LARGER in said:
         return answers[Verdict.LARGER]
-    if len(said) == 2:
-        return "It depends on the depth"
-    return answers[next(iter(said), Verdict.ALIKE)]
+    if len(set(said)) == 2:
+        return answers[None]
+    part = f" in {len(said)} of {len(verdicts)} comparisons" if 0 < len(said) < len(verdicts) else ""
+    return answers[next(iter(said), Verdict.ALIKE)] + part
