@@ -54,7 +54,7 @@ def coordinates(device: str, size: Size) -> Any:
 
 def lesion(device: str, size: Size) -> Any:
     options = {"samples": 2, "several": (2,), "swaps": (1,), "paths": 4, "bn": "eval", "device": device}
-    return gl.lesion(size.resnet, images=9, batch_size=3 if size == SMALL else 4, **options)
+    return gl.lesion(size.resnet, images=9, batch_size=5 if size == SMALL else 4, **options)
 
 
 def crops(device: str, size: Size) -> Any:
@@ -124,8 +124,8 @@ JOBS: dict[str, Job] = {
         ),
         {"experiments/jacobian": 1},
     ),
-    # Each batch is looked at once before its many lesions: whether blocks that no lesion changes can stand still.
-    "lesion": (lesion, {"experiments/lesion": 6}),
+    # The answers, whether blocks stood still, whether paths are a chain, and the norms on paths.
+    "lesion": (lesion, {"experiments/lesion": 4}),
     "coordinates": (coordinates, {"experiments/coordinates": 6}),
     "activations": (activations, {"experiments/activations": 4}),
     "shattering": (shattering, {"experiments/shatter": 4}),

@@ -156,8 +156,21 @@ class _Measurement:
 
     def _lesions(self, replay: Replay) -> tuple[list[dict[str, Any]], Tensor]:
         """The rows of all lesions, and the mean increase of each image's error with one part deleted, (images,)."""
+        planned, right = self._answers(replay)
+        if not replay.stood_still():
+            planned, right = self._answers(replay)
+        answers = torch.zeros(len(planned), self.stream.count, dtype=torch.float64)
+        if right:
+            answers[[*right]] = torch.stack([torch.cat(parts) for parts in right.values()]).double().cpu()
+        answers = summed(answers)
+        increases = answers[0] - answers[torch.tensor([one.study == "delete" for one in planned])].mean(0)
+        return [self._row(one, answers[0], now) for one, now in zip(planned, answers, strict=True)], increases
+
+    def _answers(self, replay: Replay) -> tuple[list[Lesion], dict[int, list[Tensor]]]:
+        """All lesions, and the correct answers, batch by batch, with those that are made here."""
         planned: list[Lesion] = []
         right: dict[int, list[Tensor]] = {}
+        self._done = 0
         for images, labels in self.stream:
             intact = self._right(replay.intact(images), labels)
             if not planned:
@@ -166,12 +179,7 @@ class _Measurement:
             for place, parts in right.items():
                 parts.append(self._right(replay.lesioned(planned[place]), labels) if place else intact)
                 self._tell(len(right))
-        answers = torch.zeros(len(planned), self.stream.count, dtype=torch.float64)
-        if right:
-            answers[[*right]] = torch.stack([torch.cat(parts) for parts in right.values()]).double().cpu()
-        answers = summed(answers)
-        increases = answers[0] - answers[torch.tensor([one.study == "delete" for one in planned])].mean(0)
-        return [self._row(one, answers[0], now) for one, now in zip(planned, answers, strict=True)], increases
+        return planned, right
 
     def _planned(self, replay: Replay) -> list[Lesion]:
         """No lesion, and those of the studies that are asked for."""

@@ -31,7 +31,8 @@ class Replay:
     reordered by exchanging the modules.
 
     The first pass over a batch is intact, and keeps what every block puts out. In the later ones, blocks that end
-    before the first change return that instead of running, which gives the same numbers bit for bit.
+    before the first change return that instead of running, which gives the same numbers bit for bit where
+    `stood_still`.
 
     Args:
         model: A network in eval mode, which is changed within the `with` block.
@@ -53,6 +54,7 @@ class Replay:
         self._from: float | None = None
         self._images: Tensor | None = None
         self._keeps = True
+        self._same: list[Tensor] = []
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
@@ -82,8 +84,17 @@ class Replay:
         if self._keeps:
             # With all blocks standing still, the rest of the network must give the same.
             self._from = float("inf")
-            self._keeps = torch.equal(self._run(), logits)
+            self._same.append((self._run() == logits).all())
         return logits
+
+    def stood_still(self) -> bool:
+        """Whether the blocks that did not run were not missed in any batch, which waits for the device.
+
+        After a batch in which they were, as where a block hands on more than its output, all blocks always run.
+        """
+        same = all(torch.stack(self._same).tolist()) if self._same else True
+        self._same, self._keeps = [], self._keeps and same
+        return same
 
     @torch.no_grad()
     def lesioned(self, lesion: Lesion) -> Tensor:

@@ -121,3 +121,47 @@ def test_transformers_of_tokens() -> None:
     assert deleted["branch"].tolist() == ["attn", "mlp"] * 2
     assert len(result.paths_frame) == 5
     assert (result.paths_frame["gradient_norm"] > 0).all()
+
+
+class Aside(nn.Module):
+    """Residual blocks that also write to a maximum, which the head reads: a block that stands still is missed."""
+
+    input_shape = (3, 32, 32)
+
+    class Block(nn.Module):
+        def __init__(self, model: list[nn.Module]) -> None:
+            super().__init__()
+            self.conv, self.model = nn.Conv2d(3, 3, 1), model
+
+        def forward(self, x: Tensor) -> Tensor:
+            out: Tensor = x + self.conv(x)
+            self.model[0].side = torch.maximum(self.model[0].side, out.amax((2, 3)))
+            return out
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.side = torch.zeros(1)
+        self.blocks = nn.ModuleList(self.Block([self]) for _ in range(3))
+        self.head = nn.Linear(3, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.side = torch.full((len(x), 3), -9.0)
+        for block in self.blocks:
+            x = block(x)
+        return self.head(self.side)
+
+
+def test_blocks_that_hand_on_more_than_their_output_run_again() -> None:
+    model, images = Aside(), 40
+    result = gl.lesion(model, images=images, batch_size=16, studies=("delete",))
+    rows = result.frame[result.frame["study"] == "delete"].set_index("block")["error"]
+    for name in rows.index:
+        weight = model.get_submodule(name).conv
+        kept = [parameter.detach().clone() for parameter in weight.parameters()]
+        for parameter in weight.parameters():
+            nn.init.zeros_(parameter)
+        assert rows[name] == pytest.approx(wrong(model, "cifar10-sample", images).mean())
+        for parameter, before in zip(weight.parameters(), kept, strict=True):
+            parameter.data.copy_(before)
+    assert rows.nunique() > 1
