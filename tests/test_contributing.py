@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -34,18 +35,18 @@ def add_lines(path: Path, diff: str) -> int:
     return added
 
 
-def applied(heading: str, folder: Path) -> tuple[list[str], dict[str, int]]:
-    """Apply the blocks under a heading to a copy: the new files that say something, and lines added by file."""
+def copied(folder: Path) -> Path:
+    """A copy of the package, without weights, in a folder."""
     shutil.copytree(ROOT / "gradlab", folder / "gradlab", ignore=shutil.ignore_patterns("__pycache__", "*.safetensors"))
     # As the wheel has it.
     shutil.copytree(ROOT / "cli", folder / "gradlab" / "cli", ignore=shutil.ignore_patterns("__pycache__"))
     (folder / "cli").symlink_to(folder / "gradlab" / "cli")
     shutil.copy(ROOT / "pyproject.toml", folder)
-    return add_blocks(heading, folder)
+    return folder
 
 
 def add_blocks(heading: str, folder: Path) -> tuple[list[str], dict[str, int]]:
-    """Apply the blocks under a heading to a copy that is there."""
+    """Apply the blocks under a heading to a copy: the new files that say something, and lines added by file."""
     new, lines = [], {}
     for language, title, text in blocks(heading):
         path = folder / title.partition(",")[0]
@@ -86,44 +87,61 @@ def run(folder: Path, *commands: str) -> list[str]:
     return done.stdout.split("\f")[:-1]
 
 
-@pytest.mark.slow
-def test_a_measurement_is_four_files_and_five_lines_and_a_column_one(tmp_path: Path) -> None:
-    new, lines = applied("A measurement", tmp_path)
+@dataclass
+class Tried:
+    """What came of the additions: the new files and the lines added by file, by heading, and what commands printed."""
+
+    folder: Path
+    added: dict[str, tuple[list[str], dict[str, int]]]
+    printed: list[str]
+
+
+COMMANDS = (
+    "norms plain8@init resnet8@init",
+    "report --help",
+    "report results/norms",
+    "responses --model plain8@init --images 4 --format png",
+    "models pyramid12-step=4",
+    "responses --model pyramid8@init --images 4 --format png --out pyramid",
+    "responses --help",
+    "responses --model plain8@init --data stripes --images 4 --format png --out stripes",
+)
+
+
+@pytest.fixture(scope="module")
+def tried(tmp_path_factory: pytest.TempPathFactory) -> Tried:
+    """All four additions in one copy, whose commands run in one process."""
+    folder = copied(tmp_path_factory.mktemp("copy"))
+    headings = ("A measurement", "A column", "A family of networks", "A data set")
+    added = {heading: add_blocks(heading, folder) for heading in headings}
+    return Tried(folder, added, run(folder, *COMMANDS))
+
+
+def test_a_measurement_is_four_files_and_five_lines_and_a_column_one(tried: Tried) -> None:
+    new, lines = tried.added["A measurement"]
     assert len(new) == 4
     assert sum(lines.values()) == 5
-    column, lines = add_blocks("A column", tmp_path)
+    column, lines = tried.added["A column"]
     assert (column, sum(lines.values())) == ([], 1)
-    said, listed, *_ = run(
-        tmp_path,
-        "norms plain8@init resnet8@init",
-        "report --help",
-        "report results/norms",
-        "responses --model plain8@init --images 4 --format png",
-    )
+    said, listed, *_ = tried.printed
     assert "The largest norm is" in said
-    assert {path.name for path in (tmp_path / "results" / "norms").iterdir()} == {
+    results = tried.folder / "results"
+    assert {path.name for path in (results / "norms").iterdir()} == {
         "norms.csv", "norms.json", "norms.png", "norms.pdf"
     }  # fmt: skip
-    assert "network_kind" in (tmp_path / "results" / "norms" / "norms.csv").read_text()
+    assert "network_kind" in (results / "norms" / "norms.csv").read_text()
     assert "gradlab report" in listed
-    header = (tmp_path / "results" / "responses" / "responses.csv").read_text().partition("\n")[0]
+    header = (results / "responses" / "responses.csv").read_text().partition("\n")[0]
     assert "second_moment" in header
 
 
-@pytest.mark.slow
-def test_a_family_is_a_file_and_an_entry_and_a_data_set_an_entry_and_a_loader(tmp_path: Path) -> None:
-    new, lines = applied("A family of networks", tmp_path)
+def test_a_family_is_a_file_and_an_entry_and_a_data_set_an_entry_and_a_loader(tried: Tried) -> None:
+    new, lines = tried.added["A family of networks"]
     assert (len(new), list(lines)) == (1, ["gradlab/models/families.py"])
-    new, lines = add_blocks("A data set", tmp_path)
+    new, lines = tried.added["A data set"]
     assert new == []
     assert lines == {"gradlab/data/datasets.py": 1, "gradlab/data/images.py": 0}
-    listed, said, told, _ = run(
-        tmp_path,
-        "models pyramid12-step=4",
-        "responses --model pyramid8@init --images 4 --format png",
-        "responses --help",
-        "responses --model plain8@init --data stripes --images 4 --format png",
-    )
+    listed, said, told, _ = tried.printed[4:]
     assert "pyramid12-step=4" in listed
     assert "pyramid8" in said
     assert "stripes" in told

@@ -183,7 +183,8 @@ def test_a_network_is_built_runs_trains_and_is_read_back(name: str, tmp_path) ->
     model = gl.build(f"{name}@init:3")
     assert model.name == f"{name}@init:3"
     assert model.network.recipe == "He initialization"
-    assert all(torch.equal(v, create(name, seed=3).state_dict()[k]) for k, v in model.state_dict().items())
+    drawn = create(name, seed=3).state_dict()
+    assert all(torch.equal(v, drawn[k]) for k, v in model.state_dict().items())
     x = torch.randn(2, *model.input_shape)
     loss = model.train()(x).square().mean()
     loss.backward()

@@ -151,7 +151,11 @@ def test_fully_connected_names() -> None:
 
 
 LARGE = ("imagenet", "webtext")
-SMALL = [name for name in NAMES if describe(name).form not in LARGE and (describe(name).depth or 0) < 60]
+SMALL = [
+    pytest.param(name, marks=pytest.mark.thorough) if (describe(name).depth or 0) > 30 else name
+    for name in NAMES
+    if describe(name).form not in LARGE and (describe(name).depth or 0) < 60
+]
 
 
 @pytest.mark.parametrize(

@@ -73,8 +73,11 @@ OF_HE = [name for name in network_names() if isinstance(parse_name(name), Archit
 @pytest.mark.parametrize(
     "name",
     [
-        *(pytest.param(n, marks=pytest.mark.thorough) if parse_name(n).depth > 200 else n for n in OF_HE),
+        *(pytest.param(n, marks=pytest.mark.thorough) if parse_name(n).depth > 60 else n for n in OF_HE),
         *("resnet8", "resnet26-B", "resnet20-C", "imagenet/resnet34-B"),
+        # In place of those deeper than 60 layers, which are in the thorough tests.
+        *(f"resnet14-{unit}" for unit in ("relu-preact", "relu-before-add", "bn-after-add")),
+        *("resnet11-bottleneck", "resnet11-bottleneck-preact"),
     ],
 )
 def test_every_network_has_the_layers_its_name_says(name: str) -> None:
