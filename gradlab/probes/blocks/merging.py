@@ -45,11 +45,13 @@ def sendable(signals: Mapping[Site, Signal], order: Sequence[Site]) -> dict[Site
     return {site: _merged([signals[site]], 1) for site in order}
 
 
-def _merged(signals: Sequence[Signal], ranks: int) -> Signal:
+def _merged(
+    signals: Sequence[Signal], ranks: int, join: Callable[[Moments, Moments], Moments] = Moments.merge
+) -> Signal:
     return Signal(
-        behind=_moments([signal.behind for signal in signals]),
-        stream=_moments([signal.stream for signal in signals]),
-        branch=_moments([signal.branch for signal in signals]),
+        behind=_moments([signal.behind for signal in signals], join),
+        stream=_moments([signal.stream for signal in signals], join),
+        branch=_moments([signal.branch for signal in signals], join),
         product=_sum([signal.product for signal in signals]),
         attends=any(signal.attends for signal in signals),
         tokens=_sum([signal.tokens for signal in signals]),
@@ -69,19 +71,13 @@ def _join(site: Site, layouts: Sequence[Layout]) -> Callable[[Signal, Signal], S
                 f"{site.block or 'the model'}: ranks that share the model have {apart}, and results do not join these: "
                 f"{'' if one.tokens is None else 'leave tokens out, or '}take one rank's with local=True"
             )
-        joined = _merged([one, other], 1)
-        if split == "channels":
-            for name in ("behind", "stream", "branch"):
-                setattr(joined, name, _side_by_side(getattr(one, name), getattr(other, name)))
-        return joined
+        return _merged([one, other], 1, _side_by_side if split == "channels" else Moments.merge)
 
     return join
 
 
-def _side_by_side(one: Moments | None, other: Moments | None) -> Moments | None:
-    """Return the moments of the channels of both."""
-    if one is None or other is None:
-        return one or other
+def _side_by_side(one: Moments, other: Moments) -> Moments:
+    """Return the moments of the channels of both, of which they may have different numbers."""
     return Moments(*(torch.cat(pair) for pair in zip(_values(one), _values(other), strict=True)))
 
 
@@ -112,12 +108,12 @@ def _values(moments: Moments) -> tuple[Tensor, ...]:
     return tuple(value.cpu() for value in (moments.count, moments.mean, moments.m2, moments.non_finite))
 
 
-def _moments(parts: Sequence[Moments | None]) -> Moments | None:
+def _moments(parts: Sequence[Moments | None], join: Callable[[Moments, Moments], Moments]) -> Moments | None:
     total: Moments | None = None
     for part in parts:
         if part is not None:
             here = Moments(*_values(part))
-            total = here if total is None else total.merge(here)
+            total = here if total is None else join(total, here)
     return total
 
 

@@ -113,7 +113,7 @@ class BlockSignal(Probe):
 
     def finish(self, found: list[Found]) -> None:
         """See `Reader`."""
-        if found and found[0].branch is not None and any(not site.module for site in self._signals):
+        if found and found[0].branch is not None and any(s.branch is None for s in self._signals.values()):
             # Before the first addition, repeated parts were taken for blocks.
             self._signals, self._order = {}, []
         for signal in self._signals.values():

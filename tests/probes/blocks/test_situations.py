@@ -66,6 +66,32 @@ def test_several_passes_are_one_of_all_examples() -> None:
     same(together, apart)
 
 
+class OwnAdditions(nn.Module):
+    """Adds what two layers of its own compute, in no module beside these."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.up, self.down, self.out = nn.Linear(8, 16), nn.Linear(16, 8), nn.Linear(8, 8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.down(self.up(x).relu())
+        return x + self.out(x.tanh()).relu()
+
+
+def test_several_passes_of_a_model_that_adds_in_its_own_forward() -> None:
+    """The stds are those of plain tensors, of all passes."""
+    model = OwnAdditions().double()
+    inputs = [data(seed).double() for seed in range(3)]
+    found = measured(model, *inputs)["stream_std"]
+    with torch.no_grad():
+        x = torch.cat(inputs)
+        first = x + model.down(model.up(x).relu())
+        streams = [first, model(x)]
+    expected = [stream.var(0, correction=0).mean().sqrt().item() for stream in streams]
+    assert found.tolist() == pytest.approx(expected, rel=1e-12)
+
+
 def test_checkpointing_changes_nothing() -> None:
     plain, again = measured(Net(), data()), measured(Net(checkpointed=False), data())
     same(plain, again)
