@@ -1,4 +1,5 @@
-/* Gradients of single examples: those of a convolution's weight, and what rows of gradients are reduced to.
+/* Gradients of single examples: those of a convolution's weight and of a normalization's scale and shift, and what rows
+ * of gradients are reduced to.
  *
  * Loaded by example_native.py. All values are float32; sums of a few thousand products are taken in that precision, by
  * vectors of partial sums, and added up in double precision.
@@ -142,6 +143,32 @@ INLINE double norm_of(const float *row, ptrdiff_t length)
     return sqrt(square);
 }
 
+/* The gradients of the scale and shift of one channel, from n values of its input and of the gradient of its output. */
+INLINE void channel_sums(const float *x, const float *gradient, ptrdiff_t n, float mean, double inverse_std,
+                         float *scale, float *shift)
+{
+    double products = 0, total = 0;
+    for (ptrdiff_t first = 0; first < n; first += COLUMNS) {
+        ptrdiff_t last = n - first < COLUMNS ? n : first + COLUMNS, at = first;
+        vector product[2] = {{0}}, sum[2] = {{0}};
+        for (; at + 2 * WIDTH <= last; at += 2 * WIDTH)
+            for (int i = 0; i < 2; i++) {
+                vector g = LOAD(gradient + at + i * WIDTH);
+                product[i] += g * (LOAD(x + at + i * WIDTH) - mean);
+                sum[i] += g;
+            }
+        float product_rest = 0, rest = 0;
+        for (; at < last; at++) {
+            product_rest += gradient[at] * (x[at] - mean);
+            rest += gradient[at];
+        }
+        products += (double)(sum_of(product[0] + product[1]) + product_rest);
+        total += (double)(sum_of(sum[0] + sum[1]) + rest);
+    }
+    *scale = (float)(products * inverse_std);
+    *shift = (float)total;
+}
+
 /* The version for each processor: as many sums at a time as it has registers for. */
 #define VERSION(name, target, outputs, side)                                                                            \
     target static void convolution_##name(const struct convolution *c, const float *x, const float *g, float *out)      \
@@ -153,7 +180,13 @@ INLINE double norm_of(const float *row, ptrdiff_t length)
     {                                                                                                                   \
         all_products(rows, count, length, products, sums, side);                                                        \
     }                                                                                                                   \
-    target static double norm_##name(const float *row, ptrdiff_t length) { return norm_of(row, length); }
+    target static double norm_##name(const float *row, ptrdiff_t length) { return norm_of(row, length); }               \
+    target static void channels_##name(const float *x, const float *gradient, ptrdiff_t channels, ptrdiff_t n,          \
+                                       const float *mean, const double *inverse_std, float *scale, float *shift)        \
+    {                                                                                                                   \
+        for (ptrdiff_t c = 0; c < channels; c++)                                                                        \
+            channel_sums(x + c * n, gradient + c * n, n, mean[c], inverse_std[c], scale + c, shift + c);                \
+    }
 
 #if defined(__x86_64__) && defined(__GNUC__)
 VERSION(avx512, __attribute__((target("avx512f,fma"))), 8, 4)
@@ -235,4 +268,31 @@ int gradlab_reduce_rows(const float *rows, ptrdiff_t count, ptrdiff_t length, do
         }
     norms[count] = sqrt(fmax(0, cosines));
     return 1;
+}
+
+static void add_up(const float *rows, ptrdiff_t count, ptrdiff_t length, float *total)
+{
+    memcpy(total, rows, (size_t)length * sizeof(float));
+    for (ptrdiff_t i = 1; i < count; i++)
+        for (ptrdiff_t p = 0; p < length; p++)
+            total[p] += rows[i * length + p];
+}
+
+/* The gradients of the scale and shift of a normalization by a given mean and variance, and their sums over examples.
+ *
+ * x and gradient have shape (count, channels, n), rows has (2, count, channels). room: space for channels numbers.
+ */
+void gradlab_normalization_rows(const float *x, const float *gradient, ptrdiff_t count, ptrdiff_t channels, ptrdiff_t n,
+                                const float *mean, const float *var, double eps, double *room, float *rows,
+                                float *scale_total, float *shift_total)
+{
+    float *scale = rows, *shift = rows + count * channels;
+    for (ptrdiff_t c = 0; c < channels; c++)
+        room[c] = 1 / sqrt((double)var[c] + eps);
+    for (ptrdiff_t i = 0; i < count; i++) {
+        ptrdiff_t place = i * channels;
+        CHOSEN(channels)(x + place * n, gradient + place * n, channels, n, mean, room, scale + place, shift + place);
+    }
+    add_up(scale, count, channels, scale_total);
+    add_up(shift, count, channels, shift_total);
 }

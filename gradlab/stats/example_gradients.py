@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from gradlab.stats.example_native import reduced_rows
+from gradlab.stats.example_native import normalization_rows, reduced_rows
 from gradlab.stats.norms import all_tame, tame_norms
 from gradlab.stats.pair_products import PairProducts, pair_products
 from gradlab.stats.workspace import Workspace
@@ -125,15 +125,21 @@ class RowGradients(ExampleContributions):
 
     Args:
         values: The gradients, shape (B, P).
+        total: Their sum, shape (P,), if it is known.
     """
 
-    def __init__(self, values: Tensor) -> None:
-        self.values = values
+    def __init__(self, values: Tensor, total: Tensor | None = None) -> None:
+        self.values, self._total = values, total
         self.examples, self.numel = values.shape
 
     def rows(self) -> Tensor:
         """See `ExampleContributions`."""
         return self.values
+
+    @property
+    def total(self) -> Tensor:
+        """The sum of the gradients, shape (P,)."""
+        return self.values.sum(0) if self._total is None else self._total
 
     def parts(self, workspace: Workspace, first: int = 0) -> Iterator[Tensor]:
         """See `ExampleContributions`."""
@@ -164,6 +170,10 @@ def normalization_gradients(
         var: The running variance, shape (C,).
         eps: The constant ε.
     """
+    if native := normalization_rows(x, gradient, mean, var, eps):
+        rows, *totals = native
+        scale, shift = (RowGradients(values, total) for values, total in zip(rows, totals, strict=True))
+        return scale, shift
     examples, channels = x.shape[:2]
     mean, var = (t.to(x.dtype).expand(examples, channels).reshape(-1) for t in (mean, var))
     _, scale, shift = torch.ops.aten.native_batch_norm_backward.default(

@@ -115,6 +115,46 @@ def reduced_rows(rows: Tensor, products: PairProducts | None) -> tuple[Tensor, T
     return (norms, total) if tame else None
 
 
+def normalization_rows(
+    x: Tensor, gradient: Tensor, mean: Tensor, var: Tensor, eps: float
+) -> tuple[Tensor, Tensor, Tensor] | None:
+    """Compute the gradients of a batch normalization that uses running statistics, or return None as `reduced_rows`.
+
+    Args:
+        x: The input, shape (B, C, *).
+        gradient: The gradient of the output, of the same shape.
+        mean: The running mean, shape (C,).
+        var: The running variance, shape (C,).
+        eps: The constant ε.
+
+    Returns:
+        The gradients of the scale and of the shift, shape (2, B, C), and the sum of each over the examples, (C,).
+    """
+    given = x, gradient, mean, var
+    if not serves(*given) or not all(tensor.is_contiguous() for tensor in given):
+        return None
+    library = _library()
+    assert library is not None
+    count, channels = x.shape[:2]
+    room = torch.empty(channels, dtype=torch.float64)
+    rows, scale, shift = (x.new_empty(shape) for shape in ((2, count, channels), (channels,), (channels,)))
+    library.gradlab_normalization_rows(
+        x.data_ptr(),
+        gradient.data_ptr(),
+        count,
+        channels,
+        x.numel() // (count * channels),
+        mean.data_ptr(),
+        var.data_ptr(),
+        eps,
+        room.data_ptr(),
+        rows.data_ptr(),
+        scale.data_ptr(),
+        shift.data_ptr(),
+    )
+    return rows, scale, shift
+
+
 _Sizes = ctypes.c_ssize_t * 21
 """Made once: a class is garbage that only the collector frees."""
 
@@ -130,6 +170,16 @@ def _computes(library: ctypes.CDLL) -> bool:
     library.gradlab_convolution_rows.argtypes = [pointer, pointer, size, pointer, pointer, pointer]
     library.gradlab_convolution_rows.restype = None
     library.gradlab_reduce_rows.argtypes = [pointer, size, size, number, number, *[pointer] * 4]
+    library.gradlab_normalization_rows.argtypes = [
+        pointer,
+        pointer,
+        *[size] * 3,
+        pointer,
+        pointer,
+        number,
+        *[pointer] * 4,
+    ]
+    library.gradlab_normalization_rows.restype = None
     ones, total, norms = (ctypes.c_float * 36)(*[1] * 36), (ctypes.c_float * 18)(), (number * 4)()
     done = library.gradlab_reduce_rows(ones, 2, 18, 1, 10, (number * 4)(), norms, total, None)
     if not done or not math.isclose(norms[0] ** 2, 18) or not math.isclose(norms[2], 2) or total[17] != 2:

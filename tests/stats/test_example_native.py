@@ -120,6 +120,25 @@ def test_rows_are_reduced(examples: int, length: int, scale: float) -> None:
         torch.testing.assert_close(products.total, expected, rtol=1e-5, atol=1e-6 * expected.amax().item())
 
 
+@pytest.mark.parametrize("size", [(), (7,), (8, 8), (3, 700)])
+def test_normalizations(size: tuple[int, ...]) -> None:
+    x, g = random(3, 5, *size), random(4, 5, *size)[1:]
+    mean, var = random(5), random(5).square()
+    layer = nn.BatchNorm1d(5, eps=1e-3).double().eval()
+    layer.running_mean, layer.running_var = mean.double(), var.double()
+    rows = []
+    for i in range(3):
+        values = x[i].flatten(1)[None] if size else x[i : i + 1]
+        loss = (layer(values.double()) * g[i].double().reshape(values.shape)).sum()
+        rows.append(torch.stack(torch.autograd.grad(loss, [layer.weight, layer.bias])))
+    expected = torch.stack(rows, 1)
+    found = example_native.normalization_rows(x, g, mean, var, 1e-3)
+    assert found is not None
+    torch.testing.assert_close(found[0], expected.float(), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(torch.stack(found[1:]), expected.sum(1).float(), rtol=1e-5, atol=1e-5)
+    assert example_native.normalization_rows(x, g, mean.double(), var, 1e-3) is None
+
+
 @pytest.mark.parametrize("value", [1e-30, 1e30, float("nan"), float("inf")])
 def test_what_float32_cannot_square_is_left_to_others(value: float) -> None:
     rows, products = torch.ones(3, 40), PairProducts(3)

@@ -107,7 +107,7 @@ class OpenBatch:
             give(parameter, contribution.in_order(found.sums[:, 0]), found.norms)
             return
         rows = contribution.rows()
-        give(parameter, rows.sum(0), rows)
+        give(parameter, contribution.total if isinstance(contribution, RowGradients) else rows.sum(0), rows)
         if not several:
             self.rest.append(rows)
             return
