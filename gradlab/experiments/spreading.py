@@ -41,6 +41,15 @@ class FailedElsewhere(GradlabError):
     is_told = True
 
 
+class MisusedElsewhere(FailedElsewhere, UsageError):
+    """The invalid request that another rank reports."""
+
+
+def _elsewhere(is_misuse: bool, words: str) -> FailedElsewhere:
+    """Return the error of a rank whose failure, or another rank's, is told already; it has the same exit code."""
+    return MisusedElsewhere(words) if is_misuse else FailedElsewhere(words)
+
+
 @dataclass
 class Team:
     """The processes that share one call.
@@ -61,7 +70,9 @@ class Team:
 
     def fail(self, error: BaseException) -> bool:
         """Tell the other ranks of a failure, and return whether it is the first one."""
-        own = f"rank {self.rank} of {self.size} on {socket.gethostname()}: {error}".encode(errors="replace")
+        kind = "misuse" if isinstance(error, UsageError) else "failure"
+        words = f"{kind}\nrank {self.rank} of {self.size} on {socket.gethostname()}: {error}"
+        own = words.encode(errors="replace")
         # The store may have gone with the rank that failed.
         with suppress(RuntimeError):
             return bool(self.store.compare_set(f"{self.place}/failed", "", own.decode()) == own)
@@ -74,7 +85,8 @@ class Team:
             FailedElsewhere: With the words of that rank.
         """
         if self.store.check([f"{self.place}/failed"]):
-            raise FailedElsewhere(self.store.get(f"{self.place}/failed").decode())
+            kind, _, words = self.store.get(f"{self.place}/failed").decode().partition("\n")
+            raise _elsewhere(kind == "misuse", words)
 
 
 _TEAM: ContextVar[Team | None] = ContextVar("team", default=None)
@@ -112,7 +124,7 @@ def together() -> Iterator[Team | None]:
     except BaseException as error:
         first = isinstance(error, FailedElsewhere) or there.fail(error)
         if isinstance(error, Exception) and not first:
-            raise FailedElsewhere(str(error)) from error
+            raise _elsewhere(isinstance(error, UsageError), str(error)) from error
         if isinstance(error, RuntimeError) and not isinstance(error, GradlabError) and _tells_of_loss(error):
             raise GradlabError(
                 "another rank is gone, killed or out of memory: the same command goes on with what is complete"

@@ -15,6 +15,8 @@ from gradlab.errors import GradlabError, UsageError
 from gradlab.probes.coverage import coverage_of, depth_of, description_of
 from gradlab.probes.execution import ExecutionOrder
 from gradlab.probes.gradient_notes import gradient_notes, shared_notes
+from gradlab.probes.meeting import ShardMeeting
+from gradlab.probes.ranks import TIMEOUT, unmerged_notes
 from gradlab.probes.scaling import UnscaleRecord, watch_unscaling
 from gradlab.probes.schedule import Schedule, StepProbe
 from gradlab.probes.selection import Selection, select_rows
@@ -53,7 +55,7 @@ class ParameterGradients(StepProbe):
     the clipped gradient. A layer's gradient is that of its weight without its bias. If the weight is computed
     (parametrized, pruned, with weight or spectral norm), it is the gradient of the parameters it is computed from.
     Norms are computed in float64 on the model's device, without synchronization until the result is requested.
-    Gradients that are DTensors count with all their shards; every process must then call `step`.
+    Gradients that are DTensors count with all their shards; every process must then call `step`, at the same steps.
 
     Args:
         model: Any `torch.nn.Module`.
@@ -65,6 +67,8 @@ class ParameterGradients(StepProbe):
         every: The number of steps from one measurement to the next, or a predicate of the step number (`log_spaced`).
         scaler: The GradScaler of mixed-precision training. Its scale is divided out of the gradients of those
             optimizers for which `unscale_` has not been called in this step.
+        timeout: Seconds for which a step waits for the other ranks where parameters are DTensors, until an error names
+            those that are missing.
 
     Raises:
         UsageError: If no layer with parameters is selected, if a parameter has no shape yet, or if the model is
@@ -79,6 +83,7 @@ class ParameterGradients(StepProbe):
         parameters: Parameters = "weights",
         every: Schedule = 1,
         scaler: GradScaler | None = None,
+        timeout: float = TIMEOUT,
     ) -> None:
         super().__init__(model, every, scaler)
         if any(type(module).__name__ == "FullyShardedDataParallel" for module in model.modules()):
@@ -91,6 +96,7 @@ class ParameterGradients(StepProbe):
         self._parts = list({part.key: part for row in self.layers.values() for part in row.parts}.values())
         self._numbers = {part.key: number for number, part in enumerate(self._parts)}
         self._homes = [(part, home) for part in self._parts if (home := _home(self.model, part)) is not None]
+        self._shards = ShardMeeting((part.parameter for part in self._parts), timeout)
         self._executed = ExecutionOrder(self.model, self.layers)
         self._record: UnscaleRecord | None = None
         self._steps: list[_Step] = []
@@ -108,6 +114,7 @@ class ParameterGradients(StepProbe):
     @torch.no_grad()
     def _measure(self) -> None:
         self._check_in_place()
+        self._shards.meet("the step of ParameterGradients", self.steps)
         # The gradient of a parameter in several rows is read once, as it may be a new tensor at each access.
         grads = {id(part.parameter): part.parameter.grad for part in self._parts if part.parameter.requires_grad}
         missing = "not reached" if any(p.grad is not None for p in self.model.parameters()) else "cleared"
@@ -164,7 +171,8 @@ class ParameterGradients(StepProbe):
             "coverage": coverage_of(self.model, self.layers.values()).as_record(),
             "totals": totals,
         }
-        notes = [*gradient_notes(rows), *shared_notes(self.layers.values())]
+        whole = any(not hasattr(part.parameter, "placements") for part in self._parts)
+        notes = [*gradient_notes(rows), *shared_notes(self.layers.values()), *(unmerged_notes() if whole else ())]
         return GradientsResult.from_rows(self._name(network), rows, notes, facts)
 
     def rows(self) -> list[dict[str, Any]]:

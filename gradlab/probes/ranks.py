@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
-from datetime import timedelta
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
 from gradlab.errors import GradlabError, UsageError
 from gradlab.probes.execution_places import in_order
+from gradlab.probes.meeting import meet, named
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
@@ -34,27 +34,41 @@ class Ranks:
         process_group: The group; None for the default one, once torch.distributed is initialized.
         local: Whether to leave the other processes out.
         timeout: Seconds to wait for the other processes.
+
+    Raises:
+        UsageError: If this process is not in the group.
     """
 
     process_group: ProcessGroup | None = None
     local: bool = False
     timeout: float = TIMEOUT
+    _first: tuple[list[int], int] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        # They are remembered, since torch.distributed may be ended before the result.
+        object.__setattr__(self, "_first", self._present())
+
+    def _present(self) -> tuple[list[int], int]:
+        """Return the global numbers of the ranks as they are now, and the number of all processes."""
+        if not _is_distributed():
+            return [0], 1
+        rank, world = torch.distributed.get_rank(), torch.distributed.get_world_size()
+        if self.local:
+            return [rank], world
+        if self.process_group is None:
+            return [*range(world)], world
+        if not isinstance(self.process_group, torch.distributed.ProcessGroup):
+            raise UsageError(f"rank {rank} is not in the process group of this probe: make the probe on its ranks only")
+        return torch.distributed.get_process_group_ranks(self.process_group), world
+
+    def _known(self) -> tuple[list[int], int]:
+        """Return the same, as it was when the probe was made if torch.distributed has been ended since."""
+        return self._present() if _is_distributed() else self._first
 
     @property
     def numbers(self) -> list[int]:
-        """The global numbers of the ranks, in the order of the group; only this one's, if there is no other.
-
-        Raises:
-            UsageError: If this process is not in the group.
-        """
-        if self.local or not _is_distributed():
-            return [torch.distributed.get_rank() if _is_distributed() else 0]
-        if self.process_group is None:
-            return [*range(torch.distributed.get_world_size())]
-        if not isinstance(self.process_group, torch.distributed.ProcessGroup):
-            rank = torch.distributed.get_rank()
-            raise UsageError(f"rank {rank} is not in the process group of this probe: make the probe on its ranks only")
-        return torch.distributed.get_process_group_ranks(self.process_group)
+        """The global numbers of the ranks, in the order of the group; only this one's, if there is no other."""
+        return self._known()[0]
 
     @property
     def is_first(self) -> bool:
@@ -69,47 +83,42 @@ class Ranks:
             what: The call that all ranks have to make, for messages.
 
         Raises:
-            GradlabError: If a rank does not make the same call within the timeout. The message names the ranks.
+            GradlabError: If a rank does not make the same call within the timeout, the message naming the ranks, or if
+                torch.distributed was ended since the probe was made.
         """
         ranks = self.numbers
         if len(ranks) == 1:
             return [own]
-        self._meet(ranks, what)
+        if not _is_distributed():
+            raise GradlabError(
+                f"{what}: torch.distributed was ended, and this process alone is not all of {named(ranks)}: make the "
+                "call before destroy_process_group(), or take one rank's own numbers with local=True"
+            )
+        place = "all" if self.process_group is None else self.process_group.group_name
+        remedy = "call it on every rank, wait longer with timeout=, or take one rank's own numbers with local=True"
+        meet(what, ranks, place, self.timeout, remedy)
         found: list[Any] = [None] * len(ranks)
         torch.distributed.all_gather_object(found, own, group=self.process_group)
         return found
 
-    def _meet(self, ranks: Sequence[int], what: str) -> None:
-        """Wait until every rank makes this call, by keys in the store, which any backend has."""
-        store = torch.distributed.distributed_c10d._get_default_store()
-        place = f"gradlab/{'all' if self.process_group is None else self.process_group.group_name}/{what}"
-        number = store.add(f"{place}/{torch.distributed.get_rank()}", 1)
-        keys = {rank: f"{place}/{number}/{rank}" for rank in ranks}
-        left = f"{place}/{number}/left"
-        store.set(keys[torch.distributed.get_rank()], "")
-        try:
-            store.wait([*keys.values()], timedelta(seconds=self.timeout))
-        except RuntimeError as error:
-            missing = [rank for rank, key in keys.items() if not store.check([key])]
-            store.set(left, "")
-            raise GradlabError(
-                f"{what}: {_of(missing)} of {len(ranks)} did not take part within {self.timeout:g} s: call it on every "
-                "rank, wait longer with timeout=, or take one rank's own numbers with local=True"
-            ) from error
-        if store.check([left]):
-            raise GradlabError(f"{what}: another rank has given up waiting for rank {torch.distributed.get_rank()}")
-
     def notes(self) -> list[str]:
         """Return the sentence that says whose examples a result is of, or none in a run of a single process."""
-        world = torch.distributed.get_world_size() if _is_distributed() else 1
+        ranks, world = self._known()
         if world == 1:
             return []
         if self.local:
-            return [
-                f"{_of(self.numbers)} of {world}: measured on the examples of this process alone, as local=True asks"
-            ]
-        ranks = self.numbers
-        return [f"measured on the examples of {f'all {world} ranks' if len(ranks) == world else _of(ranks)}"]
+            return [f"{named(ranks)} of {world}: measured on the examples of this process alone, as local=True asks"]
+        return [f"measured on the examples of {f'all {world} ranks' if len(ranks) == world else named(ranks)}"]
+
+
+def unmerged_notes() -> list[str]:
+    """Return the sentence on gradients that are not merged over the ranks, or none in a run of a single process."""
+    if not _is_distributed() or torch.distributed.get_world_size() == 1:
+        return []
+    return [
+        "gradients are those that the parameters of this process hold: those of all ranks if DistributedDataParallel, "
+        "or another exchange, has averaged them"
+    ]
 
 
 def joint_order(by_rank: Sequence[Sequence[S]]) -> list[S]:
@@ -166,7 +175,7 @@ def uneven_notes(ran: Sequence[Mapping[S, str]], ranks: Ranks) -> list[str]:
         return []
     without = [number for number, rank in zip(ranks.numbers, ran, strict=True) if len(rank) < len(set().union(*ran))]
     shown = ", ".join(names[:3]) + (f", … ({len(names)} in all)" if len(names) > 3 else "")
-    return [f"{shown}: did not run on {_of(without)} as on others, and measured where it ran"]
+    return [f"{shown}: did not run on {named(without)} as on others, and measured where it ran"]
 
 
 @contextmanager
@@ -181,8 +190,3 @@ def alone() -> Iterator[None]:
 
 def _is_distributed() -> bool:
     return not _ALONE.get() and torch.distributed.is_available() and torch.distributed.is_initialized()
-
-
-def _of(ranks: Sequence[int]) -> str:
-    shown = ", ".join(map(str, ranks[:8])) + (", …" if len(ranks) > 8 else "")
-    return f"rank{'s' if len(ranks) > 1 else ''} {shown}"

@@ -208,6 +208,17 @@ class Checks:
     def sharded_watch(self) -> Any:
         return watched(fully_shard(network(), mesh=self.mesh), self.even)
 
+    def sharded_accumulating_watch(self) -> Any:
+        """One step of two batches, of which the first one leaves the shards alone."""
+        model = fully_shard(network(), mesh=self.mesh)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        with gl.watch(model, optimizer, every=1) as watch:
+            for number, (x, y) in enumerate(self.even):
+                model.set_requires_gradient_sync(number == 1)
+                (F.cross_entropy(model(x), y) / 2).backward()
+            optimizer.step()
+        return watch.result()
+
     def sinks_of_the_watch(self) -> Any:
         rows: list[Any] = []
         watched(DistributedDataParallel(network(), find_unused_parameters=True), self.even, sinks=[rows.extend])

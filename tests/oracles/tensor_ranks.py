@@ -33,12 +33,11 @@ class Sequences(nn.Module):
         super().__init__()
         torch.manual_seed(3)
         self.pooled, self.softmax = pooled, softmax
-        self.embed = nn.Linear(24, 8)
-        self.first, self.second = nn.LayerNorm(8), nn.LayerNorm(8)
-        self.query, self.key, self.value = (nn.Linear(8, 24) for _ in range(3))
-        self.out = nn.Linear(24, 8)
-        self.up, self.down = nn.Linear(8, 24), nn.Linear(24, 8)
-        self.head = nn.Linear(8, 24)
+        # Two, three and eight ranks have equal parts of 24 channels.
+        self.embed, self.head, self.out = (nn.Linear(24, 24) for _ in range(3))
+        self.first, self.second = nn.LayerNorm(24), nn.LayerNorm(24)
+        self.query, self.key, self.value = (nn.Linear(24, 24) for _ in range(3))
+        self.up, self.down = nn.Linear(24, 24), nn.Linear(24, 24)
         with torch.no_grad():
             self.up.bias[::5] -= 3
         self.double()

@@ -6,6 +6,8 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from torch import nn
+from torch.distributed.fsdp import fully_shard
 
 import gradlab as gl
 from oracles.data_ranks import attending, batches, even_batches, network, tokens
@@ -100,13 +102,48 @@ class Checks:
         torch.distributed.barrier()
         return watched(network(), self.even if self.rank == 0 else self.even[:1], timeout=5.0)
 
+    def shards_of_other_steps(self) -> Any:
+        model = self._sharded()
+        with gl.ParameterGradients(model, every=1 + self.rank) as probe:
+            for _ in range(3):
+                probe.step()
+        return probe.result()
+
+    def shards_without_one(self) -> Any:
+        model = self._sharded()
+        with gl.ParameterGradients(model, timeout=0.2) as probe:
+            try:
+                if self.rank != 1:
+                    probe.step()
+            finally:
+                torch.distributed.barrier()
+        return None
+
+    def watch_of_shards_on_one(self) -> Any:
+        model = fully_shard(network())
+        try:
+            if self.rank == 0:
+                return watched(model, self.even[:1], timeout=0.2)
+            F.cross_entropy(model(self.even[0][0]), self.even[0][1]).backward()
+        finally:
+            torch.distributed.barrier()
+        return None
+
+    def _sharded(self) -> nn.Module:
+        """Return a sharded model with gradients."""
+        model = fully_shard(network())
+        F.cross_entropy(model(self.even[0][0]), self.even[0][1]).backward()
+        return model
+
     def _run_stage(self) -> None:
-        """Run the first layers on the first rank, and the last one on the second."""
+        """Run the first layers on the first rank, the last one on the second, and another one on others."""
         x, y = even_batches(0)[0]
         if self.rank == 0:
             torch.relu(self.model.norm(self.model.stem(x))).sum().backward()
         elif self.rank == 1:
             F.cross_entropy(self.model.head(x.mean((2, 3)).repeat(1, 2)), y).backward()
+        else:
+            self.model.detour(x.repeat(1, 2, 1, 1)).sum().backward()
         self.model.zero_grad()
 
 

@@ -73,7 +73,7 @@ def test_responses_are_those_to_all_examples(found: Found, check: str) -> None:
         assert column(found[0][check], "count")[name] == expected[name].numel()
         assert column(found[0][check], "mean")[name] == pytest.approx(expected[name].mean().item(), rel=1e-12)
         assert column(found[0][check], "std")[name] == pytest.approx(expected[name].std(correction=0).item(), rel=1e-12)
-    assert found[0][check]["notes"][-1] == f"measured on the examples of all {len(found)} ranks"
+    assert f"measured on the examples of all {len(found)} ranks" in found[0][check]["notes"]
 
 
 @pytest.mark.slow
@@ -143,6 +143,8 @@ def test_parameter_gradients_are_those_of_the_mean_loss(found: Found, check: str
     its = column(found[0][check], "grad_norm")
     for name in LAYERS:
         assert its[name] == pytest.approx(model.get_submodule(name).weight.grad.norm().item(), rel=1e-6)
+    unmerged = [note for note in found[0][check]["notes"] if note.startswith("gradients are those that the parameters")]
+    assert bool(unmerged) == (not check.startswith("sharded"))
 
 
 def example_gradients(x: Tensor, y: Tensor, layer: str) -> Tensor:
@@ -254,6 +256,23 @@ def test_a_watch_records_the_examples_of_all_ranks(found: Found, check: str) -> 
     for key, value in its.items():
         moment = key[0] == 0 and key[2] in ("response_std", "response_mean", "response_max", "dead_units")
         assert value == pytest.approx(wanted[key], rel=1e-12 if moment else 1e-6, abs=1e-14), key
+
+
+@pytest.mark.slow
+def test_a_pass_that_leaves_shards_to_a_later_one_counts_with_its_loss(found: Found) -> None:
+    model = network()
+    data = [even_batches(rank) for rank in range(len(found))]
+    losses = [F.cross_entropy(model(x), y) / 2 for batches in data for x, y in batches]
+    loss = torch.stack(losses).sum() / len(found)
+    loss.backward()
+    wanted = {"loss": loss.item(), "grad_norm": model.head.weight.grad.norm().item()}
+    for layer, name in (("total", "loss"), ("head", "grad_norm")):
+        (value,) = (
+            row["value"]
+            for row in found[0]["sharded_accumulating_watch"]["rows"]
+            if (row["layer"], row["statistic"]) == (layer, name)
+        )
+        assert value == pytest.approx(wanted[name], rel=1e-6)
 
 
 @pytest.mark.slow

@@ -27,7 +27,8 @@ def found(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 def test_all_ranks_have_the_same_result(found: Found) -> None:
     differ = {name for name in names(Checks) if any(rank[name] != found[0][name] for rank in found)}
     own = {"local_responses", "local_in_a_group", "group_of_one", "group_of_others", "one_is_missing"}
-    assert differ == own | {"watch_of_fewer_steps"} | ({"first_two"} if len(found) > 2 else set())
+    own |= {"watch_of_fewer_steps", "shards_without_one", "watch_of_shards_on_one"}
+    assert differ == own | ({"first_two"} if len(found) > 2 else set())
 
 
 @pytest.mark.slow
@@ -60,6 +61,12 @@ def test_what_ran_on_one_rank_is_measured_and_said(found: Found) -> None:
         ("one_is_missing", "ResponseStd.result(): rank 1 of "),
         ("gradients_of_stages", "the ranks have run different layers, as stages of a pipeline do"),
         ("watch_of_fewer_steps", "the record of step 1 by gl.watch: rank"),
+        (
+            "shards_of_other_steps",
+            "the step of ParameterGradients: the ranks measure different steps (step 1 on rank 0",
+        ),
+        ("shards_without_one", "the step of ParameterGradients: rank 1 of "),
+        ("watch_of_shards_on_one", "the end of a backward pass at a step that gl.watch measures: rank"),
     ],
 )
 def test_what_has_no_number_is_refused(found: Found, check: str, error: str) -> None:
@@ -99,7 +106,8 @@ def test_stages_of_a_pipeline_are_one_network(found: Found) -> None:
     model = network()
     with torch.no_grad():
         expected = {"stem": model.norm(model.stem(x)), "head": model.head(x.mean((2, 3)).repeat(1, 2))}
-    assert [row["layer"] for row in found[0]["stages"]["rows"]] == ["stem", "head"]
+    ran = ["stem", "head", "detour"][: len(found)]
+    assert [row["layer"] for row in found[0]["stages"]["rows"]] == ran
     for layer, response in expected.items():
         std = column(found[0]["stages"], "std")[layer]
         assert std == pytest.approx(response.std(correction=0).item(), rel=1e-12)
@@ -120,6 +128,20 @@ def test_probes_within_probes_have_what_each_has_alone(found: Found) -> None:
 @pytest.mark.slow
 def test_a_rank_that_comes_too_late_does_not_wait(found: Found) -> None:
     assert found[1]["one_is_missing"]["error"].endswith("another rank has given up waiting for rank 1")
+
+
+def test_a_result_after_the_end_of_torch_distributed_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One process has its own part only; what it has alone it says."""
+    model = nn.Linear(3, 4)
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 4)
+    monkeypatch.setattr(torch.distributed, "get_rank", lambda: 2)
+    with gl.ResponseStd(model) as probe, gl.ResponseStd(model, local=True) as alone:
+        model(torch.randn(5, 3))
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: False)
+    with pytest.raises(gl.GradlabError, match=r"torch.distributed was ended, .* all of ranks 0, 1, 2, 3"):
+        probe.result()
+    assert any(note.startswith("rank 2 of 4: ") for note in alone.result().notes)
 
 
 @pytest.mark.parametrize("kind", [gl.ResponseStd, gl.ResponseGradients, gl.InputGradients, gl.ExampleGradients])

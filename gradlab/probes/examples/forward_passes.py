@@ -93,7 +93,9 @@ class ForwardPasses:
     def _begin(self, module: nn.Module, examples: int, inputs: list[Tensor]) -> None:
         if not self.backward.batches:
             there = [p.grad for p in self.pieces.parameters if p.grad is not None]
-            self.stale = l2_norms(there).norm() if there else None
+            # One rank's shards tell whether there were any, and other ranks need not be waited for.
+            own = [gradient.to_local() if hasattr(gradient, "to_local") else gradient for gradient in there]
+            self.stale = l2_norms(own).norm() if own else None
         # Parts of a model that are called one after the other belong to one pass.
         goes_on = module is not self.model and self.backward.batches and self.backward.batches[-1].examples == examples
         if not goes_on or self.backward.batches[-1].structure is not None:

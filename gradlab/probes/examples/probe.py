@@ -24,6 +24,7 @@ from gradlab.probes.ranks import TIMEOUT, Ranks
 from gradlab.probes.schedule import Schedule, StepProbe
 from gradlab.probes.selection import Selection, select_rows
 from gradlab.probes.watch.backward import BackwardWatch
+from gradlab.probes.weights import Parameters
 from gradlab.results.gradients.result import TOTAL, GradientsResult
 from gradlab.stats import l2_norms
 
@@ -105,7 +106,8 @@ class ExampleGradients(StepProbe):
             raise UsageError(f"reduction is mean or sum, as of the loss, not {reduction!r}")
         self.reduction = reduction
         self.layers = select_rows(self.model, layers)
-        self._norms = ParameterGradients(model, layers, parameters="weights" if layers is not None else "all")
+        parts: Parameters = "weights" if layers is not None else "all"
+        self._norms = ParameterGradients(model, layers, parameters=parts, timeout=timeout)
         self._pieces = Pieces(self.model, self._norms.layers.values(), self.layers)
         self._backward = BackwardPasses(self._pieces)
         self._forward = ForwardPasses(self.model, self._pieces, self._backward, lambda: self.due, total_cosine)
@@ -118,7 +120,7 @@ class ExampleGradients(StepProbe):
         refuse_later_shards(self.model, self._pieces)
         self._norms.scaler = self.scaler
         stack.enter_context(self._norms)
-        if len(self.ranks.numbers) > 1:
+        if len(self.ranks.numbers) > 1 and not self._pieces.sharded:
             self._passes.attach(stack)
         self._forward.attach(stack)
         backward = self._backward

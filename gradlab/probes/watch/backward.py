@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.variable import Variable
 
+from gradlab.probes.fully_sharded import gathered_owners
 from gradlab.probes.hooks import Hook
 from gradlab.probes.watch.losses import roots_under_way, scalar_sum
 
@@ -16,9 +18,11 @@ from gradlab.probes.watch.losses import roots_under_way, scalar_sum
 class BackwardWatch:
     """Detects the end of each backward pass that adds to the gradients of a model's parameters.
 
+    Of shards, a pass may leave that to a later one (`set_requires_gradient_sync(False)`): it counts, with its loss.
+
     Args:
         model: The model with the parameters.
-        ended: A function called at the end of each pass, when all gradients are in place.
+        ended: A function called at the end of each pass that has put gradients into place.
 
     Attributes:
         passes: The number of passes since the last `reset`.
@@ -29,6 +33,7 @@ class BackwardWatch:
         self.model = model
         self._ended = ended
         self._task = -1
+        self._is_put = False
         self._state: list[tuple[int, int]] = []
         self._parameters: list[nn.Parameter] = []
         self.reset()
@@ -44,13 +49,29 @@ class BackwardWatch:
         self._parameters = [*self.model.parameters()]
         for parameter in self._parameters:
             if parameter.requires_grad and parameter.is_leaf:
-                hook = Hook(self._accumulated)
+                hook = Hook(self._put)
                 stack.enter_context(parameter.register_post_accumulate_grad_hook(hook))
+        for module, owners in gathered_owners(self.model):
+            known = stack.enter_context(ExitStack()), set[Tensor]()
+            # It follows the hook in which fully_shard gathers the parameters.
+            hook = Hook(partial(self._gathered, owners, *known))
+            stack.enter_context(module.register_forward_pre_hook(hook))
 
     @property
     def undone(self) -> bool:
         """Whether gradients were changed or removed since the last pass, so that its step was not made."""
         return self.passes > 0 and self._state != self._gradients()
+
+    def _gathered(self, owners: list[nn.Module], stack: ExitStack, known: set[Tensor], *_: object) -> None:
+        """Register hooks on whole parameters, to which passes add that leave the shards to a later one."""
+        for parameter in (value for owner in owners for value in owner._parameters.values() if value is not None):
+            if parameter.requires_grad and not hasattr(parameter, "placements") and parameter not in known:
+                known.add(parameter)
+                stack.enter_context(parameter.register_post_accumulate_grad_hook(Hook(self._accumulated)))
+
+    def _put(self, parameter: Tensor) -> None:
+        self._is_put = True
+        self._accumulated(parameter)
 
     def _accumulated(self, parameter: Tensor) -> None:
         task = torch._C._current_graph_task_id()
@@ -68,6 +89,9 @@ class BackwardWatch:
         if loss is not None:
             self.losses.append(loss)
         self._state = self._gradients()
+        if not self._is_put:
+            return
+        self._is_put = False
         with torch.no_grad():
             self._ended()
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from gradlab.probes.execution import ExecutionOrder
+from gradlab.probes.meeting import ShardMeeting
 from gradlab.probes.ranks import Ranks
 from gradlab.probes.selection import Selection, select_rows
 from gradlab.probes.tensor_layout import Layout
@@ -91,6 +92,7 @@ class StepRecorder:
         self._logged: dict[str, Tensor] = {}
         self._again: Callable[[], Tensor] | None = None
         self._unjoined = Unjoined()
+        self._shards = ShardMeeting(model.parameters(), ranks.timeout)
 
     def attach(self, stack: ExitStack, *, order: bool) -> None:
         """Register what stays on between measured steps: nothing, once the order of execution is known."""
@@ -121,6 +123,8 @@ class StepRecorder:
             self._forget()
 
     def _pass_ended(self) -> None:
+        if self.measure & {"gradients", "updates", "noise"}:
+            self._shards.meet("the end of a backward pass at a step that gl.watch measures")
         if self.measure & {"gradients", "updates"}:
             self._parameters.pass_ended()
         if self._micro is not None:
@@ -164,6 +168,7 @@ class StepRecorder:
             self._take_passes(self._record, scale)
         self._record.places.add(place)
         if self.measure & {"gradients", "updates"}:
+            self._shards.meet("the step of an optimizer that gl.watch measures", step)
             self._parameters.before(optimizer, self._owners.parameters(place), scale)
         self._record.pieces.append(learning_rates(optimizer, self._rate_names(place)))
 
