@@ -63,6 +63,35 @@ def unwrap(model: nn.Module) -> nn.Module:
     return model
 
 
+class Eagerly:
+    """A context in which compiled code runs eagerly, until the last of those who want it leaves, in any order.
+
+    Torch's own stances are to be left in the reverse order in which they were taken; in another, one stays in force.
+
+    Attributes:
+        holders: How many want it.
+    """
+
+    def __init__(self) -> None:
+        self.holders = 0
+        self._stance = ExitStack()
+
+    def __enter__(self) -> Self:
+        if not self.holders:
+            self._stance.enter_context(torch.compiler.set_stance("force_eager"))
+        self.holders += 1
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.holders -= 1
+        if not self.holders:
+            self._stance.close()
+
+
+EAGERLY = Eagerly()
+"""The one context of all probes."""
+
+
 class Probe:
     """A context manager that attaches hooks to a model and always removes them.
 
@@ -113,7 +142,7 @@ class Probe:
             warnings.warn(RUNS_EAGERLY, stacklevel=3)
         # A compiled function may also call the model, which cannot be detected at this point.
         if self._compiled or "torch._dynamo" in sys.modules:
-            stack.enter_context(torch.compiler.set_stance("force_eager"))
+            stack.enter_context(EAGERLY)
             if not self._compiled:
                 warn = Hook(lambda *_: _warn_of_compiled_caller())
                 stack.enter_context(self.model.register_forward_pre_hook(warn, prepend=True))

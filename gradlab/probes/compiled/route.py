@@ -18,7 +18,7 @@ from gradlab.probes.compiled.discovery import Discovery, Plan
 from gradlab.probes.compiled.entry import CannotCompile, Entry, entry_of
 from gradlab.probes.compiled.marks import marks_of, watch_marks
 from gradlab.probes.finder import Observer, ResponseFinder, Site
-from gradlab.probes.hooks import unwrap
+from gradlab.probes.hooks import EAGERLY, unwrap
 from gradlab.probes.passes import check_thread
 from gradlab.probes.site_moments import SiteMoments
 from gradlab.probes.targets import Targets, replaced
@@ -67,8 +67,9 @@ class CompiledRoute:
 
     def attach(self, stack: ExitStack) -> None:
         """Take the place of the entry and attach the finder, until the stack is closed."""
-        self._forbidden = _stance() != "default"
-        stack.enter_context(torch.compiler.set_stance("force_eager"))
+        # Whether others than probes want it to run eagerly; hooks show which probes do.
+        self._forbidden = not EAGERLY.holders and _stance() != "default"
+        stack.enter_context(EAGERLY)
         first = RemovableHandle.next_id
         watch_marks(self.model, self.marks, self.discovery.marked, stack)
         self.finder.attach(stack)
@@ -95,7 +96,9 @@ class CompiledRoute:
             try:
                 return compiled(args, kwargs)
             except CannotCompile as reason:
-                self._give_up(kind, reason)
+                # What other shapes have shown need not hold for this one.
+                if kind in self._plans:
+                    self._give_up(kind, reason)
         self.discovery.begin()
         output = self.entry.call(*args, **kwargs)
         self._eager += 1
@@ -193,8 +196,11 @@ def compiled_route(model: nn.Module, targets: Targets, observer: Observer) -> Co
 
 
 def _form(value: Any, sizes: bool) -> object:
+    """Return what arguments of one kind share; a whole number may be a size."""
     if isinstance(value, Tensor):
         return value.dtype, value.device, tuple(value.shape) if sizes else value.ndim
+    if isinstance(value, bool | str) or (sizes and isinstance(value, int)):
+        return type(value), value
     return type(value)
 
 

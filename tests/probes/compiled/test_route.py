@@ -275,6 +275,69 @@ def test_another_way_through_the_model_is_noticed(reason: str) -> None:
     assert reason in said(record)
 
 
+class Repeats(Normalized):
+    """An argument says how often a layer runs."""
+
+    def forward(self, x: Tensor, times: int = 2) -> Tensor:
+        x = self.norm(self.a(x))
+        return self.head(torch.stack([self.c(x) for _ in range(times)]).sum((0, 3, 4)))
+
+
+def in_all_modes(called: Any, model: Any) -> None:
+    """Modes, precisions, weights that change, and weights without gradients, twice each."""
+    for precision in (True, False):
+        for training in (True, False):
+            model.train(training)
+            for x in images(5, 5):
+                with torch.autocast("cpu", torch.bfloat16, enabled=precision):
+                    called(x).float().square().sum().backward()
+            with torch.no_grad():
+                for x in images(5, 5):
+                    called(x)
+        with torch.no_grad():
+            model.b.weight = nn.Parameter(1.5 * model.b.weight)
+        model.a.requires_grad_(False)
+
+
+def repeated(called: Any, model: Any) -> None:
+    model.eval()
+    for times in (2, 2, 3, 3, 2, 1, 1, 4, 4):
+        called(images(5)[0], times)
+
+
+def in_longer_batches(called: Any, model: Any) -> None:
+    """Two sizes that have the same way through the model, and then one that has another."""
+    for n in (5, 4, 5, 3, 8, 8, 9, 4):
+        called(torch.randn(n, 4, generator=torch.Generator().manual_seed(n)))
+
+
+WAYS: dict[str, tuple[Callable[[], nn.Module], Callable[[Any, Any], None], int]] = {
+    "modes, precisions and other weights": (Normalized, in_all_modes, 12),
+    "an argument": (Repeats, repeated, 5),
+    "sizes with a way of their own": (lambda: Longer(OTHERS["called in another way"]), in_longer_batches, 4),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_every_kind_of_pass_has_its_own_compiled_code(way: str) -> None:
+    make, go, in_compiled_code = WAYS[way]
+    torch.manual_seed(0)
+    model = make()
+    twin = copy.deepcopy(model)
+    with gl.ResponseStd(twin) as eager:
+        go(twin, twin)
+    compiled: Any = torch.compile(model, backend="aot_eager")
+    with warnings.catch_warnings(), gl.ResponseStd(compiled) as probe:
+        warnings.filterwarnings("error", ".*eagerly.*")
+        go(compiled, model)
+    assert answer(probe) == pytest.approx(answer(eager), rel=2e-6)
+    assert probe.result().to_frame()["count"].tolist() == eager.result().to_frame()["count"].tolist()
+    assert compiled_passes(probe) == in_compiled_code
+    for ours, theirs in zip(model.parameters(), twin.parameters(), strict=True):
+        # Compiled code may round to bfloat16 elsewhere.
+        torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-3, atol=1e-2)
+
+
 def test_what_other_batches_show_to_be_normalized_is_measured_there_alone() -> None:
     model = Longer(lambda net, x: net.b(net.a(x))).eval()
     batches = [torch.randn(n, 4, generator=torch.Generator().manual_seed(n)) for n in (8, 8, 8, 5, 5)]
@@ -344,6 +407,25 @@ def test_other_probes_have_their_eager_passes() -> None:
     assert answer(probe) == pytest.approx(right, rel=1e-6)
     assert gradients.result().to_frame()["response_grad_norm"].notna().sum() >= 4
     assert answer(inner).keys() == right.keys()
+
+
+def test_probes_may_be_detached_in_any_order() -> None:
+    """A watch is on at the first step alone, which begins before the other probe is attached."""
+    model, batches = Normalized().train(), images(5, 5, 5, 5, 5)
+    right = brute_force(model, batches, READ)
+    compiled: Any = torch.compile(model, backend="eager")
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+    compiled(batches[0])
+    with warnings.catch_warnings(), gl.watch(compiled, optimizer, every=100) as watch:
+        warnings.simplefilter("ignore")
+        with gl.ResponseStd(compiled) as probe:
+            for x in batches:
+                compiled(x).square().sum().backward()
+                optimizer.step()
+    assert answer(probe) == pytest.approx(right, rel=1e-6)
+    assert compiled_passes(probe) == 4
+    assert watch.result().frame["step"].unique().tolist() == [0]
+    assert torch._dynamo.eval_frame._stance.stance == "default"
 
 
 def test_values_that_are_not_finite_are_left_out_and_counted() -> None:
