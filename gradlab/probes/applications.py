@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -15,7 +13,9 @@ from torch.overrides import TorchFunctionMode
 
 from gradlab.probes.functions import open_attention, tensors_in
 from gradlab.probes.identity import storage_key
-from gradlab.probes.weights import WeightRow
+from gradlab.probes.weight_memory import Memory, Piece, add_piece, pieces_in
+from gradlab.probes.weight_watch import WatchedParameter
+from gradlab.probes.weights import Part, WeightRow
 
 _PRODUCTS = {"linear", "matmul", "__matmul__", "__rmatmul__", "mm", "mv", "bmm", "addmm", "addmv", "addbmm", "baddbmm"}
 _PRODUCTS |= {"einsum", "tensordot", "inner", "bilinear", "chain_matmul", "multi_dot", "grouped_mm", "_grouped_mm"}
@@ -28,26 +28,16 @@ APPLYING = _PRODUCTS | _EMBEDDINGS | _LOOKUPS
 
 NORMALIZING = {"batch_norm", "layer_norm", "group_norm", "instance_norm", "rms_norm", "local_response_norm"}
 
+_PLAIN = {nn.Parameter, WatchedParameter, Tensor, type(None)}
+
 _IN_PLACE = {"__iadd__", "__isub__", "__imul__", "__itruediv__", "__ipow__", "__setitem__"}
-
-
-@dataclass
-class Piece:
-    """A weight, or a part of it, as a range of memory.
-
-    Attributes:
-        rows: The rows to which the weight belongs, several if it is tied.
-        start: The offset of the first element, in elements.
-        stop: The offset after the last element.
-    """
-
-    rows: list[WeightRow]
-    start: int = 0
-    stop: int = 0
 
 
 class Listener(Protocol):
     """The interface of an object that is notified of what functions do."""
+
+    def received(self, rows: Iterable[WeightRow], name: str) -> None:
+        """Handle that a function has received weights that it does not apply."""
 
     def applied(self, row: WeightRow, output: Tensor, part: tuple[int, int] | None) -> None:
         """Handle the application of a weight, whose output is all of a tensor or one of several equal parts."""
@@ -62,32 +52,10 @@ class Listener(Protocol):
         """Return whether the module that applies this weight is being called."""
 
 
-@dataclass
-class _Memory:
-    """Properties of a block of memory.
-
-    Attributes:
-        pieces: The weights that lie in it.
-        computed_from: The weight from which it was computed using only constants.
-        fresh: Whether it was created during the pass without inputs, such as zeros or random numbers.
-        reference: A weak reference, which prevents the address from being reused if the memory is freed.
-    """
-
-    pieces: list[Piece] = field(default_factory=list)
-    computed_from: Piece | None = None
-    fresh: bool = False
-    reference: StorageWeakRef | None = None
-
-    @property
-    def is_weight(self) -> bool:
-        """Whether it holds a weight, or values computed from one."""
-        return bool(self.pieces) or self.computed_from is not None
-
-
 class Applications(TorchFunctionMode):
     """A mode that recognizes weights by their memory, including views of them and values computed from weights only.
 
-    The memory of every weight is looked up again for each pass, so that `torch.func.functional_call` may replace it.
+    The memory of every weight is looked up for each pass, so that `torch.func.functional_call` may replace it.
 
     Args:
         modules: All modules by name.
@@ -97,6 +65,8 @@ class Applications(TorchFunctionMode):
     Attributes:
         seen: Names of the rows that some function received outside their own module's call.
         used: Names of the rows that were applied.
+        plain: Whether all tensors that modules own are of torch's own classes.
+        depth: The number of times that it is on the stack of modes: 1 or 0.
     """
 
     def __init__(self, modules: Mapping[str, nn.Module], rows: Iterable[WeightRow], listener: Listener) -> None:
@@ -105,28 +75,76 @@ class Applications(TorchFunctionMode):
         self.seen: set[str] = set()
         self.used: set[str] = set()
         self._modules = dict(modules)
-        self._memory: dict[int, _Memory] = {}
+        self._memory: dict[int, Memory] = {}
+        self._owned: dict[int, Memory] = {}
+        self._places: list[object] = []
+        self.plain, self.depth = False, 0
+        self._parts = [*self._find_parts()]
+        self._weighted = [*{id(table): table for _, _, table, _ in self._parts}.values()]
+        self._tables = [table for m in self._modules.values() for table in (m._parameters, m._buffers)]
+        # Without these, the memory of new tensors could have the addresses of old ones.
+        self._references: list[StorageWeakRef] = []
 
-    def look_up(self) -> None:
-        """Look up the memory of the weights."""
+    def is_plain(self) -> bool:
+        """Note and return whether the tensors of the modules with weights are of torch's own classes."""
+        self.plain = {type(tensor) for table in self._weighted for tensor in table.values()} <= _PLAIN
+        return self.plain
+
+    def enter(self) -> None:
+        """Look at all functions from here on, with the weights where they are now."""
+        # What a module owns besides weights is no signal: a weight times a mask is still a weight.
+        tensors = [tensor for table in self._tables for tensor in table.values() if tensor is not None]
+        self.plain = {*map(type, tensors)} <= _PLAIN
+        places: list[object] = [storage_key(tensor) for tensor in tensors]
+        for _, _, tensor in self._weights():
+            dense = tensor.layout is torch.strided and not tensor.is_nested
+            places.append((tensor.storage_offset(), tensor.shape, tensor.stride()) if dense else object())
+        if places != self._places:
+            self._places, self._owned = places, self._find_owned(tensors)
+        self._memory = dict(self._owned)
+        self.depth = 1
+        self.__enter__()
+
+    def leave(self) -> None:
+        """Look at no function any more, and forget what the pass has computed."""
+        leave(self)
         self._memory = {}
-        for module in self._modules.values():
-            # Other tensors that a module owns are no signal: a weight times a mask is still a weight.
-            for tensor in itertools.chain(module._parameters.values(), module._buffers.values()):
-                if tensor is not None:
-                    self._memory.setdefault(storage_key(tensor), _Memory())
+        self.depth = 0
+
+    def weights(self) -> list[Tensor]:
+        """Return the present tensors of the rows."""
+        return [tensor for _, _, table, key in self._parts if (tensor := table.get(key)) is not None]
+
+    def rows_in(self, tensor: Tensor) -> list[WeightRow]:
+        """Return the rows to which a tensor of the model belongs."""
+        return [row for row, _, weight in self._weights() if weight is tensor]
+
+    def is_constant(self, tensor: Tensor) -> bool:
+        """Return whether a tensor is a weight, another tensor of the model, or computed from such ones alone."""
+        return storage_key(tensor) in self._memory
+
+    def _weights(self) -> Iterator[tuple[WeightRow, Part, Tensor]]:
+        """Yield the present tensors of the parts of the rows."""
+        for row, part, table, attribute in self._parts:
+            if (tensor := table.get(attribute)) is not None:
+                yield row, part, tensor
+
+    def _find_parts(self) -> Iterator[tuple[WeightRow, Part, dict[str, nn.Parameter | None], str]]:
+        """Yield the parts of the rows, and where the modules have their tensors."""
         for row in self.rows:
             for part in row.parts:
                 name, _, attribute = part.name.rpartition(".")
-                owner = self._modules.get(name)
-                tensor = None if owner is None else owner._parameters.get(attribute)
-                if tensor is not None:
-                    where = self._memory[storage_key(tensor)].pieces
-                    _add_piece(where, row, tensor if part.rows is None else tensor[part.rows])
+                if (owner := self._modules.get(name)) is not None:
+                    yield row, part, owner._parameters, attribute
 
-    def forget(self) -> None:
-        """Forget what the pass has computed."""
-        self._memory = {}
+    def _find_owned(self, tensors: list[Tensor]) -> dict[int, Memory]:
+        """Return what is known of the memory of the tensors that modules own."""
+        owned = {storage_key(tensor): Memory() for tensor in tensors}
+        self._references = [StorageWeakRef(t.untyped_storage()) for t in tensors if storage_key(t) != id(t)]
+        for row, part, tensor in self._weights():
+            pieces = owned[storage_key(tensor)].pieces
+            add_piece(pieces, row, tensor if part.rows is None else tensor[part.rows])
+        return owned
 
     def __torch_function__(
         self,
@@ -145,7 +163,7 @@ class Applications(TorchFunctionMode):
         if name in NORMALIZING:
             source = args[0] if args else kwargs.get("input")
             then = self.listener.normalizing(source) if isinstance(source, Tensor) else None
-        elif _is_in_place(name, args, kwargs):
+        elif (kwargs or _changes_its_first(name)) and _is_in_place(name, args, kwargs):
             self.listener.overwriting(args[0])
         output = func(*args, **kwargs)
         if then is not None:
@@ -155,8 +173,10 @@ class Applications(TorchFunctionMode):
         return output
 
     def _look_at(self, name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any], output: Tensor) -> None:
-        tensors = [*tensors_in(args), *tensors_in(kwargs.values())]
+        tensors = [*tensors_in(args), *tensors_in(kwargs.values())] if kwargs else [*tensors_in(args)]
         memories = [self._memory.get(storage_key(tensor)) for tensor in tensors]
+        if tensors and not any(memories):
+            return
         known = [memory for memory in memories if memory is not None]
         weights = [(t, m) for t, m in zip(tensors, memories, strict=True) if m is not None and m.is_weight]
         of_signal = len(known) < len(memories)
@@ -167,13 +187,16 @@ class Applications(TorchFunctionMode):
         place = _WEIGHT_PLACES.get(name)
         given = None if place is None else kwargs.get("weight", args[place] if len(args) > place else None)
         for tensor, memory in weights:
-            pieces = _pieces_in(tensor, memory)
-            self.seen.update(row.name for piece in pieces for row in piece.rows)
+            pieces = pieces_in(tensor, memory)
+            rows = [row for piece in pieces for row in piece.rows]
+            self.seen.update(row.name for row in rows)
             if tensor is given or (applies and place is None and not _chooses_matrices(name, tensor, output)):
                 self._applied(pieces, output)
+            else:
+                self.listener.received(rows, name)
         if not of_signal or any(_chooses_matrices(name, tensor, output) for tensor, _ in weights):
             self._note_computed(name, output, weights)
-        elif known and _changes_its_first(name):
+        elif _changes_its_first(name):
             self._forget_computed(tensors[0])
 
     def _applied(self, pieces: list[Piece], output: Tensor) -> None:
@@ -185,18 +208,18 @@ class Applications(TorchFunctionMode):
                 self.used.add(row.name)
                 self.listener.applied(row, output, part)
 
-    def _note_computed(self, name: str, output: Tensor, weights: list[tuple[Tensor, _Memory]]) -> None:
+    def _note_computed(self, name: str, output: Tensor, weights: list[tuple[Tensor, Memory]]) -> None:
         """Note that a tensor was computed from weights and constants only; a product is no longer a weight."""
         key = storage_key(output)
         if key in self._memory or output.layout is not torch.strided:
             return
-        pieces = [piece for tensor, memory in weights for piece in _pieces_in(tensor, memory)]
+        pieces = [piece for tensor, memory in weights for piece in pieces_in(tensor, memory)]
         if name in _PRODUCTS | _EMBEDDINGS:
             pieces = []
         # A cast or masked weight is still that weight; among several, the one of the same size.
         alike = [piece for piece in pieces if piece.rows[0].numel == output.numel()] or pieces
         reference = StorageWeakRef(output.untyped_storage())
-        self._memory[key] = _Memory([], alike[0] if alike else None, not alike, reference)
+        self._memory[key] = Memory([], alike[0] if alike else None, not alike, reference)
 
     def _forget_computed(self, tensor: Tensor) -> None:
         """Note that a tensor made from constants holds a signal from now on."""
@@ -204,14 +227,6 @@ class Applications(TorchFunctionMode):
         memory = self._memory.get(key)
         if memory is not None and memory.reference is not None:
             del self._memory[key]
-
-
-def _pieces_in(tensor: Tensor, memory: _Memory) -> list[Piece]:
-    """Return the weights that lie in a tensor, in order."""
-    if memory.computed_from is not None:
-        return [memory.computed_from]
-    start, stop = _stretch(tensor)
-    return sorted((p for p in memory.pieces if p.start < stop and p.stop > start), key=lambda piece: piece.start)
 
 
 def leave(mode: TorchFunctionMode) -> None:
@@ -224,25 +239,6 @@ def leave(mode: TorchFunctionMode) -> None:
         above.append(top)
     for entry in reversed(above):
         torch.overrides._push_mode(entry)
-
-
-def _add_piece(pieces: list[Piece], row: WeightRow, tensor: Tensor) -> None:
-    """Add a row's weight to the pieces in a block of memory; for tied weights, the first row stays first."""
-    start, stop = _stretch(tensor)
-    tied = next((piece for piece in pieces if (piece.start, piece.stop) == (start, stop)), None)
-    if tied is None:
-        pieces.append(Piece([row], start, stop))
-    else:
-        tied.rows.append(row)
-
-
-def _stretch(tensor: Tensor) -> tuple[int, int]:
-    """Return the range of a tensor in its memory, in elements."""
-    if tensor.layout is not torch.strided or not tensor.numel():
-        return 0, tensor.numel()
-    start = int(tensor.storage_offset())
-    extent = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
-    return start, start + int(extent) + 1
 
 
 def _chooses_matrices(name: str, weight: Tensor, output: Tensor) -> bool:

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
-from contextlib import ExitStack, nullcontext
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from gradlab.errors import GradlabError
-from gradlab.probes.applications import Applications, leave
+from gradlab.probes.applications import Applications
 from gradlab.probes.direct_calls import DirectCalls
 from gradlab.probes.hooks import Hook, in_backward
 from gradlab.probes.identity import Remembered
+from gradlab.probes.listening import Listening
 from gradlab.probes.outputs import describe, measurable, output_tensor
 from gradlab.probes.passes import Passes
 from gradlab.probes.response_calls import prepare
@@ -49,7 +50,7 @@ class ResponseFinder:
         blocks: Modules whose outputs are also passed on, as outputs of blocks.
         begin: A function called before each pass.
         adder: A function that returns what is to receive the responses of a site that the observer has observed, in
-            its place, if it can. With it, passes like an earlier one run without hooks.
+            its place, if it can. With it, passes after the first one run without hooks.
 
     Attributes:
         norms: The name of each site's normalization module, if it has one; empty for a function.
@@ -57,8 +58,10 @@ class ResponseFinder:
         silent: The reason why a target that ran had nothing to measure.
         called: Names of the targets that ran.
         recomputed: Names of the modules that ran again in a backward pass.
+        by_functions: Whether functions have applied weights or normalized responses, or may have, outside of modules.
         places: The target of the layer of each site.
         applications: The weights that functions applied.
+        listening: In which passes functions are looked at.
         pending: The outputs that may still turn out to be the input of a normalization.
         direct: The calls that are made without hooks.
         adders: What receives responses in place of the observer, and returns whether it could.
@@ -88,10 +91,11 @@ class ResponseFinder:
         self._own: Counter[Site] = Counter()
         rows = [row for target in targets.chosen.values() for row in target.rows]
         self.applications = Applications(dict(model.named_modules(remove_duplicate=False)), rows, self)
+        self.listening = Listening(model, self.applications, self.is_called)
         self._targets = {row.name: target for target in targets.chosen.values() for row in target.rows}
-        self._quiet: set[object] = set()
-        self._kind: tuple[object, ...] = ()
-        self._needed = self._listening = False
+        self.by_functions = False
+        self._name: str | None = None
+        self._ran = False
         self._normalizes = any(is_normalization(module) for module in model.modules())
         self._fuses = any(isinstance(module, _FUSING) for module in model.modules())
 
@@ -106,7 +110,7 @@ class ResponseFinder:
         self.passes = Passes(self.model, followed, self._begin, self._end)
         self.passes.recomputed = self.recomputed
         self.passes.attach(stack, {name: self.after_module(name) for name in {*own, *self.blocks}})
-        stack.callback(leave, self.applications)
+        stack.callback(self.listening.stop)
         for name in norms:
             self._attach_norm(name, modules[name], stack)
         changing = {
@@ -116,8 +120,7 @@ class ResponseFinder:
         }
         self.direct = DirectCalls()
         stack.callback(self.direct.stop)
-        if self._adder is not None:
-            prepare(self, {modules[name]: name for name in norms}, changing)
+        prepare(self, {modules[name]: name for name in norms}, changing, self._adder is not None)
 
     def _attach_norm(self, name: str, module: nn.Module, stack: ExitStack) -> None:
         before = Hook(self._before_norm(name))
@@ -129,33 +132,23 @@ class ResponseFinder:
 
     def _begin(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self._settle(self.pending.take_all() if not name else self.pending.take_gone())
+        self._name = name
         module = self.passes.modules[name]
-        modes = module.training, torch.is_grad_enabled(), torch.is_inference_mode_enabled()
-        self._kind = name, modes, tuple(map(_form, args)), tuple((key, _form(value)) for key, value in kwargs.items())
-        self._needed = self._fuses and not module.training
-        # All passes of a trace are to leave the same names in its graph.
-        listens = self._needed or self._kind not in self._quiet or torch._C._get_tracing_state() is not None
-        if listens and self.applications.rows:
-            self.applications.look_up()
-            self.applications.__enter__()
-            self._listening = True
-        if not self._listening and not name and self._adder is not None:
+        self.by_functions = self._fuses and not module.training
+        self.listening.begin(name, module, args, kwargs)
+        if not name and (self._ran or self._adder is None):
             self.direct.start()
         else:
             self.direct.stop()
         self._begin_observer()
 
     def _end(self, whole: bool) -> None:
-        if self._listening:
-            leave(self.applications)
-            self.applications.forget()
-            self._listening = False
-        if self._kind and not self._kind[0]:
-            self._settle(self.pending.take_all())
         unclear = {row.name for row in self.applications.rows if self._targets[row.name].module is None}
-        if whole and not self._needed and unclear <= self.applications.seen:
-            # Only a mode can see functions; this kind of pass has none that matter, so later ones do without it.
-            self._quiet.add(self._kind)
+        self.by_functions |= not unclear <= self.applications.seen
+        self.listening.end(alike=whole and not self.by_functions)
+        if self._name == "":
+            self._settle(self.pending.take_all())
+            self._ran |= whole
         self._claimed.clear()
         # Between passes others may compile, export or copy parts of the model, which then are as they were.
         self.direct.stop()
@@ -208,15 +201,19 @@ class ResponseFinder:
                 if type(tensor) is Tensor and not tensor.is_neg() and add(tensor):
                     return None
         # The observer's computations are not part of the model.
-        with torch._C.DisableTorchFunction() if self._listening else nullcontext():
+        with torch._C.DisableTorchFunction():
             observation = self.observer.observe(site, tensor, part)
         if not self.passes.under_way:
             self.observer.finish(True)
         return observation
 
+    def received(self, rows: Iterable[WeightRow], name: str) -> None:
+        """See `Listener`."""
+        self.listening.received(rows, name)
+
     def applied(self, row: WeightRow, output: Tensor, part: Part | None) -> None:
         """See `Listener`."""
-        self._needed = True
+        self.by_functions = True
         target = self._targets[row.name]
         parts = measurable(output)
         if parts and not in_backward():
@@ -234,13 +231,13 @@ class ResponseFinder:
         site = None if in_backward() else self.claim("", source)
         if site is None:
             return None
-        self._needed = True
+        self.by_functions = True
         return lambda output: self.observe_norm(site, output)
 
     def overwriting(self, target: Tensor) -> None:
         """See `Listener`."""
         # Without a normalization that could receive it, this does not matter.
-        self._needed |= self.pending.overwrite(target) and self._normalizes
+        self.by_functions |= self.pending.overwrite(target) and self._normalizes
 
     def _before_norm(self, name: str) -> Callable[[nn.Module, Any, Any], None]:
         def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -288,11 +285,6 @@ class ResponseFinder:
             if earlier := self._own[found.site] - 1:
                 self.unseen[found.site] = self.unseen.get(found.site, 0) + earlier
         return found.site
-
-
-def _form(value: Any) -> object:
-    """Return the properties of an argument that calls of one kind share."""
-    return (value.dtype, value.ndim) if isinstance(value, Tensor) else type(value)
 
 
 def _is_scripted(module: nn.Module) -> bool:

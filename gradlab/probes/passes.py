@@ -15,6 +15,7 @@ from torch import nn
 from torch.utils.hooks import RemovableHandle
 
 from gradlab.errors import GradlabError
+from gradlab.probes.direct_calls import Call
 from gradlab.probes.hooks import Hook, in_backward
 
 After = Callable[[nn.Module, Any], None]
@@ -117,6 +118,17 @@ class Passes:
         """Return the number of this call within the pass, counted from 1."""
         self.counts[name] += 1
         return self.counts[name]
+
+    def call(self, name: str, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Call a module of the pass under way as its hooks do, of which it has none at present."""
+        depth = len(self.names)
+        self.names.append(name)
+        self._entered.append((next(self._started), None))
+        try:
+            return call(*args, **kwargs)
+        finally:
+            # A probe that was detached during the call has forgotten them all.
+            del self.names[depth:], self._entered[depth:]
 
     def check_thread(self) -> None:
         """Raise an error if another thread than that of the pass calls a module."""

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from gradlab.probes.hooks import in_backward
+from gradlab.probes.muted_calls import is_own_leaf, muted
 from gradlab.probes.sites import Pending, Site
 
 if TYPE_CHECKING:
@@ -20,21 +21,31 @@ if TYPE_CHECKING:
     from gradlab.probes.finder import ResponseFinder
 
 
-def prepare(finder: ResponseFinder, norms: dict[nn.Module, str], changing: dict[nn.Module, RemovableHandle]) -> None:
+def prepare(
+    finder: ResponseFinder, norms: dict[nn.Module, str], changing: dict[nn.Module, RemovableHandle], hookless: bool
+) -> None:
     """Make the functions that take the place of hooks, for modules whose hooks have one purpose.
+
+    Torch's own layers are called out of sight of the function mode, whether they have hooks or not.
 
     Args:
         finder: The finder.
         norms: The names of the normalizations.
         changing: The hooks of modules that change their input.
+        hookless: Whether hooks are replaced.
     """
     followed = {module: name for name, module in finder.passes.modules.items() if name}
     inner = {child for norm in norms for child in norm.children()}
     purposes = Counter([*followed, *norms, *changing, *inner, *(norm for norm in norms if any(norm.children()))])
     kept = finder.passes.kept()
-    for module in (module for module, purpose in purposes.items() if purpose == 1 and module not in inner):
+    for module in (module for module in finder.model.modules() if module is not finder.model):
         first, last = kept.get(module, ([], []))
-        if module in norms:
+        if not hookless or purposes[module] != 1 or module in inner:
+            first, last = [], []
+            if not finder.applications.rows or not is_own_leaf(module):
+                continue
+            call = muted(module, finder.applications, module._call_impl)
+        elif module in norms:
             call = norm_call(finder, norms[module], module)
         elif module in changing:
             call, first = in_place_call(finder, module), [changing[module]]
@@ -53,15 +64,15 @@ def layer_call(finder: ResponseFinder, name: str, module: nn.Module) -> Call:
         name: The name of the layer.
         module: The layer.
     """
-    call, after, graph_task = module._call_impl, finder.after_module(name), torch._C._current_graph_task_id
+    plain, after, graph_task = module._call_impl, finder.after_module(name), torch._C._current_graph_task_id
     passes, pending, norms = finder.passes, finder.pending, finder.norms
     running, counts = passes.names, passes.counts
     # The first calls within a pass, as long as they are normalized.
     known = [Pending(site, None) for site in takewhile(norms.__contains__, (Site(name, n) for n in count(1)))]
 
-    def called(*args: Any, **kwargs: Any) -> Any:
+    def around(call: Call, *args: Any, **kwargs: Any) -> Any:
         if not running or graph_task() != -1 or get_ident() != passes.thread:
-            return _apart(finder, name, call, args, kwargs)
+            return _apart(finder, name, plain, args, kwargs)
         output = call(*args, **kwargs)
         if not running:
             # The probe was detached during the call.
@@ -76,7 +87,10 @@ def layer_call(finder: ResponseFinder, name: str, module: nn.Module) -> Call:
             known.append(Pending(site, None))
         return output
 
-    return called
+    def seen(*args: Any, **kwargs: Any) -> Any:
+        return passes.call(name, plain, args, kwargs)
+
+    return muted(module, finder.applications, seen, around)
 
 
 def norm_call(finder: ResponseFinder, name: str, module: nn.Module) -> Call:
@@ -87,13 +101,13 @@ def norm_call(finder: ResponseFinder, name: str, module: nn.Module) -> Call:
         name: The name of the normalization.
         module: The normalization.
     """
-    call, graph_task, running = module._call_impl, torch._C._current_graph_task_id, finder.passes.names
+    plain, graph_task, running = module._call_impl, torch._C._current_graph_task_id, finder.passes.names
     claim, adders, observe, take_held = finder.claim, finder.adders, finder.observe_norm, finder.pending.take_held
 
-    def called(*args: Any, **kwargs: Any) -> Any:
+    def around(call: Call, *args: Any, **kwargs: Any) -> Any:
         source = args[0] if args else next(iter(kwargs.values()), None)
         if not running or not isinstance(source, Tensor) or graph_task() != -1:
-            return _apart(finder, name, call, args, kwargs)
+            return _apart(finder, name, plain, args, kwargs)
         held = take_held(source)
         site = claim(name, source) if held is None else held.site
         output = call(*args, **kwargs)
@@ -103,7 +117,7 @@ def norm_call(finder: ResponseFinder, name: str, module: nn.Module) -> Call:
                 observe(site, output)
         return output
 
-    return called
+    return muted(module, finder.applications, plain, around)
 
 
 def in_place_call(finder: ResponseFinder, module: nn.Module) -> Call:
@@ -113,13 +127,13 @@ def in_place_call(finder: ResponseFinder, module: nn.Module) -> Call:
         finder: The finder.
         module: The module.
     """
-    call, before = module._call_impl, finder.before_in_place
+    before = finder.before_in_place
 
-    def called(*args: Any, **kwargs: Any) -> Any:
+    def around(call: Call, *args: Any, **kwargs: Any) -> Any:
         before(module, args)
         return call(*args, **kwargs)
 
-    return called
+    return muted(module, finder.applications, module._call_impl, around)
 
 
 def outer_call(finder: ResponseFinder, name: str, module: nn.Module) -> Call:

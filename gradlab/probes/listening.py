@@ -1,0 +1,76 @@
+"""In which passes functions are looked at, which takes longer than the rest of a probe's work."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gradlab.probes.applications import Applications
+from gradlab.probes.hooks import in_backward
+from gradlab.probes.pass_kinds import form_of, modes_of, state_reader
+from gradlab.probes.weight_watch import WeightWatch
+from gradlab.probes.weights import WeightRow
+
+_KINDS = 1000
+"""The number of kinds of passes that are told apart; a model that counts its passes makes a kind of each."""
+
+
+class Listening:
+    """Looks at functions from the beginning of a pass, or from where one receives a weight for the first time.
+
+    If no function has applied a weight or normalized a response in one pass, others with the same flags and modes are
+    alike. In these the weights are watched instead: what a function does with one for the first time is seen as well,
+    whatever has led to it.
+
+    Args:
+        model: The root module.
+        applications: The mode that looks at functions.
+        is_called: Whether the module that applies a weight is being called.
+    """
+
+    def __init__(self, model: nn.Module, applications: Applications, is_called: Callable[[WeightRow], bool]) -> None:
+        self._applications, self._is_called = applications, is_called
+        self._watch = WeightWatch(self._sound)
+        self._state = state_reader(model)
+        self._kind: tuple[object, ...] = ()
+        self._alike: set[object] = set()
+        # The weights that functions receive and do not apply, such as positions that are added to the signal.
+        self._received: set[tuple[str, str]] = set()
+
+    def begin(self, name: str, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Begin a pass of a module."""
+        self._kind = name, modes_of(module), form_of(args), form_of(kwargs), self._state()
+        if not self._applications.rows:
+            return
+        # All passes of a trace are to leave the same names in its graph.
+        alike = self._kind in self._alike and torch._C._get_tracing_state() is None
+        if not (alike and self._applications.is_plain() and self._watch.start(self._applications.weights())):
+            self._applications.enter()
+
+    def end(self, alike: bool) -> None:
+        """End the pass, and note whether no function need be looked at in others like it."""
+        self.stop()
+        if not alike:
+            self._alike.discard(self._kind)
+        elif len(self._alike) < _KINDS:
+            self._alike.add(self._kind)
+
+    def stop(self) -> None:
+        """Look at nothing any more."""
+        self._watch.stop()
+        self._applications.leave()
+
+    def received(self, rows: Iterable[WeightRow], function: str) -> None:
+        """Note that a function has received weights that it does not apply."""
+        self._received.update((row.name, function) for row in rows)
+
+    def _sound(self, weight: Tensor, function: str) -> None:
+        """Look at functions for the rest of the pass, since one has received a weight outside of its layer."""
+        rows = self._applications.rows_in(weight)
+        known = any(map(self._is_called, rows)) or all((row.name, function) in self._received for row in rows)
+        if not known and not in_backward():
+            self._watch.stop()
+            self._applications.enter()
