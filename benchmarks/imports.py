@@ -38,18 +38,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
     args = parser.parse_args()
-    seconds: dict[str, list[float]] = {name: [] for name in VARIANTS}
+    for name, values in measure(VARIANTS, args.rounds).items():
+        print(f"{name:20s} {statistics.median(values):5.2f} s   ({min(values):.2f} to {max(values):.2f})")
+
+
+def measure(variants: dict[str, tuple[str, list[str]]], rounds: int) -> dict[str, list[float]]:
+    """Seconds of CPU that each variant, a program and its arguments, prints in a process of its own."""
+    seconds: dict[str, list[float]] = {name: [] for name in variants}
     with tempfile.TemporaryDirectory() as folder:
         environment = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
         environment.setdefault("PYTHONPYCACHEPREFIX", os.path.join(folder, "bytecode"))
-        for round_ in range(args.rounds + 1):
-            for name, (code, arguments) in VARIANTS.items():
+        for round_ in range(rounds + 1):
+            for name, (code, arguments) in variants.items():
                 command = [sys.executable, "-c", code, *arguments]
                 done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=True)
                 if round_:
                     seconds[name].append(float(done.stdout.split()[-1]))
-    for name, values in seconds.items():
-        print(f"{name:20s} {statistics.median(values):5.2f} s   ({min(values):.2f} to {max(values):.2f})")
+    return seconds
 
 
 if __name__ == "__main__":

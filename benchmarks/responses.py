@@ -15,7 +15,7 @@ import resource
 import statistics
 import time
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import nn
@@ -80,14 +80,15 @@ class NaiveHooks:
     """What people paste into notebooks."""
 
     def __init__(self, model: nn.Module) -> None:
-        self.norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+        self.modules = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d | nn.Linear)]
 
-    def __enter__(self) -> None:
-        self.stds = []
+    def __enter__(self) -> Self:
+        self.stds: list[float] = []
         self.handles = [
-            norm.register_forward_hook(lambda module, args, out: self.stds.append(out.std().item()))
-            for norm in self.norms
+            module.register_forward_hook(lambda module, args, out: self.stds.append(out.std().item()))
+            for module in self.modules
         ]
+        return self
 
     def __exit__(self, *exception: object) -> None:
         for handle in self.handles:

@@ -36,26 +36,9 @@ def main() -> None:
     torch.set_num_threads(1)
     family, depth = parse_family(args.family).at(args.depth), args.depth
 
-    variants = {
-        "arithmetic": lambda: multiply(depth, torch.float64 if family.kind == "ll" else torch.float32),
-        "weights": lambda: draw(family, depth),
-        "forward-mode pass": lambda: run(family, depth, [0]),
-        "module, point by point": lambda: point_by_point(family, depth, points=4),
-    }
-    times = {name: [] for name in variants}
-    for round_ in range(args.rounds + 1):
-        for name, function in variants.items():
-            seconds = timed(function)
-            if round_:
-                times[name].append(seconds)
-    times["module, point by point"] = [seconds * POINTS / 4 for seconds in times["module, point by point"]]
-
-    products = 2 * WIDTH**2 * 2 * POINTS
-    rate = depth * products / statistics.median(times["arithmetic"]) / 1e9
-    orthogonal = 8 / 3 * WIDTH**3 if family.kind == "ll" else 0
-    times["arithmetic"] = [seconds * (1 + orthogonal / products) for seconds in times["arithmetic"]]
+    times, rate = measure(family, depth, args.rounds)
     print(f"{family.name}, depth {depth}, one seed, one thread; {rate:.0f} GFLOP/s in products of this shape")
-    for name in variants:
+    for name in times:
         ratios = [a / b for a, b in zip(times[name], times["arithmetic"], strict=True)]
         low, median, high = statistics.quantiles(ratios, n=4)
         print(
@@ -73,6 +56,29 @@ def main() -> None:
             f"{SEEDS} seeds: one CPU core {one_core:.2f} s, {args.device} {batched:.2f} s, "
             f"{one_core / batched:.1f} times as fast"
         )
+
+
+def measure(family, depth: int, rounds: int) -> tuple[dict[str, list[float]], float]:
+    """Seconds of each variant, round by round, those of some points counted up; and GFLOP/s of the products."""
+    variants = {
+        "arithmetic": lambda: multiply(depth, torch.float64 if family.kind == "ll" else torch.float32),
+        "weights": lambda: draw(family, depth),
+        "forward-mode pass": lambda: run(family, depth, [0]),
+        "module, point by point": lambda: point_by_point(family, depth, points=4),
+    }
+    times = {name: [] for name in variants}
+    for round_ in range(rounds + 1):
+        for name, function in variants.items():
+            seconds = timed(function)
+            if round_:
+                times[name].append(seconds)
+    times["module, point by point"] = [seconds * POINTS / 4 for seconds in times["module, point by point"]]
+
+    products = 2 * WIDTH**2 * 2 * POINTS
+    rate = depth * products / statistics.median(times["arithmetic"]) / 1e9
+    orthogonal = 8 / 3 * WIDTH**3 if family.kind == "ll" else 0
+    times["arithmetic"] = [seconds * (1 + orthogonal / products) for seconds in times["arithmetic"]]
+    return times, rate
 
 
 def timed(function: Callable[[], None]) -> float:
