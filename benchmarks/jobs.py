@@ -56,6 +56,7 @@ def jobs(depth: int, batch: int, examples: int, compiled_model: str) -> dict[str
             (own.RESPONSES, *RESPONSES),
             goal=60,
             layers=depth,
+            times=4,
         ),
         "gradients": Job(
             f"norm of every parameter's gradient, {net}, batch {examples}, over a training step",

@@ -116,6 +116,7 @@ class Job:
         training: Whether passes need gradients.
         layers: By how many layers to divide what a pass takes beyond the bare one, in µs; None for ratios.
         reference: Whose values are right, where not those of gradlab's way here.
+        times: By how much to multiply the rounds, where a pass is short.
     """
 
     name: str
@@ -126,6 +127,7 @@ class Job:
     training: bool = False
     layers: int | None = None
     reference: Tool | None = None
+    times: int = 1
 
     def rows(self, rounds: int) -> Iterator[Row]:
         """Measure every tool in turn; one that is missing or fails has a row that says so."""
@@ -145,7 +147,7 @@ class Job:
         with torch.set_grad_enabled(self.training):
             ours = self._reference(subject.copy()) if number or self.reference else None
             with tool.way(subject.copy()) as way:
-                bare, probed = paired(self.bare(subject.copy()), way.run, rounds)
+                bare, probed = paired(self.bare(subject.copy()), way.run, rounds * self.times)
                 agrees = "the reference" if ours is None else agreement(way, ours)
         pairs, goal = [*zip(bare, probed, strict=True)], None if number else self.goal
         if self.layers is None:
