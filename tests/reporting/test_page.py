@@ -263,12 +263,20 @@ def test_every_kind_is_reported(kind: str, run_folder: Path, tmp_path: Path) -> 
     result = EVERY_KIND[kind](run_folder)
     assert result.record["measurement"] == kind
     result.save(tmp_path / "one", formats=())
-    result.save(tmp_path / "two", formats=())
+    text = gl.report([tmp_path], tmp_path / "r.html").read_text()
+    assert text.count("<section") == 1
+    assert "<svg" in text
+    assert f'<h2 id="result-1-title">{result.title}</h2>' in text
+    assert result.title != result.name, "a reader gets words"
+
+
+def test_two_results_of_one_kind_have_sections_of_their_own(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        responses_of("net", [1.0]).save(tmp_path / name, formats=())
     text = gl.report([tmp_path], tmp_path / "r.html").read_text()
     assert text.count("<section") == 2
     assert text.count("<svg") >= 2
-    assert f'<h2 id="result-1-title">{result.title}</h2>' in text
-    assert result.title != result.name, "a reader gets words"
+    assert all(f'<h2 id="result-{number}-title">' in text for number in (1, 2))
 
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
