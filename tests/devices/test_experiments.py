@@ -172,9 +172,8 @@ def test_a_comparison_on_a_device() -> None:
     with accelerator():
         for device in ("cpu", NAME):
             found[device] = numbers(gl.compare("shortcut", depths=[8], images=2, seeds=2, device=device))
-        # Of two networks with two sets of weights each; gradients are compared with those of float64 on few images.
-        measured = {"experiments/gradients": 12, "experiments/input_gradients": 8}
-        assert places() == {**measured, "probes": 24, "probes/blocks": 4, "stats": 4}, "\n".join(own_waits())
+        # Of two networks with two sets of weights each, of which the first is also measured in another precision.
+        assert places() == {"probes": 6, "probes/blocks": 6, "stats": 4}, "\n".join(own_waits())
     np.testing.assert_allclose(found[NAME], found["cpu"], rtol=2e-5, atol=1e-7)
 
 

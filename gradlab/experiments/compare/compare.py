@@ -77,14 +77,15 @@ def compare(
     stopwatch, request = Stopwatch(), CompareRequest.of({**locals(), "runs": str(runs)})
     networks = members(request)
     names = [one.name for one in networks]
+    # What cannot be trained on is refused before anything is measured.
+    test = None if epochs is None else load_split(data, preset_recipe(preset).normalization).test
     frame, facts, notes = at_initialization(networks, request, progress)
     for one in networks:
         cost = {"parameters": one.cost.parameters, "multiply_adds": one.cost.multiply_adds, "layers": one.cost.layers}
         facts[one.name] |= {"block": one.block, **cost}
-    if epochs is not None:
+    if test is not None:
         trained = _trainings(networks, request, progress)
         frame = pd.concat([frame, *map(_errors, trained)], ignore_index=True)
-        test = load_split(data, preset_recipe(preset).normalization).test
         for name, run in zip(names, trained, strict=True):
             facts[name] |= {**_training_facts(run), "test_images": len(test)}
     record = make_record(

@@ -89,7 +89,8 @@ def _measured(name: str, request: CompareRequest, progress: Progress | None) -> 
     error = float(np.abs(single.norms / double.norms - 1).max())
     if not error <= ROUNDING:
         single, dtype = double, widest(stream.device)
-        notes.append(f"{name}: float32 norms of gradients are off by up to {error:.2g}: measured in float64")
+        off = f"off by up to {error:.2%}" if np.isfinite(error) else "not finite or 0"
+        notes.append(f"{name}: norms of gradients in float32 are {off}: measured in float64")
     draws, effective_ranks = [single], []
     for place, one in enumerate(passes):
         if place:

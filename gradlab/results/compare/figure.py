@@ -36,18 +36,22 @@ def compare_figure(frame: pd.DataFrame, figure: Figure) -> Figure:
     styles = _styles(frame)
     trained = bool((frame["statistic"] == "train_error").any())
     figure.set_layout_engine("constrained", h_pad=0.04, w_pad=0.04)
-    columns = min(4, len(styles))
-    figure.set_size_inches(PAGE_WIDTH, 2.1 + 0.15 * -(-len(styles) // columns))
+    rows = -(-len(styles) // 4)
+    columns = -(-len(styles) // rows)
+    figure.set_size_inches(PAGE_WIDTH, 2.1 + 0.15 * rows)
     axes = figure.subplots(1, 4 if trained else 3)
     for ax, (statistic, title) in zip(axes, CURVES.items(), strict=False):
         _plot_curves(frame[frame["statistic"] == statistic], ax, styles)
         ax.set_title(title)
         ax.set(xlabel="relative depth", yscale="log")
+        _short_of_a_decade(ax)
     _plot_ranks(frame[frame["statistic"] == "relative_effective_rank"], axes[2], styles)
     if trained:
         _plot_errors(frame, axes[3], styles)
     handles = [Line2D([], [], label=name, **style) for name, style in styles.items()]
-    figure.legend(handles=handles, loc="outside upper center", ncols=columns)
+    # A legend is filled by columns, and this one is read by rows, as one family of three depths.
+    by_row = [handle for column in range(columns) for handle in handles[column::columns]]
+    figure.legend(handles=by_row, loc="outside upper center", ncols=columns)
     return figure
 
 
@@ -73,6 +77,14 @@ def _plot_curves(rows: pd.DataFrame, ax: Axes, styles: dict[str, dict[str, Any]]
         ax.fill_between(place, low, value + half, color=style["color"], alpha=0.2, linewidth=0)
 
 
+def _short_of_a_decade(ax: Axes) -> None:
+    """Write the ticks of a short logarithmic axis as plain numbers, since it has too few powers of ten."""
+    low, high = ax.get_ylim()
+    if high < 10 * low:
+        ax.yaxis.set_major_formatter("{x:g}")
+        ax.yaxis.set_minor_formatter(lambda value, _: f"{value:g}" if f"{value:e}"[0] in "2346" else "")
+
+
 def _plot_ranks(rows: pd.DataFrame, ax: Axes, styles: dict[str, dict[str, Any]]) -> None:
     """Mark the effective ranks with their intervals, the first network on top."""
     half = margins(rows["sem"], rows["seeds"])
@@ -87,15 +99,26 @@ def _plot_ranks(rows: pd.DataFrame, ax: Axes, styles: dict[str, dict[str, Any]])
 
 
 def _plot_errors(frame: pd.DataFrame, ax: Axes, styles: dict[str, dict[str, Any]]) -> None:
-    """Draw training errors dashed and test errors solid against epochs; of a single epoch, hollow and filled marks."""
+    """Draw training errors dashed and test errors solid against epochs."""
     errors = frame[frame["statistic"].isin(("train_error", "test_error"))]
-    lone = errors["place"].nunique() == 1
+    if errors["place"].nunique() == 1:
+        _plot_last_errors(errors, ax, styles)
+        return
     for network, style in styles.items():
         for statistic, dash in (("train_error", _DASHED), ("test_error", {"linestyle": "-"})):
             rows = errors[(errors["network"] == network) & (errors["statistic"] == statistic)]
-            mark: dict[str, Any] = {"marker": style.get("marker", "o")} if len(rows) == 1 else {}
-            hollow: dict[str, Any] = {"markerfacecolor": "white"} if statistic == "train_error" else {}
-            ax.plot(rows["place"], 100 * rows["value"], color=style["color"], **dash, **mark, **hollow)
-    ax.set_title(f"error (%): training {'hollow' if lone else 'dashed'}")
+            ax.plot(rows["place"], 100 * rows["value"], color=style["color"], **dash)
+    ax.set_title("error (%): training dashed")
     ax.set(xlabel="epoch", xlim=(0, None), ylim=(0, 105 * errors["value"].max()))
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+
+
+def _plot_last_errors(errors: pd.DataFrame, ax: Axes, styles: dict[str, dict[str, Any]]) -> None:
+    """Mark the errors of a single epoch, those of training hollow, with the networks as beside the effective ranks."""
+    for place, (network, style) in enumerate(styles.items()):
+        own = errors[errors["network"] == network].set_index("statistic")["value"]
+        for statistic, filling in (("test_error", style["color"]), ("train_error", "white")):
+            mark = {"marker": style.get("marker", "o"), "color": style["color"], "markerfacecolor": filling}
+            ax.plot([100 * own[statistic]], [place], linestyle="", **mark)
+    ax.set_title("error: training hollow")
+    ax.set(xlabel="after one epoch (%)", yticks=range(len(styles)), yticklabels=[], ylim=(len(styles) - 0.5, -0.5))

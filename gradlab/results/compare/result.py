@@ -66,11 +66,11 @@ class CompareResult(Result):
                 {
                     "network": network,
                     "layers": facts["layers"],
+                    **self._last_errors(own),
                     "parameters": facts["parameters"],
                     "multiply-adds": facts["multiply_adds"],
                     "gradient first / last": float(np.exp(numbers["value"].get("gradient_log_ratio", np.nan))),
                     "rel. eff. rank": WithError(numbers["value"].get(RANK, np.nan), numbers["sem"].get(RANK, np.nan)),
-                    **self._last_errors(own),
                 }
             )
         summary = pd.DataFrame(rows)
