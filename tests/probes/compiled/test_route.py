@@ -208,6 +208,15 @@ class Breaks(Normalized):
         return self.head((self.b(x) if x.sum() > 0 else self.c(x)).mean((2, 3)))
 
 
+class Prints(Normalized):
+    """A graph break between two layers, after a number has come to the CPU."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.norm(self.a(x))
+        print(f"{x.sum().item():.0f}"[:0], end="")
+        return self.head(self.b(x).mean((2, 3)))
+
+
 class Tied(Normalized):
     """A function applies a layer's weight outside of it."""
 
@@ -231,7 +240,8 @@ def said(record: list[warnings.WarningMessage]) -> str:
 
 
 @pytest.mark.parametrize(
-    ("make", "reason"), [(Breaks, "torch.compile gives up"), (Tied, "functions may apply weights")]
+    ("make", "reason"),
+    [(Breaks, "torch.compile gives up"), (Prints, "torch.compile gives up"), (Tied, "functions may apply weights")],
 )
 def test_what_cannot_be_proved_runs_eagerly_and_says_so(make: Callable[[], nn.Module], reason: str) -> None:
     model, batches = make().eval(), images(5, 5, 5)
@@ -416,14 +426,15 @@ def test_probes_may_be_detached_in_any_order() -> None:
     compiled: Any = torch.compile(model, backend="eager")
     optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
     compiled(batches[0])
-    with warnings.catch_warnings(), gl.watch(compiled, optimizer, every=100) as watch:
-        warnings.simplefilter("ignore")
+    watch = gl.watch(compiled, optimizer, every=100)
+    with warnings.catch_warnings(record=True) as record, watch:
         with gl.ResponseStd(compiled) as probe:
             for x in batches:
                 compiled(x).square().sum().backward()
                 optimizer.step()
     assert answer(probe) == pytest.approx(right, rel=1e-6)
     assert compiled_passes(probe) == 4
+    assert "runs eagerly" in said(record)
     assert watch.result().frame["step"].unique().tolist() == [0]
     assert torch._dynamo.eval_frame._stance.stance == "default"
 
