@@ -3,12 +3,15 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import AbstractContextManager
+from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import TextIO
 
 import pytest
 import torch
 from devices.accelerator import SUPPORTED, accelerator
-from forked_command import run_forked
+from forked_command import run_forked, started
 
 ROOT = Path(__file__).parent.parent
 CHECKPOINTS = Path(os.environ.get("GRADLAB_CHECKPOINTS", ROOT.parent / "shared" / "checkpoints"))
@@ -41,6 +44,12 @@ def gradlab_command(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess
         return run_forked(args, tmp_path, _environment(env), errors)
 
     return run
+
+
+@pytest.fixture
+def started_command(tmp_path: Path) -> Callable[..., AbstractContextManager[tuple[BaseProcess, TextIO]]]:
+    """Starts the command in an empty folder, in such a process: for what happens to it while it runs."""
+    return lambda *args: started(args, tmp_path, _environment(None))
 
 
 @pytest.fixture

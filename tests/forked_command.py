@@ -10,9 +10,12 @@ import runpy
 import socket
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TextIO
 
 import torch
 
@@ -38,12 +41,13 @@ _OUT, _ERR = 1, 2
 
 def _become(folder: Path, environment: dict[str, str], streams: Path) -> None:
     """Take a folder, an environment, and files as standard output and error, as a process does that is started."""
-    for descriptor, stream in ((_OUT, sys.stdout), (_ERR, sys.stderr)):
+    for descriptor, name in ((_OUT, "stdout"), (_ERR, "stderr")):
         file = os.open(streams / str(descriptor), os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(file, descriptor)
         os.close(file)
         encoding, _, errors = environment.get("PYTHONIOENCODING", "utf-8").partition(":")
-        stream.reconfigure(encoding=encoding, errors=errors or ("strict" if descriptor == _OUT else "backslashreplace"))
+        errors = errors or ("strict" if descriptor == _OUT else "backslashreplace")
+        setattr(sys, name, os.fdopen(descriptor, "w", buffering=1, encoding=encoding, errors=errors, closefd=False))
     os.environ.clear()
     os.environ.update(environment)
     # Torch has read how many threads it may use when it was imported, before the fork.
@@ -129,3 +133,27 @@ def run_forked(
             (Path(streams) / str(descriptor)).read_text(encoding="utf-8", errors=errors) for descriptor in (_OUT, _ERR)
         )
     return subprocess.CompletedProcess(["gradlab", *arguments], process.exitcode, out, err)
+
+
+@contextmanager
+def started(
+    arguments: Sequence[str], folder: Path, environment: dict[str, str]
+) -> Iterator[tuple[BaseProcess, TextIO]]:
+    """Start the command and let it run: its process, and what it writes as standard error while it does.
+
+    Args:
+        arguments: Those after `gradlab`.
+        folder: Where it runs.
+        environment: All of its variables.
+    """
+    with TemporaryDirectory() as streams:
+        pipe = Path(streams) / str(_ERR)
+        os.mkfifo(pipe)
+        process = STARTED.Process(target=_run, args=(list(arguments), folder, environment, Path(streams)))
+        process.start()
+        try:
+            with pipe.open(encoding="utf-8") as said:
+                yield process, said
+        finally:
+            process.kill()
+            process.join()

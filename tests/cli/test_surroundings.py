@@ -3,10 +3,9 @@
 import os
 import signal
 import subprocess
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -91,17 +90,16 @@ def test_the_answer_is_short_for_any_input(options: list[str], gradlab_command: 
 @pytest.mark.parametrize(
     ("number", "code"), [pytest.param(signal.SIGINT, 130, marks=pytest.mark.thorough), (signal.SIGTERM, 143)]
 )
-def test_a_stopped_training_shows_in_the_exit_code(number: int, code: int, data: str, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "gradlab", "train", "--model", "resnet8", "--data", data, "--device", "cpu"]
-    options = ["--iterations", "100000", "--batch-size", "16", "--checkpoint-every", "1", "--out", "run", "--quiet"]
-    with subprocess.Popen([*command, *options], cwd=tmp_path, stderr=subprocess.PIPE, text=True) as process:
-        for _ in range(600):
-            if (tmp_path / "run" / "checkpoint.pt").exists():
-                break
-            time.sleep(0.1)
-        process.send_signal(number)
-        said = process.communicate(timeout=60)[1]
-    assert process.returncode == code
+def test_a_stopped_training_shows_in_the_exit_code(
+    number: int, code: int, data: str, tmp_path: Path, started_command: Callable[..., Any]
+) -> None:
+    options = ["--iterations", "100000", "--batch-size", "16", "--checkpoint-every", "1", "--out", "run"]
+    with started_command("train", "--model", "resnet8", "--data", data, "--device", "cpu", *options) as (process, text):
+        assert text.readline()  # It comes when some steps are done.
+        os.kill(process.pid, number)
+        said = text.read()
+        process.join(60)
+        assert process.exitcode == code
     assert "stopped at step" in said
     step = read_training_checkpoint(tmp_path / "run" / "checkpoint.pt")["step"]
     assert f"stopped at step {step:,} of" in said

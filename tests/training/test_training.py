@@ -3,9 +3,9 @@
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -99,22 +99,22 @@ def test_a_run_is_a_loop_written_by_hand(toy: Path, tmp_path: Path) -> None:
 
 
 def test_killed_at_any_moment_a_run_ends_with_the_same_bits(
-    gradlab_command: Callable[..., subprocess.CompletedProcess[str]], toy: Path, tmp_path: Path
+    gradlab_command: Callable[..., subprocess.CompletedProcess[str]],
+    started_command: Callable[..., Any],
+    toy: Path,
+    tmp_path: Path,
 ) -> None:
     options = ["train", "--model", "resnet8", "--data", str(toy), "--iterations", "25", "--batch-size", "16"]
     options += ["--checkpoint-every", "3", "--device", "cpu", "--record", "responses,gradients", "--every", "4"]
     assert gradlab_command(*options, "--out", "whole").returncode == 0
-    command = str(Path(sys.executable).parent / "gradlab")
     run = tmp_path / "killed"
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     for lines in (1, 2):
-        arguments = [command, *options, "--out", "killed"]
-        with subprocess.Popen(arguments, cwd=tmp_path, env=environment, stderr=subprocess.PIPE) as process:
-            assert process.stderr is not None
+        with started_command(*options, "--out", "killed") as (process, said):
             # A line comes every five steps.
             for _ in range(lines):
-                process.stderr.readline()
-            process.send_signal(signal.SIGKILL)
+                said.readline()
+            process.kill()
+            process.join()
         assert 0 < torch.load(run / "checkpoint.pt", weights_only=True)["step"] < 25
     assert gradlab_command(*options, "--out", "killed").returncode == 0
     whole, killed = (torch.load(tmp_path / name / "checkpoint.pt", weights_only=True) for name in ("whole", "killed"))
