@@ -1,5 +1,7 @@
 """A hundred planted faults in twelve architectures: the module, the operation and the direction of each are named."""
 
+import copy
+from functools import cache
 from itertools import cycle, islice
 from typing import Any
 
@@ -35,10 +37,16 @@ PLANTED = [
 ]
 
 
-def _ready(name: str) -> tuple[nn.Module, dict[str, Any]]:
+@cache
+def _built(name: str) -> tuple[nn.Module, dict[str, Any]]:
     return CATALOG[name].model().float().train(), {
         key: value.float() if value.is_floating_point() else value for key, value in CATALOG[name].inputs().items()
     }
+
+
+def _ready(name: str) -> tuple[nn.Module, dict[str, Any]]:
+    """A copy of an architecture, and a batch."""
+    return copy.deepcopy(_built(name))
 
 
 def _found(model: nn.Module, batch: dict[str, Any]) -> Origin:
