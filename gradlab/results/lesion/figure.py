@@ -197,7 +197,11 @@ def _marker(frame: pd.DataFrame, network: str) -> str:
 
 def _plot_intact(frame: pd.DataFrame, ax: Axes, network: str, style: dict[str, Any]) -> None:
     intact = frame.loc[(frame["network"] == network) & (frame["study"] == "intact"), "error"]
-    ax.axhline(100 * float(intact.iloc[0]), color=style["color"], zorder=1, **_INTACT)
+    error = 100 * float(intact.iloc[0])
+    ax.axhline(error, color=style["color"], zorder=1, **_INTACT)
+    if frame["network"].nunique() > 1:
+        # It ends in the style of its network, since networks of one depth may have one colour.
+        ax.plot([0.92, 1], [error, error], transform=ax.get_yaxis_transform(), **style)
 
 
 def _error_axis(ax: Axes) -> Axes:
