@@ -18,6 +18,7 @@ from gradlab.probes.identity import Remembered
 from gradlab.probes.listening import Listening
 from gradlab.probes.outputs import describe, measurable, output_tensor
 from gradlab.probes.passes import Passes
+from gradlab.probes.recording import refuse_proxy
 from gradlab.probes.response_calls import prepare
 from gradlab.probes.sites import Observer, Part, Pending, Site
 from gradlab.probes.targets import Target, Targets, is_normalization
@@ -179,6 +180,7 @@ class ResponseFinder:
         return after
 
     def _say_silent(self, name: str, output: Any) -> None:
+        refuse_proxy(output)
         if self.targets.asked or name not in self.targets.chosen:
             raise GradlabError(
                 f"layer {name} returns {describe(output)}, not a floating-point tensor: select another layer"

@@ -14,6 +14,7 @@ from torch import nn
 
 from gradlab.errors import GradlabError, UsageError
 from gradlab.probes.direct_calls import is_direct
+from gradlab.probes.recording import refuse_recording, refuse_scripting
 
 
 def _do_nothing(*args: Any) -> None:
@@ -29,6 +30,12 @@ class Hook(partial[Any]):
     def __new__(cls, function: Callable[..., Any] = _do_nothing) -> Hook:
         """Make a hook of a function."""
         return super().__new__(cls, function)
+
+    @property
+    def __name__(self) -> str:
+        """A hook has no name; what would compile its source asks for one, and is refused."""
+        refuse_scripting()
+        raise AttributeError("a hook has no name")
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Hook:
         return Hook()
@@ -100,9 +107,14 @@ class Probe:
     Args:
         model: Any `torch.nn.Module`; wrappers of `torch.compile` and data parallelism are unwrapped.
 
+    Attributes:
+        in_traces: Whether it measures passes that `torch.jit.trace` records; all other recording is refused.
+
     Raises:
         UsageError: If the model is not a module, or is a module that runs no hooks.
     """
+
+    in_traces = True
 
     def __init__(self, model: nn.Module) -> None:
         _check_is_module(type(self).__name__, model)
@@ -119,6 +131,8 @@ class Probe:
         with ExitStack() as stack:
             self._refuse_silence(stack)
             self._attach(stack)
+            refuse = Hook(refuse_recording(type(self).__name__, self.in_traces))
+            stack.enter_context(self.model.register_forward_pre_hook(refuse, prepend=True))
             self._stack = stack.pop_all()
         return self
 

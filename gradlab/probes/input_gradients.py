@@ -103,6 +103,8 @@ class InputGradients(Probe):
         UsageError: If `norm_grad` is neither `frozen` nor `full`.
     """
 
+    in_traces = False
+
     def __init__(
         self,
         model: nn.Module,

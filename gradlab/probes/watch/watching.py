@@ -101,6 +101,8 @@ class Watch(Probe):
         UsageError: For anything else, and where no layer is selected.
     """
 
+    in_traces = False
+
     def __init__(
         self,
         model: nn.Module,

@@ -1,0 +1,48 @@
+"""Refusal of what records a model while a probe is attached: its hooks would become a part of the recorded program."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+
+from gradlab.errors import GradlabError
+
+
+def refuse_recording(probe: str, in_traces: bool) -> Callable[..., None]:
+    """Return a forward-pre hook of a model that raises an error where its pass is recorded.
+
+    Args:
+        probe: The name of the probe.
+        in_traces: Whether the probe measures passes that `torch.jit.trace` records, and leaves them as they are.
+    """
+
+    def refuse(module: nn.Module, args: Any) -> None:
+        if torch.compiler.is_exporting():
+            _refuse(probe, "exported by torch.export")
+        if torch._C._get_tracing_state() is not None and not in_traces:
+            _refuse(probe, "traced by torch.jit.trace")
+
+    return refuse
+
+
+def refuse_proxy(output: object) -> None:
+    """Raise an error if torch.fx calls a part of a model, whose own hooks it passes by."""
+    if isinstance(output, getattr(sys.modules.get("torch.fx"), "Proxy", ())):
+        _refuse("a probe", "traced by torch.fx")
+
+
+def refuse_scripting() -> None:
+    """Raise an error if `torch.jit` asks for the name of a hook, of which it would compile the source."""
+    if str(sys._getframe(2).f_globals.get("__name__", "")).startswith("torch.jit"):
+        _refuse("a probe", "scripted by torch.jit.script")
+
+
+def _refuse(probe: str, how: str) -> None:
+    raise GradlabError(
+        f"the model is {how} while {probe} is attached, whose hooks cannot be a part of the program: do so outside of "
+        "the probe's `with` block"
+    )
