@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from contextlib import ExitStack
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +23,7 @@ from gradlab.theory import normalized_response_std
 def batch_norm_stds(norms: Sequence[nn.Module]) -> list[float]:
     """Predict the std of the output of normalizations, in one transfer; NaN for those without running statistics.
 
-    If parameters are sharded over ranks (`is_sharded`), all of these have to make this call.
+    If parameters are sharded over ranks (`shard_holders`), all of these have to make this call.
     """
     predicted: dict[int, Tensor] = {}
     for place, norm in enumerate(norms):
@@ -37,9 +38,11 @@ def batch_norm_stds(norms: Sequence[nn.Module]) -> list[float]:
     return [found.get(place, math.nan) for place in range(len(norms))]
 
 
-def is_sharded(module: nn.Module) -> bool:
-    """Return whether parameters of a module are DTensors, of which every rank has a part, as with `fully_shard`."""
-    return any(hasattr(parameter, "full_tensor") for parameter in module.parameters())
+def shard_holders(module: nn.Module) -> set[int]:
+    """Return the numbers of the ranks that have parts of a module's parameters, as with `fully_shard`."""
+    parameters: Any = module.parameters()
+    meshes = [parameter.device_mesh.mesh for parameter in parameters if hasattr(parameter, "full_tensor")]
+    return {int(rank) for mesh in meshes for rank in mesh.flatten()}
 
 
 def predicted_response_std(

@@ -15,7 +15,7 @@ from gradlab.probes.coverage import depth_of, description_of
 from gradlab.probes.finder import Part, ResponseFinder, Site, is_normalization
 from gradlab.probes.hooks import Probe
 from gradlab.probes.outputs import plain_values
-from gradlab.probes.prediction import batch_norm_stds, is_sharded
+from gradlab.probes.prediction import batch_norm_stds, shard_holders
 from gradlab.probes.ranks import TIMEOUT, Ranks, uneven_notes
 from gradlab.probes.response_rows import response_row
 from gradlab.probes.selection import Selection
@@ -278,8 +278,9 @@ class ResponseStd(Probe):
         return dict(zip(norms, batch_norm_stds([*norms.values()]), strict=True))
 
     def _unpredicted(self, found: SiteMoments) -> bool:
-        """Return whether other ranks have parts of the normalization, which are not asked for in local results."""
-        return self.ranks.local and bool(found.norm) and is_sharded(self.model.get_submodule(str(found.norm)))
+        """Return whether ranks that are not measured have parts of the normalization, which they are not asked for."""
+        holders = shard_holders(self.model.get_submodule(found.norm)) if found.norm else set()
+        return not holders <= set(self.ranks.numbers)
 
     def _notes(self, sites: dict[Site, SiteMoments]) -> list[str]:
         notes = []

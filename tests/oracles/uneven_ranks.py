@@ -11,19 +11,12 @@ from torch.distributed.fsdp import fully_shard
 
 import gradlab as gl
 from oracles.data_ranks import attending, batches, even_batches, network, tokens
-from oracles.processes import main, measured, run, watched
+from oracles.processes import RankChecks, main, measured, run, watched
 
 
-class Checks:
-    """The checks, each of which gives what it has found.
-
-    Args:
-        rank: The number of the rank.
-        world: The number of ranks.
-    """
-
+class Checks(RankChecks):
     def __init__(self, rank: int, world: int) -> None:
-        self.rank, self.world = rank, world
+        super().__init__(rank, world)
         self.data, self.even = batches(rank), even_batches(rank)
         self.model = network()
 
@@ -68,6 +61,13 @@ class Checks:
         if self.rank > 1:
             return None
         return run(gl.ResponseStd(self.model, process_group=group), self.model, self.data).result()
+
+    def shards_of_more_ranks(self) -> Any:
+        """Ranks outside of the group have parts of the normalization, and do not ask for the result."""
+        groups = [torch.distributed.new_group([rank]) for rank in range(self.world)]
+        model = fully_shard(network())
+        probe = measured(gl.ResponseStd(model, process_group=groups[self.rank]), model, self.data[:1])
+        return probe.result() if self.rank == 0 else None
 
     def signal_of_all_but_the_first(self) -> Any:
         return run(gl.BlockSignal(self.model), self.model, self.data if self.rank else []).result()

@@ -27,7 +27,7 @@ def found(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 def test_all_ranks_have_the_same_result(found: Found) -> None:
     differ = {name for name in names(Checks) if any(rank[name] != found[0][name] for rank in found)}
     own = {"local_responses", "local_in_a_group", "group_of_one", "group_of_others", "one_is_missing"}
-    own |= {"watch_of_fewer_steps", "shards_without_one", "watch_of_shards_on_one"}
+    own |= {"watch_of_fewer_steps", "shards_without_one", "watch_of_shards_on_one", "shards_of_more_ranks"}
     assert differ == own | ({"first_two"} if len(found) > 2 else set())
 
 
@@ -80,6 +80,14 @@ def test_a_group_of_some_ranks_has_their_examples(found: Found) -> None:
     assert column(its, "std")["head"] == pytest.approx(responses(data)["head"].std(correction=0).item(), rel=1e-12)
     whose = "all 2 ranks" if len(found) == 2 else "ranks 0, 1"
     assert its["notes"][-1] == f"measured on the examples of {whose}"
+
+
+@pytest.mark.slow
+def test_ranks_outside_of_a_group_are_not_asked_for_their_shards(found: Found) -> None:
+    its = found[0]["shards_of_more_ranks"]
+    assert column(its, "std")["stem"] == pytest.approx(responses(batches(0)[:1])["stem"].std(correction=0).item())
+    assert column(its, "predicted_std")["stem"] is None
+    assert any(note.startswith("predicted_std is missing where other ranks") for note in its["notes"])
 
 
 @pytest.mark.slow
