@@ -88,7 +88,7 @@ class TracedMarks:
         for name, module in self.model.named_modules():
             for table in _TABLES:
                 hooks: OrderedDict[int, Any] = getattr(module, table)
-                theirs = [(number, hook) for number, hook in hooks.items() if number not in own]
+                theirs = [(n, hook) for n, hook in hooks.items() if n not in own and not _only_refuses(hook)]
                 if any(isinstance(hook, Hook) for _, hook in theirs):
                     self._registered = -1
                     return False
@@ -114,6 +114,11 @@ class TracedMarks:
             for hooks, before, _ in self._replaced:
                 hooks.clear()
                 hooks.update(before)
+
+
+def _only_refuses(hook: Any) -> bool:
+    """Return whether a hook of a probe measures nothing and refuses what records the model."""
+    return isinstance(hook, Hook) and getattr(hook.func, "__module__", "") == "gradlab.probes.recording"
 
 
 def _input_hook(number: int, marked: Marked, is_traced: bool) -> Callable[..., None]:
