@@ -14,7 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 import gradlab as gl
 from gradlab.stats.custom_ops import add_moments
 from oracles.data_ranks import LAYERS, Residual, even_batches, network
-from oracles.processes import main
+from oracles.processes import RankChecks, main
 
 STEPS = 3
 
@@ -26,16 +26,10 @@ def trained() -> Residual:
     return model
 
 
-class Checks:
-    """The checks, each of which gives what it has found.
-
-    Args:
-        rank: The number of the rank.
-        world: The number of ranks.
-    """
-
+class Checks(RankChecks):
     def __init__(self, rank: int, world: int) -> None:
-        self._rank, self._compile = rank, "eager"
+        super().__init__(rank, world)
+        self._compile = "eager"
         self._sums: list[int] = []
 
     def _backend(self, graph: fx.GraphModule, inputs: Any) -> Callable[..., Any]:
@@ -45,7 +39,7 @@ class Checks:
     def _found(self, called: nn.Module, given: nn.Module, model: nn.Module) -> Any:
         """Return the result with the norms of gradients and the numbers of sums in graphs, after some steps."""
         with gl.ResponseStd(given) as probe:
-            for x, y in even_batches(self._rank, STEPS):
+            for x, y in even_batches(self.rank, STEPS):
                 model.zero_grad()
                 F.cross_entropy(called(x), y).backward()
         result = probe.result()

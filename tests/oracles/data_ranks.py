@@ -12,7 +12,7 @@ from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
 import gradlab as gl
-from oracles.processes import Batch, main, measured, run, watched
+from oracles.processes import Batch, RankChecks, main, measured, run, watched
 
 LAYERS = ("stem", "blocks.0", "blocks.1", "head")
 
@@ -124,16 +124,9 @@ def responses(data: list[Batch], **options: bool) -> dict[str, Tensor]:
     return {name: torch.cat([kept[name].flatten() for kept in each]) for name in each[0]}
 
 
-class Checks:
-    """The checks, each of which gives what it has found.
-
-    Args:
-        rank: The number of the rank.
-        world: The number of ranks.
-    """
-
+class Checks(RankChecks):
     def __init__(self, rank: int, world: int) -> None:
-        self.rank, self.world = rank, world
+        super().__init__(rank, world)
         self.data, self.even = batches(rank), even_batches(rank)
         self.model = network()
         self.parallel = DistributedDataParallel(network(), find_unused_parameters=True)

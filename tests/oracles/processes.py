@@ -34,6 +34,18 @@ def found_by(module: str, world: int, folder: Path, *checks: str) -> Found:
     return [json.loads((folder / f"{rank}.json").read_text()) for rank in range(world)]
 
 
+class RankChecks:
+    """What each of several ranks checks together with the others: every public method gives what it has found.
+
+    Args:
+        rank: The number of the rank.
+        world: The number of ranks.
+    """
+
+    def __init__(self, rank: int, world: int) -> None:
+        self.rank, self.world = rank, world
+
+
 def column(found: Any, name: str, key: str = "layer") -> dict[str, Any]:
     """Return the values of a column by layer, of the last step where there are several."""
     return {row[key]: row[name] for row in found["rows"]}
@@ -88,7 +100,7 @@ def names(checks: type) -> list[str]:
     return [name for name in vars(checks) if not name.startswith("_")]
 
 
-def main(checks: Callable[[int, int], Any]) -> None:
+def main(checks: type[RankChecks]) -> None:
     """Make some or all checks as one of several ranks, and write what it has found.
 
     The arguments of the command are the rank, the number of ranks, a folder, and names of checks.

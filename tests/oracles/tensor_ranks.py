@@ -18,7 +18,7 @@ from torch.distributed.tensor.parallel import (
 )
 
 import gradlab as gl
-from oracles.processes import Batch, main, measured, run, watched
+from oracles.processes import Batch, RankChecks, main, measured, run, watched
 
 
 class Sequences(nn.Module):
@@ -92,16 +92,9 @@ def sequence_outputs(x: Tensor, **options: bool) -> dict[str, Tensor]:
     return kept
 
 
-class Checks:
-    """The checks, each of which gives what it has found.
-
-    Args:
-        rank: The number of the rank.
-        world: The number of ranks.
-    """
-
+class Checks(RankChecks):
     def __init__(self, rank: int, world: int) -> None:
-        self.rank, self.world = rank, world
+        super().__init__(rank, world)
         self.mesh = torch.distributed.device_mesh.init_device_mesh("cpu", (world,))
         self.sequence = sequences(0)
         self.tensor_parallel = parallelize_module(Sequences(), self.mesh, WEIGHTS)
