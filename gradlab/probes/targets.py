@@ -17,6 +17,7 @@ SCRIPTED = "inside a scripted module, which runs no Python hooks"
 GAIN = "a normalization's, which scales the signal element by element"
 ADDED = "added to the signal, not applied to it"
 NOT_RUN = "not run"
+LATER = "added to the model while the probe was attached"
 REPLACED = "the module there took the place of the measured one while the probe was attached"
 
 
@@ -49,11 +50,18 @@ class Targets:
         chosen: The targets by name, in the order of registration.
         left_out: The reason why a row of `weight_rows` has no response, by name.
         asked: Whether the user selected the targets, so that one without a response is an error.
+        every: The names of all rows of weights that the model had.
     """
 
     chosen: dict[str, Target]
     left_out: dict[str, str]
     asked: bool
+    every: frozenset[str] = frozenset()
+
+
+def added(model: nn.Module, targets: Targets) -> list[str]:
+    """Return the names of the rows of weights that the model did not have when its targets were selected."""
+    return [name for name in weight_rows(model) if name not in targets.every]
 
 
 def replaced(model: nn.Module, targets: Targets) -> list[str]:
@@ -93,7 +101,7 @@ def response_targets(model: nn.Module, layers: Selection = None) -> Targets:
         chosen = everything or _modules_with_parameters(model)
         if not chosen:
             _nothing(model, "a weight", ())
-        return Targets(chosen, left_out, asked=False)
+        return Targets(chosen, left_out, asked=False, every=frozenset(weight_rows(model)))
     modules = {name: module for name, module in model.named_modules() if name or name in everything}
     found: dict[str, Target] = {}
     for wanted in _each(layers):
@@ -116,7 +124,7 @@ def response_targets(model: nn.Module, layers: Selection = None) -> Targets:
     # The root's own parameters come first.
     order |= {name: order.get(t.rows[0].module, -1) for name, t in everything.items() if t.module is None and t.rows}
     chosen = dict(sorted(found.items(), key=lambda item: order.get(item[0], 0)))
-    return Targets(chosen, left_out, asked=True)
+    return Targets(chosen, left_out, asked=True, every=frozenset(weight_rows(model)))
 
 
 def _weights(model: nn.Module) -> tuple[dict[str, Target], dict[str, str]]:

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from gradlab.probes.coverage import coverage_of
 from gradlab.probes.finder import ResponseFinder
-from gradlab.probes.targets import ADDED, GAIN, NOT_RUN, REPLACED, SCRIPTED, replaced
+from gradlab.probes.targets import ADDED, GAIN, LATER, NOT_RUN, REPLACED, SCRIPTED, added, replaced
 from gradlab.results.coverage import Coverage
 
 VECTORS = "vectors and scalars, which have no response of their own"
@@ -27,8 +27,9 @@ def reasons(finder: ResponseFinder) -> dict[str, str]:
         if name in finder.silent:
             found |= {row.name: finder.silent[name] for row in target.rows}
         elif name not in finder.called:
-            added = target.module is None and name in finder.applications.seen
-            found |= {row.name: ADDED if added else NOT_RUN for row in target.rows}
+            only_added = target.module is None and name in finder.applications.seen
+            found |= {row.name: ADDED if only_added else NOT_RUN for row in target.rows}
+    found |= dict.fromkeys(added(finder.model, finder.targets), LATER)
     for name in replaced(finder.model, finder.targets):
         found |= {row.name: REPLACED for row in finder.targets.chosen[name].rows}
     return found
