@@ -177,18 +177,22 @@ def test_a_comparison_on_a_device() -> None:
     np.testing.assert_allclose(found[NAME], found["cpu"], rtol=2e-5, atol=1e-7)
 
 
-def test_gradients_of_single_examples_on_a_device() -> None:
-    """A probe of examples finds out in its first pass where they lie, and waits for that in every layer."""
+@pytest.mark.parametrize("model", ["resnet8@init", "gpt1-width=16-heads=2@init"])
+def test_gradients_of_single_examples_on_a_device(model: str) -> None:
+    """A probe of examples finds out in its first pass where they lie, and waits for that once."""
 
-    def run(device: str, batches: int) -> np.ndarray:
+    def run(device: str, batches: int, name: str = model) -> np.ndarray:
         waits.clear()
         options = Size(batches, 1).data(device, per_example=True, dtype="float64")
-        return numbers(gl.gradients("resnet8@init", **options, seeds=1))
+        return numbers(gl.gradients(name, **options, seeds=1))
 
     with accelerator():
         expected, found = run("cpu", 2), run(NAME, 2)
         before = places()
         run(NAME, 3)
         assert places() == before, "\n".join(own_waits())
-    assert {place for place in before if place != "probes/examples"} == {"experiments/gradients", "probes"}
+        run(NAME, 2, model.replace("resnet8", "resnet14").replace("gpt1", "gpt2"))
+        assert places() == before, "\n".join(own_waits())
+    assert set(before) == {"experiments/gradients", "probes", "probes/examples"}
+    assert before["probes/examples"] == 4
     np.testing.assert_allclose(found, expected, rtol=2e-5, atol=1e-7)

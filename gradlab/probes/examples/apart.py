@@ -83,6 +83,8 @@ def _by_copies(
     output: GradientEdge, stand_ins: Sequence[Tensor], gradient: Tensor, layout: Layout
 ) -> list[RowGradients]:
     """Compute gradients by one batched backward pass, in which each copy has all but one example set to 0."""
+    if not _takes_batches(gradient):
+        return by_passes([output], gradient, layout, stand_ins)
     size = max(1, _VALUES // max(1, gradient.numel()))
     parts: list[list[Tensor]] = [[] for _ in stand_ins]
     try:
@@ -121,17 +123,29 @@ def _pulled_back(
 
 def _batched(output: Tensor, wanted: Sequence[Tensor], gradients: Tensor) -> list[Tensor]:
     """Compute the gradients of parameters for a batch of gradients of an output, along dimension 0."""
-    try:
-        found = torch.autograd.grad(
-            output, wanted, gradients, retain_graph=True, allow_unused=True, is_grads_batched=True
-        )
-        return [
-            gradients.new_zeros(len(gradients), *parameter.shape) if value is None else value
-            for parameter, value in zip(wanted, found, strict=True)
-        ]
-    except RuntimeError:
-        each = [torch.autograd.grad(output, wanted, gradient, retain_graph=True) for gradient in gradients]
-        return [torch.stack(part) for part in zip(*each, strict=True)]
+    if _takes_batches(gradients):
+        try:
+            found = torch.autograd.grad(
+                output, wanted, gradients, retain_graph=True, allow_unused=True, is_grads_batched=True
+            )
+            return [
+                gradients.new_zeros(len(gradients), *parameter.shape) if value is None else value
+                for parameter, value in zip(wanted, found, strict=True)
+            ]
+        except RuntimeError:
+            # Not every operation supports batched gradients.
+            pass
+    each = [torch.autograd.grad(output, wanted, gradient, retain_graph=True) for gradient in gradients]
+    return [torch.stack(part) for part in zip(*each, strict=True)]
+
+
+def _takes_batches(gradient: Tensor) -> bool:
+    """Return whether a backward pass on this device can be batched within another one.
+
+    On torch's private device, a backend in Python is asked for its stream at the end of each operation, and a batched
+    pass in the thread of the outer one ended the process there (torch 2.15).
+    """
+    return gradient.device.type != torch._C._get_privateuse1_backend_name()
 
 
 def _wide(rows: Tensor) -> Tensor:

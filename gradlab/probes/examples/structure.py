@@ -34,7 +34,7 @@ _TOLERANCES = {torch.float64: 1e-8, torch.float32: 1e-3}
 class Trial:
     """Two backward passes down to every use of a parameter: an ordinary one, and one with scaled examples.
 
-    They compute no gradient of a parameter.
+    They compute no gradient of a parameter, and wait for the device as often however many uses there are.
 
     Attributes:
         examples: The number B of examples.
@@ -52,6 +52,7 @@ class Trial:
 
     def __post_init__(self) -> None:
         self._plain: dict[Place, tuple[Tensor, Tensor]] = {}
+        self._met: list[tuple[Place, Use, Tensor, list[Tensor]]] = []
         self._factors: Tensor | None = None
 
     def run(self, edge: GradientEdge, gradient: Tensor, rest: LeftOver) -> None:
@@ -68,21 +69,40 @@ class Trial:
         self._factors = example_factors(self.examples).to(gradient.device)
         factors = self._factors.to(gradient.dtype).view(-1, *[1] * (gradient.ndim - 1))
         self._pass(edge, gradient * factors, rest)
+        self._decide()
 
     def record(self, place: Place, use: Use, gradient: Tensor) -> None:
         """Process the gradient at a use, in either of the passes."""
         if self._factors is None:
             self._plain[place] = part_norms(gradient)
+        elif place in self._plain:
+            # Without its values, which would otherwise be kept to the end of the pass.
+            like = gradient.new_empty(()).expand(gradient.shape)
+            self._met.append((place, use, like, [*self._plain.pop(place), *part_norms(gradient)]))
+
+    def _decide(self) -> None:
+        """Find the layouts from the norms at all uses, which are copied from the device together."""
+        met, self._met = self._met, []
+        if not met:
             return
-        if place not in self._plain:
-            return
-        plain, scaled = self._plain.pop(place), part_norms(gradient)
-        factors = self._factors.to(scaled[0].device)
-        tolerance = max(1e-9, 1e-2 * tolerance_of(gradient.dtype))
-        floor = FLOOR * torch.finfo(gradient.dtype).tiny
+        norms = [norm for *_, found in met for norm in found]
+        flat = torch.cat([norm.flatten().to(norms[0].device) for norm in norms]).cpu()
+        values = iter(
+            [part.view(n.shape) for part, n in zip(flat.split([n.numel() for n in norms]), norms, strict=True)]
+        )
+        for place, use, like, _ in met:
+            self._find(place, use, like, (next(values), next(values)), (next(values), next(values)))
+
+    def _find(
+        self, place: Place, use: Use, like: Tensor, plain: tuple[Tensor, Tensor], scaled: tuple[Tensor, Tensor]
+    ) -> None:
+        """Find the layout at one use from its norms on the CPU; `like` has the shape of its gradient."""
+        factors = example_factors(self.examples)
+        tolerance = max(1e-9, 1e-2 * tolerance_of(like.dtype))
+        floor = FLOOR * torch.finfo(like.dtype).tiny
         self.certain &= bool((plain[0] > floor).any()) and bool(plain[0].isfinite().all())
-        layout = find_layout(gradient.shape, plain[0], scaled[0], factors, tolerance, floor)
-        if layout is not None and serves(use, gradient, layout):
+        layout = find_layout(like.shape, plain[0], scaled[0], factors, tolerance, floor)
+        if layout is not None and serves(use, like, layout):
             self.found[place] = layout
             return
         if layout is None and use.follows and not is_pure(plain, scaled, factors, tolerance, floor):
