@@ -19,12 +19,12 @@ from gradlab.probes.prediction import batch_norm_stds, shard_holders
 from gradlab.probes.ranks import TIMEOUT, Ranks, uneven_notes
 from gradlab.probes.response_rows import response_row
 from gradlab.probes.selection import Selection
-from gradlab.probes.site_moments import SiteMoments, merged_sites, take_in, whole_sites
+from gradlab.probes.site_moments import SiteMoments, merged_sites, site_notes, take_in, whole_sites
 from gradlab.probes.targets import response_targets
 from gradlab.probes.tensor_layout import Layout, LayoutWatch
 from gradlab.probes.unmeasured import reasons, response_coverage, unmeasured_notes
 from gradlab.results.responses.result import ResponsesResult
-from gradlab.stats import WELL_CONDITIONED, Accumulator, CentredMoments, FastMoments
+from gradlab.stats import Accumulator, CentredMoments, FastMoments
 from gradlab.stats.moment_rows import Adder, MomentRows
 from gradlab.stats.moments import fetched
 
@@ -184,7 +184,7 @@ class ResponseStd(Probe):
         sites = self._merged(by_rank)
         rows, predicted = [], self._predicted(sites)
         for index, (site, found) in enumerate(sites.items(), 1):
-            count, mean, std, non_finite = _values(found)
+            count, mean, std, non_finite = found.values
             given = std if found.resolves(mean, std) else math.nan
             measured: dict[str, Any] = {"std": given, "mean": mean, "count": int(count), "non_finite": int(non_finite)}
             std_of_norm = predicted.get(site, math.nan)
@@ -211,7 +211,7 @@ class ResponseStd(Probe):
         Raises:
             GradlabError: If no forward pass of the model was seen.
         """
-        return {site: _values(found) for site, found in self._merged(self._by_rank("moments", pooled=True)).items()}
+        return {site: found.values for site, found in self._merged(self._by_rank("moments", pooled=True)).items()}
 
     def channels(self) -> pd.DataFrame:
         """Return the moments of each channel, with columns layer, call, channel, std, mean and count.
@@ -295,27 +295,4 @@ class ResponseStd(Probe):
             notes.append(
                 "no normalization module directly follows a measured layer: the responses are the layers' own outputs"
             )
-        for site, found in sites.items():
-            count, mean, std, non_finite = _values(found)
-            if non_finite:
-                notes.append(
-                    f"{site.layer}: {int(non_finite):,} of {int(count + non_finite):,} values are NaN or infinite "
-                    "and left out"
-                )
-            if not self.exact and abs(mean) > WELL_CONDITIONED * std:
-                lost = "too much for sums of squares" if found.resolves(mean, std) else "so its std is not given"
-                notes.append(
-                    f"{site.layer}: |mean| is {abs(mean) / std if std else math.inf:.3g} times the std, {lost}; "
-                    "exact=True (--exact) measures it accurately"
-                )
-            if found.unseen:
-                notes.append(
-                    f"{site.layer}: {found.unseen} calls were not normalized as the others were, and not measured"
-                )
-        return notes
-
-
-def _values(found: SiteMoments) -> list[float]:
-    """Return count, mean, std and non-finite count of a site."""
-    m = found.moments
-    return [m.count.item(), m.mean.item(), m.std.item(), m.non_finite.item()]
+        return [*notes, *(note for site, found in sites.items() for note in site_notes(site.layer, found, self.exact))]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import zip_longest
@@ -11,7 +12,7 @@ from gradlab.probes.finder import ResponseFinder, Site
 from gradlab.probes.ranks import Ranks, joint_order
 from gradlab.probes.tensor_layout import Layout, joined_parts_of, replicas
 from gradlab.stats.fast_moments import resolves
-from gradlab.stats.moments import Moments, joined_parts
+from gradlab.stats.moments import WELL_CONDITIONED, Moments, joined_parts
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,12 @@ class SiteMoments:
     def moments(self) -> Moments:
         """The moments of all values."""
         return joined_parts(self.parts)
+
+    @property
+    def values(self) -> list[float]:
+        """The count, mean, std and non-finite count of all values."""
+        moments = self.moments
+        return [moments.count.item(), moments.mean.item(), moments.std.item(), moments.non_finite.item()]
 
     def resolves(self, mean: float, std: float) -> bool:
         """Return whether the std is accurate; see `gradlab.stats.fast_moments.resolves`."""
@@ -112,3 +119,28 @@ def take_in(finder: ResponseFinder, targets: Iterable[tuple[str, str]]) -> None:
     for layer, target in targets:
         finder.places.setdefault(layer, finder.targets.chosen[target])
         finder.called.add(target)
+
+
+def site_notes(layer: str, found: SiteMoments, exact: bool) -> list[str]:
+    """Return what is to be said of the values of a site.
+
+    Args:
+        layer: The name of its layer.
+        found: What was measured of it.
+        exact: Whether centred moments were used, which are accurate whatever the mean.
+    """
+    notes = []
+    count, mean, std, non_finite = found.values
+    if non_finite:
+        notes.append(
+            f"{layer}: {int(non_finite):,} of {int(count + non_finite):,} values are NaN or infinite and left out"
+        )
+    if not exact and abs(mean) > WELL_CONDITIONED * std:
+        lost = "too much for sums of squares" if found.resolves(mean, std) else "so its std is not given"
+        notes.append(
+            f"{layer}: |mean| is {abs(mean) / std if std else math.inf:.3g} times the std, {lost}; "
+            "exact=True (--exact) measures it accurately"
+        )
+    if found.unseen:
+        notes.append(f"{layer}: {found.unseen} calls were not normalized as the others were, and not measured")
+    return notes
