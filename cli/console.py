@@ -39,13 +39,16 @@ class Commands(TyperGroup):
         finally:
             gc.set_threshold(young, middle, old)
 
+    def make_context(self, *args: Any, **extra: Any) -> Any:
+        """Read the command line, and print the help if it asks for it."""
+        with _output_may_fail():
+            return super().make_context(*args, **extra)
+
     def invoke(self, ctx: Any) -> Any:
         """Run the command."""
         try:
-            done = super().invoke(ctx)
-            # A full disk causes an error only when the output is flushed.
-            sys.stdout.flush()
-            return done
+            with _output_may_fail():
+                return super().invoke(ctx)
         except GradlabError as error:
             if not getattr(error, "is_told", False):
                 _say(" ".join(str(error).split()))
@@ -54,14 +57,6 @@ class Commands(TyperGroup):
             if is_first():
                 _say("stopped; no file was left incomplete")
             raise typer.Exit(130) from None
-        except BrokenPipeError:
-            # The reader of the output has closed the pipe, as `| head` does, which is not a failure.
-            _discard_output()
-            raise typer.Exit(0) from None
-        except OSError as error:
-            _discard_output()
-            _say(one_line(f"cannot read or write {error.filename or 'standard output'}: {error.strerror or error}"))
-            raise typer.Exit(1) from None
         except MemoryError:
             _say("there is not enough memory: use fewer images per batch, or a smaller network")
             raise typer.Exit(1) from None
@@ -75,6 +70,23 @@ class Commands(TyperGroup):
             if is_first():
                 _say(one_line(message))
             raise typer.Exit(error.exit_code) from None
+
+
+@contextmanager
+def _output_may_fail() -> Iterator[None]:
+    """A context that ends the command in one sentence if its output, or a file, cannot be written."""
+    try:
+        yield
+        # A full disk causes an error only when the output is flushed.
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # The reader of the output has closed the pipe, as `| head` does, which is not a failure.
+        _discard_output()
+        raise typer.Exit(0) from None
+    except OSError as error:
+        _discard_output()
+        _say(one_line(f"cannot read or write {error.filename or 'standard output'}: {error.strerror or error}"))
+        raise typer.Exit(1) from None
 
 
 def _code(error: GradlabError) -> int:

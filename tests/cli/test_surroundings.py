@@ -26,9 +26,10 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no full disk to write to")
-def test_a_full_disk_under_stdout(installed_command: Run) -> None:
+@pytest.mark.parametrize("asked", [("models", "imagenet/*"), ("--help",), ("responses", "--help")])
+def test_a_full_disk_under_stdout(asked: tuple[str, ...], installed_command: Run) -> None:
     with open("/dev/full", "w", encoding="utf-8") as full:
-        done = installed_command("models", "imagenet/*", capture_output=False, stdout=full, stderr=subprocess.PIPE)
+        done = installed_command(*asked, capture_output=False, stdout=full, stderr=subprocess.PIPE)
     assert done.returncode == 1
     assert done.stderr.strip() == "gradlab: cannot read or write standard output: No space left on device"
 
