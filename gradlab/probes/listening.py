@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from threading import get_ident
 from typing import Any
 
 import torch
@@ -36,12 +37,14 @@ class Listening:
         self._watch = WeightWatch(self._sound)
         self._state = state_reader(model)
         self._kind: tuple[object, ...] = ()
+        self._thread = get_ident()
         self._alike: set[object] = set()
         # The weights that functions receive and do not apply, such as positions that are added to the signal.
         self._received: set[tuple[str, str]] = set()
 
     def begin(self, name: str, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Begin a pass of a module."""
+        self._thread = get_ident()
         self._kind = name, modes_of(module), form_of(args), form_of(kwargs), self._state()
         if not self._applications.rows:
             return
@@ -69,6 +72,9 @@ class Listening:
 
     def _sound(self, weight: Tensor, function: str) -> None:
         """Look at functions for the rest of the pass, since one has received a weight outside of its layer."""
+        if get_ident() != self._thread:
+            # Others read weights at any time, as averages and checkpoints do.
+            return
         rows = self._applications.rows_in(weight)
         known = any(map(self._is_called, rows)) or all((row.name, function) in self._received for row in rows)
         if not known and not in_backward():

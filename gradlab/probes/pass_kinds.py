@@ -18,7 +18,8 @@ def form_of(value: Any) -> object:
     if isinstance(value, Tensor):
         return value.dtype, value.ndim
     if isinstance(value, _VALUES):
-        return value
+        # True equals 1.
+        return type(value), value
     if isinstance(value, list | tuple):
         return type(value), *map(form_of, value)
     if isinstance(value, dict):
@@ -41,7 +42,7 @@ def state_reader(model: nn.Module) -> Callable[[], object]:
     is_value = _IsValue()
 
     def read() -> object:
-        return tuple([value for own in owned for value in own.values() if is_value[type(value)]])
+        return tuple([(kind, value) for own in owned for value in own.values() if is_value[kind := type(value)]])
 
     return read
 

@@ -11,6 +11,9 @@ from torch import nn
 
 from gradlab.errors import GradlabError
 
+# Torch 2.6 tells only whether a model is compiled or exported.
+_is_exporting = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)
+
 
 def refuse_recording(probe: str, in_traces: bool) -> Callable[..., None]:
     """Return a forward-pre hook of a model that raises an error where its pass is recorded.
@@ -21,7 +24,7 @@ def refuse_recording(probe: str, in_traces: bool) -> Callable[..., None]:
     """
 
     def refuse(module: nn.Module, args: Any) -> None:
-        if torch.compiler.is_exporting():
+        if _is_exporting():
             _refuse(probe, "exported by torch.export")
         if torch._C._get_tracing_state() is not None and not in_traces:
             _refuse(probe, "traced by torch.jit.trace")

@@ -38,8 +38,10 @@ class WatchedParameter(nn.Parameter):
         kwargs = kwargs or {}
         with torch._C.DisableTorchFunctionSubclass():
             name = getattr(func, "__name__", "")
-            if name in _ASKING or (name == "__get__" and not isinstance(func(*args), Tensor)):
+            if name in _ASKING:
                 return func(*args, **kwargs)
+            if name == "__get__" and not isinstance(owned := func(*args), Tensor):
+                return owned
             for value in tensors_in((*args, *kwargs.values())):
                 for alarm in tuple(_alarms.get(id(value), ())):
                     alarm(value, name)

@@ -1,6 +1,7 @@
 """Weights that functions apply in a later pass only, whatever the reason: the values are those that the model notes."""
 
 import copy
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -183,3 +184,33 @@ def test_a_model_acts_as_without_the_probe_while_its_weights_are_watched() -> No
     check(outer, model.noted)
     check(inner, model.noted)
     assert all(type(parameter) is nn.Parameter for parameter in model.parameters())
+
+
+def test_another_thread_may_read_weights_during_a_pass() -> None:
+    """It is no use of the weight, as where weights are averaged or saved meanwhile."""
+
+    class Saved(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc, self.read = nn.Linear(6, 6), 0
+
+        def forward(self, x: Tensor) -> Tensor:
+            if self.training:
+                reader = threading.Thread(target=self.save)
+                reader.start()
+                reader.join()
+            return self.fc(x)
+
+        def save(self) -> None:
+            self.fc.weight.detach().clone()
+            self.read = 1 + torch._C._len_torch_function_stack()
+
+    model, x = Saved(), torch.randn(4, 6)
+    with gl.ResponseStd(model) as probe:
+        for _ in range(3):
+            model(x)
+    assert model.read == 1
+    assert type(model.fc.weight) is nn.Parameter
+    frame = probe.result().to_frame()
+    assert list(frame["call"]) == [1]
+    assert frame["count"].item() == 3 * 24
