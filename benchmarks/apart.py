@@ -23,7 +23,7 @@ def apart(function: Callable[[], T]) -> T:
     A bare fork, since TorchLens refuses to run in a child of `multiprocessing`.
 
     Raises:
-        FailedApart: If it raises, or its process ends without a value.
+        FailedApart: If it raises, its value cannot be pickled, or its process ends without a value.
     """
     reading, writing = os.pipe()
     child = os.fork()
@@ -43,18 +43,23 @@ def apart(function: Callable[[], T]) -> T:
 
 
 def _send(function: Callable[[], object], writing: int) -> None:
-    """Send the value of the function or what it raised; what it prints goes to stderr, its warnings nowhere."""
-    os.dup2(2, 1)
-    # Threads that this process had before do not come along.
-    torch.set_num_threads(1)
-    warnings.simplefilter("ignore")
+    """Send the value of the function or what it raised, and end this process, whatever happens.
+
+    What the function prints goes to stderr, its warnings nowhere.
+    """
     try:
-        sent = True, function()
-    except BaseException as error:
-        sent = False, said(error)
-    with open(writing, "wb") as file:
-        pickle.dump(sent, file)
-    os._exit(0)
+        os.dup2(2, 1)
+        # Threads that this process had before do not come along.
+        torch.set_num_threads(1)
+        warnings.simplefilter("ignore")
+        try:
+            sent = pickle.dumps((True, function()))
+        except BaseException as error:
+            sent = pickle.dumps((False, said(error)))
+        with open(writing, "wb") as file:
+            file.write(sent)
+    finally:
+        os._exit(0)
 
 
 def said(error: BaseException) -> str:

@@ -11,6 +11,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks import own
+from benchmarks.apart import FailedApart, apart
 from benchmarks.jobs import forward, jobs, subject
 from benchmarks.paired import Job, Subject, Tool, Way
 from benchmarks.peers.responses import naive_hooks
@@ -66,6 +67,11 @@ def test_the_table_fits_a_terminal_and_is_written_whole(rows: list[Row], tmp_pat
         assert [sum(row.by in line for line in path.read_text().splitlines()) for row in rows] == [1] * len(rows)
     with pytest.raises(UsageError, match="neither"):
         write(rows, tmp_path / "table.txt")
+
+
+def test_a_value_that_cannot_be_sent_ends_its_process_with_a_reason() -> None:
+    with pytest.raises(FailedApart, match="pickle"):
+        apart(lambda: lambda: 0)
 
 
 def test_every_job_names_its_peers() -> None:
