@@ -82,16 +82,11 @@ def at_initialization(
 
 
 def _measured(name: str, request: CompareRequest, progress: Progress | None) -> _Measured:
-    """Measure a network over all seeds, in float32 if that resolves the gradients of the first, else in float64."""
+    """Measure a network over all seeds, in the dtype that the gradients of the first need."""
     passes = [_pass(name, request, request.seed + place) for place in range(request.seeds)]
-    stream, dtype, notes = passes[0].stream, torch.float32, []
-    single, double = (_drawn(passes[0], precision) for precision in (dtype, widest(stream.device)))
-    error = float(np.abs(single.norms / double.norms - 1).max())
-    if not error <= ROUNDING:
-        single, dtype = double, widest(stream.device)
-        off = f"off by up to {error:.2%}" if np.isfinite(error) else "not finite or 0"
-        notes.append(f"{name}: norms of gradients in float32 are {off}: measured in float64")
-    draws, effective_ranks = [single], []
+    stream = passes[0].stream
+    first, dtype, notes = _resolved(name, passes[0])
+    draws, effective_ranks = [first], []
     for place, one in enumerate(passes):
         if place:
             draws.append(_drawn(one, dtype))
@@ -114,6 +109,21 @@ def _measured(name: str, request: CompareRequest, progress: Progress | None) -> 
         {**_row(RANK), **_mean(effective_ranks)},
     ]
     return _Measured([{"network": name, **one} for one in rows], facts, notes)
+
+
+def _resolved(name: str, part: Pass) -> tuple[_Draw, torch.dtype, list[str]]:
+    """Measure a pass in float32 if that resolves its gradients, else in float64, and note what was found."""
+    single, wide = _drawn(part, torch.float32), widest(part.stream.device)
+    if wide is torch.float32:
+        missing = f"{part.stream.device.type} has no float64"
+        return single, wide, [f"{name}: {missing}, so that the rounding of norms of gradients in float32 is not known"]
+    double = _drawn(part, wide)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        error = float(np.abs(single.norms / double.norms - 1).max())
+    if error <= ROUNDING:
+        return single, torch.float32, []
+    off = f"off by up to {error:.2%}" if np.isfinite(error) else "not finite or 0"
+    return double, wide, [f"{name}: norms of gradients in float32 are {off}: measured in float64"]
 
 
 def _pass(name: str, request: CompareRequest, seed: int) -> Pass:
