@@ -1,6 +1,8 @@
 """`gl.compare`: counts that match, values by plain hooks, and sentences that say what the numbers do."""
 
+import warnings
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -11,6 +13,7 @@ import torch.nn.functional as F
 
 import gradlab as gl
 from gradlab.errors import UsageError
+from gradlab.experiments.compare import initial
 from gradlab.experiments.compare.matching import matched
 from gradlab.models import create
 from gradlab.results.compare.findings import findings
@@ -141,8 +144,8 @@ def test_at_initialization_the_gradient_is_told_and_nothing_about_training(
     assert "not significantly different" in second
 
 
-def trained(question: str, errors: dict[str, float], steps: int) -> list[str]:
-    """The sentences on trainings of 50,000 images whose training and test errors are equal."""
+def trained_result(question: str, errors: dict[str, float], steps: int | None) -> gl.CompareResult:
+    """Trainings of 50,000 images whose training and test errors are equal; None for steps that are not recorded."""
     made = result(question, dict.fromkeys(errors, 2.0))
     shown = {"place": 9, "sem": np.nan, "seeds": 1}
     rows = [
@@ -150,9 +153,14 @@ def trained(question: str, errors: dict[str, float], steps: int) -> list[str]:
         for name, error in errors.items()
         for kind in ("train", "test")
     ]
-    counts = {"training_images": 50_000, "test_images": 10_000, "training_steps": steps}
+    counts = {"training_images": 50_000, "test_images": 10_000} | ({} if steps is None else {"training_steps": steps})
     facts: list[dict[str, Any]] = [one | counts for one in made.record["networks"]]
-    return gl.CompareResult(pd.concat([made.frame, pd.DataFrame(rows)]), {**made.record, "networks": facts}).findings()
+    return gl.CompareResult(pd.concat([made.frame, pd.DataFrame(rows)]), {**made.record, "networks": facts})
+
+
+def trained(question: str, errors: dict[str, float], steps: int | None) -> list[str]:
+    """The sentences on such trainings."""
+    return trained_result(question, errors, steps).findings()
 
 
 @pytest.mark.parametrize(
@@ -199,6 +207,47 @@ def test_differences_are_falsely_stated_in_at_most_one_percent_of_cases_and_larg
     # The bound is exceeded by chance in 1 of 1,000 cases where the rate is 1 %.
     assert stated(0.0, 300) <= 9
     assert stated(8.0, 30) >= 28
+
+
+def test_no_verdict_without_the_number_of_steps_and_an_error_that_is_missing_is_unknown() -> None:
+    unknown, *_ = trained("shortcut", {"plain20": 0.2, "resnet20": 0.1}, steps=None)
+    assert unknown.startswith(
+        "After 9 epochs, of one training each, the training error is 10.00% in resnet20, without a"
+    )
+    assert unknown.endswith("is not recorded, and without it there is no verdict.")
+    made = trained_result("shortcut", {"plain20": 0.2, "resnet20": 0.1}, steps=4000)
+    absent = (made.frame["network"] == "plain20") & (made.frame["statistic"] == "train_error")
+    partial = gl.CompareResult(made.frame[~absent], made.record)
+    training, test, *_ = partial.findings()
+    assert "10.00% in resnet20, without a verdict, beside unknown in plain20" in training
+    assert test.startswith("The shortcut helps: ")
+    errors = partial.figure().axes[3]
+    assert errors.get_xlabel() == "after epoch 9 (%)"
+    assert sorted(round(float(line.get_xdata()[0])) for line in errors.get_lines()) == [10, 10, 20]
+
+
+@pytest.mark.parametrize(
+    ("wide", "norms", "dtype", "said"),
+    [
+        (torch.float64, {torch.float32: 1.00001, torch.float64: 1.0}, torch.float32, []),
+        (torch.float64, {torch.float32: 1.01, torch.float64: 1.0}, torch.float64, ["off by up to 1.00%: measured in"]),
+        (torch.float64, {torch.float32: 0.0, torch.float64: 0.0}, torch.float64, ["not finite or 0: measured in"]),
+        (torch.float32, {torch.float32: 0.0}, torch.float32, ["net: mps has no float64, so that"]),
+    ],
+)
+def test_float32_is_held_against_float64_where_there_is_one(
+    monkeypatch: pytest.MonkeyPatch, wide: torch.dtype, norms: dict[torch.dtype, float], dtype: torch.dtype,
+    said: list[str],
+) -> None:  # fmt: skip
+    monkeypatch.setattr(initial, "widest", lambda device: wide)
+    monkeypatch.setattr(initial, "_drawn", lambda part, dtype: initial._Draw(np.ones(1), np.full(2, norms[dtype])))
+    part = SimpleNamespace(stream=SimpleNamespace(device=torch.device("mps")))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        draw, chosen, notes = initial._resolved("net", part)  # type: ignore[arg-type]
+    assert (chosen, draw.norms[0]) == (dtype, norms[dtype])
+    assert len(notes) == len(said)
+    assert all(words in note for words, note in zip(said, notes, strict=True))
 
 
 def test_blocks_are_told_against_the_first() -> None:

@@ -34,20 +34,22 @@ def compare_figure(frame: pd.DataFrame, figure: Figure) -> Figure:
         The same figure.
     """
     styles = _styles(frame)
-    trained = bool((frame["statistic"] == "train_error").any())
+    errors = frame[frame["statistic"].isin(("train_error", "test_error"))]
     figure.set_layout_engine("constrained", h_pad=0.04, w_pad=0.04)
     rows = -(-len(styles) // 4)
     columns = -(-len(styles) // rows)
     figure.set_size_inches(PAGE_WIDTH, 2.1 + 0.15 * rows)
-    axes = figure.subplots(1, 4 if trained else 3)
+    axes = figure.subplots(1, 3 if errors.empty else 4)
     for ax, (statistic, title) in zip(axes, CURVES.items(), strict=False):
         _plot_curves(frame[frame["statistic"] == statistic], ax, styles)
         ax.set_title(title)
         ax.set(xlabel="relative depth", yscale="log")
         _short_of_a_decade(ax)
     _plot_ranks(frame[frame["statistic"] == "relative_effective_rank"], axes[2], styles)
-    if trained:
-        _plot_errors(frame, axes[3], styles)
+    if errors["place"].nunique() == 1:
+        _plot_last_errors(errors, axes[3], styles)
+    elif not errors.empty:
+        _plot_errors(errors, axes[3], styles)
     handles = [Line2D([], [], label=name, **style) for name, style in styles.items()]
     # A legend is filled by columns, and this one is read by rows, as one family of three depths.
     by_row = [handle for column in range(columns) for handle in handles[column::columns]]
@@ -78,7 +80,10 @@ def _plot_curves(rows: pd.DataFrame, ax: Axes, styles: dict[str, dict[str, Any]]
 
 
 def _short_of_a_decade(ax: Axes) -> None:
-    """Write the ticks of a short logarithmic axis as plain numbers, since it has too few powers of ten."""
+    """Write the ticks of a short logarithmic axis as plain numbers, since it has too few powers of ten.
+
+    Of the ticks within a decade, those at 2, 3, 4 and 6 lie far enough apart for their numbers not to overlap.
+    """
     low, high = ax.get_ylim()
     if high < 10 * low:
         ax.yaxis.set_major_formatter("{x:g}")
@@ -98,12 +103,8 @@ def _plot_ranks(rows: pd.DataFrame, ax: Axes, styles: dict[str, dict[str, Any]])
     ax.set_ylim(len(rows) - 0.5, -0.5)
 
 
-def _plot_errors(frame: pd.DataFrame, ax: Axes, styles: dict[str, dict[str, Any]]) -> None:
+def _plot_errors(errors: pd.DataFrame, ax: Axes, styles: dict[str, dict[str, Any]]) -> None:
     """Draw training errors dashed and test errors solid against epochs."""
-    errors = frame[frame["statistic"].isin(("train_error", "test_error"))]
-    if errors["place"].nunique() == 1:
-        _plot_last_errors(errors, ax, styles)
-        return
     for network, style in styles.items():
         for statistic, dash in (("train_error", _DASHED), ("test_error", {"linestyle": "-"})):
             rows = errors[(errors["network"] == network) & (errors["statistic"] == statistic)]
@@ -119,6 +120,8 @@ def _plot_last_errors(errors: pd.DataFrame, ax: Axes, styles: dict[str, dict[str
         own = errors[errors["network"] == network].set_index("statistic")["value"]
         for statistic, filling in (("test_error", style["color"]), ("train_error", "white")):
             mark = {"marker": style.get("marker", "o"), "color": style["color"], "markerfacecolor": filling}
-            ax.plot([100 * own[statistic]], [place], linestyle="", **mark)
+            if statistic in own:
+                ax.plot([100 * own[statistic]], [place], linestyle="", **mark)
     ax.set_title("error: training hollow")
-    ax.set(xlabel="after one epoch (%)", yticks=range(len(styles)), yticklabels=[], ylim=(len(styles) - 0.5, -0.5))
+    after = f"after epoch {errors['place'].iloc[0]:g} (%)"
+    ax.set(xlabel=after, yticks=range(len(styles)), yticklabels=[], ylim=(len(styles) - 0.5, -0.5))
