@@ -23,8 +23,13 @@ _ASKING |= {"is_floating_point", "is_complex", "get_device", "untyped_storage", 
 class WatchedParameter(nn.Parameter):
     """The class of a parameter while it is watched: torch hands over to it every function that receives the parameter.
 
-    The class of the object is changed, since the model, its optimizer and its graph all have this object.
+    The class of the object is changed, since the model, its optimizer and its graph all have this object. Parameters
+    that a model makes of this class are usual ones.
     """
+
+    def __new__(cls, data: Any = None, requires_grad: bool = True) -> nn.Parameter:  # type: ignore[misc]
+        """Make a usual parameter."""
+        return nn.Parameter(data, requires_grad)
 
     @classmethod
     def __torch_function__(  # type: ignore[override]
@@ -49,7 +54,9 @@ class WatchedParameter(nn.Parameter):
             return func(*args, **kwargs)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> nn.Parameter:
-        """Return a copy of the usual class."""
+        """Return a copy of the usual class, after the alarm, since the copy may be applied."""
+        for alarm in tuple(_alarms.get(id(self), ())):
+            alarm(self, "deepcopy")
         with torch._C.DisableTorchFunctionSubclass():
             copied = nn.Parameter(self.detach().clone(memory_format=torch.preserve_format), self.requires_grad)
         memo[id(self)] = copied
@@ -90,4 +97,6 @@ class WeightWatch:
             alarms.remove(self._alarm)
             if not alarms:
                 del _alarms[id(weight)]
-                weight.__class__ = nn.Parameter
+                # The model may have given it another class since.
+                if type(weight) is WatchedParameter:
+                    weight.__class__ = nn.Parameter

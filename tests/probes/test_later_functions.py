@@ -3,7 +3,7 @@
 import copy
 import threading
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -214,3 +214,29 @@ def test_another_thread_may_read_weights_during_a_pass() -> None:
     frame = probe.result().to_frame()
     assert list(frame["call"]) == [1]
     assert frame["count"].item() == 3 * 24
+
+
+class Remade(nn.Module):
+    """A model that makes the parameter of a layer anew in every pass, as offloading does, or applies a copy of it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.copies = nn.Linear(6, 6), nn.Linear(6, 6), [False]
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.a(x)
+        if self.copies[0]:
+            return cast(Tensor, copy.deepcopy(self.b)(h))
+        weight = self.b.weight
+        self.b._parameters["weight"] = type(weight)(weight.data, requires_grad=weight.requires_grad)
+        return self.b(h)
+
+
+@pytest.mark.parametrize("copies", [(False,) * 4, (True,) * 4, (False, False, True, False), (False, False, True, True)])
+def test_weights_that_are_made_anew_or_copied(copies: tuple[bool, ...]) -> None:
+    model, x = Remade(), torch.randn(4, 6)
+    with gl.ResponseStd(model) as probe:
+        for model.copies[0] in copies:
+            model(x)
+    assert dict(probe.result().to_frame().set_index("layer")["count"]) == {"a": 4 * 24, "b": 4 * 24}
+    assert {type(parameter) for parameter in model.parameters()} == {nn.Parameter}
