@@ -99,4 +99,4 @@ class WeightWatch:
                 del _alarms[id(weight)]
                 # The model may have given it another class since.
                 if type(weight) is WatchedParameter:
-                    weight.__class__ = nn.Parameter
+                    weight.__class__ = nn.Parameter  # type: ignore[assignment]
