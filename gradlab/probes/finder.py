@@ -15,6 +15,7 @@ from gradlab.probes.applications import Applications
 from gradlab.probes.direct_calls import DirectCalls
 from gradlab.probes.hooks import Hook, in_backward
 from gradlab.probes.identity import Remembered
+from gradlab.probes.kept import Kept
 from gradlab.probes.listening import Listening
 from gradlab.probes.outputs import describe, measurable, output_tensor
 from gradlab.probes.passes import Passes
@@ -90,6 +91,7 @@ class ResponseFinder:
         self._adder = adder
         self._claimed: dict[str, Site | None] = {}
         self._own: Counter[Site] = Counter()
+        self._kept = Kept(self.norms, self.unseen, self.silent, self.called, self._own, self.pending.table)
         rows = [row for target in targets.chosen.values() for row in target.rows]
         self.applications = Applications(dict(model.named_modules(remove_duplicate=False)), rows, self)
         self.listening = Listening(model, self.applications, self.is_called)
@@ -133,6 +135,7 @@ class ResponseFinder:
 
     def _begin(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self._settle(self.pending.take_all() if not name else self.pending.take_gone())
+        self._kept.keep()
         self._name = name
         module = self.passes.modules[name]
         self.by_functions = self._fuses and not module.training
@@ -147,9 +150,12 @@ class ResponseFinder:
         unclear = {row.name for row in self.applications.rows if self._targets[row.name].module is None}
         self.by_functions |= not unclear <= self.applications.seen
         self.listening.end(alike=whole and not self.by_functions)
-        if self._name == "":
+        if not whole:
+            self.pending.take_all()
+            self._kept.restore()
+        elif self._name == "":
             self._settle(self.pending.take_all())
-            self._ran |= whole
+            self._ran = True
         self._claimed.clear()
         # Between passes others may compile, export or copy parts of the model, which then are as they were.
         self.direct.stop()
@@ -245,6 +251,7 @@ class ResponseFinder:
         def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             source = args[0] if args else next(iter(kwargs.values()), None)
             if isinstance(source, Tensor) and not in_backward():
+                self.passes.forget_ended()
                 self._claimed[name] = self.claim(name, source)
             else:
                 self._claimed[name] = None

@@ -42,6 +42,11 @@ class Remembered(Generic[T]):
         # The last tensor, its version and its value.
         self._held: tuple[Tensor, int | None, T] | None = None
 
+    @property
+    def table(self) -> dict[tuple[object, ...], tuple[Any, T]]:
+        """Where the values are, except that of a tensor that is held."""
+        return self._found
+
     def put(self, tensor: Tensor, value: T) -> None:
         """Store a value for the present state of a tensor, without keeping it alive."""
         self._release()

@@ -8,7 +8,8 @@ import threading
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
-from typing import Any, cast
+from types import FrameType
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import nn
@@ -30,11 +31,30 @@ def check_thread(model: nn.Module, thread: int) -> None:
         )
 
 
+class RunningCall(NamedTuple):
+    """A call of a module that has begun.
+
+    Attributes:
+        name: The name of the module.
+        number: A number that no other call has.
+        frame: The frame in which the module's forward is called, which is left when the call ends, however it ends.
+        exception: The exception that was being handled when the call began.
+    """
+
+    name: str
+    number: int
+    frame: FrameType
+    exception: BaseException | None
+
+
 class Passes:
     """Follows the calls of a model, or of its parts if they are called on their own.
 
     A pass is an outermost call of the model or of a part of it. Calls of a layer are counted within a pass. A pass
     that ends in an exception is not counted, nor is recomputation by activation checkpointing in the backward pass.
+
+    Torch calls no hook after an exception such as Ctrl-C, which is no `Exception`. That a call has ended so is seen by
+    its frame at the next call of any module, which does not lie within it.
 
     Args:
         model: The root module.
@@ -44,7 +64,7 @@ class Passes:
 
     Attributes:
         recomputed: Names of the modules that ran again in a backward pass.
-        names: The modules that are running by their hooks, outermost first.
+        calls: The calls that are under way by their hooks, outermost first.
         counts: The number of calls within the pass so far, by name.
         thread: The thread in which the pass runs.
     """
@@ -65,9 +85,7 @@ class Passes:
         self._after: dict[str, After] = {}
         self._first: list[tuple[nn.Module, RemovableHandle]] = []
         self._last: list[tuple[nn.Module, RemovableHandle]] = []
-        self.names: list[str] = []
-        # Of each of these its number, and the exception that was being handled.
-        self._entered: list[tuple[int, BaseException | None]] = []
+        self.calls: list[RunningCall] = []
         self._started = itertools.count()
         # The id that the next hook anywhere would have had when hooks were last put in place.
         self._registered = -1
@@ -98,21 +116,21 @@ class Passes:
     @property
     def under_way(self) -> bool:
         """Whether a pass is running."""
-        return bool(self.names)
+        return bool(self.calls)
 
     @property
     def innermost(self) -> str:
         """Name of the innermost module that is being called, of those that are followed."""
-        return self.names[-1] if self.names else ""
+        return self.calls[-1].name if self.calls else ""
 
     @property
     def running(self) -> list[tuple[str, int]]:
         """The modules that are being called, outermost first, each with a number that no other call has."""
-        return [(name, number) for name, (number, _) in zip(self.names, self._entered, strict=True)]
+        return [(call.name, call.number) for call in self.calls]
 
     def is_running(self, name: str) -> bool:
         """Return whether a module is being called."""
-        return name in self.names
+        return any(call.name == name for call in self.calls)
 
     def count(self, name: str) -> int:
         """Return the number of this call within the pass, counted from 1."""
@@ -121,14 +139,48 @@ class Passes:
 
     def call(self, name: str, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Call a module of the pass under way as its hooks do, of which it has none at present."""
-        depth = len(self.names)
-        self.names.append(name)
-        self._entered.append((next(self._started), None))
+        depth = len(self.calls)
+        self.calls.append(RunningCall(name, next(self._started), sys._getframe(), None))
         try:
             return call(*args, **kwargs)
         finally:
             # A probe that was detached during the call has forgotten them all.
-            del self.names[depth:], self._entered[depth:]
+            del self.calls[depth:]
+
+    def forget_ended(self) -> None:
+        """Forget calls that have ended without their hooks, and end the pass if it was one of them."""
+        if not self.calls:
+            return
+        here = threading.get_ident() == self.thread
+        # A frame that has itself among its variables would keep all tensors of those above.
+        frame = sys._getframe(1) if here else sys._current_frames().get(self.thread)
+        while self.calls and _distance(frame, self.calls[-1].frame) is None:
+            self.calls.pop()
+        if not self.calls:
+            self._end(False)
+
+    def nesting(self) -> Callable[[], bool]:
+        """Return a function that tells whether it is called within the pass under way, in the thread of the pass.
+
+        It ends a pass that is over. It is quick where it is called as far within the pass as the last time.
+        """
+        calls, frame_above, distance = self.calls, sys._getframe, 1
+
+        def is_nested() -> bool:
+            nonlocal distance
+            if not calls:
+                return False
+            try:
+                if frame_above(distance) is calls[0].frame:
+                    return True
+            except ValueError:
+                # There are not so many frames.
+                pass
+            self.forget_ended()
+            distance = (_distance(sys._getframe(), calls[0].frame) if calls else None) or 1
+            return bool(calls)
+
+        return is_nested
 
     def check_thread(self) -> None:
         """Raise an error if another thread than that of the pass calls a module."""
@@ -147,12 +199,11 @@ class Passes:
             if in_backward():
                 self.recomputed.add(name)
                 return
-            if self.names:
+            if self.calls:
+                self.forget_ended()
+            if self.calls:
                 self.check_thread()
-                if name in self.names and not _is_recursive(module):
-                    # Something that hooks do not see, such as Ctrl-C, has ended the pass.
-                    self._leave()
-            if not self.names:
+            else:
                 if getattr(module, "_is_replica", False):
                     raise GradlabError(
                         "DataParallel runs copies of the model in several threads, whose calls cannot be "
@@ -162,19 +213,21 @@ class Passes:
                 self.counts.clear()
                 self._take_places()
                 self._begin(name, args, kwargs)
-            self.names.append(name)
-            self._entered.append((next(self._started), sys.exc_info()[1]))
+            self.calls.append(RunningCall(name, next(self._started), sys._getframe(1), sys.exc_info()[1]))
 
         return hook
 
     def _behind(self, name: str) -> Callable[[nn.Module, Any, Any], None]:
         def hook(module: nn.Module, args: Any, output: Any) -> None:
-            if in_backward() or name not in self.names:
+            frame = sys._getframe(1)
+            if in_backward() or not self.calls:
                 return
-            while self.names[-1] != name:
-                self._pop()
-            # This hook also runs during an exception, which then differs from the one before the call.
-            whole = self._entered[-1][1] is sys.exc_info()[1]
+            if self.calls[-1].frame is not frame:
+                self.forget_ended()
+                # The hook of a call that has raised an exception comes after its frame, which is forgotten.
+                if not self.calls or self.calls[-1].frame is not frame:
+                    return
+            whole = self.calls[-1].exception is sys.exc_info()[1]
             try:
                 if whole and name in self._after:
                     self._after[name](module, output)
@@ -182,20 +235,16 @@ class Passes:
                 whole = False
                 raise
             finally:
-                self._pop()
-                if not self.names:
-                    self._end(whole)
+                if self.calls:
+                    self.calls.pop()
+                    if not self.calls:
+                        self._end(whole)
 
         return hook
 
-    def _pop(self) -> None:
-        self.names.pop()
-        self._entered.pop()
-
     def _leave(self) -> None:
-        if self.names:
-            self.names.clear()
-            self._entered.clear()
+        if self.calls:
+            self.calls.clear()
             self._end(False)
 
     def _take_places(self) -> None:
@@ -227,10 +276,9 @@ def _strangers(hooks: Iterable[tuple[int, Any]], own: int) -> bool:
     return False
 
 
-def _is_recursive(module: nn.Module) -> bool:
-    """Return whether a module is being called within its own call."""
-    code, calls, frame = nn.Module._call_impl.__code__, 0, sys._getframe(1)
-    while frame.f_back is not None:
-        frame = frame.f_back
-        calls += frame.f_code is code and frame.f_locals.get("self") is module
-    return calls > 1
+def _distance(frame: FrameType | None, outer: FrameType) -> int | None:
+    """Return how many frames above a frame another one is, or None if it is not among those that lead to it."""
+    distance = 0
+    while frame is not None and frame is not outer:
+        frame, distance = frame.f_back, distance + 1
+    return None if frame is None else distance

@@ -66,12 +66,12 @@ def layer_call(finder: ResponseFinder, name: str, module: nn.Module) -> Call:
     """
     plain, after, graph_task = module._call_impl, finder.after_module(name), torch._C._current_graph_task_id
     passes, pending, norms = finder.passes, finder.pending, finder.norms
-    running, counts = passes.names, passes.counts
+    is_nested, running, counts = passes.nesting(), passes.calls, passes.counts
     # The first calls within a pass, as long as they are normalized.
     known = [Pending(site, None) for site in takewhile(norms.__contains__, (Site(name, n) for n in count(1)))]
 
     def around(call: Call, *args: Any, **kwargs: Any) -> Any:
-        if not running or graph_task() != -1 or get_ident() != passes.thread:
+        if graph_task() != -1 or get_ident() != passes.thread or not is_nested():
             return _apart(finder, name, plain, args, kwargs)
         output = call(*args, **kwargs)
         if not running:
@@ -101,7 +101,7 @@ def norm_call(finder: ResponseFinder, name: str, module: nn.Module) -> Call:
         name: The name of the normalization.
         module: The normalization.
     """
-    plain, graph_task, running = module._call_impl, torch._C._current_graph_task_id, finder.passes.names
+    plain, graph_task, running = module._call_impl, torch._C._current_graph_task_id, finder.passes.calls
     claim, adders, observe, take_held = finder.claim, finder.adders, finder.observe_norm, finder.pending.take_held
 
     def around(call: Call, *args: Any, **kwargs: Any) -> Any:
@@ -144,10 +144,10 @@ def outer_call(finder: ResponseFinder, name: str, module: nn.Module) -> Call:
         name: The name of the module.
         module: The module.
     """
-    call, passes, running = module._call_impl, finder.passes, finder.passes.names
+    call, passes, is_nested = module._call_impl, finder.passes, finder.passes.nesting()
 
     def called(*args: Any, **kwargs: Any) -> Any:
-        if running and get_ident() == passes.thread:
+        if get_ident() == passes.thread and is_nested():
             return call(*args, **kwargs)
         return _apart(finder, name, call, args, kwargs)
 
@@ -158,8 +158,10 @@ def _apart(finder: ResponseFinder, name: str, call: Call, args: tuple[Any, ...],
     """Call a module that is not called by the pass under way, with its hooks if it is called on its own."""
     if in_backward():
         finder.passes.recomputed.add(name)
-    elif finder.passes.under_way:
-        finder.passes.check_thread()
     else:
-        finder.direct.stop()
+        finder.passes.forget_ended()
+        if finder.passes.under_way:
+            finder.passes.check_thread()
+        else:
+            finder.direct.stop()
     return call(*args, **kwargs)

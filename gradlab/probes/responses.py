@@ -126,14 +126,19 @@ class ResponseStd(Probe):
         response = self._split.local(site, plain_values(response), [self._finder.norms.get(site, ""), site.layer])
         if part is not None:
             response = response.chunk(part[1], -1)[part[0]]
+        accumulator = self._marked(site)
+        if accumulator is None:
+            accumulator = self._accumulators[site] = self._accumulator(site)
+        self._add(site, accumulator, response)
+
+    def _marked(self, site: Site) -> Accumulator | None:
+        """Return the accumulator of a site that the pass has reached, as it is before the pass if this is undone."""
         accumulator = self._accumulators.get(site)
         if site not in self._before:
             self._before[site] = accumulator
             if accumulator is not None:
                 accumulator.mark()
-        if accumulator is None:
-            accumulator = self._accumulators[site] = self._accumulator(site)
-        self._add(site, accumulator, response)
+        return accumulator
 
     def _add(self, site: Site, accumulator: Accumulator, response: Tensor) -> None:
         accumulator.update(response)
@@ -148,6 +153,7 @@ class ResponseStd(Probe):
 
     def discard(self, site: Site, observation: object) -> None:
         """See `Observer`."""
+        self._marked(site)
         # The entry is replaced rather than deleted, so that the site keeps its place in the order of execution.
         self._accumulators[site] = self._accumulator(site)
 
@@ -237,6 +243,9 @@ class ResponseStd(Probe):
 
     def _by_rank(self, call: str, pooled: bool) -> list[dict[Site, SiteMoments]]:
         """Return what every rank has measured of its sites, with one transfer from its device."""
+        if self._stack is not None:
+            # Of a pass that Ctrl-C has ended, nothing counts.
+            self._finder.passes.forget_ended()
         parts = [self._accumulators[site].parts() for site in self._accumulators]
         every = [moments.pooled() if pooled and self.per_channel else moments for found in parts for moments in found]
         there = iter(fetched(every))

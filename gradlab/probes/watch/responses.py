@@ -85,8 +85,8 @@ class ResponseWatch:
         self._room = Workspace()
         self._counting = self._resting = False
         self._pass = Window()
-        # Whether each site that the pass under way has reached is new to the window.
-        self._seen: dict[Site, bool] = {}
+        # The sums before the pass under way, of the sites that it has reached.
+        self._seen: dict[Site, Sums | None] = {}
         self._calls: Counter[str] = Counter()
 
     def attach(self, stack: ExitStack) -> None:
@@ -158,14 +158,19 @@ class ResponseWatch:
     def _take_moments(self, site: Site, response: Tensor, part: Part | None) -> None:
         if part is not None:
             response = response.chunk(part[1], -1)[part[0]]
-        sums = self.window.sums.get(site)
-        if site not in self._seen:
-            self._seen[site] = sums is None
-            if sums is not None:
-                sums.mark()
+        sums = self._marked(site)
         if sums is None:
             sums = self.window.sums[site] = sums_for(response)
         sums.update(response)
+
+    def _marked(self, site: Site) -> Sums | None:
+        """Return the sums of a site that the pass has reached, as they are before the pass if this is undone."""
+        sums = self.window.sums.get(site)
+        if site not in self._seen:
+            self._seen[site] = sums
+            if sums is not None:
+                sums.mark()
+        return sums
 
     def _watched(self, site: Site, response: Tensor, part: Part | None) -> Watch | None:
         if not self.gradients or torch._C._are_functorch_transforms_active():
@@ -188,6 +193,7 @@ class ResponseWatch:
     def discard(self, site: Site, observation: object) -> None:
         """See `Observer`."""
         if site in self.window.sums:
+            self._marked(site)
             # Assigned and not deleted: the site keeps its place in the order of execution.
             self.window.sums[site] = type(self.window.sums[site])()
         if isinstance(observation, Watch):
@@ -209,12 +215,13 @@ class ResponseWatch:
             self.window.activations.setdefault(name, self._sums()).join(activation)
         self.window.passes += self._counting
 
-    def _undo(self, seen: dict[Site, bool], shown: Window) -> None:
-        for site, new in seen.items():
-            if new:
+    def _undo(self, seen: dict[Site, Sums | None], shown: Window) -> None:
+        for site, before in seen.items():
+            if before is None:
                 self.window.sums.pop(site, None)
             elif site in self.window.sums:
-                self.window.sums[site].undo()
+                before.undo()
+                self.window.sums[site] = before
         for watch in shown.watches:
             watch.remove()
 
