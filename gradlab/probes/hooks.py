@@ -44,6 +44,10 @@ class Hook(partial[Any]):
         return Hook, ()
 
 
+class RefusingHook(Hook):
+    """A hook that measures nothing, and refuses what records the model."""
+
+
 def in_backward() -> bool:
     """Return whether autograd is running a backward pass, during which any forward pass is a recomputation.
 
@@ -131,7 +135,7 @@ class Probe:
         with ExitStack() as stack:
             self._refuse_silence(stack)
             self._attach(stack)
-            refuse = Hook(refuse_recording(type(self).__name__, self.in_traces))
+            refuse = RefusingHook(refuse_recording(type(self).__name__, self.in_traces))
             stack.enter_context(self.model.register_forward_pre_hook(refuse, prepend=True))
             self._stack = stack.pop_all()
         return self

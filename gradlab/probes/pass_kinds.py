@@ -13,17 +13,27 @@ _VALUES = (bool, int, str, Enum, type(None))
 """Classes of values on which the way through a model may depend, other than on those of tensors."""
 
 
-def form_of(value: Any) -> object:
-    """Return the properties of an argument that passes of one kind share: of a tensor its form, of a flag its value."""
+def form_of(value: Any, shapes: bool = False, numbers: bool = True) -> object:
+    """Return the properties of an argument that passes of one kind share: of a tensor its form, of a flag its value.
+
+    Args:
+        value: The argument.
+        shapes: Whether tensors of several shapes are told apart, not only of several numbers of dimensions.
+        numbers: Whether whole numbers are told apart, which may be sizes.
+
+    Returns:
+        A hashable object: a tensor's dtype and shape or number of dimensions; the class and value of a flag, a number
+        or a name; the class of a list, tuple or dict with the forms of what it holds; and the class of anything else.
+    """
     if isinstance(value, Tensor):
-        return value.dtype, value.ndim
-    if isinstance(value, _VALUES):
+        return value.dtype, tuple(value.shape) if shapes else value.ndim
+    if isinstance(value, _VALUES) and (numbers or type(value) is not int):
         # True equals 1.
         return type(value), value
     if isinstance(value, list | tuple):
-        return type(value), *map(form_of, value)
+        return type(value), *(form_of(inner, shapes, numbers) for inner in value)
     if isinstance(value, dict):
-        return dict, *((key, form_of(inner)) for key, inner in value.items())
+        return dict, *((key, form_of(inner, shapes, numbers)) for key, inner in value.items())
     return type(value)
 
 

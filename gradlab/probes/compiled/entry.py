@@ -20,15 +20,18 @@ class CannotCompile(Exception):
     """Says in half a sentence why a model is not measured in compiled code."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class Entry:
     """The attribute that holds the compiled call of a model.
+
+    Other probes may be attached at the same time and have entries of the same attribute: what takes the place of an
+    entry calls what was there before it.
 
     Attributes:
         owner: The module that has the attribute, or is to have it where something around the model is compiled.
         name: Its name.
-        call: What is called with the arguments of the model.
-        is_there: Whether the call is the value of the attribute.
+        call: What is called with the arguments of the model: its own call, or what another probe has put there.
+        is_there: Whether the model's own call is the value of the attribute.
         backend: What compiles graphs.
         dynamic: Whether sizes are symbols, as in `torch.compile`.
     """
@@ -42,16 +45,21 @@ class Entry:
 
     @contextmanager
     def taken_by(self, call: Callable[..., Any]) -> Iterator[None]:
-        """Have another call in this place."""
-        place = vars(self.owner)
+        """Have a call, which has this entry as its own, in this place; those of several may leave in any order."""
+        place, own = vars(self.owner), self.call
+        self.call = place.get(self.name) or own
         place[self.name] = call
         try:
             yield
         finally:
-            if self.is_there:
+            above = next((entry for entry in _entries(place.get(self.name)) if entry.call is call), None)
+            if above is not None:
+                above.call = self.call
+            elif place.get(self.name) is call:
                 place[self.name] = self.call
-            else:
-                place.pop(self.name, None)
+                if self.call == own and not self.is_there:
+                    del place[self.name]
+            self.call = own
 
 
 def entry_of(model: nn.Module) -> Entry:
@@ -74,10 +82,10 @@ def entry_of(model: nn.Module) -> Entry:
         raise CannotCompile("parts of it are compiled on their own")
     if owner is inner or (_is_wrapper(owner) and owner._orig_mod is inner):
         name = _IN_PLACE if owner is inner else "forward"
-        where = (owner, name, vars(owner).get(name), True)
+        where = (owner, name, _own_call(owner, name), True)
     else:
         where = (inner, _IN_PLACE, inner._call_impl, False)
-    context = owner.dynamo_ctx if _is_wrapper(owner) else _context_of(owner._compiled_call_impl)
+    context = owner.dynamo_ctx if _is_wrapper(owner) else _context_of(_own_call(owner, _IN_PLACE))
     backend: Any = getattr(context, "callback", None)
     while (inside := _inside(backend)) is not None:
         backend = inside
@@ -104,6 +112,19 @@ def _compiled_in_place(module: nn.Module) -> bool:
     return call is not None and not is_direct(call)
 
 
+def _entries(call: Any) -> Iterator[Entry]:
+    """Yield the entries of the probes that have taken a place in which a call is, the last to come first."""
+    while isinstance(entry := getattr(call, "entry", None), Entry):
+        yield entry
+        call = entry.call
+
+
+def _own_call(module: nn.Module, name: str) -> Any:
+    """Return the call that an attribute has when no probe is attached."""
+    call = vars(module).get(name)
+    return [call, *(entry.call for entry in _entries(call))][-1]
+
+
 def _inside(callback: Any) -> Any:
     """Return what a callback of torch's tracer calls; older versions have another name for it."""
     names = ("_torchdynamo_orig_backend", "_torchdynamo_orig_callable")
@@ -111,6 +132,6 @@ def _inside(callback: Any) -> Any:
 
 
 def _context_of(call: Any) -> Any:
-    """Return the object that holds what `torch.compile` was given, which its function knows as `self`."""
-    names, cells = call.__code__.co_freevars, call.__closure__ or ()
-    return next((cell.cell_contents for name, cell in zip(names, cells, strict=True) if name == "self"), None)
+    """Return the object that holds what `torch.compile` was given, which its function knows as `self`, if it does."""
+    names, cells = getattr(getattr(call, "__code__", None), "co_freevars", ()), getattr(call, "__closure__", None)
+    return next((cell.cell_contents for name, cell in zip(names, cells or (), strict=True) if name == "self"), None)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from gradlab.probes.hooks import Hook, in_backward
+from gradlab.probes.hooks import Hook, RefusingHook, in_backward
 from gradlab.probes.targets import Targets, is_normalization
 
 _TABLES = (
@@ -88,7 +88,7 @@ class TracedMarks:
         for name, module in self.model.named_modules():
             for table in _TABLES:
                 hooks: OrderedDict[int, Any] = getattr(module, table)
-                theirs = [(n, hook) for n, hook in hooks.items() if n not in own and not _only_refuses(hook)]
+                theirs = [(n, hook) for n, hook in hooks.items() if n not in own and not isinstance(hook, RefusingHook)]
                 if any(isinstance(hook, Hook) for _, hook in theirs):
                     self._registered = -1
                     return False
@@ -114,11 +114,6 @@ class TracedMarks:
             for hooks, before, _ in self._replaced:
                 hooks.clear()
                 hooks.update(before)
-
-
-def _only_refuses(hook: Any) -> bool:
-    """Return whether a hook of a probe measures nothing and refuses what records the model."""
-    return isinstance(hook, Hook) and getattr(hook.func, "__module__", "") == "gradlab.probes.recording"
 
 
 def _input_hook(number: int, marked: Marked, is_traced: bool) -> Callable[..., None]:

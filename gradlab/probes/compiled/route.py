@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.hooks import RemovableHandle
 
 from gradlab.probes.compiled.compiled_pass import CompiledPass
@@ -19,6 +19,7 @@ from gradlab.probes.compiled.entry import CannotCompile, Entry, entry_of
 from gradlab.probes.compiled.marks import marks_of, watch_marks
 from gradlab.probes.finder import Observer, ResponseFinder, Site
 from gradlab.probes.hooks import EAGERLY, unwrap
+from gradlab.probes.pass_kinds import form_of, modes_of
 from gradlab.probes.passes import check_thread
 from gradlab.probes.site_moments import SiteMoments
 from gradlab.probes.targets import Targets, replaced
@@ -38,10 +39,10 @@ AROUND = "other probes, hooks on all modules or torch.compiler.set_stance want i
 class CompiledRoute:
     """Takes the place of a compiled model's entry while a probe is attached.
 
-    The first pass of each kind (modes, dtypes and shapes) runs eagerly: hooks measure it, and show where its responses
-    are. Later passes of the kind run in code that the model's own backend has compiled with the sums inside. Once two
-    shapes have shown the same, passes of other shapes begin there. Where that is not possible they run eagerly, and a
-    warning says why.
+    A pass of a new kind (modes, dtypes and shapes) runs eagerly: hooks measure it, and show where its responses are.
+    Later passes of the kind run in code that the model's own backend has compiled with the sums inside, and so does the
+    first pass of a further shape once two shapes have shown the same. What cannot run there runs eagerly, and a warning
+    says why.
 
     Args:
         model: The model, not compiled.
@@ -111,8 +112,7 @@ class CompiledRoute:
         return output
 
     def _kind(self, args: tuple[Any, ...], kwargs: dict[str, Any], sizes: bool) -> _Kind:
-        modes = self.model.training, torch.is_grad_enabled(), torch.is_inference_mode_enabled()
-        return modes, tuple(_form(v, sizes) for v in args), tuple((k, _form(v, sizes)) for k, v in kwargs.items())
+        return modes_of(self.model), *(form_of(given, shapes=sizes, numbers=sizes) for given in (args, kwargs))
 
     def _compiled(self, plan: Plan) -> CompiledPass | None:
         """Return what runs passes of a plan, or None while hooks are in force that must run as they are."""
@@ -168,8 +168,8 @@ class CompiledRoute:
         compiled, passes = (sum(counts) for counts in zip((0, 0), *filter(None, by_rank), strict=True))
         if not passes:
             return []
-        first = "the first of each kind runs eagerly, which shows where its responses are"
-        return [f"{compiled} of {passes} passes of the compiled model ran in compiled code; {first}"]
+        others = "the others ran eagerly, such as the first, which shows where responses are"
+        return [f"{compiled} of {passes} passes of the compiled model ran in compiled code; {others}"]
 
 
 def compiled_route(model: nn.Module, targets: Targets, observer: Observer) -> CompiledRoute | None:
@@ -193,15 +193,6 @@ def compiled_route(model: nn.Module, targets: Targets, observer: Observer) -> Co
     if any(hasattr(parameter, "placements") for parameter in parameters):
         return None
     return CompiledRoute(inner, entry, targets, observer)
-
-
-def _form(value: Any, sizes: bool) -> object:
-    """Return what arguments of one kind share; a whole number may be a size."""
-    if isinstance(value, Tensor):
-        return value.dtype, value.device, tuple(value.shape) if sizes else value.ndim
-    if isinstance(value, bool | str) or (sizes and isinstance(value, int)):
-        return type(value), value
-    return type(value)
 
 
 def _say(reason: str, said: set[str], stacklevel: int) -> None:

@@ -59,10 +59,15 @@ def answer(probe: gl.ResponseStd) -> Answer:
     return dict(zip(zip(frame["layer"], frame["call"], strict=True), frame["std"], strict=True))
 
 
-def compiled_passes(probe: gl.ResponseStd) -> int:
-    """How many passes ran in compiled code, by what the result says."""
+def counted_passes(probe: gl.ResponseStd) -> tuple[int, int]:
+    """How many passes ran in compiled code, and how many in all, by what the result says."""
     (note,) = [note for note in probe.result().notes if "compiled code" in note]
-    return int(note.split()[0])
+    compiled, _, passes, *_ = note.split()
+    return int(compiled), int(passes)
+
+
+def compiled_passes(probe: gl.ResponseStd) -> int:
+    return counted_passes(probe)[0]
 
 
 def run(model: nn.Module, batches: list[Tensor], **options: Any) -> gl.ResponseStd:
@@ -437,6 +442,45 @@ def test_probes_may_be_detached_in_any_order() -> None:
     assert "runs eagerly" in said(record)
     assert watch.result().frame["step"].unique().tolist() == [0]
     assert torch._dynamo.eval_frame._stance.stance == "default"
+
+
+@pytest.mark.parametrize("how", ["wrapper", "in place"])
+@pytest.mark.parametrize(("made", "leaves"), [("inside", "outer"), ("inside", "inner"), ("before", "outer")])
+def test_each_of_two_probes_counts_the_passes_of_its_own_time(how: str, made: str, leaves: str) -> None:
+    model, batches = Normalized().eval(), images(5, 5, 5, 5, 5, 5)
+    right = {
+        name: brute_force(model, batches[part], READ)
+        for name, part in {"whole": slice(4), "first": slice(3), "later": slice(2, 4), "one": slice(2, 3)}.items()
+    }
+    if how == "wrapper":
+        compiled: Any = torch.compile(model, backend="eager")
+    else:
+        model.compile(backend="eager")
+        compiled = model
+    attributes = dict(vars(compiled))
+    outer = gl.ResponseStd(compiled)
+    inner = gl.ResponseStd(compiled) if made == "before" else None
+    with warnings.catch_warnings(record=True) as record, torch.no_grad(), outer:
+        warnings.simplefilter("always")
+        compiled(batches[0])
+        compiled(batches[1])
+        with inner or gl.ResponseStd(compiled) as inner:
+            compiled(batches[2])
+            if leaves == "outer":
+                outer.__exit__()
+                compiled(batches[3])
+        if leaves == "inner":
+            compiled(batches[3])
+    assert "other probes" in said(record)
+    assert vars(compiled) == attributes
+    with torch.no_grad():
+        compiled(batches[4])
+    first, second = ("first", "later") if leaves == "outer" else ("whole", "one")
+    assert answer(outer) == pytest.approx(right[first], rel=1e-6)
+    assert answer(inner) == pytest.approx(right[second], rel=1e-6)
+    # No pass runs in compiled code while both are attached.
+    assert counted_passes(outer) == ((1, 3) if leaves == "outer" else (2, 4))
+    assert counted_passes(inner) == ((1, 2) if leaves == "outer" else (0, 1))
 
 
 def test_values_that_are_not_finite_are_left_out_and_counted() -> None:
