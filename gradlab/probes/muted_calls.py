@@ -40,6 +40,9 @@ def muted(module: nn.Module, mode: Applications, seen: Call, around: Around | No
         mode: The mode.
         seen: Calls the module in sight of the mode.
         around: What is done around the call, with the function that calls the module and its arguments.
+
+    Returns:
+        A function of the arguments of the module, which returns what `around` does, or the module's output without it.
     """
     around = around or _only_call
     if not mode.rows or not is_own_leaf(module):

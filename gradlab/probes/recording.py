@@ -33,13 +33,21 @@ def refuse_recording(probe: str, in_traces: bool) -> Callable[..., None]:
 
 
 def refuse_proxy(output: object) -> None:
-    """Raise an error if torch.fx calls a part of a model, whose own hooks it passes by."""
+    """Refuse an output by which torch.fx traces a part of a model, whose own hooks it passes by.
+
+    Raises:
+        GradlabError: If the output is a proxy of torch.fx.
+    """
     if isinstance(output, getattr(sys.modules.get("torch.fx"), "Proxy", ())):
         _refuse("a probe", "traced by torch.fx")
 
 
 def refuse_scripting() -> None:
-    """Raise an error if `torch.jit` asks for the name of a hook, of which it would compile the source."""
+    """Refuse to name a hook to `torch.jit`, which would compile its source.
+
+    Raises:
+        GradlabError: If `torch.jit` asks the caller for a name.
+    """
     if str(sys._getframe(2).f_globals.get("__name__", "")).startswith("torch.jit"):
         _refuse("a probe", "scripted by torch.jit.script")
 

@@ -167,7 +167,7 @@ class _Measurement:
         return [self._row(one, answers[0], now) for one, now in zip(planned, answers, strict=True)], increases
 
     def _answers(self, replay: Replay) -> tuple[list[Lesion], dict[int, list[Tensor]]]:
-        """All lesions, and the correct answers, batch by batch, with those that are made here."""
+        """All lesions, and for those that this rank makes, which images were answered correctly, batch by batch."""
         planned: list[Lesion] = []
         right: dict[int, list[Tensor]] = {}
         self._done = 0
