@@ -14,6 +14,7 @@ from torch import nn
 
 from gradlab.errors import GradlabError, UsageError
 from gradlab.probes.direct_calls import is_direct
+from gradlab.probes.ranks import Ranks
 from gradlab.probes.recording import refuse_recording, refuse_scripting
 
 
@@ -112,6 +113,7 @@ class Probe:
         model: Any `torch.nn.Module`; wrappers of `torch.compile` and data parallelism are unwrapped.
 
     Attributes:
+        ranks: The processes of a distributed run whose measurements make up the result.
         in_traces: Whether it measures passes that `torch.jit.trace` records; all other recording is refused.
 
     Raises:
@@ -123,6 +125,7 @@ class Probe:
     def __init__(self, model: nn.Module) -> None:
         _check_is_module(type(self).__name__, model)
         self.model = unwrap(model)
+        self.ranks = Ranks()
         if isinstance(self.model, torch.jit.ScriptModule):
             raise UsageError("a scripted module runs no Python hooks: probe the module it was scripted from")
         self._compiled = any(is_compiled(module) for module in model.modules())
@@ -132,6 +135,7 @@ class Probe:
         if self._stack is not None:
             raise GradlabError("this probe is already attached: use one probe for each `with` block")
         keep_freed_memory()
+        self.ranks.remember()
         with ExitStack() as stack:
             self._refuse_silence(stack)
             self._attach(stack)
@@ -141,6 +145,7 @@ class Probe:
         return self
 
     def __exit__(self, *exception: object) -> None:
+        self.ranks.remember()
         if self._stack is not None:
             stack, self._stack = self._stack, None
             stack.close()

@@ -12,9 +12,14 @@ from torch import Tensor
 
 from gradlab.errors import GradlabError
 
+_HERE, _LATE = "here: ", "late"
+"""What the key of a rank begins with, or what it is if another rank has given up waiting for it."""
+
 
 def meet(what: str, ranks: Sequence[int], place: str, timeout: float, remedy: str, said: str = "") -> list[str]:
     """Wait until every rank makes this call, by keys in the store of torch.distributed, which any backend has.
+
+    Each key is written once, by its own rank or by the first that gives it up, so that all ranks agree on who is there.
 
     Args:
         what: The call that all ranks have to make, for messages.
@@ -34,34 +39,40 @@ def meet(what: str, ranks: Sequence[int], place: str, timeout: float, remedy: st
     place = f"gradlab/{place}/{what}"
     try:
         number = store.add(f"{place}/{own}", 1)
-        keys, left = [f"{place}/{number}/{rank}" for rank in ranks], f"{place}/{number}/left"
-        store.set(keys[ranks.index(own)], said)
-        missing = _missing(store, ranks, keys, timeout)
-        if missing:
-            store.set(left, "")
-        late = not missing and store.check([left])
-        heard = [] if missing else [value.decode() for value in store.multi_get(keys)]
+        keys = [f"{place}/{number}/{rank}" for rank in ranks]
+        late = _write(store, keys[ranks.index(own)], _HERE + said) == _LATE
+        heard = [] if late else _heard(store, keys, timeout)
     except RuntimeError as error:
         raise GradlabError(f"{what}: the rank that keeps the store of torch.distributed is gone") from error
-    if missing:
-        raise GradlabError(f"{what}: {named(missing)} of {len(ranks)} did not take part within {timeout:g} s: {remedy}")
     if late:
         raise GradlabError(f"{what}: another rank has given up waiting for rank {own}")
+    missing = [rank for rank, value in zip(ranks, heard, strict=True) if value == _LATE]
+    if missing:
+        raise GradlabError(f"{what}: {named(missing)} of {len(ranks)} did not take part within {timeout:g} s: {remedy}")
     # All ranks have been past the meeting before, so that the store does not grow. Not every store deletes.
     with suppress(RuntimeError, NotImplementedError):
         store.delete_key(f"{place}/{number - 1}/{own}")
-    return heard
+    return [value.removeprefix(_HERE) for value in heard]
 
 
-def _missing(store: Any, ranks: Sequence[int], keys: list[str], timeout: float) -> list[int]:
-    """Return the ranks that have not set their key in time."""
+def _heard(store: Any, keys: list[str], timeout: float) -> list[str]:
+    """Return what the keys hold once all are written, and write those that are not in time."""
     try:
         store.wait(keys, timedelta(seconds=timeout))
     except torch.distributed.DistNetworkError:
         raise
     except RuntimeError:
-        return [rank for rank, key in zip(ranks, keys, strict=True) if not store.check([key])]
-    return []
+        return [_write(store, key, _LATE) for key in keys]
+    return [value.decode() for value in store.multi_get(keys)]
+
+
+def _write(store: Any, key: str, value: str) -> str:
+    """Write a key unless another rank has written it, and return what it holds."""
+    held: str = store.compare_set(key, "", value).decode()
+    if held == value:
+        # Not every store wakes those who wait for a key when it is compared and set.
+        store.set(key, value)
+    return held
 
 
 class ShardMeeting:

@@ -16,7 +16,7 @@ from gradlab.probes.coverage import coverage_of, depth_of, description_of
 from gradlab.probes.execution import ExecutionOrder
 from gradlab.probes.gradient_notes import gradient_notes, shared_notes
 from gradlab.probes.meeting import ShardMeeting
-from gradlab.probes.ranks import TIMEOUT, unmerged_notes
+from gradlab.probes.ranks import TIMEOUT
 from gradlab.probes.scaling import UnscaleRecord, watch_unscaling
 from gradlab.probes.schedule import Schedule, StepProbe
 from gradlab.probes.selection import Selection, select_rows
@@ -172,7 +172,11 @@ class ParameterGradients(StepProbe):
             "totals": totals,
         }
         whole = any(not hasattr(part.parameter, "placements") for part in self._parts)
-        notes = [*gradient_notes(rows), *shared_notes(self.layers.values()), *(unmerged_notes() if whole else ())]
+        notes = [
+            *gradient_notes(rows),
+            *shared_notes(self.layers.values()),
+            *(self.ranks.unmerged_notes() if whole else ()),
+        ]
         return GradientsResult.from_rows(self._name(network), rows, notes, facts)
 
     def rows(self) -> list[dict[str, Any]]:

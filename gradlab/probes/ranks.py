@@ -42,11 +42,16 @@ class Ranks:
     process_group: ProcessGroup | None = None
     local: bool = False
     timeout: float = TIMEOUT
-    _first: tuple[list[int], int] = field(init=False, repr=False, compare=False)
+    _last: tuple[list[int], int] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        # They are remembered, since torch.distributed may be ended before the result.
-        object.__setattr__(self, "_first", self._present())
+        object.__setattr__(self, "_last", self._present())
+
+    def remember(self) -> None:
+        """Take down which ranks there are, since torch.distributed may be ended before the result."""
+        # Those of a group are known from the start, and no longer once it is ended.
+        if self.process_group is None:
+            self._known()
 
     def _present(self) -> tuple[list[int], int]:
         """Return the global numbers of the ranks as they are now, and the number of all processes."""
@@ -62,8 +67,10 @@ class Ranks:
         return torch.distributed.get_process_group_ranks(self.process_group), world
 
     def _known(self) -> tuple[list[int], int]:
-        """Return the same, as it was when the probe was made if torch.distributed has been ended since."""
-        return self._present() if _is_distributed() else self._first
+        """Return the same, as it last was if torch.distributed has been ended."""
+        if _is_distributed():
+            object.__setattr__(self, "_last", self._present())
+        return self._last
 
     @property
     def numbers(self) -> list[int]:
@@ -84,7 +91,7 @@ class Ranks:
 
         Raises:
             GradlabError: If a rank does not make the same call within the timeout, the message naming the ranks, or if
-                torch.distributed was ended since the probe was made.
+                torch.distributed was ended since the probe measured.
         """
         ranks = self.numbers
         if len(ranks) == 1:
@@ -110,15 +117,14 @@ class Ranks:
             return [f"{named(ranks)} of {world}: measured on the examples of this process alone, as local=True asks"]
         return [f"measured on the examples of {f'all {world} ranks' if len(ranks) == world else named(ranks)}"]
 
-
-def unmerged_notes() -> list[str]:
-    """Return the sentence on gradients that are not merged over the ranks, or none in a run of a single process."""
-    if not _is_distributed() or torch.distributed.get_world_size() == 1:
-        return []
-    return [
-        "gradients are those that the parameters of this process hold: those of all ranks if DistributedDataParallel, "
-        "or another exchange, has averaged them"
-    ]
+    def unmerged_notes(self) -> list[str]:
+        """Return the sentence on gradients that are not merged over the ranks, or none in a run of a single process."""
+        if self._known()[1] == 1:
+            return []
+        return [
+            "gradients are those that the parameters of this process hold: those of all ranks if "
+            "DistributedDataParallel, or another exchange, has averaged them"
+        ]
 
 
 def joint_order(by_rank: Sequence[Sequence[S]]) -> list[S]:

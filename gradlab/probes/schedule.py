@@ -79,6 +79,7 @@ class StepProbe(Probe):
         if self._stack is None:
             raise GradlabError("the probe is not attached: call step() inside its `with` block")
         if self.due:
+            self.ranks.remember()
             self._measure()
         self.steps += 1
 

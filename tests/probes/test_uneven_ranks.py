@@ -138,18 +138,49 @@ def test_a_rank_that_comes_too_late_does_not_wait(found: Found) -> None:
     assert found[1]["one_is_missing"]["error"].endswith("another rank has given up waiting for rank 1")
 
 
-def test_a_result_after_the_end_of_torch_distributed_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One process has its own part only; what it has alone it says."""
-    model = nn.Linear(3, 4)
-    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+@pytest.mark.parametrize("begun", ["before the probe", "before the block", "within the block"])
+@pytest.mark.parametrize("kind", [gl.ResponseStd, gl.ResponseGradients, gl.InputGradients, gl.ExampleGradients])
+def test_a_result_after_the_end_of_torch_distributed_is_refused(
+    kind: type, begun: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One process has its own part only, which it says if that is asked for, whenever torch.distributed has begun."""
+    there: list[str] = []
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: begun in there)
     monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 4)
     monkeypatch.setattr(torch.distributed, "get_rank", lambda: 2)
-    with gl.ResponseStd(model) as probe, gl.ResponseStd(model, local=True) as alone:
-        model(torch.randn(5, 3))
-    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: False)
+    model = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2))
+    found = []
+    for local in (False, True):
+        there[:] = ["before the probe"]
+        probe = kind(model, local=local)
+        there.append("before the block")
+        with probe:
+            there.append("within the block")
+            model(torch.randn(5, 3)).square().sum().backward()
+            getattr(probe, "step", int)()
+        found.append(probe)
+    there.clear()
     with pytest.raises(gl.GradlabError, match=r"torch.distributed was ended, .* all of ranks 0, 1, 2, 3"):
-        probe.result()
-    assert any(note.startswith("rank 2 of 4: ") for note in alone.result().notes)
+        found[0].result()
+    assert any(note.startswith("rank 2 of 4: ") for note in found[1].result().notes)
+
+
+@pytest.mark.parametrize("ranks", [1, 4])
+def test_unmerged_gradients_say_so_after_the_end_of_torch_distributed(
+    ranks: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = nn.Linear(3, 4)
+    with gl.ParameterGradients(model) as probe:
+        monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+        monkeypatch.setattr(torch.distributed, "get_world_size", lambda: ranks)
+        monkeypatch.setattr(torch.distributed, "get_rank", lambda: 0)
+        model(torch.randn(5, 3)).square().sum().backward()
+        probe.step()
+        monkeypatch.setattr(torch.distributed, "is_initialized", lambda: False)
+    notes = probe.result().notes
+    assert any(note.startswith("gradients are those that the parameters of this process") for note in notes) == (
+        ranks > 1
+    )
 
 
 @pytest.mark.parametrize("kind", [gl.ResponseStd, gl.ResponseGradients, gl.InputGradients, gl.ExampleGradients])

@@ -123,7 +123,7 @@ class Watch(Probe):
         timeout: float = TIMEOUT,
     ) -> None:
         super().__init__(model)
-        ranks = Ranks(process_group, local, timeout)
+        self.ranks = ranks = Ranks(process_group, local, timeout)
         if not callable(every) and every < 1:
             raise UsageError(f"every is a number of steps from 1 on, not {every}")
         if dead_units not in get_args(DeadUnits):
