@@ -4,6 +4,9 @@
  * Loaded by example_native.py. All values are float32; sums of a few thousand products are taken in that precision, by
  * vectors of partial sums, and added up in double precision.
  */
+#include <math.h>
+#include <string.h>
+
 #include "images.h"
 
 #define VECTORS 3

@@ -66,6 +66,10 @@ class ExampleContributions(ABC):
             first: The number of parts to skip.
         """
 
+    def computed(self) -> RowGradients:
+        """Return the gradients as such that are computed, with their sum where it is known."""
+        return RowGradients(self.rows())
+
     def in_order(self, values: Tensor) -> Tensor:
         """Convert values from the order of `parts`, shape (k, P / k), to that of the parameter, shape (P,)."""
         return values.flatten()
@@ -141,6 +145,10 @@ class RowGradients(ExampleContributions):
         """The sum of the gradients, shape (P,)."""
         return self.values.sum(0) if self._total is None else self._total
 
+    def computed(self) -> RowGradients:
+        """See `ExampleContributions`."""
+        return self
+
     def parts(self, workspace: Workspace, first: int = 0) -> Iterator[Tensor]:
         """See `ExampleContributions`."""
         if not first:
@@ -169,6 +177,9 @@ def normalization_gradients(
         mean: The running mean, shape (C,).
         var: The running variance, shape (C,).
         eps: The constant ε.
+
+    Returns:
+        The gradients of γ and those of β, each of shape (B, C).
     """
     if native := normalization_rows(x, gradient, mean, var, eps):
         rows, *totals = native

@@ -8,6 +8,8 @@
  *     y2 = d2 g0 + d3 g1 = (m1 + m2) / 2 + m3
  * and the sum over all positions may be taken of the products m. Loaded by example_winograd.py. All values are float32.
  */
+#include <string.h>
+
 #include "images.h"
 
 /* How many tiles of 2 × 2 positions are transformed, and their products summed, at a time. */

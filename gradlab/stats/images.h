@@ -1,26 +1,9 @@
-/* Vectors of numbers, and images that are copied so that the channels of a position lie next to each other. */
-#include <math.h>
+/* Images that are copied so that the channels of a position lie next to each other. */
 #include <stddef.h>
-#include <string.h>
 
-#define WIDTH 16
-typedef float vector __attribute__((vector_size(4 * WIDTH), aligned(4)));
+#include "vectors.h"
+
 typedef float four __attribute__((vector_size(16), aligned(4)));
-#define LOAD(p) (*(const vector *)(p))
-#define INLINE static inline __attribute__((always_inline))
-
-/* The function of this name for the best that this processor can do. Tests choose another. */
-#if defined(__x86_64__) && defined(__GNUC__)
-#define BEST(name)                                                                                                      \
-    (__builtin_cpu_supports("avx512f")                                 ? name##_avx512                                  \
-     : __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") ? name##_avx2                                    \
-                                                                       : name##_plain)
-#else
-#define BEST(name) name##_plain
-#endif
-#ifndef CHOSEN
-#define CHOSEN BEST
-#endif
 
 /* Write four values of each of four channels, which lie apart, for one position after the other. */
 INLINE void pack_four(const float *from, ptrdiff_t apart, float *to, ptrdiff_t step)

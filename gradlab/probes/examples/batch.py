@@ -106,8 +106,9 @@ class OpenBatch:
             found = self._reduce(pieces[0][0], contribution)
             give(parameter, contribution.in_order(found.sums[:, 0]), found.norms)
             return
-        rows = contribution.rows()
-        give(parameter, contribution.total if isinstance(contribution, RowGradients) else rows.sum(0), rows)
+        computed = contribution.computed()
+        rows = computed.values
+        give(parameter, computed.total, rows)
         if not several:
             self.rest.append(rows)
             return

@@ -52,7 +52,8 @@ class Trial:
 
     def __post_init__(self) -> None:
         self._plain: dict[Place, tuple[Tensor, Tensor]] = {}
-        self._met: list[tuple[Place, Use, Tensor, list[Tensor]]] = []
+        self._met: list[tuple[Place, Use, Tensor]] = []
+        self._norms: list[Tensor] = []
         self._factors: Tensor | None = None
 
     def run(self, edge: GradientEdge, gradient: Tensor, rest: LeftOver) -> None:
@@ -78,20 +79,19 @@ class Trial:
         elif place in self._plain:
             # Without its values, which would otherwise be kept to the end of the pass.
             like = gradient.new_empty(()).expand(gradient.shape)
-            self._met.append((place, use, like, [*self._plain.pop(place), *part_norms(gradient)]))
+            self._met.append((place, use, like))
+            self._norms += [*self._plain.pop(place), *part_norms(gradient)]
 
     def _decide(self) -> None:
         """Find the layouts from the norms at all uses, which are copied from the device together."""
-        met, self._met = self._met, []
+        (met, self._met), (norms, self._norms) = (self._met, []), (self._norms, [])
         if not met:
             return
-        norms = [norm for *_, found in met for norm in found]
         flat = torch.cat([norm.flatten().to(norms[0].device) for norm in norms]).cpu()
-        values = iter(
-            [part.view(n.shape) for part, n in zip(flat.split([n.numel() for n in norms]), norms, strict=True)]
-        )
-        for place, use, like, _ in met:
-            self._find(place, use, like, (next(values), next(values)), (next(values), next(values)))
+        values = [part.view(n.shape) for part, n in zip(flat.split([n.numel() for n in norms]), norms, strict=True)]
+        pairs = [*zip(values[::2], values[1::2], strict=True)]
+        for (place, use, like), plain, scaled in zip(met, pairs[::2], pairs[1::2], strict=True):
+            self._find(place, use, like, plain, scaled)
 
     def _find(
         self, place: Place, use: Use, like: Tensor, plain: tuple[Tensor, Tensor], scaled: tuple[Tensor, Tensor]

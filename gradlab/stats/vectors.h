@@ -1,0 +1,19 @@
+/* Vectors of numbers, and the choice of the functions that this processor runs best. */
+
+#define WIDTH 16
+typedef float vector __attribute__((vector_size(4 * WIDTH), aligned(4)));
+#define LOAD(p) (*(const vector *)(p))
+#define INLINE static inline __attribute__((always_inline))
+
+/* The function of this name for the best that this processor can do. Tests choose another. */
+#if defined(__x86_64__) && defined(__GNUC__)
+#define BEST(name)                                                                                                      \
+    (__builtin_cpu_supports("avx512f")                                 ? name##_avx512                                  \
+     : __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") ? name##_avx2                                    \
+                                                                       : name##_plain)
+#else
+#define BEST(name) name##_plain
+#endif
+#ifndef CHOSEN
+#define CHOSEN BEST
+#endif
