@@ -19,7 +19,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.jobs import jobs
+from benchmarks.jobs import NAMES, jobs
 from benchmarks.table import Row, check, machine, text, write
 from gradlab.errors import UsageError
 
@@ -31,7 +31,7 @@ def main() -> None:
     parser.add_argument("--example-batch", type=int, default=32, help="for training steps")
     parser.add_argument("--compiled", default="resnet20", help="the network to compile, which takes a while")
     parser.add_argument("--rounds", type=int, default=10, help="at least 2")
-    parser.add_argument("--only", default="", help=f"some of {', '.join(jobs(8, 8, 8, 'resnet8'))}; by default all")
+    parser.add_argument("--only", default="", help=f"some of {', '.join(NAMES)}; by default all")
     parser.add_argument("--out", type=Path, action="append", default=[], help="a .md or .csv file; may be repeated")
     args = parser.parse_args()
     every = jobs(args.depth, args.batch, args.example_batch, args.compiled)

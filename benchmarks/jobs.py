@@ -18,17 +18,14 @@ from benchmarks.peers.step import Step
 from benchmarks.table import Row
 from gradlab.models import parse_family
 
-PACKAGES = {
-    "nnsight": "nnsight",
-    "torchlens": "torchlens",
-    "torchinstruments": "torchinstruments",
-    "opacus": "opacus",
-    "backpack": "backpack-for-pytorch",
-    "cockpit": "cockpit-for-pytorch",
-    "composer": "mosaicml",
-    "wandb": "wandb",
-}
-"""The peers by the names that programs import, with their distributions."""
+NAMES = (
+    *("responses-init", "responses", "responses-small", "gradients", "examples", "compiled"),
+    *("shatter", "imports", "memory"),
+)
+"""The jobs by the names that `--only` takes."""
+
+MODULES = {"backpack-for-pytorch": "backpack", "cockpit-for-pytorch": "cockpit", "mosaicml": "composer"}
+"""The names that programs import, of the distributions that have another name."""
 
 
 def jobs(depth: int, batch: int, examples: int, compiled_model: str) -> dict[str, Callable[[int], Iterator[Row]]]:
@@ -136,7 +133,8 @@ def import_rows(rounds: int) -> Iterator[Row]:
     variants = {"gradlab responses": imports.VARIANTS["gradlab responses"]}
     variants["import torch"] = imports.VARIANTS["torch alone"]
     missing = []
-    for module, package in PACKAGES.items():
+    for package in dict.fromkeys(tool.package for tool in (*RESPONSES, *EXAMPLES, *GRADIENTS) if tool.package):
+        module = MODULES.get(package, package)
         try:
             title = f"import {module} {version(package)}"
             variants[title] = (f"import time, {module}; print('', time.process_time())", [])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from functools import partial
-from pathlib import Path
 
 import torch
 
@@ -14,6 +13,7 @@ from benchmarks.apart import FailedApart, apart
 from benchmarks.compiled import network
 from benchmarks.paired import Subject, Tool
 from benchmarks.peers.gradients import GRADIENTS
+from benchmarks.readings import resident
 from benchmarks.table import Row
 
 TOOLS = (own.PARAMETERS, *GRADIENTS)
@@ -45,8 +45,3 @@ def added(tool: Tool, steps: int, depth: int) -> float:
             if step in (steps // 3, steps - 1):
                 marks.append(resident())
     return (marks[1] - marks[0]) / (steps - 1 - steps // 3)
-
-
-def resident() -> float:
-    """Resident memory of this process in MiB."""
-    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096 / 2**20

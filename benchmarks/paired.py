@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import copy
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.apart import FailedApart, apart
+from benchmarks.readings import seconds
 from benchmarks.table import Row
 
 SLOW = 3.0
@@ -98,9 +98,11 @@ class Tool:
     def missing(self) -> str:
         """Why it cannot be measured: "" if its distribution is installed."""
         try:
-            return version(self.package)[:0] if self.package else ""
+            if self.package:
+                version(self.package)
         except PackageNotFoundError:
             return f"not installed: {self.package}{f', which {self.why}' if self.why else ''}"
+        return ""
 
 
 @dataclass(frozen=True)
@@ -177,13 +179,6 @@ def paired(bare: Callable[[], object], run: Callable[[], object], rounds: int) -
         probed.append(inner)
         before = after
     return means, probed
-
-
-def seconds(function: Callable[[], object]) -> float:
-    """CPU time of this process for one call."""
-    start = time.process_time()
-    function()
-    return time.process_time() - start
 
 
 def agreement(way: Way, ours: Tensor) -> str:

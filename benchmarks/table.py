@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import platform
-import statistics
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from itertools import zip_longest
@@ -14,6 +13,7 @@ from textwrap import wrap
 import torch
 from tabulate import tabulate
 
+from benchmarks.readings import quartiles
 from gradlab.errors import UsageError
 from gradlab.stats import native
 
@@ -51,7 +51,7 @@ class Row:
         cls, job: str, by: str, values: Sequence[float], unit: str = "", goal: float | None = None, agrees: str = ""
     ) -> Row:
         """The row of what was measured in several rounds."""
-        low, median, high = statistics.quantiles(values, n=4) if len(values) > 1 else [*values] * 3
+        low, median, high = quartiles(values)
         return cls(job, by, median, low, high, unit, goal, agrees)
 
     def cells(self) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks import own
 from benchmarks.apart import FailedApart, apart
-from benchmarks.jobs import forward, jobs, subject
+from benchmarks.jobs import NAMES, forward, jobs, subject
 from benchmarks.paired import Job, Subject, Tool, Way
 from benchmarks.peers.responses import naive_hooks
 from benchmarks.table import Row, text, write
@@ -74,8 +74,5 @@ def test_a_value_that_cannot_be_sent_ends_its_process_with_a_reason() -> None:
         apart(lambda: lambda: 0)
 
 
-def test_every_job_names_its_peers() -> None:
-    assert [*jobs(8, 2, 2, "resnet8")] == [
-        *("responses-init", "responses", "responses-small", "gradients", "examples"),
-        *("compiled", "shatter", "imports", "memory"),
-    ]
+def test_the_names_of_all_jobs_are_told() -> None:
+    assert (*jobs(8, 2, 2, "resnet8"),) == NAMES
