@@ -34,7 +34,12 @@ class Hook(partial[Any]):
 
     @property
     def __name__(self) -> str:
-        """A hook has no name; what would compile its source asks for one, and is refused."""
+        """A hook has no name; what would compile its source asks for one, and is refused.
+
+        Raises:
+            GradlabError: If `torch.jit` asks.
+            AttributeError: If anything else does.
+        """
         refuse_scripting()
         raise AttributeError("a hook has no name")
 
@@ -139,8 +144,7 @@ class Probe:
         with ExitStack() as stack:
             self._refuse_silence(stack)
             self._attach(stack)
-            refuse = RefusingHook(refuse_recording(type(self).__name__, self.in_traces))
-            stack.enter_context(self.model.register_forward_pre_hook(refuse, prepend=True))
+            self._refuse_recording(stack)
             self._stack = stack.pop_all()
         return self
 
@@ -153,6 +157,11 @@ class Probe:
     def _attach(self, stack: ExitStack) -> None:
         """Register every hook, and put its handle on the stack."""
         raise AssertionError("a probe says what it attaches")
+
+    def _refuse_recording(self, stack: ExitStack) -> None:
+        """Refuse to export or trace the model, before all other hooks."""
+        refuse = RefusingHook(refuse_recording(type(self).__name__, self.in_traces))
+        stack.enter_context(self.model.register_forward_pre_hook(refuse, prepend=True))
 
     def _refuse_silence(self, stack: ExitStack) -> None:
         """Run compiled code eagerly while the probe is attached, since compiled code ignores hooks added later.

@@ -216,6 +216,9 @@ class Watch(Probe):
     def _refuse_silence(self, stack: ExitStack) -> None:
         """Compiled code runs as it is between measured steps."""
 
+    def _refuse_recording(self, stack: ExitStack) -> None:
+        """Between measured steps the model has no hooks that could be recorded."""
+
     def _attach(self, stack: ExitStack) -> None:
         if self._live is not None:
             stack.callback(self._live.close)
@@ -262,6 +265,7 @@ class Watch(Probe):
                 if self._recorder.responses is not None:
                     super()._refuse_silence(stack)
                 self._recorder.attach_to_passes(stack)
+                super()._refuse_recording(stack)
                 self._hooks = stack.pop_all()
 
     def _follow_units(self) -> None:
