@@ -55,8 +55,9 @@ class ResponseStd(Probe):
     counted within one forward pass, which is a call of the model, or of a part of it that is called on its own. A
     pass that ends in an exception is not counted.
 
-    A model that was compiled as a whole stays so: after one eager pass of each kind, its backend compiles it with the
-    sums inside (see `gradlab.probes.compiled`). What cannot be proved right there runs eagerly, and a warning says why.
+    A model that was compiled as a whole stays so: after eager passes that show where its responses are, its backend
+    compiles it with the sums inside (see `gradlab.probes.compiled`). What cannot be proved right there runs eagerly,
+    and a warning says why.
 
     In a distributed run, `result`, `moments` and `channels` are calls that every rank makes. They merge the moments of
     all ranks' responses in float64 (Chan et al., see `Moments.merge`), and return the same on every rank: the std
