@@ -116,9 +116,9 @@ class Probe:
 
     Args:
         model: Any `torch.nn.Module`; wrappers of `torch.compile` and data parallelism are unwrapped.
+        ranks: The processes of a distributed run whose measurements make up the result.
 
     Attributes:
-        ranks: The processes of a distributed run whose measurements make up the result.
         in_traces: Whether it measures passes that `torch.jit.trace` records; all other recording is refused.
 
     Raises:
@@ -127,10 +127,10 @@ class Probe:
 
     in_traces = True
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, ranks: Ranks) -> None:
         _check_is_module(type(self).__name__, model)
         self.model = unwrap(model)
-        self.ranks = Ranks()
+        self.ranks = ranks
         if isinstance(self.model, torch.jit.ScriptModule):
             raise UsageError("a scripted module runs no Python hooks: probe the module it was scripted from")
         self._compiled = any(is_compiled(module) for module in model.modules())

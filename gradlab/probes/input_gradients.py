@@ -116,8 +116,7 @@ class InputGradients(Probe):
         local: bool = False,
         timeout: float = TIMEOUT,
     ) -> None:
-        super().__init__(model)
-        self.ranks = Ranks(process_group, local, timeout)
+        super().__init__(model, Ranks(process_group, local, timeout))
         self._split = LayoutWatch(self.model)
         if norm_grad not in ("frozen", "full"):
             raise UsageError(f"norm_grad is frozen or full, not {norm_grad!r}")

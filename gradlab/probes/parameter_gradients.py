@@ -16,7 +16,7 @@ from gradlab.probes.coverage import coverage_of, depth_of, description_of
 from gradlab.probes.execution import ExecutionOrder
 from gradlab.probes.gradient_notes import gradient_notes, shared_notes
 from gradlab.probes.meeting import ShardMeeting
-from gradlab.probes.ranks import TIMEOUT
+from gradlab.probes.ranks import TIMEOUT, Ranks
 from gradlab.probes.scaling import UnscaleRecord, watch_unscaling
 from gradlab.probes.schedule import Schedule, StepProbe
 from gradlab.probes.selection import Selection, select_rows
@@ -85,7 +85,7 @@ class ParameterGradients(StepProbe):
         scaler: GradScaler | None = None,
         timeout: float = TIMEOUT,
     ) -> None:
-        super().__init__(model, every, scaler)
+        super().__init__(model, Ranks(), every, scaler)
         if any(type(module).__name__ == "FullyShardedDataParallel" for module in model.modules()):
             raise UsageError(
                 "FullyShardedDataParallel flattens parameters, so that layers have no gradients of their own: "

@@ -97,8 +97,7 @@ class ResponseGradients(StepProbe):
         local: bool = False,
         timeout: float = TIMEOUT,
     ) -> None:
-        super().__init__(model, every, scaler)
-        self.ranks = Ranks(process_group, local, timeout)
+        super().__init__(model, Ranks(process_group, local, timeout), every, scaler)
         if next(self.model.parameters(), None) is None:
             raise UsageError(f"{type(self.model).__name__} has no parameters: there is no gradient to measure")
         self.targets = response_targets(self.model, layers)

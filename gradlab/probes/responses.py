@@ -90,8 +90,7 @@ class ResponseStd(Probe):
         local: bool = False,
         timeout: float = TIMEOUT,
     ) -> None:
-        super().__init__(model)
-        self.ranks = Ranks(process_group, local, timeout)
+        super().__init__(model, Ranks(process_group, local, timeout))
         self.targets = response_targets(self.model, layers)
         self.exact, self.per_channel = exact, per_channel
         self._accumulators: dict[Site, Accumulator] = {}

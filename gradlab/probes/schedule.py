@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from gradlab.errors import GradlabError, UsageError
 from gradlab.probes.hooks import Probe
+from gradlab.probes.ranks import Ranks
 
 if TYPE_CHECKING:
     from torch.amp.grad_scaler import GradScaler
@@ -48,6 +49,7 @@ class StepProbe(Probe):
 
     Args:
         model: Any `torch.nn.Module`.
+        ranks: The processes of a distributed run whose measurements make up the result.
         every: The number of steps from one measurement to the next, or a predicate of the step number (`log_spaced`).
         scaler: The GradScaler of mixed-precision training, whose scale is divided out.
 
@@ -58,8 +60,8 @@ class StepProbe(Probe):
         UsageError: If `every` is below 1.
     """
 
-    def __init__(self, model: nn.Module, every: Schedule = 1, scaler: GradScaler | None = None) -> None:
-        super().__init__(model)
+    def __init__(self, model: nn.Module, ranks: Ranks, every: Schedule = 1, scaler: GradScaler | None = None) -> None:
+        super().__init__(model, ranks)
         if not callable(every) and every < 1:
             raise UsageError(f"every is a number of steps from 1 on, not {every}")
         self.every, self.scaler = every, scaler

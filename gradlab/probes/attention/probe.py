@@ -74,8 +74,7 @@ class AttentionStatistics(Probe):
         local: bool = False,
         timeout: float = TIMEOUT,
     ) -> None:
-        super().__init__(model)
-        self.ranks = Ranks(process_group, local, timeout)
+        super().__init__(model, Ranks(process_group, local, timeout))
         if rows is not None and rows < 1:
             raise UsageError(f"rows is the number of rows of attention to take, at least 1, or None; got {rows}")
         self._sites: dict[Site, AttentionRows] = {}

@@ -88,8 +88,7 @@ class BlockSignal(Probe):
         local: bool = False,
         timeout: float = TIMEOUT,
     ) -> None:
-        super().__init__(model)
-        self.ranks = Ranks(process_group, local, timeout)
+        super().__init__(model, Ranks(process_group, local, timeout))
         self.exact, self.tokens = exact, tokens
         self._signals: dict[Site, Signal] = {}
         self._order: list[Site] = []

@@ -99,8 +99,7 @@ class ExampleGradients(StepProbe):
         local: bool = False,
         timeout: float = TIMEOUT,
     ) -> None:
-        super().__init__(model, every, scaler)
-        self.ranks = Ranks(process_group, local, timeout)
+        super().__init__(model, Ranks(process_group, local, timeout), every, scaler)
         refuse_split_layers(self.model)
         if reduction not in ("mean", "sum"):
             raise UsageError(f"reduction is mean or sum, as of the loss, not {reduction!r}")

@@ -19,6 +19,7 @@ from gradlab.probes.nonfinite.recorder import Recorder
 from gradlab.probes.nonfinite.tracing import earliest, faults
 from gradlab.probes.nonfinite.values import Operation, Source, Value, is_measurable, settle
 from gradlab.probes.outputs import measurable
+from gradlab.probes.ranks import Ranks
 
 
 class NonfiniteOrigin(Probe):
@@ -45,7 +46,7 @@ class NonfiniteOrigin(Probe):
     """
 
     def __init__(self, model: nn.Module) -> None:
-        super().__init__(model)
+        super().__init__(model, Ranks())
         self.steps = 0
         self._sources: dict[int, Source] = {}
         self._memory = Memory(lambda tensor: self._sources.get(storage_key(tensor), Source("input")))

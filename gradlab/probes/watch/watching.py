@@ -122,8 +122,8 @@ class Watch(Probe):
         local: bool = False,
         timeout: float = TIMEOUT,
     ) -> None:
-        super().__init__(model)
-        self.ranks = ranks = Ranks(process_group, local, timeout)
+        ranks = Ranks(process_group, local, timeout)
+        super().__init__(model, ranks)
         if not callable(every) and every < 1:
             raise UsageError(f"every is a number of steps from 1 on, not {every}")
         if dead_units not in get_args(DeadUnits):
