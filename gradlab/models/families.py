@@ -12,7 +12,7 @@ from gradlab.models import highway, vgg, vovnet
 from gradlab.models.built import Family, family_of
 from gradlab.models.densenet import DenseNet
 from gradlab.models.grammar import Depths, Option
-from gradlab.models.mlp import family as mlp
+from gradlab.models.mlp import architecture as mlp
 from gradlab.models.residual import (
     BASIC,
     BOTTLENECK_DEPTHS,
@@ -198,7 +198,7 @@ FAMILIES = (
         "mlp",
         str(mlp.DEPTHS),
         mlp.read_mlp,
-        options=(mlp.LL, mlp.NORM, mlp.BIAS, mlp.WIDTH),
+        options=mlp.OPTIONS,
         listed=("mlp50", "mlp50-ll"),
         refusals={"beta": "only a residual net has a beta"},
         ordered=False,
@@ -207,7 +207,7 @@ FAMILIES = (
         "resmlp",
         str(mlp.DEPTHS),
         partial(mlp.read_mlp, residual=True),
-        options=(mlp.NORM, mlp.SHORTCUT, mlp.BETA, mlp.BIAS, mlp.WIDTH),
+        options=mlp.RESIDUAL_OPTIONS,
         listed=("resmlp50", "resmlp50-beta=0.1"),
         refusals={"ll": "a looks-linear net has no shortcuts, such as mlp50-ll"},
         ordered=False,

@@ -13,7 +13,7 @@ from gradlab.models.detectors import OF_VGG
 from gradlab.models.external import is_external
 from gradlab.models.families import FAMILIES
 from gradlab.models.grammar import read_options
-from gradlab.models.mlp.family import MLPArchitecture
+from gradlab.models.mlp.architecture import MLPArchitecture
 
 _SPLIT = re.compile(r"(?P<prefix>(?:imagenet/|webtext/)?[a-z]+)(?P<depth>[0-9]{1,9})(?P<rest>.*)", re.DOTALL)
 

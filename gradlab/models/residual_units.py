@@ -12,13 +12,10 @@ only an identity shortcut receives the state itself. Those projections have no n
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import Literal, Protocol
 
 import torch.nn.functional as F
 from torch import Tensor, nn
-
-if TYPE_CHECKING:
-    from gradlab.models.blocks import ResidualBlock
 
 Unit = Literal["original", "bn-after-add", "relu-before-add", "relu-preact", "preact"]
 """The order of normalization and ReLU, Fig. 4 (a) to (e)."""
@@ -27,31 +24,43 @@ Layers = Sequence[tuple[nn.Module, nn.Module]]
 """The convolutions of a block in order, each with its normalization."""
 
 
-def original(block: ResidualBlock, x: Tensor) -> Tensor:
+class Block(Protocol):
+    """What a unit orders: layers, a shortcut, and their addition; see `gradlab.models.blocks.ResidualBlock`."""
+
+    shortcut: nn.Module | None
+
+    def layers(self) -> Layers:
+        """Return the convolutions in order, each with its normalization."""
+
+    def add(self, kept: Tensor, branch: Tensor, x: Tensor) -> Tensor:
+        """Add the outputs of shortcut and branch for a block's input x."""
+
+
+def original(block: Block, x: Tensor) -> Tensor:
     """Compute Fig. 4 (a): a normalization after each convolution, and the last ReLU after the addition."""
     out = _branch(block.layers(), x)
     return F.relu(out if block.shortcut is None else block.add(block.shortcut(x), out, x))
 
 
-def bn_after_addition(block: ResidualBlock, x: Tensor) -> Tensor:
+def bn_after_addition(block: Block, x: Tensor) -> Tensor:
     """Compute Fig. 4 (b): the last normalization follows the addition, so that it affects the shortcut as well."""
     *front, (convolution, normalization) = block.layers()
     out = convolution(F.relu(_branch(front, x)))
     return F.relu(normalization(block.add(_kept(block, x, x), out, x)))
 
 
-def relu_before_addition(block: ResidualBlock, x: Tensor) -> Tensor:
+def relu_before_addition(block: Block, x: Tensor) -> Tensor:
     """Compute Fig. 4 (c): the branch ends with its ReLU, so that the state never decreases."""
     return block.add(_kept(block, x, x), F.relu(_branch(block.layers(), x)), x)
 
 
-def relu_pre_activation(block: ResidualBlock, x: Tensor) -> Tensor:
+def relu_pre_activation(block: Block, x: Tensor) -> Tensor:
     """Compute Fig. 4 (d), ReLU-only pre-activation: the branch starts with a ReLU and ends with a normalization."""
     activated = F.relu(x)
     return block.add(_kept(block, x, activated), _branch(block.layers(), activated), x)
 
 
-def pre_activation(block: ResidualBlock, x: Tensor) -> Tensor:
+def pre_activation(block: Block, x: Tensor) -> Tensor:
     """Compute Fig. 4 (e), full pre-activation: normalization and ReLU precede each convolution."""
     (convolution, normalization), *rest = block.layers()
     activated = F.relu(normalization(x))
@@ -61,7 +70,7 @@ def pre_activation(block: ResidualBlock, x: Tensor) -> Tensor:
     return block.add(_kept(block, x, activated), out, x)
 
 
-UNITS: dict[Unit, Callable[[ResidualBlock, Tensor], Tensor]] = {
+UNITS: dict[Unit, Callable[[Block, Tensor], Tensor]] = {
     "original": original,
     "bn-after-add": bn_after_addition,
     "relu-before-add": relu_before_addition,
@@ -85,7 +94,7 @@ def _branch(layers: Layers, x: Tensor) -> Tensor:
     return x
 
 
-def _kept(block: ResidualBlock, x: Tensor, activated: Tensor) -> Tensor:
+def _kept(block: Block, x: Tensor, activated: Tensor) -> Tensor:
     """Apply the shortcut: an identity receives the state itself, any other shortcut the activated state."""
     assert block.shortcut is not None
     kept: Tensor = x if isinstance(block.shortcut, nn.Identity) else block.shortcut(activated)

@@ -4,7 +4,8 @@ from gradlab.sinks.csv import CSV
 from gradlab.sinks.jsonl import JSONL
 from gradlab.sinks.mlflow import MLflow
 from gradlab.sinks.parquet import Parquet
-from gradlab.sinks.sink import AnySink, FunctionSink, Row, Sink, scalar_name, scalars_by_step, sink_of
+from gradlab.sinks.row import Row, scalar_name, scalars_by_step
+from gradlab.sinks.sink import AnySink, FunctionSink, Sink, sink_of
 from gradlab.sinks.tensorboard import TensorBoard
 from gradlab.sinks.trackio import Trackio
 from gradlab.sinks.wandb import WandB

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from gradlab.sinks.growing_file import GrowingFile
-from gradlab.sinks.sink import COLUMNS, Row
+from gradlab.sinks.row import COLUMNS, Row
 
 
 class CSV:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from gradlab.sinks.growing_file import GrowingFile
-from gradlab.sinks.sink import Row
+from gradlab.sinks.row import Row
 
 
 class JSONL:

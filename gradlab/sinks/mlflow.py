@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from gradlab.errors import UsageError
-from gradlab.sinks.sink import Row, scalar_name
+from gradlab.sinks.row import Row, scalar_name
 
 _BATCH = 1000
 """The number of metrics that MLflow accepts at a time."""

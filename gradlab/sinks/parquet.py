@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from gradlab.errors import GradlabError, UsageError
-from gradlab.sinks.sink import COLUMNS, Row
+from gradlab.sinks.row import COLUMNS, Row
 
 _ROWS = 50_000
 """The number of rows that are kept until they are written as a group."""

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 from gradlab.errors import UsageError
-
-Row = Mapping[str, Any]
-"""A row of dynamics: step, layer, index, block, statistic and value."""
-
-COLUMNS = ("step", "layer", "index", "block", "statistic", "value")
-PREFIX = "gradlab/"
+from gradlab.sinks.csv import CSV
+from gradlab.sinks.jsonl import JSONL
+from gradlab.sinks.parquet import Parquet
+from gradlab.sinks.row import Row
 
 
 @runtime_checkable
@@ -59,24 +57,7 @@ def sink_of(given: AnySink) -> Sink:
     )
 
 
-def scalar_name(row: Row) -> str:
-    """Return the name of a value in a dashboard: `gradlab/STATISTIC/LAYER`."""
-    return f"{PREFIX}{row['statistic']}/{row['layer']}"
-
-
-def scalars_by_step(rows: Sequence[Row]) -> dict[int, dict[str, float]]:
-    """Return the values of rows by their names, for each step."""
-    found: dict[int, dict[str, float]] = {}
-    for row in rows:
-        found.setdefault(row["step"], {})[scalar_name(row)] = row["value"]
-    return found
-
-
 def _file_sink(path: Path) -> Sink:
-    from gradlab.sinks.csv import CSV
-    from gradlab.sinks.jsonl import JSONL
-    from gradlab.sinks.parquet import Parquet
-
     kinds: dict[str, Callable[[Path], Sink]] = {".csv": CSV, ".jsonl": JSONL, ".parquet": Parquet}
     if path.suffix not in kinds:
         raise UsageError(f"{path}: a file of dynamics ends in {', '.join(kinds)}")

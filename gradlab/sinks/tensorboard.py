@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from gradlab.errors import UsageError
-from gradlab.sinks.sink import Row, scalar_name
+from gradlab.sinks.row import Row, scalar_name
 
 
 class TensorBoard:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from gradlab.errors import UsageError
-from gradlab.sinks.sink import PREFIX, Row, scalars_by_step
+from gradlab.sinks.row import PREFIX, Row, scalars_by_step
 
 _STEP = f"{PREFIX}step"
 

@@ -1,9 +1,10 @@
 """The fully connected nets of "The Shattered Gradients Problem" (Balduzzi et al. 2017, arXiv:1702.08591)."""
 
-from gradlab.models.mlp.family import CENTER_UP_TO, Family, Init, MLPArchitecture, parse_family
+from gradlab.models.mlp.architecture import MLPArchitecture, create_mlp, read_mlp
+from gradlab.models.mlp.family import CENTER_UP_TO, Family, Init, parse_family
 from gradlab.models.mlp.full_gradient import full_gradient
 from gradlab.models.mlp.gradients import ForwardPass, forward_mode
-from gradlab.models.mlp.network import MLP, create_mlp
+from gradlab.models.mlp.network import MLP
 from gradlab.models.mlp.patterns import activation_patterns
 from gradlab.models.mlp.weights import WeightStream
 
@@ -20,4 +21,5 @@ __all__ = [
     "forward_mode",
     "full_gradient",
     "parse_family",
+    "read_mlp",
 ]

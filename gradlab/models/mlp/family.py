@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal, cast, get_args
+from typing import Any, Literal, cast, get_args
 
 from gradlab.errors import UsageError
 from gradlab.models.description import NetworkDescription
-from gradlab.models.grammar import Depths, Option, Value, read_options
-
-if TYPE_CHECKING:
-    from gradlab.models.mlp.network import MLP
+from gradlab.models.grammar import Option, Value, read_options
 
 Kind = Literal["ff", "resnet", "ll"]
 Norm = Literal["none", "center", "rms", "bn"]
@@ -29,9 +26,7 @@ SHORTCUT = Option(
     above=True,
 )
 BIAS = Option("bias", "bias=", ("0", "1"), says="bias is 0 or 1")
-WIDTH = Option("width", "width=", says="the width is a whole number, at least 1", whole=True, low=1)
 
-DEPTHS = Depths(most=10**9)
 NORMALIZATIONS = {"none": "none", "center": "center", "rms": "rms", "bn": "batch"}
 
 
@@ -103,66 +98,6 @@ class Family:
         return replace(self, norm=self.norm or default)
 
 
-@dataclass(frozen=True)
-class MLPArchitecture:
-    """A network with a name such as `mlp50`, `resmlp50-beta=0.1`, `mlp50-ll` or `mlp24-norm=none-width=100`.
-
-    Attributes:
-        family: The family of the network.
-        depth: The number of ReLU layers, or of residual blocks.
-        width: The number of neurons per layer.
-    """
-
-    family: Family
-    depth: int
-    width: int = 200
-
-    @property
-    def name(self) -> str:
-        """The canonical name, which omits default values."""
-        prefix = "resmlp" if self.family.kind == "resnet" else "mlp"
-        kind = "-ll" if self.family.kind == "ll" else ""
-        width = "" if self.width == 200 else f"-width={self.width}"
-        return f"{prefix}{self.depth}{kind}{self.family.suffix}{width}"
-
-    @property
-    def initialization(self) -> str:
-        """A phrase that names the initialization which `create` uses."""
-        return "its own initialization"
-
-    @property
-    def description(self) -> NetworkDescription:
-        """The description of the network."""
-        family = self.family.at(self.depth)
-        return replace(
-            family.description,
-            name=self.name,
-            family="resmlp" if family.kind == "resnet" else "mlp",
-            depth=self.depth,
-            normalization=NORMALIZATIONS[family.norm or "none"],
-            width=self.width,
-        )
-
-    def skeleton(self, classes: int | None = None) -> MLP:
-        """Build the network with uninitialized parameters; it has one output, whatever `classes` is."""
-        from gradlab.models.mlp.network import empty_mlp
-
-        return empty_mlp(self)
-
-    def create(self, classes: int | None = None, seed: int = 0) -> MLP:
-        """Build the network at its initialization; it has one output, whatever `classes` is."""
-        from gradlab.models.mlp.network import create_mlp
-
-        return create_mlp(self, seed)
-
-    def regular(self) -> tuple[MLPArchitecture, MLPArchitecture, int] | None:
-        """Return the networks of depth 2 and 3 with the same norm, and how many layers more than 2 this one has."""
-        if self.depth < 2:
-            return None
-        family = self.family.at(self.depth)
-        return replace(self, family=family, depth=2), replace(self, family=family, depth=3), self.depth - 2
-
-
 def parse_family(text: str) -> Family:
     """Parse a family with its settings, such as `ff-norm=none`, `resnet-beta=0.1` or `ll`.
 
@@ -180,22 +115,15 @@ def parse_family(text: str) -> Family:
         return UsageError(f"{text}: {reason or f'a family has the settings norm, beta and bias, not {word}'}")
 
     options = (NORM, SHORTCUT, BETA, BIAS) if kind == "resnet" else (NORM, BIAS)
-    return _family(text, cast(Kind, kind), read_options(text, hyphen + rest, options, unknown, ordered=False))
+    return make_family(text, cast(Kind, kind), read_options(text, hyphen + rest, options, unknown, ordered=False))
 
 
-def read_mlp(name: str, depth: int, values: dict[str, Any], *, residual: bool = False) -> MLPArchitecture:
-    """Make the fully connected network of a parsed name.
+def make_family(text: str, kind: Kind, values: dict[str, Any]) -> Family:
+    """Make the family of a kind and the values of its settings.
 
     Raises:
-        UsageError: If the depth is invalid, or a norm is given for a looks-linear net.
+        UsageError: If a norm is given for a looks-linear net.
     """
-    DEPTHS.check("resmlp" if residual else "mlp", depth, name)
-    kind: Kind = "resnet" if residual else "ll" if values.pop("ll", None) else "ff"
-    width = values.pop("width", 200)
-    return MLPArchitecture(_family(name, kind, values), depth, width)
-
-
-def _family(text: str, kind: Kind, values: dict[str, Any]) -> Family:
     norm = values.get("norm")
     if kind == "ll" and norm is not None:
         raise UsageError(f"{text}: the norm is none in a looks-linear net, which is initialized as a linear function")

@@ -7,9 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gradlab.models.batch_scaling import BatchCentering, BatchRMSNorm
-from gradlab.models.initialization import materialize
 from gradlab.models.looks_linear import crelu
-from gradlab.models.mlp.family import Family, Init, MLPArchitecture
+from gradlab.models.mlp.family import Family
 from gradlab.models.mlp.weights import WeightStream
 
 
@@ -64,22 +63,10 @@ def activation(family: Family, z: Tensor) -> Tensor:
     return crelu(z) if family.kind == "ll" else F.relu(z)
 
 
-def empty_mlp(architecture: MLPArchitecture) -> MLP:
-    """Build a net with allocated but uninitialized parameters."""
-    family = architecture.family.at(architecture.depth)
-    model = materialize(lambda: MLP(family, architecture.depth, architecture.width))
-    assert isinstance(model, MLP)
-    return model
-
-
 @torch.no_grad()
-def create_mlp(
-    architecture: MLPArchitecture, seed: int = 0, init: Init = "he", dtype: torch.dtype = torch.float32
-) -> MLP:
-    """Build a net at its initialization; see `WeightStream`."""
-    model = empty_mlp(architecture).to(dtype)
+def initialize_(model: MLP, weights: WeightStream) -> None:
+    """Give a net its initial weights, in place."""
     family = model.family
-    weights = WeightStream(family, architecture.width, seed, init, dtype)
     model.stem.weight.copy_(weights.stem[:, None])
     if family.bias:
         model.stem.bias.copy_(weights.bias)
@@ -89,7 +76,6 @@ def create_mlp(
         block.linear.weight.copy_(_mirrored(family, weights.layer()))
         if isinstance(block.norm, nn.modules.batchnorm._BatchNorm):
             block.norm.reset_parameters()
-    return model
 
 
 def _mirrored(family: Family, weight: Tensor) -> Tensor:
