@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import zip_longest
 
 from gradlab.errors import GradlabError
@@ -38,7 +39,7 @@ class SiteMoments:
         """The moments of all values."""
         return joined_parts(self.parts)
 
-    @property
+    @cached_property
     def values(self) -> list[float]:
         """The count, mean, std and non-finite count of all values."""
         moments = self.moments
