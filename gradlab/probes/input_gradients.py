@@ -170,6 +170,7 @@ class InputGradients(Probe):
         try:
             # If the model raised an error, there is no output, and the error is being propagated.
             if output is not None:
+                self.ranks.remember()
                 self._observe(_gradients(output, run))
         finally:
             self._leave()

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
@@ -25,8 +24,12 @@ _ALONE: ContextVar[bool] = ContextVar("alone", default=False)
 T = TypeVar("T")
 S = TypeVar("S", bound=Hashable)
 
+Membership = tuple[Sequence[int], int]
+"""The global numbers of the ranks, in the order of their group, and the number of all processes."""
 
-@dataclass(frozen=True)
+_SINGLE: Membership = (range(1), 1)
+
+
 class Ranks:
     """The processes whose measurements make up one result.
 
@@ -36,46 +39,51 @@ class Ranks:
         timeout: Seconds to wait for the other processes.
 
     Raises:
-        UsageError: If this process is not in the group.
+        UsageError: If this process is not in the group, or the group was ended.
     """
 
-    process_group: ProcessGroup | None = None
-    local: bool = False
-    timeout: float = TIMEOUT
-    _last: tuple[list[int], int] = field(init=False, repr=False, compare=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "_last", self._present())
+    def __init__(
+        self, process_group: ProcessGroup | None = None, local: bool = False, timeout: float = TIMEOUT
+    ) -> None:
+        self.process_group, self.local, self.timeout = process_group, local, timeout
+        self._last = self._present() or _SINGLE
+        self._before: Membership | None = None
+        if process_group is not None and self._present() is None:
+            raise UsageError("the process group of this probe was ended by destroy_process_group: give one that is not")
 
     def remember(self) -> None:
-        """Take down which ranks there are, since torch.distributed may be ended before the result."""
-        # Those of a group are known from the start, and no longer once it is ended.
-        if self.process_group is None:
-            self._known()
+        """Take down which ranks there are, since torch.distributed may be ended or begun anew before the result."""
+        present = self._present()
+        if present is not None and present != self._last:
+            # A process that was alone until now is one of those that all began to measure before they met.
+            self._before = self._before if self._last == _SINGLE else self._last
+            self._last = present
 
-    def _present(self) -> tuple[list[int], int]:
-        """Return the global numbers of the ranks as they are now, and the number of all processes."""
+    def _present(self) -> Membership | None:
+        """Return the ranks as they are now; None without torch.distributed, or if the group was ended."""
         if not _is_distributed():
-            return [0], 1
+            return None
         rank, world = torch.distributed.get_rank(), torch.distributed.get_world_size()
         if self.local:
-            return [rank], world
+            return range(rank, rank + 1), world
         if self.process_group is None:
-            return [*range(world)], world
+            return range(world), world
         if not isinstance(self.process_group, torch.distributed.ProcessGroup):
             raise UsageError(f"rank {rank} is not in the process group of this probe: make the probe on its ranks only")
-        return torch.distributed.get_process_group_ranks(self.process_group), world
+        try:
+            return tuple(torch.distributed.get_process_group_ranks(self.process_group)), world
+        except KeyError:
+            return None
 
-    def _known(self) -> tuple[list[int], int]:
-        """Return the same, as it last was if torch.distributed has been ended."""
-        if _is_distributed():
-            object.__setattr__(self, "_last", self._present())
+    def _known(self) -> Membership:
+        """Return the same, as it last was if torch.distributed or the group has been ended."""
+        self.remember()
         return self._last
 
     @property
     def numbers(self) -> list[int]:
         """The global numbers of the ranks, in the order of the group; only this one's, if there is no other."""
-        return self._known()[0]
+        return [*self._known()[0]]
 
     @property
     def is_first(self) -> bool:
@@ -91,22 +99,34 @@ class Ranks:
 
         Raises:
             GradlabError: If a rank does not make the same call within the timeout, the message naming the ranks, or if
-                torch.distributed was ended since the probe measured.
+                they are no longer those that have measured.
         """
         ranks = self.numbers
+        self._refuse_others(what)
         if len(ranks) == 1:
             return [own]
-        if not _is_distributed():
-            raise GradlabError(
-                f"{what}: torch.distributed was ended, and this process alone is not all of {named(ranks)}: make the "
-                "call before destroy_process_group(), or take one rank's own numbers with local=True"
-            )
         place = "all" if self.process_group is None else self.process_group.group_name
         remedy = "call it on every rank, wait longer with timeout=, or take one rank's own numbers with local=True"
         meet(what, ranks, place, self.timeout, remedy)
         found: list[Any] = [None] * len(ranks)
         torch.distributed.all_gather_object(found, own, group=self.process_group)
         return found
+
+    def _refuse_others(self, what: str) -> None:
+        """Raise an error if the ranks that have measured cannot be asked any more."""
+        numbers, _ = self._last
+        if len(numbers) > 1 and self._present() is None:
+            ended = "the process group of this probe" if _is_distributed() else "torch.distributed"
+            raise GradlabError(
+                f"{what}: {ended} was ended, and this process alone is not all of {named(numbers)}: make the call "
+                "before destroy_process_group(), or take one rank's own numbers with local=True"
+            )
+        if self._before is not None and not self.local:
+            raise GradlabError(
+                f"{what}: torch.distributed was begun anew with other ranks since the probe measured "
+                f"({named(self._before[0])} before, {named(numbers)} now): make the call before it is ended, or take "
+                "one rank's own numbers with local=True"
+            )
 
     def notes(self) -> list[str]:
         """Return the sentence that says whose examples a result is of, or none in a run of a single process."""

@@ -136,6 +136,7 @@ class ResponseGradients(StepProbe):
 
     def finish(self, whole: bool) -> None:
         """See `Observer`."""
+        self.ranks.remember()
         seen, watches = self._seen, self._watches
         self._seen, self._watches = {}, []
         if not whole:

@@ -159,6 +159,7 @@ class ResponseStd(Probe):
 
     def finish(self, whole: bool) -> None:
         """See `Observer`."""
+        self.ranks.remember()
         self._rows.end_pass(whole)
         before, self._before = self._before, {}
         if whole:

@@ -32,6 +32,12 @@ class Checks(RankChecks):
         group = torch.distributed.new_group([1])
         return run(gl.ResponseStd(self.model, process_group=group), self.model, self.data).result()
 
+    def group_that_was_ended(self) -> Any:
+        group = torch.distributed.new_group(list(range(self.world)))
+        probe = run(gl.ResponseStd(self.model, process_group=group), self.model, self.data)
+        torch.distributed.destroy_process_group(group)
+        return probe.result()
+
     def one_ran_a_detour(self) -> Any:
         return run(gl.ResponseStd(self.model), self.model, self.data, detour=self.rank == 1).result()
 

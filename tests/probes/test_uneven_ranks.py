@@ -57,6 +57,7 @@ def test_what_ran_on_one_rank_is_measured_and_said(found: Found) -> None:
     ("check", "error"),
     [
         ("group_of_others", "rank 0 is not in the process group of this probe"),
+        ("group_that_was_ended", "ResponseStd.result(): the process group of this probe was ended"),
         ("other_steps", "the ranks have measured different steps (1, 2"),
         ("one_is_missing", "ResponseStd.result(): rank 1 of "),
         ("gradients_of_stages", "the ranks have run different layers, as stages of a pipeline do"),
@@ -163,6 +164,46 @@ def test_a_result_after_the_end_of_torch_distributed_is_refused(
     with pytest.raises(gl.GradlabError, match=r"torch.distributed was ended, .* all of ranks 0, 1, 2, 3"):
         found[0].result()
     assert any(note.startswith("rank 2 of 4: ") for note in found[1].result().notes)
+
+
+@pytest.mark.parametrize("local", [False, True])
+@pytest.mark.parametrize(
+    "kind", [gl.ResponseStd, gl.ResponseGradients, gl.InputGradients, gl.BlockSignal, gl.AttentionStatistics]
+)
+def test_a_torch_distributed_that_begins_and_ends_within_the_block_is_known(
+    kind: type, local: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A pass within it makes a process one of several, without any step."""
+    there: list[str] = []
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: bool(there))
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 4)
+    monkeypatch.setattr(torch.distributed, "get_rank", lambda: 2)
+    model = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+    with kind(model, local=local) as probe:
+        there.append("begun")
+        model(torch.randn(2, 5, 8)).square().sum().backward()
+        there.clear()
+    if local:
+        assert any(note.startswith("rank 2 of 4: ") for note in probe.result().notes)
+        return
+    with pytest.raises(gl.GradlabError, match=r"torch.distributed was ended, .* all of ranks 0, 1, 2, 3"):
+        probe.result()
+
+
+def test_other_ranks_than_those_that_have_measured_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = [4]
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: bool(world))
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: world[0])
+    monkeypatch.setattr(torch.distributed, "get_rank", lambda: 0)
+    model = nn.Linear(3, 4)
+    with gl.ResponseStd(model) as probe:
+        model(torch.randn(5, 3))
+    world.clear()
+    with pytest.raises(gl.GradlabError, match="was ended"):
+        probe.result()
+    world.append(1)
+    with pytest.raises(gl.GradlabError, match="ranks 0, 1, 2, 3 before, rank 0 now"):
+        probe.result()
 
 
 @pytest.mark.parametrize("ranks", [1, 4])

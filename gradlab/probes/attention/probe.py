@@ -96,6 +96,7 @@ class AttentionStatistics(Probe):
         self._finder.__enter__()
 
     def _end(self, whole: bool) -> None:
+        self.ranks.remember()
         leave(self._finder)
         self._finder.forget()
         if whole:

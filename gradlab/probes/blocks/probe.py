@@ -112,6 +112,7 @@ class BlockSignal(Probe):
 
     def finish(self, found: list[Found]) -> None:
         """See `Reader`."""
+        self.ranks.remember()
         if found and found[0].branch is not None and any(s.branch is None for s in self._signals.values()):
             # Before the first addition, repeated parts were taken for blocks.
             self._signals, self._order = {}, []
