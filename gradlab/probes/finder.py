@@ -67,6 +67,7 @@ class ResponseFinder:
         pending: The outputs that may still turn out to be the input of a normalization.
         direct: The calls that are made without hooks.
         adders: What receives responses in place of the observer, and returns whether it could.
+        own: How often the response of a site was taken from the layer's own output.
     """
 
     def __init__(
@@ -90,11 +91,11 @@ class ResponseFinder:
         self.adders: dict[Site, Adder] = {}
         self._adder = adder
         self._claimed: dict[str, Site | None] = {}
-        self._own: Counter[Site] = Counter()
-        self._kept = Kept(self.norms, self.unseen, self.silent, self.called, self._own, self.pending.table)
+        self.own: Counter[Site] = Counter()
+        self._kept = Kept(self.norms, self.unseen, self.silent, self.called, self.own, self.pending.table)
         rows = [row for target in targets.chosen.values() for row in target.rows]
         self.applications = Applications(dict(model.named_modules(remove_duplicate=False)), rows, self)
-        self.listening = Listening(model, self.applications, self.is_called)
+        self.listening = Listening(model, self.applications, self.is_called, lambda: self.passes.go_on())
         self._targets = {row.name: target for target in targets.chosen.values() for row in target.rows}
         self.by_functions = False
         self._name: str | None = None
@@ -197,7 +198,7 @@ class ResponseFinder:
         observation = None
         if site not in self.norms:
             observation = self._observe(site, tensor, part)
-            self._own[site] += 1
+            self.own[site] += 1
         if is_layer and part is None:
             self.pending.put(tensor, Pending(site, observation))
 
@@ -291,7 +292,7 @@ class ResponseFinder:
             self.observer.discard(found.site, found.observation)
             self.adders.pop(found.site, None)
             self.norms[found.site] = name
-            if earlier := self._own[found.site] - 1:
+            if earlier := self.own[found.site] - 1:
                 self.unseen[found.site] = self.unseen.get(found.site, 0) + earlier
         return found.site
 

@@ -30,10 +30,17 @@ class Listening:
         model: The root module.
         applications: The mode that looks at functions.
         is_called: Whether the module that applies a weight is being called.
+        in_pass: Whether a pass is under way, at a function that has received a weight.
     """
 
-    def __init__(self, model: nn.Module, applications: Applications, is_called: Callable[[WeightRow], bool]) -> None:
-        self._applications, self._is_called = applications, is_called
+    def __init__(
+        self,
+        model: nn.Module,
+        applications: Applications,
+        is_called: Callable[[WeightRow], bool],
+        in_pass: Callable[[], bool],
+    ) -> None:
+        self._applications, self._is_called, self._in_pass = applications, is_called, in_pass
         self._watch = WeightWatch(self._sound)
         self._state = state_reader(model)
         self._kind: tuple[object, ...] = ()
@@ -72,7 +79,7 @@ class Listening:
 
     def _sound(self, weight: Tensor, function: str) -> None:
         """Look at functions for the rest of the pass, since one has received a weight outside of its layer."""
-        if get_ident() != self._thread:
+        if get_ident() != self._thread or not self._in_pass():
             # Others read weights at any time, as averages and checkpoints do.
             return
         rows = self._applications.rows_in(weight)

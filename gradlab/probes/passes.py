@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import itertools
 import sys
 import threading
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
-from types import FrameType
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -18,6 +16,7 @@ from torch.utils.hooks import RemovableHandle
 from gradlab.errors import GradlabError
 from gradlab.probes.direct_calls import Call
 from gradlab.probes.hooks import Hook, in_backward
+from gradlab.probes.running_calls import Arguments, RunningCalls, arguments, frame_of_call
 
 After = Callable[[nn.Module, Any], None]
 
@@ -31,30 +30,14 @@ def check_thread(model: nn.Module, thread: int) -> None:
         )
 
 
-class RunningCall(NamedTuple):
-    """A call of a module that has begun.
-
-    Attributes:
-        name: The name of the module.
-        number: A number that no other call has.
-        frame: The frame in which the module's forward is called, which is left when the call ends, however it ends.
-        exception: The exception that was being handled when the call began.
-    """
-
-    name: str
-    number: int
-    frame: FrameType
-    exception: BaseException | None
-
-
-class Passes:
+class Passes(RunningCalls):
     """Follows the calls of a model, or of its parts if they are called on their own.
 
     A pass is an outermost call of the model or of a part of it. Calls of a layer are counted within a pass. A pass
     that ends in an exception is not counted, nor is recomputation by activation checkpointing in the backward pass.
 
-    Torch calls no hook after an exception such as Ctrl-C, which is no `Exception`. That a call has ended so is seen by
-    its frame at the next call of any module, which does not lie within it.
+    A call that an exception such as Ctrl-C has ended, after which torch calls no hook, is forgotten as soon as this is
+    noticed (see `gradlab.probes.running_calls`).
 
     Args:
         model: The root module.
@@ -64,9 +47,7 @@ class Passes:
 
     Attributes:
         recomputed: Names of the modules that ran again in a backward pass.
-        calls: The calls that are under way by their hooks, outermost first.
         counts: The number of calls within the pass so far, by name.
-        thread: The thread in which the pass runs.
     """
 
     def __init__(
@@ -76,17 +57,15 @@ class Passes:
         begin: Callable[[str, tuple[Any, ...], dict[str, Any]], None],
         end: Callable[[bool], None],
     ) -> None:
+        super().__init__(lambda: self._end(False))
         self.model = model
         self.modules = {"": model, **modules}
         self.recomputed: set[str] = set()
         self.counts: Counter[str] = Counter()
-        self.thread = 0
         self._begin, self._end = begin, end
         self._after: dict[str, After] = {}
         self._first: list[tuple[nn.Module, RemovableHandle]] = []
         self._last: list[tuple[nn.Module, RemovableHandle]] = []
-        self.calls: list[RunningCall] = []
-        self._started = itertools.count()
         # The id that the next hook anywhere would have had when hooks were last put in place.
         self._registered = -1
 
@@ -140,47 +119,12 @@ class Passes:
     def call(self, name: str, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Call a module of the pass under way as its hooks do, of which it has none at present."""
         depth = len(self.calls)
-        self.calls.append(RunningCall(name, next(self._started), sys._getframe(), None))
+        self.begin_call(name, sys._getframe())
         try:
             return call(*args, **kwargs)
         finally:
             # A probe that was detached during the call has forgotten them all.
             del self.calls[depth:]
-
-    def forget_ended(self) -> None:
-        """Forget calls that have ended without their hooks, and end the pass if it was one of them."""
-        if not self.calls:
-            return
-        here = threading.get_ident() == self.thread
-        # A frame that has itself among its variables would keep all tensors of those above.
-        frame = sys._getframe(1) if here else sys._current_frames().get(self.thread)
-        while self.calls and _distance(frame, self.calls[-1].frame) is None:
-            self.calls.pop()
-        if not self.calls:
-            self._end(False)
-
-    def nesting(self) -> Callable[[], bool]:
-        """Return a function that tells whether it is called within the pass under way, in the thread of the pass.
-
-        It ends a pass that is over. It is quick where it is called as far within the pass as the last time.
-        """
-        calls, frame_above, distance = self.calls, sys._getframe, 1
-
-        def is_nested() -> bool:
-            nonlocal distance
-            if not calls:
-                return False
-            try:
-                if frame_above(distance) is calls[0].frame:
-                    return True
-            except ValueError:
-                # There are not so many frames.
-                pass
-            self.forget_ended()
-            distance = (_distance(sys._getframe(), calls[0].frame) if calls else None) or 1
-            return bool(calls)
-
-        return is_nested
 
     def check_thread(self) -> None:
         """Raise an error if another thread than that of the pass calls a module."""
@@ -194,13 +138,12 @@ class Passes:
                 found.setdefault(module, ([], []))[place].append(handle)
         return found
 
-    def _before(self, name: str) -> Callable[[nn.Module, Any, Any], None]:
-        def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def _before(self, name: str) -> Callable[[nn.Module, Any, Any], Arguments | None]:
+        def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Arguments | None:
             if in_backward():
                 self.recomputed.add(name)
-                return
-            if self.calls:
-                self.forget_ended()
+                return None
+            self.forget_ended()
             if self.calls:
                 self.check_thread()
             else:
@@ -213,18 +156,18 @@ class Passes:
                 self.counts.clear()
                 self._take_places()
                 self._begin(name, args, kwargs)
-            self.calls.append(RunningCall(name, next(self._started), sys._getframe(1), sys.exc_info()[1]))
+            call = self.begin_call(name, frame_of_call(sys._getframe(1)))
+            return arguments(args, kwargs, self, call)
 
         return hook
 
     def _behind(self, name: str) -> Callable[[nn.Module, Any, Any], None]:
         def hook(module: nn.Module, args: Any, output: Any) -> None:
-            frame = sys._getframe(1)
             if in_backward() or not self.calls:
                 return
+            frame = frame_of_call(sys._getframe(1))
             if self.calls[-1].frame is not frame:
                 self.forget_ended()
-                # The hook of a call that has raised an exception comes after its frame, which is forgotten.
                 if not self.calls or self.calls[-1].frame is not frame:
                     return
             whole = self.calls[-1].exception is sys.exc_info()[1]
@@ -274,11 +217,3 @@ def _strangers(hooks: Iterable[tuple[int, Any]], own: int) -> bool:
         if not isinstance(hook, Hook):
             return True
     return False
-
-
-def _distance(frame: FrameType | None, outer: FrameType) -> int | None:
-    """Return how many frames above a frame another one is, or None if it is not among those that lead to it."""
-    distance = 0
-    while frame is not None and frame is not outer:
-        frame, distance = frame.f_back, distance + 1
-    return None if frame is None else distance

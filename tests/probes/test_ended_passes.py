@@ -253,6 +253,51 @@ def test_blocks_after_a_pass_that_has_ended(exception: type) -> None:
 
 
 @pytest.mark.parametrize("passes", [0, 2])
+def test_nothing_is_left_of_a_pass_once_its_exception_is_handled(passes: int) -> None:
+    """No function mode, class of a parameter or input, which what runs next would meet: a compiler, an optimizer."""
+    model = net()
+    with torch.no_grad(), gl.ResponseStd(model) as outer, gl.BlockSignal(model), gl.ResponseStd(model) as inner:
+        for n in range(passes):
+            model(batch(n + 1))
+        for call, stop in ((model, model.unit.early), (model.unit, model.unit.late), (model, model.unit.late)):
+            x = batch(9)
+            reference = weakref.ref(x)
+            with stopping(stop, KeyboardInterrupt):
+                call(x)
+            del x
+            assert reference() is None
+            assert not torch.overrides._get_current_function_mode_stack()
+            assert {type(parameter) for parameter in model.parameters()} == {nn.Parameter}
+        model(batch(5))
+    plain = Plain(model)
+    for n in [*range(1, passes + 1), 5]:
+        plain.whole(batch(n))
+    plain.check(outer)
+    plain.check(inner)
+
+
+@pytest.mark.parametrize("passes", [0, 2])
+def test_weights_may_be_used_before_the_exception_is_let_go(passes: int) -> None:
+    model = net()
+    with torch.no_grad(), gl.ResponseStd(model) as probe:
+        for n in range(passes):
+            model(batch(n + 1))
+        model.unit.late.exception = KeyboardInterrupt
+        with pytest.raises(KeyboardInterrupt) as held:
+            model(batch(9))
+        # A checkpoint that is saved, a norm that is printed; and what is no use of the model's own.
+        nn.functional.linear(batch(4), model.a.weight)
+        model.unit.late.exception = None
+        model(batch(5))
+        assert held.value is not None
+        assert {type(parameter) for parameter in model.parameters()} == {nn.Parameter}
+    plain = Plain(model)
+    for n in [*range(1, passes + 1), 5]:
+        plain.whole(batch(n))
+    plain.check(probe)
+
+
+@pytest.mark.parametrize("passes", [0, 2])
 def test_no_tensor_is_kept(passes: int) -> None:
     model = net()
     collecting = gc.isenabled()
