@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 
-from gradlab.probes.watch.piece import TOTAL, Value
+from gradlab.probes.watch.shares import TOTAL, Value
 from gradlab.probes.weights import Part, WeightRow
 from gradlab.stats.updates import angle
 

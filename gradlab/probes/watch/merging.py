@@ -9,8 +9,7 @@ from dataclasses import dataclass, field
 from gradlab.probes.ranks import Ranks, are_stages, joint_order
 from gradlab.probes.split_signals import Split
 from gradlab.probes.tensor_layout import Layout, replicas, site_split
-from gradlab.probes.watch.piece import Found, Value
-from gradlab.probes.watch.shares import Share, StdShare, is_said
+from gradlab.probes.watch.shares import Found, Share, StdShare, Value, is_said
 
 _SAME = 1e-6
 """The largest relative difference between ranks of what is the same on all of them, such as averaged gradients."""

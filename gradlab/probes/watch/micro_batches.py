@@ -7,7 +7,8 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from gradlab.probes.watch.piece import TOTAL, Piece, Value
+from gradlab.probes.watch.piece import Piece
+from gradlab.probes.watch.shares import TOTAL, Value
 from gradlab.stats import gradient_variance, l2_norms, true_gradient_square
 from gradlab.stats.gradient_noise import noise_of_two_batches
 

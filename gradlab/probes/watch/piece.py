@@ -4,22 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from gradlab.probes.watch.shares import Share
-
-Value = tuple[str, str, float]
-"""A layer, a statistic, and its value."""
-
-Found = tuple[str, str, "float | Share"]
-"""A layer, a statistic, and what this process has found of it; a number is the same on all ranks of a training."""
-
-TOTAL = "total"
-"""The layer of what is measured of the whole model."""
+from gradlab.probes.watch.shares import Found
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from gradlab.errors import UsageError
-from gradlab.probes.watch.piece import TOTAL, Found, Piece
-from gradlab.probes.watch.shares import MeanShare
+from gradlab.probes.watch.piece import Piece
+from gradlab.probes.watch.shares import TOTAL, Found, MeanShare
 from gradlab.stats import l2_norms
 
 

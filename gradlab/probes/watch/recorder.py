@@ -21,11 +21,11 @@ from gradlab.probes.watch.layer_values import layer_values, total_values
 from gradlab.probes.watch.merging import Unjoined, joined_values, some
 from gradlab.probes.watch.micro_batches import MicroBatches
 from gradlab.probes.watch.parameters import Columns, ParameterWatch
-from gradlab.probes.watch.piece import TOTAL, Fetch, Found, Piece, Value
+from gradlab.probes.watch.piece import Fetch, Piece
 from gradlab.probes.watch.record import Owners, StepRecord, gradient_norm_of, learning_rates, repeated_loss, scalars
 from gradlab.probes.watch.response_values import activation_piece, gradient_piece, moment_piece
 from gradlab.probes.watch.responses import ResponseWatch, Window
-from gradlab.probes.watch.shares import values_of
+from gradlab.probes.watch.shares import TOTAL, Found, Value, values_of
 from gradlab.probes.watch.steps import calling_scaler, scale_of
 from gradlab.probes.watch.writer import RecordWriter, in_order
 

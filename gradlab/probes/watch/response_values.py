@@ -10,9 +10,9 @@ from torch import Tensor
 
 from gradlab.probes.finder import Site
 from gradlab.probes.watch.activations import ActivationSums
-from gradlab.probes.watch.piece import Found, Piece
+from gradlab.probes.watch.piece import Piece
 from gradlab.probes.watch.responses import Window, layer_of
-from gradlab.probes.watch.shares import IdleShare, LargestShare, MeanShare, RmsShare, StdShare
+from gradlab.probes.watch.shares import Found, IdleShare, LargestShare, MeanShare, RmsShare, StdShare
 from gradlab.stats import l2_norms
 
 

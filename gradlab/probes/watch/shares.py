@@ -8,7 +8,12 @@ from dataclasses import dataclass
 from typing import Protocol, Self
 
 from gradlab.probes.split_signals import Split
-from gradlab.probes.watch.piece import Found, Value
+
+Value = tuple[str, str, float]
+"""A layer, a statistic, and its value."""
+
+TOTAL = "total"
+"""The layer of what is measured of the whole model."""
 
 
 class Share(Protocol):
@@ -31,6 +36,10 @@ class Share(Protocol):
 
     def of_mean_loss(self, ranks: int) -> float:
         """Return the statistic where the loss is the mean of the losses of some ranks, or of groups that share one."""
+
+
+Found = tuple[str, str, float | Share]
+"""A layer, a statistic, and what this process has found of it; a number is the same on all ranks of a training."""
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ from pathlib import Path
 from torch import nn
 
 from gradlab.probes.selection import find_blocks
-from gradlab.probes.watch.piece import Value
 from gradlab.probes.watch.record_log import Place, RecordLog
+from gradlab.probes.watch.shares import Value
 from gradlab.sinks import AnySink, sink_of
 
 
