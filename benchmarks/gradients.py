@@ -31,7 +31,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
 import gradlab as gl
-from gradlab.stats import example_native
+from gradlab.stats import example_native, example_normalizations, example_rows
 
 Variant = tuple[AbstractContextManager[Any], Callable[[], object]]
 
@@ -161,15 +161,19 @@ class WithoutLibrary:
     """A probe in a `with` block in which it goes by torch's own operations."""
 
     def __init__(self, probe: gl.ExampleGradients) -> None:
-        self.probe, self.patch = probe, patch.object(example_native, "_library", lambda: None)
+        self.probe = probe
+        modules = example_native, example_normalizations, example_rows
+        self.patches = [patch.object(module, "_library", lambda: None) for module in modules]
 
     def __enter__(self) -> None:
-        self.patch.start()
+        for each in self.patches:
+            each.start()
         self.probe.__enter__()
 
     def __exit__(self, *exception: object) -> None:
         self.probe.__exit__(*exception)
-        self.patch.stop()
+        for each in self.patches:
+            each.stop()
 
 
 class MoreWeightGradients:

@@ -19,9 +19,8 @@ from gradlab.stats.example_gradients import (
     ExampleContributions,
     Reduced,
     RowGradients,
-    normalization_gradients,
-    positions_sum,
 )
+from gradlab.stats.example_normalizations import normalization_gradients, positions_sum
 from gradlab.stats.example_outer import OuterGradients
 from gradlab.stats.fast_moments import FastMoments, fast_moments
 from gradlab.stats.gradient_noise import (

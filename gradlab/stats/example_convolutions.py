@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from gradlab.stats import example_winograd
-from gradlab.stats.example_gradients import ExampleContributions
-from gradlab.stats.example_native import convolution_rows, convolution_space, serves
+from gradlab.stats.example_gradients import ExampleContributions, unresolved
+from gradlab.stats.example_native import convolution_rows, convolution_space, in_parameter_order, serves
+from gradlab.stats.example_taps import tap_gradients
 from gradlab.stats.example_winograd import winograd_rows, winograd_space
 from gradlab.stats.workspace import Workspace
 
@@ -60,7 +61,30 @@ def _is_adjacent(geometry: Geometry) -> bool:
     return geometry.groups == 1 and len(geometry.stride) == 2 and (geometry.dilation[1] == 1 or geometry.weight[3] == 1)
 
 
-class NativeGradients(ExampleContributions):
+class ConvolutionGradients(ExampleContributions):
+    """Gradients of a convolution's weight by any method.
+
+    Args:
+        x: The input, shape (B, C, *).
+        gradient: The gradient of the output, shape (B, O, *).
+        geometry: The hyperparameters of the convolution.
+    """
+
+    def __init__(self, x: Tensor, gradient: Tensor, geometry: Geometry) -> None:
+        self.x, self.gradient, self.geometry = x, gradient, geometry
+        self.examples, self.numel = x.shape[0], math.prod(geometry.weight)
+
+    def doubtful(self, norms: Tensor) -> Tensor:
+        """See `ExampleContributions`."""
+        return unresolved(norms, self.x, self.gradient)
+
+    def exact(self, examples: Tensor) -> Tensor:
+        """See `ExampleContributions`."""
+        x, gradient = self.x[examples].double(), self.gradient[examples].double()
+        return tap_gradients(x, gradient, **vars(self.geometry))
+
+
+class NativeGradients(ConvolutionGradients):
     """Gradients by the C library, for images whose channels are not in groups and kernels whose columns are adjacent.
 
     Args:
@@ -70,8 +94,7 @@ class NativeGradients(ExampleContributions):
     """
 
     def __init__(self, x: Tensor, gradient: Tensor, geometry: Geometry) -> None:
-        self.x, self.gradient, self.geometry = x, gradient, geometry
-        self.examples, self.numel = x.shape[0], math.prod(geometry.weight)
+        super().__init__(x, gradient, geometry)
         self.winograd = example_winograd.serves(geometry.weight, geometry.stride, geometry.dilation)
 
     def rows(self) -> Tensor:
@@ -82,8 +105,10 @@ class NativeGradients(ExampleContributions):
 
     def in_order(self, values: Tensor) -> Tensor:
         """See `ExampleContributions`."""
+        if values.dtype is torch.float32 and values.is_contiguous():
+            return in_parameter_order(values, self.geometry.weight)
         outputs, inputs, height, width = self.geometry.weight
-        return values.view(height, outputs, width, inputs).permute(1, 3, 0, 2).flatten()
+        return values.reshape(height, outputs, width, inputs).permute(1, 3, 0, 2).flatten()
 
     def parts(self, workspace: Workspace, first: int = 0) -> Iterator[Tensor]:
         """See `ExampleContributions`."""
@@ -101,20 +126,12 @@ class NativeGradients(ExampleContributions):
             yield out[None]
 
 
-class GroupedGradients(ExampleContributions):
+class GroupedGradients(ConvolutionGradients):
     """Gradients by one convolution that has a group of channels for each example.
 
-    This is the method of Rochette, Manoel and Tramel 2019 (arXiv:1912.06015).
-
-    Args:
-        x: The input, shape (B, C, *).
-        gradient: The gradient of the output, shape (B, O, *).
-        geometry: The hyperparameters of the convolution.
+    This is the method of Rochette, Manoel and Tramel 2019 (arXiv:1912.06015). Its arguments are those of
+    `ConvolutionGradients`.
     """
-
-    def __init__(self, x: Tensor, gradient: Tensor, geometry: Geometry) -> None:
-        self.x, self.gradient, self.geometry = x, gradient, geometry
-        self.examples, self.numel = x.shape[0], math.prod(geometry.weight)
 
     def rows(self) -> Tensor:
         """See `ExampleContributions`."""
@@ -144,22 +161,19 @@ class GroupedGradients(ExampleContributions):
         return found.reshape(n, -1)  # type: ignore[no-any-return]
 
 
-class ProductGradients(ExampleContributions):
+class ProductGradients(ConvolutionGradients):
     """Gradients by one matrix product per row of the kernel, between the output's gradient and the inputs it saw.
 
-    Args:
-        x: The input, shape (B, C, *).
-        gradient: The gradient of the output, shape (B, O, *).
-        geometry: The hyperparameters of the convolution.
+    Its arguments are those of `ConvolutionGradients`.
     """
 
     def __init__(self, x: Tensor, gradient: Tensor, geometry: Geometry) -> None:
-        self.geometry, self.positions = geometry, gradient.shape[2:]
-        self.examples, self.numel = len(x), math.prod(geometry.weight)
+        super().__init__(x, gradient, geometry)
+        self.positions = gradient.shape[2:]
         # Each group of channels is treated as an example of its own.
         folded = len(x) * geometry.groups
-        self.x = x.reshape(folded, -1, *x.shape[2:])
-        self.gradient = gradient.reshape(folded, -1, math.prod(self.positions))
+        self.folded_x = x.reshape(folded, -1, *x.shape[2:])
+        self.folded_gradient = gradient.reshape(folded, -1, math.prod(self.positions))
 
     def rows(self) -> Tensor:
         """See `ExampleContributions`."""
@@ -178,7 +192,7 @@ class ProductGradients(ExampleContributions):
         padded_shape = [n + 2 * p for n, p in zip(self.x.shape[2:], geometry.padding, strict=True)]
         for span in islice(self.spans(), first, None):
             folded = slice(span.start * groups, span.stop * groups)
-            x, gradient = self.x[folded], self.gradient[folded]
+            x, gradient = self.folded_x[folded], self.folded_gradient[folded]
             n, width = x.shape[0], kernel[-1] * inputs
             padded, columns, out = workspace.take(
                 x,

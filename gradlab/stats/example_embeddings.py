@@ -8,7 +8,7 @@ from itertools import islice
 import torch
 from torch import Tensor
 
-from gradlab.stats.example_gradients import ExampleContributions, Reduced, inverse
+from gradlab.stats.example_gradients import ExampleContributions, Reduced, inverse, unresolved
 from gradlab.stats.pair_products import PairProducts, position_products
 from gradlab.stats.precision import widest
 from gradlab.stats.workspace import Workspace
@@ -32,6 +32,14 @@ class EmbeddingGradients(ExampleContributions):
         width = self.gradient.shape[2]
         found = self.gradient.new_zeros(self.examples, self.entries, width)
         return found.scatter_add_(1, self.ids[..., None].expand(-1, -1, width), self.gradient).flatten(1)
+
+    def doubtful(self, norms: Tensor) -> Tensor:
+        """See `ExampleContributions`."""
+        return unresolved(norms, self.gradient)
+
+    def exact(self, examples: Tensor) -> Tensor:
+        """See `ExampleContributions`."""
+        return EmbeddingGradients(self.ids[examples], self.gradient[examples].double(), self.entries).rows()
 
     def parts(self, workspace: Workspace, first: int = 0) -> Iterator[Tensor]:
         """See `ExampleContributions`."""

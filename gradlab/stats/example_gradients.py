@@ -8,18 +8,22 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from itertools import islice
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from gradlab.stats.example_native import normalization_rows, reduced_rows
-from gradlab.stats.norms import all_tame, tame_norms
+from gradlab.stats.example_rows import reduced_rows
+from gradlab.stats.norms import all_tame, joint_norms, tame_norms
 from gradlab.stats.pair_products import PairProducts, pair_products
 from gradlab.stats.workspace import Workspace
 
 _VALUES = 1 << 24
 """Number of values of single examples' gradients held at a time: 64 MiB of float32."""
+
+_LEAST = 1e-20
+"""The smallest norm of a gradient to which products that float32 rounds to 0, below 1e-38, cannot matter."""
 
 
 class Reduced(NamedTuple):
@@ -66,9 +70,28 @@ class ExampleContributions(ABC):
             first: The number of parts to skip.
         """
 
+    def doubtful(self, norms: Tensor) -> Tensor:
+        """Return the examples whose gradients float32 may not have represented on the way, and that `exact` computes.
+
+        Args:
+            norms: The norms of the gradients as `rows` or `parts` compute them, shape (B,).
+
+        Returns:
+            The numbers of the examples, on the CPU.
+        """
+        return torch.zeros(0, dtype=torch.int64)
+
+    def exact(self, examples: Tensor) -> Tensor:
+        """Compute the gradients of some examples in float64 from sums of products, shape (n, P), in order."""
+        raise NotImplementedError
+
     def computed(self) -> RowGradients:
         """Return the gradients as such that are computed, with their sum where it is known."""
-        return RowGradients(self.rows())
+        rows = self.rows()
+        if rows.is_cpu and len(places := self.doubtful(joint_norms(rows[None]))):
+            rows = rows.double()
+            rows[places] = self.exact(places)
+        return RowGradients(rows)
 
     def in_order(self, values: Tensor) -> Tensor:
         """Convert values from the order of `parts`, shape (k, P / k), to that of the parameter, shape (P,)."""
@@ -83,12 +106,18 @@ class ExampleContributions(ABC):
         """
         found_norms, sums = [], None
         for part in self.parts(workspace):
-            if len(part) == 1 and part.shape[1] == self.examples and (whole := reduced_rows(part[0], products)):
-                norms, total = whole
-                return Reduced(norms[:-2], total[None, None], norms[-2], norms[-1])
+            whole = part.shape[1] == self.examples
+            if len(part) == 1 and whole and (native := reduced_rows(part[0])):
+                if native.zeros and len(places := self.doubtful(native.norms)):
+                    return self._reduced_anew(workspace, products, places)
+                if products is not None:
+                    products.add(native.products)
+                return Reduced(native.norms, native.total[None, None], native.direction_norm, native.sum_norm)
             found, tame = tame_norms(part)
-            if tame and products is not None and len(found) == self.examples:
+            if tame and products is not None and whole:
                 return _reduced_with_products(part, found, products)
+            if whole and not tame and len(places := self.doubtful(found)):
+                return self._reduced_anew(workspace, products, places)
             found_norms.append(found)
             weights = workspace.weights(found.reciprocal() if tame else inverse(found, part.dtype), part.dtype)
             added = torch.bmm(weights if len(part) == 1 else weights.expand(len(part), -1, -1), part)
@@ -96,13 +125,24 @@ class ExampleContributions(ABC):
             if not tame and found.is_cpu:
                 added[:, 1] = _wide_direction_sum(part, found)
             sums = added if sums is None else sums.add_(added)
-            if products is not None and len(found) == self.examples:
+            if products is not None and whole:
                 products.add(pair_products(part, part, tame))
         assert sums is not None
         joined = found_norms[0] if len(found_norms) == 1 else torch.cat(found_norms)
-        if products is not None and len(found_norms) > 1:
-            self._add_products(workspace, products, joined)
+        if len(found_norms) > 1:
+            if len(places := self.doubtful(joined)):
+                return self._reduced_anew(workspace, products, places)
+            if products is not None:
+                self._add_products(workspace, products, joined)
         return Reduced(joined, sums)
+
+    def _reduced_anew(self, workspace: Workspace, products: PairProducts | None, places: Tensor) -> Reduced:
+        """Compute `reduced` in float64, with the gradients of some examples computed anew."""
+        found = _Mended(self, places).reduced(workspace, products)
+        # To the order of parts, which is that of the sums.
+        sums = torch.empty_like(found.sums, dtype=torch.float32)
+        sums[..., self.in_order(torch.arange(self.numel))] = found.sums.float()
+        return found._replace(sums=sums)
 
     def _add_products(self, workspace: Workspace, products: PairProducts, norms: Tensor) -> None:
         """Add the inner products of gradients that are held in several parts, each pair of parts computed anew."""
@@ -155,6 +195,34 @@ class RowGradients(ExampleContributions):
             yield self.values[None]
 
 
+class _Mended(ExampleContributions):
+    """Gradients of which those of some examples are computed by `exact`.
+
+    Args:
+        given: The gradients.
+        places: The numbers of these examples.
+    """
+
+    def __init__(self, given: ExampleContributions, places: Tensor) -> None:
+        self.given, self.places = given, places
+        self.examples, self.numel = given.examples, given.numel
+
+    def rows(self) -> Tensor:
+        """See `ExampleContributions`."""
+        return torch.cat([part[0] for part in self.parts(Workspace())])
+
+    def parts(self, workspace: Workspace, first: int = 0) -> Iterator[Tensor]:
+        """See `ExampleContributions`."""
+        spans = islice(self.spans(), first, None)
+        # They lie in memory of their own, since reducing these parts takes from the workspace as well.
+        for span, part in zip(spans, self.given.parts(Workspace(), first), strict=True):
+            rows = torch.stack([self.given.in_order(example) for example in part.unbind(1)]).double()
+            here = (self.places >= span.start) & (self.places < span.stop)
+            if here.any():
+                rows[self.places[here] - span.start] = self.given.exact(self.places[here])
+            yield rows[None]
+
+
 def _reduced_with_products(part: Tensor, norms: Tensor, products: PairProducts) -> Reduced:
     """Reduce gradients with tame norms, shape (k, B, P / k): ‖Σ g_i/‖g_i‖‖² is the sum of the cosines of all pairs."""
     found = pair_products(part, part, True)
@@ -163,48 +231,23 @@ def _reduced_with_products(part: Tensor, norms: Tensor, products: PairProducts) 
     return Reduced(norms, part.sum(1, keepdim=True), cosines.sum().clamp(min=0).sqrt())
 
 
-def normalization_gradients(
-    x: Tensor, gradient: Tensor, mean: Tensor, var: Tensor, eps: float
-) -> tuple[RowGradients, RowGradients]:
-    """Compute the gradients of γ and β of a batch normalization that uses running statistics.
-
-    dL/dγ = Σ g (x − mean) / √(var + ε) and dL/dβ = Σ g, summed over positions. One backward pass of a normalization
-    gives them when the channels of each example are treated as channels of their own.
+def unresolved(norms: Tensor, *factors: Tensor) -> Tensor:
+    """Return the examples whose gradients, sums of products in float32, may have left its range on the way.
 
     Args:
-        x: The input, shape (B, C, *).
-        gradient: The gradient of the output, of the same shape.
-        mean: The running mean, shape (C,).
-        var: The running variance, shape (C,).
-        eps: The constant ε.
+        norms: The norms of the gradients as computed, shape (B,).
+        factors: The factors of the products, each of shape (B, …); where one is 0, so is the gradient.
 
     Returns:
-        The gradients of γ and those of β, each of shape (B, C).
+        The numbers of the examples. There are none on accelerators, of which no value is read, nor in other dtypes.
     """
-    if native := normalization_rows(x, gradient, mean, var, eps):
-        rows, *totals = native
-        scale, shift = (RowGradients(values, total) for values, total in zip(rows, totals, strict=True))
-        return scale, shift
-    examples, channels = x.shape[:2]
-    mean, var = (t.to(x.dtype).expand(examples, channels).reshape(-1) for t in (mean, var))
-    _, scale, shift = torch.ops.aten.native_batch_norm_backward.default(
-        gradient.reshape(1, examples * channels, -1),
-        x.reshape(1, examples * channels, -1),
-        None,
-        mean,
-        var,
-        None,
-        None,
-        False,
-        eps,
-        [False, True, True],
-    )
-    return RowGradients(scale.view(examples, channels)), RowGradients(shift.view(examples, channels))
-
-
-def positions_sum(gradient: Tensor) -> Tensor:
-    """Sum over positions, from shape (B, C, *) to (B, C)."""
-    return gradient.flatten(2).sum(2) if gradient.ndim > 2 else gradient
+    if not all(factor.is_cpu and factor.dtype is torch.float32 for factor in factors):
+        return torch.zeros(0, dtype=torch.int64)
+    places = (~((norms >= _LEAST) & norms.isfinite())).nonzero().flatten()
+    if not len(places):
+        return places
+    there = [factor[places].flatten(1).ne(0).any(1) for factor in factors]
+    return places[torch.stack(there).all(0)]
 
 
 def inverse(norms: Tensor, dtype: torch.dtype) -> Tensor:

@@ -1,4 +1,4 @@
-"""Gradients of single examples by a small C library, where the machine has a compiler (see `gradlab.compiled`).
+"""Gradients of convolutions for single examples by a small C library, if there is a compiler (see `gradlab.compiled`).
 
 It is for float32 on the CPU. A convolution's gradients are matrix products of the output's gradient with windows of the
 input, whose channels lie next to each other, so that a row of the kernel sees values that follow in memory and nothing
@@ -17,9 +17,6 @@ from torch import Tensor
 
 from gradlab.compiled import load_library
 from gradlab.stats.native import is_dense_float32
-from gradlab.stats.norms import TAME
-from gradlab.stats.pair_products import PairProducts
-from gradlab.stats.precision import trusted_norm
 
 _AHEAD = 64
 """Number of values beyond the input that the library may read."""
@@ -76,83 +73,19 @@ def convolution_rows(
     library.gradlab_convolution_rows(x.data_ptr(), gradient.data_ptr(), len(x), sizes, room.data_ptr(), out.data_ptr())
 
 
-def reduced_rows(rows: Tensor, products: PairProducts | None) -> tuple[Tensor, Tensor] | None:
-    """Reduce gradients in one pass over memory, or return None if the library does not serve them.
-
-    It does not where the norm of a gradient that is not 0 is so small or large that squares may leave the range of
-    float32 (see `gradlab.stats.norms.TAME`), nor where the inner products are added up on another device.
+def in_parameter_order(values: Tensor, weight: Sequence[int]) -> Tensor:
+    """Convert one gradient as `convolution_rows` fills it to the order of the weight, shape (P,).
 
     Args:
-        rows: The gradients of all examples, shape (B, P).
-        products: The inner products ⟨g_i, g_j⟩ are added here.
-
-    Returns:
-        The norms, that of the sum of directions and that of the sum, float64 of shape (B + 2,), and the sum of the
-        gradients, shape (P,).
+        values: The gradient, contiguous float32 of P values.
+        weight: The shape of the weight, (O, C, kernel rows, kernel columns).
     """
-    if not serves(rows) or not rows.is_contiguous():
-        return None
     library = _library()
     assert library is not None
-    count, length = rows.shape
-    summed = None if products is None else products.sums(rows.device)
-    if summed is not None and not (summed.is_cpu and summed.shape == (count, count)):
-        return None
-    norms = torch.empty(count + 2, dtype=torch.float64)
-    room = torch.empty(count * count, dtype=torch.float64)
-    total = rows.new_empty(length)
-    tame = library.gradlab_reduce_rows(
-        rows.data_ptr(),
-        count,
-        length,
-        trusted_norm(length, torch.float32),
-        TAME,
-        room.data_ptr(),
-        norms.data_ptr(),
-        total.data_ptr(),
-        None if summed is None else summed.data_ptr(),
-    )
-    return (norms, total) if tame else None
-
-
-def normalization_rows(
-    x: Tensor, gradient: Tensor, mean: Tensor, var: Tensor, eps: float
-) -> tuple[Tensor, Tensor, Tensor] | None:
-    """Compute the gradients of a batch normalization that uses running statistics, or return None as `reduced_rows`.
-
-    Args:
-        x: The input, shape (B, C, *).
-        gradient: The gradient of the output, of the same shape.
-        mean: The running mean, shape (C,).
-        var: The running variance, shape (C,).
-        eps: The constant ε.
-
-    Returns:
-        The gradients of the scale and of the shift, shape (2, B, C), and the sum of each over the examples, (C,).
-    """
-    given = x, gradient, mean, var
-    if not serves(*given) or not all(tensor.is_contiguous() for tensor in given):
-        return None
-    library = _library()
-    assert library is not None
-    count, channels = x.shape[:2]
-    room = torch.empty(channels, dtype=torch.float64)
-    rows, scale, shift = (x.new_empty(shape) for shape in ((2, count, channels), (channels,), (channels,)))
-    library.gradlab_normalization_rows(
-        x.data_ptr(),
-        gradient.data_ptr(),
-        count,
-        channels,
-        x.numel() // (count * channels),
-        mean.data_ptr(),
-        var.data_ptr(),
-        eps,
-        room.data_ptr(),
-        rows.data_ptr(),
-        scale.data_ptr(),
-        shift.data_ptr(),
-    )
-    return rows, scale, shift
+    outputs, inputs, rows, columns = weight
+    out = values.new_empty(values.numel())
+    library.gradlab_in_order(values.data_ptr(), rows, outputs, columns, inputs, out.data_ptr())
+    return out
 
 
 _Sizes = ctypes.c_ssize_t * 21
@@ -161,27 +94,19 @@ _Sizes = ctypes.c_ssize_t * 21
 
 @functools.cache
 def _library() -> ctypes.CDLL | None:
-    return load_library("gradlab.stats", "example_gradients", _computes)
+    return load_library("gradlab.stats", "example_convolutions", _computes)
 
 
 def _computes(library: ctypes.CDLL) -> bool:
     """Declare the functions, and make sure that they compute what they should."""
-    size, pointer, number = ctypes.c_ssize_t, ctypes.c_void_p, ctypes.c_double
+    size, pointer = ctypes.c_ssize_t, ctypes.c_void_p
     library.gradlab_convolution_rows.argtypes = [pointer, pointer, size, pointer, pointer, pointer]
     library.gradlab_convolution_rows.restype = None
-    library.gradlab_reduce_rows.argtypes = [pointer, size, size, number, number, *[pointer] * 4]
-    library.gradlab_normalization_rows.argtypes = [
-        pointer,
-        pointer,
-        *[size] * 3,
-        pointer,
-        pointer,
-        number,
-        *[pointer] * 4,
-    ]
-    library.gradlab_normalization_rows.restype = None
-    ones, total, norms = (ctypes.c_float * 36)(*[1] * 36), (ctypes.c_float * 18)(), (number * 4)()
-    done = library.gradlab_reduce_rows(ones, 2, 18, 1, 10, (number * 4)(), norms, total, None)
-    if not done or not math.isclose(norms[0] ** 2, 18) or not math.isclose(norms[2], 2) or total[17] != 2:
+    library.gradlab_in_order.argtypes, library.gradlab_in_order.restype = [pointer, *[size] * 4, pointer], None
+    x, gradient, out = torch.arange(9.0), torch.tensor([1.0, 2.0]), torch.empty(6)
+    # One channel of 3 × 3 values, and two positions that each see 2 × 3 of them.
+    sizes, room = _Sizes(1, 3, 3, 1, 2, 1, 2, 3, 1, 1, 0, 0, 1, 9, 9, 3, 1, 2, 2, 1, 1), torch.zeros(9 + _AHEAD + 16)
+    library.gradlab_convolution_rows(x.data_ptr(), gradient.data_ptr(), 1, sizes, room.data_ptr(), out.data_ptr())
+    if out.tolist() != [6, 9, 12, 15, 18, 21]:
         raise OSError("the compiled library does not add up")
     return True

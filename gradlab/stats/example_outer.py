@@ -9,7 +9,7 @@ from itertools import islice
 import torch
 from torch import Tensor
 
-from gradlab.stats.example_gradients import ExampleContributions, Reduced, inverse
+from gradlab.stats.example_gradients import ExampleContributions, Reduced, inverse, unresolved
 from gradlab.stats.norms import all_tame, joint_norms, tame_norms
 from gradlab.stats.pair_products import PairProducts, position_products
 from gradlab.stats.precision import unit_scaled, widest
@@ -40,6 +40,14 @@ class OuterGradients(ExampleContributions):
     def rows(self) -> Tensor:
         """See `ExampleContributions`."""
         return torch.bmm(self.b.mT, self.a).flatten(1)
+
+    def doubtful(self, norms: Tensor) -> Tensor:
+        """See `ExampleContributions`."""
+        return unresolved(norms, self.a, self.b)
+
+    def exact(self, examples: Tensor) -> Tensor:
+        """See `ExampleContributions`."""
+        return torch.bmm(self.b[examples].double().mT, self.a[examples].double()).flatten(1)
 
     def parts(self, workspace: Workspace, first: int = 0) -> Iterator[Tensor]:
         """See `ExampleContributions`."""

@@ -14,13 +14,26 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import gradlab.stats
-from gradlab.stats import Geometry, Workspace, convolution_gradients, example_native, example_winograd
+from gradlab.stats import (
+    Geometry,
+    Workspace,
+    convolution_gradients,
+    example_native,
+    example_normalizations,
+    example_rows,
+    example_winograd,
+)
 from gradlab.stats.example_convolutions import NativeGradients
 from gradlab.stats.pair_products import PairProducts
 
 pytestmark = pytest.mark.skipif(example_native._library() is None, reason="there is no C compiler")
 
-MODULES: dict[str, Any] = {"example_gradients": example_native, "example_winograd": example_winograd}
+MODULES: dict[str, Any] = {
+    "example_convolutions": example_native,
+    "example_winograd": example_winograd,
+    "example_rows": example_rows,
+    "example_normalizations": example_normalizations,
+}
 """The modules that load a library, by the name of its source."""
 
 
@@ -104,20 +117,17 @@ def test_rows_are_reduced(examples: int, length: int, scale: float) -> None:
     rows = random(examples, length) * scale
     if examples > 2:
         rows[1] = 0
-    wide, products = rows.double(), PairProducts(examples)
-    for times in (1, 2):
-        found = example_native.reduced_rows(rows, products)
-        assert found is not None
-        norms, total = found
-        *_, direction_norm, sum_norm = norms
-        torch.testing.assert_close(norms[:-2], wide.norm(dim=1), rtol=1e-6, atol=0)
-        torch.testing.assert_close(sum_norm, wide.sum(0).norm(), rtol=1e-6, atol=0)
-        torch.testing.assert_close(
-            direction_norm, F.normalize(wide, eps=0).nan_to_num().sum(0).norm(), rtol=2e-6, atol=0
-        )
-        torch.testing.assert_close(total, wide.sum(0).float(), rtol=1e-5, atol=1e-6 * scale)
-        expected = times * wide @ wide.T
-        torch.testing.assert_close(products.total, expected, rtol=1e-5, atol=1e-6 * expected.amax().item())
+    wide = rows.double()
+    found = example_rows.reduced_rows(rows)
+    assert found is not None
+    assert found.zeros == (examples > 2)
+    torch.testing.assert_close(found.norms, wide.norm(dim=1), rtol=1e-6, atol=0)
+    torch.testing.assert_close(found.sum_norm, wide.sum(0).norm(), rtol=1e-6, atol=0)
+    directions = F.normalize(wide, eps=0).nan_to_num().sum(0)
+    torch.testing.assert_close(found.direction_norm, directions.norm(), rtol=2e-6, atol=0)
+    torch.testing.assert_close(found.total, wide.sum(0).float(), rtol=1e-5, atol=1e-6 * scale)
+    expected = wide @ wide.T
+    torch.testing.assert_close(found.products, expected, rtol=1e-5, atol=1e-6 * expected.amax().item())
 
 
 @pytest.mark.parametrize("size", [(), (7,), (8, 8), (3, 700)])
@@ -132,30 +142,38 @@ def test_normalizations(size: tuple[int, ...]) -> None:
         loss = (layer(values.double()) * g[i].double().reshape(values.shape)).sum()
         rows.append(torch.stack(torch.autograd.grad(loss, [layer.weight, layer.bias])))
     expected = torch.stack(rows, 1)
-    found = example_native.normalization_rows(x, g, mean, var, 1e-3)
+    found = example_normalizations.normalization_rows(x, g, mean, var, 1e-3)
     assert found is not None
     torch.testing.assert_close(found[0], expected.float(), rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(torch.stack(found[1:]), expected.sum(1).float(), rtol=1e-5, atol=1e-5)
-    assert example_native.normalization_rows(x, g, mean.double(), var, 1e-3) is None
+    assert example_normalizations.normalization_rows(x, g, mean.double(), var, 1e-3) is None
 
 
 @pytest.mark.parametrize("value", [1e-30, 1e30, float("nan"), float("inf")])
 def test_what_float32_cannot_square_is_left_to_others(value: float) -> None:
-    rows, products = torch.ones(3, 40), PairProducts(3)
+    rows = torch.ones(3, 40)
     rows[1] = value
-    assert example_native.reduced_rows(rows, products) is None
-    assert products.total is None or not products.total.any()
+    assert example_rows.reduced_rows(rows) is None
 
 
 def test_what_it_does_not_serve() -> None:
     x = random(4, 6)
     for other in (x.double(), x.half(), x.new_empty(0, 3), x.to_sparse(), x.to("meta"), x[:, ::2]):
-        assert example_native.reduced_rows(other, None) is None
+        assert example_rows.reduced_rows(other) is None
 
 
-def test_products_that_are_added_up_elsewhere_are_left_to_others() -> None:
-    """As those of a model on two devices, of whose second one the library cannot write the memory."""
-    for device, examples in (("meta", 3), ("cpu", 2)):
-        products = PairProducts(examples)
-        products.sums(torch.device(device))
-        assert example_native.reduced_rows(random(3, 40), products) is None
+@pytest.mark.parametrize("size", [1, 40, 5000])
+@pytest.mark.parametrize("scales", [(1e30, 1e20, 1e19), (1e-30, 1e-25, 1e15), (3e38, 1.0, 1e3)])
+def test_normalizations_at_any_scale(size: int, scales: tuple[float, float, float]) -> None:
+    """Products leave the range of float32 on the way, and one example has no gradient."""
+    inputs, gradients, std = scales
+    x, g = random(3, 4, size) * (inputs / 5), random(4, 4, size)[1:] * gradients
+    g[1] = 0
+    mean, var = x[0, :, 0].clone(), torch.full((4,), std).square()
+    found = example_normalizations.normalization_rows(x, g, mean, var, 0.0)
+    assert found is not None
+    products = g.double() * (x.double() - mean[:, None].double())
+    expected = products.sum(2) / var.double().sqrt()
+    atol = 1e-6 * products.abs().sum(2).max().item() / var[0].double().sqrt().item()
+    torch.testing.assert_close(found[0][0].double(), expected, rtol=1e-5, atol=atol + 1e-45)
+    torch.testing.assert_close(found[0][1].double(), g.double().sum(2), rtol=1e-5, atol=1e-5 * gradients)

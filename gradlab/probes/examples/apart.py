@@ -116,7 +116,7 @@ def _pulled_back(
             "a parameter that a weight is computed from has a hook of its own, which would be called for each example: "
             "take it off while example gradients are measured"
         )
-    rows = contribution.rows().to(operand.tensor.dtype).view(-1, *operand.tensor.shape)
+    rows = contribution.computed().rows().to(operand.tensor.dtype).view(-1, *operand.tensor.shape)
     for number, value in zip(operand.sources, _batched(operand.tensor, wanted, rows), strict=True):
         yield number, RowGradients(_wide(value.reshape(len(rows), parameters[number].numel())))
 

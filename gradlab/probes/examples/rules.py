@@ -248,7 +248,7 @@ def _merged(found: Contributions, layout: Layout) -> Contributions:
     """Add the gradients of the rows of each example, if it has several."""
     if layout.parts == 1:
         return found
-    return {name: RowGradients(layout.first(part.rows()).sum(1)) for name, part in found.items()}
+    return {name: RowGradients(layout.first(part.computed().rows()).sum(1)) for name, part in found.items()}
 
 
 def _rows(x: Tensor) -> Tensor:

@@ -1,0 +1,88 @@
+"""What the gradients of single examples are reduced to, in one pass over memory, by a small C library.
+
+It is for float32 on the CPU, where the machine has a compiler (see `gradlab.compiled`).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from gradlab.compiled import load_library
+from gradlab.stats.native import is_dense_float32
+from gradlab.stats.norms import TAME
+from gradlab.stats.precision import trusted_norm
+
+
+class ReducedRows(NamedTuple):
+    """What rows of values are reduced to.
+
+    Attributes:
+        norms: Their norms, float64 of shape (B,).
+        direction_norm: The norm of the sum of their directions, float64 of shape ().
+        sum_norm: The norm of their sum, float64 of shape ().
+        total: Their sum, shape (P,).
+        products: Their inner products, float64 of shape (B, B).
+        zeros: The number of rows that are 0.
+    """
+
+    norms: Tensor
+    direction_norm: Tensor
+    sum_norm: Tensor
+    total: Tensor
+    products: Tensor
+    zeros: int
+
+
+def reduced_rows(rows: Tensor) -> ReducedRows | None:
+    """Reduce gradients, or return None if the library does not serve them.
+
+    It does not where the norm of a gradient that is not 0 is so small or large that squares may leave the range of
+    float32 (see `gradlab.stats.norms.TAME`).
+
+    Args:
+        rows: The gradients of all examples, shape (B, P).
+    """
+    library = _library()
+    if library is None or torch.get_num_threads() > 2 or not is_dense_float32(rows) or not rows.is_contiguous():
+        return None
+    count, length = rows.shape
+    norms = torch.empty(count + 2, dtype=torch.float64)
+    products = torch.empty(count, count, dtype=torch.float64)
+    total = rows.new_empty(length)
+    tame = library.gradlab_reduce_rows(
+        rows.data_ptr(),
+        count,
+        length,
+        trusted_norm(length, torch.float32),
+        TAME,
+        products.data_ptr(),
+        norms.data_ptr(),
+        total.data_ptr(),
+    )
+    if not tame:
+        return None
+    norms, direction_norm, sum_norm = norms.split((count, 1, 1))
+    return ReducedRows(norms, direction_norm[0], sum_norm[0], total, products, tame - 1)
+
+
+@functools.cache
+def _library() -> ctypes.CDLL | None:
+    return load_library("gradlab.stats", "example_rows", _computes)
+
+
+def _computes(library: ctypes.CDLL) -> bool:
+    """Declare the function, and make sure that it computes what it should."""
+    size, pointer, number = ctypes.c_ssize_t, ctypes.c_void_p, ctypes.c_double
+    library.gradlab_reduce_rows.argtypes = [pointer, size, size, number, number, *[pointer] * 3]
+    library.gradlab_reduce_rows.restype = size
+    ones, total, norms = (ctypes.c_float * 36)(*[1] * 36), (ctypes.c_float * 18)(), (number * 4)()
+    done = library.gradlab_reduce_rows(ones, 2, 18, 1, 10, (number * 4)(), norms, total)
+    if done != 1 or not math.isclose(norms[0] ** 2, 18) or not math.isclose(norms[2], 2) or total[17] != 2:
+        raise OSError("the compiled library does not add up")
+    return True
