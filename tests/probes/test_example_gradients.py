@@ -21,7 +21,7 @@ from oracles.example_gradients import (
 from torch import Tensor, nn
 
 import gradlab as gl
-from gradlab.errors import GradlabError, UsageError
+from gradlab.errors import GradlabError
 from gradlab.models import create
 from gradlab.stats import (
     gradient_diversity,
@@ -176,16 +176,6 @@ def test_a_choice_of_layers() -> None:
     np.testing.assert_allclose(frame.loc[frame["layer"] == "total", "norm"], expected, rtol=1e-9)
 
 
-def test_batch_statistics_are_refused() -> None:
-    model = create("resnet8").train()
-    with pytest.raises(GradlabError, match=r"bn1 normalizes with the statistics of the batch.*model.eval\(\)"):
-        probed(model, images())
-    with gl.batch_statistics(model.eval()), pytest.raises(GradlabError, match="couple the examples"):
-        probed(model, images())
-    assert all(not module._forward_hooks and not module._forward_pre_hooks for module in model.modules())
-    assert all(not parameter._post_accumulate_grad_hooks for parameter in model.parameters())
-
-
 def test_frozen_and_unreached_layers() -> None:
     model = trained(create("resnet8")).double()
     model.layer1.requires_grad_(False)
@@ -265,47 +255,6 @@ def test_activation_checkpointing() -> None:
     model.reentrant = True
     with pytest.raises(GradlabError, match=r"block\.0\.weight.*use_reentrant=False"):
         probed(model, images().double())
-
-
-def test_what_cannot_be_measured_is_refused() -> None:
-    with pytest.raises(UsageError, match="reduction is mean or sum"):
-        gl.ExampleGradients(MLP, reduction="none")
-    with pytest.raises(GradlabError, match="no example's gradient"):
-        gl.ExampleGradients(MLP).result()
-    model = nn.Sequential(nn.Linear(3, 2))
-    with gl.ExampleGradients(model):
-        loss = loss_of(model(torch.randn(4, 3)))
-        loss.backward(retain_graph=True)
-        with pytest.raises(GradlabError, match="two backward passes through one forward pass"):
-            loss.backward()
-    attention = nn.TransformerEncoderLayer(12, 2, 16, dropout=0.0)
-    with pytest.raises(GradlabError, match="what it gives one example depends on others"):
-        probed(attention, torch.randn(3, 3, 12))
-
-
-class Folded(nn.Module):
-    """Two rows per example, in the order of the examples, of the rows, or shuffled."""
-
-    def __init__(self, order: str) -> None:
-        super().__init__()
-        self.layer, self.order = nn.Linear(3, 2), order
-
-    def forward(self, x: Tensor) -> Tensor:
-        rows = x.reshape(-1, 3)
-        order = torch.arange(len(rows))
-        if self.order == "rows":
-            order = order.view(-1, 2).mT.flatten()
-        elif self.order == "shuffled":
-            order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(1))
-        found = torch.empty(len(rows), 2, dtype=x.dtype).index_put((order,), self.layer(rows[order]))
-        return torch.tanh(found).reshape(len(x), -1)
-
-
-@pytest.mark.parametrize("order", ["examples", "rows", "shuffled"])
-def test_rows_that_are_not_the_examples(order: str) -> None:
-    probe = check_norms(Folded(order).double(), torch.randn(4, 6).double())
-    slow = any("a backward pass for each example" in note for note in probe.result().notes)
-    assert slow == (order == "shuffled")
 
 
 def test_a_single_example_has_no_variance() -> None:

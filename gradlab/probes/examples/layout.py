@@ -2,7 +2,7 @@
 
 The gradient at a tensor is linear in the gradient of the model's output. If the output gradient of example i is scaled
 by s_i, the gradient of every part of a tensor that belongs to example i alone is scaled by s_i as well. Powers of two
-change only exponents, so that this holds to the last bit. It does not hold if examples are coupled, by the statistics
+change only exponents, so that this holds to the last bit; they are at most 1, so that nothing overflows. It does not hold if examples are coupled, by the statistics
 of a batch or by attention across it.
 """
 
@@ -12,6 +12,8 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+from gradlab.stats.precision import unit_scaled
 
 _EXPONENTS = 4
 """Number of different factors by which examples are scaled."""
@@ -61,7 +63,27 @@ def example_factors(examples: int) -> Tensor:
     exponents = torch.randint(_EXPONENTS, (examples,), generator=generator)
     # At least two examples must differ, and so must the pairs of neighbours, which are most easily confused.
     exponents[1::2] += (exponents[1::2] == exponents[:-1:2][: len(exponents[1::2])]).long()
-    return 2.0 ** exponents.double()
+    return 2.0 ** -exponents.double()
+
+
+def in_range(gradient: Tensor) -> Tensor:
+    """Scale the gradient of each example by a power of two if its backward pass might overflow, or lose digits.
+
+    Args:
+        gradient: The gradient of an output, shape (B, …).
+
+    Returns:
+        The gradient, in which examples are unchanged if the square of their largest value is in the dtype's range. In
+        float16 that value is at least 1, as smaller ones soon lose digits.
+    """
+    rows = gradient.flatten(1) if gradient.ndim > 1 else gradient[:, None]
+    if not rows.numel():
+        return gradient
+    scaled, factor = unit_scaled(rows, 1)
+    numbers = torch.finfo(gradient.dtype)
+    least = 1.0 if gradient.dtype is torch.float16 else numbers.tiny**0.5
+    outside = (factor > numbers.max**0.5) | (factor < least)
+    return torch.where(outside, scaled, rows).view_as(gradient)
 
 
 def part_norms(gradient: Tensor) -> tuple[Tensor, Tensor]:
@@ -130,6 +152,6 @@ def _agree(found: Tensor, expected: Tensor, tolerance: float, floor: float) -> b
     if not expected.numel():
         return True
     allowed = tolerance * (expected + tolerance * expected.where(expected.isfinite(), 0).amax())
-    alike = ((found - expected).abs() <= allowed) | (torch.maximum(found, expected) <= 64 * floor)
+    alike = ((found - expected).abs() <= allowed) | (torch.maximum(found, expected) <= 2 * floor)
     # Values that are not finite must be so in both gradients.
     return bool((alike | ~found.isfinite() & ~expected.isfinite()).all())

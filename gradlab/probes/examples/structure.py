@@ -11,15 +11,16 @@ from torch.autograd.graph import GradientEdge
 
 from gradlab.errors import GradlabError
 from gradlab.probes.examples.backward import LeftOver
-from gradlab.probes.examples.layout import Layout, example_factors, find_layout, is_pure, part_norms
+from gradlab.probes.examples.layout import Layout, example_factors, find_layout, in_range, is_pure, part_norms
 from gradlab.probes.examples.uses import Use
 
 Place = tuple[int, int]
 """The number of a use in its forward pass, and the number of its output."""
 
 
-FLOOR = 2.0**20
-"""Smallest informative gradient, as a multiple of the smallest normal number; smaller ones have lost digits."""
+def floor_of(dtype: torch.dtype) -> float:
+    """Return the norm of the smallest informative gradient; smaller ones, near subnormal numbers, have lost digits."""
+    return (2.0**5 if dtype is torch.float16 else 2.0**20) * torch.finfo(dtype).tiny
 
 
 def tolerance_of(dtype: torch.dtype) -> float:
@@ -66,6 +67,7 @@ class Trial:
         """
         if not rest.ends:
             return
+        gradient = in_range(gradient)
         self._pass(edge, gradient, rest)
         self._factors = example_factors(self.examples).to(gradient.device)
         factors = self._factors.to(gradient.dtype).view(-1, *[1] * (gradient.ndim - 1))
@@ -99,7 +101,7 @@ class Trial:
         """Find the layout at one use from its norms on the CPU; `like` has the shape of its gradient."""
         factors = example_factors(self.examples)
         tolerance = max(1e-9, 1e-2 * tolerance_of(like.dtype))
-        floor = FLOOR * torch.finfo(like.dtype).tiny
+        floor = floor_of(like.dtype)
         self.certain &= bool((plain[0] > floor).any()) and bool(plain[0].isfinite().all())
         layout = find_layout(like.shape, plain[0], scaled[0], factors, tolerance, floor)
         if layout is not None and serves(use, like, layout):
