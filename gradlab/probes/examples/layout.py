@@ -2,8 +2,8 @@
 
 The gradient at a tensor is linear in the gradient of the model's output. If the output gradient of example i is scaled
 by s_i, the gradient of every part of a tensor that belongs to example i alone is scaled by s_i as well. Powers of two
-change only exponents, so that this holds to the last bit; they are at most 1, so that nothing overflows. It does not hold if examples are coupled, by the statistics
-of a batch or by attention across it.
+change only exponents, so that this holds to the last bit; they are at most 1, so that nothing overflows. It does not
+hold if examples are coupled, by the statistics of a batch or by attention across it.
 """
 
 from __future__ import annotations
