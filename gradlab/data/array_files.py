@@ -22,6 +22,9 @@ MOST_PACKED = 50
 
 SMALL = 50_000_000
 
+_ROUNDING = 0.001
+"""How far floats may lie outside of 0 to 1, by rounding or interpolation."""
+
 _CHUNK = 2**20
 
 
@@ -123,8 +126,14 @@ def _pixels(x: _Declared, name: str) -> np.ndarray:
     if x.dtype == np.uint8:
         return x.read(x.dtype)
     # The values are checked piece by piece first, so that an invalid packed array is never in memory as a whole.
-    if any(np.nanmax(np.abs(piece), initial=0) > 1.001 for piece in x.pieces()):
-        raise GradlabError(f"{name} goes beyond 0 to 1, the range of floats; store 0 to 255 as uint8")
+    for piece in x.pieces():
+        if np.isnan(piece).any():
+            raise GradlabError(f"{name} holds NaN, which is the colour of no pixel: leave out those images")
+        if piece.min() < -_ROUNDING or piece.max() > 1 + _ROUNDING:
+            raise GradlabError(
+                f"{name} goes beyond 0 to 1, the range of floats; store 0 to 255 as uint8, and images as they are "
+                "before their normalization, which is applied when they are read"
+            )
     return x.read(np.dtype(np.float32))
 
 

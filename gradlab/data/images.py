@@ -191,9 +191,21 @@ def load_folder(asked: Asked) -> FolderImages:
     class_names = sorted({p.relative_to(folder).parts[0] for p in paths if p.parent != folder})
     if not class_names or any(p.parent == folder for p in paths):
         return FolderImages(name, paths, None, None)
+    _check_classes(name, folder, set(class_names))
     numbers = {class_name: number for number, class_name in enumerate(class_names)}
     labels = [numbers[p.relative_to(folder).parts[0]] for p in paths]
     return FolderImages(name, paths, labels, len(class_names))
+
+
+def _check_classes(name: str, folder: Path, class_names: set[str]) -> None:
+    """Check that every subfolder is a class: those that are none, or have no images, would shift the class numbers."""
+    subfolders = {path.name for path in folder.iterdir() if path.is_dir()}
+    if empty := sorted(subfolders - class_names):
+        raise GradlabError(
+            f"{name}: the folder {empty[0]} holds no images: fill or remove it, since folders are classes"
+        )
+    if hidden := sorted(class_name for class_name in class_names if class_name.startswith(".")):
+        raise GradlabError(f"{name}: the hidden folder {hidden[0]} holds images: remove it, since folders are classes")
 
 
 def _arrays(name: str, path: Path, part: str) -> ArrayImages:

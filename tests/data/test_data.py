@@ -204,6 +204,22 @@ def test_requests_that_cannot_be_meant(data: str, images: int | None, message: s
         gl.batches(data, images=images)
 
 
+@pytest.mark.parametrize(
+    ("folders", "message"),
+    [
+        ({"a": 1, "b": 0, "c": 1}, "the folder b holds no images"),
+        ({"a": 1, ".ipynb_checkpoints": 1}, "the hidden folder .ipynb_checkpoints holds images"),
+    ],
+)
+def test_folders_that_would_shift_the_numbers_of_classes(folders: dict[str, int], message: str, tmp_path: Path) -> None:
+    for name, images in folders.items():
+        (tmp_path / name).mkdir()
+        for number in range(images):
+            Image.new("RGB", (8, 8)).save(tmp_path / name / f"{number}.png")
+    with pytest.raises(GradlabError, match=message):
+        gl.batches(f"imagefolder:{tmp_path}")
+
+
 def test_an_empty_folder(tmp_path: Path) -> None:
     with pytest.raises(GradlabError, match="holds no images"):
         gl.batches(f"imagefolder:{tmp_path}")
@@ -218,6 +234,9 @@ def test_an_empty_folder(tmp_path: Path) -> None:
         ({"x_test": np.zeros((0, 8, 8, 3), np.uint8)}, "holds no images"),
         ({"x_test": np.zeros((3, 8, 8, 3), np.uint8), "y_test": np.zeros(2)}, r"expected \(3,\)"),
         ({"x_test": np.full((3, 8, 8, 3), 200.0)}, "beyond 0 to 1"),
+        ({"x_test": np.linspace(-1, 1, 192).reshape(1, 8, 8, 3)}, "as they are before their normalization"),
+        ({"x_test": np.full((3, 8, 8, 3), np.inf)}, "beyond 0 to 1"),
+        ({"x_test": np.where(np.arange(192) == 7, np.nan, 0.5).reshape(1, 8, 8, 3)}, "holds NaN"),
         ({"x_test": np.zeros((3, 8, 8, 3), np.uint8), "y_test": np.array([0, -1, 2])}, "class numbers from 0"),
         ({"x_test": np.array([{}])}, "not a whole .npz file of numeric arrays"),
     ],

@@ -55,3 +55,10 @@ def test_requests_that_cannot_be_meant() -> None:
         gl.jacobian("resnet20@init:0", part="heart", images=1)
     with pytest.raises(gl.UsageError, match="bn is eval"):
         gl.jacobian("resnet20@init:0", images=1, bn="batch")
+
+
+def test_values_that_are_not_finite_are_refused() -> None:
+    net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 32 * 32, 4))
+    torch.nn.init.constant_(net[1].weight, float("nan"))
+    with pytest.raises(gl.GradlabError, match="a Jacobian with NaN or infinite values"):
+        gl.jacobian(net, images=1)

@@ -52,6 +52,24 @@ def test_false_alarms_are_as_rare_as_stated() -> None:
     assert alarms / trials < 0.02 + 4 * (0.02 * 0.98 / trials) ** 0.5
 
 
+@pytest.mark.parametrize(
+    ("increase", "error", "images", "words"),
+    [
+        (1 / 3, float("nan"), 1, "by 33.33 percentage points on average, without"),
+        (1.0, 0.0, 9, "by 100.00 percentage"),
+    ],
+)
+def test_images_that_do_not_differ_tell_no_significance(increase: float, error: float, images: int, words: str) -> None:
+    one = facts("resnet", "residual", np.zeros(IMAGES)) | {
+        "increase": increase,
+        "increase_sem": error,
+        "images": images,
+    }
+    (said,) = findings(frame("resnet", 0.9), NO_PATHS, [one])
+    assert words in said
+    assert "significantly" not in said
+
+
 def test_what_is_said() -> None:
     draw = np.random.default_rng(1)
     networks = [facts("plain", "plain", 0.8 + increases(draw, 0)), facts("resnet", "residual", increases(draw, 0))]

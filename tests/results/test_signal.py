@@ -52,6 +52,20 @@ def test_a_steady_stream_is_a_finding() -> None:
     assert "stays at 1 over 4 blocks" in result(growth=1.0001).findings()[0]
 
 
+def test_blocks_without_finite_values_are_told() -> None:
+    one = result()
+    one.frame["theory"] = 1.0
+    one.frame.loc[one.frame["index"] > 2, "stream_total_std"] = float("nan")
+    said = one.findings()
+    assert said[0] == "net: the stream has no variance in 2 of 4 blocks, first in block 3: no value there is finite."
+    assert "by 150.0% on average and 300.0% at most" in said[-1]
+    assert "over 2 blocks" in said[-1].rule
+    one.frame["stream_total_std"] = float("nan")
+    assert "in 4 of 4 blocks, first in block 1" in one.findings()[0]
+    one.frame["stream_total_std"] = 0.0
+    assert "stays at 0 over 4 blocks" in one.findings()[0]
+
+
 def test_theory_is_compared_if_it_is_given() -> None:
     one = result()
     one.frame.loc[one.frame["branch"] == "mlp", "theory"] = [1.0, 2.0, 4.0, 8.0 / 2**0.5]

@@ -88,7 +88,7 @@ def jacobian(
                 found.append((ran, facts | {"outputs": outputs, "inputs": x.numel()}))
                 if progress is not None:
                     progress(label, place * stream.count + example + 1, len(variants) * stream.count)
-            return _rows(found)
+            return _rows(label, found)
 
         parts = spread(range(len(variants)), measure_one, progress=progress, label=f"{label}, seeds")
         facts = network_facts(variants[0], label) | {
@@ -110,9 +110,14 @@ def jacobian(
     return result
 
 
-def _rows(found: list[tuple[Tensor, dict[str, Any]]]) -> list[dict[str, Any]]:
+def _rows(label: str, found: list[tuple[Tensor, dict[str, Any]]]) -> list[dict[str, Any]]:
     """One row per node of the quadrature, from the coefficients of all examples, which are read in one transfer."""
     there = torch.cat([coefficients.flatten() for coefficients, _ in found]).cpu()
+    if not there.isfinite().all():
+        raise GradlabError(
+            f"{label} has a Jacobian with NaN or infinite values at one of the {len(found)} examples, and so no "
+            "singular values: gl.find_nonfinite names the operation that makes them"
+        )
     parts = there.split([coefficients.numel() for coefficients, _ in found])
     rows: list[dict[str, Any]] = []
     for part, (coefficients, facts) in zip(parts, found, strict=True):

@@ -142,13 +142,15 @@ class _Measurement:
             )
         used = None if self.stream.normalization is None else str(self.stream.normalization)
         self.notes = assumptions(model, label, used, normalization)
-        self._done = 0
+        self._done = self._without = 0
 
     def result(self) -> LesionResult:
         """Make all lesions and sample all paths."""
         with Replay(self.model, self.label, self.structure) as replay:
             rows, increases = self._lesions(replay)
         facts = self._facts(rows[0]["error"], increases)
+        if self._without:
+            self.notes.append(f"{self.label}: {self._without:,} outputs hold NaN and count as wrong answers")
         if left_out := self.structure.left_out:
             shown = ", ".join(left_out[:4]) + (f" and {len(left_out) - 4} other layers" if len(left_out) > 4 else "")
             self.notes.append(f"{self.label}: {shown} change the shape of the signal and are not deleted")
@@ -171,14 +173,17 @@ class _Measurement:
         planned: list[Lesion] = []
         right: dict[int, list[Tensor]] = {}
         self._done = 0
+        without = torch.zeros((), dtype=torch.long, device=self.stream.device)
         for images, labels in self.stream:
-            intact = self._right(replay.intact(images), labels)
+            logits = replay.intact(images)
+            intact, without = self._right(logits, labels), without + logits.isnan().any(-1).sum()
             if not planned:
                 planned = self._planned(replay)
                 right = {place: [] for place in share(range(len(planned)))}
             for place, parts in right.items():
                 parts.append(self._right(replay.lesioned(planned[place]), labels) if place else intact)
                 self._tell(len(right))
+        self._without = int(without)
         return planned, right
 
     def _planned(self, replay: Replay) -> list[Lesion]:

@@ -66,16 +66,21 @@ def _deletions(frame: pd.DataFrame, networks: Sequence[Facts]) -> list[Finding]:
         name = " ".join(filter(None, (worst["block"], worst["branch"])))
         resized = " (which changes the shape)" if worst["resized"] is True else ""
         what = f"{facts['network']}: deleting one {facts['part']} of {len(deleted)}"
-        cost = (
-            f"changes the error of {intact:.1%} by {with_interval(_increase(facts), 2)} percentage points on average"
-            if verdict.speaks
-            else f"does not significantly change the error of {intact:.1%} on average "
-            f"({with_interval(_increase(facts), 2)} percentage points)"
-        )
+        cost = _cost(_increase(facts), intact, verdict)
         sentence = f"{what} {cost}; the error is {worst['error']:.1%} at most, without {name}{resized}."
         rule = f"{OVER_IMAGES} {told_by('Student t', comparisons)}{and_p(comparison, verdict)} {INTERVALS}"
         found.append(Finding(sentence, rule))
     return found
+
+
+def _cost(increase: Estimate, intact: float, verdict: Verdict) -> str:
+    """What a deletion does to the error of the intact network, on average."""
+    points = f"{with_interval(increase, 2)} percentage points"
+    if verdict.speaks:
+        return f"changes the error of {intact:.1%} by {points} on average"
+    if verdict is Verdict.NOTHING and increase.value:
+        return f"changes the error of {intact:.1%} by {points} on average, without a test, as no two images differ"
+    return f"does not significantly change the error of {intact:.1%} on average ({points})"
 
 
 def _comparisons(networks: Sequence[Facts]) -> list[Finding]:

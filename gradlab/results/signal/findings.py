@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from gradlab.results.finding import Finding
@@ -44,9 +45,16 @@ def _of_one_seed(fact: Mapping[str, Any], rows: pd.DataFrame) -> str:
 
 
 def _stream(network: str, variance: pd.Series[float]) -> Finding:
+    without = variance.index[~np.isfinite(variance)]
+    if len(without):
+        return Finding(
+            f"{network}: the stream has no variance in {len(without)} of {len(variance)} blocks, first in block "
+            f"{without[0]}: no value there is finite.",
+            "Variance of each block's output over the channels, positions and examples whose values are finite.",
+        )
     first, last, blocks = float(variance.iloc[0]), float(variance.iloc[-1]), len(variance)
     low, high = float(variance.min()), float(variance.max())
-    if high < STEADY * low:
+    if high < STEADY * low or low == high:
         where = f"between {low:.3g} and {high:.3g}" if f"{low:.3g}" != f"{high:.3g}" else f"at {low:.3g}"
         sentence = f"{network}: the variance of the stream stays {where} over {blocks} blocks."
     else:
@@ -93,7 +101,7 @@ def _gradients(network: str, rms: pd.Series[float]) -> list[Finding]:
 
 
 def _theory(network: str, means: pd.DataFrame) -> list[Finding]:
-    known = means[means["theory"].notna()]
+    known = means[means["theory"].notna() & means["stream_total_std"].notna()]
     if known.empty:
         return []
     off = (known["stream_total_std"] ** 2 / known["theory"] ** 2 - 1).abs()
