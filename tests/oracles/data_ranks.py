@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import pandas as pd
@@ -203,9 +205,16 @@ class Checks(RankChecks):
 
     def sharded_accumulating_watch(self) -> Any:
         """One step of two batches, of which the first one leaves the shards alone."""
+        return self._accumulating_watch(lambda model: nullcontext())
+
+    def sharded_accumulating_watch_beside_examples(self) -> Any:
+        """Another probe makes passes of its own within those of the loss."""
+        return self._accumulating_watch(gl.ExampleGradients)
+
+    def _accumulating_watch(self, beside: Callable[[nn.Module], AbstractContextManager[Any]]) -> Any:
         model = fully_shard(network(), mesh=self.mesh)
         optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-        with gl.watch(model, optimizer, every=1) as watch:
+        with gl.watch(model, optimizer, every=1) as watch, beside(model):
             for number, (x, y) in enumerate(self.even):
                 model.set_requires_gradient_sync(number == 1)
                 (F.cross_entropy(model(x), y) / 2).backward()

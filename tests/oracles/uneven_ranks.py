@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.distributed.fsdp import fully_shard
+from torch.nn.parallel import DistributedDataParallel
 
 import gradlab as gl
 from oracles.data_ranks import attending, batches, even_batches, network, tokens
@@ -107,6 +108,17 @@ class Checks(RankChecks):
     def watch_of_fewer_steps(self) -> Any:
         torch.distributed.barrier()
         return watched(network(), self.even if self.rank == 0 else self.even[:1], timeout=5.0)
+
+    def watch_of_an_empty_batch(self) -> Any:
+        """One rank has no example left, and takes part with a loss of 0."""
+        model = DistributedDataParallel(network(), find_unused_parameters=True)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        x, y = self.even[0]
+        with gl.watch(model, optimizer, every=1) as watch:
+            output = model(x[: 4 * self.rank])
+            (F.cross_entropy(output, y) if self.rank else output.sum() * 0).backward()
+            optimizer.step()
+        return watch.result()
 
     def shards_of_other_steps(self) -> Any:
         """At the second meeting, the first rank measures step 1, and all others step 2."""

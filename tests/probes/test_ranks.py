@@ -259,7 +259,8 @@ def test_a_watch_records_the_examples_of_all_ranks(found: Found, check: str) -> 
 
 
 @pytest.mark.slow
-def test_a_pass_that_leaves_shards_to_a_later_one_counts_with_its_loss(found: Found) -> None:
+@pytest.mark.parametrize("check", ["sharded_accumulating_watch", "sharded_accumulating_watch_beside_examples"])
+def test_a_pass_that_leaves_shards_to_a_later_one_counts_with_its_loss(found: Found, check: str) -> None:
     model = network()
     data = [even_batches(rank) for rank in range(len(found))]
     losses = [F.cross_entropy(model(x), y) / 2 for batches in data for x, y in batches]
@@ -268,9 +269,7 @@ def test_a_pass_that_leaves_shards_to_a_later_one_counts_with_its_loss(found: Fo
     wanted = {"loss": loss.item(), "grad_norm": model.head.weight.grad.norm().item()}
     for layer, name in (("total", "loss"), ("head", "grad_norm")):
         (value,) = (
-            row["value"]
-            for row in found[0]["sharded_accumulating_watch"]["rows"]
-            if (row["layer"], row["statistic"]) == (layer, name)
+            row["value"] for row in found[0][check]["rows"] if (row["layer"], row["statistic"]) == (layer, name)
         )
         assert value == pytest.approx(wanted[name], rel=1e-6)
 

@@ -110,6 +110,17 @@ def test_a_rank_without_data_adds_nothing(found: Found) -> None:
 
 
 @pytest.mark.slow
+def test_a_rank_whose_batch_is_empty_has_no_response_and_a_loss_of_0(found: Found) -> None:
+    gradients = []
+    for x, y in (even_batches(rank)[0] for rank in range(1, len(found))):
+        kept = outputs(network(), x)
+        gradients += torch.autograd.grad(F.cross_entropy(kept["output"], y) / len(found), [kept["head"]])
+    rows = found[0]["watch_of_an_empty_batch"]["rows"]
+    (rms,) = (row["value"] for row in rows if (row["layer"], row["statistic"]) == ("head", "response_grad_rms"))
+    assert rms == pytest.approx(torch.cat(gradients).square().mean().sqrt().item(), rel=1e-6)
+
+
+@pytest.mark.slow
 def test_stages_of_a_pipeline_are_one_network(found: Found) -> None:
     x, _ = even_batches(0)[0]
     model = network()

@@ -12,7 +12,7 @@ from torch.autograd.variable import Variable
 
 from gradlab.probes.fully_sharded import gathered_owners
 from gradlab.probes.hooks import Hook
-from gradlab.probes.watch.losses import roots_under_way, scalar_sum
+from gradlab.probes.watch.losses import is_within_another, roots_under_way, scalar_sum
 
 
 class BackwardWatch:
@@ -75,7 +75,7 @@ class BackwardWatch:
 
     def _accumulated(self, parameter: Tensor) -> None:
         task = torch._C._current_graph_task_id()
-        if task == self._task:
+        if task == self._task or is_within_another():
             return
         self._task = task
         loss = scalar_sum(roots_under_way())

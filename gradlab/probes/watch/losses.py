@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Iterator
-from types import FrameType
+from types import CodeType, FrameType
 
 import torch
 from torch import Tensor
 
 _BACKWARD = torch.autograd.backward.__code__
+_GRAD = torch.autograd.grad.__code__
 
 
 def roots_under_way() -> list[Tensor]:
@@ -22,13 +22,21 @@ def roots_under_way() -> list[Tensor]:
     Returns:
         The tensors; none if no such call is found, or more than one.
     """
-    own = _calls(sys._getframe(1))
-    if (call := next(own, None)) is not None:
+    if (call := _call(sys._getframe(1), _BACKWARD)) is not None:
         return _tensors(call)
     here = threading.get_ident()
-    others = [next(_calls(frame), None) for thread, frame in sys._current_frames().items() if thread != here]
+    others = [_call(frame, _BACKWARD) for thread, frame in sys._current_frames().items() if thread != here]
     calls = [call for call in others if call is not None]
     return _tensors(calls[0]) if len(calls) == 1 else []
+
+
+def is_within_another() -> bool:
+    """Return whether the current pass is one of `torch.autograd.grad` that a hook makes in another pass.
+
+    It may run the hooks by which `fully_shard` adds to gradients what other passes have left.
+    """
+    call = _call(sys._getframe(1), _BACKWARD, _GRAD)
+    return call is not None and call.f_code is _GRAD and bool(roots_under_way())
 
 
 def scalar_sum(tensors: list[Tensor]) -> Tensor | None:
@@ -39,12 +47,11 @@ def scalar_sum(tensors: list[Tensor]) -> Tensor | None:
     return torch.stack([scalar.to(scalars[0].device) for scalar in scalars]).sum()
 
 
-def _calls(frame: FrameType | None) -> Iterator[FrameType]:
-    """Yield the calls of `torch.autograd.backward` on a stack, innermost first."""
-    while frame is not None:
-        if frame.f_code is _BACKWARD:
-            yield frame
+def _call(frame: FrameType | None, *codes: CodeType) -> FrameType | None:
+    """Return the innermost call on a stack of one of some functions."""
+    while frame is not None and frame.f_code not in codes:
         frame = frame.f_back
+    return frame
 
 
 def _tensors(call: FrameType) -> list[Tensor]:

@@ -75,7 +75,9 @@ def gradient_piece(window: Window, scale: Tensor | None) -> Piece | None:
 
     def read(numbers: list[float]) -> Iterator[Found]:
         for layer, norm, size in zip(layers, numbers, sizes, strict=True):
-            yield layer, "response_grad_rms", RmsShare(norm / math.sqrt(size) if size else math.nan, size)
+            # Of an empty batch there is none.
+            if size:
+                yield layer, "response_grad_rms", RmsShare(norm / math.sqrt(size), size)
 
     return Piece(norms if scale is None else norms / scale.to(norms), read)
 
