@@ -41,6 +41,8 @@ class Remembered(Generic[T]):
         self._found: dict[tuple[object, ...], tuple[Any, T]] = {}
         # The last tensor, its version and its value.
         self._held: tuple[Tensor, int | None, T] | None = None
+        # Keys, storages and values that are not in the table yet.
+        self._noted: list[tuple[tuple[object, ...], Any, T]] = []
 
     @property
     def table(self) -> dict[tuple[object, ...], tuple[Any, T]]:
@@ -50,13 +52,21 @@ class Remembered(Generic[T]):
     def put(self, tensor: Tensor, value: T) -> None:
         """Store a value for the present state of a tensor, without keeping it alive."""
         self._release()
-        self._store(_key(tensor), tensor, value)
+        self._store(_key(tensor), _weak(tensor), value)
 
     def hold(self, tensor: Tensor, value: T) -> None:
         """Do the same as `put`, at less cost if the next call takes this tensor, which is kept alive until then."""
         if self._held is not None:
             self._release()
         self._held = tensor, None if tensor.is_inference() else tensor._version, value
+
+    def note(self, tensor: Tensor, value: T) -> None:
+        """Do the same as `put` for a strided tensor with an address, at less cost if none is looked for afterwards."""
+        if self._held is not None:
+            self._release()
+        version = None if tensor.is_inference() else tensor._version
+        key = tensor.data_ptr(), version, tensor.shape, tensor.stride()
+        self._noted.append((key, StorageWeakRef(tensor.untyped_storage()), value))
 
     def find(self, tensor: Tensor) -> T | None:
         """Return the value for the present state of a tensor, or None."""
@@ -104,25 +114,30 @@ class Remembered(Generic[T]):
 
     def take_all(self) -> list[T]:
         """Remove and return all values."""
+        noted, self._noted = self._noted, []
         self._release()
-        values = [value for _, value in self._found.values()]
+        values = [*(value for _, value in self._found.values()), *(value for *_, value in noted)]
         self._found.clear()
         return values
 
     def _release(self) -> None:
         """Let go of the last tensor, of which no other state than that of its version is known."""
+        if self._noted:
+            noted, self._noted = self._noted, []
+            for key, reference, value in noted:
+                self._store(key, reference, value)
         if self._held is None:
             return
         (tensor, version, value), self._held = self._held, None
         now = None if tensor.is_inference() else tensor._version
-        self._store(_key(tensor) if now == version else (object(),), tensor, value)
+        self._store(_key(tensor) if now == version else (object(),), _weak(tensor), value)
 
-    def _store(self, key: tuple[object, ...], tensor: Tensor, value: T) -> None:
+    def _store(self, key: tuple[object, ...], reference: Any, value: T) -> None:
         known = self._found.pop(key, None)
         if known is not None and _is_gone(known[0]):
             # Memory is used again; the value stays among those that nothing has taken.
             self._found[(object(),)] = known
-        self._found[key] = _weak(tensor), value
+        self._found[key] = reference, value
 
 
 def _weak(tensor: Tensor) -> Any:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from itertools import count, takewhile
 from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
@@ -65,10 +64,11 @@ def layer_call(finder: ResponseFinder, name: str, module: nn.Module) -> Call:
         module: The layer.
     """
     plain, after, graph_task = module._call_impl, finder.after_module(name), torch._C._current_graph_task_id
-    passes, pending, norms = finder.passes, finder.pending, finder.norms
+    passes, pending, norms, adders, own = finder.passes, finder.pending, finder.norms, finder.adders, finder.own
     is_nested, running, counts = passes.nesting(), passes.calls, passes.counts
-    # The first calls within a pass, as long as they are normalized.
-    known = [Pending(site, None) for site in takewhile(norms.__contains__, (Site(name, n) for n in count(1)))]
+    target = finder.targets.chosen.get(name)
+    is_layer = target is not None and target.is_layer
+    known: list[Pending] = []
 
     def around(call: Call, *args: Any, **kwargs: Any) -> Any:
         if graph_task() != -1 or get_ident() != passes.thread or not is_nested():
@@ -78,13 +78,22 @@ def layer_call(finder: ResponseFinder, name: str, module: nn.Module) -> Call:
             # The probe was detached during the call.
             return output
         number = counts.get(name, 0)
-        if number < len(known) and type(output) is Tensor and output.is_floating_point():
-            counts[name] = number + 1
-            pending.hold(output, known[number])
-            return output
+        while number >= len(known):
+            known.append(Pending(Site(name, len(known) + 1), None))
+        if type(output) is Tensor and output.is_floating_point():
+            site = known[number].site
+            if site in norms:
+                counts[name] = number + 1
+                pending.hold(output, known[number])
+                return output
+            if (add := adders.get(site)) is not None and not output.is_neg() and add(output):
+                counts[name] = number + 1
+                own[site] += 1
+                if is_layer:
+                    # To hold it would keep its memory from the functions that follow, which would find less in caches.
+                    pending.note(output, known[number])
+                return output
         after(module, output)
-        if number == len(known) and (site := Site(name, number + 1)) in norms:
-            known.append(Pending(site, None))
         return output
 
     def seen(*args: Any, **kwargs: Any) -> Any:

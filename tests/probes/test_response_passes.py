@@ -115,6 +115,32 @@ def test_parts_without_the_root_have_one_call_each() -> None:
     assert frame["step"].tolist() == [0, 0, 1, 1, 2, 2]
 
 
+def test_a_response_that_is_normalized_in_later_passes_is_measured_there_alone() -> None:
+    """Passes like the first, without hooks, have taken the layer's own output; the normalization takes an alias."""
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer, self.norm, self.head = nn.Linear(4, 5), nn.LayerNorm(5), nn.Linear(5, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            h = self.layer(x)
+            return self.head(self.norm(h.detach()) if h.shape[0] > 6 else h)
+
+    model = Net()
+    batches = [torch.randn(n, 4, generator=torch.Generator().manual_seed(n)) for n in (5, 5, 6, 7, 8)]
+    with torch.no_grad(), gl.ResponseStd(model) as probe:
+        for x in batches:
+            model(x)
+    normalized = torch.cat([model.norm(model.layer(x)) for x in batches[3:]]).detach()
+    heads = torch.cat([model(x) for x in batches]).detach()
+    frame = probe.result().frame.set_index("layer")
+    assert frame.loc["layer", "count"] == normalized.numel()
+    assert frame.loc["layer", "std"] == pytest.approx(normalized.double().std(correction=0).item(), rel=1e-6)
+    assert frame.loc["head", "std"] == pytest.approx(heads.double().std(correction=0).item(), rel=1e-6)
+    assert "layer: 3 calls were not normalized" in " ".join(probe.result().notes)
+
+
 def test_two_threads_are_refused() -> None:
     class Waiting(nn.Module):
         def __init__(self) -> None:
