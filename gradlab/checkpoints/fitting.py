@@ -190,17 +190,18 @@ def _other_values(own: Mapping[str, Any], given: Mapping[str, Any]) -> list[str]
             continue
         if value.is_complex() and not ours.is_complex():
             wrong.append(f"{name} is complex")
-        elif (
-            value.is_floating_point()
-            and not (ours.is_floating_point() or ours.is_complex())
-            and value.float().frac().any()
-        ):
+        elif _is_whole(value) != _is_whole(ours) and (_is_whole(value) or value.float().frac().any()):
+            # Whole numbers for a weight are codes of a quantization, whose scale is elsewhere.
             wrong.append(f"{name} is {str(value.dtype)[6:]} and not {str(ours.dtype)[6:]}")
         first = next((other for other in aliases[name] if other in given and other in seen), None)
         if first is not None and given[first].shape == value.shape and not _same(given[first], value):
             wrong.append(f"{first} and {name} differ and are one in the network")
         seen.add(name)
     return wrong
+
+
+def _is_whole(value: Tensor) -> bool:
+    return not (value.is_floating_point() or value.is_complex())
 
 
 def _same(a: Tensor, b: Tensor) -> bool:

@@ -208,6 +208,14 @@ def test_extra_names_are_named(tmp_path: Path) -> None:
             gl.build(f"{name}@{tmp_path / 'w.pth'}")
 
 
+def test_whole_numbers_are_codes_of_a_quantization_and_no_weights(tmp_path: Path) -> None:
+    state = create("resnet8").state_dict()
+    codes = {key: (100 * value).to(torch.int8) if value.ndim > 1 else value for key, value in state.items()}
+    torch.save(codes, tmp_path / "codes.pth")
+    with pytest.raises(GradlabError, match="conv1.weight is int8 and not float32"):
+        gl.build(f"resnet8@{tmp_path / 'codes.pth'}")
+
+
 def test_tied_weights_may_be_there_once_and_have_to_agree(nets) -> None:
     model = altered(nets.tied())
     values = model.state_dict()
