@@ -11,14 +11,24 @@ from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.overrides import TorchFunctionMode
 
-from gradlab.probes.functions import open_attention, tensors_in
+from gradlab.probes.functions import function_name, open_attention, tensors_in
 from gradlab.probes.identity import storage_key
 from gradlab.probes.weight_memory import Memory, Piece, add_piece, pieces_in
 from gradlab.probes.weight_watch import WatchedParameter
 from gradlab.probes.weights import Part, WeightRow
 
 _PRODUCTS = {"linear", "matmul", "__matmul__", "__rmatmul__", "mm", "mv", "bmm", "addmm", "addmv", "addbmm", "baddbmm"}
-_PRODUCTS |= {"einsum", "tensordot", "inner", "bilinear", "chain_matmul", "multi_dot", "grouped_mm", "_grouped_mm"}
+_PRODUCTS |= {
+    "einsum",
+    "tensordot",
+    "inner",
+    "bilinear",
+    "chain_matmul",
+    "multi_dot",
+    "vecdot",
+    "grouped_mm",
+    "_grouped_mm",
+}
 _PRODUCTS |= {f"conv{kind}{n}d" for kind in ("", "_transpose") for n in (1, 2, 3)} | {"conv_tbc", "convolution"}
 _EMBEDDINGS = {"embedding", "embedding_bag"}
 _WEIGHT_PLACES = {name: 1 for name in _PRODUCTS if name.startswith("conv") or name == "linear"} | {"bilinear": 2}
@@ -158,7 +168,7 @@ class Applications(TorchFunctionMode):
         if func is F.multi_head_attention_forward:
             with self:
                 return open_attention(*args, **kwargs)
-        name = getattr(func, "__name__", "")
+        name = function_name(func)
         then = None
         if name in NORMALIZING:
             source = args[0] if args else kwargs.get("input")

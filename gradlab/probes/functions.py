@@ -22,8 +22,8 @@ open_attention.__kwdefaults__ = _attention.__kwdefaults__
 
 
 def function_name(func: Callable[..., Any]) -> str:
-    """The name of a torch function without its overload: `add` for `torch.ops.aten.add.Tensor`."""
-    return str(getattr(func, "__name__", "")).partition(".")[0]
+    """The name of a torch function without its overload and its module: `matmul` for `torch.linalg.matmul`."""
+    return str(getattr(func, "__name__", "")).partition(".")[0].removeprefix("linalg_").removeprefix("_sparse_")
 
 
 def tensors_in(values: Iterable[Any]) -> Iterator[Tensor]:

@@ -15,7 +15,7 @@ from gradlab.probes.weights import WeightRow, layer_kind, weight_rows
 
 SCRIPTED = "inside a scripted module, which runs no Python hooks"
 GAIN = "a normalization's, which scales the signal element by element"
-ADDED = "added to the signal, not applied to it"
+ADDED = "added to the signal or used in another way, not applied to it as a matrix by itself"
 NOT_RUN = "not run"
 LATER = "added to the model while the probe was attached"
 REPLACED = "the module there took the place of the measured one while the probe was attached"

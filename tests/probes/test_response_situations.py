@@ -97,8 +97,34 @@ def test_weights_applied_by_functions() -> None:
     with torch.no_grad(), gl.ResponseStd(model) as probe:
         model(ids)
     coverage = probe.result().coverage
-    assert coverage.left_out == {"added to the signal, not applied to it": ["pos"]}
+    assert coverage.left_out == {
+        "added to the signal or used in another way, not applied to it as a matrix by itself": ["pos"]
+    }
     assert coverage.weights_measured == coverage.weights_total - model.pos.numel()
+
+
+@pytest.mark.parametrize(
+    "product",
+    [
+        torch.linalg.matmul,
+        torch.ops.aten.mm.default,
+        lambda x, w: torch.linalg.multi_dot([x, w, torch.eye(5).double()]),
+        lambda x, w: torch.linalg.vecdot(x[:, None], w.T),
+        lambda x, w: torch.sparse.mm(x.to_sparse(), w),
+    ],
+)
+def test_products_by_any_name(product: Callable[[Tensor, Tensor], Tensor]) -> None:
+    class Product(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.w = nn.Parameter(torch.randn(4, 5))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return product(x, self.w)
+
+    torch.manual_seed(0)
+    model, x = Product().double(), torch.randn(6, 4).double()
+    close(stds(model, x), {("w", 1): std(x @ model.w)})
 
 
 @pytest.mark.parametrize("batch_first", [False, True])
