@@ -212,7 +212,7 @@ def test_whole_numbers_are_codes_of_a_quantization_and_no_weights(tmp_path: Path
     state = create("resnet8").state_dict()
     codes = {key: (100 * value).to(torch.int8) if value.ndim > 1 else value for key, value in state.items()}
     torch.save(codes, tmp_path / "codes.pth")
-    with pytest.raises(GradlabError, match="conv1.weight is int8 and not float32"):
+    with pytest.raises(GradlabError, match=r"conv1\.weight is int8 and not float32"):
         gl.build(f"resnet8@{tmp_path / 'codes.pth'}")
 
 
