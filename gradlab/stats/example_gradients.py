@@ -14,16 +14,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from gradlab.stats.example_rows import reduced_rows
+from gradlab.stats.example_rows import LEAST, reduced_rows
 from gradlab.stats.norms import all_tame, joint_norms, tame_norms
 from gradlab.stats.pair_products import PairProducts, pair_products
 from gradlab.stats.workspace import Workspace
 
 _VALUES = 1 << 24
 """Number of values of single examples' gradients held at a time: 64 MiB of float32."""
-
-_LEAST = 1e-20
-"""The smallest norm of a gradient to which products that float32 rounds to 0, below 1e-38, cannot matter."""
 
 
 class Reduced(NamedTuple):
@@ -107,10 +104,11 @@ class ExampleContributions(ABC):
         found_norms, sums = [], None
         for part in self.parts(workspace):
             whole = part.shape[1] == self.examples
-            if len(part) == 1 and whole and (native := reduced_rows(part[0])):
-                if native.zeros and len(places := self.doubtful(native.norms)):
+            summed = None if products is None else products.sums(part.device)
+            if len(part) == 1 and whole and (native := reduced_rows(part[0], summed)):
+                if native.doubtful and len(places := self.doubtful(native.norms)):
                     return self._reduced_anew(workspace, products, places)
-                if products is not None:
+                if products is not None and not native.added:
                     products.add(native.products)
                 return Reduced(native.norms, native.total[None, None], native.direction_norm, native.sum_norm)
             found, tame = tame_norms(part)
@@ -243,7 +241,7 @@ def unresolved(norms: Tensor, *factors: Tensor) -> Tensor:
     """
     if not all(factor.is_cpu and factor.dtype is torch.float32 for factor in factors):
         return torch.zeros(0, dtype=torch.int64)
-    places = (~((norms >= _LEAST) & norms.isfinite())).nonzero().flatten()
+    places = (~((norms >= LEAST) & norms.isfinite())).nonzero().flatten()
     if not len(places):
         return places
     there = [factor[places].flatten(1).ne(0).any(1) for factor in factors]

@@ -80,12 +80,12 @@ INLINE void all_products(const float *rows, ptrdiff_t count, ptrdiff_t length, d
     }
 }
 
-INLINE double norm_of(const float *row, ptrdiff_t length)
+INLINE double product_of(const float *one, const float *other, ptrdiff_t length)
 {
-    double square = 0;
+    double product = 0;
     for (ptrdiff_t at = 0; at < length; at += COLUMNS)
-        products_of(row + at, row + at, 0, length - at < COLUMNS ? length - at : COLUMNS, &square, 0, 1);
-    return sqrt(square);
+        products_of(one + at, other + at, 0, length - at < COLUMNS ? length - at : COLUMNS, &product, 0, 1);
+    return product;
 }
 
 /* The version for each processor: as many sums at a time as it has registers for. */
@@ -95,7 +95,10 @@ INLINE double norm_of(const float *row, ptrdiff_t length)
     {                                                                                                                   \
         all_products(rows, count, length, products, sums, side);                                                        \
     }                                                                                                                   \
-    target static double norm_##name(const float *row, ptrdiff_t length) { return norm_of(row, length); }
+    target static double product_##name(const float *one, const float *other, ptrdiff_t length)                         \
+    {                                                                                                                   \
+        return product_of(one, other, length);                                                                          \
+    }
 
 #if defined(__x86_64__) && defined(__GNUC__)
 VERSION(avx512, __attribute__((target("avx512f,fma"))), 4)
@@ -105,43 +108,91 @@ VERSION(plain, , 1)
 VERSION(plain, , 2)
 #endif
 
-static int is_zero(const float *row, ptrdiff_t length)
+/* Multiply a row by the power of two that brings its largest value to about 1, which is exact, and return that; 0 if all
+ * values are 0. */
+static double enlarge(float *row, ptrdiff_t length)
+{
+    float most = 0;
+    for (ptrdiff_t i = 0; i < length; i++)
+        most = fabsf(row[i]) > most ? fabsf(row[i]) : most;
+    if (most == 0)
+        return 0;
+    /* The factor itself has to be in the range of float32. */
+    float factor = ldexpf(1, -ilogbf(most) < 126 ? -ilogbf(most) : 126);
+    for (ptrdiff_t i = 0; i < length; i++)
+        row[i] *= factor;
+    return factor;
+}
+
+static void shrink(float *row, ptrdiff_t length, double factor)
 {
     for (ptrdiff_t i = 0; i < length; i++)
-        if (row[i] != 0)
-            return 0;
-    return 1;
+        row[i] *= (float)(1 / factor);
+}
+
+/* Compute the products of small rows, whose squares float32 does not hold, again: those with a norm below least. */
+static void enlarged_products(float *rows, ptrdiff_t count, ptrdiff_t length, double least, double *products,
+                              double *norms, double *factors)
+{
+    for (ptrdiff_t i = 0; i < count; i++)
+        factors[i] = norms[i] < least ? enlarge(rows + i * length, length) : 1;
+    for (ptrdiff_t i = 0; i < count; i++)
+        for (ptrdiff_t j = i; j < count; j++)
+            if (factors[i] > 0 && factors[j] > 0 && (norms[i] < least || norms[j] < least))
+                products[i * count + j] = CHOSEN(product)(rows + i * length, rows + j * length, length) / factors[i] /
+                                          factors[j];
+    for (ptrdiff_t i = 0; i < count; i++)
+        if (factors[i] > 0 && norms[i] < least) {
+            norms[i] = sqrt(products[i * count + i] * factors[i] * factors[i]) / factors[i];
+            shrink(rows + i * length, length, factors[i]);
+        }
+}
+
+static double norm_of(float *row, ptrdiff_t length, double least)
+{
+    double norm = sqrt(CHOSEN(product)(row, row, length));
+    double factor = norm < least ? enlarge(row, length) : 0;
+    if (factor > 0) {
+        norm = sqrt(CHOSEN(product)(row, row, length)) / factor;
+        shrink(row, length, factor);
+    }
+    return norm;
 }
 
 /* What rows of shape (count, length) are reduced to: their inner products, shape (count, count), their norms, the norm
  * of the sum of their directions and that of their sum, shape (count + 2,), and their sum, shape (length,).
  *
- * Returns 0 if squares may have left the range of float32, since the norm of what is not 0 does not lie between least
- * and most; then the results do not count. Otherwise 1 more than the number of rows that are 0.
+ * Squares are in the range of float32 for norms between least and most; smaller rows are scaled, and scaled back. room:
+ * space for count numbers. Returns 0 if a norm is larger or none; then the results do not count. Otherwise 1 more than
+ * the number of rows with norms below doubtful; without such rows, the products are added to total unless it is NULL.
  */
-ptrdiff_t gradlab_reduce_rows(const float *rows, ptrdiff_t count, ptrdiff_t length, double least, double most,
-                              double *products, double *norms, float *sums)
+ptrdiff_t gradlab_reduce_rows(float *rows, ptrdiff_t count, ptrdiff_t length, double least, double most, double doubtful,
+                              double *products, double *norms, float *sums, double *room, double *total)
 {
-    ptrdiff_t zeros = 0;
+    ptrdiff_t small = 0, unsure = 0;
     double cosines = 0;
     memset(products, 0, (size_t)(count * count) * sizeof(double));
     CHOSEN(products)(rows, count, length, products, sums);
-    for (ptrdiff_t i = 0; i < count; i++)
+    for (ptrdiff_t i = 0; i < count; i++) {
         norms[i] = sqrt(products[i * count + i]);
-    norms[count + 1] = CHOSEN(norm)(sums, length);
-    for (ptrdiff_t i = 0; i < count + 2; i++) {
-        if (i == count || (norms[i] >= least && norms[i] <= most))
-            continue;
-        if (!is_zero(i < count ? rows + i * length : sums, length))
-            return 0;
-        zeros += i < count;
+        small += norms[i] < least;
     }
-    for (ptrdiff_t i = 0; i < count; i++)
+    norms[count + 1] = norm_of(sums, length, least);
+    for (ptrdiff_t i = 0; i < count + 2; i++)
+        if (i != count && !(norms[i] <= most))
+            return 0;
+    if (small)
+        enlarged_products(rows, count, length, least, products, norms, room);
+    for (ptrdiff_t i = 0; i < count; i++) {
+        unsure += norms[i] < doubtful;
         for (ptrdiff_t j = 0; j <= i; j++) {
             double product = products[i * count + j] = products[j * count + i];
             if (norms[i] > 0 && norms[j] > 0)
-                cosines += i == j ? 1 : 2 * product / (norms[i] * norms[j]);
+                cosines += i == j ? 1 : 2 * (product / norms[i] / norms[j]);
         }
+    }
     norms[count] = sqrt(fmax(0, cosines));
-    return 1 + zeros;
+    for (ptrdiff_t i = 0; total && !unsure && i < count * count; i++)
+        total[i] += products[i];
+    return 1 + unsure;
 }

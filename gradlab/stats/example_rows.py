@@ -19,6 +19,10 @@ from gradlab.stats.norms import TAME
 from gradlab.stats.precision import trusted_norm
 
 
+LEAST = 1e-24
+"""The smallest norm of a gradient to which products that float32 rounds to 0, below 1e-38, cannot matter."""
+
+
 class ReducedRows(NamedTuple):
     """What rows of values are reduced to.
 
@@ -28,7 +32,8 @@ class ReducedRows(NamedTuple):
         sum_norm: The norm of their sum, float64 of shape ().
         total: Their sum, shape (P,).
         products: Their inner products, float64 of shape (B, B).
-        zeros: The number of rows that are 0.
+        doubtful: Whether there are norms below `LEAST`.
+        added: Whether the inner products were added to others.
     """
 
     norms: Tensor
@@ -36,24 +41,29 @@ class ReducedRows(NamedTuple):
     sum_norm: Tensor
     total: Tensor
     products: Tensor
-    zeros: int
+    doubtful: bool
+    added: bool
 
 
-def reduced_rows(rows: Tensor) -> ReducedRows | None:
+def reduced_rows(rows: Tensor, sums: Tensor | None = None) -> ReducedRows | None:
     """Reduce gradients, or return None if the library does not serve them.
 
-    It does not where the norm of a gradient that is not 0 is so small or large that squares may leave the range of
-    float32 (see `gradlab.stats.norms.TAME`).
+    It does not where the norm of a gradient is so large that products may leave the range of float32 (see
+    `gradlab.stats.norms.TAME`).
 
     Args:
-        rows: The gradients of all examples, shape (B, P).
+        rows: The gradients of all examples, shape (B, P). Small ones are scaled in place, and scaled back, exactly.
+        sums: Their inner products are added here unless one is doubtful, or that is on another device; float64 of
+            shape (B, B).
     """
     library = _library()
     if library is None or torch.get_num_threads() > 2 or not is_dense_float32(rows) or not rows.is_contiguous():
         return None
     count, length = rows.shape
+    target = sums if sums is not None and sums.is_cpu else None
     norms = torch.empty(count + 2, dtype=torch.float64)
     products = torch.empty(count, count, dtype=torch.float64)
+    room = torch.empty(count, dtype=torch.float64)
     total = rows.new_empty(length)
     tame = library.gradlab_reduce_rows(
         rows.data_ptr(),
@@ -61,14 +71,19 @@ def reduced_rows(rows: Tensor) -> ReducedRows | None:
         length,
         trusted_norm(length, torch.float32),
         TAME,
+        LEAST,
         products.data_ptr(),
         norms.data_ptr(),
         total.data_ptr(),
+        room.data_ptr(),
+        None if target is None else target.data_ptr(),
     )
     if not tame:
         return None
     norms, direction_norm, sum_norm = norms.split((count, 1, 1))
-    return ReducedRows(norms, direction_norm[0], sum_norm[0], total, products, tame - 1)
+    return ReducedRows(
+        norms, direction_norm[0], sum_norm[0], total, products, tame > 1, target is not None and tame == 1
+    )
 
 
 @functools.cache
@@ -79,10 +94,10 @@ def _library() -> ctypes.CDLL | None:
 def _computes(library: ctypes.CDLL) -> bool:
     """Declare the function, and make sure that it computes what it should."""
     size, pointer, number = ctypes.c_ssize_t, ctypes.c_void_p, ctypes.c_double
-    library.gradlab_reduce_rows.argtypes = [pointer, size, size, number, number, *[pointer] * 3]
+    library.gradlab_reduce_rows.argtypes = [pointer, size, size, *[number] * 3, *[pointer] * 5]
     library.gradlab_reduce_rows.restype = size
     ones, total, norms = (ctypes.c_float * 36)(*[1] * 36), (ctypes.c_float * 18)(), (number * 4)()
-    done = library.gradlab_reduce_rows(ones, 2, 18, 1, 10, (number * 4)(), norms, total)
+    done = library.gradlab_reduce_rows(ones, 2, 18, 1, 10, 0, (number * 4)(), norms, total, (number * 2)(), None)
     if done != 1 or not math.isclose(norms[0] ** 2, 18) or not math.isclose(norms[2], 2) or total[17] != 2:
         raise OSError("the compiled library does not add up")
     return True

@@ -16,9 +16,27 @@
 #define TILES 64
 #define POINTS 16
 
+/* How many lines of the cache are fetched for the next example with each sum of products. */
+#define LINES 16
+#define LINE (64 / sizeof(float))
+
+/* What the next example is read from and written to: its input, its gradient and its result. */
+struct coming {
+    const float *at[3], *end[3];
+};
+
+/* Fetch a part of it, while the processor is busy with products. */
+INLINE void fetch(struct coming *c)
+{
+    for (int part = 0, lines = 0; part < 3; part++)
+        for (; lines < LINES && c->at[part] < c->end[part]; lines++, c->at[part] += LINE)
+            __builtin_prefetch(c->at[part], 0, 2);
+}
+
 /* One example: its input and gradient, packed, and some of their transformed tiles. Channels and outputs are rounded up
  * to whole vectors. */
 struct image {
+    struct coming *coming;
     ptrdiff_t channels, outputs, wide_channels, wide_outputs, tiles, across, width;
     float *input, *gradient, *inputs, *gradients;
 };
@@ -125,9 +143,11 @@ INLINE void some(const struct image *m, ptrdiff_t o, ptrdiff_t c, ptrdiff_t coun
 {
     vector sums[POINTS][16];
     ptrdiff_t to = apart(m->wide_channels), from = apart(m->wide_outputs);
-    for (int p = 0; p < POINTS; p++)
+    for (int p = 0; p < POINTS; p++) {
+        fetch(m->coming);
         products(m->inputs + p * to + c, m->wide_channels, m->gradients + p * from + o, m->wide_outputs, count, sums[p],
                  outputs, vectors);
+    }
     for (int i = 0; i < outputs && o + i < m->outputs; i++)
         for (int v = 0; v < vectors; v++) {
             ptrdiff_t at = c + v * WIDTH;
@@ -201,11 +221,21 @@ void gradlab_winograd_rows(const float *x, const float *gradient, ptrdiff_t coun
     laid_out(&m, sizes, room);
     memset(room, 0, (size_t)(m.inputs - room) * sizeof(float));
     ptrdiff_t row = m.width * m.wide_channels, gradient_row = 2 * m.across * m.wide_outputs;
+    ptrdiff_t numel = 9 * m.outputs * m.channels;
     float *inside = m.input + sizes[6] * row + sizes[7] * m.wide_channels;
     for (ptrdiff_t i = 0; i < count; i++) {
         pack(x + i * sizes[8], m.channels, sizes[1], sizes[2], sizes + 9, inside, row, m.wide_channels);
         pack(gradient + i * sizes[12], m.outputs, sizes[4], sizes[5], sizes + 13, m.gradient, gradient_row,
              m.wide_outputs);
-        CHOSEN(winograd)(&m, out + i * 9 * m.outputs * m.channels);
+        const float *next_x = x + (i + 1) * sizes[8], *next_gradient = gradient + (i + 1) * sizes[12];
+        struct coming coming = {{next_x, next_gradient, out + numel}, {0}};
+        if (i + 1 < count) {
+            coming.end[0] = next_x + m.channels * sizes[1] * sizes[2];
+            coming.end[1] = next_gradient + m.outputs * sizes[4] * sizes[5];
+            coming.end[2] = out + 2 * numel;
+        }
+        m.coming = &coming;
+        CHOSEN(winograd)(&m, out);
+        out += numel;
     }
 }
