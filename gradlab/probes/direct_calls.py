@@ -10,13 +10,17 @@ from __future__ import annotations
 
 import sys
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
 from typing import Any, NamedTuple, cast
 
 import torch
 from torch import nn
 from torch.utils.hooks import RemovableHandle
+
+from gradlab.errors import GradlabError
+from gradlab.probes.recording import refuse_scripting
 
 Call = Callable[..., Any]
 
@@ -29,6 +33,57 @@ class DirectCall(partial[Any]):
 
     It is a partial function without arguments, which calls its function without a frame of its own.
     """
+
+    def __reduce__(self) -> tuple[type[None], tuple[()]]:
+        return type(None), ()
+
+
+@contextmanager
+def called_within(module: nn.Module, context: Callable[[], AbstractContextManager[object]]) -> Iterator[None]:
+    """Have each call of a module made in a context, which is left whatever ends the call.
+
+    Args:
+        module: The module.
+        context: A function that makes a context for each call; of several, the last one's is left first.
+    """
+    own = vars(module)
+    there = own.get(_PLACE)
+    call = there if isinstance(there, _CallWithin) else _CallWithin(there or module._call_impl)
+    own[_PLACE] = call
+    call.contexts.append(context)
+    try:
+        yield
+    finally:
+        call.contexts.remove(context)
+        if not call.contexts and own.get(_PLACE) is call:
+            del own[_PLACE]
+            if call.call != module._call_impl:
+                own[_PLACE] = call.call
+
+
+class _CallWithin:
+    """A call of a module in contexts, in the place of a module's own, of which a copied or pickled one has nothing."""
+
+    def __init__(self, call: Call) -> None:
+        self.call = call
+        self.contexts: list[Callable[[], AbstractContextManager[object]]] = []
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        refuse_replica(sys._getframe(1).f_locals.get("self"))
+        with ExitStack() as stack:
+            for context in self.contexts:
+                stack.enter_context(context())
+            return self.call(*args, **kwargs)
+
+    @property
+    def __class__(self) -> type:  # type: ignore[misc]
+        """Its class; what would compile its source asks for that, and is refused.
+
+        Raises:
+            GradlabError: If `torch.jit` asks.
+        """
+        refuse_scripting()
+        return _CallWithin
 
     def __reduce__(self) -> tuple[type[None], tuple[()]]:
         return type(None), ()
@@ -113,8 +168,19 @@ class DirectCalls:
                 table.move_to_end(number, last=False)
 
 
+def refuse_replica(module: object) -> None:
+    """Raise an error if a module is a copy that `DataParallel` has made."""
+    if getattr(module, "_is_replica", False):
+        raise GradlabError(
+            "DataParallel runs copies of the model in several threads, whose calls cannot be distinguished: probe it "
+            "on one device, or use DistributedDataParallel"
+        )
+
+
 def is_direct(call: object) -> bool:
-    """Return whether a module's function is one that a probe has put there."""
+    """Return whether a module's function is one that a probe has put there, in the place of none."""
+    if isinstance(call, _CallWithin):
+        return not hasattr(call.call, "_torchdynamo_orig_callable")
     return isinstance(call, DirectCall)
 
 

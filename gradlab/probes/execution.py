@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
@@ -15,6 +16,7 @@ from torch.utils.hooks import RemovableHandle
 
 from gradlab.probes.applications import leave
 from gradlab.probes.hooks import Hook, in_backward
+from gradlab.probes.running_calls import Arguments, RunningCalls, arguments, frame_of_call
 from gradlab.probes.weights import WeightRow
 
 
@@ -39,8 +41,9 @@ class ExecutionOrder:
             for part in row.parts:
                 owners.setdefault(id(part.parameter), []).append(row.name)
         self._uses = _Uses(owners, self.seen)
-        self._running = self._done = False
-        self._thread = 0
+        self._calls = RunningCalls(self._stop)
+        self._handles: list[RemovableHandle] = []
+        self._done = False
 
     def __len__(self) -> int:
         """Return the number of rows that were used."""
@@ -50,8 +53,9 @@ class ExecutionOrder:
         """Register the hooks, and their removal on the stack."""
         if not self._done:
             stack.callback(self._stop)
-            _once(stack, self.model, self._start)
-            stack.enter_context(self.model.register_forward_hook(Hook(lambda *_: self._stop()), always_call=True))
+            start = stack.enter_context(self.model.register_forward_pre_hook(Hook(self._start), with_kwargs=True))
+            stop = stack.enter_context(self.model.register_forward_hook(Hook(self._end), always_call=True))
+            self._handles = [start, stop]
         for name, rows in self._by_module.items():
             module = self.model.get_submodule(name)
             if any(row.name not in self.seen for row in rows) and not isinstance(module, torch.jit.ScriptModule):
@@ -61,22 +65,32 @@ class ExecutionOrder:
         """Return the names of the rows: the used ones in order of first use, then the others."""
         return [*self.seen, *(name for name in self.rows if name not in self.seen)]
 
-    def _start(self) -> None:
-        if not self._done and not in_backward() and not torch.compiler.is_compiling():
-            self._running, self._thread = True, threading.get_ident()
-            self._uses.__enter__()
+    def _start(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Arguments | None:
+        if torch.compiler.is_compiling() or in_backward() or self._calls.go_on():
+            return None
+        call = self._calls.begin_call("", frame_of_call(sys._getframe(1)))
+        self._uses.__enter__()
+        return arguments(args, kwargs, self._calls, call)
+
+    def _end(self, module: nn.Module, args: Any, output: Any) -> None:
+        # A mode belongs to a thread, and another thread may run the model as well.
+        if not torch.compiler.is_compiling() and self._calls.calls and self._calls.thread == threading.get_ident():
+            whole = self._calls.calls.pop().exception is sys.exc_info()[1]
+            self._stop()
+            if whole:
+                self._done = True
+                for handle in self._handles:
+                    handle.remove()
 
     def _stop(self) -> None:
-        # A mode belongs to a thread, and another thread may run the model as well.
-        if self._running and self._thread == threading.get_ident():
-            self._running, self._done = False, True
-            leave(self._uses)
+        self._calls.calls.clear()
+        leave(self._uses)
 
     def _notice(self, name: str) -> Callable[[], None]:
         def notice() -> None:
             for row in self._by_module[name]:
                 # Where uses of parameters are watched, they are more precise than the call of the enclosing module.
-                if row.name == name or not self._running:
+                if row.name == name or not self._calls.calls:
                     self.seen.setdefault(row.name)
 
         return notice

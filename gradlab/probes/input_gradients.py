@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -15,12 +14,12 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from gradlab.errors import GradlabError, UsageError
 from gradlab.models import weighted_layers
-from gradlab.probes.applications import leave
 from gradlab.probes.coverage import description_of
+from gradlab.probes.direct_calls import called_within
 from gradlab.probes.finder import is_normalization
-from gradlab.probes.frozen import FrozenStatistics
 from gradlab.probes.hooks import Hook, Probe, in_backward
-from gradlab.probes.outputs import detached, logits_of
+from gradlab.probes.input_passes import InputPass
+from gradlab.probes.outputs import detached
 from gradlab.probes.ranks import TIMEOUT, Ranks
 from gradlab.probes.tensor_layout import LayoutWatch, one_of_each
 from gradlab.results.input_gradients.result import InputGradientsResult
@@ -42,26 +41,6 @@ STATISTICS = (
 
 TOKEN_STATISTICS = {"token_relative_effective_rank": 0, "token_mean_cosine": 2}
 """Those of the tokens of a sequence, averaged over sequences, with their places in `STATISTICS`."""
-
-
-@contextmanager
-def _taken_off(mode: FrozenStatistics) -> Iterator[FrozenStatistics]:
-    """Enter a mode, and later remove it from the stack of modes even if other modes were entered after it."""
-    mode.__enter__()
-    try:
-        yield mode
-    finally:
-        leave(mode)
-
-
-@dataclass
-class _Pass:
-    """One forward pass: the input to differentiate with respect to, and the caller's context."""
-
-    source: Tensor
-    statistics: FrozenStatistics | None
-    caller_wants_graph: bool
-    contexts: ExitStack
 
 
 class InputGradients(Probe):
@@ -127,17 +106,31 @@ class InputGradients(Probe):
         self._samples: list[dict[str, float]] = []
         self._observe = observe or self._reduce
         # One entry per thread, since each has contexts of its own.
-        self._passes: dict[int, _Pass] = {}
+        self._passes: dict[int, InputPass] = {}
 
     def _attach(self, stack: ExitStack) -> None:
         self._split.attach(stack)
-        stack.callback(self._leave)
+        stack.enter_context(called_within(self.model, self._left_whatever_ends_it))
         stack.enter_context(self.model.register_forward_pre_hook(Hook(self._before)))
         # The hook precedes others, so that of two such probes the one entered last exits first.
         stack.enter_context(self.model.register_forward_hook(Hook(self._after), prepend=True, always_call=True))
 
+    @contextmanager
+    def _left_whatever_ends_it(self) -> Iterator[None]:
+        """After an exception such as Ctrl-C torch calls no hook, and the caller leaves contexts of its own next."""
+        thread = threading.get_ident()
+        outer = self._passes.get(thread)
+        try:
+            yield
+        finally:
+            if self._passes.get(thread) is not outer:
+                self._leave()
+
     def _before(self, module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
         if in_backward():
+            return None
+        if (run := self._passes.get(threading.get_ident())) is not None:
+            run.inside += 1
             return None
         images = args[0] if args else None
         if not isinstance(images, Tensor) or not images.is_floating_point() or images.ndim < 2:
@@ -151,27 +144,24 @@ class InputGradients(Probe):
             )
         if self.tokens and images.ndim < 3:
             raise GradlabError(f"gradients of tokens need inputs (B, T, …), not of shape {tuple(images.shape)}")
-        caller_wants_graph = torch.is_grad_enabled()
-        contexts = ExitStack()
-        contexts.enter_context(torch.inference_mode(False))
-        contexts.enter_context(torch.enable_grad())
-        statistics = None
-        if self.norm_grad == "frozen":
-            statistics = contexts.enter_context(_taken_off(FrozenStatistics()))
-        source = images if images.requires_grad else images.detach().clone().requires_grad_()
-        self._passes[threading.get_ident()] = _Pass(source, statistics, caller_wants_graph, contexts)
+        run = InputPass.of(images, frozen=self.norm_grad == "frozen")
+        self._passes[threading.get_ident()] = run
         # A copy, since the model's first operation may be in place, and a leaf must not be overwritten.
-        return source.clone(), *args[1:]
+        return run.source.clone(), *args[1:]
 
     def _after(self, module: nn.Module, args: Any, output: Any) -> Any:
         run = self._passes.get(threading.get_ident())
         if in_backward() or run is None:
             return None
+        if run.inside:
+            # The model calls itself.
+            run.inside -= 1
+            return None
         try:
             # If the model raised an error, there is no output, and the error is being propagated.
             if output is not None:
                 self.ranks.remember()
-                self._observe(_gradients(output, run))
+                self._observe(run.gradients(output))
         finally:
             self._leave()
         return None if run.caller_wants_graph or output is None else detached(output)
@@ -246,37 +236,6 @@ class InputGradients(Probe):
             notes=notes,
             facts={"description": description_of(self.model)},
         )
-
-
-def _gradients(whole: Any, run: _Pass) -> Tensor:
-    count, output = len(run.source), logits_of(whole)
-    if output is None or not output.is_floating_point() or output.ndim < 1 or len(output) != count:
-        given = type(whole).__name__ if output is None else f"a tensor of shape {tuple(output.shape)}"
-        raise GradlabError(
-            f"input gradients need logits, a tensor with a row for each of {count} inputs, not {given}: probe a part "
-            "of the model that returns them, or a module of your own around it that does"
-        )
-    if not output.requires_grad:
-        raise GradlabError("the model's output does not depend on its input in a way that can be differentiated")
-    if run.statistics is not None:
-        run.statistics.constant = True
-    try:
-        (gradients,) = torch.autograd.grad(
-            output.sum(), run.source, retain_graph=run.caller_wants_graph, allow_unused=True
-        )
-    except RuntimeError as error:
-        if "use_reentrant" not in str(error):
-            raise
-        raise GradlabError(
-            "input gradients cannot be taken through reentrant activation checkpointing: pass use_reentrant=False to "
-            "torch.utils.checkpoint.checkpoint"
-        ) from error
-    finally:
-        if run.statistics is not None:
-            run.statistics.constant = False
-    if gradients is None:
-        raise GradlabError("the model's output does not depend on its input")
-    return gradients.detach()  # type: ignore[no-any-return]
 
 
 def _of_tokens(sequences: list[RowGram]) -> dict[str, float]:

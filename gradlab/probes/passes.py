@@ -14,7 +14,7 @@ from torch import nn
 from torch.utils.hooks import RemovableHandle
 
 from gradlab.errors import GradlabError
-from gradlab.probes.direct_calls import Call
+from gradlab.probes.direct_calls import Call, refuse_replica
 from gradlab.probes.hooks import Hook, in_backward
 from gradlab.probes.running_calls import Arguments, RunningCalls, arguments, frame_of_call
 
@@ -147,16 +147,12 @@ class Passes(RunningCalls):
             if self.calls:
                 self.check_thread()
             else:
-                if getattr(module, "_is_replica", False):
-                    raise GradlabError(
-                        "DataParallel runs copies of the model in several threads, whose calls cannot be "
-                        "distinguished: probe it on one device, or use DistributedDataParallel"
-                    )
+                refuse_replica(module)
                 self.thread = threading.get_ident()
                 self.counts.clear()
                 self._take_places()
                 self._begin(name, args, kwargs)
-            call = self.begin_call(name, frame_of_call(sys._getframe(1)))
+            call = self.begin_call(name, frame_of_call(sys._getframe(1)) or sys._getframe(1))
             return arguments(args, kwargs, self, call)
 
         return hook
@@ -165,7 +161,7 @@ class Passes(RunningCalls):
         def hook(module: nn.Module, args: Any, output: Any) -> None:
             if in_backward() or not self.calls:
                 return
-            frame = frame_of_call(sys._getframe(1))
+            frame = frame_of_call(sys._getframe(1)) or sys._getframe(1)
             if self.calls[-1].frame is not frame:
                 self.forget_ended()
                 if not self.calls or self.calls[-1].frame is not frame:

@@ -26,13 +26,13 @@ class RunningCall(NamedTuple):
     Attributes:
         name: The name of the module.
         number: A number that no other call has.
-        frame: The frame of `nn.Module.__call__`, which is left when the call ends, however it ends.
+        frame: The frame of `nn.Module.__call__`, which is left when the call ends, however it ends; None if unknown.
         exception: The exception that was being handled when the call began.
     """
 
     name: str
     number: int
-    frame: FrameType
+    frame: FrameType | None
     exception: BaseException | None
 
 
@@ -54,12 +54,12 @@ class RunningCalls:
         self._started = itertools.count()
         self._forgetting = False
 
-    def begin_call(self, name: str, frame: FrameType) -> RunningCall:
+    def begin_call(self, name: str, frame: FrameType | None) -> RunningCall:
         """Add a call.
 
         Args:
             name: The name of the module.
-            frame: The frame that is left when the call ends.
+            frame: The frame that is left when the call ends, or None.
         """
         if not self.calls:
             self.thread = threading.get_ident()
@@ -124,6 +124,9 @@ class Ending:
 
     _last: ClassVar[Callable[[], Ending | None]] = lambda: None
 
+    # A compiler makes objects without this method.
+    _calls: RunningCalls | None = None
+
     def __init__(self, calls: RunningCalls, call: RunningCall) -> None:
         self._calls, self._call = calls, call
         # Of several probes, the last one's takes the place of the others' in the frame.
@@ -132,8 +135,7 @@ class Ending:
         Ending._last = weakref.ref(self)
 
     def __del__(self) -> None:
-        running = self._calls.calls
-        if running and running[-1] is self._call:
+        if self._calls is not None and self._calls.calls and self._calls.calls[-1] is self._call:
             self._calls.forget_ended()
 
 
@@ -153,15 +155,17 @@ def arguments(args: tuple[Any, ...], kwargs: dict[str, Any], calls: RunningCalls
     return pair
 
 
-def frame_of_call(frame: FrameType) -> FrameType:
-    """Return the frame of `nn.Module.__call__`, given the one that calls a hook."""
+def frame_of_call(frame: FrameType) -> FrameType | None:
+    """Return the frame of `nn.Module.__call__`, given the one that calls a hook; None in compiled code."""
     call = frame if frame.f_code is _CALL_IMPL else frame.f_back
-    return call.f_back or frame if call is not None and call.f_code is _CALL_IMPL else frame
+    return call.f_back if call is not None and call.f_code is _CALL_IMPL else None
 
 
-def _distance(frame: FrameType | None, outer: FrameType) -> int | None:
+def _distance(frame: FrameType | None, outer: FrameType | None) -> int | None:
     """Return how many frames above a frame another one is, or None if it is not among those that lead to it."""
     distance = 0
+    if outer is None:
+        return distance
     while frame is not None and frame is not outer:
         frame, distance = frame.f_back, distance + 1
     return None if frame is None else distance

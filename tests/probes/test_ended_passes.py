@@ -236,6 +236,73 @@ def test_gradients_after_a_pass_that_has_ended(exception: type) -> None:
 
 
 @pytest.mark.parametrize("exception", EXCEPTIONS)
+@pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode, torch.enable_grad])
+def test_input_gradients_after_a_pass_that_has_ended(context: Any, exception: type) -> None:
+    model, found, other = net(), list[Tensor](), list[Tensor]()
+    kept = gl.InputGradients(model, observe=other.append)
+    with gl.InputGradients(model, observe=found.append), context():
+        with kept, stopping(model.unit.late, exception):
+            model(batch(9))
+        modes = torch.is_grad_enabled(), torch.is_inference_mode_enabled()
+        assert modes == (context is torch.enable_grad, context is torch.inference_mode)
+        for n in (2, 5):
+            with stopping(model.unit.early, exception):
+                model(batch(n))
+            model(batch(n))
+        model.unit.early.exception = exception
+    with pytest.raises(exception), gl.InputGradients(model), context():
+        model(batch(9))
+    assert torch.is_grad_enabled()
+    assert not torch.is_inference_mode_enabled()
+    assert not torch.overrides._get_current_function_mode_stack()
+    assert "_compiled_call_impl" not in vars(model)
+    model.unit.early.exception = None
+    for n, gradient in zip((2, 5), found, strict=True):
+        x = batch(n).requires_grad_()
+        (right,) = torch.autograd.grad(model(x).sum(), x)
+        assert torch.allclose(gradient, right, rtol=1e-12, atol=0)
+    assert not other
+
+
+@pytest.mark.parametrize("exception", EXCEPTIONS)
+def test_gradients_of_examples_after_a_pass_that_has_ended(exception: type) -> None:
+    model = net()
+
+    def norms(parts: list[Tensor]) -> dict[str, list[float]]:
+        layers = {name: model.get_parameter(f"{name}.weight") for name in ("a", "unit.c", "b")}
+        every = [
+            torch.autograd.grad(loss, list(layers.values()), retain_graph=True, allow_unused=True)
+            for losses in parts
+            for loss in losses
+        ]
+        return {
+            name: [g[place].norm().item() for g in every if g[place] is not None] for place, name in enumerate(layers)
+        }
+
+    def losses(y: Tensor) -> Tensor:
+        return y.square().sum(1)
+
+    with gl.ExampleGradients(model, reduction="sum") as probe:
+        for _ in range(2):
+            with stopping(model.unit.late, exception):
+                model(batch(4))
+            assert not torch.overrides._get_current_function_mode_stack()
+            losses(model(batch(4))).sum().backward()
+            probe.step()
+            # Parts that are called one after the other are one pass, of which one part ends and is called anew.
+            a = model.a(batch(4))
+            with stopping(model.unit.late, exception):
+                model.unit(a)
+            losses(model.b(a + model.unit(a))).sum().backward()
+            probe.step()
+    right = norms([losses(model(batch(4)))])
+    frame = probe.examples()
+    for (step, layer), rows in frame[frame.layer != "total"].groupby(["step", "layer"]):
+        assert rows.norm.tolist() == pytest.approx(right[layer], rel=1e-9), step
+    assert set(frame.step) == {0, 1, 2, 3}
+
+
+@pytest.mark.parametrize("exception", EXCEPTIONS)
 def test_blocks_after_a_pass_that_has_ended(exception: type) -> None:
     model = net()
     with torch.no_grad(), gl.BlockSignal(model, exact=True) as probe:

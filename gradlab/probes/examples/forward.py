@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -13,9 +14,10 @@ from torch.utils._pytree import tree_leaves
 
 from gradlab.errors import GradlabError
 from gradlab.probes.hooks import Hook
+from gradlab.probes.running_calls import Arguments, RunningCalls, arguments, frame_of_call
 
 
-class ForwardWatch:
+class ForwardWatch(RunningCalls):
     """Follows the calls of a model, or of its parts if they are called on their own.
 
     Args:
@@ -25,6 +27,7 @@ class ForwardWatch:
         end: A function called when that module returns, with the outputs that have a row for each example, and
             whether they are its own. If it has none, as when the model computes its loss, they are those of the
             modules that it called, in order of execution.
+        undo: A function called instead if an exception has ended the call.
     """
 
     def __init__(
@@ -33,13 +36,17 @@ class ForwardWatch:
         watching: Callable[[], bool],
         begin: Callable[[nn.Module, int, list[Tensor]], None],
         end: Callable[[list[Tensor], bool], None],
+        undo: Callable[[], None],
     ) -> None:
-        self.model, self.watching, self.begin, self.end = model, watching, begin, end
-        self._running: list[tuple[nn.Module, list[Tensor]]] = []
-        self._examples = self._thread = 0
+        super().__init__(undo)
+        self.model, self.watching, self.begin, self.end, self.undo = model, watching, begin, end, undo
+        # The module of a call, and the outputs of those that it has called so far, by the call's number.
+        self._inner: dict[int, tuple[nn.Module, list[Tensor]]] = {}
+        self._examples = 0
 
     def attach(self, stack: ExitStack) -> None:
         """Register hooks on every module that supports them, and their removal on the stack."""
+        stack.callback(self.calls.clear)
         for module in self.model.modules():
             if hasattr(module, "_c"):
                 continue  # A scripted module runs no hooks.
@@ -47,47 +54,54 @@ class ForwardWatch:
             # The hooks precede others, such as those that compute a weight.
             stack.enter_context(module.register_forward_pre_hook(before, prepend=True, with_kwargs=True))
             stack.enter_context(module.register_forward_hook(after, prepend=True, always_call=True))
-        stack.callback(self._running.clear)
 
-    def _before(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def _before(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Arguments | None:
         if not self.watching():
-            return
-        if self._running and self._thread != threading.get_ident():
+            return None
+        self.forget_ended()
+        if not self.calls:
+            self._inner.clear()
+            self._begin(module, args, kwargs)
+        elif self.thread != threading.get_ident():
             raise GradlabError(
                 f"{type(self.model).__name__} is run in two threads at once: example gradients are measured in one; "
                 "give each thread a copy of the model, or run them one after the other"
             )
-        if not self._running:
-            self._thread = threading.get_ident()
-            tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
-            examples = next((len(tensor) for tensor in tensors if tensor.ndim), None)
-            if not examples:
-                given = "an empty batch" if examples == 0 else "no tensor with a first dimension"
-                raise GradlabError(
-                    f"{type(module).__name__} was given {given}: how many examples there are cannot be told; leave "
-                    "the pass out, or give the model a batch of at least one example"
-                )
-            self._examples = examples
-            self._running.append((module, []))
-            self.begin(module, examples, tensors)
-        else:
-            self._running.append((module, []))
+        call = self.begin_call("", frame_of_call(sys._getframe(1)))
+        self._inner[call.number] = module, []
+        return arguments(args, kwargs, self, call)
+
+    def _begin(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+        examples = next((len(tensor) for tensor in tensors if tensor.ndim), None)
+        if not examples:
+            given = "an empty batch" if examples == 0 else "no tensor with a first dimension"
+            raise GradlabError(
+                f"{type(module).__name__} was given {given}: how many examples there are cannot be told; leave "
+                "the pass out, or give the model a batch of at least one example"
+            )
+        self._examples = examples
+        self.begin(module, examples, tensors)
 
     def _after(self, module: nn.Module, args: Any, output: Any) -> None:
-        if self._thread != threading.get_ident() or not any(running is module for running, _ in self._running):
+        frame = frame_of_call(sys._getframe(1))
+        if frame is not None and self.calls and self.calls[-1].frame is not frame:
+            self.forget_ended()
+        if not self.calls or self._inner[self.calls[-1].number][0] is not module:
             return
-        inner: list[Tensor] = []
-        while self._running:
-            running, found = self._running.pop()
-            inner = found + inner
-            if running is module:
-                break
+        if frame is not None and self.calls[-1].frame not in (None, frame):
+            # The module calls itself, where it is not watched.
+            return
+        call = self.calls.pop()
+        whole = call.exception is sys.exc_info()[1]
+        _, inner = self._inner.pop(call.number)
         rows = self._rows(output)
-        outputs = rows or inner
-        if self._running:
-            self._running[-1][1].extend(outputs)
+        if self.calls:
+            self._inner[self.calls[-1].number][1].extend(rows or inner)
+        elif whole:
+            self.end(rows or inner, bool(rows) or output is None)
         else:
-            self.end(outputs, bool(rows) or output is None)
+            self.undo()
 
     def _rows(self, output: Any) -> list[Tensor]:
         """Return the outputs that have a row for each example and a graph."""

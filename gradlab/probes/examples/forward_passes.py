@@ -51,7 +51,9 @@ class ForwardPasses:
         self._workspace = Workspace()
         self._shards = Shards(model, pieces)
         self._finder = UseFinder(pieces.numbers, self._found)
-        self._watch = ForwardWatch(model, self._watching, self._begin, self._end)
+        # The batch that the pass under way adds to, and what it contained before.
+        self._before: tuple[OpenBatch, list[object], dict[int, int], int, int] | None = None
+        self._watch = ForwardWatch(model, self._watching, self._begin, self._end, self._undo)
 
     def attach(self, stack: ExitStack) -> None:
         """Register the hooks, and their removal on the stack."""
@@ -103,6 +105,10 @@ class ForwardPasses:
             batch = OpenBatch(examples, self.pieces.of, self.pieces.shown, self._workspace, products)
             self.backward.batches.append(batch)
             self.backward.batches[-1].signature += [examples, self.model.training]
+            self._before = None
+        else:
+            batch = self.backward.batches[-1]
+            self._before = batch, [*batch.signature], {**batch.uses}, batch.places, batch.outputs
         self._finder.start(examples, inputs)
         self._finder.__enter__()
 
@@ -115,6 +121,16 @@ class ForwardPasses:
             number, batch.outputs = batch.outputs, batch.outputs + 1
             batch.signature.append(output.shape)
             self._when_arrived(output, functools.partial(self.backward.begin, batch, number))
+
+    def _undo(self) -> None:
+        """Leave nothing of a pass that an exception has ended."""
+        leave(self._finder)
+        self._finder.stop()
+        if self._before is None:
+            self.backward.batches.pop()
+        else:
+            batch = self._before[0]
+            _, batch.signature, batch.uses, batch.places, batch.outputs = self._before
 
     def _found(self, use: Use) -> None:
         batch, sources = self.backward.batches[-1], use.sources
