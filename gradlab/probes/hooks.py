@@ -142,9 +142,7 @@ class Probe:
         keep_freed_memory()
         self.ranks.remember()
         with ExitStack() as stack:
-            self._refuse_silence(stack)
-            self._attach(stack)
-            self._refuse_recording(stack)
+            self._enter(stack)
             self._stack = stack.pop_all()
         return self
 
@@ -154,8 +152,18 @@ class Probe:
             stack, self._stack = self._stack, None
             stack.close()
 
+    def _enter(self, stack: ExitStack) -> None:
+        """Register what stays on while the probe is attached: unless a probe says otherwise, the hooks of passes."""
+        self._attach_to_passes(stack)
+
+    def _attach_to_passes(self, stack: ExitStack) -> None:
+        """Register the hooks of passes that are measured, and those that refuse what these could not measure."""
+        self._refuse_silence(stack)
+        self._attach(stack)
+        self._refuse_recording(stack)
+
     def _attach(self, stack: ExitStack) -> None:
-        """Register every hook, and put its handle on the stack."""
+        """Register every hook that measures, and put its handle on the stack."""
         raise AssertionError("a probe says what it attaches")
 
     def _refuse_recording(self, stack: ExitStack) -> None:

@@ -213,19 +213,21 @@ class Watch(Probe):
     def _name(self) -> str:
         return str(getattr(self.model, "name", type(self.model).__name__))
 
-    def _refuse_silence(self, stack: ExitStack) -> None:
-        """Compiled code runs as it is between measured steps."""
-
-    def _refuse_recording(self, stack: ExitStack) -> None:
-        """Between measured steps the model has no hooks that could be recorded."""
-
-    def _attach(self, stack: ExitStack) -> None:
+    def _enter(self, stack: ExitStack) -> None:
         if self._live is not None:
             stack.callback(self._live.close)
         stack.callback(self._leave)
         self._recorder.attach(stack, order=not self._compiled)
         OptimizerSteps(self.optimizers, self._before, self._after).attach(stack)
         self._switch()
+
+    def _attach(self, stack: ExitStack) -> None:
+        self._recorder.attach_to_passes(stack)
+
+    def _refuse_silence(self, stack: ExitStack) -> None:
+        # Gradients and weights are measured without hooks that compiled code would pass by.
+        if self._recorder.responses is not None:
+            super()._refuse_silence(stack)
 
     def __exit__(self, *exception: object) -> None:
         if exception[0] is not None:
@@ -262,10 +264,7 @@ class Watch(Probe):
         elif self._hooks is None:
             self._leave_units()
             with ExitStack() as stack:
-                if self._recorder.responses is not None:
-                    super()._refuse_silence(stack)
-                self._recorder.attach_to_passes(stack)
-                super()._refuse_recording(stack)
+                self._attach_to_passes(stack)
                 self._hooks = stack.pop_all()
 
     def _follow_units(self) -> None:
