@@ -1,26 +1,49 @@
+import gc
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import TextIO
 
 import pytest
-import torch
-from devices.accelerator import SUPPORTED, accelerator
-from forked_command import run_forked, started
 
 ROOT = Path(__file__).parent.parent
 CHECKPOINTS = Path(os.environ.get("GRADLAB_CHECKPOINTS", ROOT.parent / "shared" / "checkpoints"))
 
-torch.set_num_threads(1)
-if SUPPORTED:
-    # Autograd counts the devices at the first backward pass of a process, whichever test makes it.
-    with accelerator():
-        torch.ones((), requires_grad=True).backward()
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("dist", "no") != "no":
+        return  # This process deals the tests to others, which load what they need.
+    # Whatever is imported and collected stays: the collector need not look through it while the tests run.
+    gc.disable()
+    import torch
+    from devices.accelerator import SUPPORTED, accelerator
+
+    torch.set_num_threads(1)
+    if SUPPORTED:
+        # Autograd counts the devices at the first backward pass of a process, whichever test makes it.
+        with accelerator():
+            torch.ones((), requires_grad=True).backward()
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()
+    gc.set_threshold(5000)
+    gc.enable()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _coarse_images() -> Iterator[None]:
+    """PNGs of few dots, but for those of commands in processes of their own: no test here counts dots."""
+    from gradlab.plots import style
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(style._OTHER_SETTINGS, "savefig.dpi", 60)
+        yield
 
 
 @pytest.fixture
@@ -39,6 +62,7 @@ def checkpoint() -> Callable[[str], Path]:
 @pytest.fixture
 def gradlab_command(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
     """Runs the command in an empty folder, in a process forked from one that has imported what it needs."""
+    from forked_command import run_forked
 
     def run(*args: str, env: dict[str, str] | None = None, errors: str = "strict") -> subprocess.CompletedProcess[str]:
         return run_forked(args, tmp_path, _environment(env), errors)
@@ -49,6 +73,8 @@ def gradlab_command(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess
 @pytest.fixture
 def started_command(tmp_path: Path) -> Callable[..., AbstractContextManager[tuple[BaseProcess, TextIO]]]:
     """Starts the command in an empty folder, in such a process: for what happens to it while it runs."""
+    from forked_command import started
+
     return lambda *args: started(args, tmp_path, _environment(None))
 
 

@@ -32,6 +32,7 @@ STARTED.set_forkserver_preload(
         "typer.rich_utils",
         "gradlab.cli",
         "gradlab.results.kinds",
+        "gradlab.training",
         "gradlab.experiments.responses",
         "gradlab.experiments.gradients",
     ]
