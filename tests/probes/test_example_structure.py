@@ -29,6 +29,22 @@ def test_batch_statistics_are_refused() -> None:
     assert all(not parameter._post_accumulate_grad_hooks for parameter in model.parameters())
 
 
+@pytest.mark.parametrize("kind", [nn.Embedding, nn.EmbeddingBag])
+def test_gradients_divided_by_the_counts_of_a_batch_are_refused(kind: type[nn.Module]) -> None:
+    class Looked(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.embed, self.head = kind(7, 4, scale_grad_by_freq=True), nn.Linear(4, 3)
+
+        def forward(self, ids: Tensor) -> Tensor:
+            return self.head(self.embed(ids).reshape(len(ids), -1, 4).mean(1))
+
+    ids = torch.tensor([[0, 1], [1, 2], [1, 1]])
+    model = Looked()
+    with pytest.raises(GradlabError, match="scale_grad_by_freq"), gl.ExampleGradients(model):
+        model(ids)
+
+
 def test_what_cannot_be_measured_is_refused() -> None:
     with pytest.raises(UsageError, match="reduction is mean or sum"):
         gl.ExampleGradients(MLP, reduction="none")

@@ -12,8 +12,11 @@ from torch import Tensor, nn
 from torch.autograd.graph import Node, get_gradient_edge
 from torch.overrides import TorchFunctionMode
 
+from gradlab.errors import GradlabError
 from gradlab.probes.examples.rules import RULES, Match
 from gradlab.probes.functions import open_attention, tensors_in
+
+_LOOKUPS = (F.embedding, F.embedding_bag)
 
 _SPREADS = (
     torch.Tensor.expand,
@@ -179,6 +182,11 @@ class UseFinder(TorchFunctionMode):
             if id(tensors[0]) not in self._parameters:
                 del self._known[id(tensors[0])]
             return func(*args, **kwargs)
+        if self._examples > 1 and func in _LOOKUPS and kwargs.get("scale_grad_by_freq", *args[5:6]):
+            raise GradlabError(
+                "an embedding divides its gradient by how often the batch holds an index (scale_grad_by_freq), which "
+                "couples the examples, so that none has a gradient of its own: leave that option out"
+            )
         rule = RULES.get(func)
         match = rule(args, kwargs, known) if rule is not None else None
         if follows and match is None:
