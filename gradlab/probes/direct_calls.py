@@ -75,8 +75,8 @@ class _CallWithin:
                 stack.enter_context(context())
             return self.call(*args, **kwargs)
 
-    @property
-    def __class__(self) -> type:  # type: ignore[misc]
+    @property  # type: ignore[misc]
+    def __class__(self) -> type:
         """Its class; what would compile its source asks for that, and is refused.
 
         Raises:
