@@ -1,6 +1,6 @@
 """What the probes of blocks and of attention cost: paired ratios against the bare passes in one process.
 
-    python benchmarks/blocks.py [--models resnet56,vit12] [--batch 64] [--rounds 10] [--clock cpu]
+    python -m benchmarks.blocks [--models resnet56,vit12] [--batch 64] [--rounds 10] [--clock cpu]
 
 Each pass with a probe is timed between two bare ones, in turn, so that a drift of the machine's speed cancels in the
 ratio to their mean. Printed: the median ratio over the rounds, and the quartiles. `BlockSignal` is held against a
@@ -11,8 +11,6 @@ the process's own seconds, on a machine that others use as well; with one thread
 from __future__ import annotations
 
 import argparse
-import statistics
-import time
 from collections.abc import Callable
 from functools import partial
 
@@ -21,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import gradlab as gl
+from benchmarks.readings import CLOCKS, ratio, spread
 
 
 def main() -> None:
@@ -28,9 +27,9 @@ def main() -> None:
     parser.add_argument("--models", default="resnet56,vit12")
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=10)
-    parser.add_argument("--clock", choices=["wall", "cpu"], default="wall")
+    parser.add_argument("--clock", choices=CLOCKS, default="wall")
     args = parser.parse_args()
-    clock = time.process_time if args.clock == "cpu" else time.perf_counter
+    clock = CLOCKS[args.clock]
     generator = torch.Generator().manual_seed(0)
     images = torch.randn(args.batch, 3, 32, 32, generator=generator)
     labels = torch.randint(10, (args.batch,), generator=generator)
@@ -70,18 +69,8 @@ def compare(
         probing.result()
 
     probed()
-    ratios = []
-    for _ in range(rounds):
-        before, inner, after = (seconds(part, clock) for part in (work, probed, work))
-        ratios.append(2 * inner / (before + after))
-    low, median, high = statistics.quantiles(ratios, n=4)
-    print(f"{name:28s} {median:6.3f}   ({low:.3f} to {high:.3f})", flush=True)
-
-
-def seconds(work: Callable[[], None], clock: Callable[[], float]) -> float:
-    start = clock()
-    work()
-    return clock() - start
+    ratios = [ratio(probed, work, clock) for _ in range(rounds)]
+    print(f"{name:28s} {spread(ratios)}", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What benchmarks read: the seconds of a call, the memory of this process, and the quartiles of several readings."""
+"""What benchmarks read: seconds of calls, ratios of them, the memory of this process, and quartiles of readings."""
 
 from __future__ import annotations
 
@@ -22,6 +22,14 @@ def seconds(function: Callable[[], object], clock: Callable[[], float] = time.pr
     return clock() - start
 
 
+def ratio(
+    run: Callable[[], object], bare: Callable[[], object], clock: Callable[[], float] = time.process_time
+) -> float:
+    """The time of a call over the mean of those of a bare one before and after it: a drift of the speed cancels."""
+    before, inner, after = (seconds(each, clock) for each in (bare, run, bare))
+    return 2 * inner / (before + after)
+
+
 def synchronize() -> None:
     """Wait for the device, if one is in use."""
     if torch.cuda.is_initialized():
@@ -40,3 +48,9 @@ def quartiles(values: Sequence[float]) -> tuple[float, float, float]:
     """The lower quartile, the median and the upper quartile, all of them the value of a single reading."""
     low, median, high = statistics.quantiles(values, n=4) if len(values) > 1 else [*values] * 3
     return low, median, high
+
+
+def spread(values: Sequence[float], digits: int = 3) -> str:
+    """The median of several readings, and the quartiles in parentheses."""
+    low, median, high = (f"{value:.{digits}f}" for value in quartiles(values))
+    return f"{median:>6}   ({low} to {high})"

@@ -1,6 +1,6 @@
 """What `gradlab shatter` costs: its numeric core against its arithmetic and against a loop over points.
 
-    python benchmarks/shatter.py [--depth 128] [--rounds 7] [--family resnet] [--device cuda]
+    python -m benchmarks.shatter [--depth 128] [--rounds 7] [--family resnet] [--device cuda]
 
 Every figure is a ratio within one process, of one seed's pass over all layers, statistics of activation included.
 `arithmetic` is the products of weights with states and tangents, 2·N²·2M operations a layer, at the rate that this
@@ -15,11 +15,11 @@ of all seeds in one batch.
 
 import argparse
 import statistics
-import time
-from collections.abc import Callable
+from functools import partial
 
 import torch
 
+from benchmarks.readings import CLOCKS, seconds, spread
 from gradlab.models import MLPArchitecture, create_mlp, forward_mode, parse_family
 from gradlab.models.mlp import WeightStream
 
@@ -40,18 +40,13 @@ def main() -> None:
     print(f"{family.name}, depth {depth}, one seed, one thread; {rate:.0f} GFLOP/s in products of this shape")
     for name in times:
         ratios = [a / b for a, b in zip(times[name], times["arithmetic"], strict=True)]
-        low, median, high = statistics.quantiles(ratios, n=4)
-        print(
-            f"{name:24s} {statistics.median(times[name]):8.3f} s  {median:8.2f} × arithmetic ({low:.2f} to {high:.2f})"
-        )
+        print(f"{name:24s} {statistics.median(times[name]):8.3f} s, over the arithmetic {spread(ratios, 2)}")
     loop = [a / b for a, b in zip(times["module, point by point"], times["forward-mode pass"], strict=True)]
     print(f"the pass is {statistics.median(loop):.0f} times as fast as the module point by point")
     if args.device.startswith("cuda"):
         one_core = statistics.median(times["forward-mode pass"]) * SEEDS
-        start = time.perf_counter()
-        for _ in range(3):
-            run(family, depth, range(SEEDS), args.device)
-        batched = (time.perf_counter() - start) / 3
+        all_seeds = partial(run, family, depth, range(SEEDS), args.device)
+        batched = statistics.mean(seconds(all_seeds, CLOCKS["wall"]) for _ in range(3))
         print(
             f"{SEEDS} seeds: one CPU core {one_core:.2f} s, {args.device} {batched:.2f} s, "
             f"{one_core / batched:.1f} times as fast"
@@ -69,22 +64,16 @@ def measure(family, depth: int, rounds: int) -> tuple[dict[str, list[float]], fl
     times = {name: [] for name in variants}
     for round_ in range(rounds + 1):
         for name, function in variants.items():
-            seconds = timed(function)
+            elapsed = seconds(function)
             if round_:
-                times[name].append(seconds)
-    times["module, point by point"] = [seconds * POINTS / 4 for seconds in times["module, point by point"]]
+                times[name].append(elapsed)
+    times["module, point by point"] = [elapsed * POINTS / 4 for elapsed in times["module, point by point"]]
 
     products = 2 * WIDTH**2 * 2 * POINTS
     rate = depth * products / statistics.median(times["arithmetic"]) / 1e9
     orthogonal = 8 / 3 * WIDTH**3 if family.kind == "ll" else 0
-    times["arithmetic"] = [seconds * (1 + orthogonal / products) for seconds in times["arithmetic"]]
+    times["arithmetic"] = [elapsed * (1 + orthogonal / products) for elapsed in times["arithmetic"]]
     return times, rate
-
-
-def timed(function: Callable[[], None]) -> float:
-    start = time.process_time()
-    function()
-    return time.process_time() - start
 
 
 @torch.inference_mode()

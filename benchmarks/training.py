@@ -1,6 +1,6 @@
 """What gradlab's training loop costs: its throughput against a bare PyTorch loop, in one process.
 
-    python benchmarks/training.py [--model resnet20] [--batch 256] [--rounds 10] [--device cuda] [--compile]
+    python -m benchmarks.training [--model resnet20] [--batch 256] [--rounds 10] [--device cuda] [--compile]
 
 Both train the same network in the same arithmetic. The bare loop gets one ready batch again and again: no
 augmentation, no data, no look at the loss. Blocks of steps alternate; printed are the median of the paired ratios
@@ -9,12 +9,13 @@ and the quartiles, and images a second.
 
 import argparse
 import statistics
-import time
 from collections.abc import Callable
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 
+from benchmarks.readings import CLOCKS, seconds, spread
 from gradlab.models import create
 from gradlab.normalization import Normalization
 from gradlab.training import PRESETS, Arithmetic, Trainer
@@ -41,18 +42,17 @@ def main() -> None:
     split = Split(images, images, 10, held_out=False)
     trainer = Trainer(create(args.model), recipe, split, arithmetic, compiled=args.compile)
     loops = {"bare loop": bare_loop(args.model, args.batch, arithmetic, args.compile), "gradlab": trainer.advance}
-    seconds: dict[str, list[float]] = {name: [] for name in loops}
+    times: dict[str, list[float]] = {name: [] for name in loops}
     for round_ in range(args.rounds + 1):
         for name, step in loops.items():
-            elapsed = timed(step, args.steps, device)
+            elapsed = seconds(partial(repeat, step, args.steps), CLOCKS["wall"])
             if round_:
-                seconds[name].append(elapsed)
+                times[name].append(elapsed)
     print(f"{args.model}, batch {args.batch}, {arithmetic}, {device}, {torch.get_num_threads()} threads")
-    for name, values in seconds.items():
+    for name, values in times.items():
         print(f"{name:10s} {args.batch * args.steps / statistics.median(values):10,.0f} images/s")
-    ratios = [bare / own for bare, own in zip(seconds["bare loop"], seconds["gradlab"], strict=True)]
-    low, median, high = statistics.quantiles(ratios, n=4)
-    print(f"throughput, gradlab / bare loop: {median:.3f}   ({low:.3f} to {high:.3f})")
+    ratios = [bare / own for bare, own in zip(times["bare loop"], times["gradlab"], strict=True)]
+    print(f"throughput, gradlab / bare loop: {spread(ratios)}")
 
 
 def bare_loop(model: str, batch: int, arithmetic: Arithmetic, compiled: bool) -> Callable[[], None]:
@@ -73,16 +73,9 @@ def bare_loop(model: str, batch: int, arithmetic: Arithmetic, compiled: bool) ->
     return step
 
 
-def timed(step: Callable[[], None], steps: int, device: torch.device) -> float:
-    """Seconds of so many steps, the device's work included."""
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    start = time.perf_counter()
+def repeat(step: Callable[[], None], steps: int) -> None:
     for _ in range(steps):
         step()
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter() - start
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """What gradients of single examples of a GPT cost, beside vmap(grad) and Opacus: paired ratios in one process.
 
     pip install opacus
-    python benchmarks/transformers.py [--width 256] [--blocks 4] [--tokens 64] [--batch 16] [--rounds 15] [--device cpu]
+    python -m benchmarks.transformers [--width 256] [--blocks 4] [--tokens 64] [--batch 16] [--rounds 15] [--device cpu]
                                       [--clock cpu]
 
 Each way is timed between two bare steps, in turn, so that a drift of the machine's speed cancels in the ratio to their
@@ -15,8 +15,6 @@ called for every example in what Opacus is given.
 
 import argparse
 import copy
-import statistics
-import time
 from collections.abc import Callable
 from functools import partial
 
@@ -26,6 +24,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
 import gradlab as gl
+from benchmarks.readings import CLOCKS, ratio, seconds, spread
 
 
 class Training:
@@ -111,36 +110,15 @@ def norms(gradients: list[Tensor]) -> list[float]:
     return [float(n) for n in squares.sqrt()]
 
 
-def ratio(
-    bare: Callable[[], object], way: Callable[[], object], rounds: int, clock: Callable[[], float]
-) -> tuple[float, float, float]:
-    """Median and quartiles of the time of a way over that of the bare steps around it."""
-    found = []
-    for _ in range(rounds):
-        times = [seconds(step, clock) for step in (bare, way, bare)]
-        found.append(2 * times[1] / (times[0] + times[2]))
-    low, middle, high = statistics.quantiles(found, n=4)
-    return middle, low, high
-
-
-def seconds(step: Callable[[], object], clock: Callable[[], float]) -> float:
-    """The time of a step."""
-    start = clock()
-    step()
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    return clock() - start
-
-
 def main() -> None:
     """Print a line for each way."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name, default in (("width", 256), ("blocks", 4), ("tokens", 64), ("batch", 16), ("rounds", 15)):
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--clock", choices=["wall", "cpu"], default="wall")
+    parser.add_argument("--clock", choices=CLOCKS, default="wall")
     args = parser.parse_args()
-    clock = time.process_time if args.clock == "cpu" else time.perf_counter
+    clock = CLOCKS[args.clock]
     training = Training(args)
     size = f"{args.blocks} blocks of width {args.width}, {args.batch} sequences of {args.tokens} tokens"
     print(f"{size}, {args.device}, {torch.get_num_threads()} threads, bare step {seconds(training.bare, clock):.3f} s")
@@ -148,7 +126,7 @@ def main() -> None:
         with gl.ExampleGradients(training.model, total_cosine=total_cosine) as probe:
             way = partial(training.probed, probe)
             way()  # the first step also looks for the examples in every tensor
-            show(name, ratio(training.bare, way, args.rounds, clock))
+            show(name, [ratio(way, training.bare, clock) for _ in range(args.rounds)])
             frame = probe.examples()
     first = frame[(frame["layer"] == "total") & (frame["step"] == frame["step"].min())]
     ways = {"vmap(grad)": training.mapped}
@@ -158,13 +136,12 @@ def main() -> None:
         print("opacus is not installed")
     for name, way in ways.items():
         off = max(abs(a / b - 1) for a, b in zip(way(), first["norm"], strict=True))
-        show(name, ratio(training.bare, way, args.rounds, clock), f"; norms off by {off:.1e}")
+        show(name, [ratio(way, training.bare, clock) for _ in range(args.rounds)], f"; norms off by {off:.1e}")
 
 
-def show(name: str, found: tuple[float, float, float], more: str = "") -> None:
-    """Print a way's ratio with its quartiles."""
-    middle, low, high = found
-    print(f"{name:>17}: {middle:.2f} × a step (quartiles {low:.2f} to {high:.2f}){more}", flush=True)
+def show(name: str, ratios: list[float], more: str = "") -> None:
+    """Print the ratio of a way to a step, with its quartiles."""
+    print(f"{name:>17}: {spread(ratios, 2)}{more}", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """What `gl.watch` costs: paired ratios against the bare training step in one process, and memory over many steps.
 
-    python benchmarks/watch.py [--device cuda] [--rounds 10] [--depth 56] [--batch 128] [--only steps|memory]
+    python -m benchmarks.watch [--device cuda] [--rounds 10] [--depth 56] [--batch 128] [--only steps|memory]
         [--clock cpu] [--steps 20000] [--variants "every step;bare step"]
 
 Each variant has a network of its own, whose watch stays on, and is timed between two bare steps, in turn, so that a
@@ -15,9 +15,9 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import time
 import tracemalloc
 from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
 import torch
@@ -25,6 +25,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import gradlab as gl
+from benchmarks.readings import CLOCKS, resident, seconds, spread
 
 NO_RESPONSES = ("gradients", "updates")
 
@@ -35,7 +36,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--depth", type=int, default=56)
     parser.add_argument("--batch", type=int, default=128)
-    parser.add_argument("--clock", choices=["wall", "cpu"], default="wall")
+    parser.add_argument("--clock", choices=CLOCKS, default="wall")
     parser.add_argument("--steps", type=int, default=20_000)
     parser.add_argument("--variants", help="some of them, with semicolons; by default all")
     parser.add_argument("--only", choices=["steps", "memory"])
@@ -51,17 +52,23 @@ class Training:
     """A network, a batch, and its training step."""
 
     def __init__(self, args: argparse.Namespace) -> None:
-        self.clock = time.process_time if args.clock == "cpu" else time.perf_counter
+        self.clock = CLOCKS[args.clock]
         self.model = gl.build(f"resnet{args.depth}@init", device=args.device).train()
         generator = torch.Generator().manual_seed(0)
         self.images = torch.randn(args.batch, 3, 32, 32, generator=generator).to(args.device)
         self.labels = torch.randint(10, (args.batch,), generator=generator).to(args.device)
         self.optimizer = torch.optim.SGD(self.model.parameters(), lr=1e-6, momentum=0.9)
 
-    def step(self) -> None:
-        self.optimizer.zero_grad()
-        F.cross_entropy(self.model(self.images), self.labels).backward()
-        self.optimizer.step()
+    def steps(self, number: int) -> None:
+        """So many steps."""
+        for _ in range(number):
+            self.optimizer.zero_grad()
+            F.cross_entropy(self.model(self.images), self.labels).backward()
+            self.optimizer.step()
+
+    def seconds(self, steps: int) -> float:
+        """The time of so many steps."""
+        return seconds(partial(self.steps, steps), self.clock)
 
 
 VARIANTS: dict[str, dict[str, Any] | None] = {
@@ -84,36 +91,20 @@ def compare(args: argparse.Namespace) -> None:
         for name, training in trainings.items():
             if (options := VARIANTS[name]) is not None:
                 stack.enter_context(gl.watch(training.model, training.optimizer, **options))
-            timed(training, 2)
+            training.steps(2)
         for _ in range(args.rounds):
-            before = timed(bare, 1)
+            before = bare.seconds(1)
             for name, training in trainings.items():
                 steps = 2 if name == "one step in two" else 1
-                inner, after = timed(training, steps), timed(bare, 1)
+                inner, after = training.seconds(steps), bare.seconds(1)
                 ratios[name].append(2 * inner / steps / (before + after))
                 before = after
     for name, values in ratios.items():
-        low, median, high = statistics.quantiles(values, n=4) if len(values) > 1 else values * 3
-        print(f"  {name:34s} {median:6.3f}   ({low:.3f} to {high:.3f})", flush=True)
+        print(f"  {name:34s} {spread(values)}", flush=True)
     if {"one step in two", "no step"} <= ratios.keys():
         excess = 2 * (statistics.median(ratios["one step in two"]) - 1)
         off = statistics.median(ratios["no step"]) - 1
         print(f"  every 50 steps, from the last two  {1 + excess / 50:6.4f}   and {off:+.4f} of a step not measured")
-
-
-def timed(training: Training, steps: int) -> float:
-    """Seconds of some steps, the device's work included."""
-    synchronize()
-    start = training.clock()
-    for _ in range(steps):
-        training.step()
-    synchronize()
-    return training.clock() - start
-
-
-def synchronize() -> None:
-    if torch.cuda.is_initialized():
-        torch.cuda.synchronize()
 
 
 def memory(steps: int) -> None:
@@ -134,15 +125,6 @@ def memory(steps: int) -> None:
                 allocated = tracemalloc.get_traced_memory()[0] / 1024
                 marks.append(f"{resident():.1f} MiB and {allocated:.0f} KiB of Python's after {step:,} steps")
     print("memory:", "; ".join(marks))
-
-
-def resident() -> float:
-    """Resident memory in MiB; 0 where the system does not tell."""
-    try:
-        with open("/proc/self/statm") as file:
-            return int(file.read().split()[1]) * 4096 / 2**20
-    except OSError:
-        return 0.0
 
 
 if __name__ == "__main__":
