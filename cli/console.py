@@ -28,6 +28,7 @@ class Commands(TyperGroup):
 
     def main(self, *args: Any, **options: Any) -> Any:
         """Run the command line; characters that the terminal cannot show are replaced by similar ones."""
+        _replace_closed_streams()
         for stream in (sys.stdout, sys.stderr):
             if isinstance(stream, io.TextIOWrapper):
                 stream.reconfigure(errors=READABLE)
@@ -87,6 +88,13 @@ def _output_may_fail() -> Iterator[None]:
         _discard_output()
         _say(one_line(f"cannot read or write {error.filename or 'standard output'}: {error.strerror or error}"))
         raise typer.Exit(1) from None
+
+
+def _replace_closed_streams() -> None:
+    """Discard what is written to a stream that is closed (`>&-`); otherwise a file would take its number."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115
 
 
 def _code(error: GradlabError) -> int:

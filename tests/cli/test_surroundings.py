@@ -34,6 +34,12 @@ def test_a_full_disk_under_stdout(asked: tuple[str, ...], installed_command: Run
     assert done.stderr.strip() == "gradlab: cannot read or write standard output: No space left on device"
 
 
+@pytest.mark.parametrize("closed", [(1,), (0, 1, 2)])
+def test_closed_streams(closed: tuple[int, ...], installed_command: Run) -> None:
+    done = installed_command("--version", preexec_fn=lambda: [os.close(number) for number in closed])
+    assert done.returncode == 0, done.stderr
+
+
 def test_the_first_of_several_processes_speaks(gradlab_command: Run) -> None:
     said = [gradlab_command("models", "plain8", env={"WORLD_SIZE": "2", "RANK": rank}) for rank in "01"]
     assert [done.returncode for done in said] == [0, 0]
