@@ -1,12 +1,13 @@
 """What measuring costs, by gradlab and by other tools, in one table.
 
     pip install -e '.[benchmarks]'
-    OMP_NUM_THREADS=1 python -m benchmarks [--only responses,examples] [--rounds 10] [--out table.md]
+    OMP_NUM_THREADS=1 python -m benchmarks [--only responses,examples] [--rounds 10] [--out table.md] [--out table.csv]
 
 Costs are ratios to the same work without measuring, or, where a unit says so, what is added to it: the median and the
 quartiles over interleaved pairs in one process, by CPU time, on one thread. Every tool gets the same network and batch,
 and its result is held against gradlab's in the same run: by the largest relative difference. A tool that is not
-installed, or fails, has a row that says so. `mosaicml` (Composer) asks for an older torch and is not among the extras.
+installed, or fails, has a row that says so. With `--resume`, what a CSV file of `--out` holds is not measured again, so
+that a run can be stopped and go on. `mosaicml` (Composer) asks for an older torch and is not among the extras.
 Results that were kept are in RESULTS.md.
 """
 
@@ -20,7 +21,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.jobs import NAMES, jobs
-from benchmarks.table import Row, check, machine, text, write
+from benchmarks.table import Row, check, machine, read, text, write
 from gradlab.errors import UsageError
 
 
@@ -33,6 +34,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=10, help="at least 2")
     parser.add_argument("--only", default="", help=f"some of {', '.join(NAMES)}; by default all")
     parser.add_argument("--out", type=Path, action="append", default=[], help="a .md or .csv file; may be repeated")
+    parser.add_argument("--resume", action="store_true", help="go on with what the .csv files hold")
     args = parser.parse_args()
     every = jobs(args.depth, args.batch, args.example_batch, args.compiled)
     asked = args.only.split(",") if args.only else list(every)
@@ -45,7 +47,9 @@ def main() -> None:
         parser.error(str(error))
     torch.set_num_threads(1)
     print(machine(), end="\n\n")
-    for line in text(kept(chain.from_iterable(every[name](max(2, args.rounds)) for name in asked), args.out)):
+    known = [row for path in args.out for row in read(path)] if args.resume else []
+    rows = chain.from_iterable(every[name](max(2, args.rounds), known) for name in asked)
+    for line in text(kept(rows, args.out)):
         print(line, flush=True)
 
 

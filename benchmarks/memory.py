@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 
 import torch
 
 from benchmarks import own
-from benchmarks.apart import FailedApart, apart
 from benchmarks.compiled import network
-from benchmarks.paired import Subject, Tool
+from benchmarks.paired import Subject, Tool, each
 from benchmarks.peers.gradients import GRADIENTS
 from benchmarks.readings import resident
 from benchmarks.table import Row
@@ -19,25 +17,22 @@ from benchmarks.table import Row
 TOOLS = (own.PARAMETERS, *GRADIENTS)
 
 
-def rows(steps: int, depth: int = 20, goal: float = 0.01) -> Iterator[Row]:
-    """A row for each tool."""
-    job = f"memory of a recorded step: norm of every gradient, ResNet-{depth}, batch 16"
-    for tool in TOOLS:
-        print(f"{job}: {tool.title}", file=sys.stderr, flush=True)
-        if reason := tool.missing():
-            yield Row(job, tool.name, agrees=reason)
-            continue
-        try:
-            value = apart(partial(added, tool, steps, depth))
-        except FailedApart as failure:
-            yield Row(job, tool.title, agrees=f"failed: {failure}")
-            continue
-        yield Row.of(job, tool.title, [value], "MiB", goal if tool is own.PARAMETERS else None)
+JOB = "memory of a recorded step: norm of every gradient, ResNet-20, batch 16"
 
 
-def added(tool: Tool, steps: int, depth: int) -> float:
+def rows(steps: int, known: Sequence[Row] = ()) -> Iterator[Row]:
+    """A row for each tool, except those that are known."""
+    return each(JOB, TOOLS, partial(row, steps), known)
+
+
+def row(steps: int, tool: Tool) -> Row:
+    """What a tool keeps of a step."""
+    return Row.of(JOB, tool.title, [added(tool, steps)], "MiB", 0.01 if tool is own.PARAMETERS else None)
+
+
+def added(tool: Tool, steps: int) -> float:
     """MiB a step, after the first third of them, where nothing but the tool keeps anything."""
-    model, images = network(f"resnet{depth}", 16)
+    model, images = network("resnet20", 16)
     marks = []
     with tool.way(Subject(model, images, torch.arange(16) % 10)) as way:
         for step in range(steps):

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
@@ -131,21 +131,13 @@ class Job:
     reference: Tool | None = None
     times: int = 1
 
-    def rows(self, rounds: int) -> Iterator[Row]:
-        """Measure every tool in turn; one that is missing or fails has a row that says so."""
-        for number, tool in enumerate(self.tools):
-            print(f"{self.name}: {tool.title}", file=sys.stderr, flush=True)
-            if reason := tool.missing():
-                yield Row(self.name, tool.name, agrees=reason)
-                continue
-            try:
-                yield apart(partial(self.row, number, rounds))
-            except FailedApart as failure:
-                yield Row(self.name, tool.title, agrees=f"failed: {failure}")
+    def rows(self, rounds: int, known: Sequence[Row] = ()) -> Iterator[Row]:
+        """Measure every tool in turn, except those whose rows are known."""
+        return each(self.name, self.tools, partial(self.row, rounds), known)
 
-    def row(self, number: int, rounds: int) -> Row:
-        """What the tool of this number costs."""
-        tool, subject = self.tools[number], self.subject()
+    def row(self, rounds: int, tool: Tool) -> Row:
+        """What a tool costs."""
+        number, subject = self.tools.index(tool), self.subject()
         with torch.set_grad_enabled(self.training):
             ours = self._reference(subject.copy()) if number or self.reference else None
             with tool.way(subject.copy()) as way:
@@ -163,6 +155,30 @@ class Job:
             way.run()
             assert way.values is not None
             return way.values().double()
+
+
+def each(job: str, tools: Sequence[Tool], row: Callable[[Tool], Row], known: Sequence[Row]) -> Iterator[Row]:
+    """The rows of a job, each measured in a process of its own; a tool that is missing or fails has one that says so.
+
+    Args:
+        job: The job's name.
+        tools: The tools that do it.
+        row: Measures one.
+        known: Rows that were measured before, of any job.
+    """
+    measured = {row.by: row for row in known if row.job == job and row.median is not None}
+    for tool in tools:
+        if tool.title in measured:
+            yield measured[tool.title]
+            continue
+        print(f"{job}: {tool.title}", file=sys.stderr, flush=True)
+        if reason := tool.missing():
+            yield Row(job, tool.name, agrees=reason)
+            continue
+        try:
+            yield apart(partial(row, tool))
+        except FailedApart as failure:
+            yield Row(job, tool.title, agrees=f"failed: {failure}")
 
 
 def paired(bare: Callable[[], object], run: Callable[[], object], rounds: int) -> tuple[list[float], list[float]]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, fields
 from itertools import zip_longest
 from pathlib import Path
 from textwrap import wrap
+from typing import Any
 
 import torch
 from tabulate import tabulate
@@ -128,6 +129,16 @@ def write(rows: Sequence[Row], path: Path) -> None:
         writer = csv.writer(file)
         writer.writerow([*names, "machine"])
         writer.writerows([*(getattr(row, name) for name in names), machine()] for row in rows)
+
+
+def read(path: Path) -> list[Row]:
+    """What `write` has written of this machine to a CSV file; nothing if there is no file."""
+    if path.suffix != ".csv" or not path.exists():
+        return []
+    with path.open(newline="") as file:
+        lines: list[dict[str, Any]] = [line for line in csv.DictReader(file) if line.pop("machine") == machine()]
+    numbers = "median", "low", "high", "goal"
+    return [Row(**line | {name: float(line[name]) if line[name] else None for name in numbers}) for line in lines]
 
 
 def check(path: Path) -> None:

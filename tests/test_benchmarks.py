@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from benchmarks.apart import FailedApart, apart
 from benchmarks.jobs import NAMES, forward, jobs, subject
 from benchmarks.paired import Job, Subject, Tool, Way
 from benchmarks.peers.responses import naive_hooks
-from benchmarks.table import Row, text, write
+from benchmarks.table import Row, read, text, write
 from gradlab.errors import UsageError
 
 
@@ -65,8 +66,18 @@ def test_the_table_fits_a_terminal_and_is_written_whole(rows: list[Row], tmp_pat
     for suffix in (".md", ".csv"):
         write(rows, path := tmp_path / f"table{suffix}")
         assert [sum(row.by in line for line in path.read_text().splitlines()) for row in rows] == [1] * len(rows)
+    assert read(path) == rows
     with pytest.raises(UsageError, match="neither"):
         write(rows, tmp_path / "table.txt")
+
+
+def test_what_is_known_is_not_measured_again(rows: list[Row]) -> None:
+    """A tool that was missing, or failed, is tried again."""
+    tools = Tool("hooks", broken), Tool("broken", wrong)
+    known = [*rows, replace(rows[1], job="another", by="broken")]
+    again, tried = Job("std", lambda: subject("plain8", 2), forward, tools).rows(2, known)
+    assert again == rows[1]
+    assert tried.agrees.startswith("failed: ")
 
 
 def test_a_value_that_cannot_be_sent_ends_its_process_with_a_reason() -> None:
