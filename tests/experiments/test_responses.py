@@ -22,8 +22,9 @@ def test_labels_beyond_the_outputs_of_a_network_give_no_accuracy(tmp_path: Path)
     images = np.zeros((8, 32, 32, 3), dtype=np.uint8)
     for last, accuracy in ((9, True), (10, False)):
         np.savez(tmp_path / "x.npz", x_test=images, y_test=np.arange(8) + last - 7)
-        facts = gl.responses("resnet8@init", str(tmp_path / "x.npz"), batch_size=4).record["networks"][0]
-        assert (facts["accuracy"] is not None) is accuracy
+        result = gl.responses("resnet8@init", str(tmp_path / "x.npz"), batch_size=4)
+        assert (result.record["networks"][0]["accuracy"] is not None) is accuracy
+        assert any("no accuracy" in note and "labels up to 10" in note for note in result.notes) is not accuracy
 
 
 @pytest.fixture(scope="module")

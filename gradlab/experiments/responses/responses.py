@@ -214,6 +214,10 @@ def _same_classes(logits: Tensor, labels: Tensor, stream: Batches) -> bool:
 
 def _warnings(model: nn.Module, label: str, facts: dict[str, Any], stream: Batches, normalize: str | None) -> list[str]:
     notes = assumptions(model, label, facts["normalization"], normalize)
+    if facts["accuracy"] is None and (largest := stream.largest_label) is not None:
+        classes = stream.dataset.classes
+        there = f"{classes:,} classes" if classes else f"labels up to {largest:,}"
+        notes.append(f"{label}: no accuracy, since {stream.dataset.name} has {there} and the network other outputs")
     if facts["near_chance"]:
         notes.append(
             f"{label}: {facts['accuracy']:.1%} of the images are classified correctly, near chance: these weights are "
