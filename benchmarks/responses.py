@@ -1,6 +1,6 @@
 """What measuring responses costs: paired ratios against the bare forward pass, in one process.
 
-    python benchmarks/responses.py [--device cuda] [--rounds 40] [--depth 56] [--batch 128]
+    python -m benchmarks.responses [--device cuda] [--rounds 40] [--depth 56] [--batch 128]
 
 Each variant is timed between two bare forward passes, in turn, so that a drift of the machine's speed cancels
 in the ratio to their mean. Printed: the median ratio over the rounds, and the quartiles.
@@ -12,15 +12,15 @@ with 8 images, and with one of 8 × 8 pixels, where little pushes the probe's co
 import argparse
 import copy
 import resource
-import statistics
-import time
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import Any, Self
 
 import torch
 from torch import nn
 
 import gradlab as gl
+from benchmarks.readings import CLOCKS, seconds, spread
 from gradlab.experiments.subject import runner
 
 Variant = tuple[AbstractContextManager[Any], nn.Module, torch.Tensor]
@@ -47,13 +47,12 @@ def main() -> None:
     with torch.inference_mode():
         for round_ in range(args.rounds + 3):
             for name, variant in variants.items():
-                before, seconds, after = timed(bare), timed(variant), timed(bare)
+                before, inner, after = timed(bare), timed(variant), timed(bare)
                 if round_ >= 3:
-                    ratios[name].append(2 * seconds / (before + after))
+                    ratios[name].append(2 * inner / (before + after))
     print(f"ResNet-{args.depth}, batch {args.batch}, {args.device}, {torch.get_num_threads()} threads")
     for name, values in ratios.items():
-        low, median, high = statistics.quantiles(values, n=4)
-        print(f"{name:42s} {median:6.3f}   ({low:.3f} to {high:.3f})")
+        print(f"{name:42s} {spread(values)}")
     print(f"extra peak memory of the probe: {extra:.2f} MiB")
     if args.device.startswith("cuda"):
         no_synchronization(model, images)
@@ -99,13 +98,7 @@ def timed(variant: Variant) -> float:
     """Seconds of one forward pass, the device's work included; attaching hooks is not: it is done once."""
     context, model, images = variant
     with context:
-        if images.is_cuda:
-            torch.cuda.synchronize()
-        start = time.perf_counter()
-        model(images)
-        if images.is_cuda:
-            torch.cuda.synchronize()
-        return time.perf_counter() - start
+        return seconds(partial(model, images), CLOCKS["wall"])
 
 
 @torch.inference_mode()
@@ -132,16 +125,9 @@ def cost_of_a_layer(model: nn.Module, images: torch.Tensor, rounds: int) -> None
         for each in (model, model, bare):
             each(images)
         for _ in range(rounds):
-            before, seconds, after = (cpu_seconds(each, images) for each in (bare, model, bare))
-            extra.append((seconds - (before + after) / 2) / layers * 1e6)
-    low, median, high = statistics.quantiles(extra, n=4)
-    print(f"a layer, images {tuple(images.shape)}: {median:.0f} µs   ({low:.0f} to {high:.0f})")
-
-
-def cpu_seconds(model: nn.Module, images: torch.Tensor) -> float:
-    start = time.process_time()
-    model(images)
-    return time.process_time() - start
+            before, inner, after = (seconds(partial(each, images)) for each in (bare, model, bare))
+            extra.append((inner - (before + after) / 2) / layers * 1e6)
+    print(f"a layer, images {tuple(images.shape)}, in µs: {spread(extra, 0)}")
 
 
 def no_synchronization(model: nn.Module, images: torch.Tensor) -> None:
