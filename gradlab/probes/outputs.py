@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -76,6 +77,15 @@ def logits_of(output: Any) -> Tensor | None:
 def detached(output: Any) -> Any:
     """Return an output with every tensor in it cut off from its graph."""
     return _pytree.tree_map_only(Tensor, Tensor.detach, output)
+
+
+def outside_transforms() -> AbstractContextManager[object]:
+    """Return a context in which no `torch.func` transform is active, which allow no operation in place on sums."""
+    if not torch._C._are_functorch_transforms_active():
+        return nullcontext()
+    from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
+
+    return temporarily_clear_interpreter_stack()
 
 
 def plain(tensor: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from gradlab.errors import GradlabError, UsageError
 from gradlab.probes.hooks import Probe
 from gradlab.probes.ranks import Ranks
+from gradlab.probes.replaced import Places
 
 if TYPE_CHECKING:
     from torch.amp.grad_scaler import GradScaler
@@ -65,6 +66,7 @@ class StepProbe(Probe):
         if not callable(every) and every < 1:
             raise UsageError(f"every is a number of steps from 1 on, not {every}")
         self.every, self.scaler = every, scaler
+        self._places = Places(self.model)
         self.steps = 0
 
     @property
@@ -76,11 +78,12 @@ class StepProbe(Probe):
         """End a step, to which the present gradients belong.
 
         Raises:
-            GradlabError: If called outside the `with` block.
+            GradlabError: If called outside the `with` block, or if a module of the model was replaced.
         """
         if self._stack is None:
             raise GradlabError("the probe is not attached: call step() inside its `with` block")
         if self.due:
+            self._places.check(type(self).__name__)
             self.ranks.remember()
             self._measure()
         self.steps += 1

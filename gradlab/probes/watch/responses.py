@@ -16,7 +16,7 @@ from gradlab.probes.backward_passes import BackwardPasses
 from gradlab.probes.finder import Part, ResponseFinder, Site
 from gradlab.probes.forward_watch import Watch
 from gradlab.probes.identity import Remembered
-from gradlab.probes.outputs import plain
+from gradlab.probes.outputs import outside_transforms, plain
 from gradlab.probes.selection import Selection
 from gradlab.probes.targets import response_targets
 from gradlab.probes.tensor_layout import Layout, LayoutWatch, refuse_gradient_of_parts
@@ -149,7 +149,8 @@ class ResponseWatch:
         with torch._C.DisableTorchFunction():
             own = self._split.local(layer_of(site), plain(response), [self.finder.norms.get(site, ""), site.layer])
             if self.responses:
-                self._take_moments(site, own, part)
+                with outside_transforms():
+                    self._take_moments(site, own, part)
             watch = self._watched(site, response, part)
             if self._mode is not None and part is None:
                 self._inputs.put(response, site)
@@ -239,7 +240,8 @@ class ResponseWatch:
         self.layout.parts[layer] = self.layout.parts.get(layer, "") or self._split.signals.of(output)
         output = self._split.local(layer, output, [])
         sums = self._pass.activations.setdefault(layer, self._sums())
-        sums.add(name, output, self._unit_dim, bounds, self._room)
+        with torch._C.DisableTorchFunction(), outside_transforms():
+            sums.add(name, output, self._unit_dim, bounds, self._room)
 
 
 def layer_of(site: Site) -> str:

@@ -14,6 +14,7 @@ from gradlab.errors import GradlabError, UsageError
 from gradlab.probes.coverage import coverage_of, depth_of
 from gradlab.probes.hooks import Probe
 from gradlab.probes.ranks import TIMEOUT, Ranks
+from gradlab.probes.replaced import Places
 from gradlab.probes.schedule import Schedule
 from gradlab.probes.selection import Selection
 from gradlab.probes.watch.alerts import Alerts, OnAlert
@@ -150,6 +151,8 @@ class Watch(Probe):
             since_last=dead_units != "of the step",
             ranks=ranks,
         )
+        parts = [part for row in self._recorder.rows.values() for part in row.parts]
+        self._places = Places(self.model, parts)
         self._hooks: ExitStack | None = None
         self._between: ExitStack | None = None
 
@@ -247,6 +250,7 @@ class Watch(Probe):
 
     def _before(self, place: int) -> None:
         if self._hooks is not None:
+            self._places.check("gl.watch")
             self._recorder.before(place, self.steps[place], self._is_due(place))
 
     def _after(self, place: int) -> None:

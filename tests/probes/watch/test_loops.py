@@ -197,3 +197,30 @@ def test_a_loop_is_seen_as_it_is(optimizer: str, write: Callable[[Loop], None]) 
                 assert math.isclose(frame[number, layer, statistic], norm, rel_tol=2e-5, abs_tol=1e-9), statistic
     for number, loss in enumerate(loop.losses):
         assert frame[number, "total", "loss"] == pytest.approx(loss, rel=1e-5)
+
+
+def test_passes_that_torch_func_transforms_count_as_others() -> None:
+    """Gradients of single examples beside the training: no transform forbids the sums to change."""
+    model = net().double()
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    weights = {name: value.detach().clone() for name, value in model.named_parameters()}
+
+    def loss(weights: dict[str, Tensor], x: Tensor) -> Tensor:
+        return torch.func.functional_call(model, weights, (x,)).square().mean()
+
+    x, y = torch.randn(6, 5).double(), torch.randn(3, 5).double()
+    with gl.watch(model, optimizer, every=1) as watch:
+        torch.func.grad(loss)(weights, x)
+        torch.func.vmap(torch.func.grad(loss), in_dims=(None, 0))(weights, x[:, None])
+        torch.func.jvp(model, (x,), (x,))
+        model(y).square().mean().backward()
+        optimizer.step()
+    h = F.linear(torch.cat([x, x, x, y]), weights["0.weight"], weights["0.bias"])
+    found = watch.result().to_frame().set_index(["layer", "statistic"])["value"]
+    expected = {
+        "response_std": h.std(correction=0).item(),
+        "response_mean": h.mean().item(),
+        "response_max": h.abs().max().item(),
+        "zero_fraction": (h <= 0).double().mean().item(),
+    }
+    assert {name: found["0", name] for name in expected} == pytest.approx(expected, rel=1e-9)

@@ -1,0 +1,54 @@
+"""Modules and parameters that take the place of others while a probe is attached, which it does not see."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import nn
+
+from gradlab.errors import GradlabError
+from gradlab.probes.weights import Part
+
+
+class Places:
+    """Where a model has its modules and some of its parameters.
+
+    Args:
+        model: The root module.
+        parts: The parameters.
+    """
+
+    def __init__(self, model: nn.Module, parts: Iterable[Part] = ()) -> None:
+        modules = {name: m for name, m in model.named_modules() if not isinstance(m, torch.jit.ScriptModule)}
+        self._places: list[tuple[str, dict[str, Any], str, object]] = [
+            (f"{name}.{key}".lstrip("."), module._modules, key, child)
+            for name, module in modules.items()
+            for key, child in module._modules.items()
+        ]
+        for part in parts:
+            owner, _, key = part.name.rpartition(".")
+            if owner in modules:
+                self._places.append((part.name, modules[owner]._parameters, key, part.parameter))
+
+    def replaced(self) -> list[str]:
+        """Return the names of those in whose places there are others; what was taken away is none."""
+        return [
+            name for name, table, key, there in self._places if (now := table.get(key)) is not there and now is not None
+        ]
+
+    def check(self, probe: str) -> None:
+        """Raise an error if there are any.
+
+        Args:
+            probe: The name of the probe.
+
+        Raises:
+            GradlabError: If a module or a parameter was replaced.
+        """
+        if names := self.replaced():
+            raise GradlabError(
+                f"{', '.join(names[:3])}{', …' if len(names) > 3 else ''}: replaced by another since {probe} was made, "
+                "which does not see that one: make it after the model is wrapped, loaded or changed otherwise"
+            )
