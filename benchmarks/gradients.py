@@ -80,7 +80,8 @@ class Training:
         with torch.no_grad():
             self.model.train()(self.images)
         self.model.eval()
-        self.optimizer = torch.optim.SGD(self.model.parameters(), lr=1e-6)
+        # The network stays what it is, however many steps are timed.
+        self.optimizer = torch.optim.SGD(self.model.parameters(), lr=1e-12)
         self.bare_variant: Variant = nullcontext(), self.step
 
     def step(

@@ -71,7 +71,7 @@ class ConvolutionGradients(ExampleContributions):
     """
 
     def __init__(self, x: Tensor, gradient: Tensor, geometry: Geometry) -> None:
-        self.x, self.gradient, self.geometry = x, gradient, geometry
+        self.x, self.gradient, self.factor, self.geometry = x, gradient, gradient, geometry
         self.examples, self.numel = x.shape[0], math.prod(geometry.weight)
 
     def doubtful(self, norms: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from gradlab.stats.example_rows import LEAST, reduced_rows
+from gradlab.stats.example_rows import LEAST, any_nonzero, reduced_rows
 from gradlab.stats.norms import all_tame, joint_norms, tame_norms
 from gradlab.stats.pair_products import PairProducts, pair_products
 from gradlab.stats.workspace import Workspace
@@ -46,10 +46,12 @@ class ExampleContributions(ABC):
     Attributes:
         examples: The number B of examples.
         numel: The number P of elements of the parameter.
+        factor: A factor of every term, shape (B, …), if there is one; where it is 0, so is the gradient.
     """
 
     examples: int
     numel: int
+    factor: Tensor | None = None
 
     @abstractmethod
     def rows(self) -> Tensor:
@@ -105,8 +107,10 @@ class ExampleContributions(ABC):
         for part in self.parts(workspace):
             whole = part.shape[1] == self.examples
             summed = None if products is None else products.sums(part.device)
-            if len(part) == 1 and whole and (native := reduced_rows(part[0], summed)):
+            if len(part) == 1 and whole and (native := reduced_rows(part[0], summed, self.factor)):
                 if native.doubtful and len(places := self.doubtful(native.norms)):
+                    if products is not None and native.added:
+                        products.add(-native.products)
                     return self._reduced_anew(workspace, products, places)
                 if products is not None and not native.added:
                     products.add(native.products)
@@ -234,7 +238,8 @@ def unresolved(norms: Tensor, *factors: Tensor) -> Tensor:
 
     Args:
         norms: The norms of the gradients as computed, shape (B,).
-        factors: The factors of the products, each of shape (B, …); where one is 0, so is the gradient.
+        factors: The factors of the products, each of shape (B, …), that of the output last. If one is 0, so is the
+            gradient.
 
     Returns:
         The numbers of the examples. There are none on accelerators, of which no value is read, nor in other dtypes.
@@ -242,10 +247,12 @@ def unresolved(norms: Tensor, *factors: Tensor) -> Tensor:
     if not all(factor.is_cpu and factor.dtype is torch.float32 for factor in factors):
         return torch.zeros(0, dtype=torch.int64)
     places = (~((norms >= LEAST) & norms.isfinite())).nonzero().flatten()
-    if not len(places):
-        return places
-    there = [factor[places].flatten(1).ne(0).any(1) for factor in factors]
-    return places[torch.stack(there).all(0)]
+    # Most often a gradient is 0 since that of the output is, the last factor, for an example classified with certainty.
+    there = [
+        norm != 0 or all(any_nonzero(factor[i]) for factor in factors[::-1])
+        for i, norm in zip(places.tolist(), norms[places].tolist(), strict=True)
+    ]
+    return places[torch.tensor(there, dtype=torch.bool)]
 
 
 def inverse(norms: Tensor, dtype: torch.dtype) -> Tensor:

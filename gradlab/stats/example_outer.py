@@ -34,7 +34,7 @@ class OuterGradients(ExampleContributions):
     """
 
     def __init__(self, a: Tensor, b: Tensor) -> None:
-        self.a, self.b = a, b
+        self.a, self.b, self.factor = a, b, b
         self.examples, self.numel = len(a), a.shape[2] * b.shape[2]
 
     def rows(self) -> Tensor:

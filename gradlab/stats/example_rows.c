@@ -108,15 +108,24 @@ VERSION(plain, , 1)
 VERSION(plain, , 2)
 #endif
 
+/* Whether any of n values is not 0. */
+int gradlab_any(const float *values, ptrdiff_t n)
+{
+    int found = 0;
+    for (ptrdiff_t i = 0; i < n; i++)
+        found |= values[i] != 0;
+    return found;
+}
+
 /* Multiply a row by the power of two that brings its largest value to about 1, which is exact, and return that; 0 if all
  * values are 0. */
 static double enlarge(float *row, ptrdiff_t length)
 {
+    if (!gradlab_any(row, length))
+        return 0;
     float most = 0;
     for (ptrdiff_t i = 0; i < length; i++)
         most = fabsf(row[i]) > most ? fabsf(row[i]) : most;
-    if (most == 0)
-        return 0;
     /* The factor itself has to be in the range of float32. */
     float factor = ldexpf(1, -ilogbf(most) < 126 ? -ilogbf(most) : 126);
     for (ptrdiff_t i = 0; i < length; i++)
@@ -164,10 +173,12 @@ static double norm_of(float *row, ptrdiff_t length, double least)
  *
  * Squares are in the range of float32 for norms between least and most; smaller rows are scaled, and scaled back. room:
  * space for count numbers. Returns 0 if a norm is larger or none; then the results do not count. Otherwise 1 more than
- * the number of rows with norms below doubtful; without such rows, the products are added to total unless it is NULL.
+ * the number of rows with norms below doubtful, without those of which all n values of factors are 0, unless that is
+ * NULL. The products are added to total unless it is NULL.
  */
 ptrdiff_t gradlab_reduce_rows(float *rows, ptrdiff_t count, ptrdiff_t length, double least, double most, double doubtful,
-                              double *products, double *norms, float *sums, double *room, double *total)
+                              const float *factors, ptrdiff_t n, double *products, double *norms, float *sums,
+                              double *room, double *total)
 {
     ptrdiff_t small = 0, unsure = 0;
     double cosines = 0;
@@ -184,7 +195,7 @@ ptrdiff_t gradlab_reduce_rows(float *rows, ptrdiff_t count, ptrdiff_t length, do
     if (small)
         enlarged_products(rows, count, length, least, products, norms, room);
     for (ptrdiff_t i = 0; i < count; i++) {
-        unsure += norms[i] < doubtful;
+        unsure += norms[i] < doubtful && (norms[i] > 0 || !factors || gradlab_any(factors + i * n, n));
         for (ptrdiff_t j = 0; j <= i; j++) {
             double product = products[i * count + j] = products[j * count + i];
             if (norms[i] > 0 && norms[j] > 0)
@@ -192,7 +203,7 @@ ptrdiff_t gradlab_reduce_rows(float *rows, ptrdiff_t count, ptrdiff_t length, do
         }
     }
     norms[count] = sqrt(fmax(0, cosines));
-    for (ptrdiff_t i = 0; total && !unsure && i < count * count; i++)
+    for (ptrdiff_t i = 0; total && i < count * count; i++)
         total[i] += products[i];
     return 1 + unsure;
 }

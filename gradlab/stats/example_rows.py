@@ -18,7 +18,6 @@ from gradlab.stats.native import is_dense_float32
 from gradlab.stats.norms import TAME
 from gradlab.stats.precision import trusted_norm
 
-
 LEAST = 1e-24
 """The smallest norm of a gradient to which products that float32 rounds to 0, below 1e-38, cannot matter."""
 
@@ -32,7 +31,7 @@ class ReducedRows(NamedTuple):
         sum_norm: The norm of their sum, float64 of shape ().
         total: Their sum, shape (P,).
         products: Their inner products, float64 of shape (B, B).
-        doubtful: Whether there are norms below `LEAST`.
+        doubtful: Whether there are norms below `LEAST`, without those that are 0 since a factor is.
         added: Whether the inner products were added to others.
     """
 
@@ -45,7 +44,7 @@ class ReducedRows(NamedTuple):
     added: bool
 
 
-def reduced_rows(rows: Tensor, sums: Tensor | None = None) -> ReducedRows | None:
+def reduced_rows(rows: Tensor, sums: Tensor | None = None, factor: Tensor | None = None) -> ReducedRows | None:
     """Reduce gradients, or return None if the library does not serve them.
 
     It does not where the norm of a gradient is so large that products may leave the range of float32 (see
@@ -53,13 +52,15 @@ def reduced_rows(rows: Tensor, sums: Tensor | None = None) -> ReducedRows | None
 
     Args:
         rows: The gradients of all examples, shape (B, P). Small ones are scaled in place, and scaled back, exactly.
-        sums: Their inner products are added here unless one is doubtful, or that is on another device; float64 of
-            shape (B, B).
+        sums: Their inner products are added here unless that is on another device; float64 of shape (B, B).
+        factor: A factor of the gradients, shape (B, …); where it is 0, they are 0.
     """
     library = _library()
     if library is None or torch.get_num_threads() > 2 or not is_dense_float32(rows) or not rows.is_contiguous():
         return None
     count, length = rows.shape
+    if factor is not None and not (is_dense_float32(factor) and factor.is_contiguous()):
+        factor = None
     target = sums if sums is not None and sums.is_cpu else None
     norms = torch.empty(count + 2, dtype=torch.float64)
     products = torch.empty(count, count, dtype=torch.float64)
@@ -72,6 +73,8 @@ def reduced_rows(rows: Tensor, sums: Tensor | None = None) -> ReducedRows | None
         trusted_norm(length, torch.float32),
         TAME,
         LEAST,
+        None if factor is None else factor.data_ptr(),
+        0 if factor is None else factor.numel() // count,
         products.data_ptr(),
         norms.data_ptr(),
         total.data_ptr(),
@@ -81,9 +84,15 @@ def reduced_rows(rows: Tensor, sums: Tensor | None = None) -> ReducedRows | None
     if not tame:
         return None
     norms, direction_norm, sum_norm = norms.split((count, 1, 1))
-    return ReducedRows(
-        norms, direction_norm[0], sum_norm[0], total, products, tame > 1, target is not None and tame == 1
-    )
+    return ReducedRows(norms, direction_norm[0], sum_norm[0], total, products, tame > 1, target is not None)
+
+
+def any_nonzero(values: Tensor) -> bool:
+    """Return whether any of the values, float32 on the CPU, is not 0."""
+    library = _library()
+    if library is None or not values.is_contiguous():
+        return bool(values.any())
+    return bool(library.gradlab_any(values.data_ptr(), values.numel()))
 
 
 @functools.cache
@@ -94,10 +103,12 @@ def _library() -> ctypes.CDLL | None:
 def _computes(library: ctypes.CDLL) -> bool:
     """Declare the function, and make sure that it computes what it should."""
     size, pointer, number = ctypes.c_ssize_t, ctypes.c_void_p, ctypes.c_double
-    library.gradlab_reduce_rows.argtypes = [pointer, size, size, *[number] * 3, *[pointer] * 5]
+    library.gradlab_reduce_rows.argtypes = [pointer, size, size, *[number] * 3, pointer, size, *[pointer] * 5]
     library.gradlab_reduce_rows.restype = size
+    library.gradlab_any.argtypes = [pointer, size]
     ones, total, norms = (ctypes.c_float * 36)(*[1] * 36), (ctypes.c_float * 18)(), (number * 4)()
-    done = library.gradlab_reduce_rows(ones, 2, 18, 1, 10, 0, (number * 4)(), norms, total, (number * 2)(), None)
+    places = None, 0, (number * 4)(), norms, total, (number * 2)(), None
+    done = library.gradlab_reduce_rows(ones, 2, 18, 1, 10, 0, *places)
     if done != 1 or not math.isclose(norms[0] ** 2, 18) or not math.isclose(norms[2], 2) or total[17] != 2:
         raise OSError("the compiled library does not add up")
     return True

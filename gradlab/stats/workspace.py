@@ -17,6 +17,7 @@ class Workspace:
 
     def __init__(self) -> None:
         self._blocks: dict[torch.dtype, Tensor] = {}
+        self._taken: dict[tuple[torch.dtype, tuple[tuple[int, ...], ...]], list[Tensor]] = {}
         self._weights: dict[tuple[int, torch.dtype, torch.device], tuple[Tensor, Tensor]] = {}
 
     def take(self, like: Tensor, *shapes: tuple[int, ...]) -> list[Tensor]:
@@ -28,12 +29,16 @@ class Workspace:
         """
         if like.device.type != "cpu":
             return [like.new_empty(shape) for shape in shapes]
-        numels = [math.prod(shape) for shape in shapes]
-        block = self._blocks.get(like.dtype)
-        if block is None or block.numel() < sum(numels):
-            block = self._blocks[like.dtype] = like.new_empty(sum(numels))
-        parts = block[: sum(numels)].split(numels)
-        return [part.view(shape) for part, shape in zip(parts, shapes, strict=True)]
+        key = like.dtype, shapes
+        if key not in self._taken:
+            numels = [math.prod(shape) for shape in shapes]
+            block = self._blocks.get(like.dtype)
+            if block is None or block.numel() < sum(numels):
+                block = self._blocks[like.dtype] = like.new_empty(sum(numels))
+                self._taken.clear()
+            parts = block[: sum(numels)].split(numels)
+            self._taken[key] = [part.view(shape) for part, shape in zip(parts, shapes, strict=True)]
+        return self._taken[key]
 
     def weights(self, others: Tensor, dtype: torch.dtype) -> Tensor:
         """Return a row of ones above a row of given weights, shape (1, 2, n), valid until the next call.
