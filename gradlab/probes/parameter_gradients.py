@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from gradlab.errors import GradlabError, UsageError
+from gradlab.errors import GradlabError
 from gradlab.probes.coverage import coverage_of, depth_of, description_of
 from gradlab.probes.execution import ExecutionOrder
 from gradlab.probes.gradient_notes import gradient_notes, shared_notes
@@ -71,8 +71,7 @@ class ParameterGradients(StepProbe):
             those that are missing.
 
     Raises:
-        UsageError: If no layer with parameters is selected, if a parameter has no shape yet, or if the model is
-            wrapped in FullyShardedDataParallel, which flattens parameters; `fully_shard` keeps them.
+        UsageError: If no layer with parameters is selected, or if a parameter has no shape yet.
     """
 
     def __init__(
@@ -86,11 +85,6 @@ class ParameterGradients(StepProbe):
         timeout: float = TIMEOUT,
     ) -> None:
         super().__init__(model, Ranks(), every, scaler)
-        if any(type(module).__name__ == "FullyShardedDataParallel" for module in model.modules()):
-            raise UsageError(
-                "FullyShardedDataParallel flattens parameters, so that layers have no gradients of their own: "
-                "shard the model with torch.distributed.fsdp.fully_shard, whose gradients are measured over all shards"
-            )
         self.layers = select_rows(self.model, layers, parameters)
         # Each part is listed once, even if several rows contain it.
         self._parts = list({part.key: part for row in self.layers.values() for part in row.parts}.values())

@@ -97,8 +97,9 @@ def select_rows(model: nn.Module, layers: Selection = None, parameters: Paramete
         parameters: The parameters to include, see `weight_rows`; `all` adds a selected layer's other parameters.
 
     Raises:
-        UsageError: If nothing is selected, or a selected module has no parameters.
+        UsageError: If nothing is selected, a selected module has no parameters, or parameters are flattened.
     """
+    refuse_flattened(model)
     every = weight_rows(model, "all")
     if not every:
         raise UsageError(f"{type(model).__name__} has no parameters: there is no gradient to measure")
@@ -126,6 +127,19 @@ def select_rows(model: nn.Module, layers: Selection = None, parameters: Paramete
     order = {id(p): place for place, p in enumerate(p for row in every.values() for p in _parameters(row))}
     places = {name: min(order[id(p)] for p in _parameters(row)) for name, row in chosen.items()}
     return dict(sorted(chosen.items(), key=lambda item: places[item[0]]))
+
+
+def refuse_flattened(model: nn.Module) -> None:
+    """Raise an error for `FullyShardedDataParallel`, under which a weight is a piece of a line of numbers.
+
+    Raises:
+        UsageError: That says what to do.
+    """
+    if any(type(module).__name__ == "FullyShardedDataParallel" for module in model.modules()):
+        raise UsageError(
+            "FullyShardedDataParallel flattens parameters, so that no layer has a weight that it is known by: shard "
+            "the model with torch.distributed.fsdp.fully_shard, under which every layer is measured over all shards"
+        )
 
 
 def _parameters(row: WeightRow) -> list[nn.Parameter]:

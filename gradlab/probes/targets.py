@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from gradlab.errors import UsageError
-from gradlab.probes.selection import Selection, _each, _is_glob, _matching, _nothing, _words
+from gradlab.probes.selection import Selection, _each, _is_glob, _matching, _nothing, _words, refuse_flattened
 from gradlab.probes.weights import WeightRow, layer_kind, weight_rows
 
 SCRIPTED = "inside a scripted module, which runs no Python hooks"
@@ -94,8 +94,9 @@ def response_targets(model: nn.Module, layers: Selection = None) -> Targets:
             predicate selects modules, which are measured by their own outputs.
 
     Raises:
-        UsageError: If nothing is selected, or no module or weight has a given name.
+        UsageError: If nothing is selected, no module or weight has a given name, or parameters are flattened.
     """
+    refuse_flattened(model)
     everything, left_out = _weights(model)
     if layers is None:
         chosen = everything or _modules_with_parameters(model)

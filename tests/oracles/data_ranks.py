@@ -10,6 +10,7 @@ import pandas as pd
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.distributed import GradBucket
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
@@ -126,6 +127,12 @@ def responses(data: list[Batch], **options: bool) -> dict[str, Tensor]:
     return {name: torch.cat([kept[name].flatten() for kept in each]) for name in each[0]}
 
 
+def summed(bucket: GradBucket) -> torch.futures.Future[Tensor]:
+    """Add the ranks' gradients instead of averaging them."""
+    work = torch.distributed.all_reduce(bucket.buffer(), async_op=True)
+    return work.get_future().then(lambda future: future.value()[0])
+
+
 class Checks(RankChecks):
     def __init__(self, rank: int, world: int) -> None:
         super().__init__(rank, world)
@@ -175,6 +182,11 @@ class Checks(RankChecks):
 
     def examples_without_averages(self) -> Any:
         return measured(gl.ExampleGradients(self.model), self.model, self.even).result()
+
+    def examples_of_summed_gradients(self) -> Any:
+        model = DistributedDataParallel(network(), find_unused_parameters=True)
+        model.register_comm_hook(None, lambda _, bucket: summed(bucket))
+        return measured(gl.ExampleGradients(model), model, self.even).result()
 
     def compiled_responses(self) -> Any:
         return run(gl.ResponseStd(self.compiled), self.compiled, self.data).result()

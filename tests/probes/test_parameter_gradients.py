@@ -300,10 +300,14 @@ def test_a_scaler_is_divided_out_once(unscale: bool) -> None:
         assert found.tolist() == pytest.approx(expected.tolist(), rel=1e-5)
 
 
-def test_flattened_parameters_are_refused() -> None:
-    wrapper = type("FullyShardedDataParallel", (nn.Linear,), {})(2, 2)
+@pytest.mark.parametrize(
+    "kind", [gl.ParameterGradients, gl.ExampleGradients, gl.ResponseStd, gl.ResponseGradients, gl.watch]
+)
+def test_flattened_parameters_are_refused(kind: Callable[..., object]) -> None:
+    model = nn.Sequential(type("FullyShardedDataParallel", (nn.Linear,), {})(2, 2))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     with pytest.raises(UsageError, match="fully_shard"):
-        gl.ParameterGradients(nn.Sequential(wrapper))
+        kind(model, *([optimizer] if kind is gl.watch else []))
 
 
 def test_compiled_models_stay_compiled() -> None:

@@ -217,7 +217,9 @@ def test_what_one_rank_of_a_sharded_model_does_not_have_is_missing_or_refused(fo
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("check", ["examples_of_uneven_batches", "examples_without_averages"])
+@pytest.mark.parametrize(
+    "check", ["examples_of_uneven_batches", "examples_without_averages", "examples_of_summed_gradients"]
+)
 def test_what_the_ranks_do_not_tell_together_is_missing(found: Found, check: str) -> None:
     uneven = check == "examples_of_uneven_batches"
     data = [(batches(rank)[:1] if uneven else even_batches(rank)[1:])[0] for rank in range(len(found))]

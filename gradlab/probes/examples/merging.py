@@ -9,8 +9,11 @@ import torch
 from torch import Tensor
 
 from gradlab.errors import GradlabError
-from gradlab.probes.examples.rows import MeasuredBatch, MeasuredStep
+from gradlab.probes.examples.rows import REST, MeasuredBatch, MeasuredStep
 from gradlab.probes.ranks import check_same_steps
+
+_ROUNDED = 0.05
+"""The relative error of gradients that ranks exchange in few digits."""
 
 
 @dataclass(frozen=True)
@@ -87,18 +90,41 @@ def batch_notes(
             "one rank alone does not have the gradients of several batches of sharded parameters together: variance, "
             "noise scale and diversity are missing"
         )
-    if len(by_rank) > 1 and not all(_are_averaged(ranks) for ranks in zip(*by_rank, strict=True)):
+    together = [*zip(*by_rank, strict=True)] if len(by_rank) > 1 else []
+    if not all(_are_same(ranks) for ranks in together):
         notes.append(
             "the ranks had different gradients, which DistributedDataParallel would have averaged: variance, noise "
             "scale and diversity are missing"
         )
+    elif not all(_are_averaged(ranks) for ranks in together):
+        notes.append(
+            "the ranks' gradients were larger together than a mean of them is, as where their sum is taken: variance, "
+            "noise scale and diversity are missing"
+        )
     return notes
 
 
-def _are_averaged(steps: Sequence[RankStep]) -> bool:
-    """Return whether all ranks had the same gradients, as they do after data parallelism has averaged them."""
+def _are_same(steps: Sequence[RankStep]) -> bool:
+    """Return whether all ranks had the same gradients in the end."""
     first = steps[0].averaged
     return first is not None and all(step.averaged is not None and torch.equal(step.averaged, first) for step in steps)
+
+
+def _are_averaged(steps: Sequence[RankStep]) -> bool:
+    """Return whether these can be means of the ranks' gradients, as data parallelism takes unless told otherwise.
+
+    A mean of several is at most as long as they are on average, and a sum of many is longer unless they cancel.
+    """
+    if not _are_same(steps) or steps[0].averaged is None:
+        return False
+    lengths = torch.zeros_like(steps[0].averaged)
+    for batch in (batch for step in steps for batch in step.measured.batches):
+        for piece, norm in zip(batch.pieces, batch.sum_norms, strict=True):
+            if piece != REST:
+                lengths[piece] += norm / len(steps)
+    # Gradients may be exchanged in 16 bits; those that the probe has not seen have no length.
+    known = lengths > 0
+    return bool((steps[0].averaged[known] <= (1 + _ROUNDED) * lengths[known]).all())
 
 
 def _merged(steps: Sequence[RankStep], reduction: str) -> MeasuredStep:
