@@ -218,6 +218,21 @@ def test_too_few_inputs_for_the_lags(x, lags):
         gl.shattering(torch.sin, x, lags=lags)
 
 
+@pytest.mark.parametrize(
+    ("x", "says"),
+    [
+        (LINE[torch.arange(50) ^ 1], "goes back and forth"),
+        (torch.stack([LINE.cos(), LINE.sin()], 1), "not evenly spaced on a line"),
+        (LINE[:, None] ** 3, "not evenly spaced on a line"),
+    ],
+)
+def test_inputs_that_are_no_line(x, says):
+    with pytest.raises(UsageError, match=says):
+        gl.shattering(lambda x: x.reshape(len(x), -1).sum(1), x)
+    for good in (LINE.flip(0), LINE.half(), LINE[:, None].bfloat16(), LINE.exp()):
+        assert len(gl.shattering(lambda x: x.reshape(len(x), -1).sin().sum(1), good, lags=2).frame) == 3
+
+
 def test_figures_of_layers_need_layers():
     with pytest.raises(UsageError, match="layers"):
         gl.shattering(torch.sin, LINE).figure("coactivation")

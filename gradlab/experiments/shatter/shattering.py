@@ -16,6 +16,9 @@ from gradlab.experiments.shatter.shatter import noise_acfs
 from gradlab.results.record import Stopwatch, make_record
 from gradlab.results.shatter.result import ShatterResult
 
+UNEVEN = 0.05
+"""The share by which steps between inputs of several dimensions may differ from their mean."""
+
 Function = Callable[[Tensor], Tensor]
 
 
@@ -32,8 +35,9 @@ def shattering(
     Args:
         f: A function or several, from inputs to one number per input, (M,) or (M, 1). It is called once with all of x,
             as a column (M, 1) if x is (M,) and f is a module.
-        x: The inputs, (M,), or (M, ...) for evenly spaced points on a line in more dimensions; the gradient is then
-            taken along the line. They are moved to the device and dtype of a module's parameters.
+        x: The inputs, (M,) in ascending or descending order, or (M, ...) for evenly spaced points on a line in more
+            dimensions; the gradient is then taken along the line. They are moved to the device and dtype of a module's
+            parameters.
         lags: The largest lag, below M.
         name: The name in the result; by default that of the function or class.
 
@@ -53,6 +57,7 @@ def shattering(
         raise UsageError(
             f"{points} points have the lags 0 to {max(0, points - 1)}, not {lags}; 3 points are the fewest"
         )
+    _require_line(x.detach())
     label = name or str(getattr(functions[0], "name", getattr(functions[0], "__name__", type(functions[0]).__name__)))
     gradients = torch.stack([_gradient(function, x.detach(), label) for function in functions])
     key: dict[str, Any] = {"network": label, "norm": "", "depth": 0}
@@ -69,6 +74,22 @@ def shattering(
         "shattering", options=options, device=device_name(x.device), stopwatch=stopwatch, noise=noise_acfs(points, lags)
     )
     return result
+
+
+def _require_line(x: Tensor) -> None:
+    """Check that inputs go one way, and in several dimensions by equal steps; a lag means nothing otherwise."""
+    inputs = x.double().cpu().reshape(len(x), -1)
+    steps = inputs.diff(dim=0)
+    if x.ndim == 1:
+        if (steps < 0).any() and (steps > 0).any():
+            raise UsageError("x goes back and forth: sort the inputs, since the lag is a distance along them")
+        return
+    step = steps.mean(0)
+    rounding = (torch.finfo(x.dtype).eps if x.is_floating_point() else 1.0) * inputs.norm(dim=1).max()
+    if ((steps - step).norm(dim=1) > UNEVEN * step.norm() + 2 * rounding).any():
+        raise UsageError(
+            f"x is {tuple(x.shape)}, but its points are not evenly spaced on a line, along which the gradient is taken"
+        )
 
 
 def _gradient(f: Function, x: Tensor, label: str) -> Tensor:
