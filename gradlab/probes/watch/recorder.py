@@ -89,6 +89,7 @@ class StepRecorder:
         self._record: StepRecord | None = None
         self._arriving: list[tuple[StepRecord, Fetch]] = []
         self._unresolved: dict[str, None] = {}
+        self._without_backward = 0
         self._logged: dict[str, Tensor] = {}
         self._again: Callable[[], Tensor] | None = None
         self._unjoined = Unjoined()
@@ -164,6 +165,9 @@ class StepRecorder:
         if self._record is None:
             if not fresh:
                 self._forget()
+            elif not self._backward.passes:
+                # What an earlier step's pass has left is not what somebody else has put there since.
+                self._parameters.reset()
             self._record = StepRecord(step)
             self._take_passes(self._record, scale)
         self._record.places.add(place)
@@ -183,6 +187,7 @@ class StepRecorder:
     def _take_passes(self, record: StepRecord, scale: Tensor | None) -> None:
         """Take in what the passes of this step have shown."""
         window = Window() if self.responses is None else self.responses.take()
+        self._without_backward += bool(window.passes) and not self._backward.passes
         made = (
             moment_piece(window, lambda layer: self._unresolved.setdefault(layer)),
             activation_piece(
@@ -278,6 +283,11 @@ class StepRecorder:
             )
         if unresolved := [*self._unresolved]:
             notes.append(f"{some(unresolved)}: |mean| is too many times the std for sums of squares; no response_std")
+        if self._without_backward and "response_gradients" in self.measure:
+            notes.append(
+                f"{self._without_backward} steps had no backward pass that adds to gradients, as torch.autograd.grad "
+                "makes none: they have no loss and no response_grad_rms"
+            )
         if again := [] if self.responses is None else self.responses.recomputed():
             notes.append(
                 f"{some(again)}: reentrant activation checkpointing leaves the response without a graph; call "

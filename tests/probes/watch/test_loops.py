@@ -224,3 +224,21 @@ def test_passes_that_torch_func_transforms_count_as_others() -> None:
         "zero_fraction": (h <= 0).double().mean().item(),
     }
     assert {name: found["0", name] for name in expected} == pytest.approx(expected, rel=1e-9)
+
+
+def test_gradients_without_a_backward_pass_are_noted() -> None:
+    model = net().double()
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    with gl.watch(model, optimizer, every=1) as watch:
+        model(torch.randn(3, 5).double()).square().mean().backward()
+        optimizer.step()
+        gradients = torch.autograd.grad(model(torch.randn(3, 5).double()).square().mean(), list(model.parameters()))
+        for parameter, gradient in zip(model.parameters(), gradients, strict=True):
+            parameter.grad = gradient
+        optimizer.step()
+    result = watch.result()
+    assert "1 steps had no backward pass" in " ".join(result.notes)
+    found = result.to_frame().set_index(["layer", "statistic", "step"])["value"]
+    assert found["0", "grad_norm", 1] == pytest.approx(gradients[0].norm().item(), rel=1e-9)
+    assert ("0", "response_grad_rms", 0) in found.index
+    assert ("0", "response_grad_rms", 1) not in found.index
