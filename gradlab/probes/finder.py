@@ -150,7 +150,7 @@ class ResponseFinder:
     def _end(self, whole: bool) -> None:
         unclear = {row.name for row in self.applications.rows if self._targets[row.name].module is None}
         self.by_functions |= not unclear <= self.applications.seen
-        self.listening.end(alike=whole and not self.by_functions)
+        self.listening.end(whole, self.by_functions)
         if not whole:
             self.pending.take_all()
             self._kept.restore()

@@ -2,6 +2,7 @@
 
 import copy
 import threading
+import warnings
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -240,3 +241,51 @@ def test_weights_that_are_made_anew_or_copied(copies: tuple[bool, ...]) -> None:
             model(x)
     assert dict(probe.result().to_frame().set_index("layer")["count"]) == {"a": 4 * 24, "b": 4 * 24}
     assert {type(parameter) for parameter in model.parameters()} == {nn.Parameter}
+
+
+class Viewed(nn.Module):
+    """A model with a view of a weight and a normalization by a function, to which a global variable leads."""
+
+    def __init__(self, way: str) -> None:
+        super().__init__()
+        self.a, self.b, self.way = nn.Linear(6, 6), nn.Linear(6, 6), way
+        self.views = [self.b.weight.detach().T]
+
+    def forward(self, x: Tensor) -> Any:
+        h = self.a(x)
+        if OUTSIDE[0]:
+            h = F.layer_norm(h, (6,)) if self.way == "normalized" else h @ self.views[0]
+        return self.b(h)
+
+
+@pytest.mark.parametrize("way", ["normalized", "viewed"])
+@pytest.mark.parametrize("context", [torch.no_grad, torch.enable_grad])
+def test_what_may_have_been_passed_by_is_said(way: str, context: type) -> None:
+    model, x = Viewed(way), torch.randn(4, 6)
+    noted = []
+    with context(), gl.ResponseStd(model) as probe:
+        for n in range(40):
+            OUTSIDE[0] = n >= 5
+            with warnings.catch_warnings(record=True) as told:
+                warnings.simplefilter("always")
+                model(x)
+            noted += [n] * len(told)
+    OUTSIDE[0] = False
+    # It is found in the 16th pass after the first, and looked at from there on.
+    assert noted == [16]
+    counts = {(site.layer, site.call): values[0] for site, values in probe.moments().items()}
+    if way == "viewed":
+        assert counts == {("a", 1): 40 * 24, ("b", 1): 40 * 24, ("b", 2): 24 * 24}
+    else:
+        assert counts == {("a", 1): 24 * 24, ("b", 1): 40 * 24}
+
+
+def test_nothing_is_said_where_nothing_was_passed_by() -> None:
+    model = net()
+    with torch.no_grad(), warnings.catch_warnings(), gl.ResponseStd(model):
+        warnings.simplefilter("error")
+        run(model, [{}] * 20)
+        run(model, [{"use": True}, {}, outside, {}, outside, {}])
+        with pytest.raises(IndexError):
+            model(torch.full((1, 1), 99))
+        run(model, [{}] * 3)
