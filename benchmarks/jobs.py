@@ -145,7 +145,7 @@ def import_rows(rounds: int, known: Sequence[Row] = ()) -> Iterator[Row]:
         module = MODULES.get(package, package)
         try:
             title = f"import {module} {version(package)}"
-            variants[title] = (f"import time, {module}; print('', time.process_time())", [])
+            variants[title] = (f"import time, torch, {module}; print('', time.process_time())", [])
         except PackageNotFoundError:
             missing.append(Row(job, f"import {module}", agrees=f"not installed: {package}"))
     for name, seconds in imports.measure(variants, max(2, rounds // 4)).items():
