@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from gradlab.errors import UsageError
+from gradlab.probes.watch.merging import some
 from gradlab.probes.watch.piece import Piece
 from gradlab.probes.watch.shares import TOTAL, Found, MeanShare
 from gradlab.stats import l2_norms
@@ -76,6 +77,13 @@ class Owners:
         if place == 0:
             own |= self._all.difference(*groups[1:])
         return own
+
+    def notes(self) -> list[str]:
+        """Name the trained parameters that none of the optimizers has, whose updates are those of others."""
+        known = {id(p) for o in self.optimizers for group in o.param_groups for p in group["params"]}
+        missing = [name for name, p in self.model.named_parameters() if p.requires_grad and id(p) not in known]
+        said = "in no watched optimizer, whose steps add nothing to it: what others add is not measured"
+        return [f"{some(missing)}: {said}"] if missing else []
 
     def among(self, layer: str, places: set[int]) -> bool:
         """Whether a layer counts to some of the optimizers: by its own parameters, or those around it."""

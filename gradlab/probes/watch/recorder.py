@@ -275,7 +275,8 @@ class StepRecorder:
 
     def notes(self) -> list[str]:
         """What the reader of the records should know."""
-        notes = [*self.ranks.notes(), *self._unjoined.notes()]
+        owners = self._owners.notes() if "updates" in self.measure else []
+        notes = [*self.ranks.notes(), *self._unjoined.notes(), *owners]
         if unknown := [*self._parameters.unknown]:
             notes.append(
                 f"{some(unknown)}: the update of weights in 16 bits is not recorded, since the step of their "

@@ -188,6 +188,23 @@ def test_a_step_that_cannot_be_made_twice_is_refused_in_16_bits() -> None:
     assert of(result.frame, 0, "other") == pytest.approx(values, rel=1e-6)
 
 
+def test_parameters_of_no_watched_optimizer_are_told() -> None:
+    notes = []
+    for whole in (True, False):
+        model = Two(torch.float32)
+        optimizer = torch.optim.SGD((model if whole else model.one).parameters(), lr=0.1)
+        others = torch.optim.SGD(model.other.parameters(), lr=0.1)
+        with gl.watch(model, optimizer, every=1) as watch:
+            gradients(model, 0)
+            optimizer.step()
+            others.step()
+        notes.append(watch.result().notes)
+    assert notes[0] == []
+    assert notes[1] == [
+        "other.weight: in no watched optimizer, whose steps add nothing to it: what others add is not measured"
+    ]
+
+
 def test_attention_tied_sparse_and_frozen_weights() -> None:
     class Odd(nn.Module):
         def __init__(self) -> None:
