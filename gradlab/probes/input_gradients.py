@@ -172,6 +172,9 @@ class InputGradients(Probe):
             run.contexts.close()
 
     def _reduce(self, gradients: Tensor) -> None:
+        # As a rank has without any example left.
+        if not len(gradients):
+            return
         # The statistics take thousands of operations, from which other function modes are spared.
         with torch._C.DisableTorchFunction():
             self._grams.append(RowGram.of(gradients.flatten(1)))

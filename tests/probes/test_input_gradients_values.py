@@ -159,6 +159,18 @@ def test_mean_and_error_over_batches():
     assert sem == pytest.approx(values.std().item() / 3**0.5)
 
 
+def test_an_empty_batch_does_not_count():
+    model, x = small(), images()
+    found = []
+    for batches in ([x], [x[:0], x]):
+        with gl.InputGradients(model) as probe:
+            for batch in batches:
+                model(batch)
+        found.append(probe.samples)
+    assert len(found[1]) == 1
+    assert found[1] == found[0]
+
+
 def test_gradients_that_cannot_be_measured_are_left_out_and_counted():
     class Selective(nn.Module):
         def forward(self, x):
