@@ -1,10 +1,11 @@
-"""What `ResponseStd` costs on compiled models.
+"""What `ResponseStd` and `ResponseGradients` cost on compiled models.
 
     OMP_NUM_THREADS=1 python -m benchmarks.compiled [--models resnet20,gpt6-width=256] [--batch 128] [--rounds 20]
 
 Every pass with a probe runs between two passes of the same compiled model without one, in one process; the probe is
-attached before the clock starts and was so once before, so that everything is compiled. Times are the process's own
-seconds on one thread. Given are the median and the quartiles of the ratios.
+attached before the clock starts and was so once before, so that everything is compiled. With `ResponseGradients` a pass
+is forward and backward, of the model in training mode. Times are the process's own seconds on one thread. Given are the
+median and the quartiles of the ratios.
 """
 
 from __future__ import annotations
@@ -53,6 +54,26 @@ def measure(name: str, batch: int, backend: str, rounds: int) -> None:
         # What a probe does where it cannot stay in compiled code.
         report("ResponseStd, the model running eagerly", gl.ResponseStd(model), model, compiled, inputs, rounds)
     print(*probe.result().notes[-1:], sep="\n")
+    measure_gradients(model.train(), compiled, inputs, rounds)
+
+
+def measure_gradients(model: nn.Module, compiled: Any, inputs: Tensor, rounds: int) -> None:
+    """Print the ratios of forward and backward passes."""
+    for _ in range(2):
+        seconds(nullcontext(), compiled, inputs, backward=True)
+    probe = gl.ResponseGradients(compiled)
+    start = time.process_time()
+    with probe:
+        for _ in range(2):
+            compiled(inputs).sum().backward()
+            probe.step()
+    print(f"{'compiled again with the sums of squares':42s} {time.process_time() - start:6.1f} s of CPU", flush=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        report("ResponseGradients in compiled code", probe, compiled, compiled, inputs, rounds, backward=True)
+        eager = gl.ResponseGradients(model)
+        report("ResponseGradients, the model eagerly", eager, model, compiled, inputs, rounds, backward=True)
+    print(*probe.result().notes[-1:], sep="\n")
 
 
 def network(name: str, batch: int) -> tuple[nn.Module, Tensor]:
@@ -68,26 +89,38 @@ def network(name: str, batch: int) -> tuple[nn.Module, Tensor]:
 
 
 def report(
-    name: str, context: AbstractContextManager[Any], model: nn.Module, bare: nn.Module, inputs: Tensor, rounds: int
+    name: str,
+    context: AbstractContextManager[Any],
+    model: nn.Module,
+    bare: nn.Module,
+    inputs: Tensor,
+    rounds: int,
+    backward: bool = False,
 ) -> None:
     """Print the median ratio and the quartiles."""
     ratios = []
     for round_ in range(rounds + 2):
-        before = seconds(nullcontext(), bare, inputs)
-        probed = seconds(context, model, inputs)
-        after = seconds(nullcontext(), bare, inputs)
+        before = seconds(nullcontext(), bare, inputs, backward)
+        probed = seconds(context, model, inputs, backward)
+        after = seconds(nullcontext(), bare, inputs, backward)
         if round_ >= 2:
             ratios.append(2 * probed / (before + after))
     low, median, high = statistics.quantiles(ratios, n=4)
     print(f"{name:42s} {median:6.3f}   ({low:.3f} to {high:.3f})", flush=True)
 
 
-def seconds(context: AbstractContextManager[Any], model: nn.Module, inputs: Tensor) -> float:
+def seconds(context: AbstractContextManager[Any], model: nn.Module, inputs: Tensor, backward: bool = False) -> float:
     """CPU time of a pass within a context, which is entered before the clock starts."""
-    with torch.no_grad(), context:
+    with torch.set_grad_enabled(backward), context as probe:
         start = time.process_time()
-        model(inputs)
-        return time.process_time() - start
+        output = model(inputs)
+        if backward:
+            output.sum().backward()
+            if probe is not None:
+                probe.step()
+        taken = time.process_time() - start
+    model.zero_grad()
+    return taken
 
 
 if __name__ == "__main__":

@@ -59,6 +59,11 @@ class Watch:
         """Forget the gradients so far, since later ones belong to another step."""
         self._rows = self._kept = self.lost = None
 
+    @property
+    def retains(self) -> bool:
+        """Whether the gradient is kept, since another pass through the graph may follow."""
+        return self._kept is not None
+
     def _take(self, gradient: Tensor) -> None:
         if not self._counts():
             return
@@ -102,6 +107,36 @@ class Watch:
 
         if base.grad_fn is not None:
             self._handles.append(_hook(base, at_base))
+
+
+class GraphWatch:
+    """Holds the gradient of one response of which compiled code has given the sum of squares.
+
+    Args:
+        numel: The number of elements of the response.
+    """
+
+    retains = False
+
+    def __init__(self, numel: int) -> None:
+        self.numel = numel
+        self.lost: str | None = None
+        self._square: Tensor | None = None
+
+    def take(self, square: Tensor) -> None:
+        """Receive the sum of squares, a float64 number."""
+        if self._square is not None:
+            # Gradients of several losses add as vectors.
+            self.lost = LOST
+        self._square = square
+
+    def rows(self) -> Tensor | None:
+        """See `Watch`."""
+        return None if self._square is None else self._square.sqrt()[None]
+
+    def reset(self) -> None:
+        """See `Watch`."""
+        self._square = self.lost = None
 
 
 def _hook(tensor: Tensor, take: Callable[[Tensor], None]) -> Any:

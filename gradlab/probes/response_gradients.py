@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -15,14 +15,16 @@ from gradlab.errors import GradlabError, UsageError
 from gradlab.probes.backward_passes import BackwardPasses
 from gradlab.probes.coverage import depth_of, description_of
 from gradlab.probes.finder import Part, ResponseFinder, Site
-from gradlab.probes.forward_watch import Watch
+from gradlab.probes.forward_watch import GraphWatch, Watch
 from gradlab.probes.gradient_notes import gradient_notes
 from gradlab.probes.ranks import TIMEOUT, Ranks, joint_order, uneven_notes
 from gradlab.probes.response_steps import (
     RankGradients,
     SiteGradients,
     WatchedStep,
+    absence,
     merged_steps,
+    refuse_recomputed,
     unseen_notes,
     whole_gradients,
 )
@@ -38,6 +40,8 @@ from gradlab.stats import l2_norms
 if TYPE_CHECKING:
     from torch.amp.grad_scaler import GradScaler
     from torch.distributed import ProcessGroup
+
+    from gradlab.probes.compiled import GradientRoute
 
 
 class ResponseGradients(StepProbe):
@@ -57,7 +61,8 @@ class ResponseGradients(StepProbe):
     The loss itself is differentiated: if it is a mean over the batch, gradients shrink as the batch grows. The RMS is
     over all elements: images, channels and positions. Each gradient is reduced when it arrives, on the model's device,
     without synchronization until the result is requested. In-place operations on a response do not matter: the
-    gradient is taken with respect to the value before them, after all hooks on its tensor.
+    gradient is taken with respect to the value before them, after all hooks on its tensor. A model that was compiled as
+    a whole stays so, as with `ResponseStd`; gradients of several losses through one graph have it run eagerly.
 
     A step comprises what happens between two calls of `step`; without any call, everything is one step. Responses of
     several forward passes, as for micro-batches, are joined into one with more elements. Gradients of several losses
@@ -102,7 +107,9 @@ class ResponseGradients(StepProbe):
             raise UsageError(f"{type(self.model).__name__} has no parameters: there is no gradient to measure")
         self.targets = response_targets(self.model, layers)
         self.blocks = find_blocks(self.model) if blocks is None else select_layers(self.model, blocks)
-        self._finder = ResponseFinder(self.model, self.targets, self, self.blocks)
+        self._route = self._route_of(model)
+        finder = None if self._route is None else self._route.finder
+        self._finder = finder or ResponseFinder(self.model, self.targets, self, self.blocks)
         self._split = LayoutWatch(self.model)
         self._passes = BackwardPasses(self.model)
         # Sites in order of execution; those that further micro-batches repeat keep their place.
@@ -112,10 +119,24 @@ class ResponseGradients(StepProbe):
         self._watches: list[Watch] = []
         self._steps: list[WatchedStep] = []
         self._open: WatchedStep | None = None
+        self.retains = False
+
+    def _route_of(self, model: nn.Module) -> GradientRoute | None:
+        if not self._compiled:
+            return None
+        # What torch has for compiled code is loaded where there is some.
+        from gradlab.probes.compiled import gradient_route
+
+        return gradient_route(model, self.targets, self, self.blocks)
+
+    def _refuse_silence(self, stack: ExitStack) -> None:
+        # A route runs compiled code, and says what it does not run.
+        if self._route is None:
+            super()._refuse_silence(stack)
 
     def _attach(self, stack: ExitStack) -> None:
         self._split.attach(stack)
-        self._finder.attach(stack)
+        (self._route or self._finder).attach(stack)
 
     def observe(self, site: Site, response: Tensor, part: Part | None) -> Watch | None:
         """See `Observer`."""
@@ -125,7 +146,7 @@ class ResponseGradients(StepProbe):
             return None
         refuse_gradient_of_parts(site.layer, response)
         self._split.local(site, response, [self._finder.norms.get(site, ""), site.layer])
-        watch = Watch(response, part, self._passes.counts, lambda watch: self._arrived(watch, site))
+        watch = Watch(response, part, self._passes.counts, lambda watch: self.arrived(watch, site))
         self._watches.append(watch)
         return watch
 
@@ -143,13 +164,19 @@ class ResponseGradients(StepProbe):
             for watch in watches:
                 watch.remove()
             return
-        self._sites |= dict.fromkeys(seen)
+        self.ran(seen)
+
+    def ran(self, sites: Mapping[Site, bool]) -> None:
+        """Handle a pass in which sites ran, with or without a graph."""
+        self._sites |= dict.fromkeys(sites)
         if self.due:
             ran = self._step().ran
-            for site, graph in seen.items():
+            for site, graph in sites.items():
                 ran[site] = ran.get(site, False) or graph
 
-    def _arrived(self, watch: Watch, site: Site) -> None:
+    def arrived(self, watch: Watch | GraphWatch, site: Site) -> None:
+        """Handle the arrival of a gradient at a watch, or of the reason why there is none."""
+        self.retains |= watch.retains
         # A gradient belongs to the step in which it arrives, regardless of that of the forward pass.
         if self._stack is not None and self.due:
             step = self._step()
@@ -195,10 +222,11 @@ class ResponseGradients(StepProbe):
         Raises:
             GradlabError: If no gradient of any response was seen, or ranks have measured different steps.
         """
-        every = self.ranks.gather((self._measured(), self._split.layout), "ResponseGradients.result()")
-        by_rank = [measured for measured, _ in every]
-        self._refuse_recomputed()
-        steps = merged_steps(whole_gradients(by_rank, [layout for _, layout in every], self.ranks))
+        passes = None if self._route is None else self._route.passes
+        every = self.ranks.gather((self._measured(), self._split.layout, passes), "ResponseGradients.result()")
+        by_rank = [measured for measured, *_ in every]
+        refuse_recomputed([*self._steps, *([] if self._open is None else [self._open])], self._finder)
+        steps = merged_steps(whole_gradients(by_rank, [layout for _, layout, _ in every], self.ranks))
         if not any(step.norms or step.lost for step in steps):
             raise GradlabError(
                 "the probe saw no gradient of a response of a measured layer: run model(x) and loss.backward() inside "
@@ -219,6 +247,8 @@ class ResponseGradients(StepProbe):
         uneven = uneven_notes([{site: site.layer for site in rank.sites} for rank in by_rank], self.ranks)
         unseen = unseen_notes(by_rank)
         notes = [*gradient_notes(rows), *unseen, *unmeasured_notes(told), *self.ranks.notes(), *uneven]
+        if self._route is not None:
+            notes += self._route.notes([passes for *_, passes in every])
         return GradientsResult.from_rows(self._name(network), rows, notes, facts)
 
     def _measured(self) -> RankGradients:
@@ -235,24 +265,6 @@ class ResponseGradients(StepProbe):
         ]
         targets = {layer: target.name for layer, target in self._finder.places.items()}
         return RankGradients(there, [*self._sites], targets, dict(self._finder.unseen))
-
-    def _refuse_recomputed(self) -> None:
-        """Raise an error for layers whose gradients only arrive at tensors recomputed in a backward pass."""
-        steps = [*self._steps, *([] if self._open is None else [self._open])]
-        without = {
-            site.layer: None for step in steps for site, graph in step.ran.items() if not graph and not site.block
-        }
-        again = [
-            layer
-            for layer in without
-            for target in [self._finder.places[layer]]
-            if self._finder.recomputed & {target.name, *(row.module for row in target.rows)}
-        ]
-        if again:
-            raise GradlabError(
-                f"{', '.join(again[:3])}{', …' if len(again) > 3 else ''}: reentrant activation checkpointing leaves "
-                "the response without a graph; call checkpoint with use_reentrant=False, or choose others by layers="
-            )
 
     def _rows(self, step: SiteGradients, every: Sequence[Site]) -> list[dict[str, Any]]:
         rows = []
@@ -273,7 +285,7 @@ class ResponseGradients(StepProbe):
                         "call": site.call,
                         "block": block,
                         "non_finite": site in step.norms and not math.isfinite(norm),
-                        "absent": None if site in step.norms else step.lost.get(site) or _reason(step.ran.get(site)),
+                        "absent": None if site in step.norms else step.lost.get(site) or absence(step.ran.get(site)),
                     }
                 )
         return rows
@@ -292,8 +304,3 @@ class ResponseGradients(StepProbe):
             return {"kind": layer_kind(self.blocks[site.layer]), "shortcut": False}
         target = self._finder.places.get(site.layer) or self.targets.chosen[site.layer]
         return {"kind": target.kind, "shortcut": target.shortcut}
-
-
-def _reason(graph: bool | None) -> str:
-    """Return why a site has no gradient, given whether it ran with a graph, without one, or not at all."""
-    return {None: "not run", False: "no graph", True: "not reached"}[graph]

@@ -9,8 +9,9 @@ from dataclasses import dataclass, field, replace
 
 from torch import Tensor
 
-from gradlab.probes.finder import Site
-from gradlab.probes.forward_watch import Watch
+from gradlab.errors import GradlabError
+from gradlab.probes.finder import ResponseFinder, Site
+from gradlab.probes.forward_watch import GraphWatch, Watch
 from gradlab.probes.ranks import Ranks, check_same_steps, refuse_stages
 from gradlab.probes.tensor_layout import Layout, joined_parts_of, replicas
 
@@ -30,7 +31,7 @@ class WatchedStep:
 
     step: int
     ran: dict[Site, bool] = field(default_factory=dict)
-    watches: dict[Watch, Site] = field(default_factory=dict)
+    watches: dict[Watch | GraphWatch, Site] = field(default_factory=dict)
     lost: dict[Site, str] = field(default_factory=dict)
     numel: dict[Site, int] = field(default_factory=dict)
     norms: Tensor | None = None
@@ -140,3 +141,32 @@ def unseen_notes(by_rank: Sequence[RankGradients]) -> list[str]:
         f"{site.layer}: {count} calls were not normalized as the others were, and not measured"
         for site, count in unseen.items()
     ]
+
+
+def absence(graph: bool | None) -> str:
+    """Return why a site has no gradient, given whether it ran with a graph, without one, or not at all."""
+    return {None: "not run", False: "no graph", True: "not reached"}[graph]
+
+
+def refuse_recomputed(steps: Sequence[WatchedStep], finder: ResponseFinder) -> None:
+    """Raise an error for layers whose gradients only arrive at tensors recomputed in a backward pass.
+
+    Args:
+        steps: The steps so far.
+        finder: What has found the responses.
+
+    Raises:
+        GradlabError: If there are any.
+    """
+    without = {site.layer: None for step in steps for site, graph in step.ran.items() if not graph and not site.block}
+    again = [
+        layer
+        for layer in without
+        for target in [finder.places[layer]]
+        if finder.recomputed & {target.name, *(row.module for row in target.rows)}
+    ]
+    if again:
+        raise GradlabError(
+            f"{', '.join(again[:3])}{', …' if len(again) > 3 else ''}: reentrant activation checkpointing leaves "
+            "the response without a graph; call checkpoint with use_reentrant=False, or choose others by layers="
+        )

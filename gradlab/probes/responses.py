@@ -31,7 +31,7 @@ from gradlab.stats.moments import fetched
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
 
-    from gradlab.probes.compiled.route import CompiledRoute
+    from gradlab.probes.compiled import MomentRoute
 
 
 class ResponseStd(Probe):
@@ -104,13 +104,13 @@ class ResponseStd(Probe):
         self._layouts: list[Layout] = []
         self._compiled_notes: list[str] = []
 
-    def _route_of(self, model: nn.Module) -> CompiledRoute | None:
+    def _route_of(self, model: nn.Module) -> MomentRoute | None:
         if not self._compiled or self.exact or self.per_channel:
             return None
         # What torch has for compiled code is loaded where there is some.
-        from gradlab.probes.compiled.route import compiled_route
+        from gradlab.probes.compiled import moment_route
 
-        return compiled_route(model, self.targets, self)
+        return moment_route(model, self.targets, self)
 
     def _refuse_silence(self, stack: ExitStack) -> None:
         # A route runs compiled code, and says what it does not run.

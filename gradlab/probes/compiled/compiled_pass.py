@@ -1,22 +1,20 @@
-"""Passes in compiled code that add responses to a block of moments."""
+"""Passes in compiled code in which an operation measures responses."""
 
 from __future__ import annotations
 
 import types
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor, fx, nn
+from torch import fx, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from gradlab.probes.compiled.discovery import Plan
 from gradlab.probes.compiled.entry import CannotCompile, Entry
-from gradlab.probes.compiled.marks import Mark, TracedMarks
+from gradlab.probes.compiled.marks import Marked, TracedMarks
 from gradlab.probes.compiled.parallel import cutting, uncut
 from gradlab.probes.compiled.proof import Proof
-from gradlab.probes.targets import Targets
-from gradlab.stats.custom_ops import WIDTH, add_moments
 
 
 class CompiledPass:
@@ -28,33 +26,17 @@ class CompiledPass:
         model: The model, not compiled.
         entry: How it was compiled.
         plan: Where its responses are.
-        marks: The marks of the plan.
-        targets: What is measured.
-        device: The device of the responses.
+        proof: Holds what is traced against the plan.
+        marked: A function that is traced at every mark.
 
     Attributes:
-        rows: The moments of the sites of the plan, in its order; see `gradlab.stats.custom_ops`.
-        count: The number of passes that they have.
+        count: The number of passes so far.
     """
 
-    def __init__(
-        self,
-        model: nn.Module,
-        entry: Entry,
-        plan: Plan,
-        marks: Sequence[Mark],
-        targets: Targets,
-        device: torch.device,
-    ) -> None:
+    def __init__(self, model: nn.Module, entry: Entry, plan: Plan, proof: Proof, marked: Marked) -> None:
         self.model, self.plan, self.count = model, plan, 0
-        with torch.inference_mode(False):
-            rows = self.rows = torch.zeros(len(plan.places), WIDTH, dtype=torch.float64, device=device)
-
-        def marked(number: int, tensor: Tensor) -> None:
-            add_moments(rows, number, tensor.detach())
-
-        self.traced = TracedMarks(model, list(marks), marked)
-        self._backend, self._proof = entry.backend, Proof(plan, marks, targets)
+        self.traced = TracedMarks(model, list(proof.marks), marked)
+        self._backend, self._proof = entry.backend, proof
         self._function = torch.compile(_called(), backend=self._compile, dynamic=entry.dynamic, fullgraph=True)
         self._started = False
         self._around: DistributedDataParallel | None = None
@@ -66,18 +48,26 @@ class CompiledPass:
         Raises:
             CannotCompile: If nothing has run, because this cannot be compiled.
         """
-        before, self._started, self._refused = self.rows.clone(), False, None
+        self._started, self._refused = False, None
+        undo = self._begin()
         try:
             with self.traced.in_place(), torch.compiler.set_stance("default"), uncut() as self._around:
                 output = self._function(self.model, args, kwargs)
         except BaseException as error:
-            self.rows.copy_(before)
+            undo()
             if self._started or not isinstance(error, Exception):
                 raise
             # Torch raises an error of its own about the backend.
             raise self._refused or _in_short(error) from error
         self.count += 1
         return output
+
+    def _begin(self) -> Callable[[], None]:
+        """Prepare for a pass, and return what is to be called if it fails."""
+        raise AssertionError("a pass says how it begins")
+
+    def _ran(self, outputs: Any) -> None:
+        """Receive what a graph has returned."""
 
     def _compile(self, graph: fx.GraphModule, inputs: list[Any]) -> Callable[..., Any]:
         """Compile a graph once it is proved: the backend of `torch.compile`."""
@@ -91,7 +81,9 @@ class CompiledPass:
 
         def run(*values: Any) -> Any:
             self._started = True
-            return compiled(*values)
+            outputs = compiled(*values)
+            self._ran(outputs)
+            return outputs
 
         return run
 

@@ -23,11 +23,18 @@ class Plan:
         places: Every site and where its response passed, in order.
         norms: The name of the normalization of every site that has one.
         calls: How often each mark was passed, in the order of the marks' numbers.
+        without_graph: Where responses passed that had no graph, where gradients are measured.
     """
 
     places: tuple[tuple[Site, Passing], ...]
     norms: tuple[tuple[Site, str], ...]
     calls: tuple[tuple[int, int], ...]
+    without_graph: tuple[Passing, ...] = ()
+
+    @property
+    def passings(self) -> list[Passing]:
+        """Where responses passed: their rows in a block, which sites with one response share."""
+        return [*dict.fromkeys(passing for _, passing in self.places)]
 
 
 class Discovery:
@@ -35,10 +42,16 @@ class Discovery:
 
     Args:
         observer: The observer that measures.
+        gradients: Whether it measures gradients.
+
+    Attributes:
+        numel: The number of elements of each response of the last pass.
     """
 
-    def __init__(self, observer: Observer) -> None:
-        self.observer = observer
+    def __init__(self, observer: Observer, gradients: bool = False) -> None:
+        self.observer, self._gradients = observer, gradients
+        self.numel: dict[Site, int] = {}
+        self._without_graph: set[Site] = set()
         self._found: dict[Site, Passing | None] = {}
         self._calls: Counter[int] = Counter()
         self._last: weakref.ref[Tensor] | None = None
@@ -49,6 +62,7 @@ class Discovery:
     def begin(self) -> None:
         """Forget the pass before."""
         self._found, self._calls, self._last, self._open = {}, Counter(), None, None
+        self.numel, self._without_graph = {}, set()
 
     def marked(self, number: int, tensor: Tensor) -> None:
         """Handle a tensor that passes a mark; hooks of the finder may have come before, or come next."""
@@ -60,7 +74,9 @@ class Discovery:
 
     def observe(self, site: Site, response: Tensor, part: Part | None) -> object:
         """See `Observer`."""
-        self._open = None
+        self._open, self.numel[site] = None, response.numel()
+        if self._gradients and not response.requires_grad:
+            self._without_graph.add(site)
         if part is not None or response.is_complex():
             self._found[site] = None
         elif self._last is not None and self._last() is response:
@@ -73,6 +89,7 @@ class Discovery:
     def discard(self, site: Site, observation: object) -> None:
         """See `Observer`."""
         self._found.pop(site, None)
+        self._without_graph.discard(site)
         self.observer.discard(site, observation)
 
     def finish(self, whole: bool) -> None:
@@ -94,4 +111,5 @@ class Discovery:
             raise CannotCompile("no layer ran")
         places = tuple((site, passing) for site, passing in self._found.items() if passing is not None)
         norms = tuple((site, finder.norms[site]) for site, _ in places if site in finder.norms)
-        return Plan(places, norms, tuple(sorted(self._calls.items())))
+        without = tuple(passing for site, passing in places if site in self._without_graph)
+        return Plan(places, norms, tuple(sorted(self._calls.items())), without)

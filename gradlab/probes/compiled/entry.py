@@ -78,7 +78,7 @@ def entry_of(model: nn.Module) -> Entry:
     if len(compiled) != 1:
         raise CannotCompile("parts of it are compiled, or it is compiled twice")
     (owner,) = compiled
-    if any(is_compiled(module) for module in inner.modules() if module is not owner):
+    if any(is_compiled(module) and not _is_only_taken(module) for module in inner.modules() if module is not owner):
         raise CannotCompile("parts of it are compiled on their own")
     if owner is inner or (_is_wrapper(owner) and owner._orig_mod is inner):
         name = _IN_PLACE if owner is inner else "forward"
@@ -109,7 +109,13 @@ def _is_wrapper(module: nn.Module) -> bool:
 
 def _compiled_in_place(module: nn.Module) -> bool:
     call = vars(module).get(_IN_PLACE)
-    return call is not None and not is_direct(call)
+    return call is not None and not is_direct(call) and not _is_only_taken(module)
+
+
+def _is_only_taken(module: nn.Module) -> bool:
+    """Return whether only probes have put a call in the place for that of a compiled module."""
+    entries = [*_entries(vars(module).get(_IN_PLACE))]
+    return bool(entries) and not entries[-1].is_there
 
 
 def _entries(call: Any) -> Iterator[Entry]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple
 
@@ -22,8 +22,8 @@ _TABLES = (
     "_forward_hooks_always_called",
 )
 
-Marked = Callable[[int, Tensor], None]
-"""A function called with the number of a mark and the tensor that has passed it."""
+Marked = Callable[[int, Tensor], Tensor | None]
+"""A function called with the number of a mark and the tensor that has passed it; what it returns takes its place."""
 
 
 class Mark(NamedTuple):
@@ -33,8 +33,8 @@ class Mark(NamedTuple):
     is_input: bool
 
 
-def marks_of(model: nn.Module, targets: Targets) -> list[Mark]:
-    """List outputs of targets and of normalizations, and inputs of normalizations and of their parts."""
+def marks_of(model: nn.Module, targets: Targets, blocks: Iterable[str] = ()) -> list[Mark]:
+    """List outputs of targets, normalizations and blocks, and inputs of normalizations and of their parts."""
     norms = {
         name: module
         for name, module in model.named_modules()
@@ -42,7 +42,7 @@ def marks_of(model: nn.Module, targets: Targets) -> list[Mark]:
     }
     own = [name for name, target in targets.chosen.items() if target.module is not None]
     parts = [f"{name}.{child}" if name else child for name, norm in norms.items() for child, _ in norm.named_children()]
-    outputs = [Mark(name, is_input=False) for name in dict.fromkeys([*own, *norms])]
+    outputs = [Mark(name, is_input=False) for name in dict.fromkeys([*own, *norms, *blocks])]
     return [*outputs, *(Mark(name, is_input=True) for name in dict.fromkeys([*norms, *parts]))]
 
 
@@ -116,17 +116,20 @@ class TracedMarks:
                 hooks.update(before)
 
 
-def _input_hook(number: int, marked: Marked, is_traced: bool) -> Callable[..., None]:
-    def hook(module: nn.Module, args: tuple[Any, ...]) -> None:
+def _input_hook(number: int, marked: Marked, is_traced: bool) -> Callable[..., tuple[Any, ...] | None]:
+    def hook(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
         if args and isinstance(args[0], Tensor) and (is_traced or not in_backward()):
-            marked(number, args[0])
+            instead = marked(number, args[0])
+            return None if instead is None else (instead, *args[1:])
+        return None
 
     return hook
 
 
-def _output_hook(number: int, marked: Marked, is_traced: bool) -> Callable[..., None]:
-    def hook(module: nn.Module, args: Any, output: Any) -> None:
+def _output_hook(number: int, marked: Marked, is_traced: bool) -> Callable[..., Tensor | None]:
+    def hook(module: nn.Module, args: Any, output: Any) -> Tensor | None:
         if isinstance(output, Tensor) and (is_traced or not in_backward()):
-            marked(number, output)
+            return marked(number, output)
+        return None
 
     return hook

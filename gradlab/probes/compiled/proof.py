@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, fx, nn
@@ -13,39 +13,61 @@ from torch.nn.modules.conv import _ConvNd
 from gradlab.probes.applications import NORMALIZING
 from gradlab.probes.compiled.discovery import Passing, Plan
 from gradlab.probes.compiled.entry import CannotCompile
+from gradlab.probes.compiled.graph_gradients import check_gradients
 from gradlab.probes.compiled.marks import Mark
 from gradlab.probes.finder import Site
 from gradlab.probes.identity import storage_key
 from gradlab.probes.targets import Targets
-from gradlab.stats.custom_ops import add_moments
+from gradlab.stats.custom_ops import add_moments, watch_gradient
 
-_DETACHING = {"detach", torch.detach, Tensor.detach}
+
+class Operation(NamedTuple):
+    """What stands in a graph at each mark, and at each response once the graph is proved.
+
+    Attributes:
+        function: The function of torch.
+        x: The position of the response among its arguments.
+        row: The position of a row's number, in place of which a traced graph has that of a mark, or its complement.
+        copies: Whether what follows has the output of the function in place of the response.
+    """
+
+    function: Any
+    x: int
+    row: int
+    copies: bool
+
+
+MOMENTS = Operation(add_moments, x=2, row=1, copies=False)
+GRADIENTS = Operation(watch_gradient, x=0, row=2, copies=True)
+
+_SAME_VALUE = {"detach", torch.detach, Tensor.detach, watch_gradient}
 
 _ONCE = (nn.Linear, _ConvNd, nn.Embedding)
 """Modules that use their weight once a call."""
 
 
 class Proof:
-    """Holds graphs with marks against a plan, and makes of them graphs that add responses to their rows.
+    """Holds graphs with marks against a plan, and makes of them graphs that measure responses by their rows.
 
     A graph has no branches, so that what holds for it holds for every pass that it computes. The tensor that enters a
     normalization is a layer's output if both are the value of one node.
 
     Args:
         plan: The plan.
-        marks: The marks by number, as `add_moments` has them in place of a row.
+        marks: The marks by number.
         targets: What is measured.
+        operation: What stands at the marks.
     """
 
-    def __init__(self, plan: Plan, marks: Sequence[Mark], targets: Targets) -> None:
-        self.plan, self.marks, self.targets = plan, marks, targets
-        self._rows = {passing: row for row, (_, passing) in enumerate(plan.places)}
+    def __init__(self, plan: Plan, marks: Sequence[Mark], targets: Targets, operation: Operation) -> None:
+        self.plan, self.marks, self.targets, self.operation = plan, marks, targets, operation
+        self._rows = {passing: row for row, passing in enumerate(plan.passings)}
 
     def apply(self, module: fx.GraphModule, inputs: Sequence[Any]) -> None:
-        """Change a graph to add each response to the row of its site.
+        """Change a graph to have the operation at each response, with its row, and nowhere else.
 
         Args:
-            module: The graph as traced, in which `add_moments` has the number of a mark in place of a row.
+            module: The graph as traced, in which the operation stands at every mark.
             inputs: Its inputs.
 
         Raises:
@@ -54,20 +76,19 @@ class Proof:
         calls: Counter[int] = Counter()
         outputs: dict[fx.Node, Site] = {}
         linked: dict[Site, str] = {}
+        kept: dict[fx.Node, Passing] = {}
         for node in list(module.graph.nodes):
-            if node.target is not add_moments:
+            if node.target is not self.operation.function:
                 continue
-            number, source = int(node.args[1]), _source(node.args[2])
+            number, source = self._number(node), _source(node.args[self.operation.x])
             calls[number] += 1
-            mark = self.marks[number]
+            mark, passing = self.marks[number], (number, calls[number])
             if not mark.is_input and self._is_layer(mark.module):
                 outputs[source] = Site(mark.module, calls[number])
             elif mark.is_input and source in outputs:
-                self._link(outputs.pop(source), source, (number, calls[number]), linked)
-            if (row := self._rows.get((number, calls[number]))) is None:
-                module.graph.erase_node(node)
-            else:
-                node.update_arg(1, row)
+                self._link(outputs.pop(source), source, passing, linked)
+            if passing in self._rows:
+                kept[node] = passing
         if tuple(sorted(calls.items())) != self.plan.calls:
             raise CannotCompile("its modules are called in another way than in eager code")
         self._check_uses(module.graph, inputs)
@@ -76,15 +97,35 @@ class Proof:
             raise CannotCompile("other layers are normalized than in eager code")
         if any(_is_normalized_by_function(source) for source in outputs):
             raise CannotCompile("functions normalize the outputs of layers")
+        if self.operation.copies:
+            graphs = {node: passing not in self.plan.without_graph for node, passing in kept.items()}
+            check_gradients(module.graph, graphs)
+        self._put(module.graph, kept)
         module.graph.lint()
         module.recompile()
+
+    def _number(self, node: fx.Node) -> int:
+        """Return the number of the mark at which an operation stands."""
+        row = int(node.args[self.operation.row])  # type: ignore[arg-type]
+        return ~row if self.operation.copies else row
+
+    def _put(self, graph: fx.Graph, kept: dict[fx.Node, Passing]) -> None:
+        """Have the operation where responses are alone, with their rows."""
+        for node in graph.find_nodes(op="call_function", target=self.operation.function):
+            passing = kept.get(node)
+            if passing is None or passing in self.plan.without_graph:
+                if self.operation.copies:
+                    node.replace_all_uses_with(node.args[self.operation.x])
+                graph.erase_node(node)
+            else:
+                node.update_arg(self.operation.row, self._rows[passing])
 
     def _is_layer(self, name: str) -> bool:
         target = self.targets.chosen.get(name)
         return target is not None and target.is_layer
 
     def _link(self, site: Site, source: fx.Node, entered: Passing, linked: dict[Site, str]) -> None:
-        if any(map(_changes_in_place, source.users)):
+        if any(map(_changes_in_place, _users(source))):
             raise CannotCompile(f"{site.layer}: its output is changed in place")
         mark, places = self.marks[entered[0]], dict(self.plan.places)
         number, call = places.get(site, (0, 0))
@@ -108,10 +149,19 @@ class Proof:
 
 def _source(node: Any) -> fx.Node:
     """Return the node whose value a tensor is."""
-    while node.target in _DETACHING:
+    while node.target in _SAME_VALUE:
         node = node.args[0]
     found: fx.Node = node
     return found
+
+
+def _users(source: fx.Node) -> Iterator[fx.Node]:
+    """Yield what uses the value of a node."""
+    for user in source.users:
+        if user.target in _SAME_VALUE:
+            yield from _users(user)
+        else:
+            yield user
 
 
 def _name(node: fx.Node) -> str:
@@ -119,7 +169,7 @@ def _name(node: fx.Node) -> str:
 
 
 def _is_normalized_by_function(source: fx.Node) -> bool:
-    return any(_name(user) in NORMALIZING and user.args[:1] == (source,) for user in source.users)
+    return any(_name(user) in NORMALIZING and user.args and _source(user.args[0]) is source for user in _users(source))
 
 
 def _changes_in_place(user: fx.Node) -> bool:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import threading
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from contextlib import ExitStack
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -17,15 +16,13 @@ from gradlab.probes.compiled.compiled_pass import CompiledPass
 from gradlab.probes.compiled.discovery import Discovery, Plan
 from gradlab.probes.compiled.entry import CannotCompile, Entry, entry_of
 from gradlab.probes.compiled.marks import marks_of, watch_marks
-from gradlab.probes.finder import Observer, ResponseFinder, Site
+from gradlab.probes.finder import Observer, ResponseFinder
 from gradlab.probes.hooks import EAGERLY, unwrap
 from gradlab.probes.pass_kinds import form_of, modes_of
 from gradlab.probes.passes import check_thread
-from gradlab.probes.site_moments import SiteMoments
 from gradlab.probes.targets import Targets, replaced
-from gradlab.stats.custom_ops import WIDTH, row_moments
 
-_Kind = tuple[object, ...]
+Kind = tuple[object, ...]
 
 PassCounts = tuple[int, int]
 """The number of passes in compiled code, and of all passes."""
@@ -40,25 +37,41 @@ class CompiledRoute:
     """Takes the place of a compiled model's entry while a probe is attached.
 
     A pass of a new kind (modes, dtypes and shapes) runs eagerly: hooks measure it, and show where its responses are.
-    Later passes of the kind run in code that the model's own backend has compiled with the sums inside, and so does the
-    first pass of a further shape once two shapes have shown the same. What cannot run there runs eagerly, and a warning
-    says why.
+    Later passes of the kind run in code that the model's own backend has compiled with the sums inside. What cannot run
+    there runs eagerly, and a warning says why.
 
     Args:
         model: The model, not compiled.
         entry: How it was compiled.
         targets: What is measured.
         observer: What measures eager passes.
+        blocks: Modules whose outputs are also measured.
+
+    Attributes:
+        gradients: Whether gradients of responses are measured.
+        every_shape: Whether every shape has an eager pass; otherwise the first pass of a further shape runs in compiled
+            code once two shapes have shown the same.
     """
 
-    def __init__(self, model: nn.Module, entry: Entry, targets: Targets, observer: Observer) -> None:
+    gradients = False
+    every_shape = False
+
+    def __init__(
+        self,
+        model: nn.Module,
+        entry: Entry,
+        targets: Targets,
+        observer: Observer,
+        blocks: dict[str, nn.Module] | None = None,
+    ) -> None:
         self.model, self.entry, self.targets = model, entry, targets
-        self.discovery = Discovery(observer)
-        self.finder = ResponseFinder(model, targets, self.discovery)
-        self.marks = marks_of(model, targets)
-        self._plans: dict[_Kind, Plan | None] = {}
+        self.device = next(parameter.device for parameter in model.parameters())
+        self.discovery = Discovery(observer, self.gradients)
+        self.finder = ResponseFinder(model, targets, self.discovery, blocks)
+        self.marks = marks_of(model, targets, blocks or ())
+        self._plans: dict[Kind, Plan | None] = {}
         # What eager passes of several shapes have shown, by the rest of their kind.
-        self._shown: dict[_Kind, list[Plan | None]] = {}
+        self._shown: dict[Kind, list[Plan | None]] = {}
         self._passes: dict[Plan, CompiledPass] = {}
         self._own = range(0)
         self._forbidden = False
@@ -89,13 +102,13 @@ class CompiledRoute:
 
     def _run(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         # A model whose sizes are symbols is compiled once for all of them.
-        kind = self._kind(args, kwargs, sizes=not self.entry.dynamic)
+        kind = self._kind(args, kwargs, sizes=self.every_shape or not self.entry.dynamic)
         shown = self._shown.setdefault(self._kind(args, kwargs, sizes=False), [])
-        same = shown[0] if len(shown) > 1 and len(set(shown)) == 1 else None
+        same = shown[0] if not self.every_shape and len(shown) > 1 and len(set(shown)) == 1 else None
         plan = self._plans.get(kind, same)
         if plan is not None and (compiled := self._compiled(plan)) is not None:
             try:
-                return compiled(args, kwargs)
+                return self._call(compiled, kind, args, kwargs)
             except CannotCompile as reason:
                 # What other shapes have shown need not hold for this one.
                 if kind in self._plans:
@@ -105,52 +118,47 @@ class CompiledRoute:
         self._eager += 1
         if kind not in self._plans:
             try:
-                self._plans[kind] = self.discovery.plan(self.finder)
+                self._plans[kind] = self._discovered(kind)
             except CannotCompile as reason:
                 self._give_up(kind, reason)
             shown.append(self._plans[kind])
         return output
 
-    def _kind(self, args: tuple[Any, ...], kwargs: dict[str, Any], sizes: bool) -> _Kind:
+    def _kind(self, args: tuple[Any, ...], kwargs: dict[str, Any], sizes: bool) -> Kind:
         return modes_of(self.model), *(form_of(given, shapes=sizes, numbers=sizes) for given in (args, kwargs))
 
-    def _compiled(self, plan: Plan) -> CompiledPass | None:
-        """Return what runs passes of a plan, or None while hooks are in force that must run as they are."""
-        if self._forbidden or any(getattr(torch.nn.modules.module, table) for table in _GLOBAL_HOOKS):
-            _say(AROUND, self._said, stacklevel=6)
-            return None
-        if replaced(self.model, self.targets):
-            _say("a layer was replaced while the probe was attached", self._said, stacklevel=6)
-            return None
-        if plan not in self._passes:
-            device = next(iter({p.device for p in self.model.parameters()}))
-            self._passes[plan] = CompiledPass(self.model, self.entry, plan, self.marks, self.targets, device)
-        found = self._passes[plan]
-        if not found.traced.prepare(self._own):
-            _say(AROUND, self._said, stacklevel=6)
-            return None
-        return found
+    def _discovered(self, kind: Kind) -> Plan:
+        """Return where the responses of the eager pass that has ended are; see `Discovery.plan`."""
+        return self.discovery.plan(self.finder)
 
-    def _give_up(self, kind: _Kind, reason: CannotCompile) -> None:
+    def _make(self, plan: Plan) -> CompiledPass:
+        """Return what runs passes of a plan."""
+        raise AssertionError("a route says what runs its passes")
+
+    def _call(self, compiled: CompiledPass, kind: Kind, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Run a pass in compiled code."""
+        return compiled(args, kwargs)
+
+    def _obstacle(self) -> str | None:
+        """Return why passes have to run eagerly at present, if they have to."""
+        if self._forbidden or any(getattr(torch.nn.modules.module, table) for table in _GLOBAL_HOOKS):
+            return AROUND
+        return "a layer was replaced while the probe was attached" if replaced(self.model, self.targets) else None
+
+    def _compiled(self, plan: Plan) -> CompiledPass | None:
+        """Return what runs passes of a plan, or None while something is in force that must run as it is."""
+        obstacle = self._obstacle()
+        if obstacle is None:
+            if plan not in self._passes:
+                self._passes[plan] = self._make(plan)
+            if self._passes[plan].traced.prepare(self._own):
+                return self._passes[plan]
+        _say(obstacle or AROUND, self._said, stacklevel=6)
+        return None
+
+    def _give_up(self, kind: Kind, reason: CannotCompile) -> None:
         self._plans[kind] = None
         _say(str(reason), self._said, stacklevel=6)
-
-    def merged_with(self, own: Mapping[Site, SiteMoments]) -> dict[Site, SiteMoments]:
-        """Return the moments of eager passes merged with those of passes in compiled code, copied to the CPU.
-
-        A site that another kind of pass has normalized was not measured where it was not, as in eager passes.
-        """
-        merged = dict(own)
-        for plan, passes in self._passes.items():
-            rows = passes.rows.cpu() if passes.count else ()
-            for (site, _), row in zip(plan.places, rows, strict=False):
-                known = merged[site]
-                if known.norm is not None and site not in dict(plan.norms):
-                    merged[site] = replace(known, unseen=known.unseen + passes.count)
-                else:
-                    added = SiteMoments([row_moments(row)], row[WIDTH - 1].item(), known.target, known.norm, 0)
-                    merged[site] = known.merge(added)
-        return merged
 
     @property
     def passes(self) -> PassCounts:
@@ -172,27 +180,22 @@ class CompiledRoute:
         return [f"{compiled} of {passes} passes of the compiled model ran in compiled code; {others}"]
 
 
-def compiled_route(model: nn.Module, targets: Targets, observer: Observer) -> CompiledRoute | None:
-    """Return the route of a model that was compiled as a whole, or None if it is not compiled or cannot take it.
+def usable_entry(model: nn.Module) -> Entry | None:
+    """Return the entry of a model that was compiled as a whole, or None if it is not compiled or can have no route.
 
     Args:
         model: The model as the probe was given it.
-        targets: What is measured.
-        observer: What measures eager passes.
     """
-    inner = unwrap(model)
     try:
         entry = entry_of(model)
     except CannotCompile:
         return None
-    parameters = list(inner.parameters())
+    parameters = list(unwrap(model).parameters())
     devices = {parameter.device for parameter in parameters}
     if len(devices) != 1 or "mps" in {device.type for device in devices}:
         return None
     # Tensor parallelism and sharding.
-    if any(hasattr(parameter, "placements") for parameter in parameters):
-        return None
-    return CompiledRoute(inner, entry, targets, observer)
+    return None if any(hasattr(parameter, "placements") for parameter in parameters) else entry
 
 
 def _say(reason: str, said: set[str], stacklevel: int) -> None:

@@ -1,7 +1,7 @@
 """Passes of compiled models that run eagerly while ResponseStd measures them, and the reasons that are given."""
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -19,6 +19,7 @@ from oracles.compiled_responses import (
     run,
 )
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 import gradlab as gl
 
@@ -161,7 +162,16 @@ def test_probes_may_be_detached_in_any_order() -> None:
     assert torch._dynamo.eval_frame._stance.stance == "default"
 
 
-@pytest.mark.parametrize("how", ["wrapper", "in place"])
+@pytest.fixture
+def one_rank() -> Iterator[None]:
+    """A process group of this process alone."""
+    torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
+    yield
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.usefixtures("one_rank")
+@pytest.mark.parametrize("how", ["wrapper", "in place", "around DistributedDataParallel"])
 @pytest.mark.parametrize(("made", "leaves"), [("inside", "outer"), ("inside", "inner"), ("before", "outer")])
 def test_each_of_two_probes_counts_the_passes_of_its_own_time(how: str, made: str, leaves: str) -> None:
     model, batches = Normalized().eval(), images(5, 5, 5, 5, 5, 5)
@@ -171,10 +181,12 @@ def test_each_of_two_probes_counts_the_passes_of_its_own_time(how: str, made: st
     }
     if how == "wrapper":
         compiled: Any = torch.compile(model, backend="eager")
-    else:
+    elif how == "in place":
         model.compile(backend="eager")
         compiled = model
-    attributes = dict(vars(compiled))
+    else:
+        compiled = torch.compile(DistributedDataParallel(model), backend="eager")
+    attributes = dict(vars(compiled)), set(vars(model))
     outer = gl.ResponseStd(compiled)
     inner = gl.ResponseStd(compiled) if made == "before" else None
     with warnings.catch_warnings(record=True) as record, torch.no_grad(), outer:
@@ -189,7 +201,7 @@ def test_each_of_two_probes_counts_the_passes_of_its_own_time(how: str, made: st
         if leaves == "inner":
             compiled(batches[3])
     assert "other probes" in said(record)
-    assert vars(compiled) == attributes
+    assert (dict(vars(compiled)), set(vars(model))) == attributes
     with torch.no_grad():
         compiled(batches[4])
     first, second = ("first", "later") if leaves == "outer" else ("whole", "one")

@@ -1,0 +1,206 @@
+"""Gradients of responses in compiled code."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from itertools import chain
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import get_gradient_edge
+from torch.utils import _pytree
+
+from gradlab.probes.backward_passes import BackwardPasses, accumulates_into, keeps_graph
+from gradlab.probes.compiled.compiled_pass import CompiledPass
+from gradlab.probes.compiled.discovery import Plan
+from gradlab.probes.compiled.entry import Entry
+from gradlab.probes.compiled.marks import Mark
+from gradlab.probes.compiled.proof import GRADIENTS, Proof
+from gradlab.probes.compiled.route import CompiledRoute, Kind, usable_entry
+from gradlab.probes.finder import Observer, Site
+from gradlab.probes.forward_watch import GraphWatch
+from gradlab.probes.hooks import unwrap
+from gradlab.probes.targets import Targets
+from gradlab.stats.custom_ops import watch_gradient
+
+SOME_LEAVES = "some leaves only"
+"""Why a gradient is not known: the backward pass was told for which leaves it is."""
+
+SEVERAL_LOSSES = "several losses go through one graph"
+
+Taken = Callable[[int, Tensor], None]
+
+
+class GradientObserver(Observer, Protocol):
+    """The interface of what measures gradients of responses."""
+
+    @property
+    def due(self) -> bool:
+        """Whether the current step is measured."""
+
+    @property
+    def retains(self) -> bool:
+        """Whether a backward pass has retained its graph for another."""
+
+    def ran(self, sites: Mapping[Site, bool]) -> None:
+        """Handle a pass in which sites ran, with or without a graph."""
+
+    def arrived(self, watch: GraphWatch, site: Site) -> None:
+        """Handle the arrival of a gradient at a watch, or of the reason why there is none."""
+
+
+class GradientPass(CompiledPass):
+    """Passes whose backward passes give the sum of squares of each response's gradient.
+
+    Every pass has a number for each response, which has no influence on the model's output. What autograd computes as
+    the gradient of the number is the sum of squares (see `gradlab.stats.custom_ops`), so that it is part of the
+    backward graph as any other gradient.
+
+    Args:
+        model: The model, not compiled.
+        entry: How it was compiled.
+        plan: Where its responses are.
+        marks: The marks of the plan.
+        targets: What is measured.
+        device: The device of the responses.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        entry: Entry,
+        plan: Plan,
+        marks: Sequence[Mark],
+        targets: Targets,
+        device: torch.device,
+    ) -> None:
+        # The same list in every pass, which compiled code reads.
+        parts = self._parts = list[Tensor]()
+        self._device, self._passes = device, BackwardPasses(model)
+        self._taken: Taken | None = None
+        self._missed: Callable[[], None] | None = None
+
+        def marked(number: int, tensor: Tensor) -> Tensor:
+            copy: Tensor = watch_gradient(tensor, parts, ~number)
+            return copy
+
+        super().__init__(model, entry, plan, Proof(plan, marks, targets, GRADIENTS), marked)
+
+    def watch_next(self, taken: Taken | None, missed: Callable[[], None]) -> None:
+        """Say what is to receive the gradients of the next pass.
+
+        Args:
+            taken: A function called in every backward pass with the place of each response in `Plan.passings` that a
+                gradient has reached, and the sum of its squares; None for no function.
+            missed: A function called in backward passes that count and compute no such sums.
+        """
+        self._taken, self._missed = taken, missed
+
+    def _begin(self) -> Callable[[], None]:
+        with torch.inference_mode(False), torch.enable_grad():
+            # Leaves, as torch's tracer warns of others, whose gradients it looks for.
+            self._parts[:] = [
+                torch.zeros((), dtype=torch.float64, device=self._device, requires_grad=True)
+                for _ in self.plan.passings
+            ]
+        if self._taken is not None:
+            for row, part in enumerate(self._parts):
+                part.register_hook(partial(self._taken, row))
+        return self._parts.clear
+
+    def _ran(self, outputs: Any) -> None:
+        graphs = [output.grad_fn for output in outputs if isinstance(output, Tensor) and output.grad_fn is not None]
+        parts, missed = [*self._parts], self._missed
+        if graphs and self._taken is not None and missed is not None:
+
+            def arriving(_: Any) -> None:
+                reached = any(accumulates_into(get_gradient_edge(part).node) for part in parts)
+                if not reached and self._passes.counts():
+                    missed()
+
+            graphs[0].register_prehook(arriving)
+
+
+class GradientRoute(CompiledRoute):
+    """The route of a probe that measures gradients of responses."""
+
+    gradients = True
+    # How many elements a response has is known from the eager pass of the shape.
+    every_shape = True
+
+    def __init__(
+        self, model: nn.Module, entry: Entry, targets: Targets, observer: GradientObserver, blocks: dict[str, nn.Module]
+    ) -> None:
+        super().__init__(model, entry, targets, observer, blocks)
+        self.observer = observer
+        self._numel: dict[Kind, dict[Site, int]] = {}
+        self._refusal: str | None = None
+
+    def _kind(self, args: tuple[Any, ...], kwargs: dict[str, Any], sizes: bool) -> Kind:
+        given = [value.requires_grad for value in _pytree.tree_leaves((args, kwargs)) if isinstance(value, Tensor)]
+        weights = [parameter.requires_grad for parameter in self.model.parameters()]
+        return *super()._kind(args, kwargs, sizes), tuple(given), tuple(weights)
+
+    def _discovered(self, kind: Kind) -> Plan:
+        self._numel[kind] = self.discovery.numel
+        return super()._discovered(kind)
+
+    def _make(self, plan: Plan) -> GradientPass:
+        return GradientPass(self.model, self.entry, plan, self.marks, self.targets, self.device)
+
+    def _obstacle(self) -> str | None:
+        if self.observer.retains:
+            return SEVERAL_LOSSES
+        if any(module._backward_hooks or module._backward_pre_hooks for module in self.model.modules()):
+            return "modules have hooks for the backward pass"
+        return self._refusal or super()._obstacle()
+
+    def _call(self, compiled: CompiledPass, kind: Kind, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        assert isinstance(compiled, GradientPass)
+        plan, numel = compiled.plan, self._numel[kind]
+        # Of a site that another kind of pass has normalized, this one's response is another.
+        other = [site for site, _ in plan.places if site in self.finder.norms and site not in dict(plan.norms)]
+        sites = {site: passing for site, passing in plan.places if site not in other}
+        watched = [(site, place) for site, place in sites.items() if place not in plan.without_graph]
+        watches = [
+            [(GraphWatch(numel[site]), site) for site, place in watched if place == passing]
+            for passing in plan.passings
+        ]
+
+        def taken(row: int, square: Tensor) -> None:
+            for watch, site in watches[row]:
+                watch.take(square)
+                self.observer.arrived(watch, site)
+            if keeps_graph():
+                self._refusal = SEVERAL_LOSSES
+
+        def missed() -> None:
+            if watched:
+                self._refusal = "a backward pass is for some leaves only"
+            for watch, site in chain(*watches):
+                watch.lost = SOME_LEAVES
+                self.observer.arrived(watch, site)
+
+        compiled.watch_next(taken if self.observer.due else None, missed)
+        output = compiled(args, kwargs)
+        for site in other:
+            self.finder.unseen[site] = self.finder.unseen.get(site, 0) + 1
+        self.observer.ran({site: passing not in plan.without_graph for site, passing in sites.items()})
+        return output
+
+
+def gradient_route(
+    model: nn.Module, targets: Targets, observer: GradientObserver, blocks: dict[str, nn.Module]
+) -> GradientRoute | None:
+    """Return the route of a compiled model, or None if it is not compiled or can have none.
+
+    Args:
+        model: The model as the probe was given it.
+        targets: What is measured.
+        observer: What measures eager passes, and receives what compiled ones have measured.
+        blocks: The modules whose outputs are measured as well.
+    """
+    entry = usable_entry(model)
+    return None if entry is None else GradientRoute(unwrap(model), entry, targets, observer, blocks)
