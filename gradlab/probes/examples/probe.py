@@ -51,7 +51,8 @@ class ExampleGradients(StepProbe):
     values that were looked up or broadcast; and for any other function by its own derivative, one example at a time.
     Weights computed from parameters are traced back to these. No example's gradient is kept beyond its layer.
 
-    An example's gradient is that of its own loss, which depends on its row of the model's output. In the first backward
+    An example's gradient is that of its own loss, which depends on its row of the model's output: the part of the
+    gradient that flows through this row, times the number of examples if the loss is a mean. In the first backward
     pass of each kind, the probe makes two others through the same graph with scaled examples, without gradients of
     parameters. They show where the examples lie in every tensor, and whether the model couples them, as batch
     normalization by batch statistics does; then no example has a gradient of its own, and an error is raised.
