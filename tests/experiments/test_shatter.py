@@ -39,11 +39,11 @@ def test_unnormalized_nets_do_not_shatter_and_agree_with_theory():
 
 @pytest.mark.slow
 def test_published_lag1_autocorrelations():
-    plain = gl.shatter(24, "ff-norm=none", seeds=40)
+    plain = gl.shatter(24, "ff-norm=none", seeds=20)
     value, error = lag1(plain)
     assert abs(value - 0.87) <= 4 * error + 0.01
     for mode, expected in (("frozen", 0.70), ("full", 0.51)):
-        value, error = lag1(gl.shatter(50, "resnet", seeds=20, norm_grad=mode))
+        value, error = lag1(gl.shatter(50, "resnet", seeds=10, norm_grad=mode))
         assert abs(value - expected) <= 4 * error + 0.01
 
 

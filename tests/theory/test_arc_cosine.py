@@ -49,8 +49,9 @@ def sampled_correlation(rho, depth, dimension, width=200, networks=150):
         h = x
         for layer in range(depth):
             fan_in = dimension if layer == 0 else width
-            weight = torch.randn(fan_in, width, generator=generator, dtype=torch.float64) * math.sqrt(2 / fan_in)
-            h = (h @ weight).relu()
+            # Drawn in float32, which takes a quarter of the time.
+            weight = torch.randn(fan_in, width, generator=generator).double()
+            h = (h @ weight * math.sqrt(2 / fan_in)).relu()
         (g,) = torch.autograd.grad((h @ torch.randn(width, generator=generator, dtype=torch.float64)).sum(), x)
         both.append(g[0] @ g[1])
         own.append(g.square().sum() / 2)

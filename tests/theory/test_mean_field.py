@@ -38,7 +38,8 @@ def simulated(weight, bias, layers, seed):
     z.requires_grad_()
     states = [z]
     for _ in range(layers):
-        w = torch.randn(WIDTH, WIDTH, generator=generator, dtype=torch.float64) * math.sqrt(weight / WIDTH)
+        # Drawn in float32, which takes a quarter of the time.
+        w = torch.randn(WIDTH, WIDTH, generator=generator).double() * math.sqrt(weight / WIDTH)
         b = torch.randn(WIDTH, generator=generator, dtype=torch.float64) * math.sqrt(bias)
         states.append(torch.tanh(states[-1]) @ w.T + b)
     for state in states:

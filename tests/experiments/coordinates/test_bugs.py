@@ -44,7 +44,7 @@ def sgd(**changes: nets.Exponents) -> Callable[[int], Any]:
 
 
 HIDDEN, INPUT, OUTPUT = MUP_ADAM["hidden"], MUP_ADAM["input"], MUP_ADAM["output"]
-LONGER, MORE = {"steps": 5, "seeds": 6}, {"steps": 5, "seeds": 12}
+LONGER, MORE = {"steps": 5, "seeds": 4}, {"steps": 5, "seeds": 6}
 
 RIGHT = [
     Case("μP, Adam", adam(), WIDTHS),
