@@ -43,7 +43,7 @@ SMALL = {"images": 6, "batch_size": 4, "seeds": 1}
 
 
 def measured(model: str, data: str, loss: str, *, drawn: bool = True, **options: object) -> None:
-    """Every operation of the command on a result, or all but drawing, which is the same for all networks of a family."""
+    """Every operation of the command on a result, or all but drawing, which is alike for networks of a family."""
     result = gl.gradients(model, data, loss=loss, **SMALL, **options)
     assert np.isfinite(result.frame["grad_norm"].dropna().astype(float)).all()
     assert len(result.summary()) == 1
