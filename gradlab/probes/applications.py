@@ -33,6 +33,7 @@ _PRODUCTS |= {f"conv{kind}{n}d" for kind in ("", "_transpose") for n in (1, 2, 3
 _EMBEDDINGS = {"embedding", "embedding_bag"}
 _WEIGHT_PLACES = {name: 1 for name in _PRODUCTS if name.startswith("conv") or name == "linear"} | {"bilinear": 2}
 _LOOKUPS = {"__getitem__", "index_select", "gather", "take_along_dim"}
+_REPEATS = {"repeat", "repeat_interleave", "tile"}
 APPLYING = _PRODUCTS | _EMBEDDINGS | _LOOKUPS
 """Names of the functions that apply a weight to a signal: products and lookups of rows."""
 
@@ -190,9 +191,11 @@ class Applications(TorchFunctionMode):
         known = [memory for memory in memories if memory is not None]
         weights = [(t, m) for t, m in zip(tensors, memories, strict=True) if m is not None and m.is_weight]
         of_signal = len(known) < len(memories)
-        # A hidden state that starts as zeros is a signal; rows at constant indices are part of the weight.
-        applies = (of_signal and name in APPLYING) or (name in _PRODUCTS and any(memory.fresh for memory in known))
-        applies |= name in _EMBEDDINGS
+        # A hidden state that starts as zeros, or as one learned for all examples, is a signal; rows at constant indices
+        # are part of the weight.
+        constant = not of_signal and name in _PRODUCTS
+        states = {id(t) for t, m in zip(tensors, known, strict=True) if _is_state(t, m)} if constant else set()
+        applies = (of_signal and name in APPLYING) or bool(states) or name in _EMBEDDINGS
         # If a function declares which argument is the weight, the other one is a signal, even a learned one.
         place = _WEIGHT_PLACES.get(name)
         given = None if place is None else kwargs.get("weight", args[place] if len(args) > place else None)
@@ -200,7 +203,8 @@ class Applications(TorchFunctionMode):
             pieces = pieces_in(tensor, memory)
             rows = [row for piece in pieces for row in piece.rows]
             self.seen.update(row.name for row in rows)
-            if tensor is given or (applies and place is None and not _chooses_matrices(name, tensor, output)):
+            matrix = place is None and id(tensor) not in states and not _chooses_matrices(name, tensor, output)
+            if tensor is given or (applies and matrix):
                 self._applied(pieces, output)
             else:
                 self.listener.received(rows, name)
@@ -229,7 +233,7 @@ class Applications(TorchFunctionMode):
         # A cast or masked weight is still that weight; among several, the one of the same size.
         alike = [piece for piece in pieces if piece.rows[0].numel == output.numel()] or pieces
         reference = StorageWeakRef(output.untyped_storage())
-        self._memory[key] = Memory([], alike[0] if alike else None, not alike, reference)
+        self._memory[key] = Memory([], alike[0] if alike else None, not alike or name in _REPEATS, reference)
 
     def _forget_computed(self, tensor: Tensor) -> None:
         """Note that a tensor made from constants holds a signal from now on."""
@@ -254,6 +258,13 @@ def leave(mode: TorchFunctionMode) -> None:
 def _chooses_matrices(name: str, weight: Tensor, output: Tensor) -> bool:
     """Return whether a lookup selects among stacked weights, as a router selects experts; the result is a weight."""
     return name in _LOOKUPS and (weight.ndim > 2 or storage_key(weight) == storage_key(output))
+
+
+def _is_state(tensor: Tensor, memory: Memory) -> bool:
+    """Return whether a constant was created in the pass, or is repeated, as a learned state is for all examples."""
+    if memory.fresh or tensor.layout is not torch.strided or tensor.is_nested:
+        return memory.fresh
+    return any(size > 1 and not stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
 
 
 def _changes_its_first(name: str) -> bool:

@@ -103,6 +103,32 @@ def test_weights_applied_by_functions() -> None:
     assert coverage.weights_measured == coverage.weights_total - model.pos.numel()
 
 
+@pytest.mark.parametrize("kind", ["zeros", "expanded vector", "expanded buffer", "repeated row"])
+def test_states_that_begin_alike_for_all_examples(kind: str) -> None:
+    class Recurrent(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.w, self.v = nn.Parameter(torch.randn(4, 4)), nn.Parameter(torch.randn(3, 4))
+            begin = torch.randn(1, 4) if kind == "repeated row" else torch.randn(4)
+            self.begin = nn.Buffer(begin) if kind == "expanded buffer" else nn.Parameter(begin)
+
+        def states(self, x: Tensor) -> list[Tensor]:
+            start = {"zeros": lambda: torch.zeros(6, 4).double(), "repeated row": lambda: self.begin.repeat(6, 1)}
+            h, found = start.get(kind, lambda: self.begin.expand(6, 4))(), []
+            for t in range(3):
+                found.append(h @ self.w)
+                h = torch.tanh(x[:, t] @ self.v + found[-1])
+            return found
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.states(x)[-1]
+
+    torch.manual_seed(0)
+    model, x = Recurrent().double(), torch.randn(6, 3, 3).double()
+    found = {site: value for site, value in stds(model, x).items() if site[0] == "w"}
+    close(found, {("w", call): std(value) for call, value in enumerate(model.states(x), 1)})
+
+
 @pytest.mark.parametrize(
     "product",
     [
