@@ -114,7 +114,8 @@ class NativeGradients(ConvolutionGradients):
         """See `ExampleContributions`."""
         geometry = self.geometry
         for span in islice(self.spans(), first, None):
-            x, gradient = self.x[span], self.gradient[span]
+            whole = span.stop - span.start == self.examples
+            x, gradient = (t if whole else t[span] for t in (self.x, self.gradient))
             spaces = winograd_space if self.winograd else convolution_space
             space = spaces(x, gradient, geometry.padding)
             room, out = workspace.take(x, (space,), (len(x), self.numel))

@@ -168,8 +168,8 @@ static double norm_of(float *row, ptrdiff_t length, double least)
     return norm;
 }
 
-/* What rows of shape (count, length) are reduced to: their inner products, shape (count, count), their norms, the norm
- * of the sum of their directions and that of their sum, shape (count + 2,), and their sum, shape (length,).
+/* What rows of shape (count, length) are reduced to: their inner products, shape (count, count), their norms, shape
+ * (count,), the norm of the sum of their directions and that of their sum, and this sum, shape (length,).
  *
  * Squares are in the range of float32 for norms between least and most; smaller rows are scaled, and scaled back. room:
  * space for count numbers. Returns 0 if a norm is larger or none; then the results do not count. Otherwise 1 more than
@@ -177,7 +177,7 @@ static double norm_of(float *row, ptrdiff_t length, double least)
  * NULL. The products are added to total unless it is NULL.
  */
 ptrdiff_t gradlab_reduce_rows(float *rows, ptrdiff_t count, ptrdiff_t length, double least, double most, double doubtful,
-                              const float *factors, ptrdiff_t n, double *products, double *norms, float *sums,
+                              const float *factors, ptrdiff_t n, double *products, double *norms, double *ends, float *sums,
                               double *room, double *total)
 {
     ptrdiff_t small = 0, unsure = 0;
@@ -188,9 +188,9 @@ ptrdiff_t gradlab_reduce_rows(float *rows, ptrdiff_t count, ptrdiff_t length, do
         norms[i] = sqrt(products[i * count + i]);
         small += norms[i] < least;
     }
-    norms[count + 1] = norm_of(sums, length, least);
-    for (ptrdiff_t i = 0; i < count + 2; i++)
-        if (i != count && !(norms[i] <= most))
+    ends[1] = norm_of(sums, length, least);
+    for (ptrdiff_t i = 0; i <= count; i++)
+        if (!((i < count ? norms[i] : ends[1]) <= most))
             return 0;
     if (small)
         enlarged_products(rows, count, length, least, products, norms, room);
@@ -202,7 +202,7 @@ ptrdiff_t gradlab_reduce_rows(float *rows, ptrdiff_t count, ptrdiff_t length, do
                 cosines += i == j ? 1 : 2 * (product / norms[i] / norms[j]);
         }
     }
-    norms[count] = sqrt(fmax(0, cosines));
+    ends[0] = sqrt(fmax(0, cosines));
     for (ptrdiff_t i = 0; total && i < count * count; i++)
         total[i] += products[i];
     return 1 + unsure;

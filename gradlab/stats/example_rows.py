@@ -62,7 +62,7 @@ def reduced_rows(rows: Tensor, sums: Tensor | None = None, factor: Tensor | None
     if factor is not None and not (is_dense_float32(factor) and factor.is_contiguous()):
         factor = None
     target = sums if sums is not None and sums.is_cpu else None
-    norms = torch.empty(count + 2, dtype=torch.float64)
+    norms, ends = torch.empty(count, dtype=torch.float64), torch.empty(2, dtype=torch.float64)
     products = torch.empty(count, count, dtype=torch.float64)
     room = torch.empty(count, dtype=torch.float64)
     total = rows.new_empty(length)
@@ -77,14 +77,15 @@ def reduced_rows(rows: Tensor, sums: Tensor | None = None, factor: Tensor | None
         0 if factor is None else factor.numel() // count,
         products.data_ptr(),
         norms.data_ptr(),
+        ends.data_ptr(),
         total.data_ptr(),
         room.data_ptr(),
         None if target is None else target.data_ptr(),
     )
     if not tame:
         return None
-    norms, direction_norm, sum_norm = norms.split((count, 1, 1))
-    return ReducedRows(norms, direction_norm[0], sum_norm[0], total, products, tame > 1, target is not None)
+    direction_norm, sum_norm = ends.unbind()
+    return ReducedRows(norms, direction_norm, sum_norm, total, products, tame > 1, target is not None)
 
 
 def any_nonzero(values: Tensor) -> bool:
@@ -103,12 +104,13 @@ def _library() -> ctypes.CDLL | None:
 def _computes(library: ctypes.CDLL) -> bool:
     """Declare the function, and make sure that it computes what it should."""
     size, pointer, number = ctypes.c_ssize_t, ctypes.c_void_p, ctypes.c_double
-    library.gradlab_reduce_rows.argtypes = [pointer, size, size, *[number] * 3, pointer, size, *[pointer] * 5]
+    library.gradlab_reduce_rows.argtypes = [pointer, size, size, *[number] * 3, pointer, size, *[pointer] * 6]
     library.gradlab_reduce_rows.restype = size
     library.gradlab_any.argtypes = [pointer, size]
-    ones, total, norms = (ctypes.c_float * 36)(*[1] * 36), (ctypes.c_float * 18)(), (number * 4)()
-    places = None, 0, (number * 4)(), norms, total, (number * 2)(), None
+    ones, total, norms = (ctypes.c_float * 36)(*[1] * 36), (ctypes.c_float * 18)(), (number * 2)()
+    ends = (number * 2)()
+    places = None, 0, (number * 4)(), norms, ends, total, (number * 2)(), None
     done = library.gradlab_reduce_rows(ones, 2, 18, 1, 10, 0, *places)
-    if done != 1 or not math.isclose(norms[0] ** 2, 18) or not math.isclose(norms[2], 2) or total[17] != 2:
+    if done != 1 or not math.isclose(norms[0] ** 2, 18) or not math.isclose(ends[0], 2) or total[17] != 2:
         raise OSError("the compiled library does not add up")
     return True

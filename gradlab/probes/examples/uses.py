@@ -13,7 +13,8 @@ from torch.autograd.graph import Node, get_gradient_edge
 from torch.overrides import TorchFunctionMode
 
 from gradlab.errors import GradlabError
-from gradlab.probes.examples.rules import RULES, Match
+from gradlab.probes.examples.rule import Match
+from gradlab.probes.examples.rules import RULES
 from gradlab.probes.functions import open_attention, tensors_in
 
 _LOOKUPS = (F.embedding, F.embedding_bag)
