@@ -46,7 +46,7 @@ def attention_rows(logits: Tensor) -> AttentionRows:
         logits: Shape (B, H, R, S), as the softmax takes them over the last dimension; −inf, or the least number of
             the dtype, where a key is masked.
     """
-    examples = max(1, _CHUNK // max(1, logits[0].numel()))
+    examples = max(1, _CHUNK // max(1, logits.shape[1:].numel()))
     if len(logits) > examples:
         return functools.reduce(AttentionRows.merge, map(attention_rows, logits.split(examples)))
     masked = logits <= torch.finfo(logits.dtype).min / 2
@@ -56,11 +56,12 @@ def attention_rows(logits: Tensor) -> AttentionRows:
     logs = torch.log_softmax(wide, -1).where(some[..., None], -torch.inf)
     entropy = -(logs.exp() * logs.where(logs > -torch.inf, 0)).sum(-1)
     heads = (0, 2)
+    largest = wide.amax((0, 2, 3)) if wide.numel() else wide.new_full(wide.shape[1:2], -torch.inf)
     return AttentionRows(
         entropy.sum(heads),
         visible.clamp(min=1).double().log().sum(heads),
         some.sum(heads).double(),
-        wide.amax((0, 2, 3)),
+        largest,
     )
 
 
