@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol
 
 import torch
@@ -38,6 +39,8 @@ APPLYING = _PRODUCTS | _EMBEDDINGS | _LOOKUPS
 """Names of the functions that apply a weight to a signal: products and lookups of rows."""
 
 NORMALIZING = {"batch_norm", "layer_norm", "group_norm", "instance_norm", "rms_norm", "local_response_norm"}
+
+_NOTHING = nullcontext()
 
 _PLAIN = {nn.Parameter, WatchedParameter, Tensor, type(None)}
 
@@ -171,16 +174,21 @@ class Applications(TorchFunctionMode):
                 return open_attention(*args, **kwargs)
         name = function_name(func)
         then = None
-        if name in NORMALIZING:
-            source = args[0] if args else kwargs.get("input")
-            then = self.listener.normalizing(source) if isinstance(source, Tensor) else None
-        elif (kwargs or _changes_its_first(name)) and _is_in_place(name, args, kwargs):
-            self.listener.overwriting(args[0])
+        others = torch._C._len_torch_function_stack() > 0
+        # Function modes of other users are to see only what the model does.
+        unseen: AbstractContextManager[object] = torch._C.DisableTorchFunction() if others else _NOTHING
+        with unseen:
+            if name in NORMALIZING:
+                source = args[0] if args else kwargs.get("input")
+                then = self.listener.normalizing(source) if isinstance(source, Tensor) else None
+            elif (kwargs or _changes_its_first(name)) and _is_in_place(name, args, kwargs):
+                self.listener.overwriting(args[0])
         output = func(*args, **kwargs)
-        if then is not None:
-            then(output)
-        elif isinstance(output, Tensor):
-            self._look_at(name, args, kwargs, output)
+        with unseen:
+            if then is not None:
+                then(output)
+            elif isinstance(output, Tensor):
+                self._look_at(name, args, kwargs, output)
         return output
 
     def _look_at(self, name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any], output: Tensor) -> None:

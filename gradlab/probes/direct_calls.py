@@ -132,8 +132,9 @@ class DirectCalls:
     def start(self) -> None:
         """Replace the hooks, unless something takes part in how modules are called, such as tracing.
 
-        Hooks of all modules change inputs before the hooks see them, but only after what would replace these does. A
-        module in whose place others have put a function keeps its hooks.
+        Function modes of other users would see what the functions do in place of hooks. Hooks of all modules change
+        inputs before the hooks see them, but only after what would replace these does. A module in whose place others
+        have put a function keeps its hooks.
         """
         self.stop()
         # Code that is compiled from here on would take what it finds in a module for a part of the model.
@@ -143,6 +144,7 @@ class DirectCalls:
             or torch._C._get_tracing_state() is not None
             or torch.nn.modules.module._global_forward_pre_hooks
             or not _is_usual(nn.Module)
+            or _is_looked_at()
         ):
             return
         self.active = True
@@ -182,6 +184,14 @@ def is_direct(call: object) -> bool:
     if isinstance(call, _CallWithin):
         return not hasattr(call.call, "_torchdynamo_orig_callable")
     return isinstance(call, DirectCall)
+
+
+def _is_looked_at() -> bool:
+    """Return whether a function mode is active that is neither torch's nor a probe's."""
+    if not torch._C._len_torch_function_stack():
+        return False
+    owners = {type(mode).__module__.split(".")[0] for mode in torch.overrides._get_current_function_mode_stack()}
+    return not owners <= {"torch", "gradlab"}
 
 
 def _is_usual(kind: type[nn.Module]) -> bool:

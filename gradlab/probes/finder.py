@@ -18,7 +18,7 @@ from gradlab.probes.identity import Remembered
 from gradlab.probes.kept import Kept
 from gradlab.probes.listening import Listening
 from gradlab.probes.outputs import describe, measurable, output_tensor
-from gradlab.probes.passes import Passes
+from gradlab.probes.passes import Passes, unseen
 from gradlab.probes.recording import refuse_proxy
 from gradlab.probes.response_calls import prepare
 from gradlab.probes.sites import Observer, Part, Pending, Site
@@ -210,7 +210,7 @@ class ResponseFinder:
                 if type(tensor) is Tensor and not tensor.is_neg() and add(tensor):
                     return None
         # The observer's computations are not part of the model.
-        with torch._C.DisableTorchFunction():
+        with unseen():
             observation = self.observer.observe(site, tensor, part)
         if not self.passes.under_way:
             self.observer.finish(True)
@@ -253,7 +253,8 @@ class ResponseFinder:
             source = args[0] if args else next(iter(kwargs.values()), None)
             if isinstance(source, Tensor) and not in_backward():
                 self.passes.forget_ended()
-                self._claimed[name] = self.claim(name, source)
+                with unseen():
+                    self._claimed[name] = self.claim(name, source)
             else:
                 self._claimed[name] = None
 
@@ -275,8 +276,9 @@ class ResponseFinder:
 
     def observe_norm(self, site: Site, output: Any) -> None:
         """Pass on the output of the normalization that has received a site's output."""
-        for _, tensor in measurable(output)[:1]:
-            self._observe(site, tensor, None)
+        with unseen():
+            for _, tensor in measurable(output)[:1]:
+                self._observe(site, tensor, None)
 
     def before_in_place(self, module: nn.Module, args: tuple[Any, ...]) -> None:
         """Forget a tensor that is returned with other values, so that it is no longer a layer's output."""

@@ -20,6 +20,9 @@ from gradlab.probes.running_calls import Arguments, RunningCalls, arguments, fra
 
 After = Callable[[nn.Module, Any], None]
 
+unseen = torch._C.DisableTorchFunction
+"""A context in which function modes of other users do not see what a probe does."""
+
 
 def check_thread(model: nn.Module, thread: int) -> None:
     """Raise an error if this is another thread than the one in which a model runs."""
@@ -151,7 +154,8 @@ class Passes(RunningCalls):
                 self.thread = threading.get_ident()
                 self.counts.clear()
                 self._take_places()
-                self._begin(name, args, kwargs)
+                with unseen():
+                    self._begin(name, args, kwargs)
             call = self.begin_call(name, frame_of_call(sys._getframe(1)) or sys._getframe(1))
             return arguments(args, kwargs, self, call)
 
@@ -169,7 +173,8 @@ class Passes(RunningCalls):
             whole = self.calls[-1].exception is sys.exc_info()[1]
             try:
                 if whole and name in self._after:
-                    self._after[name](module, output)
+                    with unseen():
+                        self._after[name](module, output)
             except BaseException:
                 whole = False
                 raise
@@ -177,7 +182,8 @@ class Passes(RunningCalls):
                 if self.calls:
                     self.calls.pop()
                     if not self.calls:
-                        self._end(whole)
+                        with unseen():
+                            self._end(whole)
 
         return hook
 

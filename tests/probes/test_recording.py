@@ -3,12 +3,14 @@
 import copy
 import io
 import pickle
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 import gradlab as gl
 from gradlab.errors import GradlabError
@@ -86,3 +88,40 @@ def test_a_name_of_a_hook_may_be_asked_for() -> None:
     model = Net()
     with gl.ResponseStd(model):
         assert getattr(next(iter(model.a[0]._forward_hooks.values())), "__name__", "none") == "none"
+
+
+class Seen(TorchFunctionMode):
+    """Counts what functions of torch are called, as a profiler of a user's own does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: Counter[str] = Counter()
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.calls[getattr(func, "__name__", "")] += 1
+        return func(*args, **(kwargs or {}))
+
+
+class Applying(Net):
+    """It applies one weight by a function."""
+
+    def forward(self, x: Tensor) -> Any:
+        return super().forward(x @ self.get_parameter("b.0.2.weight"))
+
+
+@pytest.mark.parametrize("kind", [Net, Applying])
+@pytest.mark.parametrize("probe", ["ResponseStd", "ResponseGradients", "ParameterGradients"])
+def test_function_modes_of_others_see_the_model_alone(probe: str, kind: type[Net]) -> None:
+    model = kind()
+
+    def run(step: Callable[[], None] = lambda: None) -> Counter[str]:
+        seen = Seen()
+        with seen:
+            for _ in range(4):
+                model(X).square().mean().backward()
+                step()
+        return seen.calls
+
+    expected = run()
+    with PROBES[probe](model) as attached:
+        assert run(getattr(attached, "step", lambda: None)) == expected
