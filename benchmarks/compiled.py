@@ -11,7 +11,6 @@ median and the quartiles of the ratios.
 from __future__ import annotations
 
 import argparse
-import statistics
 import time
 import warnings
 from contextlib import AbstractContextManager, nullcontext
@@ -21,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 import gradlab as gl
+from benchmarks.readings import spread
 
 
 def main() -> None:
@@ -105,8 +105,7 @@ def report(
         after = seconds(nullcontext(), bare, inputs, backward)
         if round_ >= 2:
             ratios.append(2 * probed / (before + after))
-    low, median, high = statistics.quantiles(ratios, n=4)
-    print(f"{name:42s} {median:6.3f}   ({low:.3f} to {high:.3f})", flush=True)
+    print(f"{name:42s} {spread(ratios)}", flush=True)
 
 
 def seconds(context: AbstractContextManager[Any], model: nn.Module, inputs: Tensor, backward: bool = False) -> float:

@@ -1,7 +1,7 @@
 """What measuring gradients costs: paired ratios against the bare training step, in one process.
 
     pip install backpack-for-pytorch
-    python benchmarks/gradients.py [--device cuda] [--rounds 20] [--depth 56] [--batch 128] [--example-batch 32]
+    python -m benchmarks.gradients [--device cuda] [--rounds 20] [--depth 56] [--batch 128] [--example-batch 32]
         [--only loop|examples|memory]
 
 Each variant is timed between two bare steps, in turn, so that a drift of the machine's speed cancels in the ratio
@@ -16,10 +16,8 @@ Peak memory is measured in a process for each way (`--memory` is that process).
 import argparse
 import copy
 import resource
-import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -31,6 +29,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
 import gradlab as gl
+from benchmarks.readings import CLOCKS, seconds, spread
 from gradlab.stats import example_native, example_normalizations, example_rows
 
 Variant = tuple[AbstractContextManager[Any], Callable[[], object]]
@@ -207,29 +206,18 @@ def compare(bare: Variant, variants: dict[str, Variant], rounds: int) -> None:
     ratios: dict[str, list[float]] = {name: [] for name in ("bare step", *variants)}
     for round_ in range(rounds + 2):
         for name, variant in {"bare step": bare, **variants}.items():
-            before, seconds, after = timed(bare), timed(variant), timed(bare)
+            before, inner, after = timed(bare), timed(variant), timed(bare)
             if round_ >= 2:
-                ratios[name].append(2 * seconds / (before + after))
+                ratios[name].append(2 * inner / (before + after))
     for name, values in ratios.items():
-        low, median, high = statistics.quantiles(values, n=4)
-        print(f"  {name:34s} {median:6.3f}   ({low:.3f} to {high:.3f})", flush=True)
+        print(f"  {name:34s} {spread(values)}", flush=True)
 
 
 def timed(variant: Variant) -> float:
     """Seconds of one step, the device's work included; attaching hooks is not: it is done once."""
     context, step = variant
     with context:
-        clock = time.perf_counter if torch.cuda.is_initialized() else time.process_time
-        synchronize()
-        start = clock()
-        step()
-        synchronize()
-        return clock() - start
-
-
-def synchronize() -> None:
-    if torch.cuda.is_initialized():
-        torch.cuda.synchronize()
+        return seconds(step, CLOCKS["wall" if torch.cuda.is_initialized() else "cpu"])
 
 
 def peak_memory(training: Training, probed: bool) -> int:
@@ -245,7 +233,8 @@ def peak_memory(training: Training, probed: bool) -> int:
 
 def memory_of(way: str) -> int:
     """The same in a process of its own, whose peak nothing else has raised."""
-    done = subprocess.run([sys.executable, *sys.argv, "--memory", way], capture_output=True, text=True, check=True)
+    command = [sys.executable, "-m", "benchmarks.gradients", *sys.argv[1:], "--memory", way]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
     return int(done.stdout)
 
 
