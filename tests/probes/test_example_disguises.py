@@ -100,6 +100,21 @@ def test_what_torch_func_differentiates_is_left_alone() -> None:
     check_equal(found, expected_of(model, x))
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_what_torch_jit_records_is_left_alone() -> None:
+    """The graph is recorded several times, and compared, before and after the probe has seen a pass."""
+    model, x = nn.Sequential(nn.Linear(4, 3), nn.Tanh(), nn.Linear(3, 2)).double(), torch.randn(5, 4).double()
+    with gl.ExampleGradients(model) as probe:
+        for _ in range(2):
+            traced = torch.jit.trace(model, x)
+            torch.testing.assert_close(traced(x), model(x))
+            probe.backward(loss_of(model(x)))
+            probe.step()
+    rows = torch.cat([torch.stack(gradients) for gradients in by_loop(model, x).values()], 1)
+    found = probe.examples().query("layer == 'total' and step == 0")["norm"].tolist()
+    assert found == pytest.approx(rows.norm(dim=1).tolist(), rel=1e-9)
+
+
 def test_a_module_that_changes_with_every_call() -> None:
     """Spectral normalization in training: the pass that was made counts, and the buffers are those after it."""
     model, x = nn.Sequential(spectral_norm(nn.Linear(4, 3))).double(), torch.randn(5, 4).double()
