@@ -41,14 +41,22 @@ class InputPass:
         Args:
             images: The input.
             frozen: Whether batch statistics are taken as constants.
+
+        Raises:
+            GradlabError: If a transform of `torch.func` is active.
         """
+        if torch._C._are_functorch_transforms_active():
+            raise GradlabError(
+                "input gradients cannot be taken inside of a torch.func transform: run the model there without the "
+                "probe"
+            )
         caller_wants_graph = torch.is_grad_enabled()
-        contexts = ExitStack()
-        contexts.enter_context(torch.inference_mode(False))
-        contexts.enter_context(torch.enable_grad())
-        statistics = contexts.enter_context(_taken_off(FrozenStatistics())) if frozen else None
-        source = images if images.requires_grad else images.detach().clone().requires_grad_()
-        return cls(source, statistics, caller_wants_graph, contexts)
+        with ExitStack() as contexts:
+            contexts.enter_context(torch.inference_mode(False))
+            contexts.enter_context(torch.enable_grad())
+            statistics = contexts.enter_context(_taken_off(FrozenStatistics())) if frozen else None
+            source = images if images.requires_grad else images.detach().clone().requires_grad_()
+            return cls(source, statistics, caller_wants_graph, contexts.pop_all())
 
     def gradients(self, whole: Any) -> Tensor:
         """Return the gradient of the summed logits with respect to the input.

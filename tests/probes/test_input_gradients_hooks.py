@@ -156,6 +156,18 @@ def test_an_exception_in_the_model_passes_and_leaves_nothing():
     assert probe.samples == []
 
 
+def test_transforms_of_functions_are_refused():
+    model, x = small(), images(3)
+    with gl.InputGradients(model) as probe, torch.no_grad():
+        for transform in (torch.func.grad, torch.func.vmap):
+            with pytest.raises(GradlabError, match=r"inside of a torch\.func transform"):
+                transform(lambda x: model(x).sum())(x if transform is torch.func.grad else x[:, None])
+        model(x)
+        assert len(probe.samples) == 1
+    # What torch itself keeps of transforms is as it was.
+    assert torch.equal(torch.func.grad(lambda x: x.sum())(x), torch.ones_like(x))
+
+
 def test_usage():
     with pytest.raises(UsageError, match="frozen or full, not 'half'"):
         gl.InputGradients(small(), norm_grad="half")
