@@ -217,7 +217,8 @@ class Applications(TorchFunctionMode):
             else:
                 self.listener.received(rows, name)
         if not of_signal or any(_chooses_matrices(name, tensor, output) for tensor, _ in weights):
-            self._note_computed(name, output, weights)
+            learned = not states and any(map(_is_learned, tensors, memories))
+            self._note_computed(name, output, weights, fresh=not learned)
         elif _changes_its_first(name):
             self._forget_computed(tensors[0])
 
@@ -230,7 +231,7 @@ class Applications(TorchFunctionMode):
                 self.used.add(row.name)
                 self.listener.applied(row, output, part)
 
-    def _note_computed(self, name: str, output: Tensor, weights: list[tuple[Tensor, Memory]]) -> None:
+    def _note_computed(self, name: str, output: Tensor, weights: list[tuple[Tensor, Memory]], *, fresh: bool) -> None:
         """Note that a tensor was computed from weights and constants only; a product is no longer a weight."""
         key = storage_key(output)
         if key in self._memory or output.layout is not torch.strided:
@@ -241,7 +242,8 @@ class Applications(TorchFunctionMode):
         # A cast or masked weight is still that weight; among several, the one of the same size.
         alike = [piece for piece in pieces if piece.rows[0].numel == output.numel()] or pieces
         reference = StorageWeakRef(output.untyped_storage())
-        self._memory[key] = Memory([], alike[0] if alike else None, not alike or name in _REPEATS, reference)
+        fresh = (fresh and not alike) or name in _REPEATS
+        self._memory[key] = Memory([], alike[0] if alike else None, fresh, reference)
 
     def _forget_computed(self, tensor: Tensor) -> None:
         """Note that a tensor made from constants holds a signal from now on."""
@@ -273,6 +275,12 @@ def _is_state(tensor: Tensor, memory: Memory) -> bool:
     if memory.fresh or tensor.layout is not torch.strided or tensor.is_nested:
         return memory.fresh
     return any(size > 1 and not stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
+
+
+def _is_learned(tensor: Tensor, memory: Memory | None) -> bool:
+    """Return whether a tensor is a parameter or was computed from parameters, as the shares of a mixture of weights."""
+    computed = memory is not None and memory.reference is not None and not memory.fresh
+    return computed or isinstance(tensor, nn.Parameter)
 
 
 def _changes_its_first(name: str) -> bool:

@@ -103,6 +103,24 @@ def test_weights_applied_by_functions() -> None:
     assert coverage.weights_measured == coverage.weights_total - model.pos.numel()
 
 
+def test_a_mixture_of_weights_is_no_response() -> None:
+    class Mixture(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.shares, self.w, self.fc = (
+                nn.Parameter(torch.randn(3)),
+                nn.Parameter(torch.randn(3, 4, 4)),
+                nn.Linear(4, 4),
+            )
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.fc(x) @ torch.einsum("k,kij->ij", (self.shares / 2).softmax(0), self.w)
+
+    torch.manual_seed(0)
+    model, x = Mixture().double(), torch.randn(6, 4).double()
+    assert set(stds(model, x)) == {("fc", 1)}
+
+
 @pytest.mark.parametrize("kind", ["zeros", "expanded vector", "expanded buffer", "repeated row"])
 def test_states_that_begin_alike_for_all_examples(kind: str) -> None:
     class Recurrent(nn.Module):
