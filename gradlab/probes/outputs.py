@@ -107,9 +107,18 @@ def plain_values(tensor: Tensor) -> Tensor:
     Raises:
         GradlabError: If the tensor has no values.
     """
+    refuse_without_values(tensor)
+    return plain(tensor)
+
+
+def refuse_without_values(tensor: Tensor) -> None:
+    """Check that a tensor has values.
+
+    Raises:
+        GradlabError: If it has none.
+    """
     if tensor.is_meta or type(tensor).__name__ == "FakeTensor":
         raise GradlabError(
             "the model runs without values, on the meta device or under FakeTensorMode, so that there is nothing to "
             "measure: run it on a device, or outside of the probe"
         )
-    return plain(tensor)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from gradlab.errors import GradlabError, UsageError
 from gradlab.probes.hooks import Probe
+from gradlab.probes.outputs import refuse_without_values
 from gradlab.probes.ranks import Ranks
 from gradlab.probes.replaced import Places
 
@@ -78,12 +79,16 @@ class StepProbe(Probe):
         """End a step, to which the present gradients belong.
 
         Raises:
-            GradlabError: If called outside the `with` block, or if a module of the model was replaced.
+            GradlabError: If called outside the `with` block, if a module of the model was replaced, or if gradients
+                have no values, on the meta device.
         """
         if self._stack is None:
             raise GradlabError("the probe is not attached: call step() inside its `with` block")
         if self.due:
             self._places.check(type(self).__name__)
+            for parameter in self.model.parameters():
+                if parameter.grad is not None:
+                    refuse_without_values(parameter.grad)
             self.ranks.remember()
             # Function modes of other users are to see the loop alone.
             with torch._C.DisableTorchFunction():

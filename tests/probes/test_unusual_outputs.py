@@ -57,6 +57,10 @@ def test_outputs_without_values_are_refused() -> None:
     model = model.to("meta")
     with gl.ResponseStd(model), pytest.raises(GradlabError, match="on the meta device"):
         model(torch.ones(3, 4, device="meta"))
+    model(torch.ones(3, 4, device="meta")).sum().backward()
+    for kind in (gl.ParameterGradients, gl.ResponseGradients):
+        with kind(model) as probe, pytest.raises(GradlabError, match="on the meta device"):
+            probe.step()
 
 
 @pytest.mark.parametrize("is_compiled", [False, True])
