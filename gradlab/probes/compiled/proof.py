@@ -42,6 +42,8 @@ GRADIENTS = Operation(watch_gradient, x=0, row=2, copies=True)
 
 _SAME_VALUE = {"detach", torch.detach, Tensor.detach, watch_gradient}
 
+_CHANGING = {"iadd", "isub", "imul", "itruediv", "setitem"}
+
 _ONCE = (nn.Linear, _ConvNd, nn.Embedding)
 """Modules that use their weight once a call."""
 
@@ -125,7 +127,7 @@ class Proof:
         return target is not None and target.is_layer
 
     def _link(self, site: Site, source: fx.Node, entered: Passing, linked: dict[Site, str]) -> None:
-        if any(map(_changes_in_place, _users(source))):
+        if any(_changes_in_place(user, source) for user in _users(source)):
             raise CannotCompile(f"{site.layer}: its output is changed in place")
         mark, places = self.marks[entered[0]], dict(self.plan.places)
         number, call = places.get(site, (0, 0))
@@ -172,7 +174,14 @@ def _is_normalized_by_function(source: fx.Node) -> bool:
     return any(_name(user) in NORMALIZING and user.args and _source(user.args[0]) is source for user in _users(source))
 
 
-def _changes_in_place(user: fx.Node) -> bool:
-    """Return whether a function changes its first argument."""
+def _changes_in_place(user: fx.Node, source: fx.Node) -> bool:
+    """Return whether a function changes a value, as one that does so to its first argument."""
     name = _name(user)
-    return (name.endswith("_") and not name.endswith("__")) or name in {"iadd", "isub", "imul", "itruediv", "setitem"}
+    changes = (name.endswith("_") and not name.endswith("__")) or name in {
+        "iadd",
+        "isub",
+        "imul",
+        "itruediv",
+        "setitem",
+    }
+    return (changes or user.kwargs.get("inplace") is True) and bool(user.args) and _source(user.args[0]) is source

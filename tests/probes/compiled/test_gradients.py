@@ -97,6 +97,38 @@ def test_every_kind_of_pass() -> None:
     assert compiled_passes(probe) >= 12
 
 
+class Residual(nn.Module):
+    """A stream to which branches are added in place, and changes of weights between passes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.norm, self.b, self.act = nn.Linear(6, 6), nn.LayerNorm(6), nn.Linear(6, 6), nn.ReLU(inplace=True)
+        self.head = nn.Linear(6, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        stream = self.a(x)
+        branch = self.b(self.act(self.norm(stream)))
+        branch += stream
+        return self.head(self.act(branch))
+
+
+def with_other_weights(called: Any, model: Any, step: Callable[[], None]) -> None:
+    for n in (5, 5, 5, 5):
+        called(torch.randn(n, 6, generator=torch.Generator().manual_seed(n))).square().mean().backward()
+        step()
+        model.b.weight = nn.Parameter(1.5 * model.b.weight.detach())
+
+
+def test_what_is_added_in_place_and_weights_that_are_replaced() -> None:
+    torch.manual_seed(0)
+    model = Residual()
+    right = brute_force(model, {"a": "norm", "b": "b", "head": "head"}, with_other_weights)
+    found, probe = measured(torch.compile(model, backend="aot_eager"), model, with_other_weights)
+    assert found.keys() == right.keys()
+    assert all(found[site] == pytest.approx(norms, rel=1e-6) for site, norms in right.items())
+    assert compiled_passes(probe) == 3
+
+
 class Two(Normalized):
     """Two outputs, of which the loss leaves one out."""
 
