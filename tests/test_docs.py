@@ -45,7 +45,7 @@ TOY = {
     "gradients": [*TOY_IMAGES, "--batch-size", "4", "--seeds", "1", "--format", "png"],
     "attention": ["--images", "2", "--rows", "4", "--format", "png"],
     "jacobian": ["--images", "1", "--seeds", "1", "--probes", "1", "--steps", "4", "--format", "png"],
-    "signal": [*TOY_IMAGES, "--batch-size", "4", "--format", "png"],
+    "signal": [*TOY_IMAGES, "--images", "2", "--batch-size", "2", "--format", "png"],
     "train": TOY_TRAINING,
     "degradation": [*TOY_TRAINING, "--format", "png"],
     "dynamics": ["--format", "png"],
@@ -73,6 +73,9 @@ SHALLOW = {"20": "8", "32": "14", "44": "20", "56": "14", "110": "20"}
 SEQUENCES = re.compile(r"\bgpt\d+-width=\d+"), "gpt2-width=16-context=8"
 """What begins the name of a net of sequences, and what it is at toy size."""
 
+DEPTHS = re.compile(r"(?<=^gradlab shatter --depths )[\d,]+")
+"""The depths of shattered perceptrons; at toy size there are as many, from 4 on."""
+
 
 def blocks(path: Path, language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", path.read_text(), re.DOTALL | re.MULTILINE)
@@ -98,6 +101,8 @@ def test_commands_run(command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     weighted = "@" in command or "--weights" in command
     shallow = DEEP.sub(lambda net: net[1] + SHALLOW[net[2]], command) if weighted else command
     shallow = SEQUENCES[0].sub(SEQUENCES[1], shallow)
+    shallow = DEPTHS.sub(lambda depths: ",".join(str(4 * n) for n, _ in enumerate(depths[0].split(","), 1)), shallow)
+    shallow = shallow.replace("-width=1000@", "-width=50@")
     words = shlex.split(LENGTH.sub("", WEIGHTS.sub("@init", shallow)))[1:]
     if words[0] not in TOY:
         group = get_command(app)

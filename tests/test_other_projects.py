@@ -21,11 +21,9 @@ FILES = {
 }
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 @pytest.mark.skipif(not (data_folder() / "cifar10.npz").exists(), reason="cifar10.npz is not at hand")
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.thorough if name != "resnet20" else ()) for name in FILES]
-)
+@pytest.mark.parametrize("name", FILES)
 def test_error_on_the_whole_test_set(name: str, checkpoint: Callable[[str], Path]) -> None:
     file, error, loss = FILES[name]
     facts = gl.responses(f"{name}@{checkpoint(file)}", "cifar10").record["networks"][0]
@@ -35,19 +33,25 @@ def test_error_on_the_whole_test_set(name: str, checkpoint: Callable[[str], Path
 
 @pytest.mark.parametrize("name", FILES)
 def test_responses_of_trained_networks_by_brute_force(name: str, checkpoint: Callable[[str], Path]) -> None:
-    """A float32 forward pass, every BN output copied at once and measured by numpy in float64."""
+    """A float32 forward pass, every BN output copied at once and measured by numpy in float64; and what it answers."""
     spec = f"{name}@{checkpoint(FILES[name][0])}"
-    found = gl.responses(spec, images=200).frame["std"]
+    found = gl.responses(spec, images=200)
     model = gl.build(spec)
+    right, losses = [], []
     kept: list[list[np.ndarray]] = []
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             kept.append([])
             module.register_forward_hook(lambda m, args, out, to=kept[-1]: to.append(out.double().numpy().ravel()))
     with torch.no_grad():
-        for x, _ in gl.batches("cifar10-sample", 50, model, images=200):
-            model(x)
-    np.testing.assert_allclose(found, [np.concatenate(parts).std() for parts in kept], rtol=1e-6)
+        for x, y in gl.batches("cifar10-sample", 50, model, images=200):
+            shares = torch.log_softmax(model(x).double(), 1)
+            right.append((shares.argmax(1) == y).double())
+            losses.append(-shares[torch.arange(50), y])
+    facts = found.record["networks"][0]
+    assert facts["accuracy"] == pytest.approx(float(torch.cat(right).mean()))
+    assert facts["loss"] == pytest.approx(float(torch.cat(losses).mean()), rel=1e-5)
+    np.testing.assert_allclose(found.frame["std"], [np.concatenate(parts).std() for parts in kept], rtol=1e-6)
 
 
 @pytest.mark.parametrize("name", FILES)
