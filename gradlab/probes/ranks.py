@@ -170,9 +170,14 @@ def check_same_steps(by_rank: Sequence[Sequence[int]]) -> None:
 
 
 def are_stages(by_rank: Sequence[Collection[S]]) -> bool:
-    """Return whether several ranks have run layers and no two the same, as stages of a pipeline do."""
-    ran = [set(sites) for sites in by_rank if sites]
-    return len(ran) > 1 and len(set().union(*ran)) == sum(map(len, ran))
+    """Return whether some ranks have run no layer that any of the others has run, as stages of a pipeline do."""
+    rest = [set(sites) for sites in by_rank if sites]
+    stage = rest.pop() if rest else set()
+    # Several ranks may run the same stage, each with examples of its own.
+    while shared := [sites for sites in rest if not stage.isdisjoint(sites)]:
+        stage = stage.union(*shared)
+        rest = [sites for sites in rest if sites not in shared]
+    return bool(rest)
 
 
 def refuse_stages(by_rank: Sequence[Collection[S]]) -> None:

@@ -15,6 +15,7 @@ from torch import nn
 
 import gradlab as gl
 from gradlab.probes.input_gradients import gradient_statistics
+from gradlab.probes.ranks import are_stages
 
 
 @pytest.fixture(scope="module", params=[2, pytest.param(3, marks=pytest.mark.thorough)])
@@ -131,6 +132,21 @@ def test_stages_of_a_pipeline_are_one_network(found: Found) -> None:
     for layer, response in expected.items():
         std = column(found[0]["stages"], "std")[layer]
         assert std == pytest.approx(response.std(correction=0).item(), rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("ran", "stages"),
+    [
+        (["ab", "ab"], False),
+        (["ab", "", "b"], False),
+        (["a", "bc", "ab"], False),
+        (["a", "b"], True),
+        (["a", "bc", "", "a", "c"], True),
+    ],
+)
+def test_stages_may_have_several_ranks_each(ran: list[str], stages: bool) -> None:
+    """Given by the layers that each rank has run, a letter each."""
+    assert are_stages(ran) == stages
 
 
 @pytest.mark.slow
