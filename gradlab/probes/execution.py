@@ -67,7 +67,12 @@ class ExecutionOrder:
 
     def _start(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Arguments | None:
         # A mode would be seen in the first graph that torch.jit.trace records, and not in those it compares with it.
-        if torch.compiler.is_compiling() or torch.jit.is_tracing() or in_backward() or self._calls.go_on():
+        if (
+            torch.compiler.is_compiling()
+            or torch._C._get_tracing_state() is not None
+            or in_backward()
+            or self._calls.go_on()
+        ):
             return None
         call = self._calls.begin_call("", frame_of_call(sys._getframe(1)))
         self._uses.__enter__()

@@ -33,18 +33,18 @@ def attended(x, heads, seed, causal, logits=1.0):
 @pytest.mark.parametrize("causal", [True, False])
 @pytest.mark.parametrize(("correlation", "head_width"), [(0.0, None), (0.5, None), (0.0, 4), (0.2, 16)])
 def test_attention_kernel_of_a_wide_layer(causal, correlation, head_width):
-    """The mean variance and covariance of tokens, within two standard errors and a percent, over ten layers."""
+    """The mean variance and covariance of tokens, within four standard errors, over ten layers."""
     kernel = theory.exchangeable_kernel(24, 1.0, correlation)
     found = theory.attention_kernel(kernel, causal=causal, head_width=head_width, samples=400)
     runs = []
-    for seed in range(10, 20):
+    for seed in range(10):
         out = attended(tokens_of(kernel, 768, seed), 6 if head_width is None else 768 // head_width, seed, causal)
         runs.append(out @ out.T / out.shape[1])
     off = ~torch.eye(24, dtype=torch.bool)
     for part in (lambda k: k.diagonal().mean(), lambda k: k[off].mean()):
         values = torch.stack([part(run) for run in runs])
         error = float(values.std()) / math.sqrt(len(values))
-        assert abs(float(values.mean() - part(found))) < 2 * error + 0.01 * float(part(found))
+        assert abs(float(values.mean() - part(found))) < 4 * error
 
 
 def test_a_token_that_sees_itself_alone_keeps_its_variance():

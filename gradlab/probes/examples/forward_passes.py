@@ -79,7 +79,7 @@ class ForwardPasses:
     def _watching(self) -> bool:
         # A forward pass during the backward pass is a recomputation by activation checkpointing.
         # Passes that torch.func differentiates, or that torch.jit records, do not belong to training.
-        transformed = torch._C._are_functorch_transforms_active() or torch.jit.is_tracing()
+        transformed = torch._C._are_functorch_transforms_active() or torch._C._get_tracing_state() is not None
         return torch.is_grad_enabled() and self.due() and not in_backward() and not transformed
 
     def _refuse_coupling(self, name: str) -> Callable[[nn.Module, Any], None]:
