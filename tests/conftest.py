@@ -36,6 +36,10 @@ def pytest_collection_finish() -> None:
     gc.enable()
 
 
+def pytest_unconfigure() -> None:
+    gc.unfreeze()  # Libraries complain of what is still there when a process ends.
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _coarse_images() -> Iterator[None]:
     """PNGs of few dots, but for those of commands in processes of their own: no test here counts dots."""

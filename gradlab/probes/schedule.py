@@ -85,13 +85,13 @@ class StepProbe(Probe):
         if self._stack is None:
             raise GradlabError("the probe is not attached: call step() inside its `with` block")
         if self.due:
-            self._places.check(type(self).__name__)
-            for parameter in self.model.parameters():
-                if parameter.grad is not None:
-                    refuse_without_values(parameter.grad)
-            self.ranks.remember()
             # Function modes of other users are to see the loop alone.
             with torch._C.DisableTorchFunction():
+                self._places.check(type(self).__name__)
+                for parameter in self.model.parameters():
+                    if parameter.grad is not None:
+                        refuse_without_values(parameter.grad)
+                self.ranks.remember()
                 self._measure()
         self.steps += 1
 

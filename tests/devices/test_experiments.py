@@ -124,8 +124,8 @@ JOBS: dict[str, Job] = {
         ),
         {"experiments/jacobian": 1},
     ),
-    # The answers, whether blocks stood still, whether paths are a chain, and the norms on paths.
-    "lesion": (lesion, {"experiments/lesion": 4}),
+    # The answers, how many are NaN, whether blocks stood still, whether paths are a chain, and the norms on paths.
+    "lesion": (lesion, {"experiments/lesion": 5}),
     "coordinates": (coordinates, {"experiments/coordinates": 6}),
     "activations": (activations, {"experiments/activations": 4}),
     "shattering": (shattering, {"experiments/shatter": 4}),

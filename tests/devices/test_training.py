@@ -80,7 +80,10 @@ def test_a_training_on_a_device(name: str, images: str, tmp_path: Path) -> None:
     pd.testing.assert_frame_equal(found, expected, rtol=1e-3 if name == "adamw" else 1e-6)
     if "record" in RUNS[name]:
         tables = [pd.read_csv(tmp_path / device / "dynamics.csv") for device in ("cpu", "device")]
-        pd.testing.assert_frame_equal(*tables, rtol=1e-5)
+        # Means of normalized responses are 0 up to rounding, which differs with the layout of memory.
+        for of_means in (True, False):
+            here, there = (table[(table["statistic"] == "response_mean") == of_means] for table in tables)
+            pd.testing.assert_frame_equal(here, there, rtol=1e-5, atol=1e-6 if of_means else 1e-8)
         assert len(tables[0]) > 100
 
 
