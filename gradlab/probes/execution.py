@@ -81,6 +81,9 @@ class ExecutionOrder:
     def _end(self, module: nn.Module, args: Any, output: Any) -> None:
         # A mode belongs to a thread, and another thread may run the model as well.
         if not torch.compiler.is_compiling() and self._calls.calls and self._calls.thread == threading.get_ident():
+            if self._calls.calls[-1].frame not in (None, frame_of_call(sys._getframe(1))):
+                # The model has called itself.
+                return
             whole = self._calls.calls.pop().exception is sys.exc_info()[1]
             self._stop()
             if whole:

@@ -116,6 +116,23 @@ def test_layers_are_in_order_of_execution() -> None:
     assert list(frame["network"].unique()) == ["reversed"]
 
 
+def test_the_order_of_execution_of_a_model_that_calls_itself() -> None:
+    class Tree(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.last, self.leaf = nn.Linear(4, 4), nn.Linear(4, 4)
+            self.behind, self.before = nn.Parameter(torch.ones(4, 4)), nn.Parameter(torch.ones(4, 4))
+
+        def forward(self, x: Tensor, depth: int = 1) -> Tensor:
+            return self.last(self(x, depth - 1) @ self.before @ self.behind) if depth else self.leaf(x)
+
+    model = Tree()
+    with gl.ParameterGradients(model) as probe:
+        model(torch.randn(2, 4)).sum().backward()
+        probe.step()
+    assert list(probe.result().frame["layer"]) == ["leaf", "before", "behind", "last"]
+
+
 def test_projections_are_marked_and_do_not_count_towards_depth() -> None:
     model = create("resnet20-B")
     result = one_step(model)
