@@ -67,7 +67,9 @@ class Owners:
 
     def __init__(self, model: nn.Module, optimizers: Sequence[Optimizer]) -> None:
         self.model, self.optimizers = model, optimizers
-        self._all = {id(p) for p in model.parameters()}
+        # Between passes, fully_shard may have whole parameters in the places of those that an optimizer has.
+        self._named = [*model.named_parameters()]
+        self._all = {id(p) for _, p in self._named}
         self._known: dict[str, frozenset[int]] = {}
 
     def parameters(self, place: int) -> set[int]:
@@ -81,7 +83,7 @@ class Owners:
     def notes(self) -> list[str]:
         """Name the trained parameters that none of the optimizers has, whose updates are those of others."""
         known = {id(p) for o in self.optimizers for group in o.param_groups for p in group["params"]}
-        missing = [name for name, p in self.model.named_parameters() if p.requires_grad and id(p) not in known]
+        missing = [name for name, p in self._named if p.requires_grad and id(p) not in known]
         said = "in no watched optimizer, whose steps add nothing to it: what others add is not measured"
         return [f"{some(missing)}: {said}"] if missing else []
 
