@@ -177,11 +177,5 @@ def _is_normalized_by_function(source: fx.Node) -> bool:
 def _changes_in_place(user: fx.Node, source: fx.Node) -> bool:
     """Return whether a function changes a value, as one that does so to its first argument."""
     name = _name(user)
-    changes = (name.endswith("_") and not name.endswith("__")) or name in {
-        "iadd",
-        "isub",
-        "imul",
-        "itruediv",
-        "setitem",
-    }
+    changes = (name.endswith("_") and not name.endswith("__")) or name in _CHANGING
     return (changes or user.kwargs.get("inplace") is True) and bool(user.args) and _source(user.args[0]) is source
