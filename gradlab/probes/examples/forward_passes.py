@@ -115,6 +115,7 @@ class ForwardPasses:
     def _end(self, outputs: list[Tensor], own: bool) -> None:
         leave(self._finder)
         self._finder.stop()
+        self._before = None
         batch = self.backward.batches[-1]
         self.without_rows |= not own
         for output in outputs:
@@ -129,8 +130,8 @@ class ForwardPasses:
         if self._before is None:
             self.backward.batches.pop()
         else:
-            batch = self._before[0]
-            _, batch.signature, batch.uses, batch.places, batch.outputs = self._before
+            batch, batch.signature, batch.uses, batch.places, batch.outputs = self._before
+            self._before = None
 
     def _found(self, use: Use) -> None:
         batch, sources = self.backward.batches[-1], use.sources
