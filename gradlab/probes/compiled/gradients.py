@@ -14,7 +14,7 @@ from torch.utils import _pytree
 
 from gradlab.probes.backward_passes import BackwardPasses, accumulates_into, keeps_graph
 from gradlab.probes.compiled.compiled_pass import CompiledPass
-from gradlab.probes.compiled.discovery import Plan
+from gradlab.probes.compiled.discovery import Passing, Plan
 from gradlab.probes.compiled.entry import Entry
 from gradlab.probes.compiled.marks import Mark
 from gradlab.probes.compiled.proof import GRADIENTS, Proof
@@ -161,13 +161,14 @@ class GradientRoute(CompiledRoute):
         assert isinstance(compiled, GradientPass)
         plan, numel = compiled.plan, self._numel[kind]
         # Of a site that another kind of pass has normalized, this one's response is another.
-        other = [site for site, _ in plan.places if site in self.finder.norms and site not in dict(plan.norms)]
+        normalized = dict(plan.norms)
+        other = [site for site, _ in plan.places if site in self.finder.norms and site not in normalized]
         sites = {site: passing for site, passing in plan.places if site not in other}
         watched = [(site, place) for site, place in sites.items() if place not in plan.without_graph]
-        watches = [
-            [(GraphWatch(numel[site]), site) for site, place in watched if place == passing]
-            for passing in plan.passings
-        ]
+        by_place: dict[Passing, list[tuple[GraphWatch, Site]]] = {passing: [] for passing in plan.passings}
+        for site, place in watched:
+            by_place[place].append((GraphWatch(numel[site]), site))
+        watches = [*by_place.values()]
 
         def taken(row: int, square: Tensor) -> None:
             for watch, site in watches[row]:
