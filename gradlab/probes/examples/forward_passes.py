@@ -130,7 +130,8 @@ class ForwardPasses:
         if self._before is None:
             self.backward.batches.pop()
         else:
-            batch, batch.signature, batch.uses, batch.places, batch.outputs = self._before
+            batch = self._before[0]
+            _, batch.signature, batch.uses, batch.places, batch.outputs = self._before
             self._before = None
 
     def _found(self, use: Use) -> None:
