@@ -112,14 +112,14 @@ class Watch:
 class GraphWatch:
     """Holds the gradient of one response of which compiled code has given the sum of squares.
 
-    Args:
-        numel: The number of elements of the response.
+    Attributes:
+        numel: The number of elements of the response, known when its forward pass is over.
     """
 
     retains = False
 
-    def __init__(self, numel: int) -> None:
-        self.numel = numel
+    def __init__(self) -> None:
+        self.numel = 0
         self.lost: str | None = None
         self._square: Tensor | None = None
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -66,13 +66,19 @@ class CompiledPass:
         """Prepare for a pass, and return what is to be called if it fails."""
         raise AssertionError("a pass says how it begins")
 
-    def _ran(self, outputs: Any) -> None:
-        """Receive what a graph has returned."""
+    def _after(self, graph: fx.Graph) -> Callable[[Sequence[Any], Any], None] | None:
+        """Return what is to be called with the inputs and the outputs of a graph when it has run.
+
+        Raises:
+            CannotCompile: If what is measured in it cannot be read.
+        """
+        return None
 
     def _compile(self, graph: fx.GraphModule, inputs: list[Any]) -> Callable[..., Any]:
         """Compile a graph once it is proved: the backend of `torch.compile`."""
         try:
             self._proof.apply(graph, inputs)
+            after = self._after(graph.graph)
         except CannotCompile as refused:
             self._refused = refused
             raise
@@ -82,7 +88,8 @@ class CompiledPass:
         def run(*values: Any) -> Any:
             self._started = True
             outputs = compiled(*values)
-            self._ran(outputs)
+            if after is not None:
+                after(values, outputs)
             return outputs
 
         return run

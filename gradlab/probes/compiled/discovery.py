@@ -43,14 +43,10 @@ class Discovery:
     Args:
         observer: The observer that measures.
         gradients: Whether it measures gradients.
-
-    Attributes:
-        numel: The number of elements of each response of the last pass.
     """
 
     def __init__(self, observer: Observer, gradients: bool = False) -> None:
         self.observer, self._gradients = observer, gradients
-        self.numel: dict[Site, int] = {}
         self._without_graph: set[Site] = set()
         self._found: dict[Site, Passing | None] = {}
         self._calls: Counter[int] = Counter()
@@ -62,7 +58,7 @@ class Discovery:
     def begin(self) -> None:
         """Forget the pass before."""
         self._found, self._calls, self._last, self._open = {}, Counter(), None, None
-        self.numel, self._without_graph = {}, set()
+        self._without_graph = set()
 
     def marked(self, number: int, tensor: Tensor) -> None:
         """Handle a tensor that passes a mark; hooks of the finder may have come before, or come next."""
@@ -74,7 +70,7 @@ class Discovery:
 
     def observe(self, site: Site, response: Tensor, part: Part | None) -> object:
         """See `Observer`."""
-        self._open, self.numel[site] = None, response.numel()
+        self._open = None
         if self._gradients and not response.requires_grad:
             self._without_graph.add(site)
         if part is not None or response.is_complex():

@@ -8,13 +8,14 @@ from itertools import chain
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch.autograd.graph import get_gradient_edge
 from torch.utils import _pytree
 
 from gradlab.probes.backward_passes import BackwardPasses, accumulates_into, keeps_graph
 from gradlab.probes.compiled.compiled_pass import CompiledPass
 from gradlab.probes.compiled.discovery import Passing, Plan
+from gradlab.probes.compiled.element_counts import element_counts
 from gradlab.probes.compiled.entry import Entry
 from gradlab.probes.compiled.marks import Mark
 from gradlab.probes.compiled.proof import GRADIENTS, Proof
@@ -65,6 +66,9 @@ class GradientPass(CompiledPass):
         marks: The marks of the plan.
         targets: What is measured.
         device: The device of the responses.
+
+    Attributes:
+        numel: The number of elements of each response with a graph in the last pass, by its place in `Plan.passings`.
     """
 
     def __init__(
@@ -79,6 +83,7 @@ class GradientPass(CompiledPass):
         # The same list in every pass, which compiled code reads.
         parts = self._parts = list[Tensor]()
         self._device, self._passes = device, BackwardPasses(model)
+        self.numel: dict[Any, int] = {}
         self._taken: Taken | None = None
         self._missed: Callable[[], None] | None = None
 
@@ -110,7 +115,19 @@ class GradientPass(CompiledPass):
                 part.register_hook(partial(self._taken, row))
         return self._parts.clear
 
-    def _ran(self, outputs: Any) -> None:
+    def _after(self, graph: fx.Graph) -> Callable[[Sequence[Any], Any], None]:
+        copies = graph.find_nodes(op="call_function", target=watch_gradient)
+        rows = [copy.args[2] for copy in copies]
+        counts = element_counts(graph, [copy.args[0] for copy in copies])
+
+        def after(inputs: Sequence[Any], outputs: Any) -> None:
+            self.numel = dict(zip(rows, counts(inputs), strict=True))
+            self._listen(outputs)
+
+        return after
+
+    def _listen(self, outputs: Any) -> None:
+        """Have passes told that reach no response."""
         graphs = [output.grad_fn for output in outputs if isinstance(output, Tensor) and output.grad_fn is not None]
         parts, missed = [*self._parts], self._missed
         if graphs and self._taken is not None and missed is not None:
@@ -127,25 +144,18 @@ class GradientRoute(CompiledRoute):
     """The route of a probe that measures gradients of responses."""
 
     gradients = True
-    # How many elements a response has is known from the eager pass of the shape.
-    every_shape = True
 
     def __init__(
         self, model: nn.Module, entry: Entry, targets: Targets, observer: GradientObserver, blocks: dict[str, nn.Module]
     ) -> None:
         super().__init__(model, entry, targets, observer, blocks)
         self.observer = observer
-        self._numel: dict[Kind, dict[Site, int]] = {}
         self._refusal: str | None = None
 
     def _kind(self, args: tuple[Any, ...], kwargs: dict[str, Any], sizes: bool) -> Kind:
         given = [value.requires_grad for value in _pytree.tree_leaves((args, kwargs)) if isinstance(value, Tensor)]
         weights = [parameter.requires_grad for parameter in self.model.parameters()]
         return *super()._kind(args, kwargs, sizes), tuple(given), tuple(weights)
-
-    def _discovered(self, kind: Kind) -> Plan:
-        self._numel[kind] = self.discovery.numel
-        return super()._discovered(kind)
 
     def _make(self, plan: Plan) -> GradientPass:
         return GradientPass(self.model, self.entry, plan, self.marks, self.targets, self.device)
@@ -159,7 +169,7 @@ class GradientRoute(CompiledRoute):
 
     def _call(self, compiled: CompiledPass, kind: Kind, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         assert isinstance(compiled, GradientPass)
-        plan, numel = compiled.plan, self._numel[kind]
+        plan = compiled.plan
         # Of a site that another kind of pass has normalized, this one's response is another.
         normalized = dict(plan.norms)
         other = [site for site, _ in plan.places if site in self.finder.norms and site not in normalized]
@@ -167,7 +177,7 @@ class GradientRoute(CompiledRoute):
         watched = [(site, place) for site, place in sites.items() if place not in plan.without_graph]
         by_place: dict[Passing, list[tuple[GraphWatch, Site]]] = {passing: [] for passing in plan.passings}
         for site, place in watched:
-            by_place[place].append((GraphWatch(numel[site]), site))
+            by_place[place].append((GraphWatch(), site))
         watches = [*by_place.values()]
 
         def taken(row: int, square: Tensor) -> None:
@@ -186,6 +196,9 @@ class GradientRoute(CompiledRoute):
 
         compiled.watch_next(taken if self.observer.due else None, missed)
         output = compiled(args, kwargs)
+        for row, found in enumerate(watches):
+            for watch, _ in found:
+                watch.numel = compiled.numel[row]
         for site in other:
             self.finder.unseen[site] = self.finder.unseen.get(site, 0) + 1
         self.observer.ran({site: passing not in plan.without_graph for site, passing in sites.items()})

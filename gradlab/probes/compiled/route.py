@@ -37,8 +37,9 @@ class CompiledRoute:
     """Takes the place of a compiled model's entry while a probe is attached.
 
     A pass of a new kind (modes, dtypes and shapes) runs eagerly: hooks measure it, and show where its responses are.
-    Later passes of the kind run in code that the model's own backend has compiled with the sums inside. What cannot run
-    there runs eagerly, and a warning says why.
+    Later passes of the kind run in code that the model's own backend has compiled with the sums inside, and so does the
+    first pass of a further shape once two shapes have shown the same. What cannot run there runs eagerly, and a warning
+    says why.
 
     Args:
         model: The model, not compiled.
@@ -49,12 +50,9 @@ class CompiledRoute:
 
     Attributes:
         gradients: Whether gradients of responses are measured.
-        every_shape: Whether every shape has an eager pass; otherwise the first pass of a further shape runs in compiled
-            code once two shapes have shown the same.
     """
 
     gradients = False
-    every_shape = False
 
     def __init__(
         self,
@@ -102,9 +100,9 @@ class CompiledRoute:
 
     def _run(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         # A model whose sizes are symbols is compiled once for all of them.
-        kind = self._kind(args, kwargs, sizes=self.every_shape or not self.entry.dynamic)
+        kind = self._kind(args, kwargs, sizes=not self.entry.dynamic)
         shown = self._shown.setdefault(self._kind(args, kwargs, sizes=False), [])
-        same = shown[0] if not self.every_shape and len(shown) > 1 and len(set(shown)) == 1 else None
+        same = shown[0] if len(shown) > 1 and len(set(shown)) == 1 else None
         plan = self._plans.get(kind, same)
         if plan is not None and (compiled := self._compiled(plan)) is not None:
             try:

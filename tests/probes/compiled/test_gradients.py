@@ -3,6 +3,7 @@
 import copy
 import warnings
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -59,6 +60,36 @@ def test_a_network_with_blocks() -> None:
     assert found.keys() == right.keys()
     assert all(found[site] == pytest.approx(norms, rel=1e-6) for site, norms in right.items())
     assert compiled_passes(probe) == 1
+
+
+class Kept(nn.Module):
+    """A layer on as many rows as an attribute says, of the tensor in an object."""
+
+    keep = 8
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a = nn.Linear(4, 4)
+
+    def forward(self, given: SimpleNamespace) -> Tensor:
+        out: Tensor = self.a(given.x[: self.keep])
+        return out
+
+
+@pytest.mark.parametrize("dynamic", [None, True])
+def test_counts_of_elements_are_those_of_the_pass_that_ran(dynamic: bool | None) -> None:
+    """Neither what a module holds nor what an object holds is part of the kind of a pass."""
+    model, numel = Kept(), []
+    compiled = torch.compile(model, backend="eager", dynamic=dynamic)
+    with gl.ResponseGradients(compiled) as probe:
+        for rows, keep in ((8, 8), (8, 8), (8, 3), (6, 8), (7, 8), (9, 8)):
+            model.keep = keep
+            compiled(SimpleNamespace(x=torch.ones(rows, 4))).sum().backward()
+            numel.append(4 * min(rows, keep))
+            probe.step()
+    assert probe.result().frame["response_numel"].tolist() == numel
+    assert (probe.result().frame["response_grad_rms"] == 1).all()
+    assert compiled_passes(probe) == 5
 
 
 def in_many_ways(called: Any, model: Any, step: Callable[[], None]) -> None:
