@@ -150,7 +150,7 @@ class ResponseFinder:
     def _end(self, whole: bool) -> None:
         unclear = {row.name for row in self.applications.rows if self._targets[row.name].module is None}
         self.by_functions |= not unclear <= self.applications.seen
-        self.listening.end(whole, self.by_functions)
+        self.listening.stop()
         if not whole:
             self.pending.take_all()
             self._kept.restore()
@@ -161,6 +161,8 @@ class ResponseFinder:
         # Between passes others may compile, export or copy parts of the model, which then are as they were.
         self.direct.stop()
         self.observer.finish(whole)
+        # Last, since users may have its warning raised.
+        self.listening.end(whole, self.by_functions)
 
     def _settle(self, unclaimed: list[Pending]) -> None:
         for site, _ in unclaimed:
