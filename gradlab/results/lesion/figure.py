@@ -58,9 +58,9 @@ def plot_several(frame: pd.DataFrame, ax: Axes, styles: Styles | None = None) ->
         counts = sorted(set(rows["count"]))
         errors = [100 * rows.loc[rows["count"] == count, "error"].astype(float) for count in counts]
         means = [values.mean() for values in errors]
-        intervals = [interval_of(values) for values in errors]
+        # Where all choices have one error there is no interval.
+        low, high = np.clip([interval_of(values) for values in errors], 0, 100).T
         ax.plot(counts, means, label=network, marker=_marker(frame, network), **style)
-        low, high = ([max(0, low) for low, _ in intervals], [min(100, high) for _, high in intervals])
         ax.fill_between(counts, low, high, color=style["color"], alpha=0.18, linewidth=0)
         _plot_intact(frame, ax, network, style)
     ax.set(xlabel="number of parts deleted")
