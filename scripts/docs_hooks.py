@@ -19,7 +19,7 @@ def on_files(files: Files, config: Any) -> Files:
     """Add the gallery and the notebooks, with their pictures, and llms.txt with the addresses that pages have here."""
     text = re.sub(r"\]\(docs/(?:index|([a-z-]+))\.md\)", lambda page: f"]({page[1] or '.'}/)", LLMS.read_text())
     files.append(File.generated(config, LLMS.name, content=text.replace("figures/README.md", "gallery/")))
-    for path in sorted((ROOT / "figures").iterdir()):
+    for path in sorted((ROOT / "figures").glob("*.*")):
         if path.name == "README.md":
             files.append(File.generated(config, "gallery.md", content=path.read_text()))
         else:
