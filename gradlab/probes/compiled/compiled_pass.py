@@ -10,7 +10,6 @@ import torch
 from torch import fx, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from gradlab.probes.compiled.discovery import Plan
 from gradlab.probes.compiled.entry import CannotCompile, Entry
 from gradlab.probes.compiled.marks import Marked, TracedMarks
 from gradlab.probes.compiled.parallel import cutting, uncut
@@ -25,16 +24,16 @@ class CompiledPass:
     Args:
         model: The model, not compiled.
         entry: How it was compiled.
-        plan: Where its responses are.
         proof: Holds what is traced against the plan.
         marked: A function that is traced at every mark.
 
     Attributes:
+        plan: Where the responses of the model are.
         count: The number of passes so far.
     """
 
-    def __init__(self, model: nn.Module, entry: Entry, plan: Plan, proof: Proof, marked: Marked) -> None:
-        self.model, self.plan, self.count = model, plan, 0
+    def __init__(self, model: nn.Module, entry: Entry, proof: Proof, marked: Marked) -> None:
+        self.model, self.plan, self.count = model, proof.plan, 0
         self.traced = TracedMarks(model, list(proof.marks), marked)
         self._backend, self._proof = entry.backend, proof
         self._function = torch.compile(_called(), backend=self._compile, dynamic=entry.dynamic, fullgraph=True)

@@ -14,10 +14,9 @@ from torch.utils import _pytree
 
 from gradlab.probes.backward_passes import BackwardPasses, accumulates_into, keeps_graph
 from gradlab.probes.compiled.compiled_pass import CompiledPass
-from gradlab.probes.compiled.discovery import Passing, Plan
+from gradlab.probes.compiled.discovery import Passing
 from gradlab.probes.compiled.element_counts import element_counts
 from gradlab.probes.compiled.entry import Entry
-from gradlab.probes.compiled.marks import Mark
 from gradlab.probes.compiled.proof import GRADIENTS, Proof
 from gradlab.probes.compiled.route import CompiledRoute, Kind, usable_entry
 from gradlab.probes.finder import Observer, Site
@@ -62,24 +61,14 @@ class GradientPass(CompiledPass):
     Args:
         model: The model, not compiled.
         entry: How it was compiled.
-        plan: Where its responses are.
-        marks: The marks of the plan.
-        targets: What is measured.
+        proof: Holds what is traced against the plan.
         device: The device of the responses.
 
     Attributes:
         numel: The number of elements of each response with a graph in the last pass, by its place in `Plan.passings`.
     """
 
-    def __init__(
-        self,
-        model: nn.Module,
-        entry: Entry,
-        plan: Plan,
-        marks: Sequence[Mark],
-        targets: Targets,
-        device: torch.device,
-    ) -> None:
+    def __init__(self, model: nn.Module, entry: Entry, proof: Proof, device: torch.device) -> None:
         # The same list in every pass, which compiled code reads.
         parts = self._parts = list[Tensor]()
         self._device, self._passes = device, BackwardPasses(model)
@@ -91,7 +80,7 @@ class GradientPass(CompiledPass):
             copy: Tensor = watch_gradient(tensor, parts, ~number)
             return copy
 
-        super().__init__(model, entry, plan, Proof(plan, marks, targets, GRADIENTS), marked)
+        super().__init__(model, entry, proof, marked)
 
     def watch_next(self, taken: Taken | None, missed: Callable[[], None]) -> None:
         """Say what is to receive the gradients of the next pass.
@@ -143,7 +132,7 @@ class GradientPass(CompiledPass):
 class GradientRoute(CompiledRoute):
     """The route of a probe that measures gradients of responses."""
 
-    gradients = True
+    operation = GRADIENTS
 
     def __init__(
         self, model: nn.Module, entry: Entry, targets: Targets, observer: GradientObserver, blocks: dict[str, nn.Module]
@@ -157,8 +146,8 @@ class GradientRoute(CompiledRoute):
         weights = [parameter.requires_grad for parameter in self.model.parameters()]
         return *super()._kind(args, kwargs, sizes), tuple(given), tuple(weights)
 
-    def _make(self, plan: Plan) -> GradientPass:
-        return GradientPass(self.model, self.entry, plan, self.marks, self.targets, self.device)
+    def _make(self, proof: Proof) -> GradientPass:
+        return GradientPass(self.model, self.entry, proof, self.device)
 
     def _obstacle(self) -> str | None:
         if self.observer.retains:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import torch
@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from gradlab.probes.compiled.compiled_pass import CompiledPass
 from gradlab.probes.compiled.discovery import Plan
 from gradlab.probes.compiled.entry import Entry
-from gradlab.probes.compiled.marks import Mark
 from gradlab.probes.compiled.proof import MOMENTS, Proof
 from gradlab.probes.compiled.route import CompiledRoute, usable_entry
 from gradlab.probes.finder import Observer, Site
@@ -27,31 +26,21 @@ class MomentPass(CompiledPass):
     Args:
         model: The model, not compiled.
         entry: How it was compiled.
-        plan: Where its responses are.
-        marks: The marks of the plan.
-        targets: What is measured.
+        proof: Holds what is traced against the plan.
         device: The device of the responses.
 
     Attributes:
         rows: The moments of `Plan.passings`; see `gradlab.stats.custom_ops`.
     """
 
-    def __init__(
-        self,
-        model: nn.Module,
-        entry: Entry,
-        plan: Plan,
-        marks: Sequence[Mark],
-        targets: Targets,
-        device: torch.device,
-    ) -> None:
+    def __init__(self, model: nn.Module, entry: Entry, proof: Proof, device: torch.device) -> None:
         with torch.inference_mode(False):
-            rows = self.rows = torch.zeros(len(plan.passings), WIDTH, dtype=torch.float64, device=device)
+            rows = self.rows = torch.zeros(len(proof.plan.passings), WIDTH, dtype=torch.float64, device=device)
 
         def marked(number: int, tensor: Tensor) -> None:
             add_moments(rows, number, tensor.detach())
 
-        super().__init__(model, entry, plan, Proof(plan, marks, targets, MOMENTS), marked)
+        super().__init__(model, entry, proof, marked)
 
     def _begin(self) -> Callable[[], None]:
         before = self.rows.clone()
@@ -65,10 +54,11 @@ class MomentPass(CompiledPass):
 class MomentRoute(CompiledRoute):
     """The route of a probe that measures the moments of responses."""
 
+    operation = MOMENTS
     _passes: dict[Plan, MomentPass]  # type: ignore[assignment]
 
-    def _make(self, plan: Plan) -> MomentPass:
-        return MomentPass(self.model, self.entry, plan, self.marks, self.targets, self.device)
+    def _make(self, proof: Proof) -> MomentPass:
+        return MomentPass(self.model, self.entry, proof, self.device)
 
     def merged_with(self, own: Mapping[Site, SiteMoments]) -> dict[Site, SiteMoments]:
         """Return the moments of eager passes merged with those of passes in compiled code, copied to the CPU.

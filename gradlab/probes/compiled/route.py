@@ -16,6 +16,7 @@ from gradlab.probes.compiled.compiled_pass import CompiledPass
 from gradlab.probes.compiled.discovery import Discovery, Plan
 from gradlab.probes.compiled.entry import CannotCompile, Entry, entry_of
 from gradlab.probes.compiled.marks import marks_of, watch_marks
+from gradlab.probes.compiled.proof import GRADIENTS, Operation, Proof
 from gradlab.probes.finder import Observer, ResponseFinder
 from gradlab.probes.hooks import EAGERLY, unwrap
 from gradlab.probes.pass_kinds import form_of, modes_of
@@ -49,10 +50,10 @@ class CompiledRoute:
         blocks: Modules whose outputs are also measured.
 
     Attributes:
-        gradients: Whether gradients of responses are measured.
+        operation: What measures responses in compiled code.
     """
 
-    gradients = False
+    operation: Operation
 
     def __init__(
         self,
@@ -64,7 +65,7 @@ class CompiledRoute:
     ) -> None:
         self.model, self.entry, self.targets = model, entry, targets
         self.device = next(parameter.device for parameter in model.parameters())
-        self.discovery = Discovery(observer, self.gradients)
+        self.discovery = Discovery(observer, gradients=self.operation is GRADIENTS)
         self.finder = ResponseFinder(model, targets, self.discovery, blocks)
         self.marks = marks_of(model, targets, blocks or ())
         self._plans: dict[Kind, Plan | None] = {}
@@ -116,7 +117,7 @@ class CompiledRoute:
         self._eager += 1
         if kind not in self._plans:
             try:
-                self._plans[kind] = self._discovered(kind)
+                self._plans[kind] = self.discovery.plan(self.finder)
             except CannotCompile as reason:
                 self._give_up(kind, reason)
             shown.append(self._plans[kind])
@@ -125,12 +126,8 @@ class CompiledRoute:
     def _kind(self, args: tuple[Any, ...], kwargs: dict[str, Any], sizes: bool) -> Kind:
         return modes_of(self.model), *(form_of(given, shapes=sizes, numbers=sizes) for given in (args, kwargs))
 
-    def _discovered(self, kind: Kind) -> Plan:
-        """Return where the responses of the eager pass that has ended are; see `Discovery.plan`."""
-        return self.discovery.plan(self.finder)
-
-    def _make(self, plan: Plan) -> CompiledPass:
-        """Return what runs passes of a plan."""
+    def _make(self, proof: Proof) -> CompiledPass:
+        """Return what runs passes of the plan of a proof."""
         raise AssertionError("a route says what runs its passes")
 
     def _call(self, compiled: CompiledPass, kind: Kind, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -148,7 +145,7 @@ class CompiledRoute:
         obstacle = self._obstacle()
         if obstacle is None:
             if plan not in self._passes:
-                self._passes[plan] = self._make(plan)
+                self._passes[plan] = self._make(Proof(plan, self.marks, self.targets, self.operation))
             if self._passes[plan].traced.prepare(self._own):
                 return self._passes[plan]
         _say(obstacle or AROUND, self._said, stacklevel=6)
