@@ -38,17 +38,9 @@ INLINE void tile(const struct convolution *c, const float *input, const float *g
         }
     }
     for (int o = 0; o < outputs; o++)
-        for (int v = 0; v < vectors; v++) {
-            ptrdiff_t left = width - v * WIDTH;
-            float *at = out + o * length + v * WIDTH;
-            if (o >= height)
-                continue;
-            if (left >= WIDTH)
-                *(vector *)at = add ? LOAD(at) + sums[o][v] : sums[o][v];
-            else
-                for (int i = 0; i < left; i++)
-                    at[i] = add ? at[i] + sums[o][v][i] : sums[o][v][i];
-        }
+        for (int v = 0; v < vectors; v++)
+            if (o < height)
+                store(out + o * length + v * WIDTH, sums[o][v], width - v * WIDTH, add);
 }
 
 /* The gradient of one example, shape (kernel rows, outputs, kernel cols * channels), from its packed tensors. */

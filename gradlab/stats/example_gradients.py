@@ -82,7 +82,7 @@ class ExampleContributions(ABC):
 
     def exact(self, examples: Tensor) -> Tensor:
         """Compute the gradients of some examples in float64 from sums of products, shape (n, P), in order."""
-        raise NotImplementedError
+        raise AssertionError("a contribution with doubtful examples says how to compute them")
 
     def computed(self) -> RowGradients:
         """Return the gradients as such that are computed, with their sum where it is known."""

@@ -112,15 +112,6 @@ INLINE void products(const float *inputs, ptrdiff_t channels, const float *gradi
             out[o * vectors + v] = sums[o][v];
 }
 
-INLINE void store(float *to, vector value, ptrdiff_t width, int add)
-{
-    if (width >= WIDTH)
-        *(vector *)to = add ? LOAD(to) + value : value;
-    else
-        for (ptrdiff_t i = 0; i < width; i++)
-            to[i] = add ? to[i] + value[i] : value[i];
-}
-
 /* Add the gradients of the taps, of which sums holds the products, to out of shape (3, outputs, 3, channels). */
 INLINE void taps(const struct image *m, const vector *sums, ptrdiff_t step, float *out, ptrdiff_t width, int add)
 {

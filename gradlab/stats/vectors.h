@@ -17,6 +17,16 @@ INLINE float sum_of(vector v)
     return (rest[0] + rest[2]) + (rest[1] + rest[3]);
 }
 
+/* Store as many of the values as there is room for, or add them to what is there. */
+INLINE void store(float *to, vector value, ptrdiff_t width, int add)
+{
+    if (width >= WIDTH)
+        *(vector *)to = add ? LOAD(to) + value : value;
+    else
+        for (ptrdiff_t i = 0; i < width; i++)
+            to[i] = add ? to[i] + value[i] : value[i];
+}
+
 /* The function of this name for the best that this processor can do. Tests choose another. */
 #if defined(__x86_64__) && defined(__GNUC__)
 #define BEST(name)                                                                                                      \
