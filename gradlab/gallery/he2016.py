@@ -11,9 +11,10 @@ import pandas as pd
 from gradlab.experiments.degradation import degradation, member
 from gradlab.gallery.figure import Figure, NotAtHand, Options
 from gradlab.gallery.runs import RUNS, complete_runs, known
+from gradlab.results.degradation.published import PAPERS_EPOCHS, VARIANT_TEST_ERROR
 from gradlab.results.degradation.result import DegradationResult
 from gradlab.results.label import description
-from gradlab.results.training.result import PAPERS_EPOCHS, VARIANT_TEST_ERROR, TrainingResult
+from gradlab.results.training.result import TrainingResult
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Drawing

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.stats
 
 import gradlab as gl
 from gradlab.results.degradation.findings import findings
@@ -142,3 +143,30 @@ def test_the_grid_trains_missing_runs_and_reads_the_others(tmp_path: Path, monke
     assert read.networks == ["plain8", "resnet8"]
     with pytest.raises(gl.GradlabError, match="holds no run of plain20, resnet20"):
         gl.degradation([20], runs=tmp_path / "runs", train_missing=False)
+
+
+def test_seeds_of_one_network_are_one_net() -> None:
+    def seeds(network: str, errors: list[float]) -> list[dict[str, Any]]:
+        facts = {"test_images": 10_000}
+        return [run(network, 0.05) | facts | {"seed": s, "test_error": e} for s, e in enumerate(errors)]
+
+    original, other = [0.080, 0.082, 0.081, 0.079, 0.083], [0.090, 0.088, 0.091, 0.089, 0.092]
+    (said,) = findings([*seeds("resnet56", original), *seeds("resnet56-C", other)])
+    assert said == "resnet56-C ends with a mean test error over 5 seeds of 9.00%, higher than that of resnet56, 8.10%."
+    p = scipy.stats.ttest_ind(original, other, equal_var=False).pvalue
+    assert f"Welch's test of means over seeds, falsely in at most 1% of cases. Here p = {2 * p:.2g}" in rule_of(said)
+    # Of two seeds each the difference is within the spread that is taken for seeds.
+    (said,) = findings([*seeds("resnet56", original[:2]), *seeds("resnet56-C", other[:2])])
+    assert "not significantly different from" in said
+    # Two runs of one seed are no two seeds.
+    twice = findings([*seeds("resnet56", original[:1]), *seeds("resnet56-C", other[:1]), *seeds("resnet56-C", [0.5])])
+    assert ["mean" in sentence for sentence in twice] == [False, False]
+
+
+def test_variants_are_compared_by_their_test_errors() -> None:
+    """Dropout on the shortcut raises the training error of the net that it trains, whose test error may be equal."""
+    tested = {"test_error": 0.08, "test_images": 10_000}
+    (said,) = findings([run("resnet56", 0.05) | tested, run("resnet56-shortcut-dropout=0.5", 0.3) | tested])
+    assert said.endswith("ends with a test error of 8.00%, not significantly different from that of resnet56, 8.00%.")
+    (said,) = findings([run("resnet56", 0.05) | tested, run("resnet56-shortcut-dropout=0.5", 0.3)])
+    assert "a training error of 30.00%, higher than" in said

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from gradlab.plots.networks import series_styles
 from gradlab.plots.style import COLUMN_WIDTH, DOTTED
-from gradlab.results.training.result import PAPERS_EPOCHS
+from gradlab.results.degradation.published import PAPERS_EPOCHS
 
 _MARKS: dict[str, dict[str, Any]] = {
     "train error (%)": {"marker": "o", "color": "0.35", "markerfacecolor": "none", "label": "training"},

@@ -13,6 +13,7 @@ import pandas as pd
 from gradlab.errors import GradlabError, UsageError
 from gradlab.results.columns import check_columns
 from gradlab.results.degradation.findings import findings
+from gradlab.results.degradation.published import PAPER_TEST_ERROR, PAPERS_EPOCHS
 from gradlab.results.files import read_text
 from gradlab.results.growing import read_growing
 from gradlab.results.label import description, with_descriptions
@@ -28,32 +29,11 @@ if TYPE_CHECKING:
 
 COLUMNS = ("step", "epoch", "learning_rate", "train_loss", "train_error", "test_loss", "test_error")
 
-VARIANT_TEST_ERROR = {
-    "resnet": 6.61,
-    "resnet-shortcut=0.5-beta=0.5": 12.35,
-    "resnet-C": 12.22,
-    "resnet-bn-after-add": 8.17,
-    "resnet-relu-before-add": 7.84,
-    "resnet-relu-preact": 6.71,
-    "resnet-preact": 6.37,
-}
-"""Errors of 110 layers in percent, by the series of the network, medians of five: He et al. 2016, Tables 1 and 2."""
-
-PAPER_TEST_ERROR: dict[tuple[Any, Any], float] = {
-    **{(series, 110): error for series, error in VARIANT_TEST_ERROR.items()},
-    ("resnet", 20): 8.75,
-    ("resnet", 32): 7.51,
-    ("resnet", 44): 7.17,
-    ("resnet", 56): 6.97,
-    ("resnet", 110): 6.43,
-}
-"""Test error in percent on CIFAR-10 by series and depth: He et al. 2015, Table 6, and He et al. 2016."""
-
-PAPERS_EPOCHS = 160
-"""The fewest epochs of trainings comparable with the paper's of 64,000 iterations, which are 164 epochs."""
-
 CLASSES = {"cifar10": 10, "cifar100": 100}
 """The number of classes of each data set that a run names."""
+
+TEST_IMAGES = dict.fromkeys(CLASSES, 10_000)
+"""The number of test images of each."""
 
 _FACTS = ("description", "recipe", "steps", "complete", "arithmetic", "initial_weights", "digest", "device", "versions")
 
@@ -184,18 +164,25 @@ class TrainingResult(Result):
         return super().save(folder, formats, tables)
 
     def findings(self) -> list[str]:
-        """The findings on the trend of training errors over depth, by family, and on residual and plain nets."""
+        """The findings on training errors over depth and beside plain nets, and on test errors beside the original."""
         rows = []
         for network in self.networks:
             facts = self.facts(network)
             if facts.get("complete") and "batch_size" in facts:
                 last = by_epoch(self.frame[self.frame["network"] == network]).iloc[-1]
-                images = int(last["steps"] * facts["batch_size"])
-                key = (facts.get("recipe"), facts.get("data"))
-                classes = facts.get("classes", CLASSES.get(str(facts.get("data"))))
-                row = {"network": network, "error": last["train_error"], "images": images, "key": key}
-                row["description"] = description(facts)
-                rows.append(row | {"classes": classes})
+                rows.append(
+                    {
+                        "network": network,
+                        "description": description(facts),
+                        "key": (recipe_of(facts), facts.get("data")),
+                        "seed": facts.get("seed"),
+                        "error": last["train_error"],
+                        "images": int(last["steps"] * facts["batch_size"]),
+                        "test_error": None if np.isnan(last["test_error"]) else last["test_error"],
+                        "test_images": facts.get("test_images"),
+                        "classes": facts.get("classes", CLASSES.get(str(facts.get("data")))),
+                    }
+                )
         return [*findings(rows)]
 
     def plot(self, ax: Axes | None = None) -> Axes:
@@ -267,8 +254,19 @@ def read_run_record(folder: Path) -> dict[str, Any]:
     return check_record(content, folder / "record.json", RunFacts)
 
 
+def recipe_of(facts: Mapping[str, Any]) -> str:
+    """The recipe of a run without its seed, in which runs of one recipe may differ.
+
+    Args:
+        facts: The facts on the run's network in the record.
+    """
+    return str(facts.get("recipe")).removesuffix(f", seed {facts.get('seed')}")
+
+
 def _facts(record: dict[str, Any]) -> dict[str, Any]:
     options = record["options"]
     facts = {"network": record["network"], **{key: record[key] for key in _FACTS if key in record}}
     facts |= {"data": options["data"], "seed": options["seed"], "batch_size": options["recipe"]["batch_size"]}
+    images = options["recipe"].get("validation") or TEST_IMAGES.get(options["data"])
+    facts |= {} if images is None else {"test_images": images}
     return facts | {key: options[key] for key in ("record", "every") if key in options}

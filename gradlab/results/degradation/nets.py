@@ -1,0 +1,134 @@
+"""The nets whose errors are compared: complete runs by one recipe, of one seed or of several."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Any
+
+from gradlab.results.label import counterpart_key, description
+from gradlab.stats.verdict import Comparison, Estimate, difference, trend_of_known
+
+KINDS = ("plain", "residual")
+
+FEWEST_SEEDS = 3
+"""The fewest seeds from which their spread is estimated; below, it is taken as known."""
+
+
+@dataclass(frozen=True)
+class Errors:
+    """Errors of one network, of one seed or of several.
+
+    Attributes:
+        shares: The error of each seed, as a fraction.
+        images: The number of images on which each was measured.
+    """
+
+    shares: tuple[float, ...]
+    images: int
+
+    @property
+    def mean(self) -> float:
+        """The mean over seeds."""
+        return fmean(self.shares)
+
+    @property
+    def counting(self) -> float:
+        """The standard error of the mean from counting independent images, above 0 even without a wrong one."""
+        variances = [max(share * (1 - share), 1 / self.images) / self.images for share in self.shares]
+        return math.sqrt(sum(variances)) / len(self.shares)
+
+    @property
+    def has_spread(self) -> bool:
+        """Whether there are enough seeds to estimate their spread."""
+        return len(self.shares) >= FEWEST_SEEDS
+
+
+@dataclass(frozen=True)
+class Net:
+    """A network by one recipe.
+
+    Attributes:
+        network: Its label.
+        known: The description of its architecture.
+        key: The recipe and data.
+        form: A key that a plain net and its residual counterpart share.
+        training: Its training errors in the last epoch.
+        test: Its test errors after it; None if the number of test images is unknown.
+        classes: The number of classes, None if unknown.
+    """
+
+    network: str
+    known: Mapping[str, Any]
+    key: str
+    form: Hashable
+    training: Errors
+    test: Errors | None
+    classes: int | None
+
+    @property
+    def depth(self) -> int:
+        """The number of weighted layers."""
+        return int(self.known["depth"])
+
+    @property
+    def is_original(self) -> bool:
+        """Whether it is the residual net of He et al. 2015, with which variants are compared."""
+        return bool(self.known["family"] == "resnet" and self.known["series"] == "resnet")
+
+    @property
+    def has_learnt(self) -> bool:
+        """Whether its accuracy is more than twice chance; for two classes, more than 3/4."""
+        chance = 1 / self.classes if self.classes else 0.0
+        return not chance or 1 - self.training.mean > min(2 * chance, (1 + chance) / 2)
+
+
+def nets_of(runs: Iterable[Mapping[str, Any]]) -> list[Net]:
+    """The plain and residual nets of several runs; runs of one network and recipe that differ by seed are one net.
+
+    Args:
+        runs: The facts on complete runs; see `findings`.
+    """
+    groups: dict[Hashable, list[Mapping[str, Any]]] = {}
+    for run in runs:
+        known = description(run)
+        if known.get("kind") not in KINDS:
+            continue
+        repeat, name = 0, known.get("name", run["network"])
+        while any(other.get("seed") == run.get("seed") for other in groups.get((run["key"], name, repeat), ())):
+            repeat += 1
+        groups.setdefault((run["key"], name, repeat), []).append(run)
+    return [_net(group) for group in groups.values()]
+
+
+def _net(seeds: Sequence[Mapping[str, Any]]) -> Net:
+    first = seeds[0]
+    tested = all(run.get("test_error") is not None and run.get("test_images") for run in seeds)
+    return Net(
+        first["network"],
+        description(first),
+        str(first["key"]),
+        repr(counterpart_key(first, apart=("shortcut",))),
+        Errors(tuple(float(run["error"]) for run in seeds), int(first["images"])),
+        Errors(tuple(float(run["test_error"]) for run in seeds), int(first["test_images"])) if tested else None,
+        first.get("classes"),
+    )
+
+
+def compared(one: Errors, other: Errors, seed_spread: float) -> Comparison:
+    """The second error minus the first.
+
+    From three seeds of each on, the means are compared by Welch's test; otherwise by the normal approximation to counts
+    and a known standard deviation over seeds.
+
+    Args:
+        one: The first errors.
+        other: The second errors.
+        seed_spread: The standard deviation over seeds, as a fraction, where it is not estimated.
+    """
+    if one.has_spread and other.has_spread:
+        return difference(Estimate.of(other.shares), Estimate.of(one.shares))
+    errors = [math.hypot(each.counting, seed_spread / math.sqrt(len(each.shares))) for each in (one, other)]
+    return trend_of_known([0, 1], [one.mean, other.mean], errors)
