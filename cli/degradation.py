@@ -35,6 +35,13 @@ class NetsRequest(Request):
         typed=list[str],
         read=items,
     )
+    seeds: int = asked(
+        1,
+        "The number of seeds of every network, from --seed on; further runs are in DIR/NAME-seedN.",
+        "N",
+        least=1,
+        most=100,
+    )
 
 
 Runs = Annotated[
@@ -72,6 +79,7 @@ def degradation(
         result = gl.degradation(
             list(dict.fromkeys(nets.depths)),
             list(dict.fromkeys(nets.families)),
+            seeds=nets.seeds,
             **arguments,
             runs=runs,
             train_missing=train,

@@ -16,15 +16,21 @@ from gradlab.results.degradation.result import DegradationResult
 from gradlab.results.record import Stopwatch, make_record
 from gradlab.results.training.result import TrainingResult
 from gradlab.training import Recipe, preset
-from gradlab.training.recipe import with_defaults
+from gradlab.training.recipe import check_whole, with_defaults
 
 DEPTHS = (20, 32, 44, 56, 110)
 FAMILIES = ("plain", "resnet")
+MOST_SEEDS = 100
 
 
 def member(family: str, depth: int) -> str:
     """The network of a family and depth: `resnet-B` and 56 give `resnet56-B`."""
     return re.sub(r"^[a-zA-Z_]+", rf"\g<0>{depth}", family)
+
+
+def run_folder(network: str, seed: int, first: int = 0) -> str:
+    """The name of the folder of a run: that of its network, and the seed after it if it is not the first."""
+    return network if seed == first else f"{network}-seed{seed}"
 
 
 def degradation(
@@ -35,6 +41,7 @@ def degradation(
     recipe: Recipe | str = "he2015",
     runs: str | Path = "runs",
     seed: int = 0,
+    seeds: int = 1,
     train_missing: bool = True,
     progress: Progress | None = None,
     **training: Any,
@@ -49,8 +56,10 @@ def degradation(
         families: The families, `plain` or `resnet`, with options if any: `resnet-B`.
         data: The data set, as in `train`.
         recipe: A `Recipe`, or the name of a preset.
-        runs: The folder of the runs, each in a folder with the name of its network.
-        seed: The seed of every network.
+        runs: The folder of the runs, each in a folder with the name of its network; runs of further seeds have the seed
+            after the name, as in `resnet56-seed1`.
+        seed: The seed of every network, the first if there are several.
+        seeds: The number of seeds of every network.
         train_missing: Whether to train networks without a complete run. Otherwise existing runs are read, finished or
             not and with any recipe.
         progress: A function called at every step with the network's name and its place among the networks, the number
@@ -65,31 +74,34 @@ def degradation(
     recipe = preset(recipe) if isinstance(recipe, str) else recipe
     if not depths or not families:
         raise UsageError("name at least one depth and one family")
+    check_whole("seeds", seeds, 1, MOST_SEEDS)
     stopwatch = Stopwatch()
-    names = {(family, depth): network_name(member(family, depth)) for family in families for depth in depths}
-    asked = {"data": data, "recipe": recipe.to_dict(), "seed": seed}
-    depth_of = {name: depth for (_, depth), name in names.items()}
-    order = sorted(depth_of, key=depth_of.__getitem__)
+    depth_of = {network_name(member(family, depth)): depth for family in families for depth in depths}
+    asked = {"data": data, "recipe": recipe.to_dict()}
+    # By the folders of the runs: the network and its seed.
+    nets = {run_folder(name, own, first=seed): (name, own) for name in depth_of for own in range(seed, seed + seeds)}
+    order = sorted(nets, key=lambda run: depth_of[nets[run][0]])
 
-    def measure(name: str) -> TrainingResult | None:
-        folder = Path(runs) / name
+    def measure(run: str) -> TrainingResult | None:
+        folder, (name, own) = Path(runs) / run, nets[run]
         if not train_missing:
             return TrainingResult.load(folder) if (folder / "record.json").exists() else None
-        told = None if progress is None else _labelled(progress, f"{name} ({order.index(name) + 1} of {len(order)})")
-        finished = _finished(folder, asked)
-        return finished or train(name, data, recipe=recipe, out=folder, seed=seed, progress=told, **training)
+        told = None if progress is None else _labelled(progress, f"{run} ({order.index(run) + 1} of {len(order)})")
+        finished = _finished(folder, {**asked, "seed": own})
+        return finished or train(name, data, recipe=recipe, out=folder, seed=own, progress=told, **training)
 
-    done = dict(zip(order, spread(order, measure, cost=depth_of.__getitem__), strict=True))
-    results = [found for name in names.values() if (found := done[name]) is not None]
+    done = dict(zip(order, spread(order, measure, cost=lambda run: depth_of[nets[run][0]]), strict=True))
+    results = [found for run in nets if (found := done[run]) is not None]
     if not any(len(result.frame) for result in results):
-        raise GradlabError(f"{runs} holds no run of {', '.join(names.values())}")
+        raise GradlabError(f"{runs} holds no run of {', '.join(depth_of)}")
     joined = TrainingResult.concat(results)
     result = DegradationResult(joined.frame, joined.record, joined.notes)
     options = {
         # Runs that are read may differ in their recipes, which the facts on each network give.
-        **(asked if train_missing else {}),
+        **({**asked, "seed": seed} if train_missing else {}),
         "depths": list(depths),
         "families": list(families),
+        "seeds": seeds,
         "runs": str(runs),
         "train_missing": train_missing,
     }

@@ -127,6 +127,13 @@ def test_the_grid_trains_missing_runs_and_reads_the_others(tmp_path: Path, monke
     assert trained == []
     assert result.summary()["paper (%)"].isna().all()
 
+    result = gl.degradation([8], **{**asked, "families": ["resnet"]}, **options, seeds=2, progress=progress)
+    assert trained == ["resnet8-seed1 (2 of 2)"]
+    assert [result.facts(network)["seed"] for network in result.networks] == [0, 1]
+    assert gl.TrainingResult.load(tmp_path / "runs" / "resnet8-seed1").record["options"]["seed"] == 1
+    with pytest.raises(gl.UsageError, match="seeds must be at least 1"):
+        gl.degradation([8], **asked, **options, seeds=0)
+
     with pytest.raises(gl.UsageError, match="holds another run"):
         gl.degradation([8], **{**asked, "recipe": RECIPE.changed(iterations=5)}, **options)
     before = {path: path.read_bytes() for path in (tmp_path / "runs" / "plain8").iterdir()}
