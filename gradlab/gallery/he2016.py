@@ -1,40 +1,42 @@
-"""The tables of "Identity Mappings in Deep Residual Networks" (He et al. 2016), from existing trainings."""
+"""Tables 1 and 2 and Fig. 6 of "Identity Mappings in Deep Residual Networks" (He et al. 2016), from existing runs."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 
-from gradlab.experiments.degradation import degradation, member
-from gradlab.gallery.figure import Figure, NotAtHand, Options
-from gradlab.gallery.runs import RUNS, complete_runs, known
-from gradlab.results.degradation.published import PAPERS_EPOCHS, VARIANT_TEST_ERROR
+from gradlab.experiments.degradation import degradation
+from gradlab.gallery.cases import Cases, networks_of, runs_of, runs_of_pairs
+from gradlab.gallery.figure import Figure
+from gradlab.results.degradation.published import BOTTLENECK_TEST_ERROR, FAIL, FAILED_VARIANTS, VARIANT_TEST_ERROR
 from gradlab.results.degradation.result import DegradationResult
 from gradlab.results.label import description
-from gradlab.results.training.result import TrainingResult
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Drawing
 
 PAPER = "He et al. 2016, Identity Mappings in Deep Residual Networks, arXiv:1603.05027"
 
-PAPERS_DEPTH = 110
-"""The number of layers of the nets in Tables 1 and 2."""
-
-Cases = Mapping[str, str]
-"""The cases of a table: the names of its rows by family."""
+PAPERS_DEPTHS = (110, 164)
+"""The numbers of layers of the nets in Table 2, the second with bottlenecks; those of Table 1 have the first."""
 
 SHORTCUTS: Cases = {
     "resnet": "original",
     "plain": "no shortcut",
     "resnet-shortcut=0.5": "shortcut × 0.5",
-    "resnet-shortcut=0.5-beta=0.5": "both × 0.5",
+    "resnet-shortcut=0.5-beta=0.5": "shortcut and branch × 0.5",
+    "resnet-exclusive-gate=0": "exclusive gating, bias 0",
+    "resnet-exclusive-gate=-6": "exclusive gating, bias −6",
+    "resnet-exclusive-gate=-7": "exclusive gating, bias −7",
+    "resnet-shortcut-gate=0": "shortcut-only gating, bias 0",
+    "resnet-shortcut-gate=-6": "shortcut-only gating, bias −6",
     "resnet-C": "1×1 convolution",
+    "resnet-shortcut-dropout=0.5": "dropout 0.5",
 }
-"""The cases of Table 1, without gates and dropout."""
+"""Table 1; its exclusive gates of biases from 0 to −5 share one row."""
 
 UNITS: Cases = {
     "resnet": "original",
@@ -45,112 +47,164 @@ UNITS: Cases = {
 }
 """Table 2."""
 
+CURVES: Cases = {family: UNITS[family] for family in ("resnet", "resnet-bn-after-add", "resnet-preact")}
+"""Fig. 6: the original beside each of the others."""
+
+_OF_RUNS = "The time above is that of reading the runs, not of training."
+
 _AT_HAND = (
-    "The runs are existing ones with the depth and length in the table, one recipe and one seed each; the paper gives "
-    "medians of five nets of 110 layers, each trained for 64,000 iterations. The order of the errors can therefore be "
-    "compared with the paper, but not the errors themselves: those of the paper, some of which are in the claim, are "
-    "shown only next to runs of 110 layers and of that length.",
-    "The paper explains differences by signals that fade over 54 blocks, which the nine blocks of a 20-layer net need "
-    "not show, and a few epochs show how fast a net begins to learn rather than its final error. Another seed may "
-    "change an error by more than the standard error: differences of about 1 % are not significant.",
-    "Errors are those of the last epoch; the training error is measured on augmented images.",
-    "The time above is that of reading the runs, not of training.",
+    "The runs are existing ones with the depth, length and number of seeds in the table, of one recipe; the paper "
+    "gives medians of five nets of 110 layers, each trained for 64,000 iterations. The order of the errors can "
+    "therefore be compared with the paper, but not the errors themselves, which are shown on axes of their own.",
+    "The paper explains differences by signals that fade over 54 blocks, which fewer blocks need not show, and a short "
+    "training shows how fast a net begins to learn rather than its final error.",
+    "Errors are those of the last epoch, medians over seeds if there are several. The training error is measured on "
+    "augmented images while the weights change, and with dropout if a net has it. Test errors are compared, as in the "
+    "paper; of one seed each, differences of about 1 % are not significant.",
+    _OF_RUNS,
 )
 
 
-def runs_of(cases: Cases) -> Options:
-    """The cases with complete runs of one recipe, at the greatest depth with two or more of them.
+def errors(result: DegradationResult, cases: Cases, depths: tuple[int, ...] = PAPERS_DEPTHS) -> pd.DataFrame:
+    """One row per case, in the order of the table: case, network and errors in percent, and those of the paper.
+
+    Columns: case, network, seeds, epochs, `train error (%)` and `test error (%)` (medians over seeds), `lowest (%)` and
+    `highest (%)` (of test errors), and for each depth of the paper `paper, N layers (%)`, an error or "fail", which is
+    above 20 %. Cases without a run have no network and 0 seeds.
 
     Args:
-        cases: The cases of a table; the others are compared with the first.
+        result: The runs, of one depth.
+        cases: The cases of a table.
+        depths: The numbers of layers in the table of the paper.
     """
-    found = complete_runs()
-    first, *_, last = cases
-    for depth in sorted({known(run)["depth"] for run in found.values()}, reverse=True):
-        original = found.get(member(first, depth))
-        here = tuple(family for family in cases if original and _alike(found.get(member(family, depth)), original))
-        if len(here) > 1:
-            return {"depths": (depth,), "families": here, "runs": str(RUNS), "train_missing": False}
-    raise NotAtHand(
-        f"no finished runs of the original and of another case, of one depth and recipe, are in {RUNS}/ "
-        f"(gradlab degradation --depths 20 --families {first},{last} trains two)"
-    )
-
-
-def _alike(run: TrainingResult | None, original: TrainingResult) -> bool:
-    """Whether a run exists and has the recipe and data of the original."""
-    if run is None:
-        return False
-    one, other = (net.facts(net.networks[0]) for net in (run, original))
-    return all(one[key] == other[key] for key in ("recipe", "data"))
-
-
-def errors(result: DegradationResult, cases: Cases) -> pd.DataFrame:
-    """One row per case, in the order of the table: case, network and errors in percent.
-
-    The paper's error is given for runs that also have 110 layers and were trained for as long.
-    """
-    summary = result.summary().drop(columns="paper (%)", errors="ignore").set_index("network")
+    summary = result.summary().set_index("network")
     rows = []
-    for family, case in cases.items():
-        paper = VARIANT_TEST_ERROR.get(family)
-        for network in summary.index:
-            net = description(result.facts(network))
-            if net.get("series") != family:
-                continue
-            row = {"case": case, "network": network, **summary.loc[network]}
-            compares = paper and net.get("depth") == PAPERS_DEPTH and row["epochs"] >= PAPERS_EPOCHS
-            rows.append(row | ({"paper (%)": paper} if compares else {}))
+    for family, names in networks_of(result, cases, _depth(result)).items():
+        own = summary.loc[names]
+        row: dict[str, Any] = {"case": cases[family], "network": names[0] if names else None, "seeds": len(names)}
+        row |= {column: own[column].median() for column in ("epochs", "train error (%)", "test error (%)")}
+        row |= {"lowest (%)": own["test error (%)"].min(), "highest (%)": own["test error (%)"].max()}
+        rows.append(row | {f"paper, {depth} layers (%)": _published(family, depth) for depth in depths})
     return pd.DataFrame(rows)
 
 
-def _draw(result: DegradationResult, cases: Cases) -> Drawing:
+def _published(family: str, depth: int) -> float | str:
+    """The error in the paper, "fail", or NaN."""
+    if depth != PAPERS_DEPTHS[0]:
+        return BOTTLENECK_TEST_ERROR.get((family, depth), np.nan)
+    return FAIL if family in FAILED_VARIANTS else VARIANT_TEST_ERROR.get(family, np.nan)
+
+
+def _depth(result: DegradationResult) -> int:
+    """The depth of all runs."""
+    return int(description(result.facts(result.networks[0]))["depth"])
+
+
+def _draw(result: DegradationResult, cases: Cases, depths: tuple[int, ...]) -> Drawing:
     from matplotlib.figure import Figure as Drawing
 
-    from gradlab.results.degradation.figure import last_errors_figure
+    from gradlab.results.degradation.cases_figure import cases_figure
 
-    frame = errors(result, cases)
-    figure = last_errors_figure(frame.assign(network=frame["case"]), Drawing())
-    depths = dict.fromkeys(str(description(result.facts(name))["depth"]) for name in frame["network"])
-    figure.axes[0].set_title(f"{', '.join(depths)} layers")
-    return figure
+    rows = errors(result, cases, depths)
+    run = rows[rows["seeds"] > 0]
+    seeds = " to ".join(dict.fromkeys(str(count) for count in (run["seeds"].min(), run["seeds"].max())))
+    here = f"{_depth(result)} layers, {run['epochs'].max():.3g} epochs, {seeds} seed{'' if seeds == '1' else 's'}"
+    return cases_figure(rows, here, Drawing())
+
+
+def pairs(result: DegradationResult) -> dict[str, dict[str, str]]:
+    """The panels of Fig. 6 by title: the networks by case, the original first, at the greatest depth with both."""
+    first, *others = CURVES
+    panels = {}
+    for family in others:
+        for depth in result.record["options"]["depths"]:
+            found = networks_of(result, {name: CURVES[name] for name in (first, family)}, depth)
+            if all(found.values()):
+                nets = {CURVES[name]: networks[0] for name, networks in found.items()}
+                panels[CURVES[family]] = (f"{CURVES[family]}, {depth} layers", nets)
+    return dict(panels.values())
+
+
+def curves(result: DegradationResult) -> pd.DataFrame:
+    """The rows of Fig. 6, one per network and epoch: network, epoch, step, train_loss, train_error and test_error."""
+    drawn = {network for nets in pairs(result).values() for network in nets.values()}
+    rows = result.curves()
+    columns = ["network", "epoch", "step", "train_loss", "train_error", "test_error"]
+    return rows.loc[rows["network"].isin(drawn), columns]
+
+
+def _draw_curves(result: DegradationResult) -> Drawing:
+    from matplotlib.figure import Figure as Drawing
+
+    from gradlab.results.degradation.curves_figure import loss_and_error_figure
+
+    return loss_and_error_figure(curves(result), pairs(result), Drawing())
+
+
+def _table(number: int, title: str, claim: str, cases: Cases, depths: tuple[int, ...], *differs: str) -> Figure:
+    """One of the two tables."""
+    return Figure(
+        name=f"he2016-table{number}",
+        paper=PAPER,
+        figure=f"Table {number}",
+        title=title,
+        claim=claim,
+        command=("degradation", "--no-train"),
+        experiment=degradation,
+        options=partial(runs_of, cases),
+        toy={},
+        draw=partial(_draw, cases=cases, depths=depths),
+        table=partial(errors, cases=cases, depths=depths),
+        differs=(*_AT_HAND, *differs),
+    )
 
 
 FIGURES = (
-    Figure(
-        name="he2016-table1",
-        paper=PAPER,
-        figure="Table 1",
-        title="Errors with other shortcuts than the identity",
-        claim="On ResNet-110 every replacement of the identity shortcut increases the error: to 12.22 % with 1×1 "
-        "convolutions and 12.35 % with shortcut and branch scaled by 0.5, from 6.61 %; with only the shortcut scaled "
-        "by 0.5, or without shortcuts, the error stays above 20 %.",
-        command=("degradation", "--no-train"),
-        experiment=degradation,
-        options=partial(runs_of, SHORTCUTS),
-        toy={},
-        draw=partial(_draw, cases=SHORTCUTS),
-        table=partial(errors, cases=SHORTCUTS),
-        differs=(
-            *_AT_HAND,
-            "In names, shortcut scales the shortcut and beta scales the branch; beta alone, as in Balduzzi et al. "
-            "2017, is not a case of this table.",
-            "The gated shortcuts and dropout on the shortcut are left out.",
-        ),
+    _table(
+        1,
+        "Errors with other shortcuts than the identity",
+        "On ResNet-110 every replacement of the identity shortcut increases the error from 6.61 %: to 6.91 % with "
+        "shortcut-only gates of initial bias −6, 8.70 % with exclusive gates of bias −6 and 9.81 % of −7, 12.22 % with "
+        "1×1 convolutions, 12.35 % with shortcut and branch scaled by 0.5, and 12.86 % with shortcut-only gates of "
+        "bias 0. It stays above 20 % without shortcuts, with only the shortcut scaled by 0.5, with exclusive gates of "
+        "biases from 0 to −5, and with dropout on the shortcut.",
+        SHORTCUTS,
+        PAPERS_DEPTHS[:1],
+        "In names, shortcut scales the shortcut and beta scales the branch; beta alone, as in Balduzzi et al. 2017, is "
+        "not a case of this table.",
+        "Of the exclusive gates of biases from 0 to −5, which share a row in the paper, that of 0 is trained.",
+    ),
+    _table(
+        2,
+        "Errors with normalization and ReLU elsewhere in the block",
+        "On ResNet-110 full pre-activation has the lowest test error, 6.37 %; ReLU-only pre-activation, 6.71 %, is "
+        "much like the original, 6.61 %; ReLU before the addition, 7.84 %, and BN after it, 8.17 %, are worse. "
+        "ResNet-164, with bottlenecks, has the same order but for ReLU-only pre-activation, 5.91 %, just below the "
+        "original, 5.93 %.",
+        UNITS,
+        PAPERS_DEPTHS,
     ),
     Figure(
-        name="he2016-table2",
+        name="he2016-fig6",
         paper=PAPER,
-        figure="Table 2",
-        title="Errors with normalization and ReLU elsewhere in the block",
-        claim="On ResNet-110 full pre-activation has the lowest test error, 6.37 %; ReLU-only pre-activation, 6.71 %, "
-        "is much like the original, 6.61 %; ReLU before the addition, 7.84 %, and BN after it, 8.17 %, are worse.",
+        figure="Fig. 6",
+        title="Training loss and test error with normalization and ReLU elsewhere in the block",
+        claim="With BN after the addition, ResNet-110 has difficulties to reduce the training loss at the beginning, "
+        "and ends at a higher test error. With full pre-activation, ResNet-164 ends at a slightly higher training "
+        "loss, but at a lower test error.",
         command=("degradation", "--no-train"),
         experiment=degradation,
-        options=partial(runs_of, UNITS),
+        options=partial(runs_of_pairs, CURVES),
         toy={},
-        draw=partial(_draw, cases=UNITS),
-        table=partial(errors, cases=UNITS),
-        differs=(*_AT_HAND, "ResNet-164, the other column of the table, has bottlenecks and is left out."),
+        draw=_draw_curves,
+        table=curves,
+        differs=(
+            "The runs are existing ones, of one recipe and seed for both nets of a panel, with the depth in its title; "
+            "the paper trains 110 layers on the left, 164 layers with bottlenecks on the right, for 64,000 iterations.",
+            "The axis of errors is on the left, as in the figures of He et al. 2015, and that of losses on the right; "
+            "the paper has them the other way round.",
+            "The training loss is the mean over each epoch's batches, which are augmented, during training.",
+            _OF_RUNS,
+        ),
     ),
 )

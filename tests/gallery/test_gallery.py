@@ -176,6 +176,7 @@ def test_figures_without_their_data_are_named_and_skipped(monkeypatch: pytest.Mo
         ("he2015-table6", "no finished run"),
         ("he2016-table1", "of one depth and recipe"),
         ("he2016-table2", "of one depth and recipe"),
+        ("he2016-fig6", "of one depth and recipe"),
         ("dynamics-56", "runs/plain56 and runs/resnet56 recorded no layers"),
     ],
 )
@@ -197,22 +198,6 @@ def test_finished_runs_are_found(runs: Path, monkeypatch: pytest.MonkeyPatch, tm
     options = figure.options()
     assert options == {"depths": (8,), "families": ("resnet",), "runs": "runs", "train_missing": False}
     assert figure.command_line(options) == "gradlab degradation --no-train --depths 8 --families resnet --runs runs"
-
-
-def test_variants_of_one_recipe_are_found(runs: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    shutil.copytree(runs / "runs", tmp_path / "runs")
-    monkeypatch.chdir(tmp_path)
-    (figure,) = find_figures(["he2016-table2"])
-    options = figure.options()
-    assert options["families"] == ("resnet", "resnet-preact")
-    result = figure.measure(options)
-    frame = figure.table(result)
-    assert frame["case"].tolist() == ["original", "full pre-activation"]
-    assert frame["network"].tolist() == ["resnet8", "resnet8-preact"]
-    assert "paper (%)" not in frame, "8 layers and 4 steps do not compare with 110 layers and 64,000 steps"
-    path = tmp_path / "runs" / "resnet8-preact" / "record.json"
-    path.write_text(path.read_text().replace("4 iterations", "5 iterations"))
-    assert "of one depth and recipe" in str(figure.missing())
 
 
 def test_fig_1_shows_the_networks_of_the_paper() -> None:

@@ -51,12 +51,18 @@ def plot_errors(curves: pd.DataFrame, ax: Axes, colors: dict[Any, Any] | None = 
             **TEST,
         )
     _set_limits(ax, curves, measure)
-    ax.set_xlabel("step")
-    ax.xaxis.set_major_locator(MaxNLocator(nbins=5, steps=[1, 2, 5, 10], integer=True))
-    ax.xaxis.set_major_formatter(EngFormatter(sep=""))
+    set_steps(ax, curves)
     ax.yaxis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 5, 10], integer=measure is ERROR))
     ax.set_ylabel(measure.label)
     return ax
+
+
+def set_steps(ax: Axes, curves: pd.DataFrame) -> None:
+    """Set the horizontal axis: steps, from 0 to the last one of the curves."""
+    ax.set_xlabel("step")
+    ax.set_xlim(0, _last_step(curves))
+    ax.xaxis.set_major_locator(MaxNLocator(nbins=5, steps=[1, 2, 5, 10], integer=True))
+    ax.xaxis.set_major_formatter(EngFormatter(sep=""))
 
 
 def _set_limits(ax: Axes, curves: pd.DataFrame, measure: Measure) -> None:

@@ -1,0 +1,113 @@
+"""The trainings for a paper's table of cases, in which every other net is compared with the first."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from itertools import count, takewhile
+from typing import Any
+
+from gradlab.experiments.degradation import member, run_folder
+from gradlab.gallery.figure import NotAtHand, Options
+from gradlab.gallery.runs import RUNS, complete_runs, known
+from gradlab.results.label import description
+from gradlab.results.training.result import TrainingResult, recipe_of
+
+Cases = Mapping[str, str]
+"""The cases of a table: the names of its rows by family, the original first."""
+
+Runs = Mapping[str, TrainingResult]
+
+
+def runs_of(cases: Cases) -> Options:
+    """The complete runs of one recipe at the depth with most cases, the greatest of several, and all their seeds.
+
+    Args:
+        cases: The cases of a table.
+
+    Raises:
+        NotAtHand: If no depth has runs of the original and of another case.
+    """
+    found = complete_runs()
+    here = {depth: _families(found, cases, depth) for depth in _depths(found)}
+    depth = max(here, key=lambda depth: (len(here[depth]), depth), default=0)
+    families = here.get(depth, ())
+    if len(families) < 2:
+        raise _missing(cases)
+    seeds = takewhile(lambda seed: any(run_folder(member(f, depth), seed) in found for f in families), count(1))
+    return {**_options((depth,), families), "seeds": 1 + len(list(seeds))}
+
+
+def runs_of_pairs(cases: Cases) -> Options:
+    """The complete runs of the original beside each other case, each at the greatest depth with both.
+
+    Args:
+        cases: The original and the other cases.
+
+    Raises:
+        NotAtHand: If there is no such pair.
+    """
+    found = complete_runs()
+    first, *others = cases
+    depths = {
+        family: depth
+        for family in others
+        for depth in _depths(found)
+        if len(_families(found, (first, family), depth)) > 1
+    }
+    if not depths:
+        raise _missing(cases)
+    return _options(tuple(sorted({*depths.values()})), (first, *depths))
+
+
+def networks_of(result: TrainingResult, cases: Cases, depth: int) -> dict[str, list[str]]:
+    """The networks of each case with complete runs by the recipe of the original, one per seed, by family.
+
+    Args:
+        result: The runs.
+        cases: The cases of a table.
+        depth: The depth.
+    """
+    facts = {network: result.facts(network) for network in result.networks}
+    families: dict[str, list[str]] = {family: [] for family in cases}
+    for network, its in facts.items():
+        series = description(its).get("series")
+        if series in families and description(its)["depth"] == depth and its.get("complete"):
+            families[series].append(network)
+    original = families[next(iter(cases))][:1]
+    return {
+        family: [name for name in names if original and _is_alike(facts[name], facts[original[0]])]
+        for family, names in families.items()
+    }
+
+
+def _options(depths: tuple[int, ...], families: tuple[str, ...]) -> Options:
+    return {"depths": depths, "families": families, "runs": str(RUNS), "train_missing": False}
+
+
+def _missing(cases: Cases) -> NotAtHand:
+    first, *_, last = cases
+    return NotAtHand(
+        f"no finished runs of the original and of another case, of one depth and recipe, are in {RUNS}/ "
+        f"(gradlab degradation --depths 20 --families {first},{last} trains two)"
+    )
+
+
+def _depths(found: Runs) -> list[int]:
+    return sorted({known(run)["depth"] for run in found.values()})
+
+
+def _families(found: Runs, cases: Iterable[str], depth: int) -> tuple[str, ...]:
+    """The cases with a run by the recipe of the first; empty if the first has none."""
+    first, *_ = cases = list(cases)
+    original = found.get(member(first, depth))
+    runs = {family: found.get(member(family, depth)) for family in cases}
+    return tuple(f for f, run in runs.items() if original and run and _is_alike(_facts(run), _facts(original)))
+
+
+def _facts(run: TrainingResult) -> dict[str, Any]:
+    return run.facts(run.networks[0])
+
+
+def _is_alike(run: Mapping[str, Any], original: Mapping[str, Any]) -> bool:
+    """Whether a run has the recipe and data of the original, of any seed."""
+    return recipe_of(run) == recipe_of(original) and run["data"] == original["data"]
