@@ -121,22 +121,23 @@ class GraphWatch:
     def __init__(self) -> None:
         self.numel = 0
         self.lost: str | None = None
-        self._square: Tensor | None = None
+        self._norm: Tensor | None = None
 
     def take(self, square: Tensor) -> None:
         """Receive the sum of squares, a float64 number."""
-        if self._square is not None:
+        if self._norm is not None:
             # Gradients of several losses add as vectors.
             self.lost = LOST
-        self._square = square
+        # The square itself may lie in the memory of a CUDA graph, which the next pass overwrites.
+        self._norm = square.sqrt()[None]
 
     def rows(self) -> Tensor | None:
         """See `Watch`."""
-        return None if self._square is None else self._square.sqrt()[None]
+        return self._norm
 
     def reset(self) -> None:
         """See `Watch`."""
-        self._square = self.lost = None
+        self._norm = self.lost = None
 
 
 def _hook(tensor: Tensor, take: Callable[[Tensor], None]) -> Any:

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from gradlab.errors import GradlabError, UsageError
+from gradlab.probes.capture import refuse_captured_pass
 from gradlab.probes.direct_calls import is_direct
 from gradlab.probes.ranks import Ranks
 from gradlab.probes.recording import refuse_recording, refuse_scripting
@@ -177,7 +178,7 @@ class Probe:
         Refuse to be captured in a CUDA graph, whose replays call no hooks either.
         """
         if torch.cuda.is_available():
-            stack.enter_context(self.model.register_forward_pre_hook(Hook(_refuse_capture), prepend=True))
+            stack.enter_context(self.model.register_forward_pre_hook(Hook(refuse_captured_pass), prepend=True))
         if self._compiled:
             warnings.warn(RUNS_EAGERLY, stacklevel=3)
         # A compiled function may also call the model, which cannot be detected at this point.
@@ -186,15 +187,6 @@ class Probe:
             if not self._compiled:
                 warn = Hook(lambda *_: _warn_of_compiled_caller())
                 stack.enter_context(self.model.register_forward_pre_hook(warn, prepend=True))
-
-
-def _refuse_capture(*_: Any) -> None:
-    """Raise an error while a CUDA graph is captured, since its replays call no hooks."""
-    if torch.cuda.is_current_stream_capturing():
-        raise GradlabError(
-            "a CUDA graph is being captured, whose replays call no hooks: probe the model without it; only "
-            "ParameterGradients sees what a replay leaves in `.grad`"
-        )
 
 
 RUNS_EAGERLY = "the model is compiled: it runs eagerly while it is probed, since compiled code calls no hooks"

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from gradlab.errors import GradlabError, UsageError
+from gradlab.probes.capture import refuse_captured_step
 from gradlab.probes.hooks import Probe
 from gradlab.probes.outputs import refuse_without_values
 from gradlab.probes.ranks import Ranks
@@ -79,11 +80,12 @@ class StepProbe(Probe):
         """End a step, to which the present gradients belong.
 
         Raises:
-            GradlabError: If called outside the `with` block, if a module of the model was replaced, or if gradients
-                have no values, on the meta device.
+            GradlabError: If called outside the `with` block, if a module of the model was replaced, if gradients have
+                no values, on the meta device, or if a CUDA graph is being captured.
         """
         if self._stack is None:
             raise GradlabError("the probe is not attached: call step() inside its `with` block")
+        refuse_captured_step()
         if self.due:
             # Function modes of other users are to see the loop alone.
             with torch._C.DisableTorchFunction():

@@ -29,13 +29,13 @@ COMMANDS = {
     "gradients per example": "gradients resnet8@init --images 8 --batch-size 8 --seeds 1 --per-example",
     "gradients, tokens": "gradients gpt2-width=32-heads=2@init --images 8 --batch-size 4 --seeds 1 --data tokens",
     "shatter": "shatter --depths 2,4 --families ff,resnet --points 32 --seeds 2 --width 20",
-    "shatter, images": "shatter resnet8@init --images 16 --batch-size 8 --seeds 1 --points 16",
+    "shatter, images": "shatter resnet8@init --images 16 --batch-size 8 --seeds 1",
     "signal": "signal resnet8@init --images 40 --batch-size 20",
     "signal, tokens": "signal gpt2-width=32-heads=2@init --images 8 --batch-size 4 --data tokens --tokens",
     "lesion": "lesion resnet8@init --images 40 --batch-size 20",
     "attention": "attention gpt2-width=32-heads=2@init --images 8 --batch-size 4",
     "jacobian": "jacobian resnet8@init --images 4 --probes 2 --steps 4 --seeds 1",
-    "coordinates": "coordinates gpt --widths 16,32 --seeds 1 --steps 2",
+    "coordinates": "coordinates resnet{depth} --depths 8,14,20 --seeds 2 --steps 2 --images 8",
     "activations": "activations --depth 8 --width 16 --points 64 --seeds 2 --families ff",
 }
 
@@ -91,8 +91,8 @@ def test_the_numbers_of_the_cpu(name: str, results: tuple[dict[str, Path], dict[
         assert f"FAILED {name}:" not in errors, (place, errors[errors.index(f"FAILED {name}:") :][:2000])
     here, there = (folder / name.replace(" ", "") for folder in folders.values())
     tables = sorted(path.relative_to(here) for path in here.rglob("*.csv"))
-    assert tables
-    assert tables == sorted(path.relative_to(there) for path in there.rglob("*.csv"))
+    assert tables, said["cpu"][-2000:]
+    assert tables == sorted(path.relative_to(there) for path in there.rglob("*.csv")), said["there"][-2000:]
     for table in tables:
         mine, other = pd.read_csv(here / table), pd.read_csv(there / table)
         assert [*mine] == [*other]

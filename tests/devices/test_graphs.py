@@ -23,8 +23,7 @@ PROBES: dict[str, Callable[[nn.Module], Any]] = {
 def test_a_probe_is_not_captured(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     model, x = nn.Sequential(nn.Linear(3, 4), nn.Sequential(nn.ReLU(), nn.Linear(4, 2))), torch.ones(2, 3)
     capturing = False
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: capturing)
+    _capturing(monkeypatch, lambda: capturing)
     hooks = len(model._forward_pre_hooks)
     with PROBES[name](model):
         model(x)
@@ -33,3 +32,48 @@ def test_a_probe_is_not_captured(name: str, monkeypatch: pytest.MonkeyPatch) -> 
             model(x)
     model(x)
     assert len(model._forward_pre_hooks) == hooks
+
+
+@pytest.mark.parametrize("kind", [gl.ParameterGradients, gl.ResponseGradients, gl.ExampleGradients])
+def test_a_step_is_not_captured(kind: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, x = nn.Linear(3, 4), torch.ones(2, 3)
+    with kind(model) as probe:
+        model(x).sum().backward()
+        _capturing(monkeypatch, lambda: True)
+        with pytest.raises(GradlabError, match=r"CUDA graph is being captured.*step outside of it"):
+            probe.step()
+        _capturing(monkeypatch, lambda: False)
+        probe.step()
+    assert probe.steps == 1
+
+
+def test_a_watched_step_is_not_captured(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, x = nn.Linear(3, 4), torch.ones(2, 3)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with gl.watch(model, optimizer, every=1, measure="gradients") as watch:
+        model(x).sum().backward()
+        _capturing(monkeypatch, lambda: True)
+        with pytest.raises(GradlabError, match=r"CUDA graph is being captured.*step outside of it"):
+            optimizer.step()
+        _capturing(monkeypatch, lambda: False)
+        optimizer.step()
+    assert watch.steps == [1]
+
+
+@pytest.mark.parametrize("kind", [gl.ResponseStd, gl.ResponseGradients])
+def test_a_compiled_pass_is_not_captured(kind: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch._dynamo.reset()
+    model, x = torch.compile(nn.Sequential(nn.Linear(3, 4), nn.ReLU()), backend="eager"), torch.ones(2, 3)
+    with kind(model):
+        for _ in range(2):
+            model(x)
+        _capturing(monkeypatch, lambda: True)
+        with pytest.raises(GradlabError, match="CUDA graph is being captured"):
+            model(x)
+
+
+def _capturing(monkeypatch: pytest.MonkeyPatch, capturing: Callable[[], bool]) -> None:
+    """Have torch say that a graph is being captured, or not."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", capturing)

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from torch.utils.hooks import RemovableHandle
 
+from gradlab.probes.capture import refuse_captured_pass
 from gradlab.probes.compiled.compiled_pass import CompiledPass
 from gradlab.probes.compiled.discovery import Discovery, Plan
 from gradlab.probes.compiled.entry import CannotCompile, Entry, entry_of
@@ -91,6 +92,7 @@ class CompiledRoute:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run the model on one of both ways."""
+        refuse_captured_pass()
         if self._thread is not None:
             check_thread(self.model, self._thread)
         self._thread = threading.get_ident()

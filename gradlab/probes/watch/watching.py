@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from gradlab.errors import GradlabError, UsageError
+from gradlab.probes.capture import refuse_captured_step
 from gradlab.probes.coverage import coverage_of, depth_of
 from gradlab.probes.hooks import Probe
 from gradlab.probes.ranks import TIMEOUT, Ranks
@@ -249,6 +250,7 @@ class Watch(Probe):
         return step < self.first or (self.every(step) if callable(self.every) else step % self.every == 0)
 
     def _before(self, place: int) -> None:
+        refuse_captured_step()
         if self._hooks is not None:
             self._places.check("gl.watch")
             self._recorder.before(place, self.steps[place], self._is_due(place))
