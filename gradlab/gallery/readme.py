@@ -9,6 +9,8 @@ from typing import Any
 
 from gradlab.errors import GradlabError
 from gradlab.gallery.figures import FIGURES
+from gradlab.results.label import description
+from gradlab.results.training.result import recipe_of
 
 HEAD = """# Gallery
 
@@ -103,10 +105,15 @@ def _weights(record: dict[str, Any]) -> str:
 
 
 def _runs(record: dict[str, Any]) -> str:
-    """One row per training: network, recipe, steps, arithmetic and device."""
+    """One row per training: network, recipe, steps, arithmetic and device; those that differ by seed share a row."""
+    alike: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    for run in _networks(record):
+        name = description(run).get("name", run["network"])
+        key = (name, recipe_of(run), run["steps"], run["arithmetic"], run["device"])
+        alike.setdefault(key, []).append(run)
     rows = ["| network | trained by | steps | computed in | on |", "|---|---|--:|---|---|"]
-    rows += [
-        f"| {run['network']} | {run['recipe']} | {run['steps']:,} | {run['arithmetic']} | {run['device']} |"
-        for run in _networks(record)
-    ]
+    for (_, recipe, steps, arithmetic, device), (first, *others) in alike.items():
+        seeds = ", ".join(str(run["seed"]) for run in (first, *others))
+        by = f"{recipe}, seeds {seeds}" if others else first["recipe"]
+        rows.append(f"| {first['network']} | {by} | {steps:,} | {arithmetic} | {device} |")
     return "\n".join(rows)

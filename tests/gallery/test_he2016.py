@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Drawing
 
 from gradlab.experiments.degradation import member
-from gradlab.gallery import Figure, find_figures
+from gradlab.gallery import Figure, find_figures, readme, render
 from gradlab.gallery.he2016 import SHORTCUTS, UNITS, pairs
 from gradlab.models import describe
 from gradlab.results.degradation.cases_figure import cases_figure
@@ -90,6 +90,18 @@ def test_seeds_are_one_case_and_other_recipes_none() -> None:
     assert result.findings() == [
         "resnet56-preact ends with a mean test error over 5 seeds of 5.26%, lower than that of resnet56, 8.26%."
     ]
+
+
+def test_the_page_has_one_row_for_all_seeds_of_a_case() -> None:
+    for seed in range(3):
+        trained("resnet56", 0.1, seed)
+    trained("resnet56-preact", 0.05)
+    render(figure("he2016-table2"), Path("out"), formats=())
+    page = readme("out")
+    recipe = "gradlab he2015, 15 epochs, batch 128, learning rate 0.1"
+    assert f"| resnet56 | {recipe}, seeds 0, 1, 2 | 5,865 | float32 | cpu |" in page
+    assert f"| resnet56-preact | {recipe}, seed 0 | 5,865 | float32 | cpu |" in page
+    assert page.count("| cpu |") == 2
 
 
 def test_the_depth_with_most_cases_is_drawn() -> None:
