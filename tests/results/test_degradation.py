@@ -177,3 +177,20 @@ def test_variants_are_compared_by_their_test_errors() -> None:
     assert said.endswith("ends with a test error of 8.00%, not significantly different from that of resnet56, 8.00%.")
     (said,) = findings([run("resnet56", 0.05) | tested, run("resnet56-shortcut-dropout=0.5", 0.3)])
     assert "a training error of 30.00%, higher than" in said
+
+
+@pytest.mark.parametrize("seeds", [1, 5])
+def test_equal_variants_are_rarely_told_apart(seeds: int) -> None:
+    """All ten cases of Table 1 with one true error: any difference is stated in at most 1 % of tables."""
+    families = ("preact", "C", "shortcut=0.5", *(f"shortcut-gate={bias}" for bias in range(-6, 1)))
+    names = ["resnet56", *(f"resnet56-{family}" for family in families)]
+    nets = [run(name, 0.05) | {"seed": seed, "test_images": 10_000} for name in names for seed in range(seeds)]
+    draw = np.random.default_rng(0)
+    tables = 300
+    told = 0
+    for _ in range(tables):
+        wrong = draw.binomial(10_000, 0.08 + 0.005 * draw.standard_normal(len(nets)))
+        said = findings([net | {"test_error": count / 10_000} for net, count in zip(nets, wrong, strict=True)])
+        assert len(said) == 10
+        told += any("not significantly" not in sentence for sentence in said)
+    assert told <= scipy.stats.binom.ppf(0.999, tables, 0.01)
