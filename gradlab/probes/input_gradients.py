@@ -21,6 +21,7 @@ from gradlab.probes.hooks import Hook, Probe, in_backward
 from gradlab.probes.input_passes import InputPass
 from gradlab.probes.outputs import detached
 from gradlab.probes.ranks import TIMEOUT, Ranks
+from gradlab.probes.streams import wait_for_all
 from gradlab.probes.tensor_layout import LayoutWatch, one_of_each
 from gradlab.results.input_gradients.result import InputGradientsResult
 from gradlab.stats.row_gram import RowGram, fetched_grams
@@ -186,6 +187,8 @@ class InputGradients(Probe):
         """Compute the statistics of the batches so far, with one transfer from the device."""
         grams, self._grams = self._grams, []
         batches, self._sequences = self._sequences, []
+        if grams and not grams[0].norms.is_cpu:
+            wait_for_all(self.model)
         fetched = iter(fetched_grams([*grams, *chain.from_iterable(batches)]))
         here = [next(fetched) for _ in grams]
         for gram, tokens in zip(here, batches, strict=True):

@@ -20,6 +20,7 @@ from gradlab.probes.ranks import TIMEOUT, Ranks
 from gradlab.probes.scaling import UnscaleRecord, watch_unscaling
 from gradlab.probes.schedule import Schedule, StepProbe
 from gradlab.probes.selection import Selection, select_rows
+from gradlab.probes.streams import wait_for_all
 from gradlab.probes.weights import Parameters, Part
 from gradlab.results.gradients.result import GradientsResult
 from gradlab.stats import l2_norms
@@ -196,6 +197,7 @@ class ParameterGradients(StepProbe):
                 "the probe has measured no step: call probe.step() after each backward pass, before the optimizer's "
                 f"step{'' if not self.steps else f'; the schedule left out all {self.steps} so far'}"
             )
+        wait_for_all(self.model)
         values = torch.cat([block.to(self._blocks[0].device) for block in self._blocks])[: len(self._steps)].cpu()
         for step, norms in zip(self._steps, values, strict=True):
             # The norms of the existing gradients come first, then those of all parts.

@@ -17,6 +17,7 @@ from gradlab.errors import GradlabError
 from gradlab.probes.direct_calls import Call, refuse_replica
 from gradlab.probes.hooks import Hook, in_backward
 from gradlab.probes.running_calls import Arguments, RunningCalls, arguments, frame_of_call
+from gradlab.probes.streams import StreamOrder
 
 After = Callable[[nn.Module, Any], None]
 
@@ -60,12 +61,13 @@ class Passes(RunningCalls):
         begin: Callable[[str, tuple[Any, ...], dict[str, Any]], None],
         end: Callable[[bool], None],
     ) -> None:
-        super().__init__(lambda: self._end(False))
+        super().__init__(lambda: self._finish(False))
         self.model = model
         self.modules = {"": model, **modules}
         self.recomputed: set[str] = set()
         self.counts: Counter[str] = Counter()
         self._begin, self._end = begin, end
+        self._order = StreamOrder()
         self._after: dict[str, After] = {}
         self._first: list[tuple[nn.Module, RemovableHandle]] = []
         self._last: list[tuple[nn.Module, RemovableHandle]] = []
@@ -155,6 +157,7 @@ class Passes(RunningCalls):
                 self.counts.clear()
                 self._take_places()
                 with unseen():
+                    self._order.begin()
                     self._begin(name, args, kwargs)
             call = self.begin_call(name, frame_of_call(sys._getframe(1)) or sys._getframe(1))
             return arguments(args, kwargs, self, call)
@@ -183,14 +186,20 @@ class Passes(RunningCalls):
                     self.calls.pop()
                     if not self.calls:
                         with unseen():
-                            self._end(whole)
+                            self._finish(whole)
 
         return hook
 
     def _leave(self) -> None:
         if self.calls:
             self.calls.clear()
-            self._end(False)
+            self._finish(False)
+
+    def _finish(self, whole: bool) -> None:
+        try:
+            self._end(whole)
+        finally:
+            self._order.end()
 
     def _take_places(self) -> None:
         """Move hooks to the front or back again, if other users have registered hooks in the meantime."""

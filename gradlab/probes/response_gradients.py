@@ -31,6 +31,7 @@ from gradlab.probes.response_steps import (
 from gradlab.probes.schedule import Schedule, StepProbe
 from gradlab.probes.selection import Selection, find_blocks, layer_kind, select_layers
 from gradlab.probes.site_moments import take_in
+from gradlab.probes.streams import wait_for_all
 from gradlab.probes.targets import NOT_RUN, response_targets
 from gradlab.probes.tensor_layout import LayoutWatch, refuse_gradient_of_parts
 from gradlab.probes.unmeasured import reasons, response_coverage, unmeasured_notes
@@ -253,6 +254,7 @@ class ResponseGradients(StepProbe):
 
     def _measured(self) -> RankGradients:
         """Return what this rank has measured, with one transfer from its device."""
+        wait_for_all(self.model)
         steps = list(self._steps)
         # A pass after the last step, such as validation, is not a step.
         if self._open is not None and (self._open.watches or not steps):

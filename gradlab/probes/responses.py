@@ -20,6 +20,7 @@ from gradlab.probes.ranks import TIMEOUT, Ranks, uneven_notes
 from gradlab.probes.response_rows import response_row
 from gradlab.probes.selection import Selection
 from gradlab.probes.site_moments import SiteMoments, merged_sites, site_notes, take_in, whole_sites
+from gradlab.probes.streams import wait_for_all
 from gradlab.probes.targets import response_targets
 from gradlab.probes.tensor_layout import Layout, LayoutWatch
 from gradlab.probes.unmeasured import reasons, response_coverage, unmeasured_notes
@@ -244,6 +245,7 @@ class ResponseStd(Probe):
 
     def _by_rank(self, call: str, pooled: bool) -> list[dict[Site, SiteMoments]]:
         """Return what every rank has measured of its sites, with one transfer from its device."""
+        wait_for_all(self.model)
         if self._stack is not None:
             # Of a pass that Ctrl-C has ended, nothing counts.
             self._finder.passes.forget_ended()

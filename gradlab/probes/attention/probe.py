@@ -20,6 +20,7 @@ from gradlab.probes.hooks import Probe
 from gradlab.probes.passes import Passes
 from gradlab.probes.ranks import TIMEOUT, Ranks, uneven_notes
 from gradlab.probes.split_signals import Split
+from gradlab.probes.streams import wait_for_all
 from gradlab.probes.tensor_layout import LayoutWatch
 from gradlab.results.attention.result import AttentionResult
 from gradlab.stats.attention import AttentionRows
@@ -120,6 +121,7 @@ class AttentionStatistics(Probe):
 
     def _own(self) -> dict[Site, Tensor]:
         """What this rank has seen of each site, (H, 4), copied from the device at once."""
+        wait_for_all(self.model)
         sites = [self._sites[site] for site in self._order]
         if not sites:
             return {}

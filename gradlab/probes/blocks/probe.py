@@ -22,6 +22,7 @@ from gradlab.probes.execution_places import in_order
 from gradlab.probes.forward_watch import Watch
 from gradlab.probes.hooks import Probe
 from gradlab.probes.ranks import TIMEOUT, Ranks, uneven_notes
+from gradlab.probes.streams import wait_for_all
 from gradlab.probes.tensor_layout import LayoutWatch
 from gradlab.results.signal.result import SignalResult
 from gradlab.stats import WELL_CONDITIONED, centred_moments, fast_moments
@@ -139,6 +140,7 @@ class BlockSignal(Probe):
         Raises:
             GradlabError: If no block was found.
         """
+        wait_for_all(self.model)
         own = self._signals if len(self.ranks.numbers) == 1 else sendable(self._signals, self._order)
         seen = sorted(self._finder.unseen), bool(self._finder.recomputed)
         sent = {site: own[site] for site in self._order}, self._split.layout, seen

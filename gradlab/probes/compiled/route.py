@@ -22,6 +22,7 @@ from gradlab.probes.finder import Observer, ResponseFinder
 from gradlab.probes.hooks import EAGERLY, unwrap
 from gradlab.probes.pass_kinds import form_of, modes_of
 from gradlab.probes.passes import check_thread
+from gradlab.probes.streams import StreamOrder
 from gradlab.probes.targets import Targets, replaced
 
 Kind = tuple[object, ...]
@@ -78,6 +79,7 @@ class CompiledRoute:
         self._eager = 0
         self._thread: int | None = None
         self._said: set[str] = set()
+        self._order = StreamOrder()
 
     def attach(self, stack: ExitStack) -> None:
         """Take the place of the entry and attach the finder, until the stack is closed."""
@@ -96,9 +98,11 @@ class CompiledRoute:
         if self._thread is not None:
             check_thread(self.model, self._thread)
         self._thread = threading.get_ident()
+        self._order.begin()
         try:
             return self._run(args, kwargs)
         finally:
+            self._order.end()
             self._thread = None
 
     def _run(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

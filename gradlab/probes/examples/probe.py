@@ -23,6 +23,7 @@ from gradlab.probes.parameter_gradients import ParameterGradients
 from gradlab.probes.ranks import TIMEOUT, Ranks
 from gradlab.probes.schedule import Schedule, StepProbe
 from gradlab.probes.selection import Selection, select_rows
+from gradlab.probes.streams import wait_for_all
 from gradlab.probes.watch.backward import BackwardWatch
 from gradlab.probes.weights import Parameters
 from gradlab.results.gradients.result import TOTAL, GradientsResult
@@ -251,6 +252,7 @@ class ExampleGradients(StepProbe):
 
     def _by_rank(self, call: str) -> list[list[RankStep]]:
         """Return the steps of every rank, copied to the CPU in one transfer."""
+        wait_for_all(self.model)
         own = self._steps
         if tensors := [tensor for step in own for tensor in step.tensors()]:
             flat = torch.cat([tensor.flatten() for tensor in tensors]).cpu().split([t.numel() for t in tensors])

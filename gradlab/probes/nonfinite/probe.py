@@ -20,6 +20,7 @@ from gradlab.probes.nonfinite.tracing import earliest, faults
 from gradlab.probes.nonfinite.values import Operation, Source, Value, is_measurable, settle
 from gradlab.probes.outputs import measurable
 from gradlab.probes.ranks import Ranks
+from gradlab.probes.streams import wait_for_all
 
 
 class NonfiniteOrigin(Probe):
@@ -150,6 +151,7 @@ class NonfiniteOrigin(Probe):
             return [self._memory.read(tensor) for tensor in tensors if is_measurable(tensor)]
 
     def _search(self, outputs: Sequence[Value], gradients: Sequence[Value], masks: bool = False) -> Origin | None:
+        wait_for_all(self.model)
         values = self._memory.values
         with self._recorder.pausing():
             settle(values)
