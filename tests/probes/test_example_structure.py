@@ -144,3 +144,21 @@ def test_a_loss_whose_examples_differ_in_scale() -> None:
         loss = F.cross_entropy(wide(x[i : i + 1].double()), torch.zeros(1, dtype=torch.int64)) * weights[i].double()
         exact = torch.cat([part.flatten() for part in torch.autograd.grad(loss, [*wide.parameters()])]).norm()
         assert found == pytest.approx(exact.item(), rel=1e-5)
+
+
+def test_float32_behind_layers_that_run_in_float16() -> None:
+    """Autocast runs normalizations in float32, on gradients that have lost digits in float16 before."""
+    torch.manual_seed(0)
+    model = gl.build("gpt2-width=32-heads=2@init")
+    x, y = torch.randint(256, (2, 4, 16))
+    norms = []
+    for precision in (torch.float32, torch.float16):
+        scaler = torch.amp.GradScaler("cpu", init_scale=2.0**14, enabled=precision is torch.float16)
+        with gl.ExampleGradients(model, scaler=scaler) as probe:
+            with torch.autocast("cpu", precision, enabled=precision is torch.float16):
+                loss = F.cross_entropy(model(x).flatten(0, 1), y.flatten())
+            scaler.scale(loss).backward()
+            probe.step()
+        model.zero_grad()
+        norms.append(probe.examples()["norm"].to_numpy())
+    np.testing.assert_allclose(norms[1], norms[0], rtol=0.01)

@@ -92,16 +92,34 @@ class Trial:
         flat = torch.cat([norm.flatten().to(norms[0].device) for norm in norms]).cpu()
         values = [part.view(n.shape) for part, n in zip(flat.split([n.numel() for n in norms]), norms, strict=True)]
         pairs = [*zip(values[::2], values[1::2], strict=True)]
+        # A gradient in float32 may have come through layers that autocast runs in float16.
+        dtypes = {like.dtype for *_, like in met}
+        tolerance = max(1e-9, 1e-2 * max(map(tolerance_of, dtypes)))
+        floor = max(map(floor_of, dtypes))
         for (place, use, like), plain, scaled in zip(met, pairs[::2], pairs[1::2], strict=True):
-            self._find(place, use, like, plain, scaled)
+            self._find(place, use, like, (plain, scaled), tolerance, floor)
 
     def _find(
-        self, place: Place, use: Use, like: Tensor, plain: tuple[Tensor, Tensor], scaled: tuple[Tensor, Tensor]
+        self,
+        place: Place,
+        use: Use,
+        like: Tensor,
+        norms: tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]],
+        tolerance: float,
+        floor: float,
     ) -> None:
-        """Find the layout at one use from its norms on the CPU; `like` has the shape of its gradient."""
+        """Find the layout at one use from its norms in both passes on the CPU.
+
+        Args:
+            place: The place of its output.
+            use: The use.
+            like: A tensor with the shape of its gradient.
+            norms: What `part_norms` gives for the plain gradient, and for that of scaled examples.
+            tolerance: The relative error of the arithmetic.
+            floor: The norm up to which values carry no information.
+        """
+        plain, scaled = norms
         factors = example_factors(self.examples)
-        tolerance = max(1e-9, 1e-2 * tolerance_of(like.dtype))
-        floor = floor_of(like.dtype)
         self.certain &= bool((plain[0] > floor).any()) and bool(plain[0].isfinite().all())
         layout = find_layout(like.shape, plain[0], scaled[0], factors, tolerance, floor)
         if layout is not None and serves(use, like, layout):
