@@ -19,6 +19,7 @@ from gradlab.experiments.request import Progress
 from gradlab.networks import build
 from gradlab.results.files import write_all
 from gradlab.results.tables import Formats
+from gradlab.stats.float32 import full_float32
 from gradlab.training import RunFolder
 from gradlab.zoo import RECORD, by_family_and_depth, zoo_folder, zoo_names, zoo_path, zoo_record
 
@@ -142,6 +143,7 @@ def add_to_zoo(run: str | Path, progress: Progress | None = None, *, folder: str
 
 
 @torch.no_grad()
+@full_float32()
 def error_rate(network: str, data: str, device: str = "auto", progress: Progress | None = None) -> float:
     """The fraction of images that a network misclassifies, in float32 with running statistics.
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from gradlab.errors import UsageError
+from gradlab.stats.float32 import full_float32
 from gradlab.transfer import placed
 
 
@@ -43,6 +44,10 @@ class Arithmetic:
     def autocast(self) -> AbstractContextManager[object]:
         """Return the context for the forward pass."""
         return torch.autocast(self.device.type, torch.bfloat16) if self.bf16 else nullcontext()
+
+    def precision(self) -> AbstractContextManager[object]:
+        """Return the context for forward and backward passes, in which float32 is not replaced by TF32."""
+        return nullcontext() if self.bf16 else full_float32()
 
     def layout(self, images: Tensor) -> Tensor:
         """Convert images (B, C, H, W) to the memory layout that is fastest on the device; tokens have but one."""

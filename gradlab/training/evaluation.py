@@ -51,7 +51,7 @@ def evaluate(
     model.eval()
     total = torch.zeros(2, dtype=widest(images.labels.device), device=images.labels.device)
     for pixels, labels in dealt(images.batches(batch_size), parallel.rank, parallel.size):
-        with arithmetic.autocast():
+        with arithmetic.precision(), arithmetic.autocast():
             logits = answers(model, arithmetic.layout(pixels)).float()
         logits, labels = logits.flatten(0, -2), labels.flatten()
         loss = F.cross_entropy(logits, labels, reduction="sum")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
@@ -14,15 +15,19 @@ from torch import Tensor, nn
 
 from gradlab.checkpoints.wording import reason
 from gradlab.errors import GradlabError
+from gradlab.probes.hooks import EAGERLY
 from gradlab.results.training.result import COLUMNS
 from gradlab.stats.precision import widest
 from gradlab.training.arithmetic import Arithmetic
 from gradlab.training.augmentation import EpochPlan
+from gradlab.training.captured import CapturedPasses
+from gradlab.training.compilation import compile_network
 from gradlab.training.evaluation import answers, evaluate
 from gradlab.training.images import Split
 from gradlab.training.interruption import Interrupted, StopRequest
 from gradlab.training.optimizer import make_optimizer, restore_optimizer
 from gradlab.training.parallel import ALONE, Parallel
+from gradlab.training.random_state import random_state, restore_random
 from gradlab.training.recipe import Recipe
 from gradlab.training.run_folder import METRICS, GrowingTable, RunFolder, on_host
 from gradlab.training.saved import check_optimizer
@@ -95,12 +100,14 @@ class Trainer:
         self.split = split.to(arithmetic.device)
         self.model = arithmetic.prepare(model).train()
         network = parallel.wrap(self.model, arithmetic.device)
-        self.network: nn.Module = torch.compile(network) if compiled else network  # type: ignore[assignment]
+        self.network = compile_network(network) if compiled else network
+        self._tested = EAGERLY if compiled else nullcontext()
         self.optimizer = make_optimizer(recipe, self.model)
         self.steps = recipe.steps(len(split.train))
         self.epoch_steps = recipe.epoch_steps(len(split.train))
         self.step = 0
         self.warming_up = recipe.waits_for_error(depth)
+        self._passes: Callable[[Tensor, Tensor], Tensor] = self._gradients
         # The loss and error rate of the steps since the last reading.
         self._window = torch.zeros(LOOK_EVERY, 2, device=arithmetic.device)
         self._filled = 0
@@ -151,6 +158,9 @@ class Trainer:
         if self.parallel.is_first:
             table = GrowingTable(folder.path / METRICS, COLUMNS, lengths.get(METRICS, 0))
         test_every = test_every or self.epoch_steps
+        if recorder is None and self.parallel.size == 1 and self.arithmetic.device.type == "cuda":
+            # Hooks, of a recorder or of DistributedDataParallel, are not called again by a graph.
+            self._passes = CapturedPasses(self._gradients)
         row: dict[str, float] = {}
         started, images_since = time.perf_counter(), 0
         try:
@@ -210,7 +220,9 @@ class Trainer:
             window = content["window"]
             self._filled = self._summed = len(window)
             self._window[: self._filled] = uploaded(window.to(self._window.dtype), self._window.device)
-            self._set_random([content["random"], *content["random"].get("others", [])])
+            states = [content["random"], *content["random"].get("others", [])]
+            if self.parallel.rank < len(states):
+                restore_random(states[self.parallel.rank], self.arithmetic.device)
         except Exception as error:  # torch may raise anything for a state that does not match
             raise GradlabError(f"the checkpoint is none of this training: {reason(error)}") from None
         self.step, self.warming_up = content["step"], content["warming_up"]
@@ -225,17 +237,22 @@ class Trainer:
         images, labels = self.split.train.training_batch(plan, chosen, self.recipe.padding)
         for group in self.optimizer.param_groups:
             group["lr"] = self.learning_rate
+        with self.arithmetic.precision():
+            self._window[self._filled] = self._passes(self.arithmetic.layout(images), labels) * share
+        self._filled += 1
+
+    def _gradients(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Leave the gradients of a batch in the parameters, and return its loss and error rate."""
         with self.arithmetic.autocast():
-            logits = answers(self.network, self.arithmetic.layout(images))
+            logits = answers(self.network, images)
         # Of tokens every one has logits and a label of its own.
         logits, labels = logits.flatten(0, -2), labels.flatten()
         logits = logits if logits.dtype is torch.float64 else logits.float()
         loss = F.cross_entropy(logits, labels, label_smoothing=self.recipe.label_smoothing)
         self.optimizer.zero_grad(set_to_none=True)
-        (loss * (share * self.parallel.size)).backward()
+        (loss * (len(images) * self.parallel.size / self.recipe.batch_size)).backward()
         error = (logits.argmax(1) != labels).float().mean()
-        self._window[self._filled] = torch.stack((loss.detach(), error)) * share
-        self._filled += 1
+        return torch.stack((loss.detach(), error))
 
     def _epoch_plan(self, epoch: int) -> EpochPlan:
         if self._plan is None or self._plan[0] != epoch:
@@ -260,25 +277,10 @@ class Trainer:
         self._filled = self._summed = 0
         if tested:
             self.parallel.take_buffers(self.model)
-            tests = evaluate(self.model, self.split.test, self.arithmetic, parallel=self.parallel)
+            with self._tested:
+                tests = evaluate(self.model, self.split.test, self.arithmetic, parallel=self.parallel)
             row["test_loss"], row["test_error"] = tests
         return row
-
-    def _random(self) -> dict[str, Any]:
-        """The states of this rank's random numbers."""
-        states = {"cpu": torch.get_rng_state()}
-        if self.arithmetic.device.type == "cuda":
-            states["cuda"] = torch.cuda.get_rng_state(self.arithmetic.device)
-        return states
-
-    def _set_random(self, states: Sequence[Mapping[str, Any]]) -> None:
-        """Go on with the random numbers of this rank, if the checkpoint has them."""
-        if self.parallel.rank >= len(states):
-            return
-        own = states[self.parallel.rank]
-        torch.set_rng_state(own["cpu"])
-        if self.arithmetic.device.type == "cuda" and "cuda" in own:
-            torch.cuda.set_rng_state(own["cuda"], self.arithmetic.device)
 
     def _finite_window(self) -> Tensor:
         self.parallel.sum_(self._window[self._summed : self._filled])
@@ -298,7 +300,7 @@ class Trainer:
         sums = torch.stack([parameter.detach().sum(dtype=wide) for parameter in self.model.parameters()])
         if not sums.isfinite().all():
             raise GradlabError(f"the training diverged: weights are NaN or infinite after step {self.step - 1:,}")
-        random, *others = self.parallel.gather(self._random())
+        random, *others = self.parallel.gather(random_state(self.arithmetic.device))
         return {
             "model": on_host(self.model.state_dict()),
             "optimizer": on_host(self.optimizer.state_dict()),

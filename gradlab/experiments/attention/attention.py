@@ -27,9 +27,11 @@ from gradlab.models import batch_statistics
 from gradlab.probes import AttentionStatistics
 from gradlab.results.attention.result import AttentionResult
 from gradlab.results.record import Stopwatch, make_record
+from gradlab.stats.float32 import full_float32
 from gradlab.transfer import placed
 
 
+@full_float32()
 def attention(
     models: Sequence[str | nn.Module] | str | nn.Module,
     data: str = "cifar10-sample",

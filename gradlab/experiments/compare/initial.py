@@ -25,6 +25,7 @@ from gradlab.probes import BlockSignal, InputGradients, ResponseGradients
 from gradlab.probes.selection import depth_layers
 from gradlab.results.compare.findings import RANK
 from gradlab.results.signal.result import outputs
+from gradlab.stats.float32 import full_float32
 from gradlab.stats.precision import widest
 from gradlab.stats.verdict import Estimate
 from gradlab.transfer import placed
@@ -55,6 +56,7 @@ class _Measured:
     notes: list[str]
 
 
+@full_float32()
 def at_initialization(
     networks: Sequence[Matched], request: CompareRequest, progress: Progress | None
 ) -> tuple[pd.DataFrame, dict[str, dict[str, Any]], list[str]]:

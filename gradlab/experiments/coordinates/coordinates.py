@@ -31,6 +31,7 @@ from gradlab.experiments.request import Progress
 from gradlab.experiments.spreading import spread
 from gradlab.results.coordinates.result import CoordinatesResult
 from gradlab.results.record import Stopwatch, make_record
+from gradlab.stats.float32 import full_float32
 from gradlab.transfer import placed, uploaded
 
 Loss = Callable[[Any, Tensor], Tensor]
@@ -49,6 +50,7 @@ def cross_entropy(output: Tensor, targets: Tensor) -> Tensor:
     return F.cross_entropy(output, targets)
 
 
+@full_float32()
 def coordinate_check(
     make_model: MakeModel,
     *,

@@ -34,8 +34,10 @@ from gradlab.networks import split_spec
 from gradlab.probes.selection import Selection
 from gradlab.results.gradients.result import GradientsResult
 from gradlab.results.record import Stopwatch, make_record
+from gradlab.stats.float32 import full_float32
 
 
+@full_float32()
 def gradients(
     models: Sequence[str | nn.Module] | str | nn.Module,
     data: str = "cifar10-sample",

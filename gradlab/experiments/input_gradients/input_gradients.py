@@ -36,9 +36,11 @@ from gradlab.probes.input_gradients import left_out_note, normalization_kind
 from gradlab.results.input_gradients.result import InputGradientsResult, Sample
 from gradlab.results.record import Stopwatch, make_record
 from gradlab.stats import noise_effective_rank
+from gradlab.stats.float32 import full_float32
 from gradlab.transfer import placed
 
 
+@full_float32()
 def input_gradients(
     models: Sequence[str | nn.Module] | str | nn.Module,
     data: str = "cifar10-sample",

@@ -20,10 +20,12 @@ from gradlab.models.embedded import OfEmbeddings
 from gradlab.probes.coverage import coverage_of_modules
 from gradlab.results.jacobian.result import JacobianResult
 from gradlab.results.record import Stopwatch, make_record
+from gradlab.stats.float32 import full_float32
 from gradlab.stats.jacobian import lanczos_coefficients, spectrum_of
 from gradlab.transfer import placed
 
 
+@full_float32()
 def jacobian(
     models: Sequence[str | nn.Module] | str | nn.Module,
     data: str = "cifar10-sample",

@@ -33,12 +33,14 @@ from gradlab.experiments.subject import (
 from gradlab.results.lesion.result import LesionResult
 from gradlab.results.record import Stopwatch, make_record
 from gradlab.stats import standard_error
+from gradlab.stats.float32 import full_float32
 from gradlab.transfer import placed
 
 FEW = 2
 """The number of inputs on which the structure of a network is found."""
 
 
+@full_float32()
 def lesion(
     models: Sequence[str | nn.Module] | str | nn.Module,
     data: str = "cifar10-sample",

@@ -36,10 +36,12 @@ from gradlab.probes.selection import Selection, paper_layers
 from gradlab.probes.targets import response_targets
 from gradlab.results.record import Stopwatch, make_record
 from gradlab.results.responses.result import ResponsesResult
+from gradlab.stats.float32 import full_float32
 from gradlab.stats.precision import widest
 from gradlab.transfer import placed
 
 
+@full_float32()
 def responses(
     models: Sequence[str | nn.Module] | str | nn.Module,
     data: str = "cifar10-sample",

@@ -22,9 +22,11 @@ from gradlab.models import Family, parse_family
 from gradlab.models.mlp import CENTER_UP_TO
 from gradlab.results.record import Stopwatch, make_record
 from gradlab.results.shatter.result import ShatterResult
+from gradlab.stats.float32 import full_float32
 from gradlab.theory import brown_noise_acf, white_noise_acf
 
 
+@full_float32()
 def shatter(
     depths: Sequence[int] | int = (8, 32, 128),
     families: Sequence[str] | str = FAMILIES,

@@ -29,9 +29,11 @@ from gradlab.models import batch_statistics
 from gradlab.probes import BlockSignal
 from gradlab.results.record import Stopwatch, make_record
 from gradlab.results.signal.result import SignalResult
+from gradlab.stats.float32 import full_float32
 from gradlab.transfer import placed
 
 
+@full_float32()
 def signal(
     models: Sequence[str | nn.Module] | str | nn.Module,
     data: str = "cifar10-sample",
