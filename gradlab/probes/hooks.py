@@ -159,9 +159,18 @@ class Probe:
 
     def _attach_to_passes(self, stack: ExitStack) -> None:
         """Register the hooks of passes that are measured, and those that refuse what these could not measure."""
-        self._refuse_silence(stack)
+        if self._needs_hooks:
+            self._refuse_silence(stack)
         self._attach(stack)
         self._refuse_recording(stack)
+        if self._needs_hooks and torch.cuda.is_available():
+            # Before all other hooks, since a graph that is being captured allows little.
+            stack.enter_context(self.model.register_forward_pre_hook(Hook(refuse_captured_pass), prepend=True))
+
+    @property
+    def _needs_hooks(self) -> bool:
+        """Whether hooks have to be called in every pass, as compiled code and replays of CUDA graphs call none."""
+        return True
 
     def _attach(self, stack: ExitStack) -> None:
         """Register every hook that measures, and put its handle on the stack."""
@@ -173,12 +182,7 @@ class Probe:
         stack.enter_context(self.model.register_forward_pre_hook(refuse, prepend=True))
 
     def _refuse_silence(self, stack: ExitStack) -> None:
-        """Run compiled code eagerly while the probe is attached, since compiled code ignores hooks added later.
-
-        Refuse to be captured in a CUDA graph, whose replays call no hooks either.
-        """
-        if torch.cuda.is_available():
-            stack.enter_context(self.model.register_forward_pre_hook(Hook(refuse_captured_pass), prepend=True))
+        """Run compiled code eagerly while the probe is attached, since compiled code ignores hooks added later."""
         if self._compiled:
             warnings.warn(RUNS_EAGERLY, stacklevel=3)
         # A compiled function may also call the model, which cannot be detected at this point.

@@ -103,8 +103,10 @@ class ParameterGradients(StepProbe):
         if not self._compiled:
             self._executed.attach(stack)
 
-    def _refuse_silence(self, stack: ExitStack) -> None:
-        """Leave compiled code compiled, since gradients of parameters need no hooks."""
+    @property
+    def _needs_hooks(self) -> bool:
+        # Gradients of parameters need none, so that compiled code stays compiled.
+        return False
 
     @torch.no_grad()
     def _measure(self) -> None:

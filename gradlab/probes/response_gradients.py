@@ -130,10 +130,10 @@ class ResponseGradients(StepProbe):
 
         return gradient_route(model, self.targets, self, self.blocks)
 
-    def _refuse_silence(self, stack: ExitStack) -> None:
+    @property
+    def _needs_hooks(self) -> bool:
         # A route runs compiled code, and says what it does not run.
-        if self._route is None:
-            super()._refuse_silence(stack)
+        return self._route is None
 
     def _attach(self, stack: ExitStack) -> None:
         self._split.attach(stack)

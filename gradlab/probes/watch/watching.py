@@ -228,10 +228,10 @@ class Watch(Probe):
     def _attach(self, stack: ExitStack) -> None:
         self._recorder.attach_to_passes(stack)
 
-    def _refuse_silence(self, stack: ExitStack) -> None:
+    @property
+    def _needs_hooks(self) -> bool:
         # Gradients and weights are measured without hooks that compiled code would pass by.
-        if self._recorder.responses is not None:
-            super()._refuse_silence(stack)
+        return self._recorder.responses is not None
 
     def __exit__(self, *exception: object) -> None:
         if exception[0] is not None:
