@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from gradlab.stats.across_devices import added, joint_device
+
 _CHUNK = 1 << 22
 """Logits that are copied at a time."""
 
@@ -30,12 +32,13 @@ class AttentionRows:
     largest: Tensor
 
     def merge(self, other: AttentionRows) -> AttentionRows:
-        """Return what the rows of both come to."""
+        """Return what the rows of both come to, on whichever devices they are."""
+        device = joint_device(self.largest, other.largest)
         return AttentionRows(
-            self.entropy + other.entropy,
-            self.uniform + other.uniform,
-            self.rows + other.rows,
-            torch.maximum(self.largest, other.largest),
+            added(self.entropy, other.entropy),
+            added(self.uniform, other.uniform),
+            added(self.rows, other.rows),
+            torch.maximum(self.largest.to(device, non_blocking=True), other.largest.to(device, non_blocking=True)),
         )
 
 

@@ -14,6 +14,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from gradlab.stats.across_devices import joint_device
+
 WELL_CONDITIONED = 10.0
 """Largest |mean| / std for which `FastMoments` of float32 gives the std with a relative error of at most 1e-6."""
 
@@ -53,7 +55,10 @@ class Moments:
         return self.mean.abs() / self.std
 
     def merge(self, other: Moments) -> Moments:
-        """Return the moments of the union of both sets, without host synchronization."""
+        """Return the moments of the union of both sets, on whichever devices, without host synchronization."""
+        if self.count.device != other.count.device:
+            device = joint_device(self.count, other.count)
+            return self.to(device).merge(other.to(device))
         count = self.count + other.count
         share = other.count / count.clamp(min=1)
         delta = other.mean - self.mean
@@ -63,6 +68,11 @@ class Moments:
             m2=self.m2 + other.m2 + delta.square() * self.count * share,
             non_finite=self.non_finite + other.non_finite,
         )
+
+    def to(self, device: torch.device) -> Moments:
+        """Return the moments on a device."""
+        values = (self.count, self.mean, self.m2, self.non_finite)
+        return Moments(*(value.to(device, non_blocking=device.type != "cpu") for value in values))
 
     def pooled(self) -> Moments:
         """Return the moments of all channels as one set, from shape (C,) to shape ()."""

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext, suppress
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +15,7 @@ from devices.gpu import DEVICE, MARKS, Case, Copies, weight_norms
 from torch import Tensor, nn
 
 import gradlab as gl
+from gradlab.errors import GradlabError
 
 pytestmark = MARKS
 
@@ -55,6 +59,38 @@ def test_gradients_of_a_model_that_is_moved() -> None:
         rows = other[(other["step"] == step) & ~other["block"]]
         found = dict(zip(rows["layer"], rows["response_grad_norm"], strict=True))
         assert found == pytest.approx(copies[step], rel=1e-4)
+
+
+PROBES: dict[str, Callable[[nn.Module], Any]] = {
+    "BlockSignal": gl.BlockSignal,
+    "ResponseStd, channels": lambda model: gl.ResponseStd(model, per_channel=True),
+    "ResponseStd, exact": lambda model: gl.ResponseStd(model, exact=True),
+    "InputGradients": gl.InputGradients,
+    "AttentionStatistics": gl.AttentionStatistics,
+    "ExampleGradients": gl.ExampleGradients,
+}
+
+
+@pytest.mark.parametrize("places", [("cpu", DEVICE), (DEVICE, "cpu"), ("cpu", DEVICE, "cpu")], ids="-".join)
+@pytest.mark.parametrize("name", PROBES)
+def test_probes_of_a_model_that_moves(name: str, places: tuple[str, ...]) -> None:
+    """The numbers of a model that stays on the CPU, or for single examples a refusal."""
+
+    def measured(places: Sequence[str]) -> list[float]:
+        case = Case("gpt" if name == "AttentionStatistics" else "conv", "cpu", training=False)
+        with PROBES[name](case.model) as probe:
+            for place, x, y in zip(places, case.batches * 2, case.labels * 2, strict=False):
+                case.model.zero_grad()
+                case.model.to(place)
+                case.loss(case.model(x.to(place)), y.to(place)).backward()
+                if hasattr(probe, "step"):
+                    probe.step()
+        frame = probe.channels() if getattr(probe, "per_channel", False) else probe.result().frame
+        return frame.select_dtypes("number").astype(float).to_numpy().ravel().tolist()
+
+    expected = measured(["cpu"] * len(places))
+    with suppress(GradlabError) if name == "ExampleGradients" else nullcontext():
+        assert measured(places) == pytest.approx(expected, rel=1e-3, abs=1e-6, nan_ok=True)
 
 
 class Split(nn.Module):

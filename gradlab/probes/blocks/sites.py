@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -11,6 +12,7 @@ from torch import Tensor
 from gradlab.probes.blocks.readings import Found
 from gradlab.probes.forward_watch import Watch
 from gradlab.stats import Moments
+from gradlab.stats.across_devices import added
 from gradlab.stats.precision import widened
 
 
@@ -64,7 +66,7 @@ class GradientSquares:
             watch.remove()
         self._open = waiting
         if len(self._squares) > 1:
-            self._squares = [torch.stack(self._squares).sum()]
+            self._squares = [functools.reduce(added, self._squares)]
 
     def sums(self) -> tuple[Tensor | None, int]:
         """The sum of squares, None if nothing has arrived, and the number of elements."""
@@ -106,13 +108,13 @@ class Signal:
         self.behind = _merged(self.behind, found.behind.output.moments)
         self.behind_gradient.wait_for(found.behind.output.watch)
         tokens = found.behind.output.tokens
-        self.tokens = tokens if self.tokens is None or tokens is None else self.tokens + tokens
+        self.tokens = tokens if self.tokens is None or tokens is None else added(self.tokens, tokens)
         if found.stream is None or found.branch is None or found.product is None:
             return
         self.stream = _merged(self.stream, found.stream.moments)
         self.branch = _merged(self.branch, found.branch.reading.moments)
         self.branch_gradient.wait_for(found.branch.reading.watch)
-        self.product = found.product if self.product is None else self.product + found.product
+        self.product = found.product if self.product is None else added(self.product, found.product)
         self.attends = found.branch.attends
 
 

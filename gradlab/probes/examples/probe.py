@@ -255,7 +255,11 @@ class ExampleGradients(StepProbe):
         wait_for_all(self.model)
         own = self._steps
         if tensors := [tensor for step in own for tensor in step.tensors()]:
-            flat = torch.cat([tensor.flatten() for tensor in tensors]).cpu().split([t.numel() for t in tensors])
+            flat = (
+                torch.cat([tensor.flatten().to(tensors[0].device) for tensor in tensors])
+                .cpu()
+                .split([t.numel() for t in tensors])
+            )
             found = iter([part.view(tensor.shape) for part, tensor in zip(flat, tensors, strict=True)])
             own = [step.filled(found) for step in own]
         return self.ranks.gather(own, f"ExampleGradients.{call}()")
