@@ -126,7 +126,13 @@ class NonfiniteOrigin(Probe):
     def _stepped(self, optimizer: Optimizer) -> None:
         own = {id(parameter) for parameter in self.model.parameters()}
         parameters = [p for group in optimizer.param_groups for p in group["params"] if id(p) in own]
-        if parameters and not self._recorder.paused:
+        if not parameters or self._recorder.paused:
+            return
+        skipped: Tensor | None = getattr(optimizer, "found_inf", None)
+        if skipped is not None and skipped.item():
+            # To a fused optimizer a GradScaler leaves it to skip a step.
+            self._close([])
+        else:
             self._step = self.steps
             self._close([*self._gradients(), *self._read(parameters)])
             self.steps += not self.found

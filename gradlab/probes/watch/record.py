@@ -26,12 +26,25 @@ class StepRecord:
         places: Which optimizers it is of.
         pieces: What was measured so far.
         loss: As it was, without the scale of mixed precision; None where it is not known.
+        skipped: Whether the step was skipped, which is known once the pieces have arrived.
     """
 
     step: int
     places: set[int] = field(default_factory=set)
     pieces: list[Piece] = field(default_factory=list)
     loss: Tensor | None = None
+    skipped: bool = False
+
+    def take_skipping(self, optimizer: Optimizer) -> None:
+        """Take in whether a fused optimizer, to which a GradScaler leaves this, is about to skip the step."""
+        found: Tensor | None = getattr(optimizer, "found_inf", None)
+
+        def read(numbers: list[float]) -> Iterator[Found]:
+            self.skipped |= any(numbers)
+            yield from ()
+
+        if found is not None:
+            self.pieces.append(Piece(found.detach().clone().reshape(1), read))
 
 
 def learning_rates(optimizer: Optimizer, names: Sequence[str]) -> Piece:

@@ -89,7 +89,7 @@ class StepRecorder:
         self._record: StepRecord | None = None
         self._arriving: list[tuple[StepRecord, Fetch]] = []
         self._unresolved: dict[str, None] = {}
-        self._without_backward = 0
+        self._without_backward = self._skipped = 0
         self._logged: dict[str, Tensor] = {}
         self._again: Callable[[], Tensor] | None = None
         self._unjoined = Unjoined()
@@ -171,6 +171,7 @@ class StepRecorder:
             self._record = StepRecord(step)
             self._take_passes(self._record, scale)
         self._record.places.add(place)
+        self._record.take_skipping(optimizer)
         if self.measure & {"gradients", "updates"}:
             self._shards.meet("the step of an optimizer that gl.watch measures", step)
             self._parameters.before(optimizer, self._owners.parameters(place), scale)
@@ -252,6 +253,9 @@ class StepRecorder:
         for record, fetch in arriving:
             found = [part for part in fetch.values() if self._owners.among(part[0], record.places)]
             values = self._joined(record.step, found)
+            if record.skipped:
+                self._skipped += 1
+                continue
             if len(record.places) < len(self.optimizers):
                 total = f"{TOTAL}[{','.join(map(str, sorted(record.places)))}]"
                 values = [(total if layer == TOTAL else layer, name, number) for layer, name, number in values]
@@ -284,6 +288,10 @@ class StepRecorder:
             )
         if unresolved := [*self._unresolved]:
             notes.append(f"{some(unresolved)}: |mean| is too many times the std for sums of squares; no response_std")
+        if self._skipped:
+            notes.append(
+                f"{self._skipped} steps are left out that a GradScaler had a fused optimizer skip: gradients overflowed"
+            )
         if self._without_backward and "response_gradients" in self.measure:
             notes.append(
                 f"{self._without_backward} steps had no backward pass that adds to gradients, as torch.autograd.grad "

@@ -47,7 +47,8 @@ class Watch(Probe):
 
     It hangs on the optimizer's own hooks, and measures the steps that the schedule says: all passes since the step
     before, so that accumulated micro-batches are one. Between these there are no hooks on the model. A step that a
-    GradScaler skips is none, and forward passes without gradients, as of validation, do not count.
+    GradScaler skips is none, and forward passes without gradients, as of validation, do not count. A step that it has
+    a fused optimizer skip, on the device, counts as one without a record.
 
     Columns of the result: step (steps that the optimizer made before), layer, index (place in the order of
     execution), block, statistic, value. Of layers, as `measure` says:

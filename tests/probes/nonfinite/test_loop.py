@@ -103,9 +103,10 @@ def test_accumulated_batches() -> None:
     assert origin.layer in ("0", None)
 
 
-def test_step_that_a_scaler_skips_is_no_fault() -> None:
+@pytest.mark.parametrize("fused", [False, True])
+def test_step_that_a_scaler_skips_is_no_fault(fused: bool) -> None:
     model = _net()
-    steps = torch.optim.SGD(model.parameters(), lr=0.01)
+    steps = torch.optim.SGD(model.parameters(), lr=0.01, fused=fused)
     scaler = GradScaler("cpu", init_scale=2.0**40)
     with NonfiniteOrigin(model) as probe:
         for _ in range(40):

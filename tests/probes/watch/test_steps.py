@@ -109,6 +109,25 @@ def test_a_grad_scaler_is_divided_out(unscale: bool, given: bool, fused: bool) -
     same(watch.result().frame, watched())
 
 
+def test_a_step_that_a_fused_optimizer_skips_has_no_record() -> None:
+    """It is called, and does nothing on the device, where nobody waits to know."""
+    model = net()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, fused=True)
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10)
+    with gl.watch(model, optimizer, every=1, on_alert="raise") as watch:
+        for step, bad in ((0, False), (7, True), (1, False), (8, True), (9, True), (2, False)):
+            x, y = batch(step)
+            optimizer.zero_grad()
+            scaler.scale(F.cross_entropy(model(x), y) * (float("inf") if bad else 1)).backward()
+            scaler.step(optimizer)
+            scaler.update()
+    result = watch.result()
+    steps = {0: 0, 2: 1, 5: 2}
+    assert set(result.frame["step"]) == set(steps)
+    same(result.frame.assign(step=result.frame["step"].map(steps)), watched())
+    assert any("3 steps are left out" in note for note in result.notes)
+
+
 @pytest.mark.parametrize("to_none", [False, True])
 def test_a_step_that_the_scaler_skips_is_none(to_none: bool) -> None:
     model = net()
