@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -236,3 +237,26 @@ def test_no_activation_is_kept(name: str, training: bool) -> None:
     with_probe, kept = steps(probe)
     assert with_probe <= peak + 3 * one, (with_probe / one, peak / one)
     assert kept <= one // 8, kept / one
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_steps_that_overflow_in_float16(fused: bool) -> None:
+    """A scaler that begins far too high skips the first steps: no fault, no alert, and no record of them."""
+    case = Case("gpt")
+    optimizer = torch.optim.AdamW(case.model.parameters(), lr=1e-3, fused=fused)
+    scaler = torch.amp.GradScaler(DEVICE, init_scale=2.0**40)
+    watch = gl.watch(case.model, optimizer, every=1, measure=("gradients", "updates"))
+    with gl.NonfiniteOrigin(case.model) as origin, watch:
+        for _ in range(40):
+            optimizer.zero_grad()
+            with case.autocast("fp16"):
+                loss = case.loss(case.model(case.batches[0]), case.labels[0])
+            scaler.scale(loss).backward()
+            scaler.step(optimizer)
+            scaler.update()
+    assert scaler.get_scale() < 2.0**40
+    assert origin.origin() is None
+    frame = watch.result().frame
+    assert np.isfinite(frame["value"]).all()
+    assert origin.steps == frame["step"].nunique() < 40
+    assert origin.steps > 5
