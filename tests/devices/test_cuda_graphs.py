@@ -167,6 +167,7 @@ def test_what_replays_leave_in_gradients() -> None:
             twin.loss(twin.model(twin.batches[batch]), twin.labels[batch]).backward()
             expected.append(weight_norms(twin.model))
     frame, records = probe.result().frame, watch.result().frame
+    assert any(note.startswith("3 steps had no forward pass") for note in watch.result().notes)
     assert "response_std" not in set(records["statistic"])
     for step, norms in enumerate(expected):
         assert by_layer(frame, "grad_norm", step=step) == pytest.approx(norms, rel=1e-4)

@@ -89,7 +89,7 @@ class StepRecorder:
         self._record: StepRecord | None = None
         self._arriving: list[tuple[StepRecord, Fetch]] = []
         self._unresolved: dict[str, None] = {}
-        self._without_backward = self._skipped = 0
+        self._without_forward = self._without_backward = self._skipped = 0
         self._logged: dict[str, Tensor] = {}
         self._again: Callable[[], Tensor] | None = None
         self._unjoined = Unjoined()
@@ -188,6 +188,7 @@ class StepRecorder:
     def _take_passes(self, record: StepRecord, scale: Tensor | None) -> None:
         """Take in what the passes of this step have shown."""
         window = Window() if self.responses is None else self.responses.take()
+        self._without_forward += self.responses is not None and not window.passes
         self._without_backward += bool(window.passes) and not self._backward.passes
         made = (
             moment_piece(window, lambda layer: self._unresolved.setdefault(layer)),
@@ -291,6 +292,11 @@ class StepRecorder:
         if self._skipped:
             notes.append(
                 f"{self._skipped} steps are left out that a GradScaler had a fused optimizer skip: gradients overflowed"
+            )
+        if self._without_forward:
+            notes.append(
+                f"{self._without_forward} steps had no forward pass that hooks could see, as replays of a CUDA graph "
+                "have none: nothing of their responses is recorded"
             )
         if self._without_backward and "response_gradients" in self.measure:
             notes.append(

@@ -231,3 +231,23 @@ def test_nothing_is_written_of_a_parameter_without_a_gradient() -> None:
     rows = watch.result().frame.groupby("layer")["statistic"].agg(set)
     assert "grad_norm" in rows["0"]
     assert "grad_norm" not in rows["2"]
+
+
+def test_steps_without_a_pass_are_named() -> None:
+    """As replays of CUDA graphs leave gradients without calling a hook."""
+    model = net()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with gl.watch(model, optimizer, every=1) as watch:
+        for step in range(3):
+            x, y = batch(step)
+            optimizer.zero_grad()
+            if step:
+                for parameter in model.parameters():
+                    parameter.grad = torch.ones_like(parameter)
+            else:
+                F.cross_entropy(model(x), y).backward()
+            optimizer.step()
+    result = watch.result()
+    assert set(result.frame.query("statistic == 'response_std'")["step"]) == {0}
+    assert set(result.frame.query("statistic == 'grad_norm'")["step"]) == {0, 1, 2}
+    assert [note for note in result.notes if note.startswith("2 steps had no forward pass that hooks could see")]

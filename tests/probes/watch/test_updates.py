@@ -194,7 +194,7 @@ def test_parameters_of_no_watched_optimizer_are_told() -> None:
         model = Two(torch.float32)
         optimizer = torch.optim.SGD((model if whole else model.one).parameters(), lr=0.1)
         others = torch.optim.SGD(model.other.parameters(), lr=0.1)
-        with gl.watch(model, optimizer, every=1) as watch:
+        with gl.watch(model, optimizer, every=1, measure=("gradients", "updates")) as watch:
             gradients(model, 0)
             optimizer.step()
             others.step()
