@@ -100,6 +100,7 @@ def test_gradients_in_training(name: str, way: str) -> None:
     with gl.ParameterGradients(model) as weights, gl.ResponseGradients(model) as responses:
         train(case, model, [weights, responses])
     frame = responses.result().frame
+    assert compiled_passes(responses.result()) == 7
     for step, (of_weights, of_responses) in enumerate(expected):
         assert by_layer(weights.result().frame, "grad_norm", step=step) == pytest.approx(of_weights, rel=2e-3)
         found = by_layer(frame[~frame["block"]], "response_grad_norm", step=step)
@@ -175,7 +176,8 @@ def test_a_model_whose_parts_are_compiled(way: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("way", ["default", "reduce-overhead"] if ON_CUDA else ["default"])
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
-def test_a_compiled_step_in_lower_precision(precision: str, way: str) -> None:
+@pytest.mark.parametrize("kind", [gl.ResponseStd, gl.ResponseGradients])
+def test_a_compiled_step_in_lower_precision(kind: Any, precision: str, way: str) -> None:
     """A whole loop with a scaler; the norms of a twin within what the precision allows."""
     found = []
     for compiled in (False, True):
@@ -183,23 +185,24 @@ def test_a_compiled_step_in_lower_precision(precision: str, way: str) -> None:
         model = torch.compile(case.model, **WAYS[way]) if compiled else case.model
         scaler = torch.amp.GradScaler(DEVICE, init_scale=2.0**12, enabled=precision == "fp16")
         optimizer = torch.optim.SGD(case.model.parameters(), lr=0.01)
-        probes = gl.ResponseStd(model), gl.ResponseGradients(model, scaler=scaler)
-        with probes[0], probes[1]:
+        options = {"scaler": scaler} if kind is gl.ResponseGradients else {}
+        with kind(model, **options) as probe:
             for x, y in zip(case.batches, case.labels, strict=True):
                 begin()
                 with case.autocast(precision):
                     loss = case.loss(model(x), y)
                 scaler.scale(loss).backward()
-                probes[1].step()
+                if options:
+                    probe.step()
                 scaler.step(optimizer)
                 scaler.update()
                 optimizer.zero_grad()
-        frame = probes[1].result().frame
-        found.append(
-            (by_layer(probes[0].result().frame, "std"), by_layer(frame[~frame["block"]], "response_grad_norm", step=5))
-        )
-    for plain, other in zip(*found, strict=True):
-        assert other == pytest.approx(plain, rel=0.05)
+        result = probe.result()
+        if compiled:
+            assert compiled_passes(result) == 5
+        frame = result.frame[~result.frame["block"]].query("step == 5") if options else result.frame
+        found.append(by_layer(frame, "response_grad_norm" if options else "std"))
+    assert found[1] == pytest.approx(found[0], rel=0.05)
 
 
 @pytest.mark.slow
@@ -238,3 +241,26 @@ def test_outputs_of_cuda_graphs_stay_those_of_the_model() -> None:
         found.append([*outputs, *(p.grad.clone() for p in case.model.parameters() if p.grad is not None)])
     for one, other in zip(*found, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way", ["default", "reduce-overhead"] if ON_CUDA else ["default"])
+@pytest.mark.parametrize("kind", [gl.ResponseStd, gl.ResponseGradients])
+def test_nothing_waits(kind: Any, way: str) -> None:
+    """Neither sums of responses nor those of gradients wait for the device in compiled code."""
+    case = Case("gpt", batches=2)
+    model = torch.compile(case.model, **WAYS[way])
+    with kind(model) as probe:
+        for step in range(9):
+            if ON_CUDA and step >= 6:
+                torch.cuda.set_sync_debug_mode("error")
+            try:
+                begin()
+                case.loss(model(case.batches[step % 2]), case.labels[step % 2]).backward()
+                if kind is gl.ResponseGradients:
+                    probe.step()
+                case.model.zero_grad()
+            finally:
+                if ON_CUDA:
+                    torch.cuda.set_sync_debug_mode("default")
+    assert compiled_passes(probe.result()) == 8

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from devices.gpu import DEVICE, MARKS, Case, Copies, weight_norms
+from devices.gpu import DEVICE, MARKS, ON_CUDA, Case, Copies, weight_norms
 from torch import Tensor, nn
 
 import gradlab as gl
@@ -136,3 +136,27 @@ def test_a_model_on_two_devices() -> None:
         F.cross_entropy(model(x), y.to(DEVICE)).backward()
         single.step()
     assert np.isfinite(single.examples()["norm"]).all()
+
+
+def test_random_numbers_and_buffers_stay() -> None:
+    """What runs the model once more leaves the device's random numbers and the running statistics as they were."""
+    case = Case("conv")
+    model = nn.Sequential(case.model, nn.Dropout(0.5)).to(DEVICE)
+    x, y = case.batches[0], case.labels[0]
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+
+    def state() -> list[Tensor]:
+        random = torch.cuda.get_rng_state() if ON_CUDA else torch.get_rng_state()
+        return [random, *(buffer.clone() for buffer in model.buffers())]
+
+    before = state()
+    assert gl.find_nonfinite(model, (x, y), F.cross_entropy) is None
+    assert all(torch.equal(one, other) for one, other in zip(before, state(), strict=True))
+    with gl.watch(model, optimizer, every=1, measure=("gradients", "noise")) as watch:
+        for _ in range(2):
+            F.cross_entropy(model(x), y).backward()
+            between = state()
+            watch.log(again=lambda: F.cross_entropy(model(x), y), part=lambda: F.cross_entropy(model(x[:3]), y[:3]))
+            optimizer.step()
+            assert all(torch.equal(one, other) for one, other in zip(between, state(), strict=True))
+    assert "actual_loss_change" in set(watch.result().frame["statistic"])
