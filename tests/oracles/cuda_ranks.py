@@ -1,6 +1,7 @@
-"""What one process of a distributed run on a GPU finds, against plain hooks and gradients in the same process.
+"""What processes of a distributed run on a GPU find, against plain hooks in one process on all examples.
 
-The arguments of the command are the device, the backend, a folder, and `ddp`, `fsdp` or `compiled`.
+The arguments of the command are the device, the backend, a folder, `ddp`, `fsdp` or `compiled`, the number of the
+process, and how many there are.
 """
 
 from __future__ import annotations
@@ -63,7 +64,7 @@ def twin_step(model: nn.Module, optimizer: Any, x: Tensor, y: Tensor) -> dict[st
     return {"std": stds, "response_grad_norm": gradients, "grad_norm": weights}
 
 
-def measured_steps(device: str, how: str, steps: int = 4) -> list[dict[str, dict[str, float]]]:
+def measured_steps(device: str, how: str, rank: int, world: int, steps: int = 4) -> list[dict[str, dict[str, float]]]:
     """The same by probes, in as many steps; the std of step `i` is of the passes up to it."""
     torch.manual_seed(0)
     model = wrapped(Net().to(device), how, device)
@@ -75,7 +76,7 @@ def measured_steps(device: str, how: str, steps: int = 4) -> list[dict[str, dict
         for x, y in data(device, steps):
             with gl.ResponseStd(model) as responses:
                 optimizer.zero_grad()
-                F.cross_entropy(model(x), y).backward()
+                F.cross_entropy(model(x[rank::world]), y[rank::world]).backward()
             weights.step()
             gradients.step()
             optimizer.step()
@@ -108,14 +109,16 @@ def data(device: str, steps: int) -> list[tuple[Tensor, Tensor]]:
 
 def main() -> None:
     device, backend, folder, how = sys.argv[1], sys.argv[2], Path(sys.argv[3]), sys.argv[4]
-    torch.distributed.init_process_group(backend, init_method=f"file://{folder / 'store'}", rank=0, world_size=1)
-    found = measured_steps(device, how)
+    rank, world = int(sys.argv[5]), int(sys.argv[6])
+    store = f"file://{folder / 'store'}"
+    torch.distributed.init_process_group(backend, init_method=store, rank=rank, world_size=world)
+    found = measured_steps(device, how, rank, world)
     torch.manual_seed(0)
     model = Net().to(device)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     expected = [twin_step(model, optimizer, x, y) for x, y in data(device, len(found))]
     torch.distributed.destroy_process_group()
-    (folder / "found.json").write_text(json.dumps([found, expected]))
+    (folder / f"{rank}.json").write_text(json.dumps([found, expected]))
 
 
 if __name__ == "__main__":
