@@ -162,3 +162,16 @@ def test_float32_behind_layers_that_run_in_float16() -> None:
         model.zero_grad()
         norms.append(probe.examples()["norm"].to_numpy())
     np.testing.assert_allclose(norms[1], norms[0], rtol=0.01)
+
+
+def test_a_model_that_is_converted_between_steps() -> None:
+    """Its parameters have new nodes in the graph, at which gradients arrive from then on."""
+    model = create("resnet8").eval()
+    with gl.ExampleGradients(model) as probe:
+        for dtype in (torch.float32, torch.float64, torch.float32):
+            model.to(dtype).zero_grad()
+            loss_of(model(images().to(dtype))).backward()
+            probe.step()
+    norms = probe.examples().pivot(index=["layer", "example"], columns="step", values="norm")
+    np.testing.assert_allclose(norms[1], norms[0], rtol=1e-4)
+    np.testing.assert_allclose(norms[2], norms[0], rtol=1e-4)

@@ -41,14 +41,23 @@ class GradientChecks:
         self._checked: list[tuple[int, float]] = []
         self._missed: set[int] = set()
         self._task: tuple[int, bool] = (-1, False)
+        self._kinds: list[tuple[torch.device, torch.dtype]] = []
 
     def attach(self, stack: ExitStack, active: Callable[[], bool]) -> None:
         """Watch gradients arrive while `active` returns true, and put the removal of hooks on the stack."""
         self._active = active
         stack.callback(self._detached)
-        for i, parameter in enumerate(self.parameters):
-            if parameter.requires_grad:
-                self.follow(i, parameter)
+        self._kinds.clear()
+        self.follow_all()
+
+    def follow_all(self) -> None:
+        """Watch gradients arrive at all parameters; those that were moved or converted have new nodes in the graph."""
+        kinds = [(parameter.device, parameter.dtype) for parameter in self.parameters]
+        if kinds != self._kinds:
+            self._kinds = kinds
+            for i, parameter in enumerate(self.parameters):
+                if parameter.requires_grad:
+                    self.follow(i, parameter)
 
     def follow(self, number: int, leaf: Tensor) -> None:
         """Watch the gradient that arrives at a tensor as that of the parameter with this number."""

@@ -98,6 +98,8 @@ class ForwardPasses:
             # One rank's shards tell whether there were any, and other ranks need not be waited for.
             own = [gradient.to_local() if hasattr(gradient, "to_local") else gradient for gradient in there]
             self.stale = l2_norms(own).norm() if own else None
+        if not self.pieces.sharded:
+            self.backward.checks.follow_all()
         # Parts of a model that are called one after the other belong to one pass.
         goes_on = module is not self.model and self.backward.batches and self.backward.batches[-1].examples == examples
         if not goes_on or self.backward.batches[-1].structure is not None:
