@@ -26,6 +26,7 @@ PROBES: dict[str, Make] = {
     "ResponseStd, exact": lambda model: gl.ResponseStd(model, exact=True),
     "ResponseStd, channels": lambda model: gl.ResponseStd(model, per_channel=True),
     "InputGradients": gl.InputGradients,
+    "ExampleGradients": gl.ExampleGradients,
     "AttentionStatistics": gl.AttentionStatistics,
     "BlockSignal, tokens": lambda model: gl.BlockSignal(model, tokens=True),
 }
