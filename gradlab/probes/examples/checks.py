@@ -53,7 +53,10 @@ class GradientChecks:
     def follow_all(self) -> None:
         """Watch gradients arrive at all parameters; those that were moved or converted have new nodes in the graph."""
         kinds = [(parameter.device, parameter.dtype) for parameter in self.parameters]
-        if kinds != self._kinds:
+        trained = next((parameter for parameter in self.parameters if parameter.requires_grad), None)
+        # Where torch swaps parameters as it moves a module, it gives all of them new nodes, without any other sign.
+        swapped = trained is not None and get_gradient_edge(trained).node not in self._nodes.values()
+        if swapped or kinds != self._kinds:
             self._kinds = kinds
             for i, parameter in enumerate(self.parameters):
                 if parameter.requires_grad:
