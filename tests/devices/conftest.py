@@ -8,7 +8,7 @@ import pytest
 @pytest.fixture
 def exact() -> Iterator[None]:
     """Float32 that is not rounded to TF32."""
-    from devices.gpu import exact_arithmetic
+    from gradlab.stats.float32 import full_float32
 
-    with exact_arithmetic():
+    with full_float32():
         yield

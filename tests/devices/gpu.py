@@ -10,8 +10,8 @@ import copy
 import math
 import os
 from collections import defaultdict
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import pytest
@@ -32,18 +32,6 @@ MARKS = [
 
 TRAINED = {"none": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 """The precisions of autocast."""
-
-
-@contextmanager
-def exact_arithmetic() -> Iterator[None]:
-    """Float32 is float32: convolutions of CUDA have 10 bits of mantissa otherwise."""
-    backend, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
-    before = backend.allow_tf32, matmul.allow_tf32
-    backend.allow_tf32 = matmul.allow_tf32 = False
-    try:
-        yield
-    finally:
-        backend.allow_tf32, matmul.allow_tf32 = before
 
 
 class Block(nn.Module):

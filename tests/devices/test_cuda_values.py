@@ -132,7 +132,7 @@ def test_single_examples(name: str, precision: str, faster: bool) -> None:
             probe.step()
             scaler.update(SCALE)
     found = probe.examples()
-    tolerance = {"none": 2e-4, "bf16": 0.06, "fp16": 0.01}[precision]
+    tolerance = {"none": 2e-4, "bf16": 0.1, "fp16": 0.02}[precision]
     for step in range(2):
         for layer, norms in example_norms(case, step).items():
             rows = found[(found["layer"] == layer) & (found["step"] == step)]
