@@ -78,6 +78,7 @@ def test_a_capture_of_attention_is_refused() -> None:
                     case.model(case.batches[0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("probe", [gl.ResponseStd, gl.ResponseGradients])
 def test_a_capture_of_a_compiled_model_is_refused(probe: Any) -> None:
     torch._dynamo.reset()
