@@ -29,6 +29,8 @@ class Stream:
 def capturing(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     """Has one device with streams; its item says whether a CUDA graph is being captured."""
     Stream.current, flag = Stream(), [False]
+    # Passes that are captured are not refused here.
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
