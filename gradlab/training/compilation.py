@@ -12,7 +12,9 @@ def compile_network(model: nn.Module) -> nn.Module:
     """Compile a network.
 
     Repeated blocks are compiled in place and one by one, so that equal ones are compiled once, however many there are.
-    A network without, or with too many different ones, is compiled as a whole.
+    A network without, or with too many different ones, is compiled as a whole. What was compiled before in this process
+    is forgotten, and compiled anew when it runs again: torch compiles one function a few times only, and would run the
+    blocks of the second or third network of a process eagerly.
 
     Args:
         model: The network.
@@ -20,6 +22,7 @@ def compile_network(model: nn.Module) -> nn.Module:
     Returns:
         What to call in place of the network: the network itself, or a compiled module around it.
     """
+    torch.compiler.reset()
     blocks = _repeated_blocks(model)
     kinds = {(type(block), tuple(p.shape for p in block.parameters())) for block in blocks}
     if not 0 < len(kinds) <= torch._dynamo.config.recompile_limit:

@@ -47,6 +47,16 @@ def test_equal_blocks_are_compiled_once(name: str, count: int, graphs: Graphs) -
     torch.testing.assert_close(found, expected)
 
 
+def test_every_network_of_a_process_is_compiled(graphs: Graphs) -> None:
+    """Blocks of one class share their code, of which torch compiles eight kinds and runs all others eagerly."""
+    counts = []
+    for name in ("plain20", "resnet20", "resnet20-C"):
+        before = len(graphs)
+        compile_network(create(name).train())(torch.rand(2, 3, 32, 32))
+        counts.append(len(graphs) - before)
+    assert counts == [5, 5, 5]
+
+
 class Grown(nn.Module):
     """A layer after which there are two channels more, as no other has."""
 
