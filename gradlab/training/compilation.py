@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from itertools import chain
 
 import torch
@@ -24,13 +25,30 @@ def compile_network(model: nn.Module) -> nn.Module:
     """
     torch.compiler.reset()
     blocks = _repeated_blocks(model)
-    kinds = {(type(block), tuple(p.shape for p in block.parameters())) for block in blocks}
-    if not 0 < len(kinds) <= torch._dynamo.config.recompile_limit:
+    if not 0 < len(set(map(_kind, blocks))) <= torch._dynamo.config.recompile_limit:
         return torch.compile(model)  # type: ignore[return-value]
     for block in blocks:
         # A size that differs between stages is a constant in each of them.
         block.compile(dynamic=False)
     return model
+
+
+def _kind(block: nn.Module) -> Hashable:
+    """A key that is equal for blocks that are compiled once: torch takes shapes and the settings of layers as known."""
+    return tuple(
+        (
+            type(module),
+            tuple(parameter.shape for parameter in module.parameters(recurse=False)),
+            repr(sorted((name, value) for name, value in vars(module).items() if _is_setting(value))),
+        )
+        for module in block.modules()
+    )
+
+
+def _is_setting(value: object) -> bool:
+    if isinstance(value, tuple | list):
+        return all(map(_is_setting, value))
+    return value is None or isinstance(value, bool | int | float | str)
 
 
 def _repeated_blocks(model: nn.Module) -> list[nn.Module]:

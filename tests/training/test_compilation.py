@@ -74,6 +74,24 @@ def test_blocks_of_many_shapes_are_compiled_together(graphs: Graphs) -> None:
     assert len(graphs) == 1
 
 
+class Scaled(nn.Module):
+    """A layer whose scale is a number, which differs between all of them."""
+
+    def __init__(self, scale: float) -> None:
+        super().__init__()
+        self.scale, self.norm, self.linear = scale, nn.LayerNorm(4), nn.Linear(4, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.scale * self.linear(self.norm(x))
+
+
+def test_blocks_of_many_settings_are_compiled_together(graphs: Graphs) -> None:
+    """As those of torchvision's swin_t, with shifts and rates of stochastic depth of their own."""
+    model = nn.Sequential(*(Scaled(0.1 * place) for place in range(12)))
+    compile_network(model)(torch.rand(2, 4))
+    assert len(graphs) == 1
+
+
 def test_names_of_weights_stay() -> None:
     model = create("resnet20")
     names = list(model.state_dict())
