@@ -177,6 +177,22 @@ def trend_of_known(x: ArrayLike, y: ArrayLike, errors: ArrayLike) -> Comparison:
     return _student(float((weight * centred * up).sum()) / spread, spread**-0.5, math.inf)
 
 
+def trend_of_means(x: ArrayLike, means: Sequence[Estimate]) -> Comparison:
+    """Fit the slope of means over x by least squares, with the errors and degrees of freedom of Welch's test.
+
+    The variances of the means may differ (Welch 1947; degrees of freedom: Satterthwaite 1946). For two means this is
+    their `difference`.
+    """
+    across = np.asarray(x, dtype=float)
+    if len(across) < 2 or not all(mean.known for mean in means) or np.ptp(across) == 0:
+        return NOTHING
+    weight = across - across.mean()
+    weight /= float(weight @ weight)
+    variances = np.square(weight * [mean.error for mean in means])
+    freedom = variances.sum() ** 2 / float((variances**2 / [mean.freedom for mean in means]).sum())
+    return _student(float(weight @ [mean.value for mean in means]), math.sqrt(variances.sum()), freedom)
+
+
 def holm(comparisons: Sequence[Comparison], rate: float = FALSE_ALARMS) -> list[Verdict]:
     """Decide comparisons jointly, so that the probability of any false alarm is at most `rate` (Holm 1979).
 

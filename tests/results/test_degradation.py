@@ -170,6 +170,36 @@ def test_seeds_of_one_network_are_one_net() -> None:
     assert ["mean" in sentence for sentence in twice] == [False, False]
 
 
+def _seeds(network: str, errors: list[float]) -> list[dict[str, Any]]:
+    return [run(network, error) | {"seed": seed} for seed, error in enumerate(errors)]
+
+
+def test_the_trend_of_several_seeds_has_their_spread() -> None:
+    shallow, deep = [0.100, 0.106, 0.112], [0.108, 0.116, 0.111]
+    (said,) = findings([*_seeds("plain20", shallow), *_seeds("plain56", deep)])
+    assert said.endswith("there is no significant trend over depth.")
+    p = scipy.stats.ttest_ind(shallow, deep, equal_var=False).pvalue
+    assert f"Welch's test of means over seeds, falsely in at most 1% of cases. Here p = {2 * p:.2g}" in rule_of(said)
+    (said,) = findings([*_seeds("plain20", shallow), *_seeds("plain32", deep), *_seeds("plain56", [0.3, 0.31, 0.32])])
+    assert said.endswith("deeper nets train worse, which is degradation and not overfitting.")
+
+
+def test_seeds_of_one_error_are_compared_by_counts() -> None:
+    """Nets that fit all images with every seed have no spread, yet an error far below that of others."""
+    said = findings([*_seeds("plain20", [0.3, 0.31, 0.32]), *_seeds("resnet20", [0.0, 0.0, 0.0])])
+    assert said == ["At depth 20 the residual net's training error, 0.00%, is lower than the plain net's, 31.00%."]
+
+
+def test_trends_of_equal_depths_are_rarely_stated() -> None:
+    draw = np.random.default_rng(0)
+    told, times = 0, 300
+    for _ in range(times):
+        errors = 0.1 + 0.004 * draw.standard_normal((3, 3))
+        (said,) = findings([one for d, e in zip((20, 32, 56), errors, strict=True) for one in _seeds(f"plain{d}", e)])
+        told += not said.endswith("there is no significant trend over depth.")
+    assert told <= scipy.stats.binom.ppf(0.999, times, 0.01)
+
+
 def test_variants_are_compared_by_their_test_errors() -> None:
     """Dropout on the shortcut raises the training error of the net that it trains, whose test error may be equal."""
     tested = {"test_error": 0.08, "test_images": 10_000}

@@ -10,12 +10,12 @@ from typing import Any
 from gradlab.results.degradation.nets import Errors, Net, compared, nets_of
 from gradlab.results.finding import Finding
 from gradlab.results.intervals import and_p, told_by
-from gradlab.stats.verdict import Comparison, Verdict, holm, trend_of_known
+from gradlab.stats.verdict import Comparison, Estimate, Verdict, holm, trend_of_known, trend_of_means
 
 _DEGRADATION = (
     "He et al. 2015, §1 and §4.2: a deeper plain net has the higher training error, a deeper residual net the lower. "
-    "The slope of the error over depth, all depths of one family and recipe weighted by their errors; in one direction "
-    "if no two depths differ significantly in the other direction."
+    "The slope of the error over depth, all depths of one family and recipe weighted by their errors, or equally where "
+    "each has at least three seeds; in one direction if no two depths differ significantly in the other direction."
 )
 _PAIR = "He et al. 2015, §4.2: residual nets train better than plain nets of equal depth. Of one recipe."
 _VARIANT = (
@@ -56,7 +56,7 @@ class _Claim:
 
     @property
     def _test(self) -> str:
-        if self.source is not _DEGRADATION and all(_errors(net, self.measure).has_spread for net in self.nets):
+        if all(_errors(net, self.measure).has_spread for net in self.nets):
             return _SEEDS
         return _TEST_COUNTS if self.measure == "test" else _TRAINING_COUNTS
 
@@ -125,8 +125,10 @@ def _variants(nets: list[Net]) -> list[_Claim]:
 
 def _slope(nets: Sequence[Net]) -> Comparison:
     """The comparison of the slope of the training error over depth with 0."""
-    errors = [net.training for net in nets]
-    return trend_of_known([net.depth for net in nets], [e.mean for e in errors], [e.counting for e in errors])
+    errors, depths = [net.training for net in nets], [net.depth for net in nets]
+    if all(each.has_spread for each in errors):
+        return trend_of_means(depths, [Estimate.of(each.shares) for each in errors])
+    return trend_of_known(depths, [each.mean for each in errors], [each.counting for each in errors])
 
 
 def _across_depth(nets: Sequence[Net], verdict: Verdict) -> str:

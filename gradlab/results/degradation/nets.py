@@ -42,8 +42,8 @@ class Errors:
 
     @property
     def has_spread(self) -> bool:
-        """Whether there are enough seeds to estimate their spread."""
-        return len(self.shares) >= FEWEST_SEEDS
+        """Whether there are enough seeds to estimate their spread, and not all of them equal."""
+        return len(self.shares) >= FEWEST_SEEDS and len(set(self.shares)) > 1
 
 
 @dataclass(frozen=True)
@@ -120,8 +120,8 @@ def _net(seeds: Sequence[Mapping[str, Any]]) -> Net:
 def compared(one: Errors, other: Errors, seed_spread: float) -> Comparison:
     """The second error minus the first.
 
-    From three seeds of each on, the means are compared by Welch's test; otherwise by the normal approximation to counts
-    and a known standard deviation over seeds.
+    From three seeds of each on, unless all of one net are equal, the means are compared by Welch's test; otherwise by
+    the normal approximation to counts and a known standard deviation over seeds.
 
     Args:
         one: The first errors.
