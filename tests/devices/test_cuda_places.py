@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from devices.gpu import DEVICE, MARKS, ON_CUDA, Case, Copies, weight_norms
+from devices.moving import PROBES, measured
 from torch import Tensor, nn
 
 import gradlab as gl
@@ -59,35 +58,12 @@ def test_gradients_of_a_model_that_is_moved() -> None:
         assert found == pytest.approx(copies[step], rel=1e-4)
 
 
-PROBES: dict[str, Callable[[nn.Module], Any]] = {
-    "BlockSignal": gl.BlockSignal,
-    "ResponseStd, channels": lambda model: gl.ResponseStd(model, per_channel=True),
-    "ResponseStd, exact": lambda model: gl.ResponseStd(model, exact=True),
-    "InputGradients": gl.InputGradients,
-    "AttentionStatistics": gl.AttentionStatistics,
-    "ExampleGradients": gl.ExampleGradients,
-}
-
-
 @pytest.mark.parametrize("places", [("cpu", DEVICE), (DEVICE, "cpu"), ("cpu", DEVICE, "cpu")], ids="-".join)
 @pytest.mark.parametrize("name", PROBES)
 def test_probes_of_a_model_that_moves(name: str, places: tuple[str, ...]) -> None:
     """The numbers of a model that stays on the CPU."""
-
-    def measured(places: Sequence[str]) -> list[float]:
-        case = Case("gpt" if name == "AttentionStatistics" else "conv", "cpu", training=False)
-        with PROBES[name](case.model) as probe:
-            for place, x, y in zip(places, case.batches * 2, case.labels * 2, strict=False):
-                case.model.zero_grad()
-                case.model.to(place)
-                case.loss(case.model(x.to(place)), y.to(place)).backward()
-                if hasattr(probe, "step"):
-                    probe.step()
-        frame = probe.channels() if getattr(probe, "per_channel", False) else probe.result().frame
-        return frame.select_dtypes("number").astype(float).to_numpy().ravel().tolist()
-
-    expected = measured(["cpu"] * len(places))
-    assert measured(places) == pytest.approx(expected, rel=1e-3, abs=1e-6, nan_ok=True)
+    expected = measured(name, ["cpu"] * len(places))
+    assert measured(name, places) == pytest.approx(expected, rel=1e-3, abs=1e-6, nan_ok=True)
 
 
 class Split(nn.Module):
