@@ -10,7 +10,8 @@ from gradlab.experiments.degradation import member, run_folder
 from gradlab.gallery.figure import NotAtHand, Options
 from gradlab.gallery.runs import RUNS, complete_runs, known
 from gradlab.results.label import description
-from gradlab.results.training.result import TrainingResult, recipe_of
+from gradlab.results.training.recipes import recipe_key
+from gradlab.results.training.result import TrainingResult
 
 Cases = Mapping[str, str]
 """The cases of a table: the names of its rows by family, the original first."""
@@ -110,4 +111,4 @@ def _facts(run: TrainingResult) -> dict[str, Any]:
 
 def _is_alike(run: Mapping[str, Any], original: Mapping[str, Any]) -> bool:
     """Whether a run has the recipe and data of the original, of any seed."""
-    return recipe_of(run) == recipe_of(original) and run["data"] == original["data"]
+    return recipe_key(run) == recipe_key(original) and run["data"] == original["data"]

@@ -10,7 +10,7 @@ from typing import Any
 from gradlab.errors import GradlabError
 from gradlab.gallery.figures import FIGURES
 from gradlab.results.label import description
-from gradlab.results.training.result import recipe_of
+from gradlab.results.training.recipes import recipe_key, recipe_of
 
 HEAD = """# Gallery
 
@@ -109,11 +109,11 @@ def _runs(record: dict[str, Any]) -> str:
     alike: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
     for run in _networks(record):
         name = description(run).get("name", run["network"])
-        key = (name, recipe_of(run), run["steps"], run["arithmetic"], run["device"])
+        key = (name, recipe_key(run), run["steps"], run["arithmetic"], run["device"])
         alike.setdefault(key, []).append(run)
     rows = ["| network | trained by | steps | computed in | on |", "|---|---|--:|---|---|"]
-    for (_, recipe, steps, arithmetic, device), (first, *others) in alike.items():
+    for (*_, steps, arithmetic, device), (first, *others) in alike.items():
         seeds = ", ".join(str(run["seed"]) for run in (first, *others))
-        by = f"{recipe}, seeds {seeds}" if others else first["recipe"]
+        by = f"{recipe_of(first)}, seeds {seeds}" if others else first["recipe"]
         rows.append(f"| {first['network']} | {by} | {steps:,} | {arithmetic} | {device} |")
     return "\n".join(rows)

@@ -1,5 +1,6 @@
 """The grid of plain and residual nets, and the findings on its errors."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from gradlab.results.finding import rule_of
 from gradlab.results.growing import read_growing
 from gradlab.results.label import with_descriptions
 from gradlab.results.training.epochs import by_epoch
+from gradlab.results.training.result import COLUMNS
 from gradlab.training import PRESETS
 
 RECIPE = PRESETS["he2015"].changed(iterations=4, batch_size=16)
@@ -150,6 +152,22 @@ def test_the_grid_trains_missing_runs_and_reads_the_others(tmp_path: Path, monke
     assert read.networks == ["plain8", "resnet8"]
     with pytest.raises(gl.GradlabError, match="holds no run of plain20, resnet20"):
         gl.degradation([20], runs=tmp_path / "runs", train_missing=False)
+
+
+@pytest.mark.parametrize("changed", [{"weight_decay": 0.0}, {"validation": 16}, {"schedule": "one-cycle"}])
+def test_runs_of_recipes_that_read_alike_are_not_compared(tmp_path: Path, changed: dict[str, Any]) -> None:
+    def read(network: str, recipe: gl.Recipe) -> gl.TrainingResult:
+        folder = tmp_path / network
+        folder.mkdir(exist_ok=True)
+        facts = {"network": network, "steps": 4, "complete": True, "recipe": f"gradlab {recipe}, seed 0"}
+        options = {"data": "cifar10", "seed": 0, "recipe": recipe.to_dict()}
+        (folder / "record.json").write_text(json.dumps(facts | {"options": options}))
+        (folder / "metrics.csv").write_text(f"{','.join(COLUMNS)}\n4,1.0,0.1,1.0,0.3,1.0,0.4\n")
+        return gl.TrainingResult.load(folder)
+
+    plain = read("plain20", RECIPE)
+    assert len(gl.TrainingResult.concat([plain, read("resnet20", RECIPE)]).findings()) == 1
+    assert gl.TrainingResult.concat([plain, read("resnet20", RECIPE.changed(**changed))]).findings() == []
 
 
 def test_seeds_of_one_network_are_one_net() -> None:

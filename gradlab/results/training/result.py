@@ -22,6 +22,7 @@ from gradlab.results.schema import RunFacts, check_record
 from gradlab.results.tables import Formats
 from gradlab.results.training.epochs import by_epoch, last_losses
 from gradlab.results.training.measures import Measure, measure_of, of_tokens
+from gradlab.results.training.recipes import recipe_key, settings_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -174,7 +175,7 @@ class TrainingResult(Result):
                     {
                         "network": network,
                         "description": description(facts),
-                        "key": (recipe_of(facts), facts.get("data")),
+                        "key": (recipe_key(facts), facts.get("data")),
                         "seed": facts.get("seed"),
                         "error": last["train_error"],
                         "images": int(last["steps"] * facts["batch_size"]),
@@ -254,19 +255,11 @@ def read_run_record(folder: Path) -> dict[str, Any]:
     return check_record(content, folder / "record.json", RunFacts)
 
 
-def recipe_of(facts: Mapping[str, Any]) -> str:
-    """The recipe of a run without its seed, in which runs of one recipe may differ.
-
-    Args:
-        facts: The facts on the run's network in the record.
-    """
-    return str(facts.get("recipe")).removesuffix(f", seed {facts.get('seed')}")
-
-
 def _facts(record: dict[str, Any]) -> dict[str, Any]:
     options = record["options"]
     facts = {"network": record["network"], **{key: record[key] for key in _FACTS if key in record}}
     facts |= {"data": options["data"], "seed": options["seed"], "batch_size": options["recipe"]["batch_size"]}
+    facts["settings"] = settings_of(options["recipe"])
     images = options["recipe"].get("validation") or TEST_IMAGES.get(options["data"])
     facts |= {} if images is None else {"test_images": images}
     return facts | {key: options[key] for key in ("record", "every") if key in options}
