@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from gradlab.errors import GradlabError, UsageError
-from gradlab.experiments.request import Progress
+from gradlab.experiments.request import MOST_SEED, Progress
 from gradlab.experiments.spreading import spread
 from gradlab.experiments.train import train
 from gradlab.networks import network_name
@@ -75,6 +75,7 @@ def degradation(
     if not depths or not families:
         raise UsageError("name at least one depth and one family")
     check_whole("seeds", seeds, 1, MOST_SEEDS)
+    check_whole("seed", seed, 0, MOST_SEED - seeds + 1)
     stopwatch = Stopwatch()
     depth_of = {network_name(member(family, depth)): depth for family in families for depth in depths}
     asked = {"data": data, "recipe": recipe.to_dict()}

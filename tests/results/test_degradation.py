@@ -135,6 +135,8 @@ def test_the_grid_trains_missing_runs_and_reads_the_others(tmp_path: Path, monke
     assert gl.TrainingResult.load(tmp_path / "runs" / "resnet8-seed1").record["options"]["seed"] == 1
     with pytest.raises(gl.UsageError, match="seeds must be at least 1"):
         gl.degradation([8], **asked, **options, seeds=0)
+    with pytest.raises(gl.UsageError, match="seed must be from 0 to 9,223,372,036,854,775,806"):
+        gl.degradation([8], **asked, **options, seed=2**63 - 1, seeds=2)
 
     with pytest.raises(gl.UsageError, match="holds another run"):
         gl.degradation([8], **{**asked, "recipe": RECIPE.changed(iterations=5)}, **options)
