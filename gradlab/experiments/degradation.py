@@ -96,7 +96,9 @@ def degradation(
     if not any(len(result.frame) for result in results):
         raise GradlabError(f"{runs} holds no run of {', '.join(depth_of)}")
     joined = TrainingResult.concat(results)
-    result = DegradationResult(joined.frame, joined.record, joined.notes)
+    missing = [run for run in nets if done[run] is None]
+    notes = [f"{runs} holds no run of {', '.join(missing)}"] if missing else []
+    result = DegradationResult(joined.frame, joined.record, [*joined.notes, *notes])
     options = {
         # Runs that are read may differ in their recipes, which the facts on each network give.
         **({**asked, "seed": seed} if train_missing else {}),

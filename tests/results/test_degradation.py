@@ -133,6 +133,8 @@ def test_the_grid_trains_missing_runs_and_reads_the_others(tmp_path: Path, monke
     assert trained == ["resnet8-seed1 (2 of 2)"]
     assert [result.facts(network)["seed"] for network in result.networks] == [0, 1]
     assert gl.TrainingResult.load(tmp_path / "runs" / "resnet8-seed1").record["options"]["seed"] == 1
+    read = gl.degradation([8], ["plain", "resnet"], runs=tmp_path / "runs", seeds=3, train_missing=False)
+    assert f"{tmp_path / 'runs'} holds no run of plain8-seed1, plain8-seed2, resnet8-seed2" in read.notes
     with pytest.raises(gl.UsageError, match="seeds must be at least 1"):
         gl.degradation([8], **asked, **options, seeds=0)
     with pytest.raises(gl.UsageError, match="seed must be from 0 to 9,223,372,036,854,775,806"):
