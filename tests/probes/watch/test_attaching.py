@@ -124,14 +124,18 @@ def test_a_recorded_step_leaves_nothing_for_the_garbage_collector() -> None:
         train(model, optimizer, 3)
         gc.collect()
         gc.disable()
+        # A thread that another test has left may leave something meanwhile, but hardly in all three rounds.
+        left, grown = [], []
         try:
-            kept = len(gc.get_objects())
-            train(model, optimizer, 5, first=3)
-            left = gc.collect()
+            for first in (3, 8, 13):
+                kept = len(gc.get_objects())
+                train(model, optimizer, 5, first=first)
+                left.append(gc.collect())
+                grown.append(len(gc.get_objects()) - kept)
         finally:
             gc.enable()
-        assert left == 0
-        assert len(gc.get_objects()) - kept < 50
+        assert min(left) == 0
+        assert min(grown) < 50
 
 
 @pytest.mark.parametrize(
