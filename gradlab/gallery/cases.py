@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from itertools import count, takewhile
+from pathlib import Path
 from typing import Any
 
 from gradlab.experiments.degradation import member, run_folder
@@ -19,27 +20,33 @@ Cases = Mapping[str, str]
 Runs = Mapping[str, TrainingResult]
 
 
+FOLDERS = (RUNS / "he2016", RUNS)
+"""Where runs are looked for: among those trained for a table, then among all."""
+
+
 def runs_of(cases: Cases) -> Options:
-    """The complete runs of one recipe at the depth with most cases, the greatest of several, and all their seeds.
+    """The complete runs of one recipe in the folder and at the depth with most cases, and all their seeds.
 
     Args:
         cases: The cases of a table.
 
     Raises:
-        NotAtHand: If no depth has runs of the original and of another case.
+        NotAtHand: If no folder has runs of the original and of another case at one depth.
     """
-    found = complete_runs()
-    here = {depth: _families(found, cases, depth) for depth in _depths(found)}
-    depth = max(here, key=lambda depth: (len(here[depth]), depth), default=0)
-    families = here.get(depth, ())
+    runs = {folder: complete_runs(folder) for folder in FOLDERS}
+    here = {
+        (folder, depth): _families(found, cases, depth) for folder, found in runs.items() for depth in _depths(found)
+    }
+    (folder, depth), families = max(here.items(), key=lambda one: (len(one[1]), one[0][1]), default=((RUNS, 0), ()))
     if len(families) < 2:
         raise _missing(cases)
+    found = runs[folder]
     seeds = takewhile(lambda seed: any(run_folder(member(f, depth), seed) in found for f in families), count(1))
-    return {**_options((depth,), families), "seeds": 1 + len(list(seeds))}
+    return {**_options(folder, (depth,), families), "seeds": 1 + len(list(seeds))}
 
 
 def runs_of_pairs(cases: Cases) -> Options:
-    """The complete runs of the original beside each other case, each at the greatest depth with both.
+    """The complete runs of the original beside each other case, each at the greatest depth with both, of one folder.
 
     Args:
         cases: The original and the other cases.
@@ -47,17 +54,22 @@ def runs_of_pairs(cases: Cases) -> Options:
     Raises:
         NotAtHand: If there is no such pair.
     """
-    found = complete_runs()
+    folder, depths = max(((folder, _pairs(folder, cases)) for folder in FOLDERS), key=lambda one: len(one[1]))
+    if not depths:
+        raise _missing(cases)
+    return _options(folder, tuple(sorted({*depths.values()})), (next(iter(cases)), *depths))
+
+
+def _pairs(folder: Path, cases: Cases) -> dict[str, int]:
+    """The greatest depth at which a folder has the original and another case, by family."""
+    found = complete_runs(folder)
     first, *others = cases
-    depths = {
+    return {
         family: depth
         for family in others
         for depth in _depths(found)
         if len(_families(found, (first, family), depth)) > 1
     }
-    if not depths:
-        raise _missing(cases)
-    return _options(tuple(sorted({*depths.values()})), (first, *depths))
 
 
 def networks_of(result: TrainingResult, cases: Cases, depth: int) -> dict[str, list[str]]:
@@ -81,15 +93,15 @@ def networks_of(result: TrainingResult, cases: Cases, depth: int) -> dict[str, l
     }
 
 
-def _options(depths: tuple[int, ...], families: tuple[str, ...]) -> Options:
-    return {"depths": depths, "families": families, "runs": str(RUNS), "train_missing": False}
+def _options(folder: Path, depths: tuple[int, ...], families: tuple[str, ...]) -> Options:
+    return {"depths": depths, "families": families, "runs": str(folder), "train_missing": False}
 
 
 def _missing(cases: Cases) -> NotAtHand:
     first, *_, last = cases
     return NotAtHand(
         f"no finished runs of the original and of another case, of one depth and recipe, are in {RUNS}/ "
-        f"(gradlab degradation --depths 20 --families {first},{last} trains two)"
+        f"or {FOLDERS[0]}/ (gradlab degradation --depths 20 --families {first},{last} trains two)"
     )
 
 

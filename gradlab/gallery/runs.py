@@ -15,9 +15,13 @@ RUNS = Path("runs")
 """The folder of trainings, relative to the current folder."""
 
 
-def complete_runs() -> dict[str, TrainingResult]:
-    """All complete runs of plain and residual networks, by the names of their folders, which name the networks."""
-    runs = {path.parent.name: TrainingResult.load(path.parent) for path in sorted(RUNS.glob("*/record.json"))}
+def complete_runs(folder: Path = RUNS) -> dict[str, TrainingResult]:
+    """All complete runs of plain and residual networks, by the names of their folders, which name the networks.
+
+    Args:
+        folder: The folder that holds those of the runs.
+    """
+    runs = {path.parent.name: TrainingResult.load(path.parent) for path in sorted(folder.glob("*/record.json"))}
     return {name: run for name, run in runs.items() if run.record.get("complete") and known(run).get("kind") in KINDS}
 
 

@@ -24,9 +24,11 @@ TABLE_1 = [6.61, "fail", "fail", 12.35, "fail", 8.70, 9.81, 12.86, 6.91, 12.22, 
 TABLE_2 = {110: [6.61, 8.17, 7.84, 6.71, 6.37], 164: [5.93, 6.50, 6.14, 5.91, 5.46]}
 
 
-def trained(network: str, test: float, seed: int = 0, epochs: int = 15, complete: bool = True) -> None:
-    """Write the folder of a run in runs/, whose training error is half its test error."""
-    folder = Path("runs") / (f"{network}-seed{seed}" if seed else network)
+def trained(
+    network: str, test: float, seed: int = 0, epochs: int = 15, complete: bool = True, runs: str = "runs"
+) -> None:
+    """Write the folder of a run, whose training error is half its test error."""
+    folder = Path(runs) / (f"{network}-seed{seed}" if seed else network)
     folder.mkdir(parents=True)
     recipe = f"gradlab he2015, {epochs} epochs, batch 128, learning rate 0.1, seed {seed}"
     options = {"data": "cifar10", "seed": seed, "recipe": {"batch_size": 128}}
@@ -111,6 +113,20 @@ def test_the_depth_with_most_cases_is_drawn() -> None:
     trained("resnet110-relu-preact", 0.1)
     assert figure("he2016-table2").options()["depths"] == (110,)
     assert "of one depth and recipe" in str(figure("he2016-table1").missing())
+
+
+def test_runs_made_for_the_tables_lie_beside_longer_ones_of_the_same_networks() -> None:
+    for network in ("resnet56", "resnet56-preact", "resnet110", "resnet110-preact"):
+        trained(network, 0.1, epochs=40)
+    for network in ("resnet56", "resnet56-preact", "resnet56-bn-after-add"):
+        trained(network, 0.2, runs="runs/he2016")
+    for name in ("he2016-table2", "he2016-fig6"):
+        options = figure(name).options()
+        assert (options["runs"], options["depths"]) == ("runs/he2016", (56,))
+        assert figure(name).measure(options).summary()["epochs"].tolist() == [15, 15, 15]
+    for network in ("resnet110-relu-preact", "resnet110-relu-before-add"):
+        trained(network, 0.1, epochs=40)
+    assert (figure("he2016-table2").options()["runs"], figure("he2016-table2").options()["depths"]) == ("runs", (110,))
 
 
 def test_each_panel_of_fig_6_has_the_deepest_pair() -> None:
