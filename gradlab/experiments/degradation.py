@@ -61,7 +61,7 @@ def degradation(
         seed: The seed of every network, the first if there are several.
         seeds: The number of seeds of every network.
         train_missing: Whether to train networks without a complete run. Otherwise existing runs are read, finished or
-            not and with any recipe.
+            not and with any recipe, and with any seed if one is asked for.
         progress: A function called at every step with the network's name and its place among the networks, the number
             of steps done and the total number of steps.
         **training: Other arguments of `train`: device, compiled, record, every, log, observe, ….
@@ -86,7 +86,7 @@ def degradation(
     def measure(run: str) -> TrainingResult | None:
         folder, (name, own) = Path(runs) / run, nets[run]
         if not train_missing:
-            return TrainingResult.load(folder) if (folder / "record.json").exists() else None
+            return _existing(Path(runs), name, None if seeds == 1 else own)
         told = None if progress is None else _labelled(progress, f"{run} ({order.index(run) + 1} of {len(order)})")
         finished = _finished(folder, {**asked, "seed": own})
         return finished or train(name, data, recipe=recipe, out=folder, seed=own, progress=told, **training)
@@ -96,7 +96,9 @@ def degradation(
     if not any(len(result.frame) for result in results):
         raise GradlabError(f"{runs} holds no run of {', '.join(depth_of)}")
     joined = TrainingResult.concat(results)
-    missing = [run for run in nets if done[run] is None]
+    missing = [
+        name if seeds == 1 else f"{name} with seed {own}" for run, (name, own) in nets.items() if done[run] is None
+    ]
     notes = [f"{runs} holds no run of {', '.join(missing)}"] if missing else []
     result = DegradationResult(joined.frame, joined.record, [*joined.notes, *notes])
     options = {
@@ -115,6 +117,13 @@ def degradation(
 
 def _labelled(progress: Progress, label: str) -> Progress:
     return lambda _, done, total: progress(label, done, total)
+
+
+def _existing(runs: Path, network: str, seed: int | None) -> TrainingResult | None:
+    """The run of a network and seed, or of any if that is None."""
+    folders = [runs / network] if seed is None else [runs / network, runs / run_folder(network, seed, first=-1)]
+    found = [TrainingResult.load(folder) for folder in folders if (folder / "record.json").exists()]
+    return next((run for run in found if seed in (None, run.record["options"].get("seed"))), None)
 
 
 def _finished(folder: Path, asked: dict[str, Any]) -> TrainingResult | None:

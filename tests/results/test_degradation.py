@@ -134,7 +134,12 @@ def test_the_grid_trains_missing_runs_and_reads_the_others(tmp_path: Path, monke
     assert [result.facts(network)["seed"] for network in result.networks] == [0, 1]
     assert gl.TrainingResult.load(tmp_path / "runs" / "resnet8-seed1").record["options"]["seed"] == 1
     read = gl.degradation([8], ["plain", "resnet"], runs=tmp_path / "runs", seeds=3, train_missing=False)
-    assert f"{tmp_path / 'runs'} holds no run of plain8-seed1, plain8-seed2, resnet8-seed2" in read.notes
+    assert (
+        f"{tmp_path / 'runs'} holds no run of plain8 with seed 1, plain8 with seed 2, resnet8 with seed 2" in read.notes
+    )
+    read = gl.degradation([8], ["resnet"], runs=tmp_path / "runs", seed=1, seeds=2, train_missing=False)
+    assert [read.facts(network)["seed"] for network in read.networks] == [1]
+    assert f"{tmp_path / 'runs'} holds no run of resnet8 with seed 2" in read.notes
     with pytest.raises(gl.UsageError, match="seeds must be at least 1"):
         gl.degradation([8], **asked, **options, seeds=0)
     with pytest.raises(gl.UsageError, match="seed must be from 0 to 9,223,372,036,854,775,806"):
