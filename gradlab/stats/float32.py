@@ -8,8 +8,11 @@ from typing import Any
 
 import torch
 
+_NAME: str = "allow_tf32"
+_FULL: Any = False
 _PLACES: tuple[Any, ...] = (torch.backends.cudnn, torch.backends.cuda.matmul)
 if hasattr(torch.backends.cuda.matmul, "fp32_precision"):
+    _NAME, _FULL = "fp32_precision", "ieee"
     _PLACES = (
         torch.backends.cudnn.conv,  # type: ignore[attr-defined]
         torch.backends.cudnn.rnn,
@@ -24,12 +27,11 @@ def full_float32() -> Iterator[None]:
     By default torch computes convolutions in TF32, which rounds their factors to 11 bits, a relative error of up to
     5e-4 each; the settings are the user's again afterwards.
     """
-    name, full = ("fp32_precision", "ieee") if hasattr(_PLACES[-1], "fp32_precision") else ("allow_tf32", False)
-    before = [getattr(place, name) for place in _PLACES]
+    before = [getattr(place, _NAME) for place in _PLACES]
     try:
         for place in _PLACES:
-            setattr(place, name, full)
+            setattr(place, _NAME, _FULL)
         yield
     finally:
         for place, value in zip(_PLACES, before, strict=True):
-            setattr(place, name, value)
+            setattr(place, _NAME, value)
