@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
 
+from gradlab.errors import UsageError
 from gradlab.models.description import NamedNetwork, NetworkDescription
 from gradlab.models.grammar import Depths, Option, Value, written
 from gradlab.models.initialization import he_initialize, materialize
@@ -121,6 +122,7 @@ def family_of(
     defaults: Mapping[str, Value] | None = None,
     width: Callable[[Mapping[str, Any]], int],
     rule: str = "",
+    unclear: Collection[int] = (),
     **facts: str,
 ) -> Family:
     """Define a family whose networks are instances of one class.
@@ -134,10 +136,16 @@ def family_of(
         defaults: Values that the canonical name states even if the given name omits them.
         width: A function from the values of the options to the number of channels of the first stage.
         rule: The rule for depths in words, if it depends on the options.
+        unclear: Depths of torchvision's networks of this family, which a name without options does not denote.
         **facts: The `kind`, `unit`, `block` and `normalization` of the description.
     """
 
     def read(name: str, depth: int, values: dict[str, Any]) -> BuiltNetwork:
+        if depth in unclear and not values:
+            raise UsageError(
+                f"{name}: the CIFAR and ImageNet forms differ: torchvision/{name} is that of ImageNet; names of the "
+                f"CIFAR form have options, as {listed[0]}, and {rule or depths({})} layers"
+            )
         values = {**(defaults or {}), **values}
         depths(values).check(prefix, depth, name)
         known = {**facts, "width": width(values)}

@@ -6,6 +6,9 @@ from torch import Tensor, nn
 
 from gradlab.models.shortcuts import convolution
 
+PUBLISHED_FOR_IMAGENET = (121, 161, 169, 201)
+"""Depths of the paper's ImageNet networks in torchvision, whose names without a package are ambiguous."""
+
 
 class DenseLayer(nn.Module):
     """Normalization, ReLU and a 3×3 convolution, whose k channels are appended to the input.

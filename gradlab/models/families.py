@@ -10,7 +10,7 @@ from typing import get_args
 
 from gradlab.models import highway, vgg, vovnet
 from gradlab.models.built import Family, family_of
-from gradlab.models.densenet import DenseNet
+from gradlab.models.densenet import PUBLISHED_FOR_IMAGENET, DenseNet
 from gradlab.models.grammar import Depths, Option
 from gradlab.models.mlp import architecture as mlp
 from gradlab.models.residual import (
@@ -169,6 +169,7 @@ FAMILIES = (
             Option("growth", "k", says="k is the growth rate, a whole number, at least 1", whole=True, low=1),
         ),
         defaults={"growth": 12},
+        unclear=PUBLISHED_FOR_IMAGENET,
         width=lambda values: 2 * values["growth"] if "bottleneck" in values else 16,
         rule="3n + 4, with bc 6n + 4",
         kind="dense",

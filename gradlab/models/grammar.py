@@ -59,7 +59,7 @@ class Depths:
             raise UsageError(f"{name}: the depth is a whole number, at least {least}")
         if depth < least or (depth - self.plus) % self.step:
             lower = max(least, depth - (depth - self.plus) % self.step)
-            nearest = f"{family}{lower} and {family}{lower + self.step}"
+            nearest = " and ".join(name.replace(str(depth), str(near), 1) for near in (lower, lower + self.step))
             raise UsageError(f"{name}: {family} has {self} layers; the nearest are {nearest}")
 
 

@@ -21,6 +21,9 @@ from gradlab.models.shortcuts import Gate, ShortcutOption
 BOTTLENECK_DEPTHS = (164, 1001)
 """Depths of the CIFAR networks with bottlenecks of He et al. 2016 (arXiv:1603.05027, Tables 2 to 4)."""
 
+PUBLISHED_FOR_IMAGENET = (*STAGES, 200)
+"""Depths of the papers' ImageNet networks, whose names without `imagenet/` are ambiguous (200: 1603.05027, Table 5)."""
+
 GATE_BIAS = -6.0
 """The gate bias of Table 1 that harms shortcuts least, assumed where a state dict does not show the initial bias."""
 
@@ -195,7 +198,7 @@ def block_word(depth: int, bottleneck: bool) -> str:
     """Return the word for the block type in a CIFAR name, empty if the depth determines it."""
     if bottleneck:
         return "" if depth in BOTTLENECK_DEPTHS else "bottleneck"
-    return "basic" if depth in BOTTLENECK_DEPTHS or depth in STAGES else ""
+    return "basic" if depth in BOTTLENECK_DEPTHS or depth in PUBLISHED_FOR_IMAGENET else ""
 
 
 def read_residual(name: str, depth: int, values: dict[str, Any], *, imagenet: bool = False) -> Architecture:
@@ -209,7 +212,7 @@ def read_residual(name: str, depth: int, values: dict[str, Any], *, imagenet: bo
     if imagenet:
         IMAGENET.check("imagenet/resnet", depth, name)
     else:
-        if block is None and depth in STAGES:
+        if block is None and depth in PUBLISHED_FOR_IMAGENET:
             raise _unclear("resnet", depth, name)
         (BOTTLENECKS if bottleneck else BASIC).check("resnet", depth, name)
     option = values.pop("option", None) or default_option(depth, imagenet, bottleneck)
@@ -240,7 +243,10 @@ def read_plain(name: str, depth: int, values: dict[str, Any], *, imagenet: bool 
 
 def _unclear(family: str, depth: int, name: str) -> UsageError:
     """Make the error about a depth that may mean the CIFAR or the ImageNet form."""
-    others = [f"imagenet/{family}{depth}", *([f"torchvision/{family}{depth}"] if family == "resnet" else [])]
+    ours = depth in (IMAGENET_PLAIN if family == "plain" else IMAGENET).choices
+    others = [f"imagenet/{family}{depth}"] if ours else []
+    if family == "resnet":
+        others.append(f"torchvision/{family}{depth}" if ours else f"timm/{family}{depth}")
     if (depth - BASIC.plus) % BASIC.step:
         cifar = f"the CIFAR form has {BASIC} layers"
     else:

@@ -102,6 +102,22 @@ def test_a_depth_of_two_papers_asks_which_is_meant(depth: int) -> None:
     assert create(f"imagenet/resnet{depth}-width=2").input_shape == (3, 224, 224)
 
 
+@pytest.mark.parametrize(
+    ("name", "imagenet", "cifar"),
+    [
+        ("resnet200", "timm/resnet200", "resnet200-basic"),
+        ("resnet200-preact", "timm/resnet200", "resnet200-basic-preact"),
+        ("densenet121", "torchvision/densenet121", "densenet121-k12"),
+        ("densenet169", "torchvision/densenet169", "densenet169-k12"),
+    ],
+)
+def test_further_names_of_published_networks_ask_which_is_meant(name: str, imagenet: str, cifar: str) -> None:
+    with pytest.raises(UsageError, match=f"{imagenet} is that of ImageNet") as refused:
+        parse_name(name)
+    assert ("resnet200-basic" if name.startswith("resnet") else "as densenet40-k12") in str(refused.value)
+    assert parse_name(cifar).name == cifar
+
+
 def test_basic_says_that_the_cifar_form_is_meant() -> None:
     with pytest.raises(UsageError, match="resnet50-basic is the CIFAR form of 50 layers"):
         create("resnet50")
@@ -117,8 +133,9 @@ def test_basic_says_that_the_cifar_form_is_meant() -> None:
         ("resnet20-beta=0.1-width=8", "in another order, resnet20-width=8-beta=0.1$"),
         ("resnet20-B-C", "A|B|C is given twice"),
         ("mlp8-norm=rms-norm=bn", "norm is given twice"),
-        ("densenet41-k12", "3n [+] 4 layers; the nearest are densenet40 and densenet43"),
-        ("densenet41-bc-k12", "6n [+] 4 layers; the nearest are densenet40 and densenet46"),
+        ("densenet41-k12", "3n [+] 4 layers; the nearest are densenet40-k12 and densenet43-k12"),
+        ("densenet41-bc-k12", "6n [+] 4 layers; the nearest are densenet40-bc-k12 and densenet46-bc-k12"),
+        ("resnet1202-bottleneck", "the nearest are resnet1199-bottleneck and resnet1208-bottleneck"),
         ("densenet40-k0", "k is the growth rate, a whole number, at least 1, not 0"),
         ("densenet40-x12", r"densenetDEPTH\[-bc\]\[-kN\]"),
         ("highway20", "the depths 19, 32, not 20"),
