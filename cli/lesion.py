@@ -6,13 +6,22 @@ from pathlib import Path
 from typing import Literal, get_args
 
 import gradlab as gl
-from gradlab.experiments.lesion.request import LesionRequest
+from gradlab.errors import UsageError
+from gradlab.experiments.lesion.request import STUDIES, LesionRequest
 from gradlab.experiments.request import asked
 
 from . import options
 from .saving import Saving
 
 FigureName = Literal["lesion", "deletion", "several", "paths"]
+
+STUDIES_OF: dict[str, tuple[str, ...]] = {
+    "lesion": STUDIES,
+    "deletion": ("delete",),
+    "several": ("several", "reorder"),
+    "paths": ("paths",),
+}
+"""The studies of which a figure shows what was made."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +36,13 @@ class LesionsRequest(LesionRequest):
         typed=list[str],
         read=options.some_of(get_args(FigureName)),
     )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in self.figure:
+            if not set(STUDIES_OF[name]) & set(self.listed_studies()):
+                needed = " or ".join(STUDIES_OF[name])
+                raise UsageError(f"the figure {name} shows the study {needed}, which is not among --studies")
 
 
 @options.with_options(out=Path("results/lesion"))

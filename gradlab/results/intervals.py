@@ -14,15 +14,17 @@ LEAST_P = 1e-12
 """The smallest p that a rule gives, since no test is accurate that far in the tails."""
 
 
-def with_interval(estimate: Estimate, digits: int = 3, most: float = math.inf) -> str:
+def with_interval(estimate: Estimate, digits: int = 3, most: float = math.inf, least: float | None = None) -> str:
     """The value with its interval, or alone if there is none.
 
     Args:
         estimate: The estimate.
         digits: The digits after the point.
-        most: The largest magnitude that the quantity can have, as 1 for a correlation: the interval ends there.
+        most: The largest value that the quantity can have, as 1 for a correlation: the interval ends there.
+        least: The smallest value that it can have, as 0 for an error, where the interval begins; None means −`most`.
     """
-    low, high = (min(max(end, -most), most) if math.isfinite(end) else end for end in estimate.interval())
+    least = -most if least is None else least
+    low, high = (min(max(end, least), most) if math.isfinite(end) else end for end in estimate.interval())
     value = _rounded(estimate.value, digits)
     return value if math.isnan(low) else f"{value} ({_rounded(low, digits)} to {_rounded(high, digits)})"
 

@@ -102,6 +102,9 @@ def lesion(
         return _Measurement(request, label, variants[0], where, normalization, progress).result()
 
     result = LesionResult.concat(each_network(request, measure, progress=progress))
+    if result.paths_frame.empty and set(result.frame["study"]) == {"intact"}:
+        reasons = "; ".join(result.notes) or "networks without residual modules have no paths to sample"
+        raise UsageError(f"there is nothing to measure: {reasons}")
     result.record = make_record(
         "lesion", options=request.options(), device=device_name(where), stopwatch=stopwatch, **result.record
     )
@@ -150,6 +153,7 @@ class _Measurement:
         """Make all lesions and sample all paths."""
         with Replay(self.model, self.label, self.structure) as replay:
             rows, increases = self._lesions(replay)
+            self._note_omissions(replay)
         facts = self._facts(rows[0]["error"], increases)
         if self._without:
             self.notes.append(f"{self.label}: {self._without:,} outputs hold NaN and count as wrong answers")
@@ -157,6 +161,15 @@ class _Measurement:
             shown = ", ".join(left_out[:4]) + (f" and {len(left_out) - 4} other layers" if len(left_out) > 4 else "")
             self.notes.append(f"{self.label}: {shown} change the shape of the signal and are not deleted")
         return LesionResult.from_rows(self.label, rows, self._paths(), self.notes, facts)
+
+    def _note_omissions(self, replay: Replay) -> None:
+        """Note which lesions that were asked for the network does not admit."""
+        asked, parts, kind = self.request, len(self.structure.parts), self.structure.kind
+        too_many = [str(count) for count in dict.fromkeys(asked.several) if count > parts]
+        if "several" in asked.listed_studies() and too_many:
+            self.notes.append(f"{self.label} has {parts} {kind}s: {' or '.join(too_many)} cannot be deleted at once")
+        if "reorder" in asked.listed_studies() and not any(len(group) > 1 for group in replay.alike()):
+            self.notes.append(f"{self.label}: no two blocks are alike, so that none can be swapped")
 
     def _lesions(self, replay: Replay) -> tuple[list[dict[str, Any]], Tensor]:
         """The rows of all lesions, and the mean increase of each image's error with one part deleted, (images,)."""

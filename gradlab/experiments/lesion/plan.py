@@ -32,14 +32,14 @@ def deletions(modules: int, several: Sequence[int], samples: int, seed: int) -> 
 
     Args:
         modules: The number of modules that can be deleted.
-        several: The numbers of modules to delete; those above the number of modules are left out.
+        several: The numbers of modules to delete, each counted once; those above the number of modules are left out.
         samples: The number of random choices for each number.
         seed: The seed of the choices.
     """
     generator = torch.Generator().manual_seed(seed)
     return [
         Lesion("several", count, sample, tuple(torch.randperm(modules, generator=generator)[:count].sort()[0].tolist()))
-        for count in several
+        for count in dict.fromkeys(several)
         if count <= modules
         for sample in range(samples)
     ]
@@ -50,7 +50,7 @@ def orders(alike: Sequence[Sequence[int]], swaps: Sequence[int], samples: int, s
 
     Args:
         alike: The indices of all blocks, in groups of those that may take one another's places.
-        swaps: The numbers of pairs to swap one after another.
+        swaps: The numbers of pairs to swap one after another, each counted once.
         samples: The number of random choices for each number.
         seed: The seed of the choices.
     """
@@ -58,7 +58,7 @@ def orders(alike: Sequence[Sequence[int]], swaps: Sequence[int], samples: int, s
     groups = [group for group in alike if len(group) > 1]
     return [
         Lesion("reorder", count, sample, order=_swapped(sum(map(len, alike)), groups, count, generator))
-        for count in swaps
+        for count in dict.fromkeys(swaps)
         for sample in range(samples if groups else 0)
     ]
 

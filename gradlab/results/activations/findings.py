@@ -31,7 +31,7 @@ def _ranked(rates: dict[str, Estimate]) -> list[Finding]:
     ordered = sorted(rates, key=lambda network: -rates[network].value)
     comparisons = [difference(rates[one], rates[other]) for one, other in pairwise(ordered)]
     verdicts = holm(comparisons)
-    listed = "; ".join(f"{network} {with_interval(rates[network])}" for network in ordered)
+    listed = "; ".join(f"{network} {with_interval(rates[network], most=1, least=0)}" for network in ordered)
     found = [
         Finding(
             f"In the last layer a neuron switches between neighbouring inputs in this fraction of cases (coin flips: "
@@ -63,10 +63,10 @@ def _theory(last: pd.DataFrame, rates: dict[str, Estimate]) -> list[Finding]:
             Verdict.SMALLER: "less than",
         }.get(verdict)
         if agreement is not None:
+            rate = with_interval(rates[str(network)], most=1, least=0)
             found.append(
                 Finding(
-                    f"{network}: the switch rate {with_interval(rates[str(network)])} is {agreement} that of infinite "
-                    f"width, {value:.3f}.",
+                    f"{network}: the switch rate {rate} is {agreement} that of infinite width, {value:.3f}.",
                     f"{RATE} {told_by('Student t', comparisons)}{and_p(comparison, verdict)}",
                 )
             )

@@ -164,7 +164,7 @@ def _initial(frame: pd.DataFrame, facts: Sequence[Facts], trained: bool) -> list
         _Quantity(
             f"{where} the effective rank of the input gradients relative to that of noise, where 1 is as shattered as "
             "noise, is",
-            lambda name: with_interval(ranks[name]),
+            lambda name: with_interval(ranks[name], least=0),
             ranks,
             ("higher", "lower"),
             {},

@@ -146,7 +146,7 @@ def _plain_beside_residual(one: _Beside, told: Mapping[str, Verdict], _: Mapping
     else:
         start += f"not significantly different from those of {one.second}"
     numbers = [
-        f"{STATISTICS[name]} {with_interval(pair[0])} against {with_interval(pair[1])}"
+        f"{STATISTICS[name]} {_shown(name, pair[0])} against {_shown(name, pair[1])}"
         for name, pair in one.estimates.items()
     ]
     return f"{start}: {', '.join(numbers)}."
@@ -161,7 +161,7 @@ def _across_depth(one: _Beside, told: Mapping[str, Verdict], known: Mapping[str,
         Verdict.NOTHING: "has too few seeds for a conclusion",
     }
     parts = [
-        f"{STATISTICS[name]} {words[told[name]]}: {with_interval(pair[1])} to {with_interval(pair[0])}"
+        f"{STATISTICS[name]} {words[told[name]]}: {_shown(name, pair[1])} to {_shown(name, pair[0])}"
         for name, pair in one.estimates.items()
     ]
     weights = known[one.first].get("weights_label")
@@ -170,9 +170,14 @@ def _across_depth(one: _Beside, told: Mapping[str, Verdict], known: Mapping[str,
     return f"From {shallow['depth']} to {deep['depth']} {parts_of}, of {series}, the {'; '.join(parts)}."
 
 
+def _shown(name: str, estimate: Estimate) -> str:
+    """A statistic with its interval, which ends where the statistic does: a rank at 0, a correlation at −1 and 1."""
+    return with_interval(estimate, least=0) if name == RANK else with_interval(estimate, most=1)
+
+
 def _one_network(network: str, measured: Sequence[str], estimate: Callable[[str, str], Estimate]) -> list[Finding]:
     """A finding on a network that cannot be compared with another."""
-    numbers = [f"the {STATISTICS[name]} is {with_interval(estimate(network, name))}" for name in measured]
+    numbers = [f"the {STATISTICS[name]} is {_shown(name, estimate(network, name))}" for name in measured]
     rule = f"Reported without a verdict for a single network. {INTERVALS}"
     return [Finding(f"{network}: {', '.join(numbers)} (95 % intervals).", rule)] if numbers else []
 

@@ -114,9 +114,8 @@ def _several(frame: pd.DataFrame) -> list[Finding]:
         most = rows["count"].max()
         errors = rows.loc[rows["count"] == most, "error"]
         estimate = Estimate.of(100 * errors.to_numpy(float))
-        sentence = (
-            f"{network}: with {most} random parts deleted, the error is {with_interval(estimate, 1, most=100)} %."
-        )
+        error = with_interval(estimate, 1, most=100, least=0)
+        sentence = f"{network}: with {most} random parts deleted, the error is {error} %."
         found.append(Finding(sentence, f"Mean over {len(errors)} random choices. {INTERVALS}"))
     return found
 
@@ -153,11 +152,12 @@ def _paths(paths: pd.DataFrame) -> list[Finding]:
         effective = effective_paths(rows)
         if not math.isfinite(effective.depth.value):
             continue
+        depth = with_interval(effective.depth, 1, most=effective.modules, least=0)
         found.append(
             Finding(
                 f"{network}: paths through {effective.shortest} to {effective.longest} of {effective.modules} residual "
                 f"modules, {effective.paths:.2%} of all paths, carry {COVERED:.0%} of the gradient magnitude; the "
-                f"effective depth is {with_interval(effective.depth, 1)} modules.",
+                f"effective depth is {depth} modules.",
                 f"{PATHS} The effective depth is the mean length weighted so. {INTERVALS}",
             )
         )

@@ -115,6 +115,17 @@ def test_what_cannot_be_measured_is_said() -> None:
         gl.lesion("resnet8@init", images=2, several=(0,))
 
 
+def test_lesions_that_a_network_does_not_admit_are_named() -> None:
+    result = gl.lesion(
+        "resnet8@init", images=2, studies=("several", "reorder"), several=(2, 2, 5, 9), swaps=(1,), samples=1
+    )
+    assert result.frame["study"].tolist() == ["intact", "several"]
+    assert any("has 3 residual modules: 5 or 9 cannot be deleted at once" in note for note in result.notes)
+    assert any("no two blocks are alike" in note for note in result.notes)
+    with pytest.raises(gl.UsageError, match=r"nothing to measure.* 5 cannot be deleted at once"):
+        gl.lesion("resnet8@init", images=2, studies="several", several=(5,))
+
+
 def test_transformers_of_tokens() -> None:
     result = gl.lesion("gpt2-width=32@init:0", images=3, several=(2,), swaps=(1,), samples=1, paths=1)
     deleted = result.frame[result.frame["study"] == "delete"]
