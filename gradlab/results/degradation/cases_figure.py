@@ -20,7 +20,8 @@ FAIL_ABOVE = 20.0
 _MARGIN = 1.28
 """The width of axes with space for words beyond their end, relative to that end."""
 
-_TRAIN: dict[str, Any] = {"marker": "o", "color": "0.35", "markerfacecolor": "white"}
+# A ring shows around the dot of an equal test error.
+_TRAIN: dict[str, Any] = {"marker": "o", "color": "0.35", "markerfacecolor": "white", "markersize": 5.2}
 _TEST: dict[str, Any] = {"marker": "o", "color": "black"}
 _PUBLISHED: tuple[dict[str, Any], ...] = (
     {"marker": "D", "color": "black"},
