@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.autograd.graph import Node, get_gradient_edge
 
 _declared = 0
@@ -64,7 +64,20 @@ class BackwardPasses:
         """Yield the nodes at which gradients of the model's parameters accumulate."""
         for parameter in self.model.parameters():
             if parameter.requires_grad and parameter.is_leaf:
-                yield get_gradient_edge(parameter).node
+                yield accumulation_node(parameter)
+
+
+def accumulation_node(leaf: Tensor) -> Node:
+    """Return the node of the graph at which gradients of a leaf accumulate."""
+    if leaf.layout == torch.strided:
+        return get_gradient_edge(leaf).node
+    # Torch's own function takes a view, and sparse tensors have none.
+    with torch.enable_grad():
+        copied = leaf.clone().grad_fn
+    assert copied is not None
+    node = copied.next_functions[0][0]
+    assert node is not None
+    return node
 
 
 def accumulates_into(leaf: Node) -> bool:

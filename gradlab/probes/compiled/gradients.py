@@ -9,10 +9,9 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, fx, nn
-from torch.autograd.graph import get_gradient_edge
 from torch.utils import _pytree
 
-from gradlab.probes.backward_passes import BackwardPasses, accumulates_into, keeps_graph
+from gradlab.probes.backward_passes import BackwardPasses, accumulates_into, accumulation_node, keeps_graph
 from gradlab.probes.compiled.compiled_pass import CompiledPass
 from gradlab.probes.compiled.discovery import Passing
 from gradlab.probes.compiled.element_counts import element_counts
@@ -122,7 +121,7 @@ class GradientPass(CompiledPass):
         if graphs and self._taken is not None and missed is not None:
 
             def arriving(_: Any) -> None:
-                reached = any(accumulates_into(get_gradient_edge(part).node) for part in parts)
+                reached = any(accumulates_into(accumulation_node(part)) for part in parts)
                 if not reached and self._passes.counts():
                     missed()
 

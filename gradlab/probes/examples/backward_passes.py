@@ -17,6 +17,7 @@ from gradlab.probes.examples.backward import UseMarks, add_gradient, is_watched
 from gradlab.probes.examples.batch import OpenBatch, Structure
 from gradlab.probes.examples.checks import GradientChecks
 from gradlab.probes.examples.layout import Layout
+from gradlab.probes.examples.left_gradients import LeftGradients
 from gradlab.probes.examples.pieces import Pieces
 from gradlab.probes.examples.structure import Trial, whole
 from gradlab.probes.examples.uses import Use
@@ -35,6 +36,7 @@ class BackwardPasses:
         checks: The comparison of every gradient with the sum over examples.
         structures: The structures of backward passes, by the signature of the forward pass.
         joined: The norms of the pieces' gradients summed over the batches of the step, if there are several.
+        left: The gradients as the passes of the step have left them.
     """
 
     def __init__(self, pieces: Pieces) -> None:
@@ -46,6 +48,7 @@ class BackwardPasses:
         self.marks, self.checks = UseMarks(), GradientChecks(pieces.parameters, pieces.chosen)
         self.structures: dict[tuple[object, ...], Structure] = {}
         self.joined: dict[int, Tensor] = {}
+        self.left = LeftGradients(pieces.parameters)
         self._trial: Trial | None = None
         self._inner: Literal["", "trial", "follow", "inside", "apart"] = ""
         self._inside: Use | None = None
@@ -70,6 +73,7 @@ class BackwardPasses:
             batch.passed_on[number] = gradient + batch.passed_on.get(number, 0)
         if self._inner or not self._counts():
             return
+        self._forget_undone()
         key = tuple(batch.signature)
         if batch.structure is None:
             # Ranks that gather parameters in a backward pass have to make the same passes, whatever they know.
@@ -155,6 +159,7 @@ class BackwardPasses:
             self._inside.passed_on[at[1]] = gradient + self._inside.passed_on.get(at[1], 0)
         if self._inner or not self._counts():
             return
+        self._forget_undone()
         # If an output of the model is that of a use, the gradient arrives at the use first.
         if batch.structure is None or (batch.examples > 1 and at not in batch.structure.layouts):
             batch.early.append(lambda: self.use_arrived(batch, at, taken, edge, gradient))
@@ -190,6 +195,12 @@ class BackwardPasses:
                 if i in measured:
                     batch.add(i, contribution, self._give)
 
+    def _forget_undone(self) -> None:
+        """Drop the batches of earlier passes whose gradients were cleared since, as before a second pass of SAM."""
+        if self.left.are_undone():
+            self.batches[:] = [batch for batch in self.batches if batch.structure is None]
+            self.joined.clear()
+
     @contextmanager
     def _within(self, what: Literal["trial", "follow", "inside", "apart"]) -> Iterator[None]:
         """A context for backward passes that the probe makes itself."""
@@ -216,6 +227,8 @@ class BackwardPasses:
 
     def accumulated(self, number: int) -> None:
         """Record the norm of a parameter's gradient, which is the sum over batches if there are several."""
+        if self.batches and not self.pieces.sharded:
+            self.left.take(number)
         if sum(batch.structure is not None for batch in self.batches) > 1:
             gradient = self.pieces.parameters[number].grad
             for piece, place in self.pieces.of[number]:

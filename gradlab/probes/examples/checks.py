@@ -8,11 +8,10 @@ from contextlib import ExitStack
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.graph import get_gradient_edge
 from torch.utils.hooks import RemovableHandle
 
 from gradlab.errors import GradlabError
-from gradlab.probes.backward_passes import accumulates_into
+from gradlab.probes.backward_passes import accumulates_into, accumulation_node
 from gradlab.probes.examples.backward import is_watched
 from gradlab.probes.examples.structure import tolerance_of
 from gradlab.stats import l2_norms
@@ -55,7 +54,7 @@ class GradientChecks:
         kinds = [(parameter.device, parameter.dtype) for parameter in self.parameters]
         trained = next((parameter for parameter in self.parameters if parameter.requires_grad), None)
         # Where torch swaps parameters as it moves a module, it gives all of them new nodes, without any other sign.
-        swapped = trained is not None and get_gradient_edge(trained).node not in self._nodes.values()
+        swapped = trained is not None and accumulation_node(trained) not in self._nodes.values()
         if swapped or kinds != self._kinds:
             self._kinds = kinds
             for i, parameter in enumerate(self.parameters):
@@ -64,7 +63,7 @@ class GradientChecks:
 
     def follow(self, number: int, leaf: Tensor) -> None:
         """Watch the gradient that arrives at a tensor as that of the parameter with this number."""
-        node = get_gradient_edge(leaf).node
+        node = accumulation_node(leaf)
         if node is self._nodes.get(number):
             return
         self._nodes[number] = node

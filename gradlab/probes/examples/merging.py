@@ -146,6 +146,7 @@ def _merged(steps: Sequence[RankStep], reduction: str) -> MeasuredStep:
         torch.stack(stale).amax() if stale else None,
         torch.cat([step.differences for step in measured], 1),
         [checked for step in measured for checked in step.checked],
+        next((step.undone for step in measured if step.undone), ""),
     )
 
 

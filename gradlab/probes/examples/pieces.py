@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 
+import torch
 from torch import Tensor, nn
 
+from gradlab.errors import UsageError
 from gradlab.probes.weights import Part, WeightRow
 
 
@@ -28,6 +30,9 @@ class Pieces:
         of: The pieces of each parameter by number, with their ranges in the flattened parameter; None for the whole.
         rows: The numbers of the pieces in each row that the result shows.
         shown: The numbers of all pieces in such rows.
+
+    Raises:
+        UsageError: If a parameter that is not frozen is sparse.
     """
 
     def __init__(self, model: nn.Module, measured: Iterable[WeightRow], rows: Mapping[str, WeightRow]) -> None:
@@ -40,6 +45,11 @@ class Pieces:
         self.numbers = {parameter: number for number, parameter in enumerate(self.parameters)}
         # Taken now, since a model's parameters may be others while it runs.
         self._names = {name: self.numbers[parameter] for name, parameter in model.named_parameters()}
+        if sparse := [n for n, p in enumerate(self.parameters) if p.requires_grad and p.layout != torch.strided]:
+            raise UsageError(
+                f"{self.names(sparse)}: a sparse parameter, whose gradient is not separated by examples: make it "
+                "dense, or freeze it"
+            )
         self.sharded = any(hasattr(parameter, "placements") for parameter in self.parameters)
         self.of: dict[int, list[tuple[int, slice | None]]] = {}
         for piece, part in enumerate(self.parts):

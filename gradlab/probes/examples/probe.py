@@ -121,7 +121,10 @@ class ExampleGradients(StepProbe):
         refuse_later_shards(self.model, self._pieces)
         self._norms.scaler = self.scaler
         stack.enter_context(self._norms)
-        if len(self.ranks.numbers) > 1 and not self._pieces.sharded:
+        distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
+        waited_for = len(self.ranks.numbers) > 1 and not self._pieces.sharded
+        self._backward.left.by_version = waited_for or not distributed
+        if waited_for:
             self._passes.attach(stack)
         self._forward.attach(stack)
         backward = self._backward
@@ -136,6 +139,7 @@ class ExampleGradients(StepProbe):
         """Take the norms of the gradients when a backward pass is over and data parallelism has averaged them."""
         if not self.due:
             return
+        self._backward.left.take_again()
         there = [(piece, part) for piece, part in enumerate(self._pieces.parts) if part.parameter.grad is not None]
         found = l2_norms([part.of(part.parameter.grad) for _, part in there if part.parameter.grad is not None])
         self._averages = found.new_zeros(len(self._pieces.parts))
@@ -186,7 +190,12 @@ class ExampleGradients(StepProbe):
         self._backward.joined.clear()
         differences, checked = self._backward.checks.taken(device)
         measured = [batch.measured(scale) for batch in batches]
-        step = MeasuredStep(self.steps, measured, joined, self._forward.stale, differences, checked)
+        left, stale = self._backward.left, self._forward.stale
+        undone = self._pieces.names(left.undone)
+        step = MeasuredStep(
+            self.steps, measured, joined, left.remaining if undone else stale, differences, checked, undone
+        )
+        left.begin()
         if device.type == "cpu":
             self._check(step)
         if self._pieces.sharded and len(self.ranks.numbers) > 1:
@@ -280,6 +289,7 @@ class ExampleGradients(StepProbe):
 
     def _check(self, step: MeasuredStep) -> None:
         """Raise an error if gradients are not the sums over examples; on accelerators, only for the result."""
+        step.refuse_half_undone()
         if off := step.off():
             raise GradlabError(
                 f"{self._pieces.names(set(off))}: the gradient at step {step.step} is not the sum of what the examples "

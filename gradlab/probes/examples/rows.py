@@ -11,6 +11,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from gradlab.errors import GradlabError
 from gradlab.stats import (
     gradient_diversity,
     gradient_variance,
@@ -63,6 +64,8 @@ class MeasuredStep:
         differences: For each checked gradient, the norm of its difference from the sum over examples, and the size
             relative to which rounding errors are judged, shape (2, n).
         checked: The numbers of the checked parameters, and the relative rounding error allowed for each.
+        undone: The names of parameters whose gradients were changed within the step, after which it began anew; `stale`
+            then is the norm of what was left of them.
     """
 
     step: int
@@ -71,6 +74,7 @@ class MeasuredStep:
     stale: Tensor | None
     differences: Tensor
     checked: list[tuple[int, float]]
+    undone: str = ""
 
     def tensors(self) -> list[Tensor]:
         """Return all tensors on the device."""
@@ -86,6 +90,18 @@ class MeasuredStep:
         joined = None if self.joined is None else next(tensors)
         stale = None if self.stale is None else next(tensors)
         return replace(self, batches=batches, joined=joined, stale=stale, differences=next(tensors))
+
+    def refuse_half_undone(self) -> None:
+        """Raise an error if gradients were changed within the step but not cleared.
+
+        Raises:
+            GradlabError: If so. The message names the parameters.
+        """
+        if self.undone and self.stale is not None and self.stale > 0:
+            raise GradlabError(
+                f"{self.undone}: the gradient was changed between two backward passes of step {self.step}, and not all "
+                "gradients were cleared: call probe.step() before gradients are changed, or clear all of them"
+            )
 
     def off(self) -> dict[int, float]:
         """Return the relative error of each parameter's gradient that is not the sum over examples, by its number."""

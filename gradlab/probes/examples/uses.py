@@ -9,10 +9,11 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.autograd.graph import Node, get_gradient_edge
+from torch.autograd.graph import Node
 from torch.overrides import TorchFunctionMode
 
 from gradlab.errors import GradlabError
+from gradlab.probes.backward_passes import accumulation_node
 from gradlab.probes.examples.rule import Match
 from gradlab.probes.examples.rules import RULES
 from gradlab.probes.functions import open_attention, tensors_in
@@ -196,7 +197,7 @@ class UseFinder(TorchFunctionMode):
             stand_ins = {id(operand.tensor): operand.stand_in for operand in operands}
             args = tuple(_replaced(args, stand_ins))
             kwargs = dict(zip(kwargs, _replaced(kwargs.values(), stand_ins), strict=True))
-        before = [tensor.grad_fn or get_gradient_edge(tensor).node for tensor in others if tensor.requires_grad]
+        before = [tensor.grad_fn or accumulation_node(tensor) for tensor in others if tensor.requires_grad]
         output = func(*args, **kwargs)
         outputs = [result for result in tensors_in((output,)) if result.grad_fn is not None]
         if outputs and (follows or self._spreads(func, match, others, outputs)):
