@@ -14,7 +14,9 @@ import torch.nn.functional as F
 import gradlab as gl
 from gradlab.errors import UsageError
 from gradlab.experiments.compare import initial
+from gradlab.experiments.compare.compare import members
 from gradlab.experiments.compare.matching import matched
+from gradlab.experiments.compare.request import CompareRequest
 from gradlab.models import create
 from gradlab.results.compare.findings import findings
 
@@ -37,6 +39,17 @@ def test_multiply_adds_are_matched_and_a_tolerance_that_no_network_meets_is_name
     assert abs(networks[1].cost.multiply_adds / networks[0].cost.multiply_adds - 1) <= 0.05
     with pytest.raises(UsageError, match=r"no densenet network has as many parameters .* the nearest is densenet"):
         matched(("resnet", "densenet"), 8, "parameters", 1e-4)
+
+
+def test_residual_nets_have_the_layers_of_the_plain_nets_at_depths_with_other_networks_too() -> None:
+    """resnet164 has bottlenecks, and resnet50 is a name of two networks."""
+    plain50, plain164, residual50, residual164 = members(CompareRequest(question="depth", depths=(50, 164)))
+    assert (residual50.name, residual164.name) == ("resnet50-basic", "resnet164-basic")
+    assert (plain50.cost, plain164.cost) == (residual50.cost, residual164.cost)
+    assert [one.name for one in matched(("resnet", "preact"), 164, "parameters", 0.05)] == [
+        "resnet164-basic",
+        "resnet164-basic-preact",
+    ]
 
 
 def gradient_norms_by_hand(name: str, seed: int, images: torch.Tensor, labels: torch.Tensor) -> list[float]:
@@ -265,7 +278,7 @@ def test_blocks_are_told_against_the_first() -> None:
         ({"question": "block", "blocks": ("resnet", "senet")}, "'senet' is none of the blocks"),
         ({"question": "block", "blocks": ("resnet",)}, "at least two"),
         ({"question": "width"}, "question is depth, shortcut or block"),
-        ({"question": "depth", "tolerance": 1.5}, "a fraction between 0 and 1"),
+        ({"question": "block", "tolerance": 1.5}, "a fraction between 0 and 1"),
     ],
 )
 def test_requests_that_cannot_be_meant(arguments: dict[str, Any], said: str) -> None:

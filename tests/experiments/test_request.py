@@ -9,11 +9,14 @@ from torch import nn
 
 import gradlab as gl
 from gradlab.errors import UsageError
+from gradlab.experiments.compare.request import BLOCKS, CompareRequest
 from gradlab.experiments.gradients.request import GradientsRequest
 from gradlab.experiments.input_gradients.request import InputGradientsRequest
+from gradlab.experiments.jacobian.request import JacobianRequest
 from gradlab.experiments.request import NetworksRequest
 from gradlab.experiments.responses.request import ResponsesRequest
 from gradlab.experiments.shatter.request import Init, ShatterRequest
+from gradlab.experiments.signal.request import SignalRequest
 from gradlab.experiments.subject import unique_label
 from gradlab.experiments.text import interval, items, normalizations, whole_numbers
 from gradlab.models.mlp import family
@@ -67,6 +70,27 @@ def test_seeds_that_torch_lacks_are_refused(name, seed):
     models = {} if name == "shatter" else {"models": "a"}
     with pytest.raises(UsageError, match=f"seed must be from 0 to .*; got {seed}"):
         REQUESTS[name](**models, seed=seed)
+
+
+@pytest.mark.parametrize("request_", [GradientsRequest, InputGradientsRequest, JacobianRequest, SignalRequest])
+def test_numbers_of_seeds_are_bounded(request_):
+    with pytest.raises(UsageError, match="seeds must be from 1 to 10,000; got 10001"):
+        request_(models="a", seeds=10_001)
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"tolerance": 0.1}, "--tolerance is for --question block alone"),
+        ({"blocks": ["resnet", "plain"]}, "--blocks is for --question block alone"),
+        ({"preset": "he2015"}, "--preset is for --epochs alone"),
+        ({"epochs": 1, "tolerance": 0.1}, "--tolerance is for --question block alone"),
+    ],
+)
+def test_options_of_a_comparison_that_it_does_not_use_are_refused(options, says):
+    with pytest.raises(UsageError, match=says):
+        CompareRequest(**options)
+    assert CompareRequest(blocks=list(BLOCKS)).question == "depth"
 
 
 def test_text_becomes_values():

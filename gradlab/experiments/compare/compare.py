@@ -20,6 +20,7 @@ from gradlab.experiments.spreading import spread
 from gradlab.experiments.train import train
 from gradlab.models import named_cost, parse_name
 from gradlab.results.compare.result import CompareResult
+from gradlab.results.files import prepare_folder
 from gradlab.results.record import Stopwatch, make_record
 from gradlab.results.training.epochs import by_epoch
 from gradlab.results.training.result import TrainingResult
@@ -78,7 +79,10 @@ def compare(
     networks = members(request)
     names = [one.name for one in networks]
     # What cannot be trained on is refused before anything is measured.
-    test = None if epochs is None else load_split(data, preset_recipe(preset).normalization).test
+    test = None
+    if epochs is not None:
+        test = load_split(data, preset_recipe(preset).normalization).test
+        prepare_folder(runs)
     frame, facts, notes = at_initialization(networks, request, progress)
     for one in networks:
         cost = {"parameters": one.cost.parameters, "multiply_adds": one.cost.multiply_adds, "layers": one.cost.layers}
@@ -103,7 +107,9 @@ def members(request: CompareRequest) -> list[Matched]:
     depths = request.asked_depths()
     if request.question == "block":
         return matched(request.blocks, depths[0], request.match, request.tolerance)
-    named = [(family, parse_name(f"{family}{depth}")) for family in ("plain", "resnet") for depth in depths]
+    # Plain nets have the layers of basic blocks, also where a paper's residual net of this depth has bottlenecks.
+    forms = (("plain", "plain{}"), ("resnet", "resnet{}-basic"))
+    named = [(family, parse_name(form.format(depth))) for family, form in forms for depth in depths]
     return [Matched(family, network.name, named_cost(network)) for family, network in named]
 
 

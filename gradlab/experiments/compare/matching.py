@@ -10,8 +10,8 @@ from gradlab.experiments.compare.request import Match
 from gradlab.models import Cost, named_cost, parse_name
 
 FORMS = {
-    "resnet": "resnet{depth}-width={size}",
-    "preact": "resnet{depth}-preact-width={size}",
+    "resnet": "resnet{depth}-basic-width={size}",
+    "preact": "resnet{depth}-basic-preact-width={size}",
     "plain": "plain{depth}-width={size}",
     "highway": "highway{depth}-width={size}",
     "densenet": "densenet{depth}-k{size}",

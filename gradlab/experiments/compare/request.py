@@ -1,11 +1,11 @@
 """The request of `gl.compare` and `gradlab compare`."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, fields
+from typing import Any, Literal
 
 from gradlab.errors import UsageError
-from gradlab.experiments.request import MOST_SEED, Request, asked
+from gradlab.experiments.request import MOST_SEED, MOST_SEEDS, Request, asked
 from gradlab.experiments.text import items, whole_numbers
 
 Question = Literal["depth", "shortcut", "block"]
@@ -49,7 +49,7 @@ class CompareRequest(Request):
     )
     images: int = asked(32, "The number of images of the batch at initialization.", "N", least=2)
     seed: int = asked(0, "The first seed of initial weights, and the seed of trainings.", "N", least=0, most=MOST_SEED)
-    seeds: int = asked(4, "The number of initializations of each network.", "N", least=2)
+    seeds: int = asked(4, "The number of initializations of each network.", "N", least=2, most=MOST_SEEDS)
     device: str = asked("auto", "The device: auto, cpu, cuda, cuda:1 or mps.", "DEVICE")
     epochs: int | None = asked(
         None, "Also train every network for this many passes over the training images.", "N", least=1
@@ -59,6 +59,7 @@ class CompareRequest(Request):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        self._check_use()
         if not 0 < self.tolerance < 1:
             raise UsageError(f"the tolerance is a fraction between 0 and 1, not {self.tolerance}")
         if self.question == "block" and len(self.asked_depths()) != 1:
@@ -73,6 +74,27 @@ class CompareRequest(Request):
         if self.question == "block" and len(set(self.blocks)) < 2:
             raise UsageError("a comparison of blocks needs at least two (--blocks resnet,densenet)")
 
+    def _check_use(self) -> None:
+        """Check that no option is given that the question, or a comparison without trainings, does not use.
+
+        Raises:
+            UsageError: If one is.
+        """
+        unused: dict[str, str] = {}
+        if self.question != "block":
+            unused |= dict.fromkeys(("blocks", "match", "tolerance"), "--question block")
+        if self.epochs is None:
+            unused |= dict.fromkeys(("preset", "runs"), "--epochs")
+        defaults = {known.name: known.default for known in fields(self)}
+        for name, user in unused.items():
+            if _listed(getattr(self, name)) != _listed(defaults[name]):
+                raise UsageError(f"--{name} is for {user} alone: leave it out, or give {user}")
+
     def asked_depths(self) -> list[int]:
         """The depths in increasing order, each once."""
         return sorted(set(self.depths or DEPTHS[self.question]))
+
+
+def _listed(value: Any) -> Any:
+    """A sequence as a list, so that it equals one of another type."""
+    return list(value) if isinstance(value, tuple) else value

@@ -18,6 +18,10 @@ SWAPS = (1, 3, 8, 20)
 """The numbers of pairs of blocks that are swapped one after another."""
 
 
+MOST = 10_000
+"""The largest number of random choices, of examples for paths, and of pairs to swap."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class LesionRequest(NetworksRequest):
     """Networks and data, and how many lesions are made."""
@@ -46,11 +50,14 @@ class LesionRequest(NetworksRequest):
         f"How many pairs of blocks to swap. Default: {','.join(map(str, SWAPS))}.",
         "LIST",
         least=1,
+        most=MOST,
         typed=list[str],
         read=text.whole_numbers,
     )
-    samples: int = asked(5, "How many random choices to make of each number.", "N", least=1)
-    paths: int = asked(20, "How many examples to sample, with a path of every length for each.", "N", least=1)
+    samples: int = asked(5, "How many random choices to make of each number.", "N", least=1, most=MOST)
+    paths: int = asked(
+        20, "How many examples to sample, with a path of every length for each.", "N", least=1, most=MOST
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
