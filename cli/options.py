@@ -107,7 +107,10 @@ def with_one_network(values: dict[str, Any], name: str, command: str) -> dict[st
     if (network is None) == (option is None):
         got = "none" if option is None else f"two, {network} and {option}"
         raise UsageError(f"name one network, as gradlab {command} NETWORK or with --model; got {got}")
-    return values | {name: network or option}
+    one = network or option
+    if isinstance(one, str) and "," in (named := one.partition("@")[0]) and "/" not in named:
+        raise UsageError(f"gradlab {command} takes one network at a time, not {one}")
+    return values | {name: one}
 
 
 def with_options(network: str | None = None, **defaults: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:

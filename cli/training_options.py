@@ -64,7 +64,9 @@ Every = Annotated[
 ]
 Log = Annotated[str | None, typer.Option(help="tensorboard: also write its events file into the run.", metavar="SINK")]
 BatchSize = Annotated[int | None, typer.Option(help="The number of images per step.", metavar="N")]
-LearningRate = Annotated[float | None, typer.Option(help="The largest learning rate.", metavar="X")]
+LearningRate = Annotated[
+    float | None, typer.Option("--learning-rate", "--lr", help="The largest learning rate.", metavar="X")
+]
 Schedule = Annotated[
     str | None,
     typer.Option(help="The schedule of the learning rate: steps, one-cycle, cosine or constant.", metavar="NAME"),

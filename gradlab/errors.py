@@ -15,6 +15,13 @@ class UsageError(GradlabError, ValueError):
     """An invalid request, such as an unknown network or a layer that does not exist (exit code 2)."""
 
 
+def reason_of(error: Exception) -> str:
+    """Return the reason of an error in words: of a file that cannot be read, its name and why, without a number."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return str(error)
+
+
 def one_line(text: str) -> str:
     """Format a text for any terminal: in one line, without control characters, and without its middle if it is long.
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from gradlab.errors import GradlabError
+from gradlab.errors import GradlabError, reason_of
 from gradlab.gallery.figures import FIGURES
 from gradlab.results.label import description
 from gradlab.results.training.recipes import recipe_key, recipe_of
@@ -44,7 +44,7 @@ def _record(path: Path) -> dict[str, Any] | None:
         record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         return record if {"title", "claim", "command", "versions"} <= record.keys() else None
     except (OSError, ValueError) as error:
-        raise GradlabError(f"{path} cannot be read: {error}") from None
+        raise GradlabError(f"{path} cannot be read: {reason_of(error)}") from None
 
 
 def _section(record: dict[str, Any]) -> str:

@@ -11,7 +11,7 @@ from typing import Any, NotRequired, Union, get_args, get_origin, get_type_hints
 
 import pandas as pd
 
-from gradlab.errors import GradlabError
+from gradlab.errors import GradlabError, reason_of
 from gradlab.results.growing import EXACT
 
 WORDS = {str: "text", int: "whole numbers", float: "numbers", bool: "True or False"}
@@ -39,7 +39,7 @@ def read_table(path: Path, row: type, digest: str | None = None, *, few_texts: b
     except pd.errors.EmptyDataError:
         frame = pd.DataFrame()
     except (OSError, ValueError) as error:
-        raise GradlabError(f"{path} is no whole table: {error}") from None
+        raise GradlabError(f"{path} is no whole table: {reason_of(error)}") from None
     if digest is not None and digest != hashlib.sha256(content).hexdigest():
         raise GradlabError(f"{path} is not the file that its record describes: measure again")
     return frame if frame.empty else check_columns(frame, columns, path)

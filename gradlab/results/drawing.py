@@ -44,6 +44,7 @@ def _drawn(figures: Mapping[str, Callable[[], Figure]], formats: Sequence[str], 
     for name, make in figures.items():
         figure = make()
         _take_literally(figure)
+        _lay_out(figure)
         for kind in formats:
             buffer = io.BytesIO()
             figure.savefig(buffer, format=kind, dpi=dpi, metadata=_UNDATED.get(kind))
@@ -58,11 +59,19 @@ def _take_literally(figure: Figure) -> None:
     from matplotlib.ticker import LogFormatter, ScalarFormatter
 
     numbers: set[int] = set()
-    for axis in figure.findobj(Axis):
-        assert isinstance(axis, Axis)
-        if isinstance(axis.get_major_formatter(), LogFormatter | ScalarFormatter):
+    artists = figure.findobj()
+    for axis in artists:
+        if isinstance(axis, Axis) and isinstance(axis.get_major_formatter(), LogFormatter | ScalarFormatter):
             ticks = [*axis.get_major_ticks(), *axis.get_minor_ticks()]
             numbers |= {id(label) for tick in ticks for label in (tick.label1, tick.label2)}
-    for text in figure.findobj(Text):
+    for text in artists:
         if isinstance(text, Text) and id(text) not in numbers:
             text.set_parse_math(False)
+
+
+def _lay_out(figure: Figure) -> None:
+    """Place everything once for all formats. Matplotlib would do it for each, and draw the figure in vain to do so."""
+    engine = figure.get_layout_engine()
+    if engine is not None:
+        engine.execute(figure)
+        figure.set_layout_engine("none")

@@ -40,6 +40,8 @@ def prepare_folder(folder: str | Path) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         probe.touch()
         probe.unlink()
+    except FileExistsError:
+        raise GradlabError(f"cannot write into {folder}: it is no folder") from None
     except (OSError, ValueError) as error:
         # A name with a null byte is a ValueError.
         raise GradlabError(f"cannot write into {folder}: {getattr(error, 'strerror', None) or error}") from None

@@ -6,7 +6,7 @@ import json
 from importlib import import_module
 from pathlib import Path
 
-from gradlab.errors import GradlabError, UsageError
+from gradlab.errors import GradlabError, UsageError, reason_of
 from gradlab.results.files import read_text
 from gradlab.results.result import Result
 
@@ -93,7 +93,7 @@ def _measurement(path: Path) -> str | None:
     try:
         record = json.loads(read_text(path))
     except (OSError, ValueError) as error:
-        raise GradlabError(f"{path} is damaged: {error}") from None
+        raise GradlabError(f"{path} is damaged: {reason_of(error)}") from None
     measurement = record.get("measurement") if isinstance(record, dict) else None
     if not isinstance(measurement, str) or measurement not in KINDS:
         raise GradlabError(f"{path} is no record of a measurement known here: its measurement is {measurement!r}")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self, TypedDict
 
 import pandas as pd
 
-from gradlab.errors import GradlabError, UsageError
+from gradlab.errors import GradlabError, UsageError, reason_of
 from gradlab.results.columns import read_table
 from gradlab.results.coverage import Coverage, coverage_lines
 from gradlab.results.csv_text import csv_bytes
@@ -247,7 +247,7 @@ class Result:
         try:
             content = json.loads(read_text(folder / cls.record_file()))
         except (OSError, ValueError) as error:
-            raise GradlabError(f"{folder} holds no whole {cls.name} result: {error}") from None
+            raise GradlabError(f"{folder} holds no whole {cls.name} result: {reason_of(error)}") from None
         record = check_record(content, folder / cls.record_file(), cls.known_facts)
         digests = record.pop("sha256", {})
         digest = digests.get(cls._frame_file(), "unknown")

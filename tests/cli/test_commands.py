@@ -142,6 +142,7 @@ def broken(tmp_path: Path) -> Path:
         (["--model", "resnet8@init", "--normalize", "imagnet"], 2, "unknown normalization"),
         (["--model", "resnet8@init", "--device", "cuda:9"], 2, "no device 'cuda:9'"),
         (["--model", ","], 2, "',' names nothing"),
+        (["--model", "resnet8@init", "--out", "file"], 1, "cannot write into file: it is no folder"),
     ],
 )
 def test_bad_input_is_one_line(args: list[str], code: int, message: str, broken: Path, gradlab_command: Run) -> None:

@@ -110,3 +110,16 @@ def test_no_network_is_refused_in_one_sentence(command: str) -> None:
     result = CliRunner().invoke(app, [command])
     assert result.exit_code == 2
     assert f"name at least one network, such as gradlab {command} resnet20" in result.output
+
+
+def test_a_command_of_one_network_says_so() -> None:
+    result = run("train", "plain8,resnet8")
+    assert result.exit_code == 2
+    assert "gradlab train takes one network at a time, not plain8,resnet8" in result.output
+
+
+def test_figures_of_studies_that_are_left_out_are_refused_before_anything_is_measured(tmp_path: Path) -> None:
+    result = run("lesion", "nosuch", "--studies", "several", "--figure", "paths", "--out", str(tmp_path / "out"))
+    assert result.exit_code == 2
+    assert "the figure paths shows the study paths, which is not among --studies" in result.output
+    assert not (tmp_path / "out").exists()

@@ -59,3 +59,5 @@ def test_folders_are_created_or_refused(tmp_path: Path) -> None:
     assert path.read_bytes() == b"1"
     with pytest.raises(GradlabError, match="cannot write into"):
         prepare_folder(path / "under-a-file")
+    with pytest.raises(GradlabError, match=r"cannot write into .*: it is no folder"):
+        prepare_folder(path)

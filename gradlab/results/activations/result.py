@@ -12,7 +12,7 @@ from zipfile import BadZipFile
 import numpy as np
 import pandas as pd
 
-from gradlab.errors import GradlabError
+from gradlab.errors import GradlabError, reason_of
 from gradlab.results.activations.findings import findings
 from gradlab.results.columns import read_table
 from gradlab.results.intervals import WithError
@@ -144,7 +144,7 @@ class ActivationsResult(Result):
                 for name in arrays.files[1:]:
                     self.rasters[name] = np.unpackbits(arrays[name], axis=1, count=len(self.x)).astype(bool)
         except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
-            raise GradlabError(f"{folder} holds no whole activations result: {error}") from None
+            raise GradlabError(f"{folder} holds no whole activations result: {reason_of(error)}") from None
         if missing := [name for name in self.networks if name not in self.rasters]:
             raise GradlabError(
                 f"{folder / _RASTERS} lacks {missing[0]}: it is damaged or from another run; measure again"

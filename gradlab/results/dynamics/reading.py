@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from gradlab.errors import GradlabError
+from gradlab.errors import GradlabError, reason_of
 from gradlab.results.columns import check_columns
 from gradlab.results.growing import read_growing
 
@@ -53,7 +53,7 @@ def read_records(path: str | Path) -> pd.DataFrame:
         else:
             raise GradlabError(f"{path}: dynamics are read from .csv, .jsonl, .parquet, or a folder of events")
     except (OSError, ValueError) as error:
-        raise GradlabError(f"{path} is no table of dynamics: {error}") from None
+        raise GradlabError(f"{path} is no table of dynamics: {reason_of(error)}") from None
     check_columns(frame, NEEDED, path)
     if frame.empty:
         raise GradlabError(f"nothing was recorded in {path}")

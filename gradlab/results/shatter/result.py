@@ -13,7 +13,7 @@ from zipfile import BadZipFile
 import numpy as np
 import pandas as pd
 
-from gradlab.errors import GradlabError, UsageError
+from gradlab.errors import GradlabError, UsageError, reason_of
 from gradlab.results.columns import read_table
 from gradlab.results.result import Result
 from gradlab.results.schema import ShatterFacts
@@ -241,7 +241,7 @@ class ShatterResult(Result):
                     network, _, depth = key.rpartition("-depth=")
                     self.gradients[network, int(depth)] = arrays[key]
         except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
-            raise GradlabError(f"{folder} holds no whole shatter result: {error}") from None
+            raise GradlabError(f"{folder} holds no whole shatter result: {reason_of(error)}") from None
 
 
 _TABLES = {"shatter-summary.csv": SummaryRow, "shatter-layers.csv": LayerRow}

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self, TypedDict, get_type_hints
 import numpy as np
 import pandas as pd
 
-from gradlab.errors import GradlabError, UsageError
+from gradlab.errors import GradlabError, UsageError, reason_of
 from gradlab.results.columns import check_columns
 from gradlab.results.degradation.findings import findings
 from gradlab.results.degradation.published import PAPER_TEST_ERROR, PAPERS_EPOCHS
@@ -113,7 +113,7 @@ class TrainingResult(Result):
         try:
             frame = read_growing(metrics, COLUMNS)
         except (OSError, ValueError) as error:
-            raise GradlabError(f"{metrics} is no table: {error}") from None
+            raise GradlabError(f"{metrics} is no table: {reason_of(error)}") from None
         check_columns(frame, {name: kind for name, kind in get_type_hints(Row).items() if name != "network"}, metrics)
         network = record["network"]
         frame.insert(0, "network", network)
@@ -251,7 +251,7 @@ def read_run_record(folder: Path) -> dict[str, Any]:
     try:
         content = json.loads(read_text(folder / "record.json"))
     except (OSError, ValueError) as error:
-        raise GradlabError(f"{folder} holds no training: {error}") from None
+        raise GradlabError(f"{folder} holds no training: {reason_of(error)}") from None
     return check_record(content, folder / "record.json", RunFacts)
 
 
