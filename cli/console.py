@@ -42,13 +42,13 @@ class Commands(TyperGroup):
 
     def make_context(self, *args: Any, **extra: Any) -> Any:
         """Read the command line, and print the help if it asks for it."""
-        with _output_may_fail():
+        with _output_may_fail(), _one_sentence():
             return super().make_context(*args, **extra)
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command."""
         try:
-            with _output_may_fail():
+            with _output_may_fail(), _one_sentence():
                 return super().invoke(ctx)
         except GradlabError as error:
             if not getattr(error, "is_told", False):
@@ -61,16 +61,23 @@ class Commands(TyperGroup):
         except MemoryError:
             _say("there is not enough memory: use fewer images per batch, or a smaller network")
             raise typer.Exit(1) from None
-        except Exception as error:
-            # Errors of the parser itself repeat the argument at full length.
-            if not (hasattr(error, "format_message") and hasattr(error, "exit_code")):
-                raise
-            message = error.format_message()
-            for noise in PARSERS_NOISE:
-                message = message.replace(noise, "")
-            if is_first():
-                _say(one_line(message))
-            raise typer.Exit(error.exit_code) from None
+
+
+@contextmanager
+def _one_sentence() -> Iterator[None]:
+    """A context that ends the command in one sentence for an error of the parser, which repeats arguments at length."""
+    try:
+        yield
+    except Exception as error:
+        # The help, which stands in for an empty command line, is no error.
+        if not (hasattr(error, "format_message") and hasattr(error, "exit_code")) or "Help" in type(error).__name__:
+            raise
+        message = error.format_message()
+        for noise in PARSERS_NOISE:
+            message = message.replace(noise, "")
+        if is_first():
+            _say(one_line(message))
+        raise typer.Exit(error.exit_code) from None
 
 
 @contextmanager

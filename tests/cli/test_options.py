@@ -123,3 +123,10 @@ def test_figures_of_studies_that_are_left_out_are_refused_before_anything_is_mea
     assert result.exit_code == 2
     assert "the figure paths shows the study paths, which is not among --studies" in result.output
     assert not (tmp_path / "out").exists()
+
+
+def test_an_option_that_no_command_has_is_refused_in_one_sentence() -> None:
+    result = run("--nosuch")
+    assert result.exit_code == 2
+    assert result.output == "gradlab: No such option: --nosuch\n"
+    assert "Usage: gradlab [OPTIONS] COMMAND" in run().output
