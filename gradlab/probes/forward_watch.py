@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from gradlab.probes.backward_passes import keeps_graph
+from gradlab.probes.outputs import plain
 from gradlab.stats import row_norms
 
 LOST = "several passes"
@@ -68,7 +69,7 @@ class Watch:
         if not self._counts():
             return
         with torch.no_grad() if torch.is_grad_enabled() else nullcontext():
-            gradient = gradient.detach()
+            gradient = plain(gradient.detach()) if gradient.is_nested else gradient.detach()
             if self._part is not None:
                 gradient = gradient.chunk(self._part[1], -1)[self._part[0]]
             if self._rows is not None:

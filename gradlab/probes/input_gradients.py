@@ -19,7 +19,7 @@ from gradlab.probes.direct_calls import called_within
 from gradlab.probes.finder import is_normalization
 from gradlab.probes.hooks import Hook, Probe, in_backward
 from gradlab.probes.input_passes import InputPass
-from gradlab.probes.outputs import detached
+from gradlab.probes.outputs import detached, refuse_nested
 from gradlab.probes.ranks import TIMEOUT, Ranks
 from gradlab.probes.streams import wait_for_all
 from gradlab.probes.tensor_layout import LayoutWatch, one_of_each
@@ -134,6 +134,7 @@ class InputGradients(Probe):
             run.inside += 1
             return None
         images = args[0] if args else None
+        refuse_nested([images] if isinstance(images, Tensor) else [], "input gradients")
         if not isinstance(images, Tensor) or not images.is_floating_point() or images.ndim < 2:
             given = f"{images.dtype} {tuple(images.shape)}" if isinstance(images, Tensor) else type(images).__name__
             remedy = "give it the inputs with the examples as the first of two dimensions or more"

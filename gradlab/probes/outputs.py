@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -121,4 +121,20 @@ def refuse_without_values(tensor: Tensor) -> None:
         raise GradlabError(
             "the model runs without values, on the meta device or under FakeTensorMode, so that there is nothing to "
             "measure: run it on a device, or outside of the probe"
+        )
+
+
+def refuse_nested(tensors: Iterable[Tensor], what: str) -> None:
+    """Check that no tensor is nested.
+
+    Args:
+        tensors: The tensors.
+        what: What is measured of them, in the plural.
+
+    Raises:
+        GradlabError: If one is.
+    """
+    if any(tensor.is_nested for tensor in tensors):
+        raise GradlabError(
+            f"{what} are not measured of nested tensors: pad the examples, or run the model on one after the other"
         )

@@ -14,6 +14,7 @@ from gradlab.errors import UsageError
 from gradlab.probes.functions import function_name, open_attention, tensors_in
 from gradlab.probes.hooks import in_backward
 from gradlab.probes.identity import Remembered
+from gradlab.probes.outputs import refuse_nested
 from gradlab.probes.split_signals import Split, SplitSignals
 from gradlab.stats.attention import AttentionRows, attention_rows, sampled_logits, sampled_positions
 
@@ -104,6 +105,7 @@ class AttentionFinder(TorchFunctionMode):
         enable_gqa: bool = False,
     ) -> AttentionRows:
         """The rows of attention for the arguments of the fused function."""
+        refuse_nested([query, key], "rows of attention")
         if attn_mask is not None and query.ndim != 4:
             attn_mask = _by_head(attn_mask.expand(*query.shape[:-1], key.shape[-2]))
         query, key = _by_head(query), _by_head(key)
@@ -116,6 +118,7 @@ class AttentionFinder(TorchFunctionMode):
         dim = args[1] if len(args) > 1 else kwargs.get("dim")
         if not isinstance(logits, Tensor) or logits.ndim < 3 or dim not in (-1, logits.ndim - 1):
             return None
+        refuse_nested([logits], "rows of attention")
         split = self._split(args, kwargs, "input")
         with torch._C.DisableTorchFunction(), torch.no_grad():
             heads = self.listener.heads() if logits.ndim == 3 else None

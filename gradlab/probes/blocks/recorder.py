@@ -14,6 +14,7 @@ from gradlab.probes.blocks.operations import SLICES, applies, attends, is_in_pla
 from gradlab.probes.blocks.values import CONSTANT, DATA, Values
 from gradlab.probes.functions import function_name, tensors_in
 from gradlab.probes.hooks import in_backward
+from gradlab.probes.outputs import refuse_nested
 from gradlab.probes.passes import Passes
 from gradlab.probes.split_signals import Split, split_of
 
@@ -166,6 +167,7 @@ class Recorder(TorchFunctionMode):
                     self._name(tensor, known if known.parents or weighted else None, None)
 
     def _name(self, tensor: Tensor, value: Value | None, channel: int | None) -> None:
+        refuse_nested([tensor], "blocks")
         if value is None:
             self.values.put(tensor, DATA)
             return

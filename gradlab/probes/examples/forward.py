@@ -14,6 +14,7 @@ from torch.utils._pytree import tree_leaves
 
 from gradlab.errors import GradlabError
 from gradlab.probes.hooks import Hook
+from gradlab.probes.outputs import refuse_nested
 from gradlab.probes.running_calls import Arguments, RunningCalls, arguments, frame_of_call
 
 
@@ -73,6 +74,7 @@ class ForwardWatch(RunningCalls):
 
     def _begin(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+        refuse_nested(tensors, "gradients of single examples")
         examples = next((len(tensor) for tensor in tensors if tensor.ndim), None)
         if not examples:
             given = "an empty batch" if examples == 0 else "no tensor with a first dimension"

@@ -22,6 +22,7 @@ from gradlab.probes.examples.shards import Shards
 from gradlab.probes.examples.structure import tolerance_of
 from gradlab.probes.examples.uses import Use, UseFinder
 from gradlab.probes.hooks import Hook, in_backward
+from gradlab.probes.outputs import refuse_nested
 from gradlab.stats import Workspace, l2_norms
 from gradlab.stats.pair_products import PairProducts
 
@@ -137,6 +138,7 @@ class ForwardPasses:
             self._before = None
 
     def _found(self, use: Use) -> None:
+        refuse_nested(use.outputs, "gradients of single examples")
         batch, sources = self.backward.batches[-1], use.sources
         measured = [number for number in sources if number in self.pieces.chosen]
         number = len(batch.signature)

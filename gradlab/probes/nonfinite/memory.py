@@ -12,6 +12,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 
 from gradlab.probes.identity import storage_key
 from gradlab.probes.nonfinite.values import Source, Value, extremes
+from gradlab.probes.outputs import refuse_nested
 
 _Region = tuple[object, ...]
 
@@ -67,6 +68,7 @@ class Memory:
 
     def new(self, tensor: Tensor) -> Value:
         """A value without known properties."""
+        refuse_nested([tensor], "origins of NaN")
         value = Value(len(self.values), tensor.dtype)
         self.values.append(value)
         return value
@@ -80,6 +82,7 @@ class Memory:
         self.values, self._storages = [], {}
 
     def _storage(self, tensor: Tensor) -> _Storage:
+        refuse_nested([tensor], "origins of NaN")
         key = storage_key(tensor)
         storage = self._storages.get(key)
         if storage is None:
