@@ -1,12 +1,15 @@
 """The documentation: its commands run, at toy size, its Python runs, and every page is in the menu."""
 
 import ast
+import functools
 import importlib
 import inspect
 import itertools
 import json
 import re
 import shlex
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import matplotlib as mpl
@@ -19,6 +22,7 @@ from typer.testing import CliRunner
 import gradlab as gl
 from gradlab import gallery
 from gradlab.cli import app
+from gradlab.experiments.catalog import list_networks
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted((ROOT / "docs").glob("*.md"))
@@ -81,6 +85,16 @@ def blocks(path: Path, language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", path.read_text(), re.DOTALL | re.MULTILINE)
 
 
+SIZES = {"--batch-size", "--depths", "--images", "--iterations", "--model", "--seeds", "--warmup", "--weights"}
+"""Options that say which networks, how many and how large, and not what is done."""
+
+
+def deed(command: str) -> tuple[str, ...]:
+    """What a command does, whichever its networks are: its words without the `SIZES`."""
+    words = shlex.split(command)[1:]
+    return tuple(w for before, w in zip(["", *words], words, strict=False) if not SIZES & {before, w})
+
+
 def commands() -> list[str]:
     """Every gradlab command in a block of the pages, once."""
     lines = [line for path in EVERY for block in blocks(path, "bash") for line in block.splitlines()]
@@ -88,12 +102,55 @@ def commands() -> list[str]:
     return list(dict.fromkeys(part for part in parts if part.startswith("gradlab ")))
 
 
-@pytest.mark.parametrize("command", commands())
-def test_commands_run(command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """At toy size, and with initial weights in place of downloads and files; what has no toy size is parsed."""
-    monkeypatch.chdir(tmp_path)
+FIRST = {deed(command): command for command in reversed(commands())}
+ALIKE = [command for command in commands() if FIRST[deed(command)] != command]
+"""Commands that do to other networks what an earlier one does; they run in the thorough tests."""
+
+
+def parsed(words: list[str]) -> None:
+    group = get_command(app)
+    assert isinstance(group, TyperGroup)
+    group.commands[words[0]].make_context(words[0], words[1:])
+
+
+@pytest.mark.parametrize("command", ALIKE)
+def test_commands_like_earlier_ones_are_parsed_and_name_networks(command: str) -> None:
+    words = shlex.split(command)[1:]
+    parsed(words)
+    for spec in words[words.index("--model") + 1].split(","):
+        assert len(list_networks(spec.partition("@")[0])[0]) == 1, spec
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """What makes the folder that a command reads; once, whichever commands read it."""
+
+    @functools.cache
+    def make(command: str) -> Path:
+        folder = tmp_path_factory.mktemp(command)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.chdir(folder)
+            save_images()
+            CliRunner().invoke(app, [*READ[command], "--out", "made"], catch_exceptions=False)
+        return folder / "made"
+
+    return make
+
+
+def save_images() -> None:
     images, labels = np.zeros((8, 32, 32, 3), np.uint8), np.arange(8)
     np.savez("toy.npz", x_train=images, y_train=labels, x_test=images, y_test=labels)
+
+
+@pytest.mark.parametrize(
+    "command", [pytest.param(c, marks=pytest.mark.thorough if c in ALIKE else (), id=c) for c in commands()]
+)
+def test_commands_run(
+    command: str, tmp_path: Path, made: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At toy size, and with initial weights in place of downloads and files; what has no toy size is parsed."""
+    monkeypatch.chdir(tmp_path)
+    save_images()
     # The gallery is measured at toy size, too, and by its first recipe where all are asked for.
     monkeypatch.setattr(gallery, "FIGURES", gallery.FIGURES[:1])
     full = gallery.render
@@ -105,13 +162,11 @@ def test_commands_run(command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     shallow = shallow.replace("-width=1000@", "-width=50@")
     words = shlex.split(LENGTH.sub("", WEIGHTS.sub("@init", shallow)))[1:]
     if words[0] not in TOY:
-        group = get_command(app)
-        assert isinstance(group, TyperGroup)
-        group.commands[words[0]].make_context(words[0], words[1:])
+        parsed(words)
         return
     if words[0] in READ:
         for folder in itertools.takewhile(lambda word: not word.startswith("-"), words[1:]):
-            CliRunner().invoke(app, [*READ[words[0]], "--out", folder], catch_exceptions=False)
+            shutil.copytree(made(words[0]), folder)
     key = f"{words[0]} --model" if f"{words[0]} --model" in TOY and "--model" in words else words[0]
     # Noise and tokens have the shape that the network takes, images have not.
     own = [word for word in words if word == "noise" or word.startswith("tokens")]

@@ -95,9 +95,13 @@ def test_noise_has_no_labels(name: str) -> None:
 def test_fully_connected_networks(name: str) -> None:
     measured(f"{name}-width=20@init", "noise", "sum", drawn=False)
     measured(f"{name}-width=20@init", "noise", "sum", drawn=name == "mlp4", mode="responses", bn="eval")
-    for loss in ("cross-entropy", "sum"):
-        with pytest.raises(UsageError, match=r"takes inputs of shape \(1,\), not images of shape .* data noise"):
-            measured(f"{name}@init", "cifar10-sample", loss)
+
+
+@pytest.mark.parametrize("loss", ["cross-entropy", "sum"])
+@pytest.mark.parametrize("name", ["mlp4", "resmlp4"])
+def test_fully_connected_networks_take_no_images(name: str, loss: str) -> None:
+    with pytest.raises(UsageError, match=r"takes inputs of shape \(1,\), not images of shape .* data noise"):
+        measured(f"{name}@init", "cifar10-sample", loss)
 
 
 @pytest.mark.parametrize("name", ["flat", "maps", "one_number"])
@@ -125,9 +129,11 @@ def test_imagenet_networks(name: str) -> None:
     measured(f"{name}@init", "noise", "sum")
 
 
-@pytest.mark.slow
-def test_a_vision_transformer() -> None:
-    measured("timm/vit_tiny_patch16_224@init", "noise", "sum", dtype="float32")
+@pytest.mark.parametrize(
+    "name", ["vit2-width=32", pytest.param("timm/vit_tiny_patch16_224", marks=pytest.mark.thorough)]
+)
+def test_a_vision_transformer(name: str) -> None:
+    measured(f"{name}@init", "noise", "sum", dtype="float32")
 
 
 def test_the_gradient_of_a_sum_is_an_expanded_tensor() -> None:
