@@ -40,6 +40,12 @@ def test_degradation_and_its_reverse_are_found() -> None:
     ]
 
 
+def test_series_of_one_kind_are_told_apart() -> None:
+    nets = [run(f"{net}-width=8", 0.2) for net in ("plain20-ll", "plain56-ll", "plain20-crelu", "plain56-crelu")]
+    starts = {sentence.partition(" end with")[0] for sentence in findings(nets)}
+    assert starts == {"Plain nets (plain-ll-width=8)", "Plain nets (plain-crelu-width=8)"}
+
+
 def test_variants_are_compared_with_the_original() -> None:
     runs = [run("resnet20-preact", 0.05), run("resnet20", 0.1), run("resnet20-C", 0.101), run("resnet56-preact", 0.2)]
     assert findings([*runs, run("plain20-width=8", 0.3), run("resnet20-B", 0.1, key="longer")])[1:] == [
