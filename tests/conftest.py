@@ -20,6 +20,8 @@ def pytest_configure(config: pytest.Config) -> None:
         return  # This process deals the tests to others, which load what they need.
     # Whatever is imported and collected stays: the collector need not look through it while the tests run.
     gc.disable()
+    # Inductor would start processes for Triton, which no test here compiles for, and each of them imports torch.
+    os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
     import torch
     from devices.accelerator import SUPPORTED, accelerator
 

@@ -16,7 +16,8 @@ import gradlab as gl
 from gradlab.models import create
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+# Other tests here are in float32.
+@pytest.mark.parametrize("dtype", [torch.float64, pytest.param(torch.float32, marks=pytest.mark.thorough)])
 def test_steps_after_the_first_run_in_compiled_code(dtype: torch.dtype) -> None:
     torch.manual_seed(0)
     model, loop = Normalized().to(dtype), trained([x.to(dtype) for x in images(5, 5, 5)])
@@ -112,13 +113,14 @@ def in_many_ways(called: Any, model: Any, step: Callable[[], None]) -> None:
             step()
 
 
-def test_every_kind_of_pass() -> None:
+@pytest.mark.parametrize("backend", ["eager", pytest.param("aot_eager", marks=pytest.mark.thorough)])
+def test_every_kind_of_pass(backend: str) -> None:
     torch.manual_seed(0)
     model = Normalized()
     right = brute_force(model, READ, in_many_ways)
     with warnings.catch_warnings():
         warnings.filterwarnings("error", ".*eagerly.*")
-        found, probe = measured(torch.compile(model, backend="aot_eager"), model, in_many_ways)
+        found, probe = measured(torch.compile(model, backend=backend), model, in_many_ways)
     assert found.keys() == right.keys()
     for site, norms in right.items():
         # Compiled code may round to bfloat16 elsewhere.
