@@ -60,8 +60,15 @@ def sampled_correlation(rho, depth, dimension, width=200, networks=150):
     return ratio.item(), ((both - ratio * own).std() / own.mean() / math.sqrt(networks)).item()
 
 
-@pytest.mark.parametrize(("depth", "rho"), [(1, 0.0), (2, 0.5), (4, -0.3), (8, 0.3)])
-@pytest.mark.parametrize("dimension", [2, 20])
+@pytest.mark.parametrize(
+    ("depth", "rho", "dimension"),
+    [
+        # Each depth once, and each dimension twice; all pairs are in the thorough tests.
+        pytest.param(depth, rho, dimension, marks=() if (number + place) % 2 else pytest.mark.thorough)
+        for number, (depth, rho) in enumerate([(1, 0.0), (2, 0.5), (4, -0.3), (8, 0.3)])
+        for place, dimension in enumerate([2, 20])
+    ],
+)
 def test_infinite_width_describes_200_neurons(depth, rho, dimension):
     value, error = sampled_correlation(rho, depth, dimension)
     expected = theory.feedforward_gradient_correlation(torch.tensor(rho), depth, dimension).item()

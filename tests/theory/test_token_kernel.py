@@ -30,8 +30,18 @@ def attended(x, heads, seed, causal, logits=1.0):
     return torch.cat(out, 1) @ last
 
 
-@pytest.mark.parametrize("causal", [True, False])
-@pytest.mark.parametrize(("correlation", "head_width"), [(0.0, None), (0.5, None), (0.0, 4), (0.2, 16)])
+KERNELS = [(0.0, None), (0.5, None), (0.0, 4), (0.2, 16)]
+
+
+@pytest.mark.parametrize(
+    ("causal", "correlation", "head_width"),
+    [
+        # Each kernel once, and both ways of attention twice; all pairs are in the thorough tests.
+        pytest.param(causal, *kernel, marks=() if number % 2 == causal else pytest.mark.thorough)
+        for causal in (True, False)
+        for number, kernel in enumerate(KERNELS)
+    ],
+)
 def test_attention_kernel_of_a_wide_layer(causal, correlation, head_width):
     """The mean variance and covariance of tokens, within four standard errors, over ten layers."""
     kernel = theory.exchangeable_kernel(24, 1.0, correlation)
