@@ -28,14 +28,14 @@ CLASSES = {
 }
 
 
-@pytest.fixture
-def files(tmp_path):
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
     """The name of each network: a configuration as the library saves it."""
-    names = {}
+    names, folder = {}, tmp_path_factory.mktemp("configurations")
     for kind, configuration in CONFIGURATIONS.items():
         configuration.architectures = [CLASSES[kind]]
-        configuration.save_pretrained(tmp_path / kind)
-        names[kind] = f"transformers/{tmp_path}/{kind}/config.json"
+        configuration.save_pretrained(folder / kind)
+        names[kind] = f"transformers/{folder}/{kind}/config.json"
     return names
 
 

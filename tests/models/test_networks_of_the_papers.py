@@ -52,7 +52,9 @@ def test_parameters_of_the_deepest_network_of_table_6_as_they_are_listed() -> No
     ],
 )
 def test_multiply_adds_of_table_1(depth: int, printed: float, exact: int) -> None:
-    counted = cost(create(f"imagenet/resnet{depth}"), IMAGE["imagenet"])
+    name = f"imagenet/resnet{depth}"
+    # The weights of the two deepest are not drawn: test_names compares both ways of counting.
+    counted = cost(create(name), IMAGE["imagenet"]) if depth <= 50 else named_cost(parse_name(name))
     assert counted.multiply_adds == exact
     assert counted.layers == depth
     assert abs(exact / 1e9 - printed) < 0.06

@@ -7,7 +7,6 @@ import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
-import seaborn
 from matplotlib.colors import to_rgb
 
 import gradlab as gl
@@ -71,6 +70,8 @@ def test_a_family_has_its_colour_in_every_figure() -> None:
 
 
 def test_colours_are_near_those_of_seaborns_colour_blind_palette() -> None:
+    import seaborn
+
     palette = seaborn.color_palette("colorblind")
     places = {"residual": 0, "plain": 3, "looks-linear": 8, "other": 2}
     for kind, color in KIND_COLORS.items():
@@ -81,6 +82,8 @@ def test_colours_are_near_those_of_seaborns_colour_blind_palette() -> None:
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 9])
 @pytest.mark.parametrize("kind", KIND_COLORS)
 def test_shades_are_a_blend_of_seaborns_in_one_hue(kind: str, count: int) -> None:
+    import seaborn
+
     hue, saturation, own = HUSL[kind]
     tones = (own, own) if count == 1 else (76, 46, 22)
     expected = seaborn.blend_palette([(hue, saturation, tone) for tone in tones], count, input="husl")
@@ -89,6 +92,8 @@ def test_shades_are_a_blend_of_seaborns_in_one_hue(kind: str, count: int) -> Non
 
 
 def test_the_theme_is_seaborns_style_and_context_but_for_what_is_ours() -> None:
+    import seaborn
+
     ticks, paper = seaborn.axes_style("ticks"), seaborn.plotting_context("paper", font_scale=8 / 9.6)
     assert TICKS.keys() == ticks.keys()
     assert {key for key, value in TICKS.items() if value != ticks[key]} == OURS
