@@ -44,12 +44,12 @@ def sgd(**changes: nets.Exponents) -> Callable[[int], Any]:
 
 
 HIDDEN, INPUT, OUTPUT = MUP_ADAM["hidden"], MUP_ADAM["input"], MUP_ADAM["output"]
-LONGER, MORE = {"steps": 5, "seeds": 4}, {"steps": 5, "seeds": 6}
+LONGER = {"steps": 5, "seeds": 4}
 
 RIGHT = [
     Case("μP, Adam", adam(), WIDTHS),
     Case("μP, SGD", sgd(), WIDTHS),
-    Case("μP, transformer", nets.transformer(MUP_ADAM), NARROW, options=MORE),
+    Case("μP, transformer", nets.transformer(MUP_ADAM), NARROW, options=LONGER),
     Case("Depth-μP", nets.residual(), DEPTHS),
     Case("standard, SGD", nets.mlp(STANDARD, SGD, 1e-5), WIDTHS, options={"parametrization": "standard"}),
     Case("standard, Adam", nets.mlp(STANDARD, ADAM, 1e-7), WIDTHS, options={"parametrization": "standard"}),
@@ -70,7 +70,7 @@ BUGS = [
     Case("standard, by SGD", nets.mlp(STANDARD, SGD, 1e-2), WIDTHS, "first"),
     Case("input rate of SGD not scaled", sgd(first=but(MUP_SGD["input"], c=0)), WIDTHS, "first"),
     Case("hidden rate of SGD scaled as Adam's", sgd(second=but(MUP_SGD["hidden"], c=1)), WIDTHS, "second"),
-    Case("attention by the root", nets.transformer(MUP_ADAM, scale=0.5), NARROW, "blocks.0.attention.scores", MORE),
+    Case("attention by the root", nets.transformer(MUP_ADAM, scale=0.5), NARROW, "blocks.0.attention.scores", LONGER),
     Case("embedding scaled", nets.transformer(MUP_ADAM, embedding=but(INPUT, b=0.5)), NARROW, "embedding", LONGER),
     Case("one projection's rate", nets.transformer(MUP_ADAM, down=but(HIDDEN, c=0)), NARROW, "blocks.0.down", LONGER),
     Case("branches not scaled", nets.residual(branch=0.0), DEPTHS, "blocks[first]"),
