@@ -96,7 +96,7 @@ JOBS: dict[str, Job] = {
     ),
     "gradients, float32 beside float64": (
         lambda device, size: gl.gradients(size.gpt, **size.data(device, seeds=1)),
-        {"experiments/gradients": 3, "probes": 6},
+        {"experiments/gradients": 3, "probes": 4},
     ),
     "input_gradients": (
         lambda device, size: gl.input_gradients(size.resnet, **size.data(device, seeds=2, points=6, lags=2)),

@@ -10,7 +10,7 @@ import pandas as pd
 import torch
 
 from gradlab.errors import UsageError
-from gradlab.experiments.gradients.passes import Pass, measure
+from gradlab.experiments.gradients.passes import Pass, measure, weight_norms
 from gradlab.experiments.request import Dtype
 from gradlab.results.gradients.result import GradientsResult
 from gradlab.results.gradients.summary import is_rounding
@@ -80,9 +80,7 @@ def _marked(result: GradientsResult, dtype: str, errors: dict[str, float]) -> Gr
 def _float32_errors(part: Pass) -> dict[str, float]:
     """The relative error of the float32 norm of every layer, compared with float64 on a few images."""
     few = part.on_few(FLOAT32_IMAGES)
-    single, double = (
-        measure(few, dtype).layers().groupby("layer")["grad_norm"].mean() for dtype in (torch.float32, torch.float64)
-    )
+    single, double = (weight_norms(few, dtype) for dtype in (torch.float32, torch.float64))
     # A norm that is finite only in float64 has an infinite error in float32.
     errors = (single / double - 1).abs().where(double > 0, 0.0).fillna(math.inf)
     return dict(errors.where(np.isfinite(double)))

@@ -77,12 +77,7 @@ def measure(part: Pass, dtype: torch.dtype, count: Callable[[int], None] | None 
         UsageError: If the data has no labels and the loss needs them.
         GradlabError: If the network cannot run, or there is no gradient.
     """
-    model = placed(copy_of(part.model), part.stream.device, dtype)
-    parameters = list(model.parameters())
-    if parameters and not any(parameter.requires_grad for parameter in parameters):
-        raise GradlabError(f"{part.label}: every parameter is frozen (requires_grad is off): there is no gradient")
-    # In a network of convolutions and linear layers, the layers that count towards its depth are shown.
-    chosen = depth_layers(model) if part.layers is None else part.layers
+    model, chosen = _copied(part, dtype)
     probes: list[Probe] = [ParameterGradients(model, chosen), ResponseGradients(model, chosen)]
     if part.per_example:
         probes.append(ExampleGradients(model, part.layers, reduction="sum"))
@@ -94,7 +89,7 @@ def measure(part: Pass, dtype: torch.dtype, count: Callable[[int], None] | None 
         one.frame = one.frame[one.frame["layer"].isin(rows)]
     result = GradientsResult.join(results)
     if part.per_example:
-        _fill_total(result, parameters if part.layers is None else None)
+        _fill_total(result, [*model.parameters()] if part.layers is None else None)
     # If gradients were summed, the statistics are over the images of the whole measurement.
     result.frame = averaged(result.frame, 1 if part.bn == "batch" else part.images)
     if isinstance(probes[-1], ExampleGradients):
@@ -103,6 +98,34 @@ def measure(part: Pass, dtype: torch.dtype, count: Callable[[int], None] | None 
         result.examples = _with_losses(examples, losses, part.label)
     result.record["networks"] = [{"network": part.label, "coverage": result.facts(part.label).get("coverage"), **facts}]
     return result
+
+
+def weight_norms(part: Pass, dtype: torch.dtype) -> pd.Series:
+    """The norm of the gradient of each layer's weight, by layer, for a pass of one batch; as `measure` measures it.
+
+    Args:
+        part: The network, its data and its loss.
+        dtype: The dtype of the arithmetic.
+    """
+    model, chosen = _copied(part, dtype)
+    probe = ParameterGradients(model, chosen)
+    _run(part, model, [probe], dtype, None)
+    norms: pd.Series = probe.result(part.label).layers().groupby("layer")["grad_norm"].mean()
+    return norms
+
+
+def _copied(part: Pass, dtype: torch.dtype) -> tuple[nn.Module, Selection]:
+    """A copy of the network in a dtype, where its data is, and the layers to measure.
+
+    Raises:
+        GradlabError: If there is no gradient.
+    """
+    model = placed(copy_of(part.model), part.stream.device, dtype)
+    parameters = list(model.parameters())
+    if parameters and not any(parameter.requires_grad for parameter in parameters):
+        raise GradlabError(f"{part.label}: every parameter is frozen (requires_grad is off): there is no gradient")
+    # In a network of convolutions and linear layers, the layers that count towards its depth are shown.
+    return model, depth_layers(model) if part.layers is None else part.layers
 
 
 def _run(
