@@ -24,15 +24,20 @@ SLOW = pytest.mark.slow
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("spread")
-    x = np.random.default_rng(0).integers(0, 256, (60, 32, 32, 3), dtype=np.uint8)
-    np.savez(folder / "data.npz", x_train=x, y_train=np.arange(60) % 10, x_test=x[:30], y_test=np.arange(30) % 10)
+    x = np.random.default_rng(0).integers(0, 256, (256, 32, 32, 3), dtype=np.uint8)
+    for name, images in (("data.npz", 60), ("cifar10.npz", 256)):
+        parts = {"train": slice(images), "test": slice(30)}
+        images_and_labels = {f"x_{part}": x[own] for part, own in parts.items()}
+        images_and_labels |= {f"y_{part}": np.arange(256)[own] % 10 for part, own in parts.items()}
+        np.savez(folder / name, **images_and_labels)
     return folder
 
 
 @pytest.fixture(scope="module")
 def found(folder: Path) -> list[dict[str, Any]]:
     """What each of two processes has found."""
-    run_modules("oracles.spreading", [[str(folder)]] * 2, environments_of_ranks(2))
+    environments = [{**own, "GRADLAB_DATA": str(folder)} for own in environments_of_ranks(2)]
+    run_modules("oracles.spreading", [[str(folder)]] * 2, environments)
     return [json.loads((folder / f"{rank}.json").read_text()) for rank in range(2)]
 
 
@@ -136,8 +141,9 @@ def test_nets_of_several_depths_are_trained_apart(folder: Path, found: list[dict
 
 @SLOW
 def test_lesions_nets_and_trainings_of_a_comparison_are_those_of_one_process(
-    folder: Path, found: list[dict[str, Any]]
+    folder: Path, found: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("GRADLAB_DATA", str(folder))
     assert [its["lesion"] for its in found] == [frames(gl.lesion("resnet8@init", **LESIONS))] * 2
     assert [its["activations"] for its in found] == [frames(gl.activations(**ACTIVATIONS))] * 2
     compared = gl.compare(**COMPARED, runs=folder / "alone compared")

@@ -27,7 +27,10 @@ NETS = {"depths": (3, 60), "families": ("ff", "resnet"), "seeds": 3, "width": 12
 GPT = "gpt1-width=16-context=16"
 LESIONS: dict[str, Any] = {"images": 8, "batch_size": 4, "several": (2,), "swaps": (1,), "samples": 2, "paths": 2}
 ACTIVATIONS: dict[str, Any] = {"depth": 3, "families": ("ff", "resnet"), "seeds": 3, "width": 12, "points": 16}
-COMPARED: dict[str, Any] = {"question": "shortcut", "depths": (8,), "images": 4, "seeds": 2, "epochs": 1}
+OF_FEW: dict[str, Any] = {"data": "cifar10", "images": 4, "seeds": 2, "epochs": 1}
+"""What the folder of data sets has by that name is small."""
+
+COMPARED = {"question": "shortcut", "depths": (8,), **OF_FEW}
 RECIPE = replace(preset("fast"), epochs=4, batch_size=24, normalization="none")
 
 
