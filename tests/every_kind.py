@@ -33,7 +33,9 @@ EVERY_KIND: dict[str, Callable[[Path], gl.Result]] = {
     "signal": lambda runs: gl.signal("resnet8@init", seeds=2, **IMAGES),
     "attention": lambda runs: gl.attention("vit2-width=64@init", rows=None, **IMAGES),
     "jacobian": lambda runs: gl.jacobian("resnet8@init", images=1, seeds=1, device="cpu"),
-    "coordinates": lambda runs: gl.coordinate_check("plain{depth}-width=4", depths=(8, 14, 20), images=2, seeds=2),
+    "coordinates": lambda runs: gl.coordinate_check(
+        "plain{depth}-width=4", depths=(8, 14, 20), images=2, seeds=2, steps=1
+    ),
     "training": lambda runs: gl.TrainingResult.load(runs / "resnet8"),
     "architectures": lambda runs: architectures("imagenet/resnet18"),
     "dynamics": lambda runs: gl.dynamics(runs / "resnet8"),
