@@ -72,6 +72,21 @@ REGIMES: dict[str, Regime] = {
 }
 
 
+def test_errors_of_several_seeds_are_called_means() -> None:
+    errors = {"plain20": [0.20, 0.22, 0.21], "resnet20": [0.10, 0.12], "resnet56": [0.05]}
+    runs = [
+        {"network": name, "error": error, "images": 50_000, "key": "k", "classes": 10, "seed": seed}
+        for name, shares in errors.items()
+        for seed, error in enumerate(shares)
+    ]
+    pair, trend = sorted(findings(with_descriptions(runs)))
+    assert pair == (
+        "At depth 20 the residual net's mean training error over 2 to 3 seeds, 11.00%, is lower than the plain net's, "
+        "21.00%."
+    )
+    assert trend.startswith("Residual nets end with a mean training error over 1 to 2 seeds of 11.00% (20), 5.00% (56)")
+
+
 @pytest.mark.parametrize("regime", REGIMES.values(), ids=REGIMES)
 def test_findings_by_regime(regime: Regime) -> None:
     check(regime)

@@ -152,7 +152,8 @@ def _across_depth(nets: Sequence[Net], verdict: Verdict) -> str:
 
 
 def _against_plain(plain: Net, residual: Net, verdict: Verdict) -> str:
-    whose = "the residual net's training error" if residual.is_original else f"the training error of {residual.network}"
+    error = _measured("training", plain, residual)
+    whose = f"the residual net's {error}" if residual.is_original else f"the {error} of {residual.network}"
     return (
         f"At depth {plain.depth} {whose}, {_percent(residual.training)}, is {_than(verdict)} the plain net's, "
         f"{_percent(plain.training)}."
@@ -161,12 +162,19 @@ def _against_plain(plain: Net, residual: Net, verdict: Verdict) -> str:
 
 def _against_original(original: Net, variant: Net, measure: str, verdict: Verdict) -> str:
     own, others = _errors(variant, measure), _errors(original, measure)
-    seeds = len(own.shares)
-    error = f"a mean {measure} error over {seeds} seeds of" if seeds > 1 else f"a {measure} error of"
     return (
-        f"{variant.network} ends with {error} {_percent(own)}, {_than(verdict)} that of {original.network}, "
-        f"{_percent(others)}."
+        f"{variant.network} ends with a {_measured(measure, original, variant)} of {_percent(own)}, "
+        f"{_than(verdict)} that of {original.network}, {_percent(others)}."
     )
+
+
+def _measured(measure: str, *nets: Net) -> str:
+    """The name of the error, which is a mean if there are several seeds."""
+    seeds = [len(_errors(net, measure).shares) for net in nets]
+    fewest, most = min(seeds), max(seeds)
+    if most == 1:
+        return f"{measure} error"
+    return f"mean {measure} error over {fewest if fewest == most else f'{fewest} to {most}'} seeds"
 
 
 def _than(verdict: Verdict) -> str:
