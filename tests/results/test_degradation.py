@@ -219,8 +219,8 @@ def test_the_trend_of_several_seeds_has_their_spread() -> None:
 
 def test_seeds_of_one_error_are_compared_by_counts() -> None:
     """Nets that fit all images with every seed have no spread, yet an error far below that of others."""
-    said = findings([*_seeds("plain20", [0.3, 0.31, 0.32]), *_seeds("resnet20", [0.0, 0.0, 0.0])])
-    assert said == ["At depth 20 the residual net's training error, 0.00%, is lower than the plain net's, 31.00%."]
+    (said,) = findings([*_seeds("plain20", [0.3, 0.31, 0.32]), *_seeds("resnet20", [0.0, 0.0, 0.0])])
+    assert said.startswith("At depth 20 the residual net's mean training error over 3 seeds, 0.00%, is lower than")
 
 
 def test_trends_of_equal_depths_are_rarely_stated() -> None:

@@ -136,7 +136,7 @@ def _across_depth(nets: Sequence[Net], verdict: Verdict) -> str:
     kind, series = nets[0].known["kind"].capitalize(), nets[0].known["series"]
     # Several series of one kind, as plain-ll and plain-crelu, are told apart.
     subject = f"{kind} nets" if series in ("plain", "resnet") else f"{kind} nets ({series})"
-    start = f"{subject} end with a training error of {errors}: "
+    start = f"{subject} end with a {_measured('training', *nets)} of {errors}: "
     plain = nets[0].known["kind"] == "plain"
     if verdict is Verdict.NOTHING:
         return f"{start}no conclusion is possible."
