@@ -16,10 +16,10 @@ SHORTCUTS = ("shortcut=0.5", "shortcut=0.5-beta=0.5", "exclusive-gate=-6", "shor
 UNITS = ("preact", "relu-preact", "relu-before-add", "bn-after-add")
 
 QUICK = [
-    "plain20",
-    "plain20-ll",
+    "plain8",
+    "plain8-ll",
     "plain8-crelu",
-    "resnet20",
+    "resnet8",
     "resnet8-B",
     "resnet8-C",
     *(f"resnet8-{shortcut}" for shortcut in SHORTCUTS),
@@ -43,8 +43,9 @@ QUICK = [
 """The families, at depths and widths that run in a fraction of a second."""
 
 WHOLE = [
-    *(f"{family}{depth}" for family in ("plain", "resnet") for depth in (32, 44, 56, 110)),
+    *(f"{family}{depth}" for family in ("plain", "resnet") for depth in (20, 32, 44, 56, 110)),
     "resnet1202",
+    "plain20-ll",
     "plain56-ll",
     "resnet110-C",
     *(f"resnet110-{shortcut}" for shortcut in SHORTCUTS),

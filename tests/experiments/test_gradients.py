@@ -309,7 +309,7 @@ def test_save_load_and_draw(tmp_path, mode):
             assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
 
 
-@pytest.mark.parametrize("images", [16, pytest.param(128, marks=pytest.mark.thorough)])
+@pytest.mark.parametrize("images", [8, pytest.param(128, marks=pytest.mark.thorough)])
 @pytest.mark.parametrize(
     ("network", "file"),
     [
