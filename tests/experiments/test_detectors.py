@@ -19,17 +19,11 @@ ASKED: dict[str, Any] = {"images": 2, "batch_size": 2, "device": "cpu"}
 
 
 def detector(name: str) -> Any:
-    """A detector on small images with few regions, and with narrow linear layers, which have most of its weights."""
+    """A detector on small images with few regions."""
     model: Any = gl.build(f"{name}@init")
     model.input_shape = (3, SIDE, SIDE)
     model.transform.min_size, model.transform.max_size = (SIDE,), SIDE
     model.roi_heads.fg_bg_sampler.batch_size_per_image = 16
-    head, predictor = model.roi_heads.box_head, model.roi_heads.box_predictor
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        head.fc6, head.fc7 = nn.Linear(head.fc6.in_features, 32), nn.Linear(32, 32)
-        predictor.cls_score = nn.Linear(32, predictor.cls_score.out_features)
-        predictor.bbox_pred = nn.Linear(32, predictor.bbox_pred.out_features)
     model.rpn._pre_nms_top_n = model.rpn._post_nms_top_n = {"training": 100, "testing": 20}
     return model
 
