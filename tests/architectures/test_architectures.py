@@ -4,6 +4,7 @@ import functools
 from collections.abc import Iterator
 
 import pytest
+from _pytest.mark import ParameterSet
 from architectures.catalog import ARCHITECTURES
 from architectures.checks import CHECKS, Subject
 
@@ -22,10 +23,19 @@ def _forget() -> Iterator[None]:
     subject_of.cache_clear()
 
 
-@pytest.mark.parametrize("probe", CHECKS)
-@pytest.mark.parametrize(
-    "name", [pytest.param(a.name, marks=pytest.mark.slow if a.slow else ()) for a in ARCHITECTURES], scope="module"
-)
+EXAMPLES = [probe for probe in CHECKS if probe.startswith("ExampleGradients")]
+
+
+def pairs() -> Iterator[ParameterSet]:
+    """Every architecture under every probe, examples by one of two ways in turn; by both in the thorough tests."""
+    for number, architecture in enumerate(ARCHITECTURES):
+        for probe in CHECKS:
+            marks = [pytest.mark.slow] if architecture.slow else []
+            marks += [pytest.mark.thorough] if probe == EXAMPLES[number % 2] else []
+            yield pytest.param(architecture.name, probe, marks=marks)
+
+
+@pytest.mark.parametrize(("name", "probe"), pairs())
 def test_covers_all_and_is_right(name: str, probe: str) -> None:
     CHECKS[probe](subject_of(name))
 
