@@ -35,7 +35,7 @@ def pairs() -> Iterator[ParameterSet]:
             yield pytest.param(architecture.name, probe, marks=marks)
 
 
-@pytest.mark.parametrize(("name", "probe"), pairs())
+@pytest.mark.parametrize(("name", "probe"), [*pairs()])
 def test_covers_all_and_is_right(name: str, probe: str) -> None:
     CHECKS[probe](subject_of(name))
 
