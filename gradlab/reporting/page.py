@@ -64,7 +64,7 @@ def report(
     deterministic: the same results give the same bytes.
 
     Args:
-        results: Results, or folders of saved results.
+        results: Results, or folders of saved results; a result that is named twice is shown once.
         out: The path of the file.
         title: The title of the page.
 
@@ -80,11 +80,16 @@ def report(
         raise UsageError(f"{out} is a folder: name the HTML file, as {out / 'report.html'}")
     prepare_folder(out.parent)
     loaded: list[tuple[str, Result]] = []
+    shown: set[tuple[Path, str]] = set()
     for given in results:
         if isinstance(given, Result):
             loaded.append(("", given))
         else:
-            loaded += [(str(folder), result) for folder, result in load_results(given)]
+            found = {
+                (folder.resolve(), result.record_file()): (folder, result) for folder, result in load_results(given)
+            }
+            loaded += [(str(folder), result) for place, (folder, result) in found.items() if place not in shown]
+            shown.update(found)
     if not loaded:
         raise UsageError("a report needs at least one result: give the folders that gradlab's commands wrote")
     sections = [_section(place, source, result) for place, (source, result) in enumerate(loaded, 1)]

@@ -12,7 +12,7 @@ from torchvision.transforms import v2
 
 import gradlab as gl
 from gradlab.errors import UsageError
-from gradlab.experiments.responses.crops import as_convolutions
+from gradlab.experiments.responses.crops import as_convolutions, scores
 
 SIDE = 28
 SIZES = [(50, 70), (80, 44), (48, 48), (41, 60)]
@@ -86,6 +86,15 @@ def test_linear_layers_are_applied_at_every_position() -> None:
     windows = [features[:, :, i : i + 5, j : j + 5].flatten(1) for i in range(3) for j in range(5)]
     expected = torch.stack([classifier(window) for window in windows]).mean(0)
     torch.testing.assert_close(as_convolutions(classifier, features), expected)
+
+
+class VGG(nn.Sequential):
+    """A network of this name that has no classifier of linear layers, as timm's."""
+
+
+def test_networks_of_the_name_without_linear_layers_pool_by_themselves() -> None:
+    model, images = VGG(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten()), torch.randn(2, 3, 9, 9)
+    torch.testing.assert_close(scores(model, "vgg", images), model(images))
 
 
 @pytest.mark.parametrize(

@@ -102,6 +102,13 @@ def test_the_same_results_give_the_same_bytes(folder: Path, page: Path, tmp_path
     assert again.read_bytes() == page.read_bytes()
 
 
+def test_a_result_that_is_named_twice_is_shown_once(folder: Path, tmp_path: Path) -> None:
+    once = gl.report([folder], tmp_path / "once.html")
+    inner = next(path for path in folder.iterdir() if path.is_dir())
+    again = gl.report([folder, folder / ".." / folder.name, inner], tmp_path / "again.html")
+    assert again.read_bytes() == once.read_bytes()
+
+
 def test_a_result_in_memory_and_one_read_back_say_the_same(tmp_path: Path) -> None:
     result = gl.responses(["plain8", "resnet8"], weights="init", no_data=True)
     result.save(tmp_path / "saved", formats=())

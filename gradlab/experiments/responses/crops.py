@@ -96,9 +96,10 @@ def scores(model: nn.Module, label: str, images: Tensor) -> Tensor:
     Networks with global pooling average by themselves. The linear layers of VGG are applied as convolutions (Simonyan
     and Zisserman 2014, arXiv:1409.1556, §3.2).
     """
-    if type(model).__name__ != "VGG":
-        return forward(model, label, images)
     parts: Any = model
+    # timm's networks of this name have no linear layers, and pool by themselves.
+    if type(model).__name__ != "VGG" or not isinstance(getattr(model, "classifier", None), nn.Sequential):
+        return forward(model, label, images)
     stages = parts.features if hasattr(parts, "features") else nn.Sequential(*[*parts.children()][:-1])
     return as_convolutions(parts.classifier, stages(images))
 
