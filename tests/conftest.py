@@ -44,11 +44,13 @@ def pytest_unconfigure() -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def _coarse_images() -> Iterator[None]:
-    """PNGs of few dots, but for those of commands in processes of their own: no test here counts dots."""
+    """PNGs of few dots, but for those of the installed command: no test here counts dots."""
+    from forked_command import DOTS
+
     from gradlab.plots import style
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(style._OTHER_SETTINGS, "savefig.dpi", 60)
+        patch.setitem(style._OTHER_SETTINGS, "savefig.dpi", DOTS)
         yield
 
 
