@@ -93,13 +93,13 @@ FIGURES = (
         "between 5 and 17 modules long”, 0.45 % of all paths: of 10 to 34 of the 110 layers.",
         command=("lesion", "--figure", "paths"),
         experiment=lesion,
-        options=partial(_trained, "resnet110", **_IMAGES, studies=("paths",), paths=300),
+        options=partial(_trained, "resnet110", images=1000, batch_size=100, studies=("paths",), paths=1000),
         toy={**_TOY, "models": ("resnet20@trained",), "studies": ("paths",), "paths": 3},
         draw=partial(_figure, which="paths"),
         table=_lengths,
         differs=(
-            "Norms are those of the gradients of single examples, 300 draws from 200 test images with one path of each "
-            "length; the paper samples paths of the gradient of a batch.",
+            "A path's norm is that of the gradient of one example: 1,000 draws of every length, from 1,000 test images. "
+            "The paper has 1,000 of every length too, each of a random batch of training images.",
             *_UNITS,
             *_BUNDLED,
         ),
