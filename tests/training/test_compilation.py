@@ -36,11 +36,11 @@ def partial_method(backend: object) -> object:
 
 @pytest.mark.parametrize(
     ("name", "count"),
-    [("resnet20", 5), ("plain20", 5), ("gpt4-width=16-heads=2", 1), ("resnet8", 1)],
+    [("resnet14", 5), ("plain14", 5), ("gpt4-width=16-heads=2", 1), ("resnet8", 1)],
 )
 def test_equal_blocks_are_compiled_once(name: str, count: int, graphs: Graphs) -> None:
     model = create(name).train()
-    x = torch.zeros(2, 16, dtype=torch.long) if name.startswith("gpt") else torch.rand(2, 3, 32, 32)
+    x = torch.zeros(2, 16, dtype=torch.long) if name.startswith("gpt") else torch.rand(2, 3, 16, 16)
     expected = model(x)
     found = compile_network(model)(x)
     assert len(graphs) == count
@@ -50,9 +50,9 @@ def test_equal_blocks_are_compiled_once(name: str, count: int, graphs: Graphs) -
 def test_every_network_of_a_process_is_compiled(graphs: Graphs) -> None:
     """Blocks of one class share their code, of which torch compiles eight kinds and runs all others eagerly."""
     counts = []
-    for name in ("plain20", "resnet20", "resnet20-C"):
+    for name in ("plain14", "resnet14", "resnet14-C"):
         before = len(graphs)
-        compile_network(create(name).train())(torch.rand(2, 3, 32, 32))
+        compile_network(create(name).train())(torch.rand(2, 3, 16, 16))
         counts.append(len(graphs) - before)
     assert counts == [5, 5, 5]
 
@@ -93,7 +93,7 @@ def test_blocks_of_many_settings_are_compiled_together(graphs: Graphs) -> None:
 
 
 def test_names_of_weights_stay() -> None:
-    model = create("resnet20")
+    model = create("resnet14")
     names = list(model.state_dict())
     assert list(compile_network(model).state_dict()) == names
 
@@ -101,8 +101,8 @@ def test_names_of_weights_stay() -> None:
 def test_a_compiled_training_is_the_same(tmp_path: Path, graphs: Graphs) -> None:
     runs = {}
     for compiled in (False, True):
-        options = {"recipe": gl.Recipe(iterations=6, batch_size=16), "out": tmp_path / str(compiled), "device": "cpu"}
-        run = gl.train("resnet14", "cifar10-sample", compiled=compiled, test_every=3, **options)  # type: ignore[arg-type]
+        options = {"recipe": gl.Recipe(iterations=4, batch_size=8), "out": tmp_path / str(compiled), "device": "cpu"}
+        run = gl.train("resnet14", "cifar10-sample", compiled=compiled, test_every=4, **options)  # type: ignore[arg-type]
         runs[compiled] = run.frame
     assert len(graphs) == 5
     columns = ["train_loss", "test_loss", "test_error"]
