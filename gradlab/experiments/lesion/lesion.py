@@ -93,7 +93,8 @@ def lesion(
 
     Raises:
         UsageError: If the arguments are invalid or inconsistent.
-        GradlabError: If something cannot be read or run, or nothing of a network can be deleted.
+        GradlabError: If something cannot be read or run, nothing of a network can be deleted, or all its outputs are
+            NaN.
     """
     stopwatch, request = Stopwatch(), LesionRequest.of(locals())
     where = pick_device(device)
@@ -154,6 +155,8 @@ class _Measurement:
         with Replay(self.model, self.label, self.structure) as replay:
             rows, increases = self._lesions(replay)
             self._note_omissions(replay)
+        if self._without == self.stream.count:
+            raise GradlabError(f"{self.label}: all outputs hold NaN, which no lesion changes: look at the weights")
         facts = self._facts(rows[0]["error"], increases)
         if self._without:
             self.notes.append(f"{self.label}: {self._without:,} outputs hold NaN and count as wrong answers")

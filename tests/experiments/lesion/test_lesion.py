@@ -126,6 +126,13 @@ def test_lesions_that_a_network_does_not_admit_are_named() -> None:
         gl.lesion("resnet8@init", images=2, studies="several", several=(5,))
 
 
+def test_a_network_whose_outputs_are_all_nan_is_refused() -> None:
+    model = Scalar().eval()
+    model.head.weight.data[:] = float("nan")
+    with pytest.raises(gl.GradlabError, match="Scalar: all outputs hold NaN"):
+        gl.lesion(model, images=2, studies="delete", normalize="none")
+
+
 def test_transformers_of_tokens() -> None:
     result = gl.lesion("gpt2-width=32@init:0", images=3, several=(2,), swaps=(1,), samples=1, paths=1)
     deleted = result.frame[result.frame["study"] == "delete"]
