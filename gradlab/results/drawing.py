@@ -44,11 +44,12 @@ def _drawn(figures: Mapping[str, Callable[[], Figure]], formats: Sequence[str], 
     for name, make in figures.items():
         figure = make()
         _take_literally(figure)
-        _lay_out(figure)
         for kind in formats:
             buffer = io.BytesIO()
             figure.savefig(buffer, format=kind, dpi=dpi, metadata=_UNDATED.get(kind))
             contents[f"{name}.{kind}"] = buffer.getvalue()
+            # Everything has its place now: other formats need not be drawn once in vain to find it.
+            figure.set_layout_engine("none")
     return contents
 
 
@@ -67,11 +68,3 @@ def _take_literally(figure: Figure) -> None:
     for text in artists:
         if isinstance(text, Text) and id(text) not in numbers:
             text.set_parse_math(False)
-
-
-def _lay_out(figure: Figure) -> None:
-    """Place everything once for all formats. Matplotlib would do it for each, and draw the figure in vain to do so."""
-    engine = figure.get_layout_engine()
-    if engine is not None:
-        engine.execute(figure)
-        figure.set_layout_engine("none")
