@@ -108,7 +108,7 @@ def with_one_network(values: dict[str, Any], name: str, command: str) -> dict[st
         got = "none" if option is None else f"two, {network} and {option}"
         raise UsageError(f"name one network, as gradlab {command} NETWORK or with --model; got {got}")
     one = network or option
-    if isinstance(one, str) and "," in (named := one.partition("@")[0]) and "/" not in named:
+    if isinstance(one, str) and "," in one and "/" not in one:
         raise UsageError(f"gradlab {command} takes one network at a time, not {one}")
     return values | {name: one}
 

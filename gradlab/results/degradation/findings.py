@@ -133,9 +133,10 @@ def _slope(nets: Sequence[Net]) -> Comparison:
 
 def _across_depth(nets: Sequence[Net], verdict: Verdict) -> str:
     errors = ", ".join(f"{_percent(net.training)} ({net.depth})" for net in nets)
-    kind, series = nets[0].known["kind"].capitalize(), nets[0].known["series"]
+    known = nets[0].known
+    kind, series = known["kind"].capitalize(), known["series"]
     # Several series of one kind, as plain-ll and plain-crelu, are told apart.
-    subject = f"{kind} nets" if series in ("plain", "resnet") else f"{kind} nets ({series})"
+    subject = f"{kind} nets" if series == known["family"] else f"{kind} nets ({series})"
     start = f"{subject} end with a {_measured('training', *nets)} of {errors}: "
     plain = nets[0].known["kind"] == "plain"
     if verdict is Verdict.NOTHING:
