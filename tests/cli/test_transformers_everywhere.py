@@ -66,7 +66,7 @@ def test_is_trained_checked_and_drawn_along_the_training(template: str, data: st
 def test_plain_and_residual_ones_are_trained_and_reported(folder: Path) -> None:
     family = GPT.replace("{depth}", "")
     families = ["--families", f"{family},{family}-shortcut=none", "--depths", "2,3"]
-    assert "nets end with a training error" in ran("degradation", *families, "--data", "tokens:markov", *TRAINING)
+    assert "end with a training error of" in ran("degradation", *families, "--data", "tokens:markov", *TRAINING)
     ran("report", "results/degradation", "--out", "report.html")
     assert "shortcut=none" in (folder / "report.html").read_text()
 

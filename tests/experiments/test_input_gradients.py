@@ -239,7 +239,7 @@ def test_progress_counts_images_of_all_seeds():
         ({"norm_grad": "none"}, "norm_grad is frozen or full, not 'none'"),
         ({"dtype": "float16"}, "dtype is float32 or float64, not 'float16'"),
         ({"batch_size": 1}, "batch size must be at least 2; got 1"),
-        ({"seeds": 0}, "seeds must be at least 1; got 0"),
+        ({"seeds": 0}, "seeds must be from 1 to 10,000; got 0"),
         ({"points": 5, "lags": 5}, "5 points have the lags 1 to 4, not 5"),
         ({"lags": 0}, "lags must be at least 1; got 0"),
         ({"images": 3, "batch_size": 4}, "3 images do not fill a batch of 4"),

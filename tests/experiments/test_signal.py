@@ -43,7 +43,7 @@ def test_a_user_module_on_noise() -> None:
 
 
 def test_an_invalid_request_is_refused() -> None:
-    with pytest.raises(gl.UsageError, match="seeds must be at least 1"):
+    with pytest.raises(gl.UsageError, match="seeds must be from 1 to 10,000; got 0"):
         gl.signal("resnet20@init", seeds=0)
 
 

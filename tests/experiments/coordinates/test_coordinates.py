@@ -161,7 +161,7 @@ def test_name_with_a_placeholder_and_name_of_a_function(monkeypatch: pytest.Monk
         ({"widths": WIDTHS, "parametrization": "standard", "steps": 3}, "first step"),
         ({"widths": WIDTHS, "parametrization": "standard", "depths": (1, 2, 3)}, "over depth"),
         ({"widths": WIDTHS, "optimizer": "lion"}, "adam, sgd"),
-        ({"widths": WIDTHS, "seeds": 1}, "seeds must be at least 2"),
+        ({"widths": WIDTHS, "seeds": 1}, "seeds must be from 2 to 10,000"),
         ({"widths": WIDTHS, "branch": 2.0}, "power from 0 to 1"),
         ({"widths": WIDTHS, "make_model": "resnet20"}, "has no width or depth"),
         ({"widths": WIDTHS, "make_model": "resnet{depth}"}, "give depths"),
