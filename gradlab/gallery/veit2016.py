@@ -98,8 +98,8 @@ FIGURES = (
         draw=partial(_figure, which="paths"),
         table=_lengths,
         differs=(
-            "A path's norm is that of the gradient of one example: 1,000 draws of every length, from 1,000 test images. "
-            "The paper has 1,000 of every length too, each of a random batch of training images.",
+            "A path's norm is that of the gradient of one example: 1,000 draws of every length, from 1,000 test "
+            "images. The paper has 1,000 of every length too, each of a random batch of training images.",
             *_UNITS,
             *_BUNDLED,
         ),
