@@ -284,3 +284,14 @@ def test_blocks_are_told_against_the_first() -> None:
 def test_requests_that_cannot_be_meant(arguments: dict[str, Any], said: str) -> None:
     with pytest.raises(UsageError, match=said):
         gl.compare(**arguments)
+
+
+def test_a_folder_of_runs_that_is_a_file_is_refused_before_anything_is_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gradlab.experiments.compare.compare.at_initialization", None)
+    pixels, labels = np.zeros((20, 32, 32, 3), np.uint8), np.arange(20) % 10
+    np.savez(tmp_path / "toy.npz", x_train=pixels, y_train=labels, x_test=pixels, y_test=labels)
+    (tmp_path / "runs").touch()
+    with pytest.raises(gl.GradlabError, match="runs: it is no folder"):
+        gl.compare("shortcut", depths=(8,), data=str(tmp_path / "toy.npz"), epochs=1, runs=str(tmp_path / "runs"))

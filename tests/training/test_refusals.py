@@ -124,7 +124,7 @@ def test_two_runs_in_one_folder_and_a_dead_one_holds_nothing(tmp_path: Path) -> 
         (["--preset", "slow"], 2, "no preset 'slow'"),
         (["--epochs", "1", "--iterations", "5"], 2, "epochs or iterations, not both"),
         (["--batch-size", "1"], 2, "batch size must be at least 2"),
-        (["--learning-rate", "0"], 2, "a learning rate is a number above 0"),
+        (["--lr", "0"], 2, "a learning rate is a number above 0"),
         (["--schedule", "linear"], 2, "schedule is steps, one-cycle, cosine or constant"),
         (["--model", "resnet8@hub"], 2, "a training begins at the network's initialization"),
         (["--data", "missing.npz"], 2, "missing.npz does not exist"),
