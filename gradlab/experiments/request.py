@@ -25,8 +25,8 @@ Dtype = Literal["float32", "float64"]
 NormGrad = Literal["frozen", "full"]
 MOST_SEED = 2**63 - 1
 """The largest seed of torch's generators."""
-MOST_SEEDS = 10_000
-"""The largest number of seeds, each of which is a network in memory or a pass."""
+MOST = 10_000
+"""The largest size of a network, and number of networks, points or random choices, of each of which much is made."""
 Progress = Callable[[str, int, int], None]
 """A function called with a label, the amount done and the total."""
 

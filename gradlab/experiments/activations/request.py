@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from gradlab.errors import UsageError
-from gradlab.experiments.request import Dtype, Request, again, asked
-from gradlab.experiments.shatter.request import MOST, MOST_VALUES, Init, ShatterRequest
+from gradlab.experiments.request import MOST, Dtype, Request, again, asked
+from gradlab.experiments.shatter.request import MOST_VALUES, Init, ShatterRequest
 
 FAMILIES = ("ff-norm=none", "ff-norm=bn", "resnet", "resnet-beta=0.1")
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 from gradlab.errors import UsageError
-from gradlab.experiments.request import MOST_SEED, MOST_SEEDS, Request, asked
+from gradlab.experiments.request import MOST, MOST_SEED, Request, asked
 from gradlab.experiments.text import items, whole_numbers
 
 Question = Literal["depth", "shortcut", "block"]
@@ -49,7 +49,7 @@ class CompareRequest(Request):
     )
     images: int = asked(32, "The number of images of the batch at initialization.", "N", least=2)
     seed: int = asked(0, "The first seed of initial weights, and the seed of trainings.", "N", least=0, most=MOST_SEED)
-    seeds: int = asked(4, "The number of initializations of each network.", "N", least=2, most=MOST_SEEDS)
+    seeds: int = asked(4, "The number of initializations of each network.", "N", least=2, most=MOST)
     device: str = asked("auto", "The device: auto, cpu, cuda, cuda:1 or mps.", "DEVICE")
     epochs: int | None = asked(
         None, "Also train every network for this many passes over the training images.", "N", least=1

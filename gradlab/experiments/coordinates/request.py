@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from gradlab.data.datasets import data_sets_help
 from gradlab.errors import UsageError
 from gradlab.experiments import text
-from gradlab.experiments.request import MOST_SEED, MOST_SEEDS, Request, asked
+from gradlab.experiments.request import MOST, MOST_SEED, Request, asked
 
 if TYPE_CHECKING:
     from torch import nn
@@ -49,7 +49,7 @@ class CoordinatesRequest(Request):
     )
     rate: float = asked(1e-3, "The learning rate of that optimizer.", "RATE")
     steps: int | None = asked(None, "The number of optimizer steps. Default: 3, and 1 for standard.", "N", least=1)
-    seeds: int = asked(8, "The number of networks to train of each size.", "N", least=2, most=MOST_SEEDS)
+    seeds: int = asked(8, "The number of networks to train of each size.", "N", least=2, most=MOST)
     data: str = asked("cifar10-sample", f"The data: {data_sets_help()}.", "DATA")
     images: int = asked(16, "The number of images in the batch on which all networks are trained.", "N", least=1)
     device: str = asked("auto", "The device: auto, cpu, cuda, cuda:1 or mps.", "DEVICE")

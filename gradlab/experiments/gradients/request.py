@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from gradlab.errors import UsageError
-from gradlab.experiments.request import MOST_SEEDS, Dtype, LayersRequest, again, asked
+from gradlab.experiments.request import MOST, Dtype, LayersRequest, again, asked
 
 LossName = Literal["cross-entropy", "sum"]
 Mode = Literal["parameters", "responses"]
@@ -17,9 +17,7 @@ class GradientsRequest(LayersRequest):
     images: int | None = again(LayersRequest, "images", 128)
     batch_size: int = again(LayersRequest, "batch_size", 128)
     seed: int = again(LayersRequest, "seed", 0, help="The first seed of initial weights, and the seed of noise.")
-    seeds: int = asked(
-        5, "The number of initializations to measure of each network at init.", "N", least=1, most=MOST_SEEDS
-    )
+    seeds: int = asked(5, "The number of initializations to measure of each network at init.", "N", least=1, most=MOST)
     loss: LossName = asked(
         "cross-entropy",
         "cross-entropy, or sum: the sum of the outputs, which needs no labels; either is averaged over images. Of a "

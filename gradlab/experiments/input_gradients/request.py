@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from gradlab.errors import UsageError
-from gradlab.experiments.request import MOST_SEEDS, Dtype, NetworksRequest, NormGrad, again, asked
+from gradlab.experiments.request import MOST, Dtype, NetworksRequest, NormGrad, again, asked
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -13,7 +13,7 @@ class InputGradientsRequest(NetworksRequest):
     images: int | None = again(NetworksRequest, "images", 200)
     batch_size: int = again(NetworksRequest, "batch_size", 100, least=2)
     seed: int = again(NetworksRequest, "seed", 0, help="The seed of the first network; the others follow it.")
-    seeds: int = asked(4, "The number of networks to measure of each kind.", "N", least=1, most=MOST_SEEDS)
+    seeds: int = asked(4, "The number of networks to measure of each kind.", "N", least=1, most=MOST)
     norm_grad: NormGrad = asked(
         "frozen",
         "frozen: the gradient treats the statistics of normalization as constants, as in the theorems. full: the "

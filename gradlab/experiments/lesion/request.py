@@ -6,7 +6,7 @@ from typing import Literal, get_args
 
 from gradlab.errors import UsageError
 from gradlab.experiments import text
-from gradlab.experiments.request import NetworksRequest, again, asked
+from gradlab.experiments.request import MOST, NetworksRequest, again, asked
 
 Study = Literal["delete", "several", "reorder", "paths"]
 STUDIES = get_args(Study)
@@ -16,10 +16,6 @@ SEVERAL = (2, 5, 10, 20)
 
 SWAPS = (1, 3, 8, 20)
 """The numbers of pairs of blocks that are swapped one after another."""
-
-
-MOST = 10_000
-"""The largest number of random choices, of examples for paths, and of pairs to swap."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,13 +7,10 @@ from typing import Literal
 
 from gradlab.errors import UsageError
 from gradlab.experiments import text
-from gradlab.experiments.request import MOST_SEED, Dtype, NormGrad, Request, asked
+from gradlab.experiments.request import MOST, MOST_SEED, Dtype, NormGrad, Request, asked
 
 FAMILIES = ("ff", "resnet", "resnet-beta=0.1", "ll")
 Init = Literal["he", "glorot", "orthogonal"]
-
-MOST = 10_000
-"""The largest depth, width, number of points and number of seeds."""
 
 MOST_VALUES = 20_000_000
 """The largest width times the sum of depth and points, since each of these values of a net takes sixteen bytes."""

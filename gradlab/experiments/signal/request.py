@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from gradlab.experiments.request import MOST_SEEDS, NetworksRequest, again, asked
+from gradlab.experiments.request import MOST, NetworksRequest, again, asked
 
 LossName = Literal["cross-entropy", "sum"]
 
@@ -15,9 +15,7 @@ class SignalRequest(NetworksRequest):
     images: int | None = again(NetworksRequest, "images", 32)
     batch_size: int = again(NetworksRequest, "batch_size", 32)
     seed: int = again(NetworksRequest, "seed", 0, help="The first seed of initial weights, and the seed of noise.")
-    seeds: int = asked(
-        1, "The number of initializations to measure of each network at init.", "N", least=1, most=MOST_SEEDS
-    )
+    seeds: int = asked(1, "The number of initializations to measure of each network at init.", "N", least=1, most=MOST)
     loss: LossName = asked(
         "cross-entropy",
         "cross-entropy, or sum: the sum of the outputs, which needs no labels; either is averaged over examples.",
