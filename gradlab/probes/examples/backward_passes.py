@@ -48,7 +48,7 @@ class BackwardPasses:
         self.marks, self.checks = UseMarks(), GradientChecks(pieces.parameters, pieces.chosen)
         self.structures: dict[tuple[object, ...], Structure] = {}
         self.joined: dict[int, Tensor] = {}
-        self.left = LeftGradients(pieces.parameters)
+        self.left = LeftGradients(pieces)
         self._trial: Trial | None = None
         self._inner: Literal["", "trial", "follow", "inside", "apart"] = ""
         self._inside: Use | None = None

@@ -23,7 +23,7 @@ from gradlab.probes.examples.structure import tolerance_of
 from gradlab.probes.examples.uses import Use, UseFinder
 from gradlab.probes.hooks import Hook, in_backward
 from gradlab.probes.outputs import refuse_nested
-from gradlab.stats import Workspace, l2_norms
+from gradlab.stats import Workspace
 from gradlab.stats.pair_products import PairProducts
 
 
@@ -95,10 +95,8 @@ class ForwardPasses:
 
     def _begin(self, module: nn.Module, examples: int, inputs: list[Tensor]) -> None:
         if not self.backward.batches:
-            there = [p.grad for p in self.pieces.parameters if p.grad is not None]
             # One rank's shards tell whether there were any, and other ranks need not be waited for.
-            own = [gradient.to_local() if hasattr(gradient, "to_local") else gradient for gradient in there]
-            self.stale = l2_norms(own).norm() if own else None
+            self.stale = self.pieces.norm_of_gradients()
         if not self.pieces.sharded:
             self.backward.checks.follow_all()
         # Parts of a model that are called one after the other belong to one pass.

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from gradlab.stats import l2_norms
+from gradlab.probes.examples.pieces import Pieces
 
 
 class LeftGradients:
@@ -18,7 +16,7 @@ class LeftGradients:
     longer sums over the examples of all passes.
 
     Args:
-        parameters: The parameters, whose numbers are their places.
+        pieces: The parameters.
 
     Attributes:
         by_version: Whether gradients change in place only if somebody else changes them, and not by an exchange of
@@ -27,8 +25,8 @@ class LeftGradients:
         remaining: The norm of the gradients that were there after that; None if there were none.
     """
 
-    def __init__(self, parameters: Sequence[nn.Parameter]) -> None:
-        self.parameters = parameters
+    def __init__(self, pieces: Pieces) -> None:
+        self.pieces = pieces
         self.by_version = True
         self.begin()
 
@@ -59,16 +57,11 @@ class LeftGradients:
             return False
         self.undone |= changed
         self._left = {}
-        self.remaining = _norm(self.parameters)
+        self.remaining = self.pieces.norm_of_gradients()
         return True
 
     def _state(self, number: int) -> tuple[int, int]:
-        gradient = self.parameters[number].grad
+        gradient = self.pieces.parameters[number].grad
         if gradient is None:
             return 0, 0
         return id(gradient), gradient._version if self.by_version else 0
-
-
-def _norm(parameters: Iterable[nn.Parameter]) -> Tensor | None:
-    there = [parameter.grad for parameter in parameters if parameter.grad is not None]
-    return l2_norms(there).norm() if there else None

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from gradlab.errors import UsageError
 from gradlab.probes.weights import Part, WeightRow
+from gradlab.stats import l2_norms
 
 
 class Pieces:
@@ -66,6 +67,12 @@ class Pieces:
     def trainable(self) -> list[int]:
         """The numbers of the pieces that require a gradient."""
         return [piece for piece, part in enumerate(self.parts) if part.parameter.requires_grad]
+
+    def norm_of_gradients(self) -> Tensor | None:
+        """The norm of all gradients that there are, of this rank's shards if they are sharded, or None."""
+        there = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
+        own = [gradient.to_local() if hasattr(gradient, "to_local") else gradient for gradient in there]
+        return l2_norms(own).norm() if own else None
 
     def names(self, numbers: Iterable[int]) -> str:
         """Name parameters for a message."""
