@@ -122,7 +122,7 @@ def _labelled(progress: Progress, label: str) -> Progress:
 def _existing(runs: Path, network: str, seed: int | None) -> TrainingResult | None:
     """The run of a network and seed, or of any if that is None."""
     folders = [runs / network] if seed is None else [runs / network, runs / run_folder(network, seed, first=-1)]
-    found = [TrainingResult.load(folder) for folder in folders if (folder / "record.json").exists()]
+    found = (TrainingResult.load(folder) for folder in folders if (folder / "record.json").exists())
     return next((run for run in found if seed in (None, run.record["options"].get("seed"))), None)
 
 

@@ -138,7 +138,7 @@ def _across_depth(nets: Sequence[Net], verdict: Verdict) -> str:
     # Several series of one kind, as plain-ll and plain-crelu, are told apart.
     subject = f"{kind} nets" if series == known["family"] else f"{kind} nets ({series})"
     start = f"{subject} end with a {_measured('training', *nets)} of {errors}: "
-    plain = nets[0].known["kind"] == "plain"
+    plain = known["kind"] == "plain"
     if verdict is Verdict.NOTHING:
         return f"{start}no conclusion is possible."
     if not verdict.speaks:
