@@ -120,7 +120,7 @@ class ResponseFinder:
         changing = {
             module: stack.enter_context(module.register_forward_pre_hook(Hook(self.before_in_place)))
             for module in modules.values()
-            if getattr(module, "inplace", False) is True
+            if getattr(module, "inplace", False) is True and not _is_scripted(module)
         }
         self.direct = DirectCalls()
         stack.callback(self.direct.stop)
@@ -129,7 +129,7 @@ class ResponseFinder:
     def _attach_norm(self, name: str, module: nn.Module, stack: ExitStack) -> None:
         before = Hook(self._before_norm(name))
         self.passes.keep_first(stack, module, module.register_forward_pre_hook(before, prepend=True, with_kwargs=True))
-        for child in module.children():
+        for child in (child for child in module.children() if not _is_scripted(child)):
             inside = Hook(self._inside_norm(name))
             self.passes.keep_first(stack, child, child.register_forward_pre_hook(inside, prepend=True))
         self.passes.keep_last(stack, module, module.register_forward_hook(Hook(self._after_norm(name))))
@@ -272,6 +272,12 @@ class ResponseFinder:
     def _after_norm(self, name: str) -> Callable[[nn.Module, Any, Any], None]:
         def hook(module: nn.Module, args: Any, output: Any) -> None:
             if (site := self._claimed.pop(name, None)) is not None:
+                if any(map(_is_scripted, module.children())):
+                    raise GradlabError(
+                        f"{site.layer}: its normalization {name} may call a scripted module, which runs no Python "
+                        "hooks, so that the response before it cannot be told: probe the module that was scripted, or "
+                        "choose other layers with layers="
+                    )
                 self.observe_norm(site, output)
 
         return hook

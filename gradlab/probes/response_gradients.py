@@ -34,7 +34,7 @@ from gradlab.probes.site_moments import take_in
 from gradlab.probes.streams import wait_for_all
 from gradlab.probes.targets import NOT_RUN, response_targets
 from gradlab.probes.tensor_layout import LayoutWatch, refuse_gradient_of_parts
-from gradlab.probes.unmeasured import reasons, response_coverage, unmeasured_notes
+from gradlab.probes.unmeasured import reasons, response_coverage, scripted_norm_notes, unmeasured_notes
 from gradlab.results.gradients.result import GradientsResult
 from gradlab.stats import l2_norms
 
@@ -247,7 +247,8 @@ class ResponseGradients(StepProbe):
         told = {name: reason for name, reason in left_out.items() if reason != NOT_RUN}
         uneven = uneven_notes([{site: site.layer for site in rank.sites} for rank in by_rank], self.ranks)
         unseen = unseen_notes(by_rank)
-        notes = [*gradient_notes(rows), *unseen, *unmeasured_notes(told), *self.ranks.notes(), *uneven]
+        unmeasured = [*unmeasured_notes(told), *scripted_norm_notes(self.model)]
+        notes = [*gradient_notes(rows), *unseen, *unmeasured, *self.ranks.notes(), *uneven]
         if self._route is not None:
             notes += self._route.notes([passes for *_, passes in every])
         return GradientsResult.from_rows(self._name(network), rows, notes, facts)

@@ -23,7 +23,7 @@ from gradlab.probes.site_moments import SiteMoments, merged_sites, site_notes, t
 from gradlab.probes.streams import wait_for_all
 from gradlab.probes.targets import response_targets
 from gradlab.probes.tensor_layout import Layout, LayoutWatch
-from gradlab.probes.unmeasured import reasons, response_coverage, unmeasured_notes
+from gradlab.probes.unmeasured import reasons, response_coverage, scripted_norm_notes, unmeasured_notes
 from gradlab.results.responses.result import ResponsesResult
 from gradlab.stats import Accumulator, CentredMoments, FastMoments
 from gradlab.stats.moment_rows import Adder, MomentRows
@@ -210,7 +210,8 @@ class ResponseStd(Probe):
             "coverage": coverage.as_record(),
         }
         uneven = uneven_notes([{site: site.layer for site in seen} for seen in by_rank], self.ranks)
-        notes = [*self._notes(sites), *unmeasured_notes(left_out), *self.ranks.notes(), *uneven, *self._compiled_notes]
+        unmeasured = [*unmeasured_notes(left_out), *scripted_norm_notes(self.model)]
+        notes = [*self._notes(sites), *unmeasured, *self.ranks.notes(), *uneven, *self._compiled_notes]
         return ResponsesResult.from_rows(str(name), rows, notes, facts)
 
     def moments(self) -> dict[Site, list[float]]:

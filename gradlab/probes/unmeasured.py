@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
+import torch
+from torch import nn
+
 from gradlab.probes.coverage import coverage_of
 from gradlab.probes.finder import ResponseFinder
 from gradlab.probes.targets import ADDED, GAIN, LATER, NOT_RUN, REPLACED, SCRIPTED, added, replaced
@@ -68,3 +71,30 @@ def unmeasured_notes(left_out: Mapping[str, str]) -> list[str]:
             shown = ", ".join(names[:3]) + (f", … ({len(names)} in all)" if len(names) > 3 else "")
             notes.append(f"{shown}: {'did not run' if reason == NOT_RUN else reason}; not measured")
     return notes
+
+
+def scripted_norm_notes(model: nn.Module) -> list[str]:
+    """Write a sentence on the normalizations in scripted modules, which may normalize a response out of sight.
+
+    Args:
+        model: The root module.
+    """
+    names = [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, torch.jit.ScriptModule) and "norm" in str(module.original_name).lower()
+    ]
+    if not names:
+        return []
+    shown = ", ".join(names[:3]) + (f", … ({len(names)} in all)" if len(names) > 3 else "")
+    return [f"{shown}: {SCRIPTED}; the response of a layer before it is the layer's own output"]
+
+
+def scripted_notes(finder: ResponseFinder) -> list[str]:
+    """Write the sentences on all that has no response, or another one, since it is scripted.
+
+    Args:
+        finder: The finder of responses.
+    """
+    scripted = {name: reason for name, reason in finder.targets.left_out.items() if reason == SCRIPTED}
+    return [*unmeasured_notes(scripted), *scripted_norm_notes(finder.model)]

@@ -210,6 +210,61 @@ def test_scripted_parts_are_named() -> None:
     assert "0.0" in result.notes[0]
 
 
+def scripted(module: nn.Module) -> nn.Module:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return torch.jit.script(module)
+
+
+def test_scripted_functions_in_place_change_no_response() -> None:
+    torch.manual_seed(0)
+    model, x = (
+        nn.Sequential(nn.Linear(4, 6), nn.ReLU(inplace=True), nn.Linear(6, 3)).double(),
+        torch.randn(5, 4).double(),
+    )
+    right = [std(model[0](x)), std(model(x))]
+    right_norms = norms(model, lambda: model(x).square().sum())
+    model[1] = scripted(model[1])
+    with gl.ResponseStd(model) as probe, gl.ResponseGradients(model) as gradients:
+        model(x).square().sum().backward()
+        gradients.step()
+    assert probe.result().frame["std"].tolist() == pytest.approx(right, rel=1e-9)
+    rows = gradients.result().layers()
+    assert rows["response_grad_norm"].tolist() == pytest.approx([*right_norms.values()], rel=1e-9)
+
+
+def test_scripted_normalizations_are_named() -> None:
+    torch.manual_seed(0)
+    model, x = nn.Sequential(nn.Linear(4, 6), scripted(nn.LayerNorm(6)), nn.Linear(6, 3)), torch.randn(5, 4)
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    with gl.ResponseStd(model) as probe, gl.ResponseGradients(model) as gradients, gl.watch(model, optimizer) as watch:
+        model(x).square().sum().backward()
+        optimizer.step()
+    right = (
+        "1: inside a scripted module, which runs no Python hooks; the response of a layer before it is the layer's own"
+    )
+    for result in (probe.result(), gradients.result(), watch.result()):
+        assert any(note.startswith(right) for note in result.notes)
+
+
+class NormThenScripted(nn.BatchNorm1d):
+    """A normalization with its activation, as timm has them."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__(width)
+        self.act = scripted(nn.ReLU())
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.act(super().forward(x))
+
+
+def test_a_normalization_that_calls_a_scripted_module_is_refused() -> None:
+    model = nn.Sequential(nn.Linear(4, 6), NormThenScripted(6), nn.Linear(6, 3))
+    with gl.ResponseStd(model), pytest.raises(GradlabError, match=r"^0: its normalization 1 may call a scripted"):
+        model(torch.randn(5, 4))
+    assert stds(model.eval(), torch.randn(2, 4), layers="2").keys() == {("2", 1)}
+
+
 def test_a_name_is_not_a_module() -> None:
     with pytest.raises(UsageError, match=r"not the name 'resnet20': build it first"):
         gl.ResponseStd("resnet20")  # type: ignore[arg-type]

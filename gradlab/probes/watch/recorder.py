@@ -15,6 +15,7 @@ from gradlab.probes.meeting import ShardMeeting
 from gradlab.probes.ranks import Ranks
 from gradlab.probes.selection import Selection, select_rows
 from gradlab.probes.tensor_layout import Layout
+from gradlab.probes.unmeasured import scripted_notes
 from gradlab.probes.watch.activations import UnitActivity
 from gradlab.probes.watch.backward import BackwardWatch
 from gradlab.probes.watch.layer_values import layer_values, total_values
@@ -303,6 +304,8 @@ class StepRecorder:
                 f"{self._without_backward} steps had no backward pass that adds to gradients, as torch.autograd.grad "
                 "makes none: they have no loss and no response_grad_rms"
             )
+        if self.responses is not None:
+            notes += scripted_notes(self.responses.finder)
         if again := [] if self.responses is None else self.responses.recomputed():
             notes.append(
                 f"{some(again)}: reentrant activation checkpointing leaves the response without a graph; call "
