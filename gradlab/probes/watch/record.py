@@ -27,6 +27,8 @@ class StepRecord:
         pieces: What was measured so far.
         loss: As it was, without the scale of mixed precision; None where it is not known.
         skipped: Whether the step was skipped, which is known once the pieces have arrived.
+        scale: What the loss of the backward passes was multiplied by.
+        waits: Whether the backward pass goes on within which the step was made.
     """
 
     step: int
@@ -34,6 +36,8 @@ class StepRecord:
     pieces: list[Piece] = field(default_factory=list)
     loss: Tensor | None = None
     skipped: bool = False
+    scale: Tensor | None = None
+    waits: bool = False
 
     def take_skipping(self, optimizer: Optimizer) -> None:
         """Take in whether a fused optimizer, to which a GradScaler leaves this, is about to skip the step."""

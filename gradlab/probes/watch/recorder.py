@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from gradlab.probes.execution import ExecutionOrder
+from gradlab.probes.hooks import in_backward
 from gradlab.probes.meeting import ShardMeeting
 from gradlab.probes.ranks import Ranks
 from gradlab.probes.selection import Selection, select_rows
@@ -21,6 +22,7 @@ from gradlab.probes.watch.backward import BackwardWatch
 from gradlab.probes.watch.layer_values import layer_values, total_values
 from gradlab.probes.watch.merging import Unjoined, joined_values, some
 from gradlab.probes.watch.micro_batches import MicroBatches
+from gradlab.probes.watch.missing import Missing
 from gradlab.probes.watch.parameters import Columns, ParameterWatch
 from gradlab.probes.watch.piece import Fetch, Piece
 from gradlab.probes.watch.record import Owners, StepRecord, gradient_norm_of, learning_rates, repeated_loss, scalars
@@ -89,8 +91,7 @@ class StepRecorder:
         self._micro = MicroBatches(list(model.parameters())) if "noise" in measure else None
         self._record: StepRecord | None = None
         self._arriving: list[tuple[StepRecord, Fetch]] = []
-        self._unresolved: dict[str, None] = {}
-        self._without_forward = self._without_backward = self._skipped = 0
+        self._missing = Missing()
         self._logged: dict[str, Tensor] = {}
         self._again: Callable[[], Tensor] | None = None
         self._unjoined = Unjoined()
@@ -125,6 +126,9 @@ class StepRecorder:
             self._forget()
 
     def _pass_ended(self) -> None:
+        if self._record is not None and self._record.waits:
+            self._end_waiting(self._record)
+            return
         if self.measure & {"gradients", "updates", "noise"}:
             self._shards.meet("the end of a backward pass at a step that gl.watch measures")
         if self.measure & {"gradients", "updates"}:
@@ -152,7 +156,8 @@ class StepRecorder:
         """
         fresh = self._backward.passes > 0 or (self.responses is not None and self.responses.window.passes > 0)
         record = self._record
-        if record is not None and (fresh or place in record.places or record.step != step):
+        goes_on = record is not None and record.waits and in_backward()
+        if record is not None and ((fresh and not goes_on) or place in record.places or record.step != step):
             self.close()
         if due:
             self._open(place, step, fresh)
@@ -166,11 +171,12 @@ class StepRecorder:
         if self._record is None:
             if not fresh:
                 self._forget()
-            elif not self._backward.passes:
-                # What an earlier step's pass has left is not what somebody else has put there since.
+            elif not self._backward.passes or in_backward():
+                # What an earlier pass has left is not what somebody else, or a pass under way, has put there since.
                 self._parameters.reset()
-            self._record = StepRecord(step)
-            self._take_passes(self._record, scale)
+            self._record = StepRecord(step, scale=scale, waits=in_backward())
+            if not self._record.waits:
+                self._take_passes(self._record)
         self._record.places.add(place)
         self._record.take_skipping(optimizer)
         if self.measure & {"gradients", "updates"}:
@@ -186,13 +192,21 @@ class StepRecorder:
         first = sum(counts[:place])
         return [f"learning_rate[{number}]" for number in range(first, first + counts[place])]
 
-    def _take_passes(self, record: StepRecord, scale: Tensor | None) -> None:
+    def _end_waiting(self, record: StepRecord) -> None:
+        """Take in the passes of steps that were made within the last one of them, as soon as it has ended."""
+        record.waits = False
+        self._take_passes(record)
+        if len(record.places) == len(self.optimizers):
+            self.close()
+
+    def _take_passes(self, record: StepRecord) -> None:
         """Take in what the passes of this step have shown."""
+        scale = record.scale
         window = Window() if self.responses is None else self.responses.take()
-        self._without_forward += self.responses is not None and not window.passes
-        self._without_backward += bool(window.passes) and not self._backward.passes
+        self._missing.without_forward += self.responses is not None and not window.passes
+        self._missing.without_backward += bool(window.passes) and not self._backward.passes
         made = (
-            moment_piece(window, lambda layer: self._unresolved.setdefault(layer)),
+            moment_piece(window, lambda layer: self._missing.unresolved.setdefault(layer)),
             activation_piece(
                 window,
                 None if self.between is None else self.between.take(),
@@ -214,6 +228,8 @@ class StepRecorder:
         if self._record is None or place not in self._record.places:
             return
         self._parameters.after()
+        if self._record.waits:
+            return
         # What a closure has run after its first call.
         self._backward.reset()
         if self.responses is not None:
@@ -227,6 +243,9 @@ class StepRecorder:
         record, self._record = self._record, None
         if record is None:
             return
+        if record.waits:
+            # An exception has ended the backward pass.
+            self._take_passes(record)
         columns = self._parameters.take()
         if columns.values:
             values = torch.cat([column.to(columns.values[0]) for column in columns.values])
@@ -253,10 +272,12 @@ class StepRecorder:
         """Write the records that were closed; waits for the last one's values, where these lie on a device."""
         arriving, self._arriving = self._arriving, []
         for record, fetch in arriving:
-            found = [part for part in fetch.values() if self._owners.among(part[0], record.places)]
+            every = fetch.values()
+            found = [part for part in every if self._owners.among(part[0], record.places)]
+            self._missing.take(every, found)
             values = self._joined(record.step, found)
             if record.skipped:
-                self._skipped += 1
+                self._missing.skipped += 1
                 continue
             if len(record.places) < len(self.optimizers):
                 total = f"{TOTAL}[{','.join(map(str, sorted(record.places)))}]"
@@ -288,22 +309,7 @@ class StepRecorder:
                 f"{some(unknown)}: the update of weights in 16 bits is not recorded, since the step of their "
                 "optimizer cannot be made on float32 copies; that of optimizers of torch.optim can"
             )
-        if unresolved := [*self._unresolved]:
-            notes.append(f"{some(unresolved)}: |mean| is too many times the std for sums of squares; no response_std")
-        if self._skipped:
-            notes.append(
-                f"{self._skipped} steps are left out that a GradScaler had a fused optimizer skip: gradients overflowed"
-            )
-        if self._without_forward:
-            notes.append(
-                f"{self._without_forward} steps had no forward pass that hooks could see, as replays of a CUDA graph "
-                "have none: nothing of their responses is recorded"
-            )
-        if self._without_backward and "response_gradients" in self.measure:
-            notes.append(
-                f"{self._without_backward} steps had no backward pass that adds to gradients, as torch.autograd.grad "
-                "makes none: they have no loss and no response_grad_rms"
-            )
+        notes += self._missing.notes(gradients="response_gradients" in self.measure)
         if self.responses is not None:
             notes += scripted_notes(self.responses.finder)
         if again := [] if self.responses is None else self.responses.recomputed():

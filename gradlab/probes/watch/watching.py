@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 import pandas as pd
 from torch import Tensor, nn
+from torch.autograd.variable import Variable
 from torch.optim import Optimizer
 
 from gradlab.errors import GradlabError, UsageError
 from gradlab.probes.capture import refuse_captured_step
 from gradlab.probes.coverage import coverage_of, depth_of
-from gradlab.probes.hooks import Probe
+from gradlab.probes.hooks import Probe, in_backward
 from gradlab.probes.ranks import TIMEOUT, Ranks
 from gradlab.probes.replaced import Places
 from gradlab.probes.schedule import Schedule
@@ -262,12 +263,21 @@ class Watch(Probe):
         self.steps[place] += 1
         self._switch()
 
-    def _switch(self) -> None:
-        """Have hooks on the model while a step is under way that is measured, and no others."""
+    def _switch(self, *, ended: bool = False) -> None:
+        """Have hooks on the model while a step is under way that is measured, and no others.
+
+        Args:
+            ended: Whether the backward pass under way has come to its end.
+        """
+        if ended and self._stack is None:
+            return
         due = any(map(self._is_due, range(len(self.optimizers))))
         if not due:
             self._switch_off()
             self._follow_units()
+        elif self._hooks is None and in_backward() and not ended:
+            # What remains of the pass belongs to the step that was made within it.
+            Variable._execution_engine.queue_callback(lambda: self._switch(ended=True))
         elif self._hooks is None:
             self._leave_units()
             with ExitStack() as stack:

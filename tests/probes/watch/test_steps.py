@@ -90,6 +90,56 @@ def test_two_optimizers_that_step_apart_have_records_of_their_own() -> None:
     assert set(frame[frame["layer"] == "generator"]["step"]) == {0}
 
 
+@pytest.mark.parametrize("every", [1, 2])
+@pytest.mark.parametrize("before", [False, True])
+def test_optimizers_that_step_within_the_backward_pass(every: int, before: bool) -> None:
+    """Each weight is changed and its gradient thrown away as soon as it has one, which saves memory."""
+    model = net()
+    optimizers = {p: torch.optim.SGD([p], lr=0.1) for p in model.parameters()}
+
+    def step_within(parameter: Tensor) -> None:
+        optimizers[parameter].step()
+        optimizers[parameter].zero_grad()
+
+    def register() -> None:
+        for parameter in optimizers:
+            parameter.register_post_accumulate_grad_hook(step_within)
+
+    if before:
+        register()
+    with gl.watch(model, list(optimizers.values()), every=every) as watch:
+        if not before:
+            register()
+        for step in range(3):
+            x, y = batch(step)
+            F.cross_entropy(model(x), y).backward()
+    frame, plain = watch.result().frame, watched()
+    same(
+        frame[~frame["statistic"].str.startswith("learning_rate")],
+        plain[(plain["statistic"] != "learning_rate") & (plain["step"] % every == 0)],
+    )
+    assert watch.result().notes == []
+
+
+def test_layers_that_run_before_the_step_of_another_optimizer_are_named() -> None:
+    """As of a generator whose images are made once, for its critic's step and for its own."""
+    model = nn.ModuleDict({"generator": nn.Linear(2, 4), "critic": net()})
+    critic = torch.optim.SGD(model["critic"].parameters(), lr=0.1)
+    generator = torch.optim.SGD(model["generator"].parameters(), lr=0.1)
+    with gl.watch(model, [critic, generator], every=1) as watch:
+        for step in range(2):
+            fake = model["generator"](batch(step)[0][:, :2])
+            for images, optimizer in ((fake.detach(), critic), (fake, generator)):
+                loss = model["critic"](images).square().mean()
+                model.zero_grad()
+                loss.backward()
+                optimizer.step()
+    result = watch.result()
+    assert not (result.frame["layer"].eq("generator") & result.frame["statistic"].eq("response_std")).any()
+    (note,) = (note for note in result.notes if "before the step of another optimizer" in note)
+    assert note.startswith("generator: ran before")
+
+
 @pytest.mark.parametrize("unscale", [False, True])
 @pytest.mark.parametrize("given", [False, True])
 @pytest.mark.parametrize("fused", [False, True])
