@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -112,6 +112,19 @@ class BuiltNetwork:
         """Return None, since the cost of these networks does not follow from that of smaller ones."""
 
 
+def of_two_papers(name: str, imagenet: Sequence[str], cifar: str) -> UsageError:
+    """Make the error about a name that one paper has for CIFAR and another for ImageNet.
+
+    Args:
+        name: The name.
+        imagenet: The names that denote the ImageNet form.
+        cifar: What denotes the CIFAR form, in words.
+    """
+    return UsageError(
+        f"{name}: the CIFAR and ImageNet forms differ: {' or '.join(imagenet)} is that of ImageNet, and {cifar}"
+    )
+
+
 def family_of(
     prefix: str,
     depths: Callable[[Mapping[str, Any]], Depths],
@@ -142,10 +155,8 @@ def family_of(
 
     def read(name: str, depth: int, values: dict[str, Any]) -> BuiltNetwork:
         if depth in unclear and not values:
-            raise UsageError(
-                f"{name}: the CIFAR and ImageNet forms differ: torchvision/{name} is that of ImageNet; names of the "
-                f"CIFAR form have options, as {listed[0]}, and {rule or depths({})} layers"
-            )
+            cifar = f"names of the CIFAR form have options, as {listed[0]}, and {rule or depths({})} layers"
+            raise of_two_papers(name, [f"torchvision/{name}"], cifar)
         values = {**(defaults or {}), **values}
         depths(values).check(prefix, depth, name)
         known = {**facts, "width": width(values)}

@@ -9,6 +9,7 @@ from torch import nn
 
 from gradlab.errors import UsageError
 from gradlab.models.blocks import Style
+from gradlab.models.built import of_two_papers
 from gradlab.models.cifar import CifarNet
 from gradlab.models.description import NetworkDescription
 from gradlab.models.grammar import Depths, Value, write_number
@@ -251,9 +252,7 @@ def _unclear(family: str, depth: int, name: str) -> UsageError:
         cifar = f"the CIFAR form has {BASIC} layers"
     else:
         cifar = f"{family}{depth}-basic is the CIFAR form of {depth} layers"
-    return UsageError(
-        f"{name}: the CIFAR and ImageNet forms differ: {' or '.join(others)} is that of ImageNet, and {cifar}"
-    )
+    return of_two_papers(name, others, cifar)
 
 
 def _check(asked: Architecture, name: str) -> None:
