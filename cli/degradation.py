@@ -71,11 +71,10 @@ def degradation(
 
         gradlab degradation --no-train
     """
-    from gradlab.results.files import prepare_folder
+    from gradlab.results.files import prepared_folder
 
     arguments = training.arguments()
-    prepare_folder(saving.out)
-    with training_view(saving.quiet, arguments["recipe"].batch_size) as view:
+    with prepared_folder(saving.out), training_view(saving.quiet, arguments["recipe"].batch_size) as view:
         result = gl.degradation(
             list(dict.fromkeys(nets.depths)),
             list(dict.fromkeys(nets.families)),

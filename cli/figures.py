@@ -40,7 +40,7 @@ def figures(
         gradlab figures balduzzi2017-fig2
     """
     from gradlab.gallery import FIGURES, find_figures, readme, render
-    from gradlab.results.files import prepare_folder, write_atomically
+    from gradlab.results.files import prepared_folder, write_atomically
 
     asked = find_figures(items(names or []))
     if list_ + all_ + bool(asked) != 1:
@@ -48,21 +48,21 @@ def figures(
     if list_:
         _print_list()
         return
-    prepare_folder(out)
     built = False
-    for figure in FIGURES if all_ else asked:
-        missing = figure.missing()
-        if missing and all_:
-            notes().print(f"skipped {figure.name}: {missing}", markup=False)
-            continue
-        with progress_bar(quiet) as progress:
-            result, paths = render(figure, out, device=device, formats=format or (), progress=progress)
-        built = True
-        if not quiet:
-            _print_built(figure.title, result.findings(), out, paths)
-    if not built:
-        raise GradlabError("no figure could be built with what is at hand")
-    write_atomically(out / "README.md", readme(out).encode())
+    with prepared_folder(out):
+        for figure in FIGURES if all_ else asked:
+            missing = figure.missing()
+            if missing and all_:
+                notes().print(f"skipped {figure.name}: {missing}", markup=False)
+                continue
+            with progress_bar(quiet) as progress:
+                result, paths = render(figure, out, device=device, formats=format or (), progress=progress)
+            built = True
+            if not quiet:
+                _print_built(figure.title, result.findings(), out, paths)
+        if not built:
+            raise GradlabError("no figure could be built with what is at hand")
+        write_atomically(out / "README.md", readme(out).encode())
 
 
 def _print_list() -> None:

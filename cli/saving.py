@@ -26,11 +26,10 @@ class Saving:
 
     @contextmanager
     def progress(self) -> Iterator[Callable[[str, int, int], None] | None]:
-        """Make the folder, and show the progress."""
-        from gradlab.results.files import prepare_folder
+        """Make the folder, which does not stay if the measurement fails, and show the progress."""
+        from gradlab.results.files import prepared_folder
 
-        prepare_folder(self.out)
-        with progress_bar(self.quiet) as update:
+        with prepared_folder(self.out), progress_bar(self.quiet) as update:
             yield update
 
     def report(self, result: "gl.Result", details: Sequence[Any] = ()) -> None:
@@ -40,6 +39,7 @@ class Saving:
             result: The result.
             details: The output to print before the table.
         """
+        from gradlab.results.grouping import grouped
         from gradlab.results.tables import sentences, text_table
 
         if not is_first():
@@ -53,7 +53,8 @@ class Saving:
             typer.echo(text_table(result.summary(), result.formats, kind), nl=False)
         if tables:
             console = notes()
-            console.print(sentences(result.findings(), result.notes))
+            told = grouped(result.notes, result.networks)
+            console.print(sentences(result.findings(), told, result.coverage_lines()))
         else:
             for detail in details:
                 console.print(detail)

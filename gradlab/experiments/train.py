@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,6 +19,7 @@ from gradlab.experiments.spreading import team
 from gradlab.experiments.subject import has_batch_norm
 from gradlab.models import create, describe, weighted_layers
 from gradlab.networks import network_name
+from gradlab.results.files import prepared_folder
 from gradlab.results.record import Stopwatch, make_record
 from gradlab.results.training.result import TrainingResult
 from gradlab.training import (
@@ -104,12 +105,14 @@ def train(
     check_run(seed, checkpoint_every, test_every)
     _check_log(log)
     name = network_name(model)
-    network, split = _network_and_data(name, data, recipe, seed)
-    check_fit(network, name, split)
+    present, place = team(), Path(out or Path("runs") / name.replace("/", "-"))
+    parallel = ALONE if present is None else Parallel(present.rank, present.size)
+    # Data may take minutes to read: the folder is checked before.
+    with prepared_folder(place) if parallel.is_first else nullcontext():
+        network, split = _network_and_data(name, data, recipe, seed)
+        check_fit(network, name, split)
     initial = weights_digest(network)
     arithmetic = Arithmetic.choose(recipe.amp, pick_device(device))
-    present = team()
-    parallel = ALONE if present is None else Parallel(present.rank, present.size)
     options: dict[str, Any] = {"seed": seed, "depth": len(weighted_layers(network)), "compiled": compiled}
     trainer = Trainer(network, recipe, split, arithmetic, **options, parallel=parallel)
     stopwatch = Stopwatch()
@@ -122,7 +125,7 @@ def train(
         "torch": facts["versions"]["torch"],
         "ranks": parallel.size,
     }
-    with RunFolder(out or Path("runs") / name.replace("/", "-"), writes=parallel.is_first) as folder:
+    with RunFolder(place, writes=parallel.is_first) as folder:
         begun = _go_on(trainer, folder, config, resume)
         facts |= {"resumed": begun.resumed, "steps": trainer.steps, "complete": False}
         facts["notes"] = [*begun.changes, *_shared_batches(network, recipe, parallel)]

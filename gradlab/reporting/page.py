@@ -16,8 +16,9 @@ from markupsafe import Markup
 from gradlab.errors import UsageError
 from gradlab.reporting.svg import inline_svg, width_mm
 from gradlab.reporting.table import Table, make_table
-from gradlab.results.files import prepare_folder, write_atomically
+from gradlab.results.files import prepared_folder, write_atomically
 from gradlab.results.finding import rule_of
+from gradlab.results.grouping import grouped
 from gradlab.results.kinds import load_results
 from gradlab.results.record import json_text, versions
 from gradlab.results.result import Result
@@ -78,7 +79,19 @@ def report(
     out = Path(out)
     if out.is_dir():
         raise UsageError(f"{out} is a folder: name the HTML file, as {out / 'report.html'}")
-    prepare_folder(out.parent)
+    with prepared_folder(out.parent):
+        sections = [_section(place, source, result) for place, (source, result) in enumerate(_loaded(results), 1)]
+        write_atomically(out, _page(title, sections).encode())
+    return out
+
+
+def _loaded(results: Sequence[Result | str | Path]) -> list[tuple[str, Result]]:
+    """The results of a report with their folders, each once.
+
+    Raises:
+        UsageError: If there are none.
+        GradlabError: If one is damaged.
+    """
     loaded: list[tuple[str, Result]] = []
     shown: set[tuple[Path, str]] = set()
     for given in results:
@@ -92,9 +105,7 @@ def report(
             shown.update(found)
     if not loaded:
         raise UsageError("a report needs at least one result: give the folders that gradlab's commands wrote")
-    sections = [_section(place, source, result) for place, (source, result) in enumerate(loaded, 1)]
-    write_atomically(out, _page(title, sections).encode())
-    return out
+    return loaded
 
 
 def _page(title: str, sections: Sequence[Section]) -> str:
@@ -129,7 +140,7 @@ def _section(place: int, source: str, result: Result) -> Section:
         source=source,
         facts=_facts(result.record),
         reading=[(rule, list(lines)) for rule, lines in groupby(result.findings(), rule_of)],
-        notes=result.notes,
+        notes=[*result.coverage_lines(), *grouped(result.notes, result.networks)],
         drawings=[
             _drawing(svg, f"r{place}f{number}-", result.captions.get(name, title))
             for number, (name, svg) in enumerate(result.svg().items(), 1)

@@ -7,7 +7,7 @@ import hashlib
 import os
 import socket
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from gradlab.errors import GradlabError
@@ -46,6 +46,23 @@ def prepare_folder(folder: str | Path) -> Path:
         # A name with a null byte is a ValueError.
         raise GradlabError(f"cannot write into {folder}: {getattr(error, 'strerror', None) or error}") from None
     return folder
+
+
+@contextlib.contextmanager
+def prepared_folder(folder: str | Path) -> Iterator[Path]:
+    """A context of work whose files are to be written into a folder; see `prepare_folder`.
+
+    If the work fails, the folders that were created for it are removed again, unless something is in them.
+    """
+    folder = Path(folder)
+    created = [place for place in (folder, *folder.parents) if not os.path.lexists(place)]
+    try:
+        yield prepare_folder(folder)
+    except BaseException:
+        with contextlib.suppress(OSError, ValueError):
+            for place in created:
+                place.rmdir()
+        raise
 
 
 def write_atomically(path: str | Path, content: bytes) -> None:

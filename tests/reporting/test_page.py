@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 import torch
 from every_kind import EVERY_KIND, IMAGES, make_run
+from torch import nn
 
 import gradlab as gl
 from gradlab.models import describe
@@ -329,6 +330,25 @@ def broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_cannot_be_reported_is_said(results: list[str], out: str, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=re.escape(message)):
         gl.report(results, out)
+
+
+@pytest.mark.usefixtures("broken")
+def test_a_report_that_fails_leaves_no_folder(tmp_path: Path) -> None:
+    before = {*tmp_path.rglob("*")}
+    with pytest.raises(gl.UsageError, match="nowhere is no folder"):
+        gl.report(["good", "nowhere"], "a/b/r.html")
+    assert {*tmp_path.rglob("*")} == before
+
+
+def test_notes_and_coverage_are_on_the_page(tmp_path: Path) -> None:
+    models = {name: nn.Sequential(nn.Flatten(), nn.Linear(3072, 10)) for name in ("net0", "net1")}
+    for name, model in models.items():
+        model.name = name
+    result = gl.gradients([*models.values()], **IMAGES)
+    text = gl.report([result], tmp_path / "r.html").read_text()
+    assert text.count("the normalization of its images in training is unknown") == 1
+    assert "net0 and net1: the normalization" in text
+    assert "measured 1 of 1 weight layers" in text
 
 
 def test_errors_of_the_table_are_explained_below_it(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from gradlab.errors import GradlabError
-from gradlab.results.files import prepare_folder, write_all, write_atomically
+from gradlab.results.files import prepare_folder, prepared_folder, write_all, write_atomically
 
 DYING = """
 import os, signal, sys
@@ -61,3 +61,22 @@ def test_folders_are_created_or_refused(tmp_path: Path) -> None:
         prepare_folder(path / "under-a-file")
     with pytest.raises(GradlabError, match=r"cannot write into .*: it is no folder"):
         prepare_folder(path)
+
+
+@pytest.mark.parametrize("error", [GradlabError, KeyboardInterrupt])
+def test_a_folder_does_not_stay_if_the_work_for_it_fails(tmp_path: Path, error: type[BaseException]) -> None:
+    def work(name: str, *files: str) -> None:
+        with prepared_folder(tmp_path / name) as folder:
+            for file in files:
+                (folder / file).touch()
+            raise error
+
+    (tmp_path / "before").mkdir()
+    for name, *files in (("a/b",), ("before/c",), ("kept/d", "file"), ("before",)):
+        with pytest.raises(error):
+            work(name, *files)
+    found = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")}
+    assert found == {"before", "kept", "kept/d", "kept/d/file"}
+    with prepared_folder(tmp_path / "new") as folder:
+        assert folder.is_dir()
+    assert folder.is_dir()

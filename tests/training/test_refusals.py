@@ -48,6 +48,15 @@ def test_the_classifier_has_as_many_outputs_as_there_are_classes(tmp_path: Path)
     assert gl.build(f"resnet8@{tmp_path / 'run' / 'checkpoint.pt'}").fc.out_features == 4  # type: ignore[union-attr]
 
 
+def test_the_folder_is_checked_before_the_data_is_read(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(gl.GradlabError, match=r"cannot write into .*file: it is no folder"):
+        gl.train("resnet8", str(tmp_path / "missing.npz"), recipe=RECIPE, out=tmp_path / "file")
+    with pytest.raises(gl.UsageError, match=r"missing.npz does not exist"):
+        gl.train("resnet8", str(tmp_path / "missing.npz"), recipe=RECIPE, out=tmp_path / "new" / "run")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
 @pytest.mark.parametrize("data", ["noise", "imagefolder:x"])
 def test_data_without_a_training_part(data: str) -> None:
     with pytest.raises(gl.UsageError, match="cannot train on"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -20,7 +21,7 @@ from gradlab.experiments.spreading import spread
 from gradlab.experiments.train import train
 from gradlab.models import named_cost, parse_name
 from gradlab.results.compare.result import CompareResult
-from gradlab.results.files import prepare_folder
+from gradlab.results.files import prepared_folder
 from gradlab.results.record import Stopwatch, make_record
 from gradlab.results.training.epochs import by_epoch
 from gradlab.results.training.result import TrainingResult
@@ -82,8 +83,8 @@ def compare(
     test = None
     if epochs is not None:
         test = load_split(data, preset_recipe(preset).normalization).test
-        prepare_folder(runs)
-    frame, facts, notes = at_initialization(networks, request, progress)
+    with nullcontext() if epochs is None else prepared_folder(runs):
+        frame, facts, notes = at_initialization(networks, request, progress)
     for one in networks:
         cost = {"parameters": one.cost.parameters, "multiply_adds": one.cost.multiply_adds, "layers": one.cost.layers}
         facts[one.name] |= {"block": one.block, **cost}
