@@ -23,7 +23,7 @@ OVER_IMAGES = (
 OVER_ORDERS = "The error of random orders is fitted against their Kendall tau."
 PATHS = (
     "Veit et al. 2016 (1605.06431), §5: the number of paths of each length times the mean norm of the gradient on one "
-    f"of them; the lengths leave out {(1 - COVERED) / 2:.1%} at each end."
+    f"of them; the lengths leave out at most {(1 - COVERED) / 2:.1%} at each end."
 )
 
 Facts = Mapping[str, Any]
@@ -156,8 +156,8 @@ def _paths(paths: pd.DataFrame) -> list[Finding]:
         found.append(
             Finding(
                 f"{network}: paths through {effective.shortest} to {effective.longest} of {effective.modules} residual "
-                f"modules, {effective.paths:.2%} of all paths, carry {COVERED:.0%} of the gradient magnitude; the "
-                f"effective depth is {depth} modules.",
+                f"modules, {effective.paths:.2%} of all paths, carry {effective.part:.1%} of the gradient magnitude; "
+                f"the effective depth is {depth} modules.",
                 f"{PATHS} The effective depth is the mean length weighted so. {INTERVALS}",
             )
         )

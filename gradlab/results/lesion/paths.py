@@ -22,9 +22,10 @@ class EffectivePaths:
     Attributes:
         modules: The number of residual modules.
         depth: The mean length of a path, weighted by the gradient magnitude on paths of each length.
-        shortest: The length below which paths carry 2.5 % of the gradient magnitude.
-        longest: The length above which they carry 2.5 %.
+        shortest: The length below which paths carry less than 2.5 % of the gradient magnitude.
+        longest: The length above which they carry at most 2.5 %.
         paths: The fraction of all paths that have these lengths.
+        part: The part of the gradient magnitude on them, at least 95 % as lengths are whole numbers.
         decay: The slope of the logarithm of the norm against the length, over the sampled paths.
     """
 
@@ -33,6 +34,7 @@ class EffectivePaths:
     shortest: int
     longest: int
     paths: float
+    part: float
     decay: Estimate
 
 
@@ -69,13 +71,15 @@ def effective_paths(rows: pd.DataFrame) -> EffectivePaths:
     norms = _norms(rows)
     paths = path_length_distribution(norms.shape[1] - 1)
     depth, error = jackknife(lambda sampled: effective_depth(gradient_by_length(paths, sampled.mean(0))), norms)
-    shortest, longest = effective_lengths(gradient_by_length(paths, norms.mean(0)))
+    parts = gradient_by_length(paths, norms.mean(0))
+    shortest, longest = effective_lengths(parts)
     return EffectivePaths(
         modules=len(paths) - 1,
         depth=Estimate.mean(float(depth), float(error), len(norms)),
         shortest=shortest,
         longest=longest,
         paths=float(paths[shortest : longest + 1].sum()),
+        part=float(parts[shortest : longest + 1].sum()),
         decay=Estimate.of([_slope(sampled) for sampled in norms.numpy()]),
     )
 

@@ -90,6 +90,10 @@ def test_gradients_on_paths_have_their_closed_form() -> None:
     row = result.summary().iloc[0]
     # Binomial(6, 1/2) weighted by 0.5^k is Binomial(6, 1/3).
     assert row["effective depth"] == pytest.approx(6 / 3, rel=1e-6)
+    # Of Binomial(6, 1/3), P(5) + P(6) is 13/729 and below 2.5 %, and P(0) is above it.
+    carried = next(finding for finding in result.findings() if "carry" in finding)
+    assert "paths through 0 to 4 of 6 residual modules" in carried
+    assert f"carry {716 / 729:.1%} of the gradient magnitude" in carried
     factor = next(finding for finding in result.findings() if "per residual module" in finding)
     assert "factor of 0.5" in factor
 
