@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import torch
@@ -17,8 +18,12 @@ from gradlab.models import describe, fold_batch_norm, is_foldable
 from gradlab.networks import build, split_spec
 from gradlab.normalization import Normalization
 from gradlab.probes.outputs import logits_of
+from gradlab.results.result import Result
 
-R = TypeVar("R")
+R = TypeVar("R", bound=Result)
+
+_OF_A_LOOP = "inside the `with` block"
+"""What a probe that has seen nothing advises, which is of use in a loop of one's own."""
 
 
 def each_network(
@@ -29,6 +34,8 @@ def each_network(
     progress: Progress | None = None,
 ) -> list[R]:
     """Build the networks of a measurement one after another, and measure each; one that is given twice, once.
+
+    Where there are several, each note of a result names its network.
 
     Within `together`, networks are spread over the ranks if there are at least as many as ranks. Otherwise every rank
     builds all of them, and `measure` may spread its own work, such as that on several seeds.
@@ -54,7 +61,10 @@ def each_network(
         label = label_of_all(variants)
         if not apart:
             taken.append(label := unique_label(label, taken))
-        return label, measure(label, variants, normalize)
+        result = measure(label, variants, normalize)
+        if len(asked) > 1:
+            result.notes = _naming(label, result)
+        return label, result
 
     if not apart:
         return [result for _, result in map(measured, asked)]
@@ -63,6 +73,12 @@ def each_network(
     if twice := next((label for label in labels if labels.count(label) > 1), None):
         raise UsageError(f"{twice} is named twice, and ranks cannot number what others measure: name it once")
     return [result for _, result in done]
+
+
+def _naming(label: str, result: Result) -> list[str]:
+    """The notes of one network's result, those of a probe on its layers after the label."""
+    names = (label, *result.networks)
+    return [note if any(name in note for name in names) else f"{label}: {note}" for note in result.notes]
 
 
 def expected_cost(model: str | nn.Module) -> float:
@@ -136,6 +152,25 @@ def _with_weights(spec: str | nn.Module, weights: str | None, seeds: Sequence[in
     return [build(spec, weights, seed=seed) for seed in (seeds if several else seeds[:1])]
 
 
+@contextmanager
+def seen_by_probe(label: str, otherwise: str) -> Iterator[None]:
+    """A context for the result of a probe around a network that has run.
+
+    Args:
+        label: The label of the network.
+        otherwise: What the network is, if the probe has seen nothing of it, and what to do.
+
+    Raises:
+        GradlabError: If the probe has seen nothing.
+    """
+    try:
+        yield
+    except GradlabError as error:
+        if _OF_A_LOOP not in str(error):
+            raise
+        raise GradlabError(f"{label} {otherwise}") from None
+
+
 def copy_of(model: nn.Module) -> nn.Module:
     """A copy of the model in eval mode, which leaves the model itself unchanged.
 
@@ -207,14 +242,36 @@ def assumptions(model: nn.Module, label: str, used: str | None, asked: str | Non
     ]
 
 
+def of_incomplete_batch(label: str, images: int, measured: int) -> list[str]:
+    """A note on the last images, if they are left out since only full batches are measured.
+
+    Args:
+        label: The label of the network.
+        images: The number of images that were asked for.
+        measured: The number of those in full batches.
+    """
+    left = images - measured
+    return [f"{label}: the last {left} images do not fill a batch and are left out"] if left else []
+
+
 def forward(model: nn.Module, label: str, images: Tensor) -> Tensor:
     """Run a network and return its output: the logits of an output with several parts, or an empty tensor without any.
+
+    Raises:
+        GradlabError: See `output_of`.
+    """
+    logits = logits_of(output_of(model, label, images))
+    return torch.empty(0) if logits is None else logits
+
+
+def output_of(model: nn.Module, label: str, images: Tensor) -> Any:
+    """Run a network and return its output as it is.
 
     Raises:
         GradlabError: If the network cannot run on these images; the error names the network.
     """
     try:
-        output = model(images)
+        return model(images)
     except GradlabError:
         raise
     except Exception as error:  # a user's network may raise any exception
@@ -225,8 +282,7 @@ def forward(model: nn.Module, label: str, images: Tensor) -> Tensor:
                 "noise (--data noise) has any"
             ) from error
         reason = str(error).split("\n")[0]
+        wide = "float64 " if images.dtype == torch.float64 else ""
         raise GradlabError(
-            f"{label} cannot run on images of shape {tuple(images.shape)}: {reason or type(error).__name__}"
+            f"{label} cannot run on {wide}images of shape {tuple(images.shape)}: {reason or type(error).__name__}"
         ) from error
-    logits = logits_of(output)
-    return torch.empty(0) if logits is None else logits

@@ -325,3 +325,50 @@ def test_real_checkpoints(network, file, images, checkpoint):
     for dtype, rtol in (("float64", 1e-9), ("float32", 5e-3)):
         measured = gl.gradients(spec, images=images, dtype=dtype).layers().set_index("layer")["grad_norm"].astype(float)
         np.testing.assert_allclose(measured, expected[measured.index], rtol=rtol)
+
+
+def test_gradients_that_are_not_finite_are_told_once():
+    """The probes of parameters, responses and examples see them in other sets of rows."""
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(3600, 10))
+    with torch.no_grad():
+        model[0].weight.fill_(math.nan)
+    for per_example in (False, True):
+        result = gl.gradients(model, images=4, batch_size=4, per_example=per_example, dtype="float32")
+        told = [note for note in result.notes if "NaN" in note]
+        assert told == ["0, 2: the gradient holds NaN or infinite values"]
+        assert result.layers()["non_finite"].all()
+
+
+class InFloat32(nn.Module):
+    """A network that makes a float32 tensor as it runs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(4, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.fc(x.flatten(1)[:, :4] @ torch.eye(4))
+
+
+def test_a_network_that_runs_in_float32_alone_is_measured_without_a_comparison():
+    model = InFloat32()
+    result = gl.gradients(model, images=4)
+    (told,) = (note for note in result.notes if "float32" in note)
+    assert told.startswith("InFloat32: the error of float32 is not known, since InFloat32 cannot run on float64 images")
+    ((x, y),) = gl.batches("cifar10-sample", 4, images=4)
+    F.cross_entropy(model(x), y).backward()
+    (row,) = result.layers().to_dict("records")
+    assert row["grad_norm"] == pytest.approx(model.fc.weight.grad.double().norm().item(), rel=1e-6)
+    assert row["dtype"] == "float32"
+    assert math.isnan(row["float32_error"])
+    with pytest.raises(GradlabError, match="InFloat32 cannot run on float64 images"):
+        gl.gradients(model, images=4, dtype="float64")
+
+
+def test_notes_on_layers_name_their_network_where_there_are_several():
+    broken = nn.Sequential(nn.Flatten(), nn.Linear(3072, 10))
+    nn.init.constant_(broken[1].weight, math.nan)
+    broken.name = "broken"
+    told = "1: the gradient holds NaN or infinite values"
+    assert told in gl.gradients(broken, images=4).notes
+    assert f"broken: {told}" in gl.gradients([broken, "plain8@init"], images=4, seeds=1).notes

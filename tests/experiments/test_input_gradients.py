@@ -242,7 +242,7 @@ def test_progress_counts_images_of_all_seeds():
         ({"seeds": 0}, "seeds must be from 1 to 10,000; got 0"),
         ({"points": 5, "lags": 5}, "5 points have the lags 1 to 4, not 5"),
         ({"lags": 0}, "lags must be at least 1; got 0"),
-        ({"images": 3, "batch_size": 4}, "3 images do not fill a batch of 4"),
+        ({"images": 3, "batch_size": 4}, "3 images do not fill a batch of 4: take more images, or smaller batches"),
         ({"images": 5000}, "from 1 to 1,000"),
         ({"models": []}, "at least one network"),
         ({"models": "resnet9"}, "6n . 2 layers"),
@@ -363,3 +363,9 @@ def test_at_initialization_plain_nets_shatter_sooner_than_residual_nets():
     assert rank["resnet8"] < rank["resnet20"]
     assert all(rank[f"resnet{depth}"] < rank[f"plain{depth}"] for depth in (8, 20))
     assert lag1["plain8"] - lag1["plain20"] > lag1["resnet8"] - lag1["resnet20"] > 0
+
+
+def test_images_of_an_incomplete_batch_are_counted():
+    result = gl.input_gradients("resnet8@init", images=7, batch_size=4, seeds=1)
+    assert result.record["networks"][0]["images"] == 4
+    assert "resnet8@init: the last 3 images do not fill a batch and are left out" in result.notes

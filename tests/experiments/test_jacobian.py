@@ -62,3 +62,19 @@ def test_values_that_are_not_finite_are_refused() -> None:
     torch.nn.init.constant_(net[1].weight, float("nan"))
     with pytest.raises(gl.GradlabError, match="a Jacobian with NaN or infinite values"):
         gl.jacobian(net, images=1)
+
+
+class InFloat32(torch.nn.Module):
+    """A network that makes a float32 tensor as it runs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = torch.nn.Linear(4, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.fc(x.flatten(1)[:, :4] @ torch.eye(4))
+
+
+def test_a_network_that_cannot_run_in_float64_is_named() -> None:
+    with pytest.raises(gl.GradlabError, match=r"^InFloat32 cannot run on float64 images of shape \(1, 3, 32, 32\): "):
+        gl.jacobian(InFloat32(), images=1)

@@ -347,3 +347,11 @@ def test_outputs_that_hold_nan_are_said_and_count_as_wrong() -> None:
     assert result.summary()["accuracy (%)"].item() == 0
     assert any("20 of 20 outputs hold NaN and count as wrong answers" in note for note in result.notes)
     assert not any("hold NaN" in note for note in gl.responses("resnet8@init", images=4).notes)
+
+
+def test_layers_that_do_not_run_are_refused_by_the_name_of_the_network():
+    model = nn.Sequential(nn.Flatten(), nn.Linear(3072, 10))
+    model.add_module("unused", nn.Linear(2, 2))
+    model.forward = lambda x: model[1](model[0](x))
+    with pytest.raises(GradlabError, match=r"^Sequential does not run the layers to measure: choose others"):
+        gl.responses(model, images=2, layers="unused")

@@ -42,6 +42,11 @@ def test_a_user_module_on_noise() -> None:
     assert any("the parts that repeat" in note for note in result.notes)
 
 
+def test_a_network_without_blocks_is_named() -> None:
+    with pytest.raises(gl.GradlabError, match=r"^Sequential has no block that is seen: a block is an addition"):
+        gl.signal(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3072, 10)), images=2)
+
+
 def test_an_invalid_request_is_refused() -> None:
     with pytest.raises(gl.UsageError, match="seeds must be from 1 to 10,000; got 0"):
         gl.signal("resnet20@init", seeds=0)

@@ -22,6 +22,7 @@ from gradlab.experiments.subject import (
     has_batch_norm,
     images_of,
     network_facts,
+    seen_by_probe,
 )
 from gradlab.models import batch_statistics
 from gradlab.probes import AttentionStatistics
@@ -100,4 +101,9 @@ def _measured(
             done += len(images)
             if progress is not None:
                 progress(label, min(done * ranks(), stream.count), stream.count)
-    return probe.result(label)
+    unseen = (
+        "has no attention that can be measured: it is not seen in kernels that no function of torch calls (with "
+        "transformers, attn_implementation='sdpa' shows it)"
+    )
+    with seen_by_probe(label, unseen):
+        return probe.result(label)

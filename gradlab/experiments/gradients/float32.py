@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from gradlab.errors import UsageError
+from gradlab.errors import GradlabError, UsageError
 from gradlab.experiments.gradients.passes import Pass, measure, weight_norms
 from gradlab.experiments.request import Dtype
 from gradlab.results.gradients.result import GradientsResult
@@ -46,18 +46,22 @@ def measure_soundly(part: Pass, dtype: Dtype | None, count: Callable[[int], None
         return _marked(measure(part, torch.float32, count), "float32", {})
     if dtype == "float64":
         return _marked(measure(part, torch.float64, count), "float64", {})
-    errors = _float32_errors(part)
+    errors, only_float32 = _float32_errors(part)
     worst = max((error for error in errors.values() if error == error), default=0.0)
     if dtype is None and worst > FLOAT32_BOUND:
         return _marked(measure(part, torch.float64, count), "float64", errors)
     result = _marked(measure(part, torch.float32, count), "float32", errors)
+    if only_float32:
+        result.notes.append(f"{part.label}: the error of float32 is not known, since {only_float32}")
     certain = 0 if result.examples is None else int((_losses(result.examples) < CERTAIN).sum())
     if certain and part.loss == "cross-entropy":
         found = (
             f"{part.label}: {certain} of {part.images} images have a loss below {CERTAIN:g}, which float32 does not "
             "resolve, so that their own gradients are off"
         )
-        if dtype is None:
+        if only_float32:
+            result.notes.append(found)
+        elif dtype is None:
             result = _marked(measure(part, torch.float64, count), "float64", errors)
             result.notes.append(f"{found}: measured in float64")
         else:
@@ -77,13 +81,22 @@ def _marked(result: GradientsResult, dtype: str, errors: dict[str, float]) -> Gr
     return result
 
 
-def _float32_errors(part: Pass) -> dict[str, float]:
-    """The relative error of the float32 norm of every layer, compared with float64 on a few images."""
+def _float32_errors(part: Pass) -> tuple[dict[str, float], str | None]:
+    """The relative error of the float32 norm of every layer, compared with float64 on a few images.
+
+    Returns:
+        The errors by layer, and the reason if there are none, as the network makes float32 tensors in its forward pass
+        and cannot run in float64.
+    """
     few = part.on_few(FLOAT32_IMAGES)
-    single, double = (weight_norms(few, dtype) for dtype in (torch.float32, torch.float64))
+    single = weight_norms(few, torch.float32)
+    try:
+        double = weight_norms(few, torch.float64)
+    except GradlabError as error:
+        return {}, str(error)
     # A norm that is finite only in float64 has an infinite error in float32.
     errors = (single / double - 1).abs().where(double > 0, 0.0).fillna(math.inf)
-    return dict(errors.where(np.isfinite(double)))
+    return dict(errors.where(np.isfinite(double))), None
 
 
 def float32_notes(label: str, frame: pd.DataFrame, dtype: Dtype | None) -> list[str]:

@@ -27,6 +27,7 @@ from gradlab.experiments.subject import (
     images_of,
     is_trained,
     network_facts,
+    of_incomplete_batch,
 )
 from gradlab.models import weighted_layers
 from gradlab.models.detectors import LOSSES, is_detector
@@ -182,10 +183,7 @@ def _network(
             f"{label}: {facts['accuracy']:.1%} of the images are classified correctly, near chance: these weights are "
             "probably not what their name says, or the normalization is not theirs"
         )
-    if first.images < stream.count:
-        result.notes.append(
-            f"{label}: the last {stream.count - first.images} images do not fill a batch and are left out"
-        )
+    result.notes += of_incomplete_batch(label, stream.count, first.images)
     return result
 
 

@@ -16,10 +16,11 @@ from gradlab.errors import GradlabError, UsageError
 from gradlab.experiments.accuracy import cross_entropies, fits, right_answers
 from gradlab.experiments.gradients.request import LossName
 from gradlab.experiments.request import BatchNormMode
-from gradlab.experiments.subject import copy_of, forward
+from gradlab.experiments.subject import copy_of, forward, seen_by_probe
 from gradlab.models import batch_statistics
 from gradlab.models.detectors import LOSSES, detection_losses, is_detector
 from gradlab.probes import ExampleGradients, ParameterGradients, ResponseGradients
+from gradlab.probes.gradient_notes import gradient_notes
 from gradlab.probes.selection import Selection, depth_layers
 from gradlab.results.gradients.result import TOTAL, GradientsResult
 from gradlab.stats import l2_norms
@@ -82,12 +83,14 @@ def measure(part: Pass, dtype: torch.dtype, count: Callable[[int], None] | None 
     if part.per_example:
         probes.append(ExampleGradients(model, part.layers, reduction="sum"))
     losses, facts = _run(part, model, probes, dtype, count)
-    results = [probe.result(part.label) for probe in probes]
+    with seen_by_probe(part.label, "has no gradient at the layers to measure: choose others (--layers)"):
+        results = [probe.result(part.label) for probe in probes]
     # Gradients of single examples are measured in every layer, since the total needs them.
     rows = {TOTAL, *results[0].frame["layer"], *results[1].frame["layer"]}
     for one in results[2:]:
         one.frame = one.frame[one.frame["layer"].isin(rows)]
     result = GradientsResult.join(results)
+    result.notes = _told_once(result, results)
     if part.per_example:
         _fill_total(result, [*model.parameters()] if part.layers is None else None)
     # If gradients were summed, the statistics are over the images of the whole measurement.
@@ -98,6 +101,21 @@ def measure(part: Pass, dtype: torch.dtype, count: Callable[[int], None] | None 
         result.examples = _with_losses(examples, losses, part.label)
     result.record["networks"] = [{"network": part.label, "coverage": result.facts(part.label).get("coverage"), **facts}]
     return result
+
+
+def _told_once(result: GradientsResult, parts: Sequence[GradientsResult]) -> list[str]:
+    """The notes of a joined result, of which one tells where gradients are not finite, whatever probe has seen them."""
+    each = {note for part in parts for note in _not_finite(part.frame)}
+    others = [note for note in result.notes if note not in each]
+    # Where a layer has such gradients, so do the blocks around it.
+    layers = result.layers()
+    return [*(_not_finite(layers) or _not_finite(result.frame)), *others]
+
+
+def _not_finite(frame: pd.DataFrame) -> list[str]:
+    """The note of a probe on the rows of which the gradient is not finite, if there are any."""
+    rows = frame[["layer", "step", "non_finite"]].to_dict("records")
+    return gradient_notes([{str(name): value for name, value in row.items()} for row in rows])
 
 
 def weight_norms(part: Pass, dtype: torch.dtype) -> pd.Series:

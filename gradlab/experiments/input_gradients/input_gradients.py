@@ -25,6 +25,7 @@ from gradlab.experiments.subject import (
     images_of,
     is_trained,
     network_facts,
+    of_incomplete_batch,
     runner,
 )
 from gradlab.models import batch_statistics, weighted_layers
@@ -140,6 +141,7 @@ def _measured(
         "normalization": None if stream.normalization is None else str(stream.normalization),
     }
     notes = assumptions(model, label, facts["normalization"], normalize)
+    notes += of_incomplete_batch(label, stream.count, facts["images"])
     if left_out:
         notes.append(left_out_note(label, left_out))
     if len(samples) * len(samples[0]) == 1:
@@ -204,7 +206,10 @@ def _samples(
     dtype = getattr(torch, request.dtype)
     clone = placed(runner(model, mode), stream.device, dtype)
     if stream.count < stream.batch_size:
-        raise UsageError(f"{stream.count} images do not fill a batch of {stream.batch_size}")
+        raise UsageError(
+            f"{stream.count} images do not fill a batch of {stream.batch_size}: take more images, or smaller batches "
+            "(--batch-size)"
+        )
     embedded = OfEmbeddings(clone) if stream.dataset.items == "tokens" else None
     network = embedded or (Proposals(clone) if is_detector(clone) else clone)
     probe = InputGradients(network, norm_grad=request.norm_grad, tokens=embedded is not None)

@@ -15,7 +15,15 @@ from gradlab.experiments.jacobian.request import JacobianRequest
 from gradlab.experiments.jacobian.theory import law_of
 from gradlab.experiments.request import BatchNormMode, Progress
 from gradlab.experiments.spreading import spread
-from gradlab.experiments.subject import assumptions, copy_of, each_network, forward, images_of, network_facts
+from gradlab.experiments.subject import (
+    assumptions,
+    copy_of,
+    each_network,
+    forward,
+    images_of,
+    network_facts,
+    output_of,
+)
 from gradlab.models.embedded import OfEmbeddings
 from gradlab.probes.coverage import coverage_of_modules
 from gradlab.results.jacobian.result import JacobianResult
@@ -161,7 +169,7 @@ def _input_of(module: nn.Module, model: nn.Module, label: str, part: str, given:
 
 
 def _applied(function: nn.Module, label: str, x: Tensor) -> Tensor:
-    output = function(x)
+    output = output_of(function, label, x)
     if not isinstance(output, Tensor):
         raise GradlabError(f"{label} returns {type(output).__name__} and no tensor: name a part that does (--part)")
     return output

@@ -28,6 +28,7 @@ from gradlab.experiments.subject import (
     is_trained,
     network_facts,
     runner,
+    seen_by_probe,
 )
 from gradlab.models import batch_statistics, is_foldable
 from gradlab.probes import ResponseStd, predicted_response_std
@@ -167,7 +168,8 @@ def _measured(
                 answers[1:] += torch.stack([each.sum().to(answers.dtype) for each in found])
             if progress is not None:
                 progress(label, min(done * ranks(), stream.count), stream.count)
-    result = probe.result(label)
+    with seen_by_probe(label, "does not run the layers to measure: choose others (--layers)"):
+        result = probe.result(label)
     if is_foldable(model) and mode == "eval":
         # Folded batch normalization is no longer visible to the probe.
         result.frame["predicted_std"] = result.frame["layer"].map(predicted_response_std(model, layers))

@@ -24,6 +24,8 @@ from gradlab.experiments.subject import (
     has_batch_norm,
     images_of,
     network_facts,
+    of_incomplete_batch,
+    seen_by_probe,
 )
 from gradlab.models import batch_statistics
 from gradlab.probes import BlockSignal
@@ -31,6 +33,11 @@ from gradlab.results.record import Stopwatch, make_record
 from gradlab.results.signal.result import SignalResult
 from gradlab.stats.float32 import full_float32
 from gradlab.transfer import placed
+
+_NO_BLOCK = (
+    "has no block that is seen: a block is an addition of a signal and a function of it (a concatenation, as in "
+    "DenseNet, is none), or one of the like parts of an nn.Sequential or nn.ModuleList"
+)
 
 
 @full_float32()
@@ -100,10 +107,7 @@ def signal(
         result.notes = list(dict.fromkeys(result.notes)) + assumptions(
             variants[0], label, None if stream.normalization is None else str(stream.normalization), normalization
         )
-        if part.images < stream.count:
-            result.notes.append(
-                f"{label}: the last {stream.count - part.images} images do not fill a batch and are left out"
-            )
+        result.notes += of_incomplete_batch(label, stream.count, part.images)
         result.record = {"networks": [_facts(part) | {"coverage": parts[0].facts(label)["coverage"]}]}
         return result
 
@@ -137,7 +141,8 @@ def _measured(part: Pass, tokens: bool, exact: bool, count: Callable[[int], None
                 if count is not None:
                     count(done)
         predicted = predicted_stream_std(model, part.bn, images)
-    result = probe.result(part.label)
+    with seen_by_probe(part.label, _NO_BLOCK):
+        result = probe.result(part.label)
     last = ~result.frame.duplicated("index", keep="last")
     if len(predicted) == last.sum():
         result.frame.loc[last, "theory"] = predicted
