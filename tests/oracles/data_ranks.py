@@ -299,6 +299,14 @@ class Checks(RankChecks):
     def sharded_example_gradients(self) -> Any:
         return measured(gl.ExampleGradients(self.sharded), self.sharded, self.even).result()
 
+    def sharded_head_example_gradients(self) -> Any:
+        """The layer that gives the model's output has shards of its own, which passes leave in parts at its end."""
+        model = network()
+        for module in (*model.blocks, model.head):
+            fully_shard(module, mesh=self.mesh)
+        fully_shard(model, mesh=self.mesh)
+        return measured(gl.ExampleGradients(model), model, self.even).result()
+
     def sharded_transformer_examples(self) -> Any:
         """Weights that functions apply beside their module, and a batch of another size on each rank."""
         model = fully_shard(attending(), mesh=self.mesh)

@@ -39,6 +39,7 @@ EXAMPLES = [
     "example_gradients_of_sums",
     "compiled_example_gradients",
     "sharded_example_gradients",
+    "sharded_head_example_gradients",
 ]
 
 

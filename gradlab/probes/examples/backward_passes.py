@@ -19,6 +19,7 @@ from gradlab.probes.examples.checks import GradientChecks
 from gradlab.probes.examples.layout import Layout
 from gradlab.probes.examples.left_gradients import LeftGradients
 from gradlab.probes.examples.pieces import Pieces
+from gradlab.probes.examples.shards import Shards
 from gradlab.probes.examples.structure import Trial, whole
 from gradlab.probes.examples.uses import Use
 from gradlab.stats import l2_norms
@@ -29,6 +30,7 @@ class BackwardPasses:
 
     Args:
         pieces: The parameters.
+        shards: Those of them that ranks have parts of.
 
     Attributes:
         batches: The batches of the current step.
@@ -39,11 +41,11 @@ class BackwardPasses:
         left: The gradients as the passes of the step have left them.
     """
 
-    def __init__(self, pieces: Pieces) -> None:
+    def __init__(self, pieces: Pieces, shards: Shards) -> None:
         # torch.autograd.grad imports this when first given gradients, which should not be in a user's backward pass.
         from torch.fx.experimental import symbolic_shapes  # noqa: F401
 
-        self.pieces = pieces
+        self.pieces, self.shards = pieces, shards
         self.batches: list[OpenBatch] = []
         self.marks, self.checks = UseMarks(), GradientChecks(pieces.parameters, pieces.chosen)
         self.structures: dict[tuple[object, ...], Structure] = {}
@@ -206,7 +208,8 @@ class BackwardPasses:
         """A context for backward passes that the probe makes itself."""
         self._inner = what
         try:
-            yield
+            with self.shards.left_whole():
+                yield
         finally:
             self._inner = ""
 

@@ -18,7 +18,6 @@ from gradlab.probes.examples.backward_passes import BackwardPasses
 from gradlab.probes.examples.batch import OpenBatch
 from gradlab.probes.examples.forward import ForwardWatch
 from gradlab.probes.examples.pieces import Pieces
-from gradlab.probes.examples.shards import Shards
 from gradlab.probes.examples.structure import tolerance_of
 from gradlab.probes.examples.uses import Use, UseFinder
 from gradlab.probes.hooks import Hook, in_backward
@@ -50,7 +49,6 @@ class ForwardPasses:
         self.without_rows = False
         self._attached = False
         self._workspace = Workspace()
-        self._shards = Shards(model, pieces)
         self._finder = UseFinder(pieces.numbers, self._found)
         # The batch that the pass under way adds to, and what it contained before.
         self._before: tuple[OpenBatch, list[object], dict[int, int], int, int] | None = None
@@ -61,7 +59,7 @@ class ForwardPasses:
         stack.callback(self._detach)
         self._attached = True
         self._watch.attach(stack)
-        self._shards.attach(stack, self._gathered)
+        self.backward.shards.attach(stack, self._gathered)
         for name, module in self.model.named_modules():
             if isinstance(module, _BatchNorm):
                 stack.enter_context(module.register_forward_pre_hook(Hook(self._refuse_coupling(name))))

@@ -16,7 +16,7 @@ from gradlab.probes.examples.forward_passes import ForwardPasses
 from gradlab.probes.examples.merging import RankStep, batch_notes, merged_steps
 from gradlab.probes.examples.pieces import Pieces
 from gradlab.probes.examples.rows import REST, MeasuredStep, example_columns, example_frame
-from gradlab.probes.examples.shards import refuse_later_shards, refuse_split_layers
+from gradlab.probes.examples.shards import Shards, refuse_later_shards, refuse_split_layers
 from gradlab.probes.gradient_notes import gradient_notes, shared_notes
 from gradlab.probes.hooks import Hook
 from gradlab.probes.parameter_gradients import ParameterGradients
@@ -110,7 +110,7 @@ class ExampleGradients(StepProbe):
         parts: Parameters = "weights" if layers is not None else "all"
         self._norms = ParameterGradients(model, layers, parameters=parts, timeout=timeout)
         self._pieces = Pieces(self.model, self._norms.layers.values(), self.layers)
-        self._backward = BackwardPasses(self._pieces)
+        self._backward = BackwardPasses(self._pieces, Shards(self.model, self._pieces))
         self._forward = ForwardPasses(self.model, self._pieces, self._backward, lambda: self.due, total_cosine)
         self._steps: list[RankStep] = []
         self._passes = BackwardWatch(self.model, self._averaged)
@@ -241,7 +241,7 @@ class ExampleGradients(StepProbe):
             "coverage": coverage_of(self.model, self.layers.values()).as_record(),
         }
         batches = batch_notes(by_rank, [*steps.values()], self.reduction, self._pieces.sharded)
-        told = [*batches, *self._notes()]
+        told = [*batches, *self._notes(), *self._added()]
         notes = [*gradient_notes(rows), *shared_notes(self.layers.values()), *told, *self.ranks.notes()]
         return GradientsResult.from_rows(self._name(network), rows, notes, facts)
 

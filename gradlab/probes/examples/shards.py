@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any
 
@@ -42,6 +42,26 @@ class Shards:
             hook = Hook(partial(self._gathered, owners, found))
             stack.enter_context(module.register_forward_pre_hook(hook))
         stack.callback(self._pieces.forget_leaves)
+
+    @contextmanager
+    def left_whole(self) -> Iterator[None]:
+        """A context for a backward pass within another one, after which parameters are whole again that were before.
+
+        Such a pass leaves each module's parameters in shards at its end. Those of a module that gives the model's own
+        output are whole when it begins, and the outer pass does not make them so a second time.
+        """
+        there = [module for module, owners in self._owners.items() if self._are_whole(owners)]
+        try:
+            yield
+        finally:
+            for module in there:
+                if not self._are_whole(self._owners[module]):
+                    module.unshard()  # type: ignore[operator]
+
+    def _are_whole(self, owners: list[Owner]) -> bool:
+        leaves = [self._pieces.leaves[number] for _, _, number in owners]
+        # Whole parameters that are not in use have no memory.
+        return any(not hasattr(leaf, "placements") and leaf.untyped_storage().size() > 0 for leaf in leaves)
 
     def _gathered(
         self, owners: list[Owner], found: Callable[[int, Tensor], None], module: nn.Module, args: Any
