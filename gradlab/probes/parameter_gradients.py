@@ -87,6 +87,7 @@ class ParameterGradients(StepProbe):
     ) -> None:
         super().__init__(model, Ranks(), every, scaler)
         self.layers = select_rows(self.model, layers, parameters)
+        self._vectors = parameters == "all"
         # Each part is listed once, even if several rows contain it.
         self._parts = list({part.key: part for row in self.layers.values() for part in row.parts}.values())
         self._numbers = {part.key: number for number, part in enumerate(self._parts)}
@@ -173,6 +174,7 @@ class ParameterGradients(StepProbe):
             *gradient_notes(rows),
             *shared_notes(self.layers.values()),
             *(self.ranks.unmerged_notes() if whole else ()),
+            *self._added(vectors=self._vectors),
         ]
         return GradientsResult.from_rows(self._name(network), rows, notes, facts)
 

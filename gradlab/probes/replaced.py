@@ -1,4 +1,4 @@
-"""Modules and parameters that take the place of others while a probe is attached, which it does not see."""
+"""Modules and parameters that a model is given while a probe is attached, which it does not see."""
 
 from __future__ import annotations
 
@@ -7,8 +7,11 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from gradlab.errors import GradlabError
+from gradlab.probes.targets import LATER
+from gradlab.probes.unmeasured import unmeasured_notes
 from gradlab.probes.weights import Part
 
 
@@ -31,6 +34,9 @@ class Places:
             owner, _, key = part.name.rpartition(".")
             if owner in modules:
                 self._places.append((part.name, modules[owner]._parameters, key, part.parameter))
+        self._model = model
+        self._names = {name for name, _ in model.named_parameters()}
+        self._added: dict[str, bool] = {}
 
     def replaced(self) -> list[str]:
         """Return the names of those in whose places there are others; what was taken away is none."""
@@ -52,3 +58,18 @@ class Places:
                 f"{', '.join(names[:3])}{', …' if len(names) > 3 else ''}: replaced by another since {probe} was made, "
                 "which does not see that one: make it after the model is wrapped, loaded or changed otherwise"
             )
+
+    def look(self) -> None:
+        """Take in the parameters that the model has been given in places where it had none."""
+        for name, parameter in self._model.named_parameters():
+            if name not in self._names:
+                self._added[name] = is_lazy(parameter) or parameter.ndim > 1
+
+    def notes(self, *, vectors: bool = True) -> list[str]:
+        """Write a sentence on the parameters that were seen in such places.
+
+        Args:
+            vectors: Whether those of fewer than two dimensions count as well.
+        """
+        added = [name for name, is_matrix in self._added.items() if vectors or is_matrix]
+        return unmeasured_notes(dict.fromkeys(added, LATER))

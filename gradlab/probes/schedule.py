@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 import torch
@@ -70,6 +71,16 @@ class StepProbe(Probe):
         self.every, self.scaler = every, scaler
         self._places = Places(self.model)
         self.steps = 0
+
+    def _enter(self, stack: ExitStack) -> None:
+        stack.callback(self._places.look)
+        super()._enter(stack)
+
+    def _added(self, *, vectors: bool = True) -> list[str]:
+        """Write a sentence on the parameters that were added to the model while the probe was attached."""
+        if self._stack is not None:
+            self._places.look()
+        return self._places.notes(vectors=vectors)
 
     @property
     def due(self) -> bool:

@@ -214,7 +214,9 @@ class Watch(Probe):
         frame.insert(0, "network", pd.Categorical([name]).repeat(len(frame)))
         coverage = coverage_of(self.model, self._recorder.rows.values()).as_record()
         facts = {"network": name, "depth": depth_of(self.model), "coverage": coverage}
-        return DynamicsResult(frame, {"networks": [facts]}, self._recorder.notes())
+        if self._stack is not None:
+            self._places.look()
+        return DynamicsResult(frame, {"networks": [facts]}, [*self._recorder.notes(), *self._places.notes()])
 
     def _name(self) -> str:
         return str(getattr(self.model, "name", type(self.model).__name__))
@@ -241,6 +243,7 @@ class Watch(Probe):
         super().__exit__(*exception)
 
     def _leave(self) -> None:
+        self._places.look()
         self._switch_off()
         self._leave_units()
         self._recorder.close()
