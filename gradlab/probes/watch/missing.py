@@ -1,0 +1,73 @@
+"""What the records of steps do not have, and the sentences that say so."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from gradlab.probes.watch.merging import some
+from gradlab.probes.watch.shares import Found
+
+Key = tuple[str, str]
+"""A layer and a statistic."""
+
+
+@dataclass
+class Missing:
+    """What is missing in records.
+
+    Attributes:
+        without_forward: The number of steps of which hooks saw no forward pass.
+        without_backward: The number of steps whose passes no backward pass followed that adds to gradients.
+        skipped: The number of steps that a GradScaler had a fused optimizer skip.
+        unresolved: Names of layers whose std the square of their mean has taken the digits of.
+    """
+
+    without_forward: int = 0
+    without_backward: int = 0
+    skipped: int = 0
+    unresolved: dict[str, None] = field(default_factory=dict)
+    _written: set[Key] = field(default_factory=set)
+    _measured: dict[Key, None] = field(default_factory=dict)
+
+    def take(self, every: Iterable[Found], own: Iterable[Found]) -> None:
+        """Take in a record.
+
+        Args:
+            every: What was measured.
+            own: What is recorded of it, which is of the layers that the optimizers of the record step.
+        """
+        self._written.update((layer, statistic) for layer, statistic, _ in own)
+        self._measured.update(dict.fromkeys((layer, statistic) for layer, statistic, _ in every))
+
+    def notes(self, *, gradients: bool) -> list[str]:
+        """Return a sentence on all that is missing.
+
+        Args:
+            gradients: Whether gradients of responses are measured.
+        """
+        notes = []
+        if self.unresolved:
+            notes.append(
+                f"{some(self.unresolved)}: |mean| is too many times the std for sums of squares; no response_std"
+            )
+        if self.skipped:
+            notes.append(
+                f"{self.skipped} steps are left out that a GradScaler had a fused optimizer skip: gradients overflowed"
+            )
+        if self.without_forward:
+            notes.append(
+                f"{self.without_forward} steps had no forward pass that hooks could see, as replays of a CUDA graph "
+                "have none: nothing of their responses is recorded"
+            )
+        if self.without_backward and gradients:
+            notes.append(
+                f"{self.without_backward} steps had no backward pass that adds to gradients, as torch.autograd.grad "
+                "makes none: they have no loss and no response_grad_rms"
+            )
+        if left := dict.fromkeys(key[0] for key in self._measured if key not in self._written):
+            notes.append(
+                f"{some(left)}: ran before the step of another optimizer, whose records are of its own layers, and not "
+                "between that and the step of their own: run them after the other step to have their responses recorded"
+            )
+        return notes
