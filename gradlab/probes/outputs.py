@@ -88,14 +88,20 @@ def outside_transforms() -> AbstractContextManager[object]:
     return temporarily_clear_interpreter_stack()
 
 
+def unwrapped(tensor: Tensor) -> Tensor:
+    """Return the tensor inside of `torch.func` wrappers, which has the values of all examples."""
+    while torch._C._functorch.is_functorch_wrapped_tensor(tensor):
+        tensor = torch._C._functorch.get_unwrapped(tensor)
+    return tensor
+
+
 def plain(tensor: Tensor) -> Tensor:
     """Return a dense tensor of the values of another one, whose statistics are to be taken.
 
     Of a tensor inside `torch.func` wrappers, these are the values of all examples; of a sparse one, its zeros are among
     them; of a nested one, the values of all its parts are in one row.
     """
-    while torch._C._functorch.is_functorch_wrapped_tensor(tensor):
-        tensor = torch._C._functorch.get_unwrapped(tensor)
+    tensor = unwrapped(tensor)
     if tensor.is_nested:
         return torch.cat([part.flatten() for part in tensor.unbind()])
     return tensor if tensor.layout is torch.strided else tensor.to_dense()

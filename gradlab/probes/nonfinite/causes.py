@@ -84,8 +84,9 @@ def _of_normalization(operation: Operation, value: Value) -> str:
     signal = operation.inputs[0]
     if signal.smallest == signal.largest:
         return "0/0: its input has variance 0, and eps is 0 in its precision"
-    squares = max(abs(signal.smallest), abs(signal.largest)) ** 2
-    if squares > torch.finfo(value.dtype).max:
+    size = max(abs(signal.smallest), abs(signal.largest))
+    # A power of a Python number raises an error where a product is infinite.
+    if size * size > torch.finfo(value.dtype).max:
         return f"{overflow(value)}: the squares of its input"
     return "division by a variance that is 0 for some of its input, eps being 0 in its precision"
 
@@ -105,7 +106,8 @@ def _of_backward(operation: Operation, value: Value) -> str:
 def _by_size(operation: Operation, value: Value) -> str:
     """The reason for NaN from an operation without known singularities: overflow, or 0/0 within it."""
     sizes = [max(abs(given.smallest), abs(given.largest), 1.0) for given in operation.inputs]
-    largest = max(operation.count, 1) * max(math.prod(sizes), max(sizes, default=1.0) ** 2)
+    size = max(sizes, default=1.0)
+    largest = max(operation.count, 1) * max(math.prod(sizes), size * size)
     if largest > torch.finfo(value.dtype).max:
         return overflow(value)
     return "its numbers are finite, and of a size that does not overflow: 0/0 within it"

@@ -6,11 +6,13 @@ from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from typing import Any
 
+import torch
 from torch import Tensor, nn
+from torch.autograd.variable import Variable
 from torch.optim import Optimizer
-from torch.optim.optimizer import register_optimizer_step_post_hook
+from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
-from gradlab.probes.hooks import Probe
+from gradlab.probes.hooks import Probe, in_backward
 from gradlab.probes.identity import storage_key
 from gradlab.probes.nonfinite.calls import Calls
 from gradlab.probes.nonfinite.memory import Memory
@@ -18,7 +20,7 @@ from gradlab.probes.nonfinite.origin import Origin, described
 from gradlab.probes.nonfinite.recorder import Recorder
 from gradlab.probes.nonfinite.tracing import earliest, faults
 from gradlab.probes.nonfinite.values import Operation, Source, Value, is_measurable, settle
-from gradlab.probes.outputs import measurable
+from gradlab.probes.outputs import measurable, unwrapped
 from gradlab.probes.ranks import Ranks
 from gradlab.probes.streams import wait_for_all
 
@@ -58,6 +60,8 @@ class NonfiniteOrigin(Probe):
         self._origin: Origin | None = None
         # The optimizer is known after its first step.
         self._step: int | None = None
+        # What is to be finite after the steps that are made within the backward pass under way.
+        self._within: list[Value] = []
 
     @property
     def found(self) -> bool:
@@ -96,8 +100,12 @@ class NonfiniteOrigin(Probe):
     def _attach(self, stack: ExitStack) -> None:
         self._name_own()
         self._calls.attach(stack)
-        handle = register_optimizer_step_post_hook(lambda optimizer, args, kwargs: self._stepped(optimizer))
-        stack.callback(handle.remove)
+        for handle in (
+            register_optimizer_step_pre_hook(lambda optimizer, args, kwargs: self._steps()),
+            register_optimizer_step_post_hook(lambda optimizer, args, kwargs: self._stepped(optimizer)),
+        ):
+            stack.callback(handle.remove)
+        self._recorder.stepping = None
         stack.enter_context(self._recorder)
 
     def _name_own(self) -> None:
@@ -111,7 +119,10 @@ class NonfiniteOrigin(Probe):
         self._sources |= own
 
     def _before(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if self._recorder.updating and not self._recorder.paused:
+        if self._recorder.stepping is not None:
+            # A closure computes the loss again: what its passes have shown leads to the step.
+            self._recorder.updating = False
+        elif self._recorder.updating and not self._recorder.paused:
             # A new forward pass without an optimizer step: gradients accumulate, or a GradScaler has skipped the step.
             self._close(self._unskipped())
         self._name_own()
@@ -123,7 +134,11 @@ class NonfiniteOrigin(Probe):
         if operation is not None:
             self._losses.append(operation)
 
+    def _steps(self) -> None:
+        self._recorder.stepping = torch._C._current_graph_task_id()
+
     def _stepped(self, optimizer: Optimizer) -> None:
+        self._recorder.stepping = None
         own = {id(parameter) for parameter in self.model.parameters()}
         parameters = [p for group in optimizer.param_groups for p in group["params"] if id(p) in own]
         if not parameters or self._recorder.paused:
@@ -132,10 +147,21 @@ class NonfiniteOrigin(Probe):
         if skipped is not None and skipped.item():
             # To a fused optimizer a GradScaler leaves it to skip a step.
             self._close([])
+        elif in_backward():
+            # Gradients that the pass has yet to compute lead to the same step.
+            if not self._within:
+                Variable._execution_engine.queue_callback(self._end_step)
+            self._within += [*self._gradients(), *self._read(parameters)]
         else:
-            self._step = self.steps
-            self._close([*self._gradients(), *self._read(parameters)])
-            self.steps += not self.found
+            self._within = [*self._gradients(), *self._read(parameters)]
+            self._end_step()
+
+    def _end_step(self) -> None:
+        """Search what has led to a step."""
+        sinks, self._within = self._within, []
+        self._step = self.steps
+        self._close(sinks)
+        self.steps += not self.found
 
     def _close(self, sinks: Sequence[Value]) -> None:
         """Search the recorded operations and forget them."""
@@ -154,7 +180,7 @@ class NonfiniteOrigin(Probe):
 
     def _read(self, tensors: Iterable[Tensor]) -> list[Value]:
         with self._recorder.pausing():
-            return [self._memory.read(tensor) for tensor in tensors if is_measurable(tensor)]
+            return [self._memory.read(unwrapped(tensor)) for tensor in tensors if is_measurable(tensor)]
 
     def _search(self, outputs: Sequence[Value], gradients: Sequence[Value], masks: bool = False) -> Origin | None:
         wait_for_all(self.model)

@@ -41,12 +41,14 @@ class Recorder(TorchDispatchMode):
         paused: Whether operations are not recorded at present.
         scaled: Whether a GradScaler has checked gradients for overflow.
         updating: Whether the backward pass is over and the next forward pass has not begun.
+        stepping: The backward pass within which an optimizer makes a step, −1 if outside of any; None between steps.
     """
 
     def __init__(self, calls: Calls, memory: Memory, began: Callable[[Operation | None], None]) -> None:
         super().__init__()
         self.calls, self.memory = calls, memory
         self.paused = self.updating = self.scaled = False
+        self.stepping: int | None = None
         self._began = began
         self._task = -1
         self._last: Operation | None = None
@@ -97,7 +99,9 @@ class Recorder(TorchDispatchMode):
         place = self.calls.place
         node = torch._C._current_autograd_node()
         if place.layer is None and in_backward():
-            return self._backward(effect, node)
+            if self.stepping != torch._C._current_graph_task_id():
+                return self._backward(effect, node)
+            node = None
         stage = "update" if place.layer is None and self.updating else "forward"
         name = effect.name if node is None or place.layer is not None else node_in_words(node)
         return Operation(name, effect.function, stage, place, _line())

@@ -3,7 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
 
 from gradlab.probes.nonfinite import NonfiniteOrigin
@@ -140,3 +140,86 @@ def test_nothing_stays_behind() -> None:
         raise ZeroDivisionError
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
     assert torch.utils._python_dispatch._get_current_dispatch_mode() is None
+
+
+class _Steep(nn.Module):
+    """It is smooth but for its derivative, which is infinite."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x - x).abs().sqrt() + x
+
+
+def _steep() -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(6, 8), _Steep(), nn.Linear(8, 3))
+
+
+STEEP = (
+    "At step 0: sqrt in layer 1 (_Steep) gives the first inf, in the backward pass: its derivative is infinite there"
+)
+
+
+def test_step_within_the_backward_pass() -> None:
+    """The layers after the fault have been changed, and their gradients thrown away, when it arises."""
+    model = _steep()
+    optimizers = {p: torch.optim.SGD([p], lr=0.1) for p in model.parameters()}
+
+    def step_within(parameter: Tensor) -> None:
+        optimizers[parameter].step()
+        optimizers[parameter].zero_grad()
+
+    for parameter in optimizers:
+        parameter.register_post_accumulate_grad_hook(step_within)
+    with NonfiniteOrigin(model) as probe:
+        for _ in range(2):
+            F.cross_entropy(model(X), Y).backward()
+    assert str(probe.origin()).startswith(STEEP)
+
+
+def test_update_within_the_backward_pass() -> None:
+    model = _net()
+    optimizers = {p: torch.optim.SGD([p], lr=float("inf")) for p in model.parameters()}
+    for parameter in optimizers:
+        parameter.register_post_accumulate_grad_hook(lambda p: optimizers[p].step())
+    with NonfiniteOrigin(model) as probe:
+        F.cross_entropy(model(X), Y).backward()
+    assert "in the optimizer's update" in str(probe.origin())
+
+
+def test_closure_that_a_step_calls_again() -> None:
+    model = _steep()
+    optimizer = torch.optim.LBFGS(model.parameters(), max_iter=3)
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        loss = F.cross_entropy(model(X), Y)
+        loss.backward()
+        return loss
+
+    with NonfiniteOrigin(model) as probe:
+        optimizer.step(closure)
+    assert str(probe.origin()).startswith(STEEP)
+
+
+def test_overflow_of_float64() -> None:
+    model = _net().double()
+    steps = torch.optim.SGD(model.parameters(), lr=1e300)
+    with NonfiniteOrigin(model) as probe:
+        for _ in range(3):
+            F.cross_entropy(model(X.double()), Y).backward()
+            steps.step()
+            steps.zero_grad()
+    assert "overflow of float64" in str(probe.origin())
+
+
+def test_model_in_vmap() -> None:
+    model = nn.Sequential(nn.Linear(6, 4), _Log())
+    with NonfiniteOrigin(model) as probe:
+        torch.func.vmap(model)(X)
+        origin = probe.origin()
+    assert str(origin).startswith("log in layer 1 (_Log) gives the first −inf, in the forward pass")
+
+
+class _Log(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return (x - x).log()
