@@ -355,3 +355,15 @@ def test_layers_that_do_not_run_are_refused_by_the_name_of_the_network():
     model.forward = lambda x: model[1](model[0](x))
     with pytest.raises(GradlabError, match=r"^Sequential does not run the layers to measure: choose others"):
         gl.responses(model, images=2, layers="unused")
+
+
+@pytest.mark.parametrize("bn", ["eval", "batch"])
+def test_coverage_is_of_the_parameters_that_the_network_has(bn):
+    result = gl.responses("resnet8-width=4@init", images=4, bn=bn)
+    parameters = dict(gl.build("resnet8-width=4@init").named_parameters())
+    convolutions = sum(p.numel() for p in parameters.values() if p.ndim == 4)
+    assert result.coverage.total == sum(p.numel() for p in parameters.values())
+    assert result.coverage.measured == convolutions
+    left_out = {name for names in result.coverage.left_out.values() for name in names}
+    assert left_out == {name for name, p in parameters.items() if p.ndim == 1} - {"fc.bias"} | {"fc", "fc.bias"}
+    assert result.coverage.left_out["not selected"] == ["fc"]

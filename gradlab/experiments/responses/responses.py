@@ -32,9 +32,13 @@ from gradlab.experiments.subject import (
 )
 from gradlab.models import batch_statistics, is_foldable
 from gradlab.probes import ResponseStd, predicted_response_std
+from gradlab.probes.coverage import coverage_of
 from gradlab.probes.response_rows import response_row
 from gradlab.probes.selection import Selection, paper_layers
 from gradlab.probes.targets import response_targets
+from gradlab.probes.unmeasured import VECTORS
+from gradlab.probes.weights import weight_rows
+from gradlab.results.coverage import Coverage
 from gradlab.results.record import Stopwatch, make_record
 from gradlab.results.responses.result import ResponsesResult
 from gradlab.stats.float32 import full_float32
@@ -170,15 +174,17 @@ def _measured(
                 progress(label, min(done * ranks(), stream.count), stream.count)
     with seen_by_probe(label, "does not run the layers to measure: choose others (--layers)"):
         result = probe.result(label)
+    measured = result.facts(label)
     if is_foldable(model) and mode == "eval":
         # Folded batch normalization is no longer visible to the probe.
         result.frame["predicted_std"] = result.frame["layer"].map(predicted_response_std(model, layers))
+        measured["coverage"] = _unfolded(model, Coverage.from_record(measured["coverage"])).as_record()
     # Of ranks that share the images, one may have had none.
     told = torch.tensor([done > 0, comparable, classes], dtype=torch.float64)
     faulty, correct, without, loss, ran, *every = summed(torch.cat([answers.cpu().double(), told])).tolist()
     comparable, classes = every[0] == ran > 0, int(every[1] / ran) if ran else 0
     accuracy = correct / stream.count if comparable else None
-    facts = {**result.facts(label), **network_facts(model, label)} | {
+    facts = {**measured, **network_facts(model, label)} | {
         "bn": mode if has_batch_norm(model) else "none",
         "data": stream.dataset.name,
         "images": stream.count,
@@ -196,6 +202,13 @@ def _measured(
     if count := int(without):
         result.notes.append(f"{label}: {count:,} of {stream.count:,} outputs hold NaN and count as wrong answers")
     return result
+
+
+def _unfolded(model: nn.Module, folded: Coverage) -> Coverage:
+    """The coverage of a network's own parameters, from that of its copy without batch normalization."""
+    weights = weight_rows(model)
+    reasons = {name: reason for reason, names in folded.left_out.items() for name in names if name in weights}
+    return coverage_of(model, (row for name, row in weights.items() if name not in reasons), reasons, vectors=VECTORS)
 
 
 def _predicted(model: nn.Module, label: str, layers: Selection) -> ResponsesResult:
