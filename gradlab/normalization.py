@@ -74,7 +74,8 @@ class Normalization:
         mean, std = (uploaded(value.to(x.dtype), x.device) for value in self._statistics())
         if mean.numel() > 1 and (mean.shape[0] != x.shape[1] or mean.shape[1:] not in ((1, 1), x.shape[2:])):
             raise GradlabError(
-                f"normalization {self.spec!r} is for images of shape {tuple(mean.shape)}, not {tuple(x.shape[1:])}"
+                f"normalization {self.spec!r} is for images of shape {tuple(mean.shape)}, not {tuple(x.shape[1:])}: "
+                "give another, as none (--normalize)"
             )
         return (x - mean) / std
 

@@ -128,6 +128,11 @@ def read_content(path: str | Path) -> tuple[object, dict[str, Any]]:
         raise UsageError(f"{shown(path)} does not exist")
     if not os.path.isfile(path):
         raise UsageError(f"{shown(path)} is not a regular file")
+    if path.name.endswith(".index.json"):
+        raise UsageError(
+            f"{shown(path)} lists the parts of weights that are in several files, and one file is read: save the whole "
+            "state_dict() in one"
+        )
     content, record = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
     if not all(isinstance(record.get(key), str | None) for key in ("network", "recipe", "normalization")):
         raise GradlabError(f"{shown(path)} has a damaged record: network, recipe and normalization are texts")

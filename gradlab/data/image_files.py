@@ -20,6 +20,9 @@ MOST_PIXELS = 40_000_000
 MOST_LONGER = 100
 """The largest allowed ratio of an image's longer side to its shorter side, which is scaled to the network's input."""
 
+NOT_READ = (".apng", ".avif", ".gif", ".heic", ".heif", ".jfif", ".jp2", ".jpe", ".jxl", ".pbm", ".pnm", ".svg", ".tga")
+"""Suffixes of images that a folder may have, and that are not read."""
+
 _FORMATS = ("JPEG", "MPO", "PNG", "PPM", "BMP", "TIFF", "WEBP", "GIF")
 
 

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from gradlab.data.array_files import read_images
 from gradlab.data.datasets import Asked, Items
-from gradlab.data.image_files import image_paths, read_image
+from gradlab.data.image_files import NOT_READ, image_paths, read_image
 from gradlab.errors import GradlabError, UsageError
 
 MOST_SEED = 2**40
@@ -188,6 +188,7 @@ def load_folder(asked: Asked) -> FolderImages:
     paths = list(image_paths(folder, IMG_EXTENSIONS))
     if not paths:
         raise GradlabError(f"{folder} holds no images ({', '.join(IMG_EXTENSIONS)})")
+    _check_kinds(folder, IMG_EXTENSIONS)
     class_names = sorted({p.relative_to(folder).parts[0] for p in paths if p.parent != folder})
     if not class_names or any(p.parent == folder for p in paths):
         return FolderImages(name, paths, None, None)
@@ -195,6 +196,14 @@ def load_folder(asked: Asked) -> FolderImages:
     numbers = {class_name: number for number, class_name in enumerate(class_names)}
     labels = [numbers[p.relative_to(folder).parts[0]] for p in paths]
     return FolderImages(name, paths, labels, len(class_names))
+
+
+def _check_kinds(folder: Path, read: tuple[str, ...]) -> None:
+    """Check that no image is of a kind that is not read: it would be left out in silence."""
+    if found := next(image_paths(folder, NOT_READ), None):
+        raise GradlabError(
+            f"{found} is an image of a kind that is not read ({', '.join(read)} are): convert or remove it"
+        )
 
 
 def _check_classes(name: str, folder: Path, class_names: set[str]) -> None:

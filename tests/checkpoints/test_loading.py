@@ -195,6 +195,13 @@ def test_a_record_that_names_another_network(tmp_path: Path) -> None:
         gl.build(f"plain8@{path}")
 
 
+def test_an_index_of_several_files_is_refused_as_one(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors.index.json"
+    path.write_text('{"weight_map": {"conv1.weight": "model-00001-of-00002.safetensors"}}')
+    with pytest.raises(UsageError, match=r"index.json lists the parts .* save the whole state_dict\(\) in one"):
+        gl.build(f"resnet8@{path}")
+
+
 def test_odd_files_end(tmp_path: Path) -> None:
     ring: dict[str, object] = {}
     ring["model"] = ring

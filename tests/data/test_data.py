@@ -220,6 +220,18 @@ def test_folders_that_would_shift_the_numbers_of_classes(folders: dict[str, int]
         gl.batches(f"imagefolder:{tmp_path}")
 
 
+@pytest.mark.parametrize("name", ["b/moving.gif", "b/photo.HEIC", "b/c/old.jfif"])
+def test_images_that_are_not_read_are_not_left_out_in_silence(name: str, tmp_path: Path) -> None:
+    for place in ("a", "b/c"):
+        (tmp_path / place).mkdir(parents=True)
+        Image.new("RGB", (8, 8)).save(tmp_path / place / "0.png")
+    (tmp_path / "labels.txt").touch()
+    assert len(gl.batches(f"imagefolder:{tmp_path}").dataset) == 2
+    (tmp_path / name).touch()
+    with pytest.raises(GradlabError, match=rf"{name} is an image of a kind that is not read .*: convert or remove it"):
+        gl.batches(f"imagefolder:{tmp_path}")
+
+
 def test_an_empty_folder(tmp_path: Path) -> None:
     with pytest.raises(GradlabError, match="holds no images"):
         gl.batches(f"imagefolder:{tmp_path}")
