@@ -95,6 +95,18 @@ def unwrapped(tensor: Tensor) -> Tensor:
     return tensor
 
 
+def with_graph(tensor: Tensor) -> Tensor | None:
+    """Return the tensor whose graph a backward pass goes through: inside of `vmap`, that of the values of all examples.
+
+    Other transforms of `torch.func` have graphs of their own, so that there is none.
+    """
+    while torch._C._functorch.is_functorch_wrapped_tensor(tensor):
+        if not torch._C._functorch.is_batchedtensor(tensor):
+            return None
+        tensor = torch._C._functorch.get_unwrapped(tensor)
+    return tensor if tensor.requires_grad else None
+
+
 def plain(tensor: Tensor) -> Tensor:
     """Return a dense tensor of the values of another one, whose statistics are to be taken.
 

@@ -17,6 +17,7 @@ from gradlab.probes.coverage import depth_of, description_of
 from gradlab.probes.finder import Part, ResponseFinder, Site
 from gradlab.probes.forward_watch import GraphWatch, Watch
 from gradlab.probes.gradient_notes import gradient_notes
+from gradlab.probes.outputs import with_graph
 from gradlab.probes.ranks import TIMEOUT, Ranks, joint_order, uneven_notes
 from gradlab.probes.response_steps import (
     RankGradients,
@@ -141,13 +142,13 @@ class ResponseGradients(StepProbe):
 
     def observe(self, site: Site, response: Tensor, part: Part | None) -> Watch | None:
         """See `Observer`."""
-        graph = response.requires_grad and not torch._C._are_functorch_transforms_active()
-        self._seen[site] = self._seen.get(site, False) or graph
-        if not self.due or not graph:
+        tensor = with_graph(response)
+        self._seen[site] = self._seen.get(site, False) or tensor is not None
+        if not self.due or tensor is None:
             return None
-        refuse_gradient_of_parts(site.layer, response)
-        self._split.local(site, response, [self._finder.norms.get(site, ""), site.layer])
-        watch = Watch(response, part, self._passes.counts, lambda watch: self.arrived(watch, site))
+        refuse_gradient_of_parts(site.layer, tensor)
+        self._split.local(site, tensor, [self._finder.norms.get(site, ""), site.layer])
+        watch = Watch(tensor, part, self._passes.counts, lambda watch: self.arrived(watch, site))
         self._watches.append(watch)
         return watch
 

@@ -180,6 +180,32 @@ def test_functional_call_and_vmap_are_measured() -> None:
     assert probe.result().frame["std"].tolist() == pytest.approx([std(right)], rel=1e-9)
 
 
+def test_gradients_through_vmap_are_measured() -> None:
+    """Of an ensemble, those of all members; of what another transform differentiates, none."""
+    torch.manual_seed(0)
+    members, x = [Small().double() for _ in range(3)], torch.randn(5, 4).double()
+    weights, buffers = torch.func.stack_module_state(members)
+    model = members[0]
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+
+    def loss(weights: dict[str, Tensor], x: Tensor) -> Tensor:
+        return torch.func.functional_call(model, (weights, buffers), (x,)).square().sum()
+
+    each = [norms(member, lambda member=member: member(x).square().sum()) for member in members]
+    alone = norms(model, lambda: model(2 * x).square().sum())
+    right = {key: math.hypot(alone[key], *(found[key] for found in each)) for key in alone}
+    with gl.ResponseGradients(model) as probe, gl.watch(model, optimizer, every=1) as watch:
+        torch.func.vmap(torch.func.grad(loss), in_dims=(None, 0))(dict(model.named_parameters()), x[:, None])
+        (torch.func.vmap(loss, in_dims=(0, None))(weights, x).sum() + model(2 * x).square().sum()).backward()
+        optimizer.step()
+    rows = probe.result().layers()
+    assert rows["response_grad_norm"].tolist() == pytest.approx([*right.values()], rel=1e-9)
+    frame = watch.result().frame
+    rms = frame[frame["statistic"] == "response_grad_rms"].set_index("layer")["value"]
+    for row in rows.itertuples():
+        assert rms[row.layer] == pytest.approx(row.response_grad_norm / row.response_numel**0.5, rel=1e-9)
+
+
 @pytest.mark.parametrize("where", ["method", "function"])
 def test_compiled_code_runs_eagerly_and_says_so(where: str) -> None:
     torch._dynamo.reset()

@@ -16,7 +16,7 @@ from gradlab.probes.backward_passes import BackwardPasses
 from gradlab.probes.finder import Part, ResponseFinder, Site
 from gradlab.probes.forward_watch import Watch
 from gradlab.probes.identity import Remembered
-from gradlab.probes.outputs import outside_transforms, plain
+from gradlab.probes.outputs import outside_transforms, plain, with_graph
 from gradlab.probes.selection import Selection
 from gradlab.probes.targets import response_targets
 from gradlab.probes.tensor_layout import Layout, LayoutWatch, refuse_gradient_of_parts
@@ -174,12 +174,14 @@ class ResponseWatch:
         return sums
 
     def _watched(self, site: Site, response: Tensor, part: Part | None) -> Watch | None:
-        if not self.gradients or torch._C._are_functorch_transforms_active():
+        if not self.gradients:
             return None
-        if not response.requires_grad:
-            self.without_graph.setdefault(site.layer)
+        tensor = with_graph(response)
+        if tensor is None:
+            if not response.requires_grad:
+                self.without_graph.setdefault(site.layer)
             return None
-        refuse_gradient_of_parts(site.layer, response)
+        refuse_gradient_of_parts(site.layer, tensor)
         window = self.window
 
         def arrived(watch: Watch) -> None:
@@ -187,7 +189,7 @@ class ResponseWatch:
             if window is self.window:
                 window.watches[watch] = site
 
-        watch = Watch(response, part, self._backward.counts, arrived)
+        watch = Watch(tensor, part, self._backward.counts, arrived)
         self._pass.watches[watch] = site
         return watch
 
