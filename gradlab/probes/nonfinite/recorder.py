@@ -97,7 +97,7 @@ class Recorder(TorchDispatchMode):
     def _located(self, effect: Effect) -> Operation:
         """The operation, with the place to which it belongs."""
         place = self.calls.place
-        node = torch._C._current_autograd_node()
+        node: Node | None = torch._C._current_autograd_node()
         if place.layer is None and in_backward():
             if self.stepping != torch._C._current_graph_task_id():
                 return self._backward(effect, node)
