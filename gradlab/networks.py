@@ -19,7 +19,7 @@ from gradlab.checkpoints import (
     weights_digest,
 )
 from gradlab.checkpoints.wording import sentence, shown
-from gradlab.errors import GradlabError, UsageError
+from gradlab.errors import GradlabError, UsageError, one_line
 from gradlab.models import (
     Architecture,
     NetworkDescription,
@@ -191,7 +191,8 @@ def _describe(
         recipe, normalization = asked, hub.timm_normalization(model)
     suffix = asked
     if source is not None and kind not in ("hub", "trained"):
-        suffix = source.path.name + (f":{source.key}" if source.key else "")
+        # A name may have line breaks, or bytes that are no text.
+        suffix = one_line(source.path.name) + (f":{source.key}" if source.key else "")
     return Network(
         name=name,
         weights=asked,

@@ -101,9 +101,14 @@ def _peak_memory_mib() -> float | None:
 
 def _plain(value: Any) -> Any:
     if isinstance(value, dict):
-        return {str(k): _plain(v) for k, v in value.items()}
+        return {_text(str(k)): _plain(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(v) for v in value]
     if isinstance(value, float):
         return value if math.isfinite(value) else None
-    return value if value is None or isinstance(value, bool | int | str) else str(value)
+    return value if value is None or isinstance(value, bool | int) else _text(str(value))
+
+
+def _text(text: str) -> str:
+    """The text in UTF-8, in which names of files that are none are shown as escapes."""
+    return text.encode(errors="backslashreplace").decode()

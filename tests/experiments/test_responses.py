@@ -1,5 +1,6 @@
 """The experiment: its numbers, its modes of batch normalization, its prediction and its findings."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -367,3 +368,16 @@ def test_coverage_is_of_the_parameters_that_the_network_has(bn):
     left_out = {name for names in result.coverage.left_out.values() for name in names}
     assert left_out == {name for name, p in parameters.items() if p.ndim == 1} - {"fc.bias"} | {"fc", "fc.bias"}
     assert result.coverage.left_out["not selected"] == ["fc"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="names of files are bytes there alone")
+def test_names_of_files_that_are_no_text_are_shown_as_escapes(tmp_path):
+    weights, data = (os.fsdecode(os.fsencode(tmp_path) + name) for name in (b"/caf\xe9\n.pth", b"/d\xe9.npz"))
+    torch.save(create("resnet8-width=4").state_dict(), weights)
+    np.savez(data, x_test=np.zeros((2, 32, 32, 3), np.uint8))
+    result = gl.responses(f"resnet8-width=4@{weights}", data, images=2)
+    assert result.networks == ["resnet8-width=4@caf\\udce9 .pth"]
+    result.save(tmp_path / "saved", formats=("svg",), tables=("latex",))
+    again = ResponsesResult.load(tmp_path / "saved")
+    assert again.networks == result.networks
+    assert again.record["networks"][0]["data"] == f"{tmp_path}/d\\udce9.npz"

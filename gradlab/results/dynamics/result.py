@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, ClassVar, NotRequired, Self, TypedDict
 
 import pandas as pd
 
-from gradlab.errors import GradlabError, UsageError
+from gradlab.errors import GradlabError, UsageError, one_line
 from gradlab.results.columns import read_table
 from gradlab.results.dynamics.findings import seen
 from gradlab.results.dynamics.names import CAPTIONS, DRAWN, FIGURES, STATISTICS
@@ -128,7 +128,7 @@ class DynamicsResult(Result):
         names = [part.networks[0] for part in parts]
         for part, path, name in zip(parts, paths, names, strict=True):
             if names.count(name) > 1:
-                part._rename(path.resolve().name)
+                part._rename(one_line(path.resolve().name))
         if len(set(labels := [part.networks[0] for part in parts])) < len(labels):
             raise UsageError(f"runs are told apart by their networks or folders, and these are {', '.join(labels)}")
         result = cls.concat(parts)
