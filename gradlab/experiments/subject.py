@@ -63,7 +63,7 @@ def each_network(
             taken.append(label := unique_label(label, taken))
         result = measure(label, variants, normalize)
         if len(asked) > 1:
-            result.notes = _naming(label, result)
+            result.notes = naming(label, result)
         return label, result
 
     if not apart:
@@ -75,7 +75,7 @@ def each_network(
     return [result for _, result in done]
 
 
-def _naming(label: str, result: Result) -> list[str]:
+def naming(label: str, result: Result) -> list[str]:
     """The notes of one network's result, those of a probe on its layers after the label."""
     names = (label, *result.networks)
     return [note if any(name in note for name in names) else f"{label}: {note}" for note in result.notes]

@@ -62,7 +62,7 @@ class NetworkFacts(TypedDict, total=False):
     data: str | None
     images: int | None
     accuracy: float | None
-    loss: float | list[float] | None
+    loss: float | list[float | None] | None
     near_chance: bool | None
     claim: str | None
     classes: int | None

@@ -69,6 +69,9 @@ def test_each_term_of_the_loss_has_the_gradients_of_the_detectors_own_training_m
     heads = {term: [note for note in result.notes if f"{term}: norm" in note] for term in LOSSES}
     assert all(len(notes) == 1 for notes in heads.values())
     assert "rpn" in heads["loss_objectness"][0]
+    # Each term says which layers it does not reach.
+    unreached = [note for note in result.notes if "the loss does not reach it" in note]
+    assert [note.partition(": ")[0].rpartition(" ")[2] for note in unreached] == [*LOSSES]
     assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
 
 

@@ -327,7 +327,7 @@ def test_real_checkpoints(network, file, images, checkpoint):
         np.testing.assert_allclose(measured, expected[measured.index], rtol=rtol)
 
 
-def test_gradients_that_are_not_finite_are_told_once():
+def test_gradients_that_are_not_finite_are_told_once(tmp_path):
     """The probes of parameters, responses and examples see them in other sets of rows."""
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(3600, 10))
     with torch.no_grad():
@@ -337,6 +337,8 @@ def test_gradients_that_are_not_finite_are_told_once():
         told = [note for note in result.notes if "NaN" in note]
         assert told == ["0, 2: the gradient holds NaN or infinite values"]
         assert result.layers()["non_finite"].all()
+        again = gl.Result.load(result.save(tmp_path / str(per_example), formats=())[0].parent)
+        assert again.summary().equals(result.summary())
 
 
 class InFloat32(nn.Module):

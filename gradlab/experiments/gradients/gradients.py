@@ -26,6 +26,7 @@ from gradlab.experiments.subject import (
     has_batch_norm,
     images_of,
     is_trained,
+    naming,
     network_facts,
     of_incomplete_batch,
 )
@@ -127,6 +128,7 @@ def _detector(
     for term in terms:
         own = [replace(part, label=f"{name} {term}{behind}".lstrip(), loss=term) for part in passes]
         results.append(_network(own, request, normalize, progress))
+        results[-1].notes = naming(own[0].label, results[-1])
         for facts in results[-1].record["networks"]:
             facts["name"] += f" {term}"
     result = GradientsResult.concat(results)
