@@ -170,14 +170,29 @@ def import_function(name: str) -> Callable[..., object]:
 
 
 def _function(name: str) -> nn.Module:
-    function = import_function(name)
-    try:
-        model = function()
-    except (Exception, SystemExit) as error:
-        raise GradlabError(f"{name}() raised {type(error).__name__}: {_first_line(error)}") from error
+    model = called(import_function(name), name)
     if not isinstance(model, nn.Module):
         raise GradlabError(f"{name}() returned {type(model).__name__}, not a torch.nn.Module")
     return model
+
+
+def called(function: Callable[..., object], name: str, *sizes: int, **named: int) -> object:
+    """Call a user's function, whose network is to be of some sizes.
+
+    Args:
+        function: The function.
+        name: Its name, for the error.
+        *sizes: Sizes without names.
+        **named: Sizes by the names of arguments.
+
+    Raises:
+        GradlabError: If the function raises an exception.
+    """
+    try:
+        return function(*sizes, **named)
+    except (Exception, SystemExit) as error:
+        given = ", ".join([*map(str, sizes), *(f"{axis}={size}" for axis, size in named.items())])
+        raise GradlabError(f"{name}({given}) raised {type(error).__name__}: {_first_line(error)}") from error
 
 
 def _first_line(error: BaseException) -> str:

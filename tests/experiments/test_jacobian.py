@@ -78,3 +78,20 @@ class InFloat32(torch.nn.Module):
 def test_a_network_that_cannot_run_in_float64_is_named() -> None:
     with pytest.raises(gl.GradlabError, match=r"^InFloat32 cannot run on float64 images of shape \(1, 3, 32, 32\): "):
         gl.jacobian(InFloat32(), images=1)
+
+
+class Constant(torch.nn.Module):
+    """A network whose output has a graph, or none, and in no case one that leads to its input."""
+
+    def __init__(self, graph: bool) -> None:
+        super().__init__()
+        self.graph, self.fc = graph, torch.nn.Linear(3072, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.fc(x.flatten(1).detach()) if self.graph else self.fc(x.flatten(1)).detach()
+
+
+@pytest.mark.parametrize("graph", [False, True])
+def test_an_output_that_does_not_depend_on_the_input_is_refused(graph: bool) -> None:
+    with pytest.raises(gl.GradlabError, match=r"^Constant has no Jacobian, as its output does not depend on its input"):
+        gl.jacobian(Constant(graph), images=1)

@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 
 from gradlab.errors import UsageError
 from gradlab.experiments.coordinates.request import MakeModel
-from gradlab.models.external import import_function, is_function
+from gradlab.models.external import called, import_function, is_function
 from gradlab.networks import build
 
 Made = tuple[nn.Module, Optimizer | None]
@@ -39,7 +39,8 @@ def maker(make_model: MakeModel) -> Callable[[dict[str, int], int], Made]:
             "package.module:function with arguments width or depth"
         )
     function = import_function(make_model) if isinstance(make_model, str) else make_model
-    return lambda sizes, seed: _called(function, sizes, seed)
+    name = make_model if isinstance(make_model, str) else getattr(make_model, "__name__", "make_model")
+    return lambda sizes, seed: _called(function, name, sizes, seed)
 
 
 def _filled(template: str, sizes: dict[str, int]) -> str:
@@ -50,14 +51,15 @@ def _filled(template: str, sizes: dict[str, int]) -> str:
     return _GAPS.sub(lambda gap: gaps[gap[1]], template)
 
 
-def _called(function: Callable[..., Any], sizes: dict[str, int], seed: int) -> Made:
+def _called(function: Callable[..., Any], name: str, sizes: dict[str, int], seed: int) -> Made:
     """The network that a function makes for the sizes and a seed, without changing the caller's random state."""
     names = inspect.signature(function).parameters
     by_name = {axis: size for axis, size in sizes.items() if axis in names}
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         # A single size may be an argument of any name.
-        made = function(**by_name) if len(by_name) == len(sizes) else function(*sizes.values())
+        known = len(by_name) == len(sizes)
+        made = called(function, name, **by_name) if known else called(function, name, *sizes.values())
     model, optimizer = made if isinstance(made, tuple) and len(made) == 2 else (made, None)
     if not isinstance(model, nn.Module) or not isinstance(optimizer, Optimizer | None):
         raise UsageError("make_model returns a torch.nn.Module, alone or with its optimizer")

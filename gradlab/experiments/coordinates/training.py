@@ -11,7 +11,9 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.optim import Optimizer
 
+from gradlab.errors import GradlabError
 from gradlab.experiments.coordinates.places import OUTPUT
+from gradlab.experiments.subject import label_of, output_of
 from gradlab.probes.hooks import Hook
 from gradlab.probes.outputs import measurable
 
@@ -113,13 +115,26 @@ def trained(
     coordinates, found = Coordinates(model, places), []
     for step in range(steps + 1):
         with coordinates.attached() as sizes:
-            output = model(batch[0])
+            output = output_of(model, label_of(model), batch[0])
         found.append(sizes)
         if step < steps:
             optimizer.zero_grad()
-            loss(output, batch[1]).backward()
+            _loss(loss, output, batch[1], label_of(model)).backward()
             optimizer.step()
     return _read(found)
+
+
+def _loss(loss: Callable[[Any, Tensor], Tensor], output: Any, targets: Tensor, label: str) -> Tensor:
+    """The loss of a batch.
+
+    Raises:
+        GradlabError: If outputs and targets do not fit; the error names the network.
+    """
+    try:
+        return loss(output, targets)
+    except Exception as error:  # a user's function may raise any exception
+        reason = str(error).split("\n")[0] or type(error).__name__
+        raise GradlabError(f"{label} has outputs of which there is no loss with these targets: {reason}") from error
 
 
 def _read(found: list[SizesThere]) -> list[Sizes]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -93,7 +94,8 @@ def jacobian(
             clone = placed(copy_of(variants[place]), stream.device, torch.float64)
             found: list[tuple[Tensor, dict[str, Any]]] = []
             for example, (function, x) in enumerate(_examples(clone, label, stream, part)):
-                ran, outputs = lanczos_coefficients(function, x, probes=probes, steps=steps, seed=seed + example)
+                with _differentiated(label):
+                    ran, outputs = lanczos_coefficients(function, x, probes=probes, steps=steps, seed=seed + example)
                 facts = {"seed": seed + place if len(variants) > 1 else None, "example": example}
                 found.append((ran, facts | {"outputs": outputs, "inputs": x.numel()}))
                 if progress is not None:
@@ -118,6 +120,25 @@ def jacobian(
         "jacobian", options=request.options(), device=device_name(where), stopwatch=stopwatch, **result.record
     )
     return result
+
+
+@contextmanager
+def _differentiated(label: str) -> Iterator[None]:
+    """A context of derivatives, whose errors of autograd name the network.
+
+    Raises:
+        GradlabError: If the output does not depend on the input, or a function in between has no second derivative.
+    """
+    try:
+        yield
+    except GradlabError:
+        raise
+    except RuntimeError as error:
+        reason = str(error).split("\n")[0]
+        raise GradlabError(
+            f"{label} has no Jacobian, as its output does not depend on its input in a way that can be differentiated "
+            f"twice: {reason}"
+        ) from error
 
 
 def _rows(label: str, found: list[tuple[Tensor, dict[str, Any]]]) -> list[dict[str, Any]]:

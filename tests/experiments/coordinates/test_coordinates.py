@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import gradlab as gl
-from gradlab.errors import UsageError
+from gradlab.errors import GradlabError, UsageError
 from gradlab.experiments.coordinates.places import kinds, places
 
 X = torch.randn(8, 6, generator=torch.Generator().manual_seed(0))
@@ -183,3 +183,33 @@ def test_optimizer_without_known_exponents_is_refused() -> None:
             optimizer=lambda model: torch.optim.Adagrad(model.parameters()),
             device="cpu",
         )
+
+
+class Failing(nn.Module):
+    """A network that fails as it runs, or gives fewer outputs than there are classes."""
+
+    def __init__(self, width: int, fails: bool) -> None:
+        super().__init__()
+        self.fc, self.fails = nn.Linear(3072, width), fails
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.fails:
+            raise ValueError("no such input")
+        return self.fc(x.flatten(1))[:, :2]
+
+
+def refuses(width: int) -> nn.Module:
+    raise ValueError(f"no width {width}")
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (refuses, r"^refuses\(width=2\) raised ValueError: no width 2$"),
+        (lambda width: Failing(width, True), r"^Failing cannot run on float64 images .*: no such input$"),
+        (lambda width: Failing(width, False), r"^Failing has outputs of which there is no loss with these targets: "),
+    ],
+)
+def test_a_network_that_fails_is_named(make: Any, message: str) -> None:
+    with pytest.raises(GradlabError, match=message):
+        gl.coordinate_check(make, widths=(2, 3, 4), seeds=2, images=8, device="cpu")
