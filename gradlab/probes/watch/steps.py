@@ -32,6 +32,11 @@ def unwrapped(optimizers: Optimizer | Iterable[Optimizer]) -> list[Optimizer]:
             raise UsageError(
                 f"watch takes optimizers of torch.optim or derived from them, not {type(optimizer).__name__}"
             )
+        if not hasattr(optimizer, "_optimizer_step_pre_hooks"):
+            raise UsageError(
+                f"{type(optimizer).__name__} has not called the __init__ of torch.optim.Optimizer, so that its steps "
+                "call no hooks: give watch the optimizer that it wraps"
+            )
         if not any(optimizer is other for other in found):
             found.append(optimizer)
     if not found:

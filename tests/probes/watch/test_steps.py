@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import gradlab as gl
+from gradlab.errors import UsageError
 
 
 def net(seed: int = 0) -> nn.Sequential:
@@ -301,3 +302,16 @@ def test_steps_without_a_pass_are_named() -> None:
     assert set(result.frame.query("statistic == 'response_std'")["step"]) == {0}
     assert set(result.frame.query("statistic == 'grad_norm'")["step"]) == {0, 1, 2}
     assert [note for note in result.notes if note.startswith("2 steps had no forward pass that hooks could see")]
+
+
+def test_an_optimizer_that_calls_no_hooks_is_refused() -> None:
+    """As wrappers have been written that keep the averages of weights."""
+
+    class Wrapper(torch.optim.Optimizer):
+        def __init__(self, inner: torch.optim.Optimizer) -> None:
+            self.inner, self.param_groups = inner, inner.param_groups
+
+    model = net()
+    inner = torch.optim.SGD(model.parameters(), lr=0.1)
+    with pytest.raises(UsageError, match=r"^Wrapper has not called the __init__ .* the optimizer that it wraps$"):
+        gl.watch(model, Wrapper(inner))
