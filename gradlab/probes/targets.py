@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.utils import parametrizations
 
 from gradlab.errors import UsageError
 from gradlab.probes.selection import Selection, _each, _is_glob, _matching, _nothing, _words, refuse_flattened
@@ -79,6 +80,9 @@ def is_normalization(module: nn.Module) -> bool:
     if isinstance(module, _NormBase | nn.GroupNorm | nn.LayerNorm | nn.RMSNorm | nn.LocalResponseNorm):
         return True
     if "norm" not in type(module).__name__.lower() or any(module.children()):
+        return False
+    if type(module).__module__ == parametrizations.__name__:
+        # It normalizes a weight.
         return False
     return not any(sum(size > 1 for size in p.shape) > 1 for p in module.parameters(recurse=False))
 

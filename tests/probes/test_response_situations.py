@@ -268,3 +268,11 @@ def test_a_class_is_chosen_in_a_model_with_parameters_of_its_own() -> None:
     with torch.no_grad(), gl.ResponseStd(model, nn.Linear) as probe:
         model(x)
     assert probe.result().to_frame()["layer"].tolist() == ["one", "two"]
+
+
+@pytest.mark.parametrize("normalize", [nn.utils.parametrizations.weight_norm, nn.utils.parametrizations.spectral_norm])
+def test_what_normalizes_weights_is_no_normalization_of_responses(normalize: Callable[[nn.Module], nn.Module]) -> None:
+    model = nn.Sequential(normalize(nn.Linear(4, 6)), nn.ReLU(), nn.Linear(6, 3))
+    with gl.ResponseStd(model) as probe:
+        model(torch.randn(5, 4))
+    assert probe.result().notes == []
