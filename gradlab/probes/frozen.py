@@ -7,8 +7,10 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
+
+from gradlab.errors import GradlabError
 
 
 class FrozenStatistics(TorchFunctionMode):
@@ -41,6 +43,21 @@ class FrozenStatistics(TorchFunctionMode):
             return output
         x, factor = _derivative(*args, **kwargs)
         return output if factor is None else _TwoDerivatives.apply(x, output, factor, self)  # type: ignore[no-untyped-call]
+
+
+def refuse_scripted_statistics(model: nn.Module) -> None:
+    """Check that no batch statistics are taken in scripted modules, whose functions no context affects.
+
+    Raises:
+        GradlabError: If some are.
+    """
+    for name, module in model.named_modules():
+        scripted = isinstance(module, torch.jit.ScriptModule) and "BatchNorm" in str(module.original_name)
+        if scripted and (module.training or getattr(module, "running_mean", None) is None):
+            raise GradlabError(
+                f"{name} is scripted, so that its batch statistics cannot be taken as constants in the derivative: "
+                "give norm_grad='full', call model.eval(), or probe the module that was scripted"
+            )
 
 
 def _derivative(

@@ -17,6 +17,7 @@ from gradlab.models import weighted_layers
 from gradlab.probes.coverage import description_of
 from gradlab.probes.direct_calls import called_within
 from gradlab.probes.finder import is_normalization
+from gradlab.probes.frozen import refuse_scripted_statistics
 from gradlab.probes.hooks import Hook, Probe, in_backward
 from gradlab.probes.input_passes import InputPass
 from gradlab.probes.outputs import detached, refuse_nested
@@ -146,6 +147,8 @@ class InputGradients(Probe):
             )
         if self.tokens and images.ndim < 3:
             raise GradlabError(f"gradients of tokens need inputs (B, T, …), not of shape {tuple(images.shape)}")
+        if self.norm_grad == "frozen":
+            refuse_scripted_statistics(self.model)
         run = InputPass.of(images, frozen=self.norm_grad == "frozen")
         self._passes[threading.get_ident()] = run
         # A copy, since the model's first operation may be in place, and a leaf must not be overwritten.

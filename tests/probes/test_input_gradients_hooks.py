@@ -168,6 +168,25 @@ def test_transforms_of_functions_are_refused():
     assert torch.equal(torch.func.grad(lambda x: x.sum())(x), torch.ones_like(x))
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script.* is deprecated")
+def test_batch_statistics_in_scripted_modules_are_no_constants():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6), nn.ReLU(), nn.Linear(6, 3))
+    x, scripted = torch.randn(5, 4), copy.deepcopy(model)
+    scripted[1] = torch.jit.script(scripted[1])
+    found = []
+    for each in (model, scripted):
+        with gl.InputGradients(each, norm_grad="full") as probe:
+            each(x)
+        found.append(probe.result().frame["value"].tolist())
+    assert found[1] == pytest.approx(found[0], rel=1e-5)
+    with gl.InputGradients(scripted) as probe:
+        with pytest.raises(GradlabError, match=r"^1 is scripted, so that its batch statistics cannot"):
+            scripted(x)
+        scripted.eval()(x)
+    assert len(probe.samples) == 1
+
+
 def test_usage():
     with pytest.raises(UsageError, match="frozen or full, not 'half'"):
         gl.InputGradients(small(), norm_grad="half")
