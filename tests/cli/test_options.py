@@ -130,3 +130,11 @@ def test_an_option_that_no_command_has_is_refused_in_one_sentence() -> None:
     assert result.exit_code == 2
     assert result.output == "gradlab: No such option: --nosuch\n"
     assert "Usage: gradlab [OPTIONS] COMMAND" in run().output
+
+
+def test_beside_a_table_the_coverage_is_told(tmp_path: Path) -> None:
+    asked = ("responses", "resnet8-width=4@init", "--images", "2", "--format", "svg", "--out", str(tmp_path))
+    result = run(*asked, "--table", "csv")
+    assert result.exit_code == 0
+    assert result.output.startswith("network,weights,")
+    assert "measured 7 of 8 weight layers" in result.output

@@ -158,3 +158,9 @@ def test_bad_options_are_one_line(
     assert stop.value.code == 2
     assert message in said
     assert said.count("\n") == 1
+
+
+def test_a_file_of_another_kind_is_an_invalid_request(tmp_path):
+    (tmp_path / "notes.txt").touch()
+    with pytest.raises(gl.UsageError, match=r"notes.txt: dynamics are read from .csv, .jsonl, .parquet"):
+        gl.dynamics(tmp_path / "notes.txt")

@@ -170,7 +170,8 @@ class _Measurement:
         asked, parts, kind = self.request, len(self.structure.parts), self.structure.kind
         too_many = [str(count) for count in dict.fromkeys(asked.several) if count > parts]
         if "several" in asked.listed_studies() and too_many:
-            self.notes.append(f"{self.label} has {parts} {kind}s: {' or '.join(too_many)} cannot be deleted at once")
+            there = f"{parts} {kind}" if parts == 1 else f"{parts} {kind}s"
+            self.notes.append(f"{self.label} has {there}: {' or '.join(too_many)} cannot be deleted at once")
         if "reorder" in asked.listed_studies() and not any(len(group) > 1 for group in replay.alike()):
             self.notes.append(f"{self.label}: no two blocks are alike, so that none can be swapped")
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from gradlab.errors import GradlabError, reason_of
+from gradlab.errors import GradlabError, UsageError, reason_of
 from gradlab.results.columns import check_columns
 from gradlab.results.growing import read_growing
 
@@ -34,9 +34,12 @@ def read_records(path: str | Path) -> pd.DataFrame:
         Columns as in `COLUMNS`.
 
     Raises:
+        UsageError: If it is a file of another kind.
         GradlabError: When it holds no such rows.
     """
     path = Path(path)
+    if not path.is_dir() and path.suffix not in (".csv", ".jsonl", ".parquet"):
+        raise UsageError(f"{path}: dynamics are read from .csv, .jsonl, .parquet, or a folder of events")
     try:
         if path.is_dir():
             frame = _read_events(path)
@@ -48,10 +51,8 @@ def read_records(path: str | Path) -> pd.DataFrame:
             if "value" in frame:
                 # What JSON has no number for is a string there: nan, inf and -inf.
                 frame["value"] = frame["value"].astype(float)
-        elif path.suffix == ".parquet":
-            frame = _read_parquet(path)
         else:
-            raise GradlabError(f"{path}: dynamics are read from .csv, .jsonl, .parquet, or a folder of events")
+            frame = _read_parquet(path)
     except (OSError, ValueError) as error:
         raise GradlabError(f"{path} is no table of dynamics: {reason_of(error)}") from None
     check_columns(frame, NEEDED, path)
