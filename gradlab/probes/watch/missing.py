@@ -58,7 +58,7 @@ class Missing:
         if self.without_forward:
             notes.append(
                 f"{self.without_forward} steps had no forward pass that hooks could see, as replays of a CUDA graph "
-                "have none: nothing of their responses is recorded"
+                "have none, or none since the step of another optimizer: nothing of their responses is recorded"
             )
         if self.without_backward and gradients:
             notes.append(
