@@ -1,4 +1,4 @@
-"""The two errors that gradlab raises on purpose; the command line prints them as one line, without a traceback."""
+"""The errors that gradlab raises on purpose; the command line prints them as one line, without a traceback."""
 
 LONGEST = 500
 """Largest number of characters of a message, since names and other libraries' messages in it may be long."""
@@ -9,6 +9,10 @@ class GradlabError(RuntimeError):
 
     def __str__(self) -> str:
         return one_line(super().__str__())
+
+
+class NothingSeen(GradlabError):
+    """A probe has seen nothing that it measures; the message advises the loop that it was attached in."""
 
 
 class UsageError(GradlabError, ValueError):

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from gradlab.data.batching import Batches, batches
-from gradlab.errors import GradlabError, UsageError
+from gradlab.errors import GradlabError, NothingSeen, UsageError
 from gradlab.experiments.request import BatchNormMode, NetworksRequest, Progress
 from gradlab.experiments.spreading import spread, team
 from gradlab.models import describe, fold_batch_norm, is_foldable
@@ -21,9 +21,6 @@ from gradlab.probes.outputs import logits_of
 from gradlab.results.result import Result
 
 R = TypeVar("R", bound=Result)
-
-_OF_A_LOOP = "inside the `with` block"
-"""What a probe that has seen nothing advises, which is of use in a loop of one's own."""
 
 
 def each_network(
@@ -161,14 +158,13 @@ def seen_by_probe(label: str, otherwise: str) -> Iterator[None]:
         otherwise: What the network is, if the probe has seen nothing of it, and what to do.
 
     Raises:
-        GradlabError: If the probe has seen nothing.
+        NothingSeen: If the probe has seen nothing.
     """
     try:
         yield
-    except GradlabError as error:
-        if _OF_A_LOOP not in str(error):
-            raise
-        raise GradlabError(f"{label} {otherwise}") from None
+    except NothingSeen:
+        # What the probe advises is of use in a loop of one's own.
+        raise NothingSeen(f"{label} {otherwise}") from None
 
 
 def copy_of(model: nn.Module) -> nn.Module:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from gradlab.errors import GradlabError, UsageError
+from gradlab.errors import GradlabError, NothingSeen, UsageError
 from gradlab.models import weighted_layers
 from gradlab.probes.coverage import description_of
 from gradlab.probes.direct_calls import called_within
@@ -230,7 +230,7 @@ class InputGradients(Probe):
         samples = [sample for found, _ in by_rank for sample in found]
         left_out = sum(count for _, count in by_rank)
         if not samples:
-            raise GradlabError(
+            raise NothingSeen(
                 "the probe saw no batch of two examples or more with finite gradients: run the model inside the "
                 "`with` block, called as model(images)"
             )

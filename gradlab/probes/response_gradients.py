@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from gradlab.errors import GradlabError, UsageError
+from gradlab.errors import NothingSeen, UsageError
 from gradlab.probes.backward_passes import BackwardPasses
 from gradlab.probes.coverage import depth_of, description_of
 from gradlab.probes.finder import Part, ResponseFinder, Site
@@ -230,7 +230,7 @@ class ResponseGradients(StepProbe):
         refuse_recomputed([*self._steps, *([] if self._open is None else [self._open])], self._finder)
         steps = merged_steps(whole_gradients(by_rank, [layout for _, layout, _ in every], self.ranks))
         if not any(step.norms or step.lost for step in steps):
-            raise GradlabError(
+            raise NothingSeen(
                 "the probe saw no gradient of a response of a measured layer: run model(x) and loss.backward() inside "
                 "the `with` block, with something that requires a gradient, and not inside a compiled function, or "
                 "choose layers that the model applies with layers="

@@ -10,7 +10,7 @@ import pandas as pd
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
-from gradlab.errors import GradlabError
+from gradlab.errors import GradlabError, NothingSeen
 from gradlab.probes.coverage import depth_of, description_of
 from gradlab.probes.finder import Part, ResponseFinder, Site, is_normalization
 from gradlab.probes.hooks import Probe
@@ -273,7 +273,7 @@ class ResponseStd(Probe):
 
     def _merged(self, by_rank: list[dict[Site, SiteMoments]]) -> dict[Site, SiteMoments]:
         if not any(by_rank):
-            raise GradlabError(
+            raise NothingSeen(
                 "the probe saw no forward pass of a measured layer: run the model inside the `with` block, called as "
                 "model(x) and not inside a compiled function, or choose layers that it applies with layers="
             )

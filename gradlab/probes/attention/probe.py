@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from gradlab.errors import GradlabError, UsageError
+from gradlab.errors import NothingSeen, UsageError
 from gradlab.probes.applications import leave
 from gradlab.probes.attention.finder import AttentionFinder
 from gradlab.probes.attention.merging import Site, merged_rows
@@ -141,7 +141,7 @@ class AttentionStatistics(Probe):
         told = self.ranks.gather((self._own(), self._split.layout), "AttentionStatistics.result()")
         by_rank = [found for found, _ in told]
         if not any(by_rank):
-            raise GradlabError(
+            raise NothingSeen(
                 f"no attention of {type(self.model).__name__} was seen: run the model inside the `with` block; kernels "
                 "that no function of torch calls cannot be seen (with transformers, attn_implementation='sdpa' can)"
             )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from gradlab.errors import GradlabError
+from gradlab.errors import NothingSeen
 from gradlab.probes.backward_passes import BackwardPasses
 from gradlab.probes.blocks.finder import BlockFinder
 from gradlab.probes.blocks.merging import merged_signals, sendable
@@ -150,7 +150,7 @@ class BlockSignal(Probe):
         unseen = sorted({name for *_, (names, _) in told for name in names})
         recomputed = any(again for *_, (_, again) in told)
         if not signals:
-            raise GradlabError(
+            raise NothingSeen(
                 f"no block of {type(self.model).__name__} was seen: run the model inside the `with` block, called as "
                 "model(x), and not inside a compiled function; a block is an addition of a signal and a function of "
                 "it (a concatenation, as in DenseNet, is none), or one of the like parts of an nn.Sequential or "

@@ -9,7 +9,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from gradlab.errors import GradlabError, UsageError
+from gradlab.errors import GradlabError, NothingSeen, UsageError
 from gradlab.probes.coverage import coverage_of, description_of
 from gradlab.probes.examples.backward_passes import BackwardPasses
 from gradlab.probes.examples.forward_passes import ForwardPasses
@@ -279,7 +279,7 @@ class ExampleGradients(StepProbe):
         if not any(step.batches for step in steps):
             if steps and not any(part.parameter.requires_grad for part in self._pieces.parts):
                 raise GradlabError("every parameter is frozen (requires_grad is off): no example has a gradient")
-            raise GradlabError(
+            raise NothingSeen(
                 "the probe has measured no example's gradient: inside the `with` block run model(x) and "
                 "loss.backward(), then call probe.step()"
             )
