@@ -58,8 +58,8 @@ class NonfiniteOrigin(Probe):
         self._outputs: list[Value] = []
         self._losses: list[Operation] = []
         self._origin: Origin | None = None
-        # The optimizer is known after its first step.
-        self._step: int | None = None
+        # Without an optimizer, as for a single batch, there are no steps to count.
+        self._has_stepped = False
         # What is to be finite after the steps that are made within the backward pass under way.
         self._within: list[Value] = []
 
@@ -123,8 +123,9 @@ class NonfiniteOrigin(Probe):
             # A closure computes the loss again: what its passes have shown leads to the step.
             self._recorder.updating = False
         elif self._recorder.updating and not self._recorder.paused:
-            # A new forward pass without an optimizer step: gradients accumulate, or a GradScaler has skipped the step.
-            self._close(self._unskipped())
+            # A new forward pass without an optimizer step: gradients accumulate, or a GradScaler has skipped the step;
+            # or an exception has ended the backward pass within which steps were made.
+            self._close([*self._within, *self._unskipped()])
         self._name_own()
 
     def _after(self, output: Any) -> None:
@@ -158,9 +159,8 @@ class NonfiniteOrigin(Probe):
 
     def _end_step(self) -> None:
         """Search what has led to a step."""
-        sinks, self._within = self._within, []
-        self._step = self.steps
-        self._close(sinks)
+        self._has_stepped = True
+        self._close(self._within)
         self.steps += not self.found
 
     def _close(self, sinks: Sequence[Value]) -> None:
@@ -168,7 +168,7 @@ class NonfiniteOrigin(Probe):
         self._origin = self._search([], sinks) if sinks else None
         self._memory.clear()
         self._calls.clear()
-        self._outputs, self._losses = [], []
+        self._outputs, self._losses, self._within = [], [], []
         self._recorder.updating, self._recorder.paused = False, self.found
 
     def _unskipped(self) -> list[Value]:
@@ -198,4 +198,4 @@ class NonfiniteOrigin(Probe):
         if first is None:
             return None
         with self._recorder.pausing():
-            return described(first, hidden=not reached, step=self._step)
+            return described(first, hidden=not reached, step=self.steps if self._has_stepped else None)

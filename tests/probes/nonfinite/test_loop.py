@@ -186,6 +186,40 @@ def test_update_within_the_backward_pass() -> None:
     assert "in the optimizer's update" in str(probe.origin())
 
 
+def test_backward_pass_that_fails_after_a_step_within_it() -> None:
+    model = _net()
+    optimizers = {p: torch.optim.SGD([p], lr=0.1) for p in model.parameters()}
+    for parameter in optimizers:
+        parameter.register_post_accumulate_grad_hook(lambda p: optimizers[p].step())
+
+    def fail(gradient: Tensor) -> None:
+        raise RuntimeError("as when memory is short")
+
+    bad = X.clone()
+    bad[2, 1] = float("nan")
+    with NonfiniteOrigin(model) as probe:
+        hook = model[1].register_forward_hook(lambda module, args, output: output.register_hook(fail) and None)
+        with pytest.raises(RuntimeError, match="as when memory is short"):
+            F.cross_entropy(model(X), Y).backward()
+        hook.remove()
+        for x in (X, X, bad):
+            F.cross_entropy(model(x), Y).backward()
+    assert (probe.steps, probe.found) == (2, True)
+    assert str(probe.origin()).startswith("At step 2: the input itself holds NaN")
+
+
+def test_step_of_a_bad_micro_batch() -> None:
+    model = _net()
+    steps = torch.optim.SGD(model.parameters(), lr=0.1)
+    with NonfiniteOrigin(model) as probe:
+        for step in range(3):
+            for part in (X / (step != 2), X):
+                F.cross_entropy(model(part), Y).backward()
+            steps.step()
+            steps.zero_grad()
+    assert str(probe.origin()).startswith("At step 2: div outside of the model")
+
+
 def test_closure_that_a_step_calls_again() -> None:
     model = _steep()
     optimizer = torch.optim.LBFGS(model.parameters(), max_iter=3)
