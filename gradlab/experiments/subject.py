@@ -74,8 +74,8 @@ def each_network(
 
 def naming(label: str, result: Result) -> list[str]:
     """The notes of one network's result, those of a probe on its layers after the label."""
-    names = (label, *result.networks)
-    return [note if any(name in note for name in names) else f"{label}: {note}" for note in result.notes]
+    named = tuple(f"{name}{behind}" for name in (label, *result.networks) for behind in (": ", " "))
+    return [note if note.startswith(named) else f"{label}: {note}" for note in result.notes]
 
 
 def expected_cost(model: str | nn.Module) -> float:

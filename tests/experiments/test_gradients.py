@@ -370,7 +370,8 @@ def test_a_network_that_runs_in_float32_alone_is_measured_without_a_comparison()
 def test_notes_on_layers_name_their_network_where_there_are_several():
     broken = nn.Sequential(nn.Flatten(), nn.Linear(3072, 10))
     nn.init.constant_(broken[1].weight, math.nan)
-    broken.name = "broken"
     told = "1: the gradient holds NaN or infinite values"
     assert told in gl.gradients(broken, images=4).notes
-    assert f"broken: {told}" in gl.gradients([broken, "plain8@init"], images=4, seeds=1).notes
+    # A name may be found in a note that is not about it.
+    for broken.name in ("broken", "a"):
+        assert f"{broken.name}: {told}" in gl.gradients([broken, "plain8@init"], images=4, seeds=1).notes
