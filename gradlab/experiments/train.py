@@ -111,10 +111,10 @@ def train(
     with prepared_folder(place) if parallel.is_first else nullcontext():
         network, split = _network_and_data(name, data, recipe, seed)
         check_fit(network, name, split)
-    initial = weights_digest(network)
-    arithmetic = Arithmetic.choose(recipe.amp, pick_device(device))
-    options: dict[str, Any] = {"seed": seed, "depth": len(weighted_layers(network)), "compiled": compiled}
-    trainer = Trainer(network, recipe, split, arithmetic, **options, parallel=parallel)
+        initial = weights_digest(network)
+        arithmetic = Arithmetic.choose(recipe.amp, pick_device(device))
+        options: dict[str, Any] = {"seed": seed, "depth": len(weighted_layers(network)), "compiled": compiled}
+        trainer = Trainer(network, recipe, split, arithmetic, **options, parallel=parallel)
     stopwatch = Stopwatch()
     asked = {"data": data, "seed": seed, "compiled": compiled}
     facts = _facts(name, trainer, {**asked, "record": list(recording.what), "every": every}, initial, stopwatch)

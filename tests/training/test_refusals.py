@@ -54,6 +54,8 @@ def test_the_folder_is_checked_before_the_data_is_read(tmp_path: Path) -> None:
         gl.train("resnet8", str(tmp_path / "missing.npz"), recipe=RECIPE, out=tmp_path / "file")
     with pytest.raises(gl.UsageError, match=r"missing.npz does not exist"):
         gl.train("resnet8", str(tmp_path / "missing.npz"), recipe=RECIPE, out=tmp_path / "new" / "run")
+    with pytest.raises(gl.UsageError, match="no device 'cuda:99' here"):
+        gl.train("resnet8", recipe=RECIPE, device="cuda:99", out=tmp_path / "new" / "run")
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
