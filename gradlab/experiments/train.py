@@ -107,12 +107,12 @@ def train(
     name = network_name(model)
     present, place = team(), Path(out or Path("runs") / name.replace("/", "-"))
     parallel = ALONE if present is None else Parallel(present.rank, present.size)
-    # Data may take minutes to read: the folder is checked before.
+    # Data may take minutes to read: device and folder are checked before.
+    arithmetic = Arithmetic.choose(recipe.amp, pick_device(device))
     with prepared_folder(place) if parallel.is_first else nullcontext():
         network, split = _network_and_data(name, data, recipe, seed)
         check_fit(network, name, split)
         initial = weights_digest(network)
-        arithmetic = Arithmetic.choose(recipe.amp, pick_device(device))
         options: dict[str, Any] = {"seed": seed, "depth": len(weighted_layers(network)), "compiled": compiled}
         trainer = Trainer(network, recipe, split, arithmetic, **options, parallel=parallel)
     stopwatch = Stopwatch()

@@ -48,14 +48,16 @@ def test_the_classifier_has_as_many_outputs_as_there_are_classes(tmp_path: Path)
     assert gl.build(f"resnet8@{tmp_path / 'run' / 'checkpoint.pt'}").fc.out_features == 4  # type: ignore[union-attr]
 
 
-def test_the_folder_is_checked_before_the_data_is_read(tmp_path: Path) -> None:
+def test_folder_and_device_are_checked_before_the_data_is_read(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(gl.GradlabError, match=r"cannot write into .*file: it is no folder"):
         gl.train("resnet8", str(tmp_path / "missing.npz"), recipe=RECIPE, out=tmp_path / "file")
     with pytest.raises(gl.UsageError, match=r"missing.npz does not exist"):
         gl.train("resnet8", str(tmp_path / "missing.npz"), recipe=RECIPE, out=tmp_path / "new" / "run")
     with pytest.raises(gl.UsageError, match="no device 'cuda:99' here"):
-        gl.train("resnet8", recipe=RECIPE, device="cuda:99", out=tmp_path / "new" / "run")
+        gl.train(
+            "resnet8", str(tmp_path / "missing.npz"), recipe=RECIPE, device="cuda:99", out=tmp_path / "new" / "run"
+        )
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
