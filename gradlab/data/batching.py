@@ -31,6 +31,7 @@ class Batches:
         input_shape: The shape of one input, for data sets without a fixed size.
         dtype: The dtype of the images, in which they are also normalized; None means float32 for images stored as
             bytes. Tokens keep their dtype.
+        instead_of: The data set that was named, if the network takes another one by default; None if it was read.
     """
 
     dataset: Dataset
@@ -40,6 +41,7 @@ class Batches:
     device: torch.device
     input_shape: tuple[int, ...]
     dtype: torch.dtype | None = None
+    instead_of: str | None = None
 
     def __len__(self) -> int:
         return -(-self.count // self.batch_size)
@@ -108,22 +110,29 @@ def batches(
         normalization=None if dataset.normalized else chosen,
         device=torch.device(device),
         input_shape=tuple(getattr(model, "input_shape", (3, 32, 32))),
+        instead_of=None if _name_for(data, model) == data else data,
     )
 
 
 def _dataset(data: str, seed: int, model: nn.Module | None) -> Dataset:
     """The data set of that name, after checking that it fits the input of the network."""
     shape, vocabulary = getattr(model, "input_shape", None), getattr(model, "vocabulary", None)
-    if vocabulary is not None and data == DEFAULT:
-        data = DEFAULT_TOKENS
-    if data == DEFAULT:
-        data = getattr(model, "default_data", DEFAULT)
+    data = _name_for(data, model)
     dataset = load_dataset(data, seed, shape=None if shape is None else tuple(shape), vocabulary=vocabulary)
     if vocabulary is not None and dataset.items == "images":
         raise UsageError(f"{data} holds images, and {_name(model)} takes tokens: give tokens or text:PATH (--data)")
     if vocabulary is None and shape is not None and len(shape) > 1 and dataset.items == "tokens":
         raise UsageError(f"{data} holds tokens, and {_name(model)} takes inputs of shape {tuple(shape)}")
     return dataset
+
+
+def _name_for(data: str, model: nn.Module | None) -> str:
+    """The name of the data set that is read: in place of the default, that of networks of tokens, or of the model."""
+    if data != DEFAULT:
+        return data
+    if getattr(model, "vocabulary", None) is not None:
+        return DEFAULT_TOKENS
+    return str(getattr(model, "default_data", DEFAULT))
 
 
 def _name(model: nn.Module | None) -> str:

@@ -217,25 +217,33 @@ def _asked_for(request: NetworksRequest) -> list[tuple[str | nn.Module, str | No
     return list(zip(asked, specs * len(asked) if len(specs) == 1 else specs, strict=True))
 
 
-def assumptions(model: nn.Module, label: str, used: str | None, asked: str | None) -> list[str]:
-    """Notes on assumptions: the normalization of a trained network's images, and the key of its file.
+def assumptions(model: nn.Module, label: str, stream: Batches, asked: str | None) -> list[str]:
+    """Notes on assumptions: the data, the normalization of a trained network's images, and the key of its file.
 
     Args:
         model: The network.
         label: The label of the network.
-        used: The normalization applied to its images; None for data that needs none.
+        stream: Its data.
         asked: The requested normalization, if any.
     """
     choice = getattr(getattr(model, "network", None), "note", None)
     notes = [f"{label}: {choice}"] if choice else []
+    notes += of_other_data(label, stream)
     guessed = asked is None and getattr(model, "normalization", None) is None
-    if not guessed or used is None or not is_trained(model):
+    if not guessed or stream.normalization is None or not is_trained(model):
         return notes
     return [
         *notes,
-        f"{label}: the normalization of its images in training is unknown; {used} is assumed "
+        f"{label}: the normalization of its images in training is unknown; {stream.normalization} is assumed "
         "(--normalize sets another)",
     ]
+
+
+def of_other_data(label: str, stream: Batches) -> list[str]:
+    """A note on data other than that named, if the network has a default of its own."""
+    if stream.instead_of is None:
+        return []
+    return [f"{label}: measured on {stream.dataset.name}, its data by default, and not on {stream.instead_of}"]
 
 
 def of_incomplete_batch(label: str, images: int, measured: int) -> list[str]:

@@ -10,6 +10,11 @@ def listed(names: Sequence[str]) -> str:
     return " and ".join(names) if len(names) < 3 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
+def counted(count: int, noun: str) -> str:
+    """A number with its noun: `1 layer`, `2,000 layers`."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
 def grouped(lines: Iterable[str], networks: Sequence[str]) -> list[str]:
     """Merge equal sentences of the form `NETWORK: …` into one, and remove repetitions of others.
 

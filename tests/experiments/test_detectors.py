@@ -103,6 +103,14 @@ def test_signal_and_shattering_of_detectors(model: Any) -> None:
     assert 0 < ranks.value(ranks.networks[0], "relative_effective_rank")[0] < 1.2
 
 
+@pytest.mark.parametrize("data", ["cifar10-sample", "boxes"])
+def test_notes_name_other_data_than_asked_for_and_count_the_images(model: Any, data: str) -> None:
+    notes = gl.gradients(model, loss="sum", dtype="float32", **ASKED, data=data).notes
+    told = [note.partition(": ")[2] for note in notes if "measured on" in note]
+    assert told == ["measured on boxes, its data by default, and not on cifar10-sample"] * (data != "boxes")
+    assert not any("16 images" in note for note in notes)
+
+
 def test_boxes_are_where_the_labels_say() -> None:
     dataset = load_dataset("boxes", seed=3)
     images, boxes = dataset.read(5, 9, (3, 40, 60))

@@ -79,7 +79,7 @@ def attention(
         facts = {"bn": mode if has_batch_norm(model) else "none", "data": stream.dataset.name, "images": stream.count}
         facts |= {"normalization": used, "coverage": measured.facts(label)["coverage"]}
         measured.record["networks"] = [network_facts(model, label) | facts]
-        measured.notes += assumptions(model, label, used, normalization)
+        measured.notes += assumptions(model, label, stream, normalization)
         return measured
 
     result = AttentionResult.concat(each_network(request, measure, progress=progress))

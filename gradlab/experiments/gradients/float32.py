@@ -14,6 +14,7 @@ from gradlab.experiments.gradients.passes import Pass, measure, weight_norms
 from gradlab.experiments.request import Dtype
 from gradlab.results.gradients.result import GradientsResult
 from gradlab.results.gradients.summary import is_rounding
+from gradlab.results.grouping import counted
 
 FLOAT32_BOUND = 5e-3
 """The relative error of a layer's norm above which float32 is not accurate enough."""
@@ -55,9 +56,10 @@ def measure_soundly(part: Pass, dtype: Dtype | None, count: Callable[[int], None
         result.notes.append(f"{part.label}: the error of float32 is not known, since {only_float32}")
     certain = 0 if result.examples is None else int((_losses(result.examples) < CERTAIN).sum())
     if certain and part.loss == "cross-entropy":
+        have = "has" if certain == 1 else "have"
         found = (
-            f"{part.label}: {certain} of {part.images} images have a loss below {CERTAIN:g}, which float32 does not "
-            "resolve, so that their own gradients are off"
+            f"{part.label}: {certain} of {counted(part.images, 'image')} {have} a loss below {CERTAIN:g}, which "
+            "float32 does not resolve, so that the gradients of single images are off"
         )
         if only_float32:
             result.notes.append(found)
@@ -99,22 +101,23 @@ def _float32_errors(part: Pass) -> tuple[dict[str, float], str | None]:
     return dict(errors.where(np.isfinite(double))), None
 
 
-def float32_notes(label: str, frame: pd.DataFrame, dtype: Dtype | None) -> list[str]:
-    """The notes on the accuracy of float32."""
+def float32_notes(part: Pass, frame: pd.DataFrame, dtype: Dtype | None) -> list[str]:
+    """The notes on the accuracy of float32, in the result of a network."""
+    label = part.label
     rounding = is_rounding(frame)
     if rounding.any():
         names = frame.loc[rounding, "layer"].unique()
         of = frame.loc[~frame["block"] & frame["float32_error"].notna(), "layer"].nunique()
         zero = f"{label}: the gradient is 0 within rounding, in float64 too, in {len(names)} of {of} layers"
         more = "" if len(names) == of else f" ({', '.join(names[:3])}{', …' if len(names) > 3 else ''})"
-        return [f"{zero}{more}: it has no ratio and no growth", *float32_notes(label, frame[~rounding], dtype)]
+        return [f"{zero}{more}: it has no ratio and no growth", *float32_notes(part, frame[~rounding], dtype)]
     worst = frame.loc[frame["float32_error"].idxmax()] if frame["float32_error"].notna().any() else None
     if worst is None or worst["float32_error"] <= FLOAT32_BOUND:
         return []
     seeds = frame.loc[frame["float32_error"] > FLOAT32_BOUND, "seed"].nunique(dropna=False)
     found = (
         f"{label}: float32 norms are off by up to {worst['float32_error']:.2g} of their value ({worst['layer']}, on "
-        f"{FLOAT32_IMAGES} images)"
+        f"{counted(part.on_few(FLOAT32_IMAGES).images, 'image')})"
     )
     if dtype == "float32":
         return [f"{found}, as float32_error marks: --dtype float64 measures them accurately"]

@@ -29,6 +29,7 @@ from gradlab.experiments.subject import (
     naming,
     network_facts,
     of_incomplete_batch,
+    of_other_data,
 )
 from gradlab.models import weighted_layers
 from gradlab.models.detectors import LOSSES, is_detector
@@ -126,14 +127,20 @@ def _detector(
     behind = f"@{weights}" if weights else ""
     results = []
     for term in terms:
-        own = [replace(part, label=f"{name} {term}{behind}".lstrip(), loss=term) for part in passes]
+        own = [_of_term(part, term, f"{name} {term}{behind}".lstrip()) for part in passes]
         results.append(_network(own, request, normalize, progress))
         results[-1].notes = naming(own[0].label, results[-1])
         for facts in results[-1].record["networks"]:
             facts["name"] += f" {term}"
     result = GradientsResult.concat(results)
-    result.notes = [*dict.fromkeys(result.notes), *_parts_of_detectors(result)]
+    of_data = of_other_data(passes[0].label, passes[0].stream)
+    result.notes = [*of_data, *dict.fromkeys(result.notes), *_parts_of_detectors(result)]
     return result
+
+
+def _of_term(part: Pass, term: str, label: str) -> Pass:
+    """The pass of one term of a detector's loss; its data is told once, of the detector."""
+    return replace(part, label=label, loss=term, stream=replace(part.stream, instead_of=None))
 
 
 def _parts_of_detectors(result: GradientsResult) -> list[str]:
@@ -174,12 +181,12 @@ def _network(
     parts = spread(range(len(passes)), measure, progress=progress, label=f"{label}, seeds")
     digests = [getattr(getattr(part.model, "network", None), "digest", None) for part in passes]
     result = GradientsResult.concat(parts)
-    result.notes = list(dict.fromkeys([*result.notes, *float32_notes(label, result.frame, request.dtype)]))
+    result.notes = list(dict.fromkeys([*result.notes, *float32_notes(first, result.frame, request.dtype)]))
     result.frame["seed"] = result.frame["seed"].astype("Int64")
     claim = _add_theory(result.frame, first, request)
     facts = _facts(passes, result, digests) | {"claim": claim}
     result.record = {"networks": [facts]}
-    result.notes += assumptions(model, label, facts["normalization"], normalize)
+    result.notes += assumptions(model, label, stream, normalize)
     if facts["near_chance"]:
         result.notes.append(
             f"{label}: {facts['accuracy']:.1%} of the images are classified correctly, near chance: these weights are "

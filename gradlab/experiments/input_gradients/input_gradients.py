@@ -140,7 +140,7 @@ def _measured(
         "images": len(samples[0]) * stream.batch_size,
         "normalization": None if stream.normalization is None else str(stream.normalization),
     }
-    notes = assumptions(model, label, facts["normalization"], normalize)
+    notes = assumptions(model, label, stream, normalize)
     notes += of_incomplete_batch(label, stream.count, facts["images"])
     if left_out:
         notes.append(left_out_note(label, left_out))

@@ -111,7 +111,7 @@ def jacobian(
             "law": law_of(variants[0], part),
             "coverage": coverage_of_modules(variants[0], [part or ""], f"outside of {part}").as_record(),
         }
-        notes = assumptions(variants[0], label, facts["normalization"], normalization)
+        notes = assumptions(variants[0], label, stream, normalization)
         return JacobianResult.from_rows(label, [row for part in parts for row in part], notes, facts)
 
     result = JacobianResult.concat(each_network(request, measure, seeds=seeds, progress=progress))

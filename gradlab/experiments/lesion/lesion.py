@@ -146,8 +146,7 @@ class _Measurement:
             raise GradlabError(
                 f"{label} has no residual module and no layer that keeps the shape of its input: nothing can be deleted"
             )
-        used = None if self.stream.normalization is None else str(self.stream.normalization)
-        self.notes = assumptions(model, label, used, normalization)
+        self.notes = assumptions(model, label, self.stream, normalization)
         self._done = self._without = 0
 
     def result(self) -> LesionResult:

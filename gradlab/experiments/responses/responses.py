@@ -230,7 +230,7 @@ def _same_classes(logits: Tensor, labels: Tensor, stream: Batches) -> bool:
 
 
 def _warnings(model: nn.Module, label: str, facts: dict[str, Any], stream: Batches, normalize: str | None) -> list[str]:
-    notes = assumptions(model, label, facts["normalization"], normalize)
+    notes = assumptions(model, label, stream, normalize)
     if facts["accuracy"] is None and (largest := stream.largest_label) is not None:
         classes = stream.dataset.classes
         there = f"{classes:,} classes" if classes else f"labels up to {largest:,}"

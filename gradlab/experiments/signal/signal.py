@@ -104,9 +104,7 @@ def signal(
 
         parts = spread(range(len(passes)), measure_one, progress=progress, label=f"{label}, seeds")
         part, result = passes[-1], SignalResult.concat(parts)
-        result.notes = list(dict.fromkeys(result.notes)) + assumptions(
-            variants[0], label, None if stream.normalization is None else str(stream.normalization), normalization
-        )
+        result.notes = list(dict.fromkeys(result.notes)) + assumptions(variants[0], label, stream, normalization)
         result.notes += of_incomplete_batch(label, stream.count, part.images)
         result.record = {"networks": [_facts(part) | {"coverage": parts[0].facts(label)["coverage"]}]}
         return result
