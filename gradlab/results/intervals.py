@@ -39,6 +39,11 @@ def factor_with_interval(estimate: Estimate, digits: int = 3, most: float = math
     return f"{value} ({_exp(low):.{digits}g} to {_exp(high):.{digits}g})"
 
 
+def where_given(numbers: str) -> str:
+    """The remark that numbers in words have an interval, empty if none has, as those of one seed."""
+    return " (95 % interval)" if " to " in numbers else ""
+
+
 class WithError(float):
     """A number of a table that prints with its standard error, `0.310 ± 0.020`, and sorts as the number that it is.
 

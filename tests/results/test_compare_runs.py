@@ -142,6 +142,9 @@ def test_equal_runs_are_the_same_to_the_last_bit() -> None:
     assert result.first_difference is None
     assert result.findings() == ["net and other are the same to the last bit: 5 statistics of 10 layers at 80 steps."]
     assert result.summary()["equal until"].tolist() == [790] * 5
+    alone = {"loss": values["loss"][:1]}
+    found = gl.compare_runs(run_of(alone), run_of(alone, "other")).findings()
+    assert found == ["net and other are the same to the last bit: 1 statistic of 1 layer at 1 step."]
 
 
 @pytest.mark.parametrize("record", [1, 37, RECORDS - 1])

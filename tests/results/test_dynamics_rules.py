@@ -87,6 +87,8 @@ def test_gradients_of_exactly_0_do_not_count_as_small() -> None:
     (one,) = seen(records({"grad_norm": values}))
     assert (one.kind, one.step, one.layer) == ("zero gradient", 2, "layer7")
     assert "in layer7 and all 6 layers before it" in one.sentence
+    (two,) = seen(records({"grad_norm": np.where(np.arange(20) < 2, 0, noisy(6, 20))}))
+    assert "in layer2 and the layer before it, since" in two.sentence
     result = gl.DynamicsResult(records({"grad_norm": values}), {"networks": [{"network": "net"}]})
     assert result.summary()["smallest"].tolist() == [0.0]
 

@@ -72,6 +72,11 @@ REGIMES: dict[str, Regime] = {
         ["plain20@init: the relative effective rank is 0.500 (", "(95 % intervals)"],
         ["nearer"],
     ),
+    "one network, one batch": (
+        lambda: images({"plain20@init": (0.5, 0.3)}, units=1),
+        ["effective rank is 0.500, the autocorrelation between two inputs at lag 1 is 0.300."],
+        ["interval", "nan"],
+    ),
     "one network that is saturated": (
         lambda: images({"plain20@init": (0.95, 0.3)}),
         ["Near the rank of noise: plain20@init (0.950)."],

@@ -86,6 +86,18 @@ def test_what_is_said() -> None:
     assert findings(frame("plain", 0.9), NO_PATHS, near) == []
 
 
+@pytest.mark.parametrize(
+    ("parts", "errors", "words", "intervals"),
+    [(1, [0.4], "with 1 random part deleted, the error is 40.0 %.", False), (2, [0.4, 0.5], "2 random parts", True)],
+)
+def test_one_random_choice_has_no_interval(parts: int, errors: list[float], words: str, intervals: bool) -> None:
+    (said,) = findings(
+        pd.DataFrame({"network": "n", "study": "several", "count": parts, "error": errors}), NO_PATHS, []
+    )
+    assert words in said
+    assert (" to " in said, "Intervals" in said.rule) == (intervals, intervals)
+
+
 @pytest.mark.parametrize("slope", [0.0, -80.0])
 def test_orders_are_compared_by_the_slope(slope: float) -> None:
     draw = np.random.default_rng(2)

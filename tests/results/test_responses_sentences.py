@@ -188,6 +188,7 @@ def test_one_network_is_described() -> None:
         "resnet20: the median std of 4 layers' responses is 0.750 (quartiles 0.438 to 1.250), the largest 2.000 at d "
         "and the smallest 0.250 at c."
     ]
+    assert one_network("net", pd.Series([0.5], index=["fc"])) == ["net: the std of the responses of fc is 0.500."]
     assert one_network("empty", pd.Series([], dtype=float)) == []
 
 

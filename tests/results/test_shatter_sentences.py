@@ -48,8 +48,8 @@ REGIMES: dict[str, Regime] = {
     ),
     "one seed": (
         lambda: shatter({"ff": (0.0, math.nan, 1, 32), "resnet": (0.6, math.nan, 1, 32)}),
-        ["0.600 in resnet"],
-        ["larger", "nan"],
+        ["lag-1 autocorrelation of 0.000 in ff (bn); 0.600 in resnet."],
+        ["larger", "nan", "interval"],
     ),
     "all nets constant": (
         lambda: shatter({"ff": (1.0, 0.0, 5, 32), "resnet": (1.0, 0.0, 5, 32)}, constant=5),

@@ -10,6 +10,7 @@ from gradlab.results.compare_runs.departure import CHANGE, FACTOR, IN_A_ROW, LEA
 from gradlab.results.compare_runs.differences import APART, Difference, by_difference, is_compared, is_setting
 from gradlab.results.compare_runs.pairs import Pair
 from gradlab.results.finding import Finding
+from gradlab.results.grouping import counted
 from gradlab.stats.verdict import FALSE_ALARMS
 
 BITS = (
@@ -53,7 +54,8 @@ def findings(
     layers = max(len(pair.layers) for pair in pairs)
     steps = sorted({step for pair in pairs for step in pair.steps})
     if not bits:
-        extent = f"{len({pair.statistic for pair in pairs})} statistics of {layers} layers at {len(steps):,} steps"
+        of, at = counted(layers, "layer"), counted(len(steps), "step")
+        extent = f"{counted(len({pair.statistic for pair in pairs}), 'statistic')} of {of} at {at}"
         yield Finding(f"{one} and {other} are the same to the last bit: {extent}.", BITS)
         return
     first = min(bits, key=lambda found: found.order)
@@ -61,7 +63,7 @@ def findings(
         yield from _parted(parted, names)
     else:
         judged = sum(map(is_compared, pairs))
-        yield Finding(f"{one} and {other} do not part beyond noise in any of {judged} statistics.", NOISE)
+        yield Finding(f"{one} and {other} do not part beyond noise in any of {counted(judged, 'statistic')}.", NOISE)
     yield _first_bit(first, steps, names)
     yield from _end(pairs, names)
 

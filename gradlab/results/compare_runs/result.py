@@ -14,6 +14,7 @@ from gradlab.results.compare_runs.differences import Difference, beyond_noise, f
 from gradlab.results.compare_runs.findings import findings
 from gradlab.results.compare_runs.pairs import Pair, pairs_in
 from gradlab.results.dynamics.names import DRAWN
+from gradlab.results.grouping import counted
 from gradlab.results.result import Result
 from gradlab.results.tables import Formats
 
@@ -117,7 +118,8 @@ class ComparisonResult(Result):
             bit, parted = first_bit(pair), beyond_noise(pair, len(self.pairs))
             until = len(pair.steps) if bit is None else pair.steps.index(bit.step)
             row: dict[str, Any] = dict.fromkeys(self.priority)
-            row |= {"statistic": pair.statistic, "of": f"{len(pair.layers)} layers" if pair.indices[0] else "the model"}
+            of = counted(len(pair.layers), "layer") if pair.indices[0] else "the model"
+            row |= {"statistic": pair.statistic, "of": of}
             row["equal until"] = pair.steps[until - 1] if until else None
             if parted is not None:
                 row |= {"parts at": parted.step, "layer": parted.layer, "before": parted.before}

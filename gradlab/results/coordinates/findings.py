@@ -6,6 +6,7 @@ import pandas as pd
 
 from gradlab.results.coordinates.slopes import AS_EXPECTED, MARGIN, NO_CHANGE, NO_EXPECTATION, NOT_FINITE, WRONG
 from gradlab.results.finding import Finding
+from gradlab.results.grouping import counted
 from gradlab.stats.verdict import FALSE_ALARMS
 
 NAMES = {"mup": "μP", "standard": "the standard parametrization"}
@@ -45,8 +46,10 @@ def findings(table: pd.DataFrame, parametrization: str) -> list[Finding]:
             found.append(Finding(_all_right(judged, str(axis), what), rule))
             continue
         layers = list(dict.fromkeys(wrong["layer"]))
-        named = f"{len(layers)} of {judged['layer'].nunique()} layers do not scale with {axis} as {what} predicts"
-        found.append(Finding(f"{named}; the first of them is {layers[0]}.", rule))
+        do = "does" if len(layers) == 1 else "do"
+        named = f"{len(layers)} of {counted(judged['layer'].nunique(), 'layer')} {do} not scale with {axis}"
+        first = f"it is {layers[0]}" if len(layers) == 1 else f"the first of them is {layers[0]}"
+        found.append(Finding(f"{named} as {what} predicts; {first}.", rule))
         found += [Finding(_one(row, str(axis)), rule) for _, row in wrong.iterrows()]
     return found
 
@@ -55,17 +58,20 @@ def _all_right(judged: pd.DataFrame, axis: str, what: str) -> str:
     layers, told = judged["layer"].nunique(), judged[judged["verdict"] == AS_EXPECTED]
     if told.empty:
         return (
-            f"No conclusion is possible on the scaling of {layers} layers with {axis}: more seeds or sizes are needed."
+            f"No conclusion is possible on the scaling of {counted(layers, 'layer')} with {axis}: more seeds or sizes "
+            "are needed."
         )
     outside = (told["exponent"] - told["exponent"].clip(told["low"], told["high"])).abs().max()
     untold = len(judged) - len(told)
     if untold:
+        within = f"{len(told)} exponents are" if len(told) > 1 else "one exponent is"
         return (
-            f"None of {layers} layers is found to scale with {axis} differently from {what}; {len(told)} exponents are "
+            f"None of {counted(layers, 'layer')} is found to scale with {axis} differently from {what}; {within} "
             f"within {outside:.2f} of its own, and on {untold} no conclusion is possible: more seeds or sizes are "
             "needed."
         )
-    return f"All {layers} layers scale with {axis} as {what} predicts, within {outside:.2f} of its exponents."
+    begin = "The only layer scales" if layers == 1 else f"All {layers} layers scale"
+    return f"{begin} with {axis} as {what} predicts, within {outside:.2f} of its exponents."
 
 
 def _one(row: pd.Series, axis: str) -> str:

@@ -142,6 +142,10 @@ def _above(table: Table, step: int) -> list[str]:
     return [layer for layer, values in zip(table.layers, table.values.T, strict=True) if exceeds(values, place, 2.0)]
 
 
+def _with_all_before(layer: str, count: int) -> str:
+    return f"in {layer} and the layer before it" if count == 1 else f"in {layer} and all {count} layers before it"
+
+
 def _zero_gradients(table: Table) -> Iterator[Seen]:
     zero = table.values == 0
     if not zero[-1].any():
@@ -151,7 +155,7 @@ def _zero_gradients(table: Table) -> Iterator[Seen]:
     step = table.steps[since(zero[:, last])]
     layer = table.layers[last]
     below = places.size == last + 1
-    where = f"in {layer} and all {last} layers before it" if below and last else f"in {layer}"
+    where = _with_all_before(layer, last) if below and last else f"in {layer}"
     if not below and places.size > 1:
         where = f"in {places.size} of {len(table.layers)} layers, the last of them {layer}"
     yield Seen(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -177,9 +178,15 @@ def _shown(name: str, estimate: Estimate) -> str:
 
 def _one_network(network: str, measured: Sequence[str], estimate: Callable[[str, str], Estimate]) -> list[Finding]:
     """A finding on a network that cannot be compared with another."""
-    numbers = [f"the {STATISTICS[name]} is {_shown(name, estimate(network, name))}" for name in measured]
-    rule = f"Reported without a verdict for a single network. {INTERVALS}"
-    return [Finding(f"{network}: {', '.join(numbers)} (95 % intervals).", rule)] if numbers else []
+    found = {name: estimate(network, name) for name in measured}
+    if not found:
+        return []
+    numbers = ", ".join(f"the {STATISTICS[name]} is {_shown(name, one)}" for name, one in found.items())
+    rule = "Reported without a verdict for a single network."
+    # One seed, or one batch, has a value and no interval.
+    if all(math.isnan(one.interval()[0]) for one in found.values()):
+        return [Finding(f"{network}: {numbers}.", rule)]
+    return [Finding(f"{network}: {numbers} (95 % intervals).", f"{rule} {INTERVALS}")]
 
 
 def _saturated(

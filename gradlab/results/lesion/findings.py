@@ -11,6 +11,7 @@ import pandas as pd
 
 from gradlab.results.comparable import is_comparable, not_compared
 from gradlab.results.finding import Finding
+from gradlab.results.grouping import counted
 from gradlab.results.intervals import INTERVALS, and_p, factor_with_interval, told_by, with_interval
 from gradlab.results.label import description
 from gradlab.results.lesion.paths import effective_paths
@@ -115,8 +116,10 @@ def _several(frame: pd.DataFrame) -> list[Finding]:
         errors = rows.loc[rows["count"] == most, "error"]
         estimate = Estimate.of(100 * errors.to_numpy(float))
         error = with_interval(estimate, 1, most=100, least=0)
-        sentence = f"{network}: with {most} random parts deleted, the error is {error} %."
-        found.append(Finding(sentence, f"Mean over {len(errors)} random choices. {INTERVALS}"))
+        # One choice has an error, and no interval.
+        intervals = "" if math.isnan(estimate.interval()[0]) else f" {INTERVALS}"
+        sentence = f"{network}: with {counted(most, 'random part')} deleted, the error is {error} %."
+        found.append(Finding(sentence, f"Mean over {counted(len(errors), 'random choice')}.{intervals}"))
     return found
 
 

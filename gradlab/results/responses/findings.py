@@ -139,8 +139,10 @@ def one_network(network: str, stds: pd.Series) -> list[Finding]:
     """
     if stds.empty:
         return []
-    sentence = f"{network}: the median std of {len(stds)} layers' responses is {_with_quartiles(stds)}"
-    if len(stds) > 1:
+    if len(stds) == 1:
+        sentence = f"{network}: the std of the responses of {stds.index[0]} is {stds.iloc[0]:.3f}"
+    else:
+        sentence = f"{network}: the median std of {len(stds)} layers' responses is {_with_quartiles(stds)}"
         sentence += (
             f", the largest {stds.max():.3f} at {stds.idxmax()} and the smallest {stds.min():.3f} at {stds.idxmin()}"
         )

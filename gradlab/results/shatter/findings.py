@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from gradlab.results.finding import Finding
-from gradlab.results.intervals import INTERVALS, and_p, factor_with_interval, told_by, with_interval
+from gradlab.results.intervals import INTERVALS, and_p, factor_with_interval, told_by, where_given, with_interval
 from gradlab.results.label import description
 from gradlab.stats.verdict import Comparison, Estimate, Verdict, difference, from_constant, holm
 
@@ -119,10 +119,8 @@ def _residual_against_feedforward(
         here = [place for place, pair in enumerate(pairs) if pair[0] == depth]
         ff = pairs[here[0]][1]
         others = "; ".join(_beside(pairs[place][2], verdicts[place], constant) for place in here)
-        sentence = (
-            f"At depth {depth} gradients of neighbouring inputs have a lag-1 autocorrelation (95 % interval) of "
-            f"{with_interval(_estimate(ff), most=1)}{_constants(ff, constant)} in ff ({ff['norm']}); {others}."
-        )
+        told = f"{with_interval(_estimate(ff), most=1)}{_constants(ff, constant)} in ff ({ff['norm']}); {others}"
+        sentence = _of_neighbours(depth, told)
         rule = f"{_SIDE_BY_SIDE} {told_by('Welch’s t over seeds', comparisons)} {INTERVALS}"
         findings.append(Finding(sentence, rule))
     return findings
@@ -134,11 +132,13 @@ def _deepest(lag1: pd.DataFrame, constant: Mapping[tuple[str, int], int]) -> lis
     if not rows:
         return []
     told = "; ".join(_beside(row, Verdict.NOTHING, constant) for row in rows)
-    sentence = (
-        f"At depth {rows[0]['depth']} gradients of neighbouring inputs have a lag-1 autocorrelation (95 % interval) of "
-        f"{told}."
-    )
+    sentence = _of_neighbours(rows[0]["depth"], told)
     return [Finding(sentence, f"Reported without a verdict for the greatest depth. {INTERVALS}")]
+
+
+def _of_neighbours(depth: int, told: str) -> str:
+    start = f"At depth {depth} gradients of neighbouring inputs have a lag-1 autocorrelation"
+    return f"{start}{where_given(told)} of {told}."
 
 
 def _beside(row: pd.Series, verdict: Verdict, constant: Mapping[tuple[str, int], int]) -> str:
@@ -164,7 +164,8 @@ def _paths(summary: pd.DataFrame) -> list[Finding]:
     if not measured:
         return []
     start = f"At depth {known['depth'].iloc[0]}, counting co-active paths, gradients at a fixed pair correlate"
-    return [Finding(f"{start} (95 % interval) by {', '.join(measured)}.", f"{_PATHS} {INTERVALS}")]
+    told = ", ".join(measured)
+    return [Finding(f"{start}{where_given(told)} by {told}.", f"{_PATHS} {INTERVALS}")]
 
 
 def _log(row: pd.Series) -> Estimate:
