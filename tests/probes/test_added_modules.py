@@ -54,6 +54,19 @@ def test_their_gradients_are_named_as_missing_in_totals(attached: bool) -> None:
         assert right in probe.result().notes
 
 
+def test_a_parameter_that_moves_is_not_one_of_them() -> None:
+    first, last = nn.Linear(4, 4), nn.Linear(4, 2)
+    model = nn.ModuleDict({"first": first, "last": last})
+    with gl.ParameterGradients(model) as probe:
+        model["head"] = model.pop("last")
+        last(first(torch.ones(2, 4))).square().sum().backward()
+        probe.step()
+    result = probe.result()
+    assert result.notes == []
+    expected = [float(torch.linalg.vector_norm(weight.grad)) for weight in (first.weight, last.weight)]
+    assert result.layers()["grad_norm"].tolist() == pytest.approx(expected)
+
+
 def test_a_watch_names_them() -> None:
     model = nn.Sequential(nn.Linear(4, 4), nn.LayerNorm(4))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
