@@ -1,5 +1,7 @@
 """Accuracy over ten crops and over whole images at several scales, against loops written out."""
 
+import copy
+import math
 from pathlib import Path
 from typing import Any
 
@@ -46,30 +48,34 @@ def opened(folder: Path, shorter: int) -> list[Tensor]:
     found = []
     for path in sorted(folder.glob("*/*.png")):
         image = v2.functional.resize(v2.functional.pil_to_tensor(Image.open(path)), [shorter], antialias=True)
-        found.append((image / 255 - mean[:, None, None]) / std[:, None, None])
+        found.append(((image / 255 - mean[:, None, None]) / std[:, None, None]).double())
     return found
 
 
 def by_hand(model: nn.Module, folder: Path, crops: str) -> tuple[float, float]:
-    """Accuracy and mean cross-entropy of averaged probabilities, image by image and crop by crop."""
-    probabilities: list[list[Tensor]] = [[] for _ in SIZES]
+    """Accuracy and mean cross-entropy of averaged probabilities, image by image and crop by crop, in float64."""
+    model = copy.deepcopy(model).double()
+    logarithms: list[list[Tensor]] = [[] for _ in SIZES]
     if crops == "ten":
         large = round(SIDE * 256 / 224)
-        for own, image in zip(probabilities, opened(folder, large), strict=True):
+        for own, image in zip(logarithms, opened(folder, large), strict=True):
             square = image[:, (image.shape[1] - large) // 2 :, (image.shape[2] - large) // 2 :][:, :large, :large]
-            own += [model(crop[None]).softmax(1)[0] for crop in v2.TenCrop(SIDE)(square)]
+            own += [model(crop[None]).log_softmax(1)[0] for crop in v2.TenCrop(SIDE)(square)]
     else:
         for shorter in (224, 256, 384, 480, 640):
-            for own, image in zip(probabilities, opened(folder, round(SIDE * shorter / 224)), strict=True):
-                own += [model(one[None]).softmax(1)[0] for one in (image, v2.functional.horizontal_flip(image))]
-    means = torch.stack([torch.stack(own).mean(0) for own in probabilities])
+            for own, image in zip(logarithms, opened(folder, round(SIDE * shorter / 224)), strict=True):
+                own += [model(one[None]).log_softmax(1)[0] for one in (image, v2.functional.horizontal_flip(image))]
+    means = torch.stack([torch.stack(own).logsumexp(0) - math.log(len(own)) for own in logarithms])
     labels = torch.tensor([0, 0, 1, 1])
     right = (means.argmax(1) == labels).float().mean()
-    return float(right), float(-means[torch.arange(4), labels].log().mean())
+    return float(right), float(-means[torch.arange(4), labels].mean())
 
 
+@pytest.mark.parametrize("certainty", [1, 1e5])
 @pytest.mark.parametrize("crops", ["ten", "scales"])
-def test_accuracy_is_that_of_the_loop(crops: Any, folder: Path, network: Any) -> None:
+def test_accuracy_is_that_of_the_loop(crops: Any, folder: Path, network: Any, certainty: float) -> None:
+    network = copy.deepcopy(network)
+    network[-1].weight.data *= certainty
     result = gl.responses(network, f"imagefolder:{folder}", bn="eval", normalize="imagenet", crops=crops, device="cpu")
     facts = result.facts(result.networks[0])
     with torch.no_grad():

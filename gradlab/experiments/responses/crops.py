@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -55,13 +56,15 @@ def tested_over_crops(model: nn.Module, label: str, stream: Batches, crops: Crop
     views = _ten if crops == "ten" else _at_scales
     for place in range(stream.count):
         parts = [
-            scores(model, label, _prepared(view, stream)).softmax(1)
+            scores(model, label, _prepared(view, stream)).log_softmax(1)
             for view in views(dataset, place, stream.input_shape)
         ]
-        mean, target = torch.cat(parts).mean(0), dataset.labels[place]
+        # Of logarithms, since a small probability would round to 0.
+        logs = torch.cat(parts).to(found.dtype)
+        mean, target = logs.logsumexp(0) - math.log(len(logs)), dataset.labels[place]
         if len(mean) != classes:
             raise UsageError(f"{label} has {len(mean)} outputs, and {dataset.name} has {classes} classes")
-        found += torch.stack(((mean.argmax() == target).to(found.dtype), -mean[target].log().to(found.dtype)))
+        found += torch.stack(((mean.argmax() == target).to(found.dtype), -mean[target]))
     right, loss = found.tolist()
     return right / stream.count, loss / stream.count
 
