@@ -12,6 +12,9 @@ from torch.overrides import TorchFunctionMode
 
 from gradlab.errors import GradlabError
 
+_TRAINING = 5
+"""The place of the argument that asks for statistics of the batch, in `aten::batch_norm`."""
+
 
 class FrozenStatistics(TorchFunctionMode):
     """A context in which batch normalization can be differentiated with the batch's statistics as constants.
@@ -52,12 +55,30 @@ def refuse_scripted_statistics(model: nn.Module) -> None:
         GradlabError: If some are.
     """
     for name, module in model.named_modules():
-        scripted = isinstance(module, torch.jit.ScriptModule) and "BatchNorm" in str(module.original_name)
-        if scripted and (module.training or getattr(module, "running_mean", None) is None):
+        if isinstance(module, torch.jit.ScriptModule) and _takes_statistics(module):
             raise GradlabError(
                 f"{name} is scripted, so that its batch statistics cannot be taken as constants in the derivative: "
                 "give norm_grad='full', call model.eval(), or probe the module that was scripted"
             )
+
+
+def _takes_statistics(module: torch.jit.ScriptModule) -> bool:
+    """Whether a scripted module normalizes with statistics of the batch, or may do so without a mode that tells."""
+    if not module._c._has_method("forward"):
+        return False
+    # A graph that is not kept takes its nodes with it.
+    graph = module.inlined_graph
+    asked = [[*node.inputs()][_TRAINING] for node in graph.findAllNodes("aten::batch_norm")]  # type: ignore[attr-defined]
+    # What is traced remains in the mode that it was traced in.
+    if any(value.toIValue() is True for value in asked):
+        return True
+    chosen = [value.node() for value in asked if value.toIValue() is None]
+    if not chosen or any(module.children()):
+        # A choice is that of the innermost module.
+        return False
+    if "BatchNorm" in str(module.original_name):
+        return module.training or getattr(module, "running_mean", None) is None
+    return module.training or not all(node.kind() == "prim::GetAttr" and node.s("name") == "training" for node in chosen)
 
 
 def _derivative(

@@ -6,6 +6,7 @@ from contextlib import ExitStack
 
 import pytest
 import torch
+import torch.nn.functional as F
 from oracles.input_gradients import (
     MODELS,
     assert_equal,
@@ -185,6 +186,52 @@ def test_batch_statistics_in_scripted_modules_are_no_constants():
             scripted(x)
         scripted.eval()(x)
     assert len(probe.samples) == 1
+
+
+class Always(nn.Module):
+    """Batch normalization by a function, with the statistics of the batch."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(6))
+        self.register_buffer("variance", torch.ones(6))
+
+    def forward(self, x):
+        return F.batch_norm(x, self.mean, self.variance, training=True)
+
+
+class ByMode(Always):
+    def forward(self, x):
+        return F.batch_norm(x, self.mean, self.variance, training=self.training)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.(script|trace).* is deprecated")
+@pytest.mark.parametrize(
+    "part",
+    [
+        lambda: torch.jit.script(Always().eval()),
+        lambda: torch.jit.script(ByMode()),
+        lambda: torch.jit.script(ByMode().eval()),
+        lambda: torch.jit.trace(ByMode().eval(), torch.ones(5, 6)),
+        lambda: torch.jit.trace(nn.BatchNorm1d(6), torch.ones(5, 6)).eval(),
+        lambda: torch.jit.trace(nn.BatchNorm1d(6).eval(), torch.ones(5, 6)).train(),
+        lambda: torch.jit.script(nn.Sequential(nn.Linear(6, 6), nn.BatchNorm1d(6))).eval(),
+        lambda: torch.jit.script(nn.BatchNorm1d(6, track_running_stats=False)).eval(),
+    ],
+)
+def test_scripted_modules_that_couple_examples_are_refused(part):
+    """What was traced remains in the mode that it was traced in."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 6), part(), nn.Tanh(), nn.Linear(6, 3))
+    x = torch.randn(5, 4, requires_grad=True)
+    model(x)[0].sum().backward()
+    with gl.InputGradients(model) as probe:
+        if x.grad[1:].any():
+            with pytest.raises(GradlabError, match=r"^1 is scripted, so that its batch statistics cannot"):
+                model(x)
+        else:
+            model(x)
+            assert len(probe.samples) == 1
 
 
 def test_usage():
