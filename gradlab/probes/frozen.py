@@ -78,7 +78,8 @@ def _takes_statistics(module: torch.jit.ScriptModule) -> bool:
         return False
     if "BatchNorm" in str(module.original_name):
         return module.training or getattr(module, "running_mean", None) is None
-    return module.training or not all(node.kind() == "prim::GetAttr" and node.s("name") == "training" for node in chosen)
+    by_mode = all(node.kind() == "prim::GetAttr" and node.s("name") == "training" for node in chosen)
+    return module.training or not by_mode
 
 
 def _derivative(
