@@ -39,12 +39,14 @@ class Saving:
             result: The result.
             details: The output to print before the table.
         """
+        from gradlab.results.files import described_by
         from gradlab.results.grouping import grouped
         from gradlab.results.tables import sentences, text_table
 
         if not is_first():
             return
         tables: list[str] = self.table or []
+        before = described_by(self.out / result.record_file())
         paths = result.save(self.out, self.format or (), tables)
         if self.quiet:
             return
@@ -60,3 +62,7 @@ class Saving:
                 console.print(detail)
             console.print(result)
         console.print(f"{self.out}/: {', '.join(path.name for path in paths)}", markup=False, style="dim")
+        if left := sorted({path.name for path in before} - {path.name for path in paths}):
+            console.print(
+                f"{self.out}/ still holds, of an earlier result: {', '.join(left)}", markup=False, style="dim"
+            )

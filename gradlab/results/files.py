@@ -4,6 +4,7 @@ import contextlib
 import errno
 import glob
 import hashlib
+import json
 import os
 import socket
 import time
@@ -63,6 +64,16 @@ def prepared_folder(folder: str | Path) -> Iterator[Path]:
             for place in created:
                 place.rmdir()
         raise
+
+
+def described_by(record: str | Path) -> list[Path]:
+    """The files that exist beside a record and of which it has the digests; none without a readable record."""
+    record = Path(record)
+    try:
+        names = {*json.loads(read_text(record))["sha256"]}
+    except (OSError, ValueError, LookupError, TypeError):
+        return []
+    return [path for path in record.parent.iterdir() if path.name in names]
 
 
 def write_atomically(path: str | Path, content: bytes) -> None:
