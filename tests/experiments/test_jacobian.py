@@ -93,5 +93,17 @@ class Constant(torch.nn.Module):
 
 @pytest.mark.parametrize("graph", [False, True])
 def test_an_output_that_does_not_depend_on_the_input_is_refused(graph: bool) -> None:
-    with pytest.raises(gl.GradlabError, match=r"^Constant has no Jacobian, as its output does not depend on its input"):
+    with pytest.raises(gl.GradlabError, match=r"^Constant: its Jacobian cannot be computed, since the output "):
         gl.jacobian(Constant(graph), images=1)
+
+
+def fail(gradient: torch.Tensor) -> None:
+    raise torch.OutOfMemoryError("CUDA out of memory")
+
+
+def test_the_reason_of_derivatives_that_fail_is_told() -> None:
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3072, 10))
+    model.register_forward_hook(lambda module, args, output: output.register_hook(fail) and None)
+    with pytest.raises(gl.GradlabError, match=r"^Sequential: its Jacobian cannot .*: CUDA out of memory$") as raised:
+        gl.jacobian(model, images=1)
+    assert "does not depend" not in str(raised.value)

@@ -127,7 +127,8 @@ def _differentiated(label: str) -> Iterator[None]:
     """A context of derivatives, whose errors of autograd name the network.
 
     Raises:
-        GradlabError: If the output does not depend on the input, or a function in between has no second derivative.
+        GradlabError: If the output does not depend on the input, a function in between has no second derivative, or
+            there is too little memory.
     """
     try:
         yield
@@ -136,8 +137,8 @@ def _differentiated(label: str) -> Iterator[None]:
     except RuntimeError as error:
         reason = str(error).split("\n")[0]
         raise GradlabError(
-            f"{label} has no Jacobian, as its output does not depend on its input in a way that can be differentiated "
-            f"twice: {reason}"
+            f"{label}: its Jacobian cannot be computed, since the output cannot be differentiated twice by the input: "
+            f"{reason}"
         ) from error
 
 
