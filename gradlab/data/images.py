@@ -185,10 +185,11 @@ def load_folder(asked: Asked) -> FolderImages:
         raise UsageError(
             f"{name}: {folder} is not a folder of images" if name != "imagefolder:" else f"{name} names no folder"
         )
-    paths = list(image_paths(folder, IMG_EXTENSIONS))
+    # A folder of many files takes long to look through.
+    paths = list(image_paths(folder, (*IMG_EXTENSIONS, *NOT_READ)))
     if not paths:
         raise GradlabError(f"{folder} holds no images ({', '.join(IMG_EXTENSIONS)})")
-    _check_kinds(folder, IMG_EXTENSIONS)
+    _check_kinds(paths, IMG_EXTENSIONS)
     class_names = sorted({p.relative_to(folder).parts[0] for p in paths if p.parent != folder})
     if not class_names or any(p.parent == folder for p in paths):
         return FolderImages(name, paths, None, None)
@@ -198,9 +199,9 @@ def load_folder(asked: Asked) -> FolderImages:
     return FolderImages(name, paths, labels, len(class_names))
 
 
-def _check_kinds(folder: Path, read: tuple[str, ...]) -> None:
+def _check_kinds(paths: list[Path], read: tuple[str, ...]) -> None:
     """Check that no image is of a kind that is not read: it would be left out in silence."""
-    if found := next(image_paths(folder, NOT_READ), None):
+    if found := next((path for path in paths if path.suffix.lower() in NOT_READ), None):
         raise GradlabError(
             f"{found} is an image of a kind that is not read ({', '.join(read)} are): convert or remove it"
         )

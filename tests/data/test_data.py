@@ -235,6 +235,9 @@ def test_images_that_are_not_read_are_not_left_out_in_silence(name: str, tmp_pat
 def test_an_empty_folder(tmp_path: Path) -> None:
     with pytest.raises(GradlabError, match="holds no images"):
         gl.batches(f"imagefolder:{tmp_path}")
+    (tmp_path / "photo.heic").touch()
+    with pytest.raises(GradlabError, match="photo.heic is an image of a kind that is not read"):
+        gl.batches(f"imagefolder:{tmp_path}")
 
 
 @pytest.mark.parametrize(
