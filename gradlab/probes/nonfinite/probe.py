@@ -152,15 +152,16 @@ class NonfiniteOrigin(Probe):
             # Gradients that the pass has yet to compute lead to the same step.
             if not self._within:
                 Variable._execution_engine.queue_callback(self._end_step)
-            self._within += [*self._gradients(), *self._read(parameters)]
+            # The step is one of many, and its gradients may be cleared before the pass ends.
+            self._within += self._read([*(p.grad for p in parameters if p.grad is not None), *parameters])
         else:
-            self._within = [*self._gradients(), *self._read(parameters)]
+            self._within = self._read(parameters)
             self._end_step()
 
     def _end_step(self) -> None:
         """Search what has led to a step."""
         self._has_stepped = True
-        self._close(self._within)
+        self._close([*self._within, *self._gradients()])
         self.steps += not self.found
 
     def _close(self, sinks: Sequence[Value]) -> None:
