@@ -255,6 +255,8 @@ def of_incomplete_batch(label: str, images: int, measured: int) -> list[str]:
         measured: The number of those in full batches.
     """
     left = images - measured
+    if left == 1:
+        return [f"{label}: the last image does not fill a batch and is left out"]
     return [f"{label}: the last {left} images do not fill a batch and are left out"] if left else []
 
 

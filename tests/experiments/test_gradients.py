@@ -66,7 +66,7 @@ def test_batches_with_batch_statistics_are_full():
     result = gl.gradients("plain8@init", images=7, batch_size=3, seeds=1)
     assert result.record["networks"][0]["images"] == 6
     assert (result.frame["batches"] == 2).all()
-    assert any("the last 1 images do not fill a batch" in note for note in result.notes)
+    assert any("the last image does not fill a batch and is left out" in note for note in result.notes)
 
 
 def test_the_sum_of_outputs_needs_no_labels():

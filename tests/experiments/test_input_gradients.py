@@ -242,6 +242,7 @@ def test_progress_counts_images_of_all_seeds():
         ({"seeds": 0}, "seeds must be from 1 to 10,000; got 0"),
         ({"points": 5, "lags": 5}, "5 points have the lags 1 to 4, not 5"),
         ({"lags": 0}, "lags must be at least 1; got 0"),
+        ({"images": 1, "batch_size": 4}, "1 image does not fill a batch of 4: take more images"),
         ({"images": 3, "batch_size": 4}, "3 images do not fill a batch of 4: take more images, or smaller batches"),
         ({"images": 5000}, "from 1 to 1,000"),
         ({"models": []}, "at least one network"),

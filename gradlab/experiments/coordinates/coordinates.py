@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from gradlab.data.batching import batches
+from gradlab.data.batching import Batches, batches
 from gradlab.errors import UsageError
 from gradlab.experiments.coordinates.making import Made, maker
 from gradlab.experiments.coordinates.places import kinds, places
@@ -29,6 +29,7 @@ from gradlab.experiments.coordinates.training import trained
 from gradlab.experiments.device import device_name, pick_device, seeded
 from gradlab.experiments.request import Progress
 from gradlab.experiments.spreading import spread
+from gradlab.experiments.subject import of_other_data
 from gradlab.results.coordinates.result import CoordinatesResult
 from gradlab.results.record import Stopwatch, make_record
 from gradlab.stats.float32 import full_float32
@@ -113,7 +114,11 @@ def coordinate_check(
     stopwatch, request = Stopwatch(), CoordinatesRequest.of(locals())
     where, made_by = pick_device(device), _optimizer_maker(optimizer, rate)
     make, sweeps = maker(make_model), [*_sweeps(widths, depths)]
-    given = batch or _images(data, images, where, make(sweeps[0].sizes(sweeps[0].values[0]), seed)[0])
+    name = make_model if isinstance(make_model, str) else getattr(make_model, "__name__", type(make_model).__name__)
+    stream, given = None, batch
+    if given is None:
+        stream = _stream(data, images, where, make(sweeps[0].sizes(sweeps[0].values[0]), seed)[0])
+        given = _labelled(stream)
     check = _Check(make, made_by, _ready(given, where), loss, request.listed_steps(), where, rate)
     rows: list[dict[str, Any]] = []
     optimizer_name = ""
@@ -130,7 +135,6 @@ def coordinate_check(
         rows += [row for found, _ in measured for row in found]
         optimizer_name = measured[-1][1]
         done += len(tasks)
-    name = make_model if isinstance(make_model, str) else getattr(make_model, "__name__", type(make_model).__name__)
     frame = pd.DataFrame(rows)
     frame.insert(0, "network", name)
     optimizer_kind = _exponents_of(optimizer_name, parametrization)
@@ -139,10 +143,12 @@ def coordinate_check(
         options={**request.options(), "make_model": name, "data": None if batch is not None else data},
         device=device_name(where),
         stopwatch=stopwatch,
-        networks=[{"network": name, "optimizer": optimizer_name}],
+        networks=[
+            {"network": name, "optimizer": optimizer_name, "data": None if stream is None else stream.dataset.name}
+        ],
         expected={"parametrization": parametrization, "optimizer": optimizer_kind, "branch": branch},
     )
-    return CoordinatesResult(frame, record)
+    return CoordinatesResult(frame, record, [] if stream is None else of_other_data(name, stream))
 
 
 def _measured(
@@ -225,11 +231,16 @@ def _optimizer_maker(optimizer: MakeOptimizer | OptimizerName | None, rate: floa
     return lambda model: kind(model.parameters(), lr=rate)
 
 
-def _images(data: str, images: int, device: torch.device, model: nn.Module) -> tuple[Tensor, Tensor]:
-    """Inputs of one of the networks, whose shape and vocabulary all have in common, and labels."""
-    inputs, labels = next(iter(batches(data, images, model, device=device, images=images)))
+def _stream(data: str, images: int, device: torch.device, model: nn.Module) -> Batches:
+    """One batch for one of the networks, whose shape of inputs and vocabulary all have in common."""
+    return batches(data, images, model, device=device, images=images)
+
+
+def _labelled(stream: Batches) -> tuple[Tensor, Tensor]:
+    """The inputs and labels of the first batch."""
+    inputs, labels = next(iter(stream))
     if labels is None:
-        raise UsageError(f"{data} has no labels to train on: give other data, or a batch")
+        raise UsageError(f"{stream.dataset.name} has no labels to train on: give other data, or a batch")
     return inputs, labels
 
 

@@ -34,6 +34,7 @@ from gradlab.models.embedded import OfEmbeddings
 from gradlab.models.looks_linear import LooksLinearNet
 from gradlab.probes import InputGradients
 from gradlab.probes.input_gradients import left_out_note, normalization_kind
+from gradlab.results.grouping import counted
 from gradlab.results.input_gradients.result import InputGradientsResult, Sample
 from gradlab.results.record import Stopwatch, make_record
 from gradlab.stats import noise_effective_rank
@@ -206,9 +207,10 @@ def _samples(
     dtype = getattr(torch, request.dtype)
     clone = placed(runner(model, mode), stream.device, dtype)
     if stream.count < stream.batch_size:
+        do = "does" if stream.count == 1 else "do"
         raise UsageError(
-            f"{stream.count} images do not fill a batch of {stream.batch_size}: take more images, or smaller batches "
-            "(--batch-size)"
+            f"{counted(stream.count, 'image')} {do} not fill a batch of {stream.batch_size}: take more images, or "
+            "smaller batches (--batch-size)"
         )
     embedded = OfEmbeddings(clone) if stream.dataset.items == "tokens" else None
     network = embedded or (Proposals(clone) if is_detector(clone) else clone)

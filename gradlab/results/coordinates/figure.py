@@ -12,10 +12,11 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
 from gradlab.plots.style import PAGE_WIDTH
+from gradlab.results.grouping import counted
 
 _PANELS = {
     "size": ("rms", "response at initialization"),
-    "change": ("change", "its change after {} steps"),
+    "change": ("change", "its change after {}"),
     "update": ("update", "change by the layer's own weights"),
 }
 """The column and title of each quantity."""
@@ -47,7 +48,7 @@ def coordinates_figure(frame: pd.DataFrame, wrong: set[tuple[str, str, str]], fi
             step = 0 if quantity == "size" else last
             values = frame[(frame["axis"] == axis) & (frame["step"] == step)].dropna(subset=column)
             _panel(values, column, [layer for a, layer, q in wrong if (a, q) == (axis, quantity)], ax)
-            ax.set(xlabel=str(axis), title=title.format(last))
+            ax.set(xlabel=str(axis), title=title.format(counted(last, "step")))
         row[0].set_ylabel("root mean square")
     return figure
 

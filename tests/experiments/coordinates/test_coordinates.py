@@ -139,6 +139,16 @@ def test_saved_and_loaded(tmp_path: Path) -> None:
     assert list(loaded.summary()["verdict"]) == list(result.summary()["verdict"])
 
 
+def test_data_other_than_named_is_told_and_one_step_is_counted() -> None:
+    name = "gpt1-width={width}-heads=2-context=8-vocab=11"
+    result = gl.coordinate_check(name, widths=WIDTHS, seeds=2, images=2, steps=1, device="cpu")
+    assert result.notes == [f"{name}: measured on tokens, its data by default, and not on cifar10-sample"]
+    assert result.record["networks"][0]["data"] == "tokens"
+    assert "its change after 1 step" in result.svg()["coordinates"]
+    named = gl.coordinate_check(name, data="tokens", widths=WIDTHS, seeds=2, images=2, steps=1, device="cpu")
+    assert named.notes == []
+
+
 def test_name_with_a_placeholder_and_name_of_a_function(monkeypatch: pytest.MonkeyPatch) -> None:
     options: dict[str, Any] = {"seeds": 2, "images": 2, "steps": 1, "device": "cpu", "data": "noise", "batch": None}
     options |= {"batch": (torch.randn(2, 3, 32, 32), torch.tensor([0, 1]))}
