@@ -91,15 +91,14 @@ class Owners:
 
     def parameters(self, place: int) -> set[int]:
         """Ids of the parameters that count to an optimizer, as its groups are now."""
-        groups = [{id(p) for group in o.param_groups for p in group["params"]} for o in self.optimizers]
-        own = groups[place]
+        own = _ids(self.optimizers[place])
         if place == 0:
-            own |= self._all.difference(*groups[1:])
+            own |= self._all.difference(*map(_ids, self.optimizers[1:]))
         return own
 
     def notes(self) -> list[str]:
         """Name the trained parameters that none of the optimizers has, whose updates are those of others."""
-        known = {id(p) for o in self.optimizers for group in o.param_groups for p in group["params"]}
+        known = set().union(*map(_ids, self.optimizers))
         missing = [name for name, p in self._named if p.requires_grad and id(p) not in known]
         said = "in no watched optimizer, whose steps add nothing to it: what others add is not measured"
         return [f"{some(missing)}: {said}"] if missing else []
@@ -123,6 +122,11 @@ class Owners:
             if not name:
                 return frozenset(range(len(sets)))
             name = name.rpartition(".")[0]
+
+
+def _ids(optimizer: Optimizer) -> set[int]:
+    """Ids of the parameters that an optimizer steps."""
+    return {id(p) for group in optimizer.param_groups for p in group["params"]}
 
 
 @contextmanager
