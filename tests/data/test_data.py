@@ -236,7 +236,7 @@ def test_an_empty_folder(tmp_path: Path) -> None:
     with pytest.raises(GradlabError, match="holds no images"):
         gl.batches(f"imagefolder:{tmp_path}")
     (tmp_path / "photo.heic").touch()
-    with pytest.raises(GradlabError, match="photo.heic is an image of a kind that is not read"):
+    with pytest.raises(GradlabError, match=r"photo\.heic is an image of a kind that is not read"):
         gl.batches(f"imagefolder:{tmp_path}")
 
 
