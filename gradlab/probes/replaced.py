@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from typing import Any
-from weakref import WeakValueDictionary
 
 import torch
 from torch import nn
@@ -37,7 +36,8 @@ class Places:
                 self._places.append((part.name, modules[owner]._parameters, key, part.parameter))
         self._model = model
         self._names = {name for name, _ in model.named_parameters()}
-        self._known = WeakValueDictionary({id(parameter): parameter for parameter in model.parameters()})
+        # No weak references: torch cannot swap a parameter that has any, as it may when a model is moved.
+        self._known = {id(parameter): parameter for parameter in model.parameters()}
         self._added: dict[str, bool] = {}
 
     def replaced(self) -> list[str]:
@@ -64,7 +64,7 @@ class Places:
     def look(self) -> None:
         """Take in the parameters that the model has been given in places where it had none, not those that moved."""
         for name, parameter in self._model.named_parameters():
-            if name not in self._names and self._known.get(id(parameter)) is not parameter:
+            if name not in self._names and id(parameter) not in self._known:
                 self._added[name] = is_lazy(parameter) or parameter.ndim > 1
 
     def notes(self, *, vectors: bool = True) -> list[str]:

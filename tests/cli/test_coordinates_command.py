@@ -36,7 +36,9 @@ def test_files_and_findings(folder: Path) -> None:
     }
     record = json.loads((folder / "out" / "coordinates.json").read_text())
     assert record["expected"] == {"parametrization": "mup", "optimizer": "adam", "branch": 0.5}
-    assert record["networks"] == [{"network": "nets_by_width:make_model", "optimizer": "Adam"}]
+    assert record["networks"] == [
+        {"network": "nets_by_width:make_model", "optimizer": "Adam", "data": "cifar10-sample"}
+    ]
 
 
 def test_depths_of_a_named_family(folder: Path) -> None:
