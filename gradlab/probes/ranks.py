@@ -12,6 +12,7 @@ import torch
 from gradlab.errors import GradlabError, UsageError
 from gradlab.probes.execution_places import in_order
 from gradlab.probes.meeting import meet, named
+from gradlab.results.grouping import some
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
@@ -205,8 +206,7 @@ def uneven_notes(ran: Sequence[Mapping[S, str]], ranks: Ranks) -> list[str]:
     if not names:
         return []
     without = [number for number, rank in zip(ranks.numbers, ran, strict=True) if len(rank) < len(set().union(*ran))]
-    shown = ", ".join(names[:3]) + (f", … ({len(names)} in all)" if len(names) > 3 else "")
-    return [f"{shown}: did not run on {named(without)} as on others, and measured where it ran"]
+    return [f"{some(names)}: did not run on {named(without)} as on others, and measured where it ran"]
 
 
 @contextmanager

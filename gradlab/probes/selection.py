@@ -21,6 +21,7 @@ from gradlab.probes.weights import (
     trained_parts,
     weight_rows,
 )
+from gradlab.results.grouping import some
 
 __all__ = [
     "Predicate",
@@ -200,8 +201,7 @@ def _words(layers: Selection) -> str:
 def _nothing(model: nn.Module, asked: str, names: Iterable[str]) -> Never:
     """Raise the error that nothing is selected, with names that exist."""
     there = [name for name in names if name] or ["no layers"]
-    shown = ", ".join(there[:6]) + (f", … ({len(there)} in all)" if len(there) > 6 else "")
-    raise UsageError(f"no layer of {type(model).__name__} matches {asked}; it has {shown}")
+    raise UsageError(f"no layer of {type(model).__name__} matches {asked}; it has {some(there, 6)}")
 
 
 def layer_stride(module: nn.Module) -> int:

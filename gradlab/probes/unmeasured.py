@@ -12,6 +12,7 @@ from gradlab.probes.coverage import coverage_of
 from gradlab.probes.finder import ResponseFinder
 from gradlab.probes.targets import ADDED, GAIN, LATER, NOT_RUN, REPLACED, SCRIPTED, added, replaced
 from gradlab.results.coverage import Coverage
+from gradlab.results.grouping import some
 
 VECTORS = "vectors and scalars, which have no response of their own"
 
@@ -68,8 +69,7 @@ def unmeasured_notes(left_out: Mapping[str, str]) -> list[str]:
     for reason in dict.fromkeys(left_out.values()):
         if reason in _SAID or reason not in (ADDED, GAIN):
             names = [name or "the model itself" for name, why in left_out.items() if why == reason]
-            shown = ", ".join(names[:3]) + (f", … ({len(names)} in all)" if len(names) > 3 else "")
-            notes.append(f"{shown}: {'did not run' if reason == NOT_RUN else reason}; not measured")
+            notes.append(f"{some(names)}: {'did not run' if reason == NOT_RUN else reason}; not measured")
     return notes
 
 
@@ -86,8 +86,7 @@ def scripted_norm_notes(model: nn.Module) -> list[str]:
     ]
     if not names:
         return []
-    shown = ", ".join(names[:3]) + (f", … ({len(names)} in all)" if len(names) > 3 else "")
-    return [f"{shown}: {SCRIPTED}; the response of a layer before it is the layer's own output"]
+    return [f"{some(names)}: {SCRIPTED}; the response of a layer before it is the layer's own output"]
 
 
 def scripted_notes(finder: ResponseFinder) -> list[str]:

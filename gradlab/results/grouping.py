@@ -10,6 +10,12 @@ def listed(names: Sequence[str]) -> str:
     return " and ".join(names) if len(names) < 3 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
+def some(names: Iterable[str], most: int = 3) -> str:
+    """The first of some names, and how many there are if not all are given."""
+    every = [*names]
+    return ", ".join(every[:most]) + (f", … ({len(every)} in all)" if len(every) > most else "")
+
+
 def counted(count: int, noun: str) -> str:
     """A number with its noun: `1 layer`, `2,000 layers`."""
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"

@@ -16,7 +16,7 @@ from torch.optim import Optimizer
 
 from gradlab.data.batching import Batches, batches
 from gradlab.errors import UsageError
-from gradlab.experiments.coordinates.making import Made, maker
+from gradlab.experiments.coordinates.making import Made, maker, name_of
 from gradlab.experiments.coordinates.places import kinds, places
 from gradlab.experiments.coordinates.request import (
     CoordinatesRequest,
@@ -114,7 +114,7 @@ def coordinate_check(
     stopwatch, request = Stopwatch(), CoordinatesRequest.of(locals())
     where, made_by = pick_device(device), _optimizer_maker(optimizer, rate)
     make, sweeps = maker(make_model), [*_sweeps(widths, depths)]
-    name = make_model if isinstance(make_model, str) else getattr(make_model, "__name__", type(make_model).__name__)
+    name = name_of(make_model)
     stream, given = None, batch
     if given is None:
         stream = _stream(data, images, where, make(sweeps[0].sizes(sweeps[0].values[0]), seed)[0])

@@ -39,8 +39,12 @@ def maker(make_model: MakeModel) -> Callable[[dict[str, int], int], Made]:
             "package.module:function with arguments width or depth"
         )
     function = import_function(make_model) if isinstance(make_model, str) else make_model
-    name = make_model if isinstance(make_model, str) else getattr(make_model, "__name__", "make_model")
-    return lambda sizes, seed: _called(function, name, sizes, seed)
+    return lambda sizes, seed: _called(function, name_of(make_model), sizes, seed)
+
+
+def name_of(make_model: MakeModel) -> str:
+    """The name of what makes networks, for results and errors."""
+    return make_model if isinstance(make_model, str) else getattr(make_model, "__name__", type(make_model).__name__)
 
 
 def _filled(template: str, sizes: dict[str, int]) -> str:

@@ -30,6 +30,7 @@ from gradlab.experiments.subject import (
     network_facts,
     runner,
 )
+from gradlab.results.grouping import counted
 from gradlab.results.lesion.result import LesionResult
 from gradlab.results.record import Stopwatch, make_record
 from gradlab.stats import standard_error
@@ -169,8 +170,9 @@ class _Measurement:
         asked, parts, kind = self.request, len(self.structure.parts), self.structure.kind
         too_many = [str(count) for count in dict.fromkeys(asked.several) if count > parts]
         if "several" in asked.listed_studies() and too_many:
-            there = f"{parts} {kind}" if parts == 1 else f"{parts} {kind}s"
-            self.notes.append(f"{self.label} has {there}: {' or '.join(too_many)} cannot be deleted at once")
+            self.notes.append(
+                f"{self.label} has {counted(parts, kind)}: {' or '.join(too_many)} cannot be deleted at once"
+            )
         if "reorder" in asked.listed_studies() and not any(len(group) > 1 for group in replay.alike()):
             self.notes.append(f"{self.label}: no two blocks are alike, so that none can be swapped")
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from gradlab.probes.ranks import Ranks, are_stages, joint_order
 from gradlab.probes.split_signals import Split
 from gradlab.probes.tensor_layout import Layout, replicas, site_split
 from gradlab.probes.watch.shares import Found, Share, StdShare, Value, is_said
+from gradlab.results.grouping import some
 
 _SAME = 1e-6
 """The largest relative difference between ranks of what is the same on all of them, such as averaged gradients."""
@@ -128,9 +129,3 @@ def _same(one: float, other: object) -> bool:
     if not isinstance(other, float) or math.isnan(one) or math.isnan(other):
         return isinstance(other, float) and math.isnan(one) and math.isnan(other)
     return one == other or abs(one - other) <= _SAME * max(abs(one), abs(other))
-
-
-def some(names: Iterable[str]) -> str:
-    """Return the first three of some names, and how many there are."""
-    listed = [*names]
-    return ", ".join(listed[:3]) + (f", … ({len(listed)} in all)" if len(listed) > 3 else "")

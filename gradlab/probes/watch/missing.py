@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from gradlab.probes.watch.merging import some
 from gradlab.probes.watch.shares import Found
+from gradlab.results.grouping import some
 
 Key = tuple[str, str]
 """A layer and a statistic."""

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from gradlab.errors import UsageError
-from gradlab.probes.watch.merging import some
 from gradlab.probes.watch.piece import Piece
 from gradlab.probes.watch.shares import TOTAL, Found, MeanShare
+from gradlab.results.grouping import some
 from gradlab.stats import l2_norms
 
 

@@ -20,7 +20,7 @@ from gradlab.probes.unmeasured import scripted_notes
 from gradlab.probes.watch.activations import UnitActivity
 from gradlab.probes.watch.backward import BackwardWatch
 from gradlab.probes.watch.layer_values import layer_values, total_values
-from gradlab.probes.watch.merging import Unjoined, joined_values, some
+from gradlab.probes.watch.merging import Unjoined, joined_values
 from gradlab.probes.watch.micro_batches import MicroBatches
 from gradlab.probes.watch.missing import Missing
 from gradlab.probes.watch.parameters import Columns, ParameterWatch
@@ -31,6 +31,7 @@ from gradlab.probes.watch.responses import ResponseWatch, Window
 from gradlab.probes.watch.shares import TOTAL, Found, Value, values_of
 from gradlab.probes.watch.steps import calling_scaler, scale_of
 from gradlab.probes.watch.writer import RecordWriter, in_order
+from gradlab.results.grouping import some
 
 if TYPE_CHECKING:
     from torch.amp.grad_scaler import GradScaler
@@ -166,8 +167,7 @@ class StepRecorder:
 
     def _open(self, place: int, step: int, fresh: bool) -> None:
         optimizer = self.optimizers[place]
-        scaler = self.scaler or calling_scaler()
-        scale = scale_of(scaler, optimizer.param_groups[0]["params"][0].device)
+        scale = scale_of(self.scaler or calling_scaler(), optimizer.param_groups[0]["params"][0].device)
         if self._record is None:
             if not fresh:
                 self._forget()
@@ -312,9 +312,9 @@ class StepRecorder:
         notes += self._missing.notes(gradients="response_gradients" in self.measure)
         if self.responses is not None:
             notes += scripted_notes(self.responses.finder)
-        if again := [] if self.responses is None else self.responses.recomputed():
-            notes.append(
-                f"{some(again)}: reentrant activation checkpointing leaves the response without a graph; call "
-                "checkpoint with use_reentrant=False for response_grad_rms"
-            )
+            if again := self.responses.recomputed():
+                notes.append(
+                    f"{some(again)}: reentrant activation checkpointing leaves the response without a graph; call "
+                    "checkpoint with use_reentrant=False for response_grad_rms"
+                )
         return notes
