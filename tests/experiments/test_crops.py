@@ -17,7 +17,9 @@ from gradlab.errors import UsageError
 from gradlab.experiments.responses.crops import as_convolutions, scores
 
 SIDE = 28
-SIZES = [(50, 70), (80, 44), (48, 48), (41, 60)]
+ODD_SIDE = 20
+"""A side of crops with margins of 3 pixels around the centre of the central square, and around that of one image."""
+SIZES = [(50, 70), (80, 44), (45, 52), (41, 60)]
 
 
 @pytest.fixture(scope="module")
@@ -52,18 +54,18 @@ def opened(folder: Path, shorter: int) -> list[Tensor]:
     return found
 
 
-def by_hand(model: nn.Module, folder: Path, crops: str) -> tuple[float, float]:
+def by_hand(model: nn.Module, folder: Path, crops: str, side: int) -> tuple[float, float]:
     """Accuracy and mean cross-entropy of averaged probabilities, image by image and crop by crop, in float64."""
     model = copy.deepcopy(model).double()
     logarithms: list[list[Tensor]] = [[] for _ in SIZES]
     if crops == "ten":
-        large = round(SIDE * 256 / 224)
+        large = round(side * 256 / 224)
         for own, image in zip(logarithms, opened(folder, large), strict=True):
-            square = image[:, (image.shape[1] - large) // 2 :, (image.shape[2] - large) // 2 :][:, :large, :large]
-            own += [model(crop[None]).log_softmax(1)[0] for crop in v2.TenCrop(SIDE)(square)]
+            views = v2.TenCrop(side)(v2.CenterCrop(large)(image))
+            own += [model(crop[None]).log_softmax(1)[0] for crop in views]
     else:
         for shorter in (224, 256, 384, 480, 640):
-            for own, image in zip(logarithms, opened(folder, round(SIDE * shorter / 224)), strict=True):
+            for own, image in zip(logarithms, opened(folder, round(side * shorter / 224)), strict=True):
                 own += [model(one[None]).log_softmax(1)[0] for one in (image, v2.functional.horizontal_flip(image))]
     means = torch.stack([torch.stack(own).logsumexp(0) - math.log(len(own)) for own in logarithms])
     labels = torch.tensor([0, 0, 1, 1])
@@ -71,15 +73,17 @@ def by_hand(model: nn.Module, folder: Path, crops: str) -> tuple[float, float]:
     return float(right), float(-means[torch.arange(4), labels].mean())
 
 
+@pytest.mark.parametrize("side", [SIDE, ODD_SIDE])
 @pytest.mark.parametrize("certainty", [1, 1e5])
 @pytest.mark.parametrize("crops", ["ten", "scales"])
-def test_accuracy_is_that_of_the_loop(crops: Any, folder: Path, network: Any, certainty: float) -> None:
+def test_accuracy_is_that_of_the_loop(crops: Any, folder: Path, network: Any, certainty: float, side: int) -> None:
     network = copy.deepcopy(network)
+    network.input_shape = (3, side, side)
     network[-1].weight.data *= certainty
     result = gl.responses(network, f"imagefolder:{folder}", bn="eval", normalize="imagenet", crops=crops, device="cpu")
     facts = result.facts(result.networks[0])
     with torch.no_grad():
-        accuracy, loss = by_hand(network, folder, crops)
+        accuracy, loss = by_hand(network, folder, crops, side)
     assert facts["accuracy"] == pytest.approx(accuracy)
     assert facts["loss"] == pytest.approx(loss, rel=1e-4)
     assert facts["crops"] == crops

@@ -75,15 +75,12 @@ def _prepared(images: Tensor, stream: Batches) -> Tensor:
 
 
 def _ten(dataset: Any, place: int, shape: tuple[int, ...]) -> Iterator[Tensor]:
-    """The ten crops of an image, as one batch."""
+    """The ten crops of an image, as one batch; odd margins are rounded as torchvision does."""
+    from torchvision.transforms.v2 import functional as images
+
     side = shape[-1]
-    image = dataset.scaled(place, round(MARGIN * side))
-    large = min(image.shape[1:])
-    top, left = ((size - large) // 2 for size in image.shape[1:])
-    square, far, middle = image[:, top : top + large, left : left + large], large - side, (large - side) // 2
-    corners = [(0, 0), (0, far), (far, 0), (far, far), (middle, middle)]
-    crops = torch.stack([square[:, y : y + side, x : x + side] for y, x in corners])
-    yield torch.cat((crops, crops.flip(3)))
+    large = round(MARGIN * side)
+    yield torch.stack(images.ten_crop(images.center_crop(dataset.scaled(place, large), large), side))
 
 
 def _at_scales(dataset: Any, place: int, shape: tuple[int, ...]) -> Iterator[Tensor]:
