@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 from collections.abc import Mapping
 from pathlib import Path
 from types import NoneType
@@ -12,7 +11,7 @@ from typing import Any, NotRequired, Union, get_args, get_origin, get_type_hints
 import pandas as pd
 
 from gradlab.errors import GradlabError, reason_of
-from gradlab.results.growing import EXACT
+from gradlab.results.growing import whole_csv
 
 WORDS = {str: "text", int: "whole numbers", float: "numbers", bool: "True or False"}
 """What a column of each type contains."""
@@ -35,7 +34,7 @@ def read_table(path: Path, row: type, digest: str | None = None, *, few_texts: b
     texts = {name: kind for name, column in columns.items() if str in _allowed(column)}
     try:
         content = path.read_bytes()
-        frame = pd.read_csv(io.BytesIO(content), keep_default_na=False, na_values=[""], dtype=texts, **EXACT)
+        frame = whole_csv(content, na_values=[""], dtype=texts)
     except pd.errors.EmptyDataError:
         frame = pd.DataFrame()
     except (OSError, ValueError) as error:

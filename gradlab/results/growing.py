@@ -1,6 +1,7 @@
 """Tables to which another process may be writing."""
 
 import io
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -31,4 +32,22 @@ def read_growing(path: str | Path, columns: Sequence[str], *, few_texts: Sequenc
     if not whole:
         return pd.DataFrame(columns=list(columns), dtype=float)
     texts: Any = dict.fromkeys(few_texts, "category")
-    return pd.read_csv(io.BytesIO(whole), dtype=texts, **EXACT)
+    # What stands for no number may be the name of a layer.
+    missing: Any = {
+        name: [""] if name in few_texts else ["", "nan"] for name in pd.read_csv(io.BytesIO(whole), nrows=0)
+    }
+    return whole_csv(whole, dtype=texts, na_values=missing)
+
+
+def whole_csv(content: bytes, **options: Any) -> pd.DataFrame:
+    """A CSV file as pandas reads it, with numbers to the last bit, whose lines have no more values than its header.
+
+    Raises:
+        ValueError: If they have more, of which pandas otherwise makes an index, so that values move to other columns.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", pd.errors.ParserWarning)
+        try:
+            return pd.read_csv(io.BytesIO(content), index_col=False, keep_default_na=False, **options, **EXACT)
+        except pd.errors.ParserWarning:
+            raise ValueError("its lines have more values than its header") from None

@@ -43,6 +43,7 @@ def test_values_of_their_types_are_taken(tmp_path: Path, rows: str) -> None:
         (f"{HEADER}\n,1,1,True", "lacks a value in column network"),
         (f"{HEADER}\na,,1,True", "lacks a value in column index"),
         (f"{HEADER},rank\na,1,1,True,first", "column rank must contain whole numbers"),
+        (f"{HEADER}\na,1,1,True,2\nb,2,1,True,2", "its lines have more values than its header"),
     ],
 )
 def test_other_values_are_refused_by_the_column(tmp_path: Path, text: str, said: str) -> None:

@@ -101,6 +101,68 @@ def test_bad_runs(tmp_path: Path) -> None:
         gl.dynamics(run)
 
 
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [
+        (["step,layer,statistic,value", "0,a,grad_norm,1,9", "1,a,grad_norm,1,9"], "more values than its header"),
+        (["step,layer,statistic,value", "-3,a,grad_norm,1"], "step -3 is before the first"),
+        (["step,layer,statistic,value", '0,a,grad_norm,"0,5"'], "column value must contain numbers"),
+        (["step,layer,statistic,value", "0,,grad_norm,1"], "lacks a value in column layer"),
+        (["step,layer,statistic,value", "0,a,grad_norm,1", "step,layer,statistic,value"], "column step must contain"),
+    ],
+)
+def test_damaged_records_are_refused(tmp_path: Path, lines: list[str], said: str) -> None:
+    path = tmp_path / "own.csv"
+    path.write_text("\n".join(lines) + "\n")
+    with pytest.raises(gl.GradlabError, match=rf"own\.csv .*{said}"):
+        gl.dynamics(path)
+
+
+@pytest.mark.parametrize("line", ["[1]", "3", '{"step": 0, "layer": ["a"], "statistic": "grad_norm", "value": 1}'])
+def test_lines_of_json_that_are_no_rows_are_refused(tmp_path: Path, line: str) -> None:
+    path = tmp_path / "own.jsonl"
+    path.write_text(f"{line}\n")
+    with pytest.raises(gl.GradlabError, match=r"own\.jsonl is no table of dynamics: its lines are not all objects"):
+        gl.dynamics(path)
+
+
+def test_of_a_step_recorded_twice_the_last_record_counts_everywhere(tmp_path: Path) -> None:
+    """A training that went on from step 100 records its steps again, perhaps with other values."""
+    header, *once = (write_run(tmp_path / "once", "plain8") / "dynamics.csv").read_text().splitlines()
+    again = [line.rpartition(",")[0] + ",7" for line in once if line.startswith("200,")]
+    path = write_run(tmp_path / "run", "plain8") / "dynamics.csv"
+    path.write_text("\n".join([header, *once[:-5], *again, *once[-5:]]) + "\n")
+    twice, expected = gl.dynamics(path.parent), gl.dynamics(tmp_path / "once")
+    assert twice.summary().equals(expected.summary())
+    assert twice.findings() == expected.findings()
+
+
+def test_layers_may_have_the_names_of_missing_values(tmp_path: Path) -> None:
+    path = tmp_path / "own.csv"
+    path.write_text("step,layer,statistic,value\n0,null,grad_norm,1\n0,NA,grad_norm,nan\n0,nan,grad_norm,-inf\n")
+    frame = gl.dynamics(path).frame
+    assert frame["layer"].tolist() == ["null", "NA", "nan"]
+    assert [str(value) for value in frame["value"]] == ["1.0", "nan", "-inf"]
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        ("200,2,0.1,1,0.4,1,0.5\n100,1,0.1,2,0.8,2,0.7\n", "its steps do not increase"),
+        ("100,1,0.1,2,0.8,2,0.7\n100,1,0.1,2,0.8,2,0.7\n", "its steps do not increase"),
+        ("100,1,0.1,2,80,2,0.7\n", "column train_error must contain fractions from 0 to 1"),
+        ("100,1,0.1,2,0.8,2,-0.7\n", "column test_error must contain fractions from 0 to 1"),
+        ("100,1,0.1,2,0.8,2,0.7,1\n", "its lines have more values than its header"),
+    ],
+)
+def test_damaged_metrics_are_refused(tmp_path: Path, rows: str, said: str) -> None:
+    run = write_run(tmp_path / "plain8", "plain8")
+    header = (run / "metrics.csv").read_text().splitlines()[0]
+    (run / "metrics.csv").write_text(f"{header}\n{rows}")
+    with pytest.raises(gl.GradlabError, match=rf"metrics\.csv .*{said}"):
+        gl.dynamics(run)
+
+
 def test_the_strip_shows_gradients_on_a_log_scale() -> None:
     norms = {f"layer{i}": 10.0**i for i in range(8)} | {"dead": 0.0}
     rows = [{"step": 7, "layer": name, "statistic": "grad_norm", "value": norm} for name, norm in norms.items()]

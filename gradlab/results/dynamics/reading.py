@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -31,7 +32,7 @@ def read_records(path: str | Path) -> pd.DataFrame:
         path: `.csv`, `.jsonl` or `.parquet`, also while it is being written; or a folder.
 
     Returns:
-        Columns as in `COLUMNS`.
+        Columns as in `COLUMNS`; of a step recorded twice, the last value of each layer's statistic.
 
     Raises:
         UsageError: If it is a file of another kind.
@@ -46,8 +47,7 @@ def read_records(path: str | Path) -> pd.DataFrame:
         elif path.suffix == ".csv":
             frame = read_growing(path, [*NEEDED], few_texts=_TEXTS)
         elif path.suffix == ".jsonl":
-            whole = path.read_bytes().rpartition(b"\n")[0]
-            frame = pd.DataFrame([json.loads(line) for line in whole.splitlines()])
+            frame = pd.DataFrame(_rows(path.read_bytes().rpartition(b"\n")[0]))
             if "value" in frame:
                 # What JSON has no number for is a string there: nan, inf and -inf.
                 frame["value"] = frame["value"].astype(float)
@@ -58,7 +58,11 @@ def read_records(path: str | Path) -> pd.DataFrame:
     check_columns(frame, NEEDED, path)
     if frame.empty:
         raise GradlabError(f"nothing was recorded in {path}")
-    return completed(frame)
+    if frame["step"].min() < 0:
+        raise GradlabError(f"{path} is damaged: step {frame['step'].min():,} is before the first, 0; measure again")
+    # Records of a training that went on from an earlier step than the last one recorded.
+    again = frame.duplicated(["step", "layer", "statistic"], keep="last")
+    return completed(frame[~again] if again.any() else frame)
 
 
 def completed(frame: pd.DataFrame) -> pd.DataFrame:
@@ -88,6 +92,18 @@ def texts(column: pd.Series) -> pd.Series:
     if column.isna().any():
         column = column.cat.add_categories([""] if "" not in column.cat.categories else []).fillna("")
     return column.cat.rename_categories(column.cat.categories.astype(str))
+
+
+def _rows(lines: bytes) -> list[dict[str, Any]]:
+    """The objects of lines of JSON.
+
+    Raises:
+        ValueError: If a line is something else, or a value is an object or a list.
+    """
+    rows = [json.loads(line) for line in lines.splitlines()]
+    if all(isinstance(row, dict) and not any(isinstance(value, dict | list) for value in row.values()) for row in rows):
+        return rows
+    raise ValueError("its lines are not all objects of single values")
 
 
 def _read_parquet(path: Path) -> pd.DataFrame:

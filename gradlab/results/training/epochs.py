@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -21,12 +22,17 @@ def by_epoch(frame: pd.DataFrame) -> pd.DataFrame:
     steps = frame["step"].diff().fillna(frame["step"])
     means = {name: frame[name] * steps for name in ("train_error", "train_loss") if name in frame}
     tests = [name for name in ("test_error", "test_loss") if name in frame]
-    how = {"epoch": "last", "step": "last", "steps": "sum"}
-    how |= {**dict.fromkeys(means, "sum"), **dict.fromkeys(tests, "last")}
+    how: dict[str, Any] = {"epoch": "last", "step": "last", "steps": "sum"}
+    how |= {**dict.fromkeys(means, _sum), **dict.fromkeys(tests, "last")}
     # An epoch ends at its whole number; rounding errors above it belong to the same epoch.
     groups = frame.assign(steps=steps, **means).groupby(np.ceil(frame["epoch"] - 1e-9), sort=True)
-    epochs = groups[[*how]].agg(how)  # type: ignore[arg-type]
+    epochs = groups[[*how]].agg(how)
     return epochs.assign(**{name: epochs[name] / epochs["steps"] for name in means}).reset_index(drop=True)
+
+
+def _sum(values: pd.Series) -> float:
+    """The sum; without one of the values there is none."""
+    return float(values.sum(skipna=False))
 
 
 def last_losses(epochs: pd.DataFrame) -> dict[str, float]:

@@ -115,6 +115,7 @@ class TrainingResult(Result):
         except (OSError, ValueError) as error:
             raise GradlabError(f"{metrics} is no table: {reason_of(error)}") from None
         check_columns(frame, {name: kind for name, kind in get_type_hints(Row).items() if name != "network"}, metrics)
+        _check_metrics(frame, metrics)
         network = record["network"]
         frame.insert(0, "network", network)
         notes = [f"{network}: {note}" for note in record.get("notes", [])]
@@ -240,6 +241,21 @@ def refuse_run_folder(folder: str | Path) -> None:
     """
     if (Path(folder) / "metrics.csv").exists():
         raise UsageError(f"{folder} is a run's folder, whose own files would be overwritten: give another")
+
+
+def _check_metrics(frame: pd.DataFrame, path: Path) -> None:
+    """Check what the rows of every run have in common.
+
+    Raises:
+        GradlabError: If their steps do not increase, or an error is no fraction.
+    """
+    if not frame["step"].is_monotonic_increasing or frame["step"].duplicated().any():
+        raise GradlabError(f"{path} is damaged: its steps do not increase; restore it, or train again")
+    for name in ("train_error", "test_error"):
+        if not frame[name].dropna().between(0, 1).all():
+            raise GradlabError(
+                f"{path} is damaged: column {name} must contain fractions from 0 to 1; restore it, or train again"
+            )
 
 
 def read_run_record(folder: Path) -> dict[str, Any]:
