@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 import gradlab as gl
-from gradlab.experiments.request import Request, asked
+from gradlab.experiments.request import MOST, Request, asked
 from gradlab.experiments.text import items, whole_numbers
 
 from . import options
@@ -40,7 +40,7 @@ class NetsRequest(Request):
         "The number of seeds of every network, from --seed on; further runs are in DIR/NAME-seedN.",
         "N",
         least=1,
-        most=100,
+        most=MOST,
     )
 
 

@@ -4,17 +4,23 @@ from typing import Annotated
 
 import typer
 
+from gradlab.experiments.text import items
+
+from . import options
 from .console import output, progress_bar
 
-Pattern = Annotated[
-    str | None,
+Patterns = Annotated[
+    list[str] | None,
     typer.Argument(
-        help="A name (resnet26-preact), or a glob over names; 'torchvision/*' and 'timm/*' list those of the packages."
+        help="Names (resnet26-preact), or globs over names; 'torchvision/*' and 'timm/*' list those of the packages.",
+        metavar="[PATTERN]...",
+        show_default=False,
+        callback=options.reading(items),
     ),
 ]
 
 
-def models(pattern: Pattern = None) -> None:
+def models(patterns: Patterns = None) -> None:
     """List networks with their weighted layers, parameters and multiply-adds for one image.
 
     A name is a family, a depth and options, and any network that can be built may be named (resnet26-preact). The CIFAR
@@ -32,5 +38,5 @@ def models(pattern: Pattern = None) -> None:
     from gradlab.results.tables import rich_table
 
     with progress_bar(quiet=False) as progress:
-        frame, formats = list_networks(pattern, progress)
+        frame, formats = list_networks(patterns, progress)
     output().print(rich_table(frame, formats))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
@@ -20,22 +21,25 @@ from gradlab.zoo import zoo_names, zoo_record
 FORMATS: Formats = {"parameters": "{:,d}".format, "multiply-adds": "{:,d}".format, "test error": "{:.2%}".format}
 
 
-def list_networks(pattern: str | None = None, progress: Progress | None = None) -> tuple[pd.DataFrame, Formats]:
+def list_networks(
+    patterns: str | Sequence[str] | None = None, progress: Progress | None = None
+) -> tuple[pd.DataFrame, Formats]:
     """List networks: name, weighted layers, parameters, multiply-adds, available weights, and test error in the zoo.
 
     Args:
-        pattern: A glob, or the name of any network that can be built; None lists the networks of the papers.
+        patterns: Globs, or names of any networks that can be built; None lists the networks of the papers.
         progress: A function called after every network.
 
     Returns:
         A frame with one row per network, and the formats of its columns.
 
     Raises:
-        UsageError: If nothing matches.
+        UsageError: If nothing matches one of them.
     """
     rows: list[dict[str, Any]] = []
     reached = zoo_record()
-    names = _names(pattern)
+    asked = [patterns] if patterns is None or isinstance(patterns, str) else patterns
+    names = list(dict.fromkeys(name for pattern in asked for name in _names(pattern)))
     for done, name in enumerate(names, 1):
         counted = _cost(name)
         rows.append(

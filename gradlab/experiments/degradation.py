@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from gradlab.errors import GradlabError, UsageError
-from gradlab.experiments.request import MOST_SEED, Progress
+from gradlab.experiments.request import MOST, MOST_SEED, Progress
 from gradlab.experiments.spreading import spread
 from gradlab.experiments.train import train
 from gradlab.networks import network_name
@@ -20,7 +20,6 @@ from gradlab.training.recipe import check_whole, with_defaults
 
 DEPTHS = (20, 32, 44, 56, 110)
 FAMILIES = ("plain", "resnet")
-MOST_SEEDS = 100
 
 
 def member(family: str, depth: int) -> str:
@@ -74,7 +73,7 @@ def degradation(
     recipe = preset(recipe) if isinstance(recipe, str) else recipe
     if not depths or not families:
         raise UsageError("name at least one depth and one family")
-    check_whole("seeds", seeds, 1, MOST_SEEDS)
+    check_whole("seeds", seeds, 1, MOST)
     check_whole("seed", seed, 0, MOST_SEED - seeds + 1)
     stopwatch = Stopwatch()
     depth_of = {network_name(member(family, depth)): depth for family in families for depth in depths}

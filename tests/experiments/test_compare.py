@@ -295,3 +295,18 @@ def test_a_folder_of_runs_that_is_a_file_is_refused_before_anything_is_measured(
     (tmp_path / "runs").touch()
     with pytest.raises(gl.GradlabError, match="runs: it is no folder"):
         gl.compare("shortcut", depths=(8,), data=str(tmp_path / "toy.npz"), epochs=1, runs=str(tmp_path / "runs"))
+
+
+@pytest.mark.parametrize("fails", ["at_initialization", "train"])
+def test_a_comparison_that_fails_leaves_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: str) -> None:
+    def failing(*_: Any, **__: Any) -> None:
+        raise gl.GradlabError("it fails")
+
+    monkeypatch.setattr("gradlab.experiments.compare.compare.at_initialization", lambda *_: (pd.DataFrame(), {}, []))
+    monkeypatch.setattr(f"gradlab.experiments.compare.compare.{fails}", failing)
+    pixels, labels = np.zeros((20, 32, 32, 3), np.uint8), np.arange(20) % 10
+    np.savez(tmp_path / "toy.npz", x_train=pixels, y_train=labels, x_test=pixels, y_test=labels)
+    runs = tmp_path / "runs" / "compare"
+    with pytest.raises(gl.GradlabError, match="it fails"):
+        gl.compare("shortcut", depths=(8,), data=str(tmp_path / "toy.npz"), epochs=1, runs=runs)
+    assert [path.name for path in tmp_path.iterdir()] == ["toy.npz"]

@@ -2,6 +2,7 @@
 
 import json
 import time
+from fnmatch import fnmatch
 
 import pytest
 import torch
@@ -203,6 +204,13 @@ def test_a_listed_name_is_the_canonical_one() -> None:
         list_networks("torchvision/resnet19")
     with pytest.raises(UsageError, match="no network matches"):
         list_networks("nosuch*")
+
+
+def test_several_names_and_globs_are_listed_in_their_order_each_once() -> None:
+    frame, _ = list_networks(["vovnet27-slim", "resnet2?", "resnet20"])
+    assert frame["network"].tolist() == ["vovnet27-slim", *(name for name in NAMES if fnmatch(name, "resnet2?"))]
+    with pytest.raises(UsageError, match=r"no network matches 'nosuch\*'"):
+        list_networks(["resnet20", "nosuch*"])
 
 
 def test_records_of_old_names_are_read(tmp_path) -> None:  # type: ignore[no-untyped-def]

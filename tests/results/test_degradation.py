@@ -108,6 +108,11 @@ def test_the_error_of_an_epoch_is_over_all_its_steps() -> None:
     assert epochs["test_error"].tolist() == pytest.approx([0.7, 0.4, np.nan], nan_ok=True)
 
 
+def test_an_epoch_without_one_of_its_errors_has_none() -> None:
+    frame = pd.DataFrame({"step": [5, 10, 20], "epoch": [0.5, 1, 2], "train_error": [0.9, np.nan, 0.5]})
+    assert by_epoch(frame)["train_error"].tolist() == pytest.approx([np.nan, 0.5], nan_ok=True)
+
+
 def test_a_table_that_is_being_written_is_read_to_its_last_whole_line(tmp_path: Path) -> None:
     path = tmp_path / "metrics.csv"
     assert list(read_growing(path, ("step", "loss")).columns) == ["step", "loss"]
@@ -257,3 +262,10 @@ def test_equal_variants_are_rarely_told_apart(seeds: int) -> None:
         assert len(said) == 10
         told += any("not significantly" not in sentence for sentence in said)
     assert told <= scipy.stats.binom.ppf(0.999, tables, 0.01)
+
+
+def test_as_many_seeds_are_taken_as_elsewhere(tmp_path: Path) -> None:
+    with pytest.raises(gl.GradlabError, match="holds no run of resnet8"):
+        gl.degradation([8], ["resnet"], runs=tmp_path, seeds=10_000, train_missing=False)
+    with pytest.raises(gl.UsageError, match="seeds"):
+        gl.degradation([8], ["resnet"], runs=tmp_path, seeds=10_001, train_missing=False)

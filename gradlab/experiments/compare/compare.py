@@ -85,11 +85,11 @@ def compare(
         test = load_split(data, preset_recipe(preset).normalization).test
     with nullcontext() if epochs is None else prepared_folder(runs):
         frame, facts, notes = at_initialization(networks, request, progress)
+        trained = [] if epochs is None else _trainings(networks, request, progress)
     for one in networks:
         cost = {"parameters": one.cost.parameters, "multiply_adds": one.cost.multiply_adds, "layers": one.cost.layers}
         facts[one.name] |= {"block": one.block, **cost}
     if test is not None:
-        trained = _trainings(networks, request, progress)
         frame = pd.concat([frame, *map(_errors, trained)], ignore_index=True)
         for name, run in zip(names, trained, strict=True):
             facts[name] |= {**_training_facts(run), "test_images": len(test)}
