@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 
 from gradlab.results.lesion.findings import findings
 from gradlab.results.lesion.result import LesionResult
@@ -106,3 +107,46 @@ def test_orders_are_compared_by_the_slope(slope: float) -> None:
     rows = pd.DataFrame({"network": "n", "study": "reorder", "tau": tau, "error": error})
     (sentence,) = findings(rows, NO_PATHS, [])
     assert ("the error falls by 8" in sentence) if slope else ("does not significantly fall" in sentence)
+
+
+@pytest.mark.parametrize(("resized", "said"), [(True, "without b0 (which changes the shape)."), (False, "without b0.")])
+def test_the_worst_deletion_is_told_with_what_it_does_to_the_shape(resized: bool, said: str) -> None:
+    both = frame("n", 0.9).assign(resized=pd.array([None, resized, not resized], dtype="boolean"))
+    both.loc[2, "error"] = 0.2
+    (sentence,) = findings(both, NO_PATHS, [facts("n", "residual", np.linspace(0, 1, IMAGES))])
+    assert sentence.endswith(said)
+
+
+def paths(norms: np.ndarray) -> pd.DataFrame:
+    """Sampled paths of one network, from norms by sample and length."""
+    sample, length = np.indices(norms.shape)
+    values = {"length": length, "sample": sample, "gradient_norm": norms}
+    return pd.DataFrame({name: each.ravel() for name, each in values.items()}).assign(network="n")
+
+
+def test_branches_without_a_gradient_have_no_rate() -> None:
+    """As where the last gain of every branch is initialized with 0."""
+    norms = np.zeros((5, 9))
+    norms[:, 0] = range(1, 6)
+    carried, rate = findings(pd.DataFrame(columns=["network", "study"]), paths(norms), [])
+    assert "paths through 0 to 0 of 8 residual modules" in carried
+    assert "has no rate per residual module" in rate
+    assert "nan" not in rate
+
+
+def test_effective_paths_are_those_of_a_jackknife_and_a_regression_by_scipy() -> None:
+    samples, modules = 7, 6
+    norms = np.exp(-0.4 * np.arange(modules + 1) + np.random.default_rng(1).normal(0, 0.3, (samples, modules + 1)))
+    counts = stats.binom(modules, 0.5).pmf(np.arange(modules + 1))
+
+    def depth(sampled: np.ndarray) -> float:
+        return float(np.average(np.arange(modules + 1), weights=counts * sampled.mean(0)))
+
+    left_out = [depth(np.delete(norms, place, 0)) for place in range(samples)]
+    error = ((samples - 1) * np.var(left_out)) ** 0.5
+    slopes = [stats.linregress(np.arange(modules + 1), np.log(sampled)).slope for sampled in norms]
+    carried, rate = findings(pd.DataFrame(columns=["network", "study"]), paths(norms), [])
+    low, high = stats.t.interval(0.95, samples - 1, depth(norms), error)
+    assert f"the effective depth is {depth(norms):.1f} ({low:.1f} to {high:.1f}) modules" in carried
+    low, high = np.exp(stats.t.interval(0.95, samples - 1, np.mean(slopes), stats.sem(slopes)))
+    assert f"by a factor of {np.exp(np.mean(slopes)):.3g} ({low:.3g} to {high:.3g}) per residual module" in rate

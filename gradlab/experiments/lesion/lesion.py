@@ -159,10 +159,20 @@ class _Measurement:
             raise GradlabError(f"{self.label}: all outputs hold NaN, which no lesion changes: look at the weights")
         facts = self._facts(rows[0]["error"], increases)
         if self._without:
-            self.notes.append(f"{self.label}: {self._without:,} outputs hold NaN and count as wrong answers")
+            hold = (
+                "holds NaN and counts as a wrong answer"
+                if self._without == 1
+                else "hold NaN and count as wrong answers"
+            )
+            self.notes.append(f"{self.label}: {counted(self._without, 'output')} {hold}")
         if left_out := self.structure.left_out:
-            shown = ", ".join(left_out[:4]) + (f" and {len(left_out) - 4} other layers" if len(left_out) > 4 else "")
-            self.notes.append(f"{self.label}: {shown} change the shape of the signal and are not deleted")
+            others = f" and {counted(len(left_out) - 4, 'other layer')}" if len(left_out) > 4 else ""
+            change = (
+                "changes the shape of the signal and is"
+                if len(left_out) == 1
+                else "change the shape of the signal and are"
+            )
+            self.notes.append(f"{self.label}: {', '.join(left_out[:4])}{others} {change} not deleted")
         return LesionResult.from_rows(self.label, rows, self._paths(), self.notes, facts)
 
     def _note_omissions(self, replay: Replay) -> None:

@@ -65,7 +65,7 @@ def _deletions(frame: pd.DataFrame, networks: Sequence[Facts]) -> list[Finding]:
         deleted, intact = rows[rows["study"] == "delete"], rows["error"].iloc[0]
         worst = deleted.loc[deleted["error"].idxmax()]
         name = " ".join(filter(None, (worst["block"], worst["branch"])))
-        resized = " (which changes the shape)" if worst["resized"] is True else ""
+        resized = " (which changes the shape)" if pd.notna(worst["resized"]) and worst["resized"] else ""
         what = f"{facts['network']}: deleting one {facts['part']} of {len(deleted)}"
         cost = _cost(_increase(facts), intact, verdict)
         sentence = f"{what} {cost}; the error is {worst['error']:.1%} at most, without {name}{resized}."
@@ -158,18 +158,23 @@ def _paths(paths: pd.DataFrame) -> list[Finding]:
         depth = with_interval(effective.depth, 1, most=effective.modules, least=0)
         found.append(
             Finding(
-                f"{network}: paths through {effective.shortest} to {effective.longest} of {effective.modules} residual "
-                f"modules, {effective.paths:.2%} of all paths, carry {effective.part:.1%} of the gradient magnitude; "
-                f"the effective depth is {depth} modules.",
+                f"{network}: paths through {effective.shortest} to {effective.longest} of "
+                f"{counted(effective.modules, 'residual module')}, {effective.paths:.2%} of all paths, carry "
+                f"{effective.part:.1%} of the gradient magnitude; the effective depth is {depth} modules.",
                 f"{PATHS} The effective depth is the mean length weighted so. {INTERVALS}",
             )
         )
-        found.append(
-            Finding(
-                f"{network}: the gradient on a path changes by a factor of {factor_with_interval(effective.decay)} per "
-                "residual module.",
-                f"Least squares of the log norm against length, for each of {effective.decay.samples} sets of sampled "
-                f"paths of every length. {INTERVALS}",
-            )
-        )
+        found.append(_decay(str(network), effective.decay))
     return found
+
+
+def _decay(network: str, decay: Estimate) -> Finding:
+    """How the gradient on a path changes with its length."""
+    sets = counted(decay.samples, "set")
+    rule = f"Least squares of the log norm against length, for each of {sets} of sampled paths of every length."
+    if math.isnan(decay.value):
+        sentence = "on paths of all lengths but one it is 0, for some of the examples, so that no factor is given"
+        return Finding(f"{network}: the gradient on a path has no rate per residual module: {sentence}.", rule)
+    factor = factor_with_interval(decay)
+    sentence = f"{network}: the gradient on a path changes by a factor of {factor} per residual module."
+    return Finding(sentence, f"{rule}{f' {INTERVALS}' if ' to ' in factor else ''}")
