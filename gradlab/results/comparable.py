@@ -11,6 +11,7 @@ from typing import Any
 from gradlab.results.finding import Finding
 from gradlab.results.grouping import listed
 from gradlab.results.label import description
+from gradlab.results.training.recipes import without_seed
 
 Facts = Mapping[str, Any]
 """The facts on one network in a record."""
@@ -34,7 +35,7 @@ def is_comparable(one: Facts, other: Facts) -> bool:
         return True
     if not (_is_trained(one) or _is_trained(other)):
         return True
-    same: bool = _is_trained(one) and _is_trained(other) and one["recipe"] == other["recipe"]
+    same = _is_trained(one) and _is_trained(other) and without_seed(one["recipe"]) == without_seed(other["recipe"])
     return same and one["recipe"] is not None
 
 
@@ -66,7 +67,7 @@ def not_compared(networks: Sequence[Facts], what: str) -> list[Finding]:
 
 def _differences(networks: Sequence[Facts]) -> list[str]:
     """The differences between networks of known origin."""
-    recipes = {facts["recipe"] for facts in networks if _is_trained(facts)}
+    recipes = {without_seed(facts["recipe"]) for facts in networks if _is_trained(facts)}
     modes = {facts.get("bn") for facts in networks} - {None, "none"}
     return [
         *(["of different recipes or lengths of training"] if len(recipes) > 1 else []),
@@ -80,7 +81,8 @@ def _alike(networks: Sequence[Facts]) -> list[list[str]]:
     groups: dict[Any, list[str]] = {}
     for facts in networks:
         trained = _is_trained(facts)
-        groups.setdefault((trained, facts["recipe"] if trained else None, facts.get("bn")), []).append(facts["network"])
+        key = (trained, without_seed(facts["recipe"]) if trained else None, facts.get("bn"))
+        groups.setdefault(key, []).append(facts["network"])
     return [*groups.values()]
 
 

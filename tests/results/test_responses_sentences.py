@@ -76,6 +76,15 @@ REGIMES: dict[str, Regime] = {
         ["Networks of different recipes or lengths of training are not compared"],
         ["At 20 layers"],
     ),
+    "other seeds": (
+        lambda: responses(
+            {"plain20": 1.0, "resnet20": 0.5},
+            plain20={"recipe": "gradlab he2015, 40 epochs, seed 0"},
+            resnet20={"recipe": "gradlab he2015, 40 epochs, seed 12"},
+        ),
+        ["has smaller responses than the plain net"],
+        ["not compared"],
+    ),
     "other lengths": (
         lambda: responses({"resnet20": 1.0, "resnet56": 0.5}, resnet56={"recipe": "r, 12 epochs"}),
         ["are not compared"],

@@ -14,6 +14,7 @@ from gradlab.results.finding import Finding
 from gradlab.results.grouping import listed
 from gradlab.results.intervals import INTERVALS, told_by, with_interval
 from gradlab.results.label import counterpart_key, description
+from gradlab.results.training.recipes import without_seed
 from gradlab.stats.verdict import Comparison, Estimate, Verdict, difference, holm
 
 STATISTICS = {
@@ -111,7 +112,7 @@ def _depths(networks: Sequence[Facts]) -> list[tuple[Facts, Facts]]:
     series: dict[Hashable, list[Facts]] = {}
     for net in networks:
         if is_comparable(net, net):
-            key = (description(net)["series"], net.get("weights_label"), net.get("recipe"))
+            key = (description(net)["series"], net.get("weights_label"), without_seed(net.get("recipe")))
             series.setdefault(key, []).append(net)
     return [(max(nets, key=_depth), min(nets, key=_depth)) for nets in series.values() if len({*map(_depth, nets)}) > 1]
 

@@ -20,6 +20,7 @@ from gradlab.results.comparable import is_candidate, not_compared
 from gradlab.results.finding import Finding
 from gradlab.results.intervals import and_p, told_by
 from gradlab.results.label import counterpart_key, description
+from gradlab.results.training.recipes import without_seed
 from gradlab.stats.verdict import Comparison, Estimate, Verdict, difference, holm, sign_test
 
 EQUAL = 0.01
@@ -185,7 +186,7 @@ def _network(fact: dict[str, Any], stds: pd.Series) -> _Network:
         depth=known["depth"],
         counterpart=counterpart_key(fact, apart=("shortcut",)),
         series=known["series"],
-        recipe=(fact["recipe"], fact.get("bn")),
+        recipe=(without_seed(fact["recipe"]), fact.get("bn")),
         stds=stds,
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Hashable, Mapping
 from typing import Any
 
@@ -34,6 +35,11 @@ def recipe_of(facts: Mapping[str, Any]) -> str:
         facts: The facts on the run's network in the record.
     """
     return str(facts.get("recipe")).removesuffix(f", seed {facts.get('seed')}")
+
+
+def without_seed(recipe: str | None) -> str | None:
+    """The recipe that a checkpoint of `gradlab train` names, without its seed; any other as it is."""
+    return None if recipe is None else re.sub(r"^(gradlab .*), seed \d+$", r"\1", recipe)
 
 
 def recipe_key(facts: Mapping[str, Any]) -> Hashable:
