@@ -54,32 +54,45 @@ def refuse_scripted_statistics(model: nn.Module) -> None:
     Raises:
         GradlabError: If some are.
     """
-    for name, module in model.named_modules():
-        if isinstance(module, torch.jit.ScriptModule) and _takes_statistics(module):
+    scripted = [(name, part) for name, part in model.named_modules() if isinstance(part, torch.jit.ScriptModule)]
+    inner = {part for _, whole in scripted for part in whole.modules() if part is not whole}
+    for name, module in scripted:
+        if _takes_statistics(module, unclear=module not in inner):
             raise GradlabError(
                 f"{name} is scripted, so that its batch statistics cannot be taken as constants in the derivative: "
                 "give norm_grad='full', call model.eval(), or probe the module that was scripted"
             )
 
 
-def _takes_statistics(module: torch.jit.ScriptModule) -> bool:
-    """Whether a scripted module normalizes with statistics of the batch, or may do so without a mode that tells."""
+def _takes_statistics(module: torch.jit.ScriptModule, *, unclear: bool) -> bool:
+    """Return whether a scripted module normalizes with statistics of the batch.
+
+    Args:
+        module: The module, with the modules that it calls.
+        unclear: What to return where its graph does not tell.
+    """
     if not module._c._has_method("forward"):
         return False
     # A graph that is not kept takes its nodes with it.
     graph = module.inlined_graph
     asked = [[*node.inputs()][_TRAINING] for node in graph.findAllNodes("aten::batch_norm")]  # type: ignore[attr-defined]
-    # What is traced remains in the mode that it was traced in.
-    if any(value.toIValue() is True for value in asked):
-        return True
-    chosen = [value.node() for value in asked if value.toIValue() is None]
-    if not chosen or any(module.children()):
-        # A choice is that of the innermost module.
-        return False
-    if "BatchNorm" in str(module.original_name):
-        return module.training or getattr(module, "running_mean", None) is None
-    by_mode = all(node.kind() == "prim::GetAttr" and node.s("name") == "training" for node in chosen)
-    return module.training or not by_mode
+    itself = next(graph.inputs()).unique()  # type: ignore[attr-defined]
+
+    def now(value: Any) -> Any:
+        """Return what a value of the graph is: a constant, an attribute, or a choice between such; else None."""
+        node = value.node()
+        if value.unique() == itself:
+            return module
+        if node.kind() == "prim::GetAttr":
+            return getattr(now(node.input()), node.s("name"), None)
+        if node.kind() == "prim::If" and (condition := now(node.input())) is not None:
+            place = [output.unique() for output in node.outputs()].index(value.unique())
+            yes, no = node.blocks()
+            return now([*(yes if condition else no).outputs()][place])
+        # What is traced remains in the mode that it was traced in.
+        return value.toIValue()
+
+    return any(unclear if (value := now(each)) is None else bool(value) for each in asked)
 
 
 def _derivative(

@@ -205,6 +205,38 @@ class ByMode(Always):
         return F.batch_norm(x, self.mean, self.variance, training=self.training)
 
 
+class Owner(nn.Module):
+    """Batch normalization by a function, with what a module in it has learned and a flag of its own."""
+
+    def __init__(self, always: bool):
+        super().__init__()
+        self.norm = nn.BatchNorm1d(6)
+        self.always = always
+
+    def forward(self, x):
+        return F.batch_norm(x, self.norm.running_mean, self.norm.running_var, training=self.always)
+
+
+class Told(nn.Module):
+    """Batch normalization with or without the statistics of the batch, as the caller says."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm = nn.BatchNorm1d(6)
+
+    def forward(self, x, by_batch: bool):
+        return F.batch_norm(x, self.norm.running_mean, self.norm.running_var, training=by_batch)
+
+
+class Caller(nn.Module):
+    def __init__(self, by_batch: bool):
+        super().__init__()
+        self.told, self.by_batch = Told(), by_batch
+
+    def forward(self, x):
+        return self.told(x, self.by_batch)
+
+
 @pytest.mark.filterwarnings("ignore:.*torch.jit.(script|trace).* is deprecated")
 @pytest.mark.parametrize(
     "part",
@@ -217,6 +249,12 @@ class ByMode(Always):
         lambda: torch.jit.trace(nn.BatchNorm1d(6).eval(), torch.ones(5, 6)).train(),
         lambda: torch.jit.script(nn.Sequential(nn.Linear(6, 6), nn.BatchNorm1d(6))).eval(),
         lambda: torch.jit.script(nn.BatchNorm1d(6, track_running_stats=False)).eval(),
+        lambda: torch.jit.script(nn.Sequential(nn.Linear(6, 6), nn.BatchNorm1d(6, track_running_stats=False))).eval(),
+        lambda: torch.jit.script(nn.Sequential(nn.Linear(6, 6), nn.BatchNorm1d(6))),
+        *(lambda always=always: torch.jit.script(Owner(always)).eval() for always in (True, False)),
+        *(lambda by_batch=by_batch: torch.jit.script(Caller(by_batch)).eval() for by_batch in (True, False)),
+        lambda: torch.jit.script(nn.BatchNorm1d(6)),
+        lambda: torch.jit.script(nn.BatchNorm1d(6)).eval(),
     ],
 )
 def test_scripted_modules_that_couple_examples_are_refused(part):
