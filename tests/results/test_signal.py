@@ -121,6 +121,21 @@ def test_the_table_has_means_over_seeds() -> None:
     assert summary["seeds"] == 2
 
 
+def test_findings_and_table_have_the_same_means_over_seeds() -> None:
+    """Of variances the arithmetic mean, which theory predicts, and of ratios of gradients the geometric one."""
+    parts = [result(growth=growth) for growth in (2.0, 3.0)]
+    for seed, part in enumerate(parts):
+        part.frame["seed"], part.frame["theory"] = seed, 1.0
+    both = gl.SignalResult.concat(parts)
+    stream, *_, gradient, theory = both.findings()
+    variances = [(4**block + 9**block) / 2 for block in range(4)]
+    assert f"goes from 1 to {variances[-1]:.3g} over 4 blocks" in stream
+    assert "is 216 times as large at the first block as at the last, a factor of 6 per block" in gradient
+    off = sum(variance - 1 for variance in variances) / 4
+    assert f"by {off:.1%} on average and {variances[-1] - 1:.1%} at most" in theory
+    assert both.summary().iloc[0]["off theory"] == pytest.approx(off)
+
+
 def test_findings_say_that_a_random_network_has_one_seed() -> None:
     one = result()
     assert not any("of one seed" in line for line in one.findings())

@@ -24,7 +24,7 @@ from gradlab.networks import build
 from gradlab.probes import BlockSignal, InputGradients, ResponseGradients
 from gradlab.probes.selection import depth_layers
 from gradlab.results.compare.findings import RANK
-from gradlab.results.signal.result import outputs
+from gradlab.results.signal.outputs import outputs
 from gradlab.stats.float32 import full_float32
 from gradlab.stats.precision import widest
 from gradlab.stats.verdict import Estimate

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from gradlab.results.finding import Finding
+from gradlab.results.signal.outputs import gradient_ratios, mean_variances, outputs
 
 STEADY = 1.5
 """The ratio of largest to smallest variance below which the stream is said to be steady."""
@@ -26,15 +27,15 @@ def findings(frame: pd.DataFrame, facts: Sequence[Mapping[str, Any]]) -> list[Fi
     found = []
     for fact in facts:
         rows = frame[frame["network"] == fact["network"]]
-        blocks = rows.drop_duplicates(["index", *(["seed"] if "seed" in rows else [])], keep="last")
-        means = blocks.groupby("index")[["stream_grad_rms", "stream_total_std", "theory"]].mean()
-        if len(means) < 2:
+        blocks = outputs(rows)
+        variances, theory = mean_variances(blocks), blocks.groupby("index")["theory"].mean() ** 2
+        if len(variances) < 2:
             continue
         name = f"{fact['network']}{_of_one_seed(fact, rows)}"
-        found.append(_stream(name, means["stream_total_std"] ** 2))
+        found.append(_stream(name, variances))
         found += _branches(name, rows)
-        found += _gradients(name, means["stream_grad_rms"])
-        found += _theory(name, means)
+        found += _gradients(name, blocks)
+        found += _theory(name, (variances / theory - 1).abs().dropna())
     return found
 
 
@@ -86,25 +87,24 @@ def _branches(network: str, rows: pd.DataFrame) -> list[Finding]:
     return found
 
 
-def _gradients(network: str, rms: pd.Series[float]) -> list[Finding]:
-    first, last = float(rms.iloc[0]), float(rms.iloc[-1])
-    if not (first > 0 and last > 0):
+def _gradients(network: str, blocks: pd.DataFrame) -> list[Finding]:
+    ratios, rms = gradient_ratios(blocks), blocks.groupby("index")["stream_grad_rms"].mean()
+    if not ((ratios > 0) & np.isfinite(ratios)).all():
         return []
-    a_block = (first / last) ** (1 / (len(rms) - 1))
+    # The geometric mean over seeds, as in the table.
+    ratio = float(np.exp(np.log(ratios).mean()))
     sentence = (
-        f"{network}: the gradient on the stream is {first / last:.3g} times as large at the first block as at the "
-        f"last, a factor of {a_block:.3g} per block."
+        f"{network}: the gradient on the stream is {ratio:.3g} times as large at the first block as at the last, a "
+        f"factor of {ratio ** (1 / (len(rms) - 1)):.3g} per block."
     )
-    return [
-        Finding(sentence, f"RMS of the loss's gradient with respect to blocks' outputs: {first:.4g} and {last:.4g}.")
-    ]
+    ends = f"{rms.iloc[0]:.4g} and {rms.iloc[-1]:.4g}"
+    over = f", means over {len(ratios)} seeds; of their ratios the geometric mean" if len(ratios) > 1 else ""
+    return [Finding(sentence, f"RMS of the loss's gradient with respect to blocks' outputs: {ends}{over}.")]
 
 
-def _theory(network: str, means: pd.DataFrame) -> list[Finding]:
-    known = means[means["theory"].notna() & means["stream_total_std"].notna()]
-    if known.empty:
+def _theory(network: str, off: pd.Series[float]) -> list[Finding]:
+    if off.empty:
         return []
-    off = (known["stream_total_std"] ** 2 / known["theory"] ** 2 - 1).abs()
     sentence = (
         f"{network}: the stream's variance differs from the theory of infinite width by {off.mean():.1%} on average "
         f"and {off.max():.1%} at most."

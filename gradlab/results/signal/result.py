@@ -11,6 +11,7 @@ import pandas as pd
 
 from gradlab.results.result import Result
 from gradlab.results.signal.findings import findings
+from gradlab.results.signal.outputs import gradient_ratios, mean_variances, outputs
 from gradlab.results.tables import Formats
 
 if TYPE_CHECKING:
@@ -138,6 +139,7 @@ class SignalResult(Result):
         frame = self.frame[self.frame["network"] == network]
         facts, blocks = self.facts(network), outputs(frame)
         means = blocks.groupby("index")[["stream_total_std", "theory"]].mean()
+        variances = mean_variances(blocks)
         logs = np.log(gradient_ratios(blocks))
         return {
             "network": facts.get("name", network),
@@ -147,7 +149,7 @@ class SignalResult(Result):
             "branches": ", ".join(dict.fromkeys(filter(None, frame["branch"]))) or "–",
             "stream std, first": means["stream_total_std"].iloc[0],
             "stream std, last": means["stream_total_std"].iloc[-1],
-            "off theory": (means["stream_total_std"] ** 2 / means["theory"] ** 2 - 1).abs().mean(),
+            "off theory": (variances / means["theory"] ** 2 - 1).abs().mean(),
             "median ratio": frame["ratio"].median(),
             "last ratio": frame.loc[frame["index"] == frame["index"].max()].groupby("branch")["ratio"].mean().iloc[-1],
             "mean |cosine|": frame["cosine"].abs().mean(),
@@ -195,24 +197,3 @@ def _rank_of_tokens(blocks: pd.DataFrame) -> dict[str, float]:
     if "token_rank" not in blocks:
         return {}
     return {"token rank, last": blocks.loc[blocks["index"] == blocks["index"].max(), "token_rank"].mean()}
-
-
-def gradient_ratios(blocks: pd.DataFrame) -> pd.Series:
-    """Return the RMS of the gradient on the stream at the first block over that at the last, for each seed.
-
-    Args:
-        blocks: The rows of one network from `outputs`.
-    """
-    seeds = blocks["seed"].astype(object).where(blocks["seed"].notna(), None) if "seed" in blocks else None
-    groups = [blocks] if seeds is None else [rows for _, rows in blocks.groupby(seeds.map(str))]
-    return pd.Series([rows["stream_grad_rms"].iloc[0] / rows["stream_grad_rms"].iloc[-1] for rows in groups])
-
-
-def outputs(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return one row per network, seed and block: that of the last branch, after which the stream is the output.
-
-    Args:
-        frame: A signal frame.
-    """
-    keys = ["network", "index", *(["seed"] if "seed" in frame else [])]
-    return frame.drop_duplicates(keys, keep="last")
