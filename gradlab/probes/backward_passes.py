@@ -8,6 +8,9 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import Node, get_gradient_edge
+from torch.autograd.variable import Variable
+
+from gradlab.probes.hooks import in_backward
 
 _declared = 0
 
@@ -41,6 +44,22 @@ class BackwardPasses:
     def __init__(self, model: nn.Module) -> None:
         self.model = model
         self._task, self._counts = -1, False
+        self._running: set[int] = set()
+
+    def follow(self) -> int:
+        """Return the number of the current pass, and notice its end; to be called from a hook on a node."""
+        task = int(torch._C._current_graph_task_id())
+        if task not in self._running:
+            self._running.add(task)
+            Variable._execution_engine.queue_callback(lambda: self._running.discard(task))
+        return task
+
+    def failed(self) -> set[int]:
+        """Return the numbers of the followed passes that an exception has ended since the last call."""
+        if in_backward():
+            return set()
+        failed, self._running = self._running, set()
+        return failed
 
     def counts(self) -> bool:
         """Return whether the current pass counts; to be called from a hook on a node of the graph."""

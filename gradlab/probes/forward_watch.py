@@ -28,6 +28,11 @@ class Watch:
         part: The index of a part of the tensor's last dimension and the number of equal parts; None for the whole.
         counts: A function that returns whether the current backward pass counts.
         arrived: A function called with this watch after each gradient.
+
+    Attributes:
+        numel: The number of elements of the gradient.
+        task: The number of the pass that the last gradient came with, which `arrived` may note.
+        lost: The reason why the gradient is not known.
     """
 
     def __init__(
@@ -38,10 +43,12 @@ class Watch:
         arrived: Callable[[Watch], None],
     ) -> None:
         self.numel = 0
+        self.task = -1
         self.lost: str | None = None
         self._part, self._counts, self._arrived = part, counts, arrived
         self._rows: Tensor | None = None
         self._kept: Tensor | None = None
+        self._before: tuple[Tensor | None, Tensor | None, str | None] = None, None, None
         self._handles = [_hook(tensor, self._take)]
         self._version: Tensor | None = None
         if tensor._is_view() and tensor.grad_fn is not None:
@@ -60,6 +67,11 @@ class Watch:
         """Forget the gradients so far, since later ones belong to another step."""
         self._rows = self._kept = self.lost = None
 
+    def undo(self) -> bool:
+        """Forget the last gradient, whose pass has failed, and return whether there are others."""
+        self._rows, self._kept, self.lost = self._before
+        return self._rows is not None or self._kept is not None or self.lost is not None
+
     @property
     def retains(self) -> bool:
         """Whether the gradient is kept, since another pass through the graph may follow."""
@@ -68,6 +80,7 @@ class Watch:
     def _take(self, gradient: Tensor) -> None:
         if not self._counts():
             return
+        self._before = self._rows, self._kept, self.lost
         with torch.no_grad() if torch.is_grad_enabled() else nullcontext():
             gradient = plain(gradient.detach()) if gradient.is_nested else gradient.detach()
             if self._part is not None:
@@ -103,6 +116,7 @@ class Watch:
                 self._rows = self._kept = None
                 self._take(gradient)
             else:
+                self._before = self._rows, self._kept, self.lost
                 self.lost = OVERWRITTEN
                 self._arrived(self)
 
@@ -115,12 +129,14 @@ class GraphWatch:
 
     Attributes:
         numel: The number of elements of the response, known when its forward pass is over.
+        task: As of `Watch`.
     """
 
     retains = False
 
     def __init__(self) -> None:
         self.numel = 0
+        self.task = -1
         self.lost: str | None = None
         self._norm: Tensor | None = None
 
@@ -139,6 +155,11 @@ class GraphWatch:
     def reset(self) -> None:
         """See `Watch`."""
         self._norm = self.lost = None
+
+    def undo(self) -> bool:
+        """See `Watch`; a graph that is not retained has only one pass."""
+        self.reset()
+        return False
 
 
 def _hook(tensor: Tensor, take: Callable[[Tensor], None]) -> Any:

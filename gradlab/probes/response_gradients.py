@@ -69,7 +69,7 @@ class ResponseGradients(StepProbe):
     A step comprises what happens between two calls of `step`; without any call, everything is one step. Responses of
     several forward passes, as for micro-batches, are joined into one with more elements. Gradients of several losses
     through one graph (`retain_graph`) are added before the norm is taken. Passes of `torch.autograd.grad`, which add
-    to no parameter's gradient, are ignored. See `ResponseStd` for the definitions of a layer's response and of a call.
+    to no parameter's gradient, and those that fail are ignored. See `ResponseStd` for what a response and a call are.
 
     In a distributed run, `result` is a call that every rank makes, and has the gradient of the mean of the ranks'
     losses with respect to the responses of all ranks: where each rank's loss is a mean over equally many examples,
@@ -170,6 +170,7 @@ class ResponseGradients(StepProbe):
 
     def ran(self, sites: Mapping[Site, bool]) -> None:
         """Handle a pass in which sites ran, with or without a graph."""
+        self._undo_failed()
         self._sites |= dict.fromkeys(sites)
         if self.due:
             ran = self._step().ran
@@ -179,6 +180,7 @@ class ResponseGradients(StepProbe):
     def arrived(self, watch: Watch | GraphWatch, site: Site) -> None:
         """Handle the arrival of a gradient at a watch, or of the reason why there is none."""
         self.retains |= watch.retains
+        watch.task = self._passes.follow()
         # A gradient belongs to the step in which it arrives, regardless of that of the forward pass.
         if self._stack is not None and self.due:
             step = self._step()
@@ -189,7 +191,14 @@ class ResponseGradients(StepProbe):
             self._open = WatchedStep(self.steps)
         return self._open
 
+    def _undo_failed(self) -> None:
+        """Forget what came of backward passes that an exception has ended."""
+        failed = self._passes.failed()
+        if failed and (step := self._open) is not None:
+            step.watches = {w: site for w, site in step.watches.items() if w.task not in failed or w.undo()}
+
     def _measure(self) -> None:
+        self._undo_failed()
         step = self._step()
         self._steps.append(self._closed(step))
         self._open = None
@@ -257,6 +266,7 @@ class ResponseGradients(StepProbe):
     def _measured(self) -> RankGradients:
         """Return what this rank has measured, with one transfer from its device."""
         wait_for_all(self.model)
+        self._undo_failed()
         steps = list(self._steps)
         # A pass after the last step, such as validation, is not a step.
         if self._open is not None and (self._open.watches or not steps):

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.autograd.variable import Variable
 
 from gradlab.probes.fully_sharded import gathered_owners
-from gradlab.probes.hooks import Hook
+from gradlab.probes.hooks import Hook, in_backward
 from gradlab.probes.watch.losses import is_within_another, roots_under_way, scalar_sum
 
 
@@ -23,15 +23,18 @@ class BackwardWatch:
     Args:
         model: The model with the parameters.
         ended: A function called at the end of each pass that has put gradients into place.
+        restarted: A function called within a pass before which others have changed the gradients of earlier ones.
 
     Attributes:
         passes: The number of passes since the last `reset`.
         losses: The loss that each pass began from, including the scale of mixed precision.
     """
 
-    def __init__(self, model: nn.Module, ended: Callable[[], None]) -> None:
+    def __init__(
+        self, model: nn.Module, ended: Callable[[], None], restarted: Callable[[], None] = lambda: None
+    ) -> None:
         self.model = model
-        self._ended = ended
+        self._ended, self._restarted = ended, restarted
         self._task = -1
         self._is_put = False
         self._state: list[tuple[int, int]] = []
@@ -40,6 +43,8 @@ class BackwardWatch:
 
     def reset(self) -> None:
         """Start a new step."""
+        if not in_backward():
+            self._task = -1
         self.passes = 0
         self.losses: list[Tensor] = []
 
@@ -62,6 +67,11 @@ class BackwardWatch:
         """Whether gradients were changed or removed since the last pass, so that its step was not made."""
         return self.passes > 0 and self._state != self._gradients()
 
+    @property
+    def failed(self) -> bool:
+        """Whether an exception has ended the last pass, which left gradients of some parameters."""
+        return self._task != -1 and not in_backward()
+
     def _gathered(self, owners: list[nn.Module], stack: ExitStack, known: set[Tensor], *_: object) -> None:
         """Register hooks on whole parameters, to which passes add that leave the shards to a later one."""
         for parameter in (value for owner in owners for value in owner._parameters.values() if value is not None):
@@ -78,6 +88,9 @@ class BackwardWatch:
         if task == self._task or is_within_another():
             return
         self._task = task
+        if self.passes and self._changed_except(parameter):
+            self.reset()
+            self._restarted()
         loss = scalar_sum(roots_under_way())
         engine = Variable._execution_engine
         # Queued again from there, so that it comes after what others have queued, such as the joining of ranks.
@@ -94,6 +107,11 @@ class BackwardWatch:
         self._is_put = False
         with torch.no_grad():
             self._ended()
+
+    def _changed_except(self, parameter: Tensor) -> bool:
+        """Return whether gradients were changed or removed since the last pass, the first of the next one aside."""
+        states = zip(self._parameters, self._state, self._gradients(), strict=True)
+        return any(before != now for p, before, now in states if p is not parameter)
 
     def _gradients(self) -> list[tuple[int, int]]:
         """Return the identity and the version of each gradient."""

@@ -19,16 +19,26 @@ class Missing:
     Attributes:
         without_forward: The number of steps of which hooks saw no forward pass.
         without_backward: The number of steps whose passes no backward pass followed that adds to gradients.
+        without_loss: The number of steps of which a backward pass was seen by gradients of responses alone.
+        restarted: The number of steps whose gradients were cleared after the forward pass of their last backward pass.
         skipped: The number of steps that a GradScaler had a fused optimizer skip.
         unresolved: Names of layers whose std the square of their mean has taken the digits of.
     """
 
     without_forward: int = 0
     without_backward: int = 0
+    without_loss: int = 0
+    restarted: int = 0
     skipped: int = 0
     unresolved: dict[str, None] = field(default_factory=dict)
     _written: set[Key] = field(default_factory=set)
     _measured: dict[Key, None] = field(default_factory=dict)
+
+    def take_passes(self, forward: int, gradients: int, backward: int) -> None:
+        """Take in how many forward passes, gradients of responses and backward passes a step had."""
+        self.without_forward += not forward
+        self.without_backward += bool(forward) and not gradients and not backward
+        self.without_loss += bool(gradients) and not backward
 
     def take(self, every: Iterable[Found], own: Iterable[Found]) -> None:
         """Take in a record.
@@ -64,6 +74,17 @@ class Missing:
             notes.append(
                 f"{self.without_backward} steps had no backward pass that adds to gradients, as torch.autograd.grad "
                 "makes none: they have no loss and no response_grad_rms"
+            )
+        if self.without_loss:
+            notes.append(
+                f"{self.without_loss} steps had a backward pass that failed, or that adds to no gradient of the "
+                "model's own parameters, as those of an ensemble by torch.func: they have no loss"
+            )
+        if self.restarted:
+            notes.append(
+                f"{self.restarted} steps had gradients cleared or changed between their backward passes, after the "
+                "forward pass of the next: loss and gradients are of what followed, and responses of all passes; "
+                "clear gradients before the forward pass"
             )
         if left := dict.fromkeys(key[0] for key in self._measured if key not in self._written):
             notes.append(

@@ -51,14 +51,19 @@ class StepRecord:
             self.pieces.append(Piece(found.detach().clone().reshape(1), read))
 
 
-def learning_rates(optimizer: Optimizer, names: Sequence[str]) -> Piece:
+def learning_rates(optimizers: Sequence[Optimizer], place: int) -> Piece:
     """The learning rate of every group of an optimizer, as statistics of the whole model.
 
     Args:
-        optimizer: Before its step.
-        names: Of the statistics, one a group.
+        optimizers: All of them, over whose groups the names count.
+        place: Which of them is about to step.
     """
-    rates = [torch.as_tensor(group.get("lr", torch.nan)).detach().reshape(()) for group in optimizer.param_groups]
+    counts = [len(optimizer.param_groups) for optimizer in optimizers]
+    first = sum(counts[:place])
+    numbers = range(first, first + counts[place])
+    names = ["learning_rate"] if sum(counts) == 1 else [f"learning_rate[{number}]" for number in numbers]
+    groups = optimizers[place].param_groups
+    rates = [torch.as_tensor(group.get("lr", torch.nan)).detach().reshape(()) for group in groups]
     device = next((rate.device for rate in rates if not rate.is_cpu), rates[0].device)
     return scalars(names, [rate.to(device) for rate in rates])
 

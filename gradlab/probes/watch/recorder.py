@@ -16,7 +16,6 @@ from gradlab.probes.meeting import ShardMeeting
 from gradlab.probes.ranks import Ranks
 from gradlab.probes.selection import Selection, select_rows
 from gradlab.probes.tensor_layout import Layout
-from gradlab.probes.unmeasured import scripted_notes
 from gradlab.probes.watch.activations import UnitActivity
 from gradlab.probes.watch.backward import BackwardWatch
 from gradlab.probes.watch.layer_values import layer_values, total_values
@@ -88,7 +87,7 @@ class StepRecorder:
         self._owners = Owners(model, optimizers)
         self._parameters = ParameterWatch(model, self.rows, updates="updates" in measure)
         self._executed = ExecutionOrder(model, self.rows)
-        self._backward = BackwardWatch(model, self._pass_ended)
+        self._backward = BackwardWatch(model, self._pass_ended, self._restarted)
         self._micro = MicroBatches(list(model.parameters())) if "noise" in measure else None
         self._record: StepRecord | None = None
         self._arriving: list[tuple[StepRecord, Fetch]] = []
@@ -122,9 +121,21 @@ class StepRecorder:
         self._again = again or self._again
 
     def _pass_begun(self) -> None:
-        if self._backward.undone:
+        if self._record is not None and self._record.waits:
+            # Its backward pass has failed, and this one belongs to another step.
+            self.close()
+        failed = (self.responses is not None and self.responses.undo_failed()) or self._backward.failed
+        if self._backward.undone or (failed and not self._backward.passes):
             # The scaler has skipped the step of these passes, or their gradients were thrown away.
             self._forget()
+
+    def _restarted(self) -> None:
+        """The gradients of earlier passes were thrown away after the forward pass of the one under way."""
+        if self.responses is not None:
+            self._missing.restarted += 1
+            self.responses.drop_earlier_gradients()
+        if self._micro is not None:
+            self._micro.reset()
 
     def _pass_ended(self) -> None:
         if self._record is not None and self._record.waits:
@@ -176,21 +187,15 @@ class StepRecorder:
                 self._parameters.reset()
             self._record = StepRecord(step, scale=scale, waits=in_backward())
             if not self._record.waits:
+                if self.responses is not None:
+                    self.responses.undo_failed()
                 self._take_passes(self._record)
         self._record.places.add(place)
         self._record.take_skipping(optimizer)
         if self.measure & {"gradients", "updates"}:
             self._shards.meet("the step of an optimizer that gl.watch measures", step)
             self._parameters.before(optimizer, self._owners.parameters(place), scale)
-        self._record.pieces.append(learning_rates(optimizer, self._rate_names(place)))
-
-    def _rate_names(self, place: int) -> list[str]:
-        """Names of the learning rates of an optimizer's groups, counted over all optimizers."""
-        counts = [len(optimizer.param_groups) for optimizer in self.optimizers]
-        if sum(counts) == 1:
-            return ["learning_rate"]
-        first = sum(counts[:place])
-        return [f"learning_rate[{number}]" for number in range(first, first + counts[place])]
+        self._record.pieces.append(learning_rates(self.optimizers, place))
 
     def _end_waiting(self, record: StepRecord) -> None:
         """Take in the passes of steps that were made within the last one of them, as soon as it has ended."""
@@ -203,8 +208,8 @@ class StepRecorder:
         """Take in what the passes of this step have shown."""
         scale = record.scale
         window = Window() if self.responses is None else self.responses.take()
-        self._missing.without_forward += self.responses is not None and not window.passes
-        self._missing.without_backward += bool(window.passes) and not self._backward.passes
+        if self.responses is not None:
+            self._missing.take_passes(window.passes, len(window.watches), self._backward.passes)
         made = (
             moment_piece(window, lambda layer: self._missing.unresolved.setdefault(layer)),
             activation_piece(
@@ -311,10 +316,5 @@ class StepRecorder:
             )
         notes += self._missing.notes(gradients="response_gradients" in self.measure)
         if self.responses is not None:
-            notes += scripted_notes(self.responses.finder)
-            if again := self.responses.recomputed():
-                notes.append(
-                    f"{some(again)}: reentrant activation checkpointing leaves the response without a graph; call "
-                    "checkpoint with use_reentrant=False for response_grad_rms"
-                )
+            notes += self.responses.notes()
         return notes

@@ -20,8 +20,10 @@ from gradlab.probes.outputs import outside_transforms, plain, with_graph
 from gradlab.probes.selection import Selection
 from gradlab.probes.targets import response_targets
 from gradlab.probes.tensor_layout import Layout, LayoutWatch, refuse_gradient_of_parts
+from gradlab.probes.unmeasured import scripted_notes
 from gradlab.probes.watch.activations import ActivationMode, ActivationSums, Range
 from gradlab.probes.watch.sums import Sums, sums_for
+from gradlab.results.grouping import some
 from gradlab.stats import Workspace
 
 
@@ -101,14 +103,21 @@ class ResponseWatch:
         """How this rank takes part in tensor parallelism, with layers as sites."""
         return self._split.layout
 
-    def recomputed(self) -> list[str]:
-        """The layers whose gradients arrive at what a backward pass has made again, out of sight."""
+    def notes(self) -> list[str]:
+        """Sentences on what is scripted, and on layers whose gradients arrive at what a backward pass makes again."""
         again, places = self.finder.recomputed, self.finder.places
-        return [
+        recomputed = [
             layer
             for layer in self.without_graph
             if again & {places[layer].name, *(row.module for row in places[layer].rows)}
         ]
+        notes = scripted_notes(self.finder)
+        if recomputed:
+            notes.append(
+                f"{some(recomputed)}: reentrant activation checkpointing leaves the response without a graph; call "
+                "checkpoint with use_reentrant=False for response_grad_rms"
+            )
+        return notes
 
     @contextmanager
     def resting(self) -> Iterator[None]:
@@ -123,6 +132,20 @@ class ResponseWatch:
         """What the passes since the last call have shown; gradients that arrive later are no part of it."""
         window, self.window = self.window, Window()
         return window
+
+    def undo_failed(self) -> bool:
+        """Forget gradients of backward passes that an exception has ended, and return whether there were any."""
+        failed = self._backward.failed()
+        there = self.window.watches
+        self.window.watches = {w: site for w, site in there.items() if w.task not in failed or w.undo()}
+        return bool(failed)
+
+    def drop_earlier_gradients(self) -> None:
+        """Forget the gradients of the passes before the backward pass under way."""
+        task = torch._C._current_graph_task_id()
+        for watch in [watch for watch in self.window.watches if watch.task != task]:
+            watch.remove()
+            del self.window.watches[watch]
 
     def drop(self) -> None:
         """Forget what the passes since the last call have shown."""
@@ -185,6 +208,7 @@ class ResponseWatch:
         window = self.window
 
         def arrived(watch: Watch) -> None:
+            watch.task = self._backward.follow()
             # One of an earlier step comes too late.
             if window is self.window:
                 window.watches[watch] = site

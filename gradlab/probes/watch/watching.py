@@ -47,9 +47,9 @@ class Watch(Probe):
         watch.result().to_frame()
 
     It hangs on the optimizer's own hooks, and measures the steps that the schedule says: all passes since the step
-    before, so that accumulated micro-batches are one. Between these there are no hooks on the model. A step that a
-    GradScaler skips is none, and forward passes without gradients, as of validation, do not count. A step that it has
-    a fused optimizer skip, on the device, counts as one without a record.
+    before, so that accumulated micro-batches are one, but none of which the backward pass failed. Between these there
+    are no hooks on the model. A step that a GradScaler skips is none, and forward passes without gradients, as of
+    validation, do not count. A step that it has a fused optimizer skip, on the device, counts as one without a record.
 
     Columns of the result: step (steps that the optimizer made before), layer, index (place in the order of
     execution), block, statistic, value. Of layers, as `measure` says:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import gradlab as gl
+from gradlab.probes.watch.recorder import Measure
 
 
 def net() -> nn.Sequential:
@@ -242,3 +244,111 @@ def test_gradients_without_a_backward_pass_are_noted() -> None:
     assert found["0", "grad_norm", 1] == pytest.approx(gradients[0].norm().item(), rel=1e-9)
     assert ("0", "response_grad_rms", 0) in found.index
     assert ("0", "response_grad_rms", 1) not in found.index
+
+
+class Breaking(torch.autograd.Function):
+    """The identity, whose backward pass fails as one that has too little memory."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> None:
+        raise MemoryError
+
+
+class Fragile(nn.Sequential):
+    """Layers of which the backward pass may fail between the last two."""
+
+    breaks = False
+
+    def forward(self, x: Tensor) -> Tensor:
+        *parts, last = self.children()
+        for part in parts:
+            x = part(x)
+        return last(Breaking.apply(x) if self.breaks else x)  # type: ignore[no-any-return]
+
+
+def statistics_by_hand(model: nn.Sequential, x: Tensor) -> dict[tuple[str, str], float]:
+    """The std of the responses of linear layers, the RMS of their gradients, and the loss, of one pass by hand."""
+    h, responses = x, {}
+    for name, part in model.named_children():
+        h = part(h)
+        if isinstance(part, nn.Linear):
+            responses[name] = h
+    loss = h.square().mean()
+    gradients = torch.autograd.grad(loss, list(responses.values()))
+    found = {(name, "response_std"): h.std(correction=0).item() for name, h in responses.items()}
+    found |= {
+        (n, "response_grad_rms"): g.square().mean().sqrt().item() for n, g in zip(responses, gradients, strict=True)
+    }
+    return found | {("total", "loss"): loss.item()}
+
+
+@pytest.mark.parametrize("clear", [True, False])
+@pytest.mark.parametrize("measure", [["responses"], ["responses", "response_gradients", "gradients"]])
+def test_a_backward_pass_that_fails_belongs_to_no_step(measure: list[Measure], clear: bool) -> None:
+    """As one does that has too little memory for a large batch, after which a small one is taken."""
+    model = Fragile(*net()).double()
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    with gl.watch(model, optimizer, every=1, measure=measure) as watch:
+        for step in range(2):
+            small, large = torch.randn(3, 5).double(), 5 * torch.randn(7, 5).double()
+            model.breaks = True
+            with pytest.raises(MemoryError):
+                model(large).square().mean().backward()
+            model.breaks = False
+            if clear:
+                optimizer.zero_grad()
+            kinds = measure_of(measure)
+            expected = {key: value for key, value in statistics_by_hand(model, small).items() if key[1] in kinds}
+            model(small).square().mean().backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            found = watch.result().to_frame().set_index(["step", "layer", "statistic"])["value"][step]
+            assert {key: found[key] for key in expected} == pytest.approx(expected, rel=1e-6)
+    assert not watch.result().notes
+
+
+def measure_of(measure: list[Measure]) -> list[str]:
+    """The statistics of `statistics_by_hand` that are measured."""
+    return ["loss", "response_std", *(["response_grad_rms"] if "response_gradients" in measure else [])]
+
+
+@pytest.mark.parametrize("to_none", [True, False])
+def test_gradients_cleared_after_the_next_forward_pass(to_none: bool) -> None:
+    """Loss and gradients are of the last pass, as the gradients of weights are; responses of both, which is said."""
+    model = net().double()
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    first, second = 5 * torch.randn(7, 5).double(), torch.randn(3, 5).double()
+    expected = statistics_by_hand(model, second)
+    both = model[0](torch.cat([first, second])).std(correction=0).item()
+    with gl.watch(model, optimizer, every=1) as watch:
+        model(first).square().mean().backward()
+        loss = model(second).square().mean()
+        optimizer.zero_grad(set_to_none=to_none)
+        loss.backward()
+        optimizer.step()
+    found = watch.result().to_frame().set_index(["layer", "statistic"])["value"]
+    known = {key: value for key, value in expected.items() if key[1] != "response_std"}
+    assert {key: found[key] for key in known} == pytest.approx(known, rel=1e-6)
+    assert found["0", "response_std"] == pytest.approx(both, rel=1e-6)
+    assert "1 steps had gradients cleared or changed between their backward passes" in " ".join(watch.result().notes)
+
+
+def test_an_ensemble_has_gradients_of_responses_and_no_loss() -> None:
+    models = [net().double() for _ in range(2)]
+    models[1][0].weight.data.mul_(2)
+    weights, _ = torch.func.stack_module_state(models)  # type: ignore[arg-type]
+    base, x = net().double(), torch.randn(4, 5).double()
+    with gl.watch(base, torch.optim.SGD([*base.parameters()], 0.1), every=1) as watch:
+        out = torch.func.vmap(lambda own: torch.func.functional_call(base, own, (x,)))(weights)
+        out.square().mean().backward()
+        watch.optimizers[0].step()
+    squares = [(statistics_by_hand(model, x)["0", "response_grad_rms"] / 2) ** 2 for model in models]
+    result = watch.result()
+    found = result.to_frame().set_index(["layer", "statistic"])["value"]
+    assert found["0", "response_grad_rms"] == pytest.approx(math.sqrt(sum(squares) / 2), rel=1e-6)
+    assert ("total", "loss") not in found.index
+    assert [note.partition(":")[2] for note in result.notes] == [" they have no loss"]
