@@ -41,6 +41,16 @@ def test_multiply_adds_are_matched_and_a_tolerance_that_no_network_meets_is_name
         matched(("resnet", "densenet"), 8, "parameters", 1e-4)
 
 
+def test_a_block_without_a_network_near_the_depth_is_named() -> None:
+    with pytest.raises(UsageError, match=r"there is no vovnet network of 6 to 23 layers to compare with resnet20"):
+        matched(("resnet", "vovnet"), 20, "parameters", 0.5)
+
+
+def test_a_block_named_again_counts_once() -> None:
+    networks = matched(("resnet", "resnet", "preact", "resnet", "preact"), 8, "parameters", 0.05)
+    assert [one.block for one in networks] == ["resnet", "preact"]
+
+
 def test_residual_nets_have_the_layers_of_the_plain_nets_at_depths_with_other_networks_too() -> None:
     """resnet164 has bottlenecks, and resnet50 is a name of two networks."""
     plain50, plain164, residual50, residual164 = members(CompareRequest(question="depth", depths=(50, 164)))
@@ -290,11 +300,25 @@ def test_a_folder_of_runs_that_is_a_file_is_refused_before_anything_is_measured(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("gradlab.experiments.compare.compare.at_initialization", None)
-    pixels, labels = np.zeros((20, 32, 32, 3), np.uint8), np.arange(20) % 10
-    np.savez(tmp_path / "toy.npz", x_train=pixels, y_train=labels, x_test=pixels, y_test=labels)
+    write_toy(tmp_path / "toy.npz", 256)
     (tmp_path / "runs").touch()
     with pytest.raises(gl.GradlabError, match="runs: it is no folder"):
         gl.compare("shortcut", depths=(8,), data=str(tmp_path / "toy.npz"), epochs=1, runs=str(tmp_path / "runs"))
+
+
+def write_toy(path: Path, images: int) -> None:
+    """Black images for training and as many for the test."""
+    pixels, labels = np.zeros((images, 32, 32, 3), np.uint8), np.arange(images) % 10
+    np.savez(path, x_train=pixels, y_train=labels, x_test=pixels, y_test=labels)
+
+
+def test_images_too_few_for_a_batch_of_the_recipe_are_refused_before_anything_is_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gradlab.experiments.compare.compare.at_initialization", None)
+    write_toy(tmp_path / "toy.npz", 40)
+    with pytest.raises(UsageError, match="40 training images are fewer than a batch of 256"):
+        gl.compare("shortcut", depths=(8,), data=str(tmp_path / "toy.npz"), epochs=1, runs=tmp_path / "runs")
 
 
 @pytest.mark.parametrize("fails", ["at_initialization", "train"])
@@ -304,8 +328,7 @@ def test_a_comparison_that_fails_leaves_no_folder(tmp_path: Path, monkeypatch: p
 
     monkeypatch.setattr("gradlab.experiments.compare.compare.at_initialization", lambda *_: (pd.DataFrame(), {}, []))
     monkeypatch.setattr(f"gradlab.experiments.compare.compare.{fails}", failing)
-    pixels, labels = np.zeros((20, 32, 32, 3), np.uint8), np.arange(20) % 10
-    np.savez(tmp_path / "toy.npz", x_train=pixels, y_train=labels, x_test=pixels, y_test=labels)
+    write_toy(tmp_path / "toy.npz", 256)
     runs = tmp_path / "runs" / "compare"
     with pytest.raises(gl.GradlabError, match="it fails"):
         gl.compare("shortcut", depths=(8,), data=str(tmp_path / "toy.npz"), epochs=1, runs=runs)

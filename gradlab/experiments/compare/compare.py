@@ -25,7 +25,7 @@ from gradlab.results.files import prepared_folder
 from gradlab.results.record import Stopwatch, make_record
 from gradlab.results.training.epochs import by_epoch
 from gradlab.results.training.result import TrainingResult
-from gradlab.training import load_split
+from gradlab.training import Recipe, load_split
 from gradlab.training import preset as preset_recipe
 
 
@@ -82,7 +82,10 @@ def compare(
     # What cannot be trained on is refused before anything is measured.
     test = None
     if epochs is not None:
-        test = load_split(data, preset_recipe(preset).normalization).test
+        recipe = _recipe(request)
+        split = load_split(data, recipe.normalization)
+        recipe.steps(len(split.train))
+        test = split.test
     with nullcontext() if epochs is None else prepared_folder(runs):
         frame, facts, notes = at_initialization(networks, request, progress)
         trained = [] if epochs is None else _trainings(networks, request, progress)
@@ -116,7 +119,7 @@ def members(request: CompareRequest) -> list[Matched]:
 
 def _trainings(networks: list[Matched], request: CompareRequest, progress: Progress | None) -> list[TrainingResult]:
     """The trainings of all networks, those that are complete being read; ranks train different networks."""
-    recipe = replace(preset_recipe(request.preset), epochs=request.epochs, iterations=None)
+    recipe = _recipe(request)
     runs = Path(request.runs) / f"{Path(request.data).stem}-{request.preset}-{request.epochs}"
     places = {one: place for place, one in enumerate(networks, 1)}
     options: dict[str, Any] = {"recipe": recipe, "seed": request.seed, "device": request.device}
@@ -127,6 +130,11 @@ def _trainings(networks: list[Matched], request: CompareRequest, progress: Progr
         return train(one.name, request.data, out=runs / one.name, progress=told, **options)
 
     return spread(networks, trained, cost=lambda one: one.cost.multiply_adds)
+
+
+def _recipe(request: CompareRequest) -> Recipe:
+    """The recipe of the trainings."""
+    return replace(preset_recipe(request.preset), epochs=request.epochs, iterations=None)
 
 
 def _labelled(progress: Progress, label: str, _: str, done: int, total: int) -> None:

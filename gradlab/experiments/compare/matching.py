@@ -50,21 +50,29 @@ def matched(blocks: Sequence[str], depth: int, match: Match, tolerance: float) -
     the tolerance it is one with the depth nearest to the reference's, and of those the one with the nearest count.
 
     Args:
-        blocks: The blocks, of which the first is the reference, at its usual width.
+        blocks: The blocks, of which the first is the reference, at its usual width; each counts once.
         depth: The depth of the reference.
         match: The equal quantity.
         tolerance: The largest relative difference of a count from the reference's.
 
     Raises:
-        UsageError: If the reference has no such depth, or no network of a block is within the tolerance.
+        UsageError: If the reference has no such depth, or no network of a block has a depth near it or is within the
+            tolerance.
     """
-    reference = _reference(blocks[0], depth)
+    first, *others = dict.fromkeys(blocks)
+    reference = _reference(first, depth)
     goal = _count(reference.cost, match)
     found = [reference]
-    for block in dict.fromkeys(blocks[1:]):
+    for block in others:
         candidates = [_of_size(block, near, goal, match) for near in _depths(block, depth)]
         errors = {one: abs(_count(one.cost, match) / goal - 1) for one in candidates}
         inside = [one for one in candidates if errors[one] <= tolerance]
+        if not candidates:
+            least, most = _tried(depth)
+            raise UsageError(
+                f"there is no {block} network of {least} to {most} layers to compare with {reference.name}: leave "
+                f"{block} out (--blocks), or give another depth (--depths)"
+            )
         if not inside:
             nearest = min(candidates, key=errors.__getitem__)
             raise UsageError(
@@ -83,12 +91,18 @@ def _reference(block: str, depth: int) -> Matched:
 
 def _depths(block: str, depth: int) -> Iterator[int]:
     """The depths of a block's networks from a fraction of the reference's depth to a little above it."""
-    for near in range(max(2, int(LEAST_DEPTH * depth)), int(1.1 * depth) + 2):
+    least, most = _tried(depth)
+    for near in range(least, most + 1):
         try:
             parse_name(FORMS[block].format(depth=near, size=REFERENCE_WIDTH))
         except UsageError:
             continue
         yield near
+
+
+def _tried(depth: int) -> tuple[int, int]:
+    """The smallest and the largest depth that are tried for a depth of the reference."""
+    return max(2, int(LEAST_DEPTH * depth)), int(1.1 * depth) + 1
 
 
 def _of_size(block: str, depth: int, goal: int, match: Match) -> Matched:
