@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping, Sized
+from collections.abc import Hashable, Iterable, Mapping, Sequence, Sized
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from gradlab.plots.style import KIND_DASHES, KIND_MARKERS, depth_colors, kind_colors, look, shades
+from gradlab.plots.style import KIND_DASHES, KIND_MARKERS, PAPER, depth_colors, kind_colors, look, shades
+
+_LINE, _LETTER = 3.7, 0.6
+"""The width of a legend's line with the spaces beside it, and of a letter, in em."""
 
 
 def networks_of(frame: pd.DataFrame) -> pd.DataFrame:
@@ -126,3 +130,21 @@ def legend_columns(labels: list[str]) -> int:
     """The number of columns of a legend with these labels at the width of a column of text."""
     longest = max(map(len, labels))
     return 3 if longest <= 10 and len(labels) > 5 else 2 if longest <= 26 and len(labels) > 1 else 1
+
+
+def fitting_columns(labels: Sequence[str], width: float, most: int) -> int:
+    """The number of columns, at most so many, with which a legend is not wider than its figure.
+
+    Args:
+        labels: The labels, which fill the legend by columns.
+        width: The width of the figure, in inches.
+        most: The largest number of columns.
+    """
+    em = PAPER["legend.fontsize"] / 72
+    return next((count for count in range(min(most, len(labels)), 1, -1) if _width(labels, count) * em <= width), 1)
+
+
+def _width(labels: Sequence[str], columns: int) -> float:
+    """The width of a legend in em: of each column, its line, the spaces beside it, and its longest label."""
+    parts = np.array_split(np.array([len(label) for label in labels]), columns)
+    return sum(_LINE + _LETTER * int(part.max()) for part in parts)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +33,9 @@ def drawn(
 
     from gradlab.plots.style import theme
 
-    with mpl.rc_context():
+    with mpl.rc_context(), warnings.catch_warnings():
+        # A name may have characters that no font here has; each is drawn as a box.
+        warnings.filterwarnings("ignore", message=r"Glyph \d+ ")
         # A matplotlibrc may set TeX, fonts or sizes that the theme does not override.
         mpl.rcdefaults()
         with theme():

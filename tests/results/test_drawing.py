@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import warnings
 
 import matplotlib as mpl
 import pytest
@@ -49,6 +50,15 @@ def test_user_settings_do_not_change_the_bytes(settings: dict[str, object], usua
     with mpl.rc_context(settings):
         assert drawn({"a": plain}, ("png", "svg", "pdf")) == usual
         assert all(mpl.rcParams[key] == value for key, value in settings.items())
+
+
+def test_names_in_letters_that_the_font_lacks_are_drawn_without_a_warning() -> None:
+    figure = Figure()
+    figure.subplots().plot([1, 2], label="\u5b9e\u9a8c \U0001f600")
+    figure.legend()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert drawn({"a": lambda: figure}, ("png", "pdf"), dpi=40)["a.png"]
 
 
 def test_printing_a_measurement_loads_no_plotting_library() -> None:

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from gradlab.plots.networks import networks_of, series_styles
+from gradlab.plots.networks import fitting_columns, networks_of, series_styles
 from gradlab.plots.style import DOTTED, PAGE_WIDTH
 from gradlab.results.margins import margins
 
@@ -112,7 +112,8 @@ def activations_figure(
     plot_switch_rates(frame, figure.add_subplot(grid[2, :]))
     handles = [Line2D([], [], label=network, **{**style, "marker": None}) for network, style in styles.items()]
     handles += [Line2D([], [], label="coin flips", **_COINS), Line2D([], [], label="infinite width", **_WIDTH_LIMIT)]
-    figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 6))
+    across = fitting_columns([str(handle.get_label()) for handle in handles], PAGE_WIDTH, 6)
+    figure.legend(handles=handles, loc="outside lower center", ncols=across)
     return figure
 
 

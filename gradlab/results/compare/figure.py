@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from gradlab.plots.networks import networks_of, series_styles, shaded_styles
+from gradlab.plots.networks import fitting_columns, networks_of, series_styles, shaded_styles
 from gradlab.plots.style import KIND_DASHES, PAGE_WIDTH
 from gradlab.results.margins import margins
 
@@ -36,7 +36,7 @@ def compare_figure(frame: pd.DataFrame, figure: Figure) -> Figure:
     styles = _styles(frame)
     errors = frame[frame["statistic"].isin(("train_error", "test_error"))]
     figure.set_layout_engine("constrained", h_pad=0.04, w_pad=0.04)
-    rows = -(-len(styles) // 4)
+    rows = -(-len(styles) // fitting_columns([*styles], PAGE_WIDTH, 4))
     columns = -(-len(styles) // rows)
     figure.set_size_inches(PAGE_WIDTH, 2.1 + 0.15 * rows)
     axes = figure.subplots(1, 3 if errors.empty else 4)

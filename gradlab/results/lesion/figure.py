@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from gradlab.errors import UsageError
-from gradlab.plots.networks import network_labels, network_styles, networks_of
+from gradlab.plots.networks import fitting_columns, network_labels, network_styles, networks_of
 from gradlab.plots.style import COLUMN_WIDTH, DOTTED, PAGE_WIDTH
 from gradlab.results.margins import interval_of, margins
 
@@ -169,14 +169,17 @@ def lesion_figure(frame: pd.DataFrame, lengths: pd.DataFrame, figure: Figure, wh
         handles.append(Line2D([], [], label="intact", color="0.35", **_INTACT))
     if plot_deletions in drawn and frame["resized"].fillna(False).any():
         handles.append(Line2D([], [], label="changes the shape", color="0.35", **_RESIZED))
-    figure.set_size_inches(COLUMN_WIDTH if columns == 1 else PAGE_WIDTH, 0.35 + 1.9 * rows)
+    width = COLUMN_WIDTH if columns == 1 else PAGE_WIDTH
+    across = fitting_columns([str(handle.get_label()) for handle in handles], width, 2 if columns == 1 else 6)
+    more = max(0, -(-len(handles) // across) - (2 if columns == 1 else 1))
+    figure.set_size_inches(width, 0.35 + 1.9 * rows + 0.13 * more)
     for ax, (panel, data) in zip(figure.subplots(rows, columns, squeeze=False).flat, panels, strict=False):
         panel(data, ax, styles)
     for ax in figure.axes[len(panels) :]:
         ax.set_visible(False)
     for ax in figure.axes[1 : len(LESIONS[which])]:
         ax.set_ylabel("")
-    figure.legend(handles=handles, loc="outside upper center", ncols=2 if columns == 1 else 6)
+    figure.legend(handles=handles, loc="outside upper center", ncols=across)
     return figure
 
 
