@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Self
 
-from gradlab.results.grouping import listed
+from gradlab.results.grouping import counted, listed
 
 _ALIKE = 0.05
 """Largest difference of the fractions measured of networks that share a sentence."""
@@ -108,7 +108,7 @@ def _sentence(parts: Sequence[Coverage], verb: str = "measured") -> str:
         text = f"{verb} {share} % of the parameters" if min(shares) < 1 else f"{verb} all weight layers and parameters"
     else:
         ((layers, of, total),) = counts
-        text = f"{verb} {layers} of {of} weight layers, {share} % of {_count(total)} parameters"
+        text = f"{verb} {layers:,} of {counted(of, 'weight layer')}, {share} % of {_count(total)} parameters"
     lost = [f"{_names([part.left_out[reason] for part in parts])} ({reason})" for reason in parts[0].left_out]
     return f"{text}; not measured: {', '.join(lost)}" if lost else text
 

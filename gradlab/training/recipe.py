@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, get_args
 
 from gradlab.errors import UsageError
+from gradlab.results.grouping import counted
 from gradlab.training.schedule import SCHEDULES, Schedule, rate_fraction
 
 Amp = Literal["auto", "bf16", "off"]
@@ -181,12 +182,13 @@ class Recipe:
         return asdict(self)
 
     def __str__(self) -> str:
-        length = f"{self.epochs} epochs" if self.epochs else f"{self.iterations:,} iterations"
+        length = f"{self.epochs} epoch" if self.epochs else f"{self.iterations:,} iteration"
+        length += "" if 1 in (self.epochs, self.iterations) else "s"
         said = f"{self.preset}, {length}, batch {self.batch_size}, learning rate {self.learning_rate:g}"
         # What a recipe has always had is not named, so that records of older runs still read the same.
         said += "" if self.optimizer == "sgd" else f", {self.optimizer}"
         said += f", {self.schedule}" if self.schedule in ("cosine", "constant") else ""
-        return said + (f", warm-up {self.warm_up:,} steps" if self.warm_up else "")
+        return said + (f", warm-up {counted(self.warm_up, 'step')}" if self.warm_up else "")
 
 
 def with_defaults(recorded: Mapping[str, Any]) -> dict[str, Any]:

@@ -348,7 +348,7 @@ def test_notes_and_coverage_are_on_the_page(tmp_path: Path) -> None:
     text = gl.report([result], tmp_path / "r.html").read_text()
     assert text.count("the normalization of its images in training is unknown") == 1
     assert "net0 and net1: the normalization" in text
-    assert "measured 1 of 1 weight layers" in text
+    assert "measured 1 of 1 weight layer" in text
 
 
 def test_errors_of_the_table_are_explained_below_it(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """The grid of plain and residual nets, and the findings on its errors."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from gradlab.results.finding import rule_of
 from gradlab.results.growing import read_growing
 from gradlab.results.label import with_descriptions
 from gradlab.results.training.epochs import by_epoch
+from gradlab.results.training.recipes import recipe_of, without_seed
 from gradlab.results.training.result import COLUMNS
 from gradlab.training import PRESETS
 
@@ -269,3 +271,14 @@ def test_as_many_seeds_are_taken_as_elsewhere(tmp_path: Path) -> None:
         gl.degradation([8], ["resnet"], runs=tmp_path, seeds=10_000, train_missing=False)
     with pytest.raises(gl.UsageError, match="seeds"):
         gl.degradation([8], ["resnet"], runs=tmp_path, seeds=10_001, train_missing=False)
+
+
+@pytest.mark.parametrize("length", [{"epochs": 1, "iterations": None}, {"iterations": 1}])
+def test_one_epoch_is_one_recipe_in_older_runs_too(length: dict[str, Any]) -> None:
+    recipe = gl.Recipe(**length, warm_up=1)
+    told = f"gradlab {recipe}, seed 3"
+    older = re.sub(r" 1 (\w+)", r" 1 \1s", told)
+    assert "1 epochs" in older or "1 iterations" in older
+    assert "1 steps" not in told
+    assert recipe_of({"recipe": told, "seed": 3}) == recipe_of({"recipe": older, "seed": 3})
+    assert without_seed(told) == without_seed(older) == told.removesuffix(", seed 3")

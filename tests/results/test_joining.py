@@ -96,7 +96,7 @@ def test_coverage_in_words() -> None:
     assert str(part) == expected
     assert Coverage.from_record(part.as_record()) == part
     almost = Coverage(9_999_999, 10_000_000, 1, 1, 1, 1)
-    assert str(almost) == "measured 1 of 1 weight layers, 99.9 % of 10 M parameters"
+    assert str(almost) == "measured 1 of 1 weight layer, 99.9 % of 10 M parameters"
     both = Coverage.together({"one": part, "two": part})
     assert (both.measured, both.left_out["not selected"][4]) == (1998, "two: a")
     assert Coverage(0, 0, 0, 0, 0, 0).share == 1

@@ -195,7 +195,7 @@ def test_sentences_of_one_meaning_are_grouped() -> None:
             [
                 "a: measured 2 of 3 weight layers, 90.0 % of 10 parameters; not measured: x, y (frozen)",
                 "b: measured 4 of 5 weight layers, 99.9 % of 2 M parameters; not measured: x, z, w (frozen)",
-                "c: measured 1 of 1 weight layers, 100 % of 5 parameters",
+                "c: measured 1 of 1 weight layer, 100 % of 5 parameters",
             ],
         ),
         (

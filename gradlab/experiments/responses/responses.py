@@ -39,6 +39,7 @@ from gradlab.probes.targets import response_targets
 from gradlab.probes.unmeasured import VECTORS
 from gradlab.probes.weights import weight_rows
 from gradlab.results.coverage import Coverage
+from gradlab.results.grouping import counted
 from gradlab.results.record import Stopwatch, make_record
 from gradlab.results.responses.result import ResponsesResult
 from gradlab.stats.float32 import full_float32
@@ -200,7 +201,8 @@ def _measured(
     result.record["networks"] = [facts]
     result.notes += _warnings(model, label, facts, stream, normalize)
     if count := int(without):
-        result.notes.append(f"{label}: {count:,} of {stream.count:,} outputs hold NaN and count as wrong answers")
+        hold = "holds NaN and counts as a wrong answer" if stream.count == 1 else "hold NaN and count as wrong answers"
+        result.notes.append(f"{label}: {count:,} of {counted(stream.count, 'output')} {hold}")
     return result
 
 

@@ -12,6 +12,7 @@ import pandas as pd
 
 from gradlab.results.degradation.findings import SEED_SPREAD
 from gradlab.results.finding import Finding
+from gradlab.results.grouping import counted
 from gradlab.results.intervals import factor_with_interval, told_by, with_interval
 from gradlab.results.label import description
 from gradlab.stats.verdict import Comparison, Estimate, Verdict, difference, holm
@@ -214,7 +215,8 @@ def _too_short(facts: Sequence[Facts]) -> str:
     if len(counts) < len(facts):
         return "How many steps the trainings made is not recorded, and without it there is no verdict."
     steps = min(counts)
-    return f"{steps:,} steps are too few for a verdict: another seed may differ by more." if steps < LEAST_STEPS else ""
+    too_few = f"{counted(steps, 'step')} {'is' if steps == 1 else 'are'}"
+    return f"{too_few} too few for a verdict: another seed may differ by more." if steps < LEAST_STEPS else ""
 
 
 def _percent(estimates: Mapping[str, Estimate], network: str) -> str:

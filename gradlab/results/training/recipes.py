@@ -34,12 +34,17 @@ def recipe_of(facts: Mapping[str, Any]) -> str:
     Args:
         facts: The facts on the run's network in the record.
     """
-    return str(facts.get("recipe")).removesuffix(f", seed {facts.get('seed')}")
+    return _in_the_singular(str(facts.get("recipe"))).removesuffix(f", seed {facts.get('seed')}")
 
 
 def without_seed(recipe: str | None) -> str | None:
     """The recipe that a checkpoint of `gradlab train` names, without its seed; any other as it is."""
-    return None if recipe is None else re.sub(r"^(gradlab .*), seed \d+$", r"\1", recipe)
+    return None if recipe is None else re.sub(r"^(gradlab .*), seed \d+$", r"\1", _in_the_singular(recipe))
+
+
+def _in_the_singular(recipe: str) -> str:
+    """The text of a recipe of one epoch, iteration or step of warm-up, of which older runs have the plural."""
+    return re.sub(r" 1 (epoch|iteration|step)s\b", r" 1 \1", recipe)
 
 
 def recipe_key(facts: Mapping[str, Any]) -> Hashable:
