@@ -77,8 +77,8 @@ class Missing:
             )
         if self.without_loss:
             notes.append(
-                f"{self.without_loss} steps had a backward pass that failed, or that adds to no gradient of the "
-                "model's own parameters, as those of an ensemble by torch.func: they have no loss"
+                f"{self.without_loss} steps had a backward pass that failed or had not ended, or that adds to no "
+                "gradient of the model's own parameters, as those of an ensemble by torch.func: they have no loss"
             )
         if self.restarted:
             notes.append(

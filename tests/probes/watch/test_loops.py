@@ -352,3 +352,28 @@ def test_an_ensemble_has_gradients_of_responses_and_no_loss() -> None:
     assert found["0", "response_grad_rms"] == pytest.approx(math.sqrt(sum(squares) / 2), rel=1e-6)
     assert ("total", "loss") not in found.index
     assert [note.partition(":")[2] for note in result.notes] == [" they have no loss"]
+
+
+def test_a_failing_pass_within_steps_has_no_responses_of_the_next() -> None:
+    """Optimizers that it has called are a step ahead of the others, and their record is of that pass alone."""
+    model = Fragile(*net()).double()
+    optimizers = {p: torch.optim.SGD([p], 0.1) for p in model.parameters()}
+
+    def step(parameter: Tensor) -> None:
+        optimizers[parameter].step()
+        optimizers[parameter].zero_grad()
+
+    for parameter in model.parameters():
+        parameter.register_post_accumulate_grad_hook(step)
+    small, large = torch.randn(3, 5).double(), 5 * torch.randn(7, 5).double()
+    expected = statistics_by_hand(model, large)
+    with gl.watch(model, list(optimizers.values()), every=1) as watch:
+        model.breaks = True
+        with pytest.raises(MemoryError):
+            model(large).square().mean().backward()
+        model.breaks = False
+        model(small).square().mean().backward()
+    found = watch.result().to_frame().set_index(["step", "layer", "statistic"])["value"][0]
+    for statistic in ("response_std", "response_grad_rms"):
+        assert found["4", statistic] == pytest.approx(expected["4", statistic], rel=1e-6)
+    assert "had a backward pass that failed" in " ".join(watch.result().notes)
