@@ -11,8 +11,8 @@ REASONS = {
     "frozen": "frozen (requires_grad is off), so there is no gradient",
     "not reached": "the loss does not reach it: there is no gradient",
     "cleared": "no parameter of the model has a gradient: zero_grad() came before step(), or backward() did not run",
-    "no graph": "ran without a graph (under no_grad, or in reentrant activation checkpointing, which "
-    "use_reentrant=False replaces), so its response has no gradient",
+    "no graph": "ran without a graph (under no_grad, frozen with nothing trained before it, or in reentrant activation "
+    "checkpointing, which use_reentrant=False replaces), so its response has no gradient",
     "several passes": "several backward passes came back through one graph of which the first did not keep it "
     "(retain_graph), so that their sum is not known: use retain_graph=True, or one loss",
     "overwritten": "its output is a view that was changed in place, of which autograd has no gradient: let the layer "

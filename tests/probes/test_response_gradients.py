@@ -235,6 +235,7 @@ def test_what_is_absent_or_not_finite_is_named() -> None:
     assert found["absent"].dropna().to_dict() == {"stem": "no graph", "side": "not reached", "idle": "not run"}
     assert found["non_finite"].to_dict() == {"stem": False, "side": False, "head": True, "idle": False}
     assert [note.partition(":")[0] for note in result.notes] == ["side", "stem", "idle", "head"]
+    assert "frozen with nothing trained before it" in result.notes[1]
 
 
 def test_nothing_to_measure_is_an_error() -> None:
