@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -31,6 +32,12 @@ def keeps_graph() -> bool:
     return bool(torch._C._autograd._get_current_graph_task_keep_graph())
 
 
+class Numbered(Protocol):
+    """What notes the number of the pass that has reached it last."""
+
+    task: int
+
+
 class BackwardPasses:
     """Determines whether the current backward pass counts.
 
@@ -46,13 +53,12 @@ class BackwardPasses:
         self._task, self._counts = -1, False
         self._running: set[int] = set()
 
-    def follow(self) -> int:
-        """Return the number of the current pass, and notice its end; to be called from a hook on a node."""
-        task = int(torch._C._current_graph_task_id())
+    def follow(self, watch: Numbered) -> None:
+        """Note the current pass at what it has just reached, and notice its end; to be called from a hook on a node."""
+        watch.task = task = int(torch._C._current_graph_task_id())
         if task not in self._running:
             self._running.add(task)
             Variable._execution_engine.queue_callback(lambda: self._running.discard(task))
-        return task
 
     def failed(self) -> set[int]:
         """Return the numbers of the followed passes that an exception has ended since the last call."""

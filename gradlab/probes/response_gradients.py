@@ -180,7 +180,7 @@ class ResponseGradients(StepProbe):
     def arrived(self, watch: Watch | GraphWatch, site: Site) -> None:
         """Handle the arrival of a gradient at a watch, or of the reason why there is none."""
         self.retains |= watch.retains
-        watch.task = self._passes.follow()
+        self._passes.follow(watch)
         # A gradient belongs to the step in which it arrives, regardless of that of the forward pass.
         if self._stack is not None and self.due:
             step = self._step()

@@ -58,7 +58,7 @@ class BlockSignal(Probe):
 
     No activations are stored, and nothing waits for the device until the result is requested. Non-finite values are
     counted and left out. A branch that is skipped in a pass, as by stochastic depth, is measured in the other passes.
-    A pass that ends in an exception does not count.
+    A forward pass that ends in an exception does not count, and a backward pass that does adds no gradients.
 
     With `tokens`, two statistics are computed from the first examples of every batch: token_rank, the participation
     ratio (Σλ)²/Σλ² of the eigenvalues of x·xᵀ for the tokens x after the addition, which is 1 if all are parallel (rank
@@ -104,7 +104,7 @@ class BlockSignal(Probe):
         """See `Reader`."""
         reading = Reading((centred_moments if self.exact else fast_moments)(value, channel))
         if watched is not None and watched.requires_grad:
-            reading.watch = Watch(watched, None, self._backward.counts, lambda _: None)
+            reading.watch = Watch(watched, None, self._backward.counts, self._backward.follow)
         if self.tokens and behind and value.ndim > 2:
             x = value.detach()[:EXAMPLES].movedim(channel, -1).flatten(1, -2)
             statistics = torch.stack((token_participation(x), token_cosine(x))).sum(1)
@@ -117,6 +117,7 @@ class BlockSignal(Probe):
         if found and found[0].branch is not None and any(s.branch is None for s in self._signals.values()):
             # Before the first addition, repeated parts were taken for blocks.
             self._signals, self._order = {}, []
+        self._undo_failed()
         for signal in self._signals.values():
             signal.behind_gradient.settle()
             signal.branch_gradient.settle()
@@ -131,6 +132,13 @@ class BlockSignal(Probe):
             self._signals.setdefault(site, Signal()).update(each)
         self._order = in_order(self._order, seen)
 
+    def _undo_failed(self) -> None:
+        """Forget what came of backward passes that an exception has ended."""
+        if failed := self._backward.failed():
+            for signal in self._signals.values():
+                signal.behind_gradient.undo(failed)
+                signal.branch_gradient.undo(failed)
+
     def result(self, network: str | None = None) -> SignalResult:
         """The measurement so far, with one row per block and branch in order of execution.
 
@@ -141,6 +149,7 @@ class BlockSignal(Probe):
             GradlabError: If no block was found.
         """
         wait_for_all(self.model)
+        self._undo_failed()
         own = self._signals if len(self.ranks.numbers) == 1 else sendable(self._signals, self._order)
         seen = sorted(self._finder.unseen), bool(self._finder.recomputed)
         sent = {site: own[site] for site in self._order}, self._split.layout, seen

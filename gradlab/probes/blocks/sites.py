@@ -50,6 +50,12 @@ class GradientSquares:
         if watch is not None:
             self._open.append(watch)
 
+    def undo(self, failed: set[int]) -> None:
+        """Forget the gradients of the passes with these numbers."""
+        for watch in self._open:
+            if watch.task in failed:
+                watch.undo()
+
     def settle(self) -> None:
         """Add the gradients that have arrived, and release their watches."""
         waiting = []

@@ -208,7 +208,7 @@ class ResponseWatch:
         window = self.window
 
         def arrived(watch: Watch) -> None:
-            watch.task = self._backward.follow()
+            self._backward.follow(watch)
             # One of an earlier step comes too late.
             if window is self.window:
                 window.watches[watch] = site

@@ -315,6 +315,35 @@ def test_gradients_of_autograd_grad_do_not_count() -> None:
     pd.testing.assert_series_equal(frame["branch_grad_rms"], plain["branch_grad_rms"], rtol=1e-6)
 
 
+@pytest.mark.parametrize("last", [False, True])
+def test_a_backward_pass_that_fails_adds_no_gradients(last: bool) -> None:
+    """Against plain hooks, which receive the same gradients from the passes that do not fail."""
+
+    def fail() -> None:
+        hook = model.stem.weight.register_hook(lambda _: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            model(data(1)).square().mean().backward()
+        hook.remove()
+
+    model = Net()
+    with gl.BlockSignal(model) as probe:
+        fail()
+        model(data()).square().mean().backward()
+        if last:
+            fail()
+    frame = probe.result().to_frame()
+    squares: list[float] = []
+
+    def listen(module: nn.Module, args: tuple[Tensor], output: Tensor) -> None:
+        output.register_hook(lambda g: squares.append(g.double().square().mean().item()))
+
+    for block in model.blocks:
+        block.register_forward_hook(listen)
+    model(data()).square().mean().backward()
+    expected = [square**0.5 for square in reversed(squares)]
+    assert frame["stream_grad_rms"].tolist() == pytest.approx(expected, rel=1e-5)
+
+
 def test_tokens_are_compared_within_each_example() -> None:
     model, x = Net(), torch.randn(4, 5, 8, generator=torch.Generator().manual_seed(0))
     with gl.BlockSignal(model, tokens=True) as probe:
