@@ -96,10 +96,15 @@ def write_all(folder: str | Path, contents: Mapping[str, bytes]) -> list[Path]:
         GradlabError: If a file cannot be written, or would replace a link, a device or a folder; existing files are
             then unchanged.
     """
-    folder = prepare_folder(folder)
-    for name in contents:
-        _check_place(folder / name)
-    _sweep(folder, contents)
+    with prepared_folder(folder) as place:
+        for name in contents:
+            _check_place(place / name)
+        _sweep(place, contents)
+        return _write_and_rename(place, contents)
+
+
+def _write_and_rename(folder: Path, contents: Mapping[str, bytes]) -> list[Path]:
+    """Write all files under other names, and rename them when all are written."""
     parts = {folder / name: folder / _part(name) for name in contents}
     try:
         for path, part in parts.items():

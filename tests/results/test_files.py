@@ -42,7 +42,9 @@ def test_a_killed_process_leaves_either_old_or_new_files(stop_at: int, tmp_path:
         assert (tmp_path / name).read_bytes() == expected.encode()
 
 
-def test_a_failure_keeps_the_old_files_without_temporary_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failure_keeps_the_old_files_without_temporary_ones_or_new_folders(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "a").write_bytes(b"old")
 
     def full(descriptor: int) -> None:
@@ -51,6 +53,8 @@ def test_a_failure_keeps_the_old_files_without_temporary_ones(tmp_path: Path, mo
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(GradlabError, match=r"cannot write into .*: No space left on device"):
         write_atomically(tmp_path / "a", b"new")
+    with pytest.raises(GradlabError, match="No space left on device"):
+        write_atomically(tmp_path / "x" / "y" / "a", b"new")
     assert [(p.name, p.read_bytes()) for p in tmp_path.iterdir()] == [("a", b"old")]
 
 
