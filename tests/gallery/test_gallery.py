@@ -107,7 +107,7 @@ def test_the_command_measures_what_the_figure_does(figure: Figure, monkeypatch: 
     assert len(calls) == 1, result.output
     args, kwargs = calls[0]
     if figure.experiment is architectures:
-        assert args[0] == options["pattern"]
+        assert args[0] == [options["pattern"]]
         return
     bound = signature.bind(*args, **kwargs).arguments
     expected = {name: parameter.default for name, parameter in signature.parameters.items()} | options
