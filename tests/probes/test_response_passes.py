@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from oracles.responses import close, norms, std, stds
+from probes.fragile import Fragile
 from torch import Tensor, nn
 
 import gradlab as gl
@@ -309,53 +310,20 @@ def test_the_backward_pass_of_another_probe_counts() -> None:
     assert rows["response_grad_norm"].tolist() == pytest.approx([*right.values()] * 2, rel=1e-9)
 
 
-class Breaking(torch.autograd.Function):
-    """The identity, whose backward pass fails as one that has too little memory."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        return x.clone()
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> None:
-        raise MemoryError
-
-
-class Fragile(nn.Sequential):
-    """Two layers with what may fail in between."""
-
-    breaks = False
-
-    def __init__(self) -> None:
-        super().__init__(nn.Linear(4, 5), nn.Linear(5, 3))
-        self.double()
-
-    def forward(self, x: Tensor) -> Tensor:
-        h = torch.tanh(self[0](x))
-        return self[1](Breaking.apply(h) if self.breaks else h)  # type: ignore[no-any-return]
-
-
-def fail(model: Fragile, x: Tensor) -> None:
-    """Run a model forward, and backward to where that fails."""
-    model.breaks = True
-    with pytest.raises(MemoryError):
-        model(x).square().mean().backward()
-    model.breaks = False
-
-
 @pytest.mark.parametrize("retained", [False, True])
 def test_a_failed_backward_pass_is_not_counted(retained: bool) -> None:
     torch.manual_seed(0)
-    model, small, large = Fragile(), torch.randn(3, 4).double(), torch.randn(8, 4).double()
+    model = Fragile(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 3)).double()
+    small, large = torch.randn(3, 4).double(), torch.randn(8, 4).double()
     with gl.ResponseGradients(model) as probe:
-        fail(model, large)
+        model.fail(large)
         model.zero_grad()
         model(small).square().mean().backward(retain_graph=retained)
-        fail(model, large)
+        model.fail(large)
         probe.step()
-        fail(model, large)
+        model.fail(large)
     first = model[0](small)
-    last = model[1](torch.tanh(first))
+    last = model[2](torch.tanh(first))
     expected = [g.norm().item() for g in torch.autograd.grad(last.square().mean(), [first, last])]
     frame = probe.result().layers()
     assert frame["response_grad_norm"][:2].tolist() == pytest.approx(expected, rel=1e-12)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
+from probes.fragile import Fragile
 from torch import Tensor, nn
 
 import gradlab as gl
@@ -246,30 +246,6 @@ def test_gradients_without_a_backward_pass_are_noted() -> None:
     assert ("0", "response_grad_rms", 1) not in found.index
 
 
-class Breaking(torch.autograd.Function):
-    """The identity, whose backward pass fails as one that has too little memory."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        return x.clone()
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> None:
-        raise MemoryError
-
-
-class Fragile(nn.Sequential):
-    """Layers of which the backward pass may fail between the last two."""
-
-    breaks = False
-
-    def forward(self, x: Tensor) -> Tensor:
-        *parts, last = self.children()
-        for part in parts:
-            x = part(x)
-        return last(Breaking.apply(x) if self.breaks else x)  # type: ignore[no-any-return]
-
-
 def statistics_by_hand(model: nn.Sequential, x: Tensor) -> dict[tuple[str, str], float]:
     """The std of the responses of linear layers, the RMS of their gradients, and the loss, of one pass by hand."""
     h, responses = x, {}
@@ -295,10 +271,7 @@ def test_a_backward_pass_that_fails_belongs_to_no_step(measure: list[Measure], c
     with gl.watch(model, optimizer, every=1, measure=measure) as watch:
         for step in range(2):
             small, large = torch.randn(3, 5).double(), 5 * torch.randn(7, 5).double()
-            model.breaks = True
-            with pytest.raises(MemoryError):
-                model(large).square().mean().backward()
-            model.breaks = False
+            model.fail(large)
             if clear:
                 optimizer.zero_grad()
             kinds = measure_of(measure)
@@ -368,10 +341,7 @@ def test_a_failing_pass_within_steps_has_no_responses_of_the_next() -> None:
     small, large = torch.randn(3, 5).double(), 5 * torch.randn(7, 5).double()
     expected = statistics_by_hand(model, large)
     with gl.watch(model, list(optimizers.values()), every=1) as watch:
-        model.breaks = True
-        with pytest.raises(MemoryError):
-            model(large).square().mean().backward()
-        model.breaks = False
+        model.fail(large)
         model(small).square().mean().backward()
     found = watch.result().to_frame().set_index(["step", "layer", "statistic"])["value"][0]
     for statistic in ("response_std", "response_grad_rms"):
