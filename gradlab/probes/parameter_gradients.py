@@ -134,6 +134,12 @@ class ParameterGradients(StepProbe):
         self._room(norms)[: len(norms)].copy_(norms)
         self._steps.append(_Step(self.steps, absent, len(norms)))
 
+    def forget_last(self) -> None:
+        """Forget the step that was measured last, which whoever called `step` refuses."""
+        self._steps.pop()
+        if len(self._steps) % _ROWS == 0:
+            self._blocks.pop()
+
     def _room(self, norms: Tensor) -> Tensor:
         """Return the next row of a block of memory: small tensors that outlive a step would fragment the heap."""
         row = len(self._steps) % _ROWS

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -80,6 +81,29 @@ def test_passes_whose_gradients_were_cleared_do_not_count(
     assert total.diversity.tolist() == pytest.approx([sum(n * n for n in right) / (len(right) * whole) ** 2] * 3)
 
 
+@pytest.mark.parametrize("layer", [0, 2])
+def test_layers_unfrozen_while_they_are_measured(layer: int) -> None:
+    net = make_net()
+    net[layer].requires_grad_(False)
+    with gl.ExampleGradients(net) as probe:
+        F.cross_entropy(net(X), Y).backward()
+        probe.step()
+        net.requires_grad_(True)
+        net.zero_grad()
+        rows = accumulated(net, lambda loss: loss.backward())
+        probe.step()
+        whole = torch.cat([p.grad.flatten() for p in net.parameters() if p.grad is not None]).norm().item()
+        net.zero_grad()
+        (F.cross_entropy(net(X), Y) + net[layer].weight.square().sum()).backward()
+        with pytest.raises(gl.GradlabError, match=rf"^{layer}\.weight: the gradient at step 2 is not the sum"):
+            probe.step()
+    assert not any(parameter._post_accumulate_grad_hooks for parameter in net.parameters())
+    right = norms_by_hand(net, rows)
+    total = probe.result().to_frame().query("layer == 'total' and step == 1")
+    assert total.example_norm.item() == pytest.approx(sum(right) / len(right))
+    assert total.diversity.item() == pytest.approx(sum(n * n for n in right) / (len(right) * whole) ** 2)
+
+
 @pytest.mark.parametrize("own", [True, False], ids=["probe.backward", "loss.backward"])
 @pytest.mark.parametrize(
     "change", [lambda net: nn.utils.clip_grad_norm_(net.parameters(), 0.01), lambda net: net[0].zero_grad()]
@@ -93,6 +117,20 @@ def test_gradients_that_are_changed_within_a_step_are_refused(change: Callable[[
         backward(F.cross_entropy(net(X[4:]), Y[4:]) / 2)
         with pytest.raises(gl.GradlabError, match=r"^0\.weight.*changed between two backward passes of step 0"):
             probe.step()
+
+
+def test_a_refused_step_leaves_nothing_behind() -> None:
+    net = make_net()
+    with gl.ExampleGradients(net) as probe:
+        for penalty in (0.0, 1.0, 0.0):
+            net.zero_grad()
+            (F.cross_entropy(net(X), Y) + penalty * net[0].weight.square().sum()).backward()
+            with pytest.raises(gl.GradlabError) if penalty else nullcontext():
+                probe.step()
+    frame = probe.result().to_frame().set_index(["step", "layer"])
+    assert frame.index.is_unique
+    assert {step for step, _ in frame.index} == {0, 1}
+    assert frame.loc[1].grad_norm.tolist() == pytest.approx(frame.loc[0].grad_norm.tolist(), rel=1e-12)
 
 
 class Graph(nn.Module):

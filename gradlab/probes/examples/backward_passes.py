@@ -228,7 +228,7 @@ class BackwardPasses:
         """Return whether gradients now arriving belong to the step, and not to a pass that the probe makes itself."""
         return not self._inner and self._counts()
 
-    def accumulated(self, number: int) -> None:
+    def accumulated(self, number: int, *_: object) -> None:
         """Record the norm of a parameter's gradient, which is the sum over batches if there are several."""
         if self.batches and not self.pieces.sharded:
             self.left.take(number)

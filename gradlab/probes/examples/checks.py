@@ -40,7 +40,7 @@ class GradientChecks:
         self._checked: list[tuple[int, float]] = []
         self._missed: set[int] = set()
         self._task: tuple[int, bool] = (-1, False)
-        self._kinds: list[tuple[torch.device, torch.dtype]] = []
+        self._kinds: list[tuple[torch.device, torch.dtype, bool]] = []
 
     def attach(self, stack: ExitStack, active: Callable[[], bool]) -> None:
         """Watch gradients arrive while `active` returns true, and put the removal of hooks on the stack."""
@@ -50,8 +50,8 @@ class GradientChecks:
         self.follow_all()
 
     def follow_all(self) -> None:
-        """Watch gradients arrive at all parameters; those that were moved or converted have new nodes in the graph."""
-        kinds = [(parameter.device, parameter.dtype) for parameter in self.parameters]
+        """Watch gradients arrive at all parameters; those that were moved, converted or unfrozen have new nodes."""
+        kinds = [(parameter.device, parameter.dtype, parameter.requires_grad) for parameter in self.parameters]
         trained = next((parameter for parameter in self.parameters if parameter.requires_grad), None)
         # Where torch swaps parameters as it moves a module, it gives all of them new nodes, without any other sign.
         swapped = trained is not None and accumulation_node(trained) not in self._nodes.values()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import pandas as pd
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from gradlab.errors import GradlabError, NothingSeen, UsageError
+from gradlab.probes.accumulation import after_accumulation
 from gradlab.probes.coverage import coverage_of, description_of
 from gradlab.probes.examples.backward_passes import BackwardPasses
 from gradlab.probes.examples.forward_passes import ForwardPasses
@@ -18,7 +20,6 @@ from gradlab.probes.examples.pieces import Pieces
 from gradlab.probes.examples.rows import REST, MeasuredStep, example_columns, example_frame
 from gradlab.probes.examples.shards import Shards, refuse_later_shards, refuse_split_layers
 from gradlab.probes.gradient_notes import gradient_notes, shared_notes
-from gradlab.probes.hooks import Hook
 from gradlab.probes.parameter_gradients import ParameterGradients
 from gradlab.probes.ranks import TIMEOUT, Ranks
 from gradlab.probes.schedule import Schedule, StepProbe
@@ -131,9 +132,7 @@ class ExampleGradients(StepProbe):
         backward.checks.attach(stack, lambda: self.due and backward.counts())
         stack.callback(backward.joined.clear)
         for i in self._pieces.chosen:
-            if (parameter := self._pieces.parameters[i]).requires_grad:
-                hook = Hook(lambda _, i=i: backward.accumulated(i))
-                stack.enter_context(parameter.register_post_accumulate_grad_hook(hook))
+            after_accumulation(stack, self._pieces.parameters[i], partial(backward.accumulated, i))
 
     def _averaged(self) -> None:
         """Take the norms of the gradients when a backward pass is over and data parallelism has averaged them."""
@@ -197,7 +196,11 @@ class ExampleGradients(StepProbe):
         )
         left.begin()
         if device.type == "cpu":
-            self._check(step)
+            try:
+                self._check(step)
+            except GradlabError:
+                self._norms.forget_last()
+                raise
         if self._pieces.sharded and len(self.ranks.numbers) > 1:
             self._averaged()
         averages = None if self._averages is None else self._averages / scale

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.variable import Variable
 
+from gradlab.probes.accumulation import after_accumulation
 from gradlab.probes.fully_sharded import gathered_owners
 from gradlab.probes.hooks import Hook, in_backward
 from gradlab.probes.watch.losses import is_within_another, roots_under_way, scalar_sum
@@ -53,9 +54,8 @@ class BackwardWatch:
         # Once: walking through a model's modules takes as long as measuring a small layer.
         self._parameters = [*self.model.parameters()]
         for parameter in self._parameters:
-            if parameter.requires_grad and parameter.is_leaf:
-                hook = Hook(self._put)
-                stack.enter_context(parameter.register_post_accumulate_grad_hook(hook))
+            if parameter.is_leaf:
+                after_accumulation(stack, parameter, self._put)
         for module, owners in gathered_owners(self.model):
             known = stack.enter_context(ExitStack()), set[Tensor]()
             # It follows the hook in which fully_shard gathers the parameters.
@@ -77,7 +77,7 @@ class BackwardWatch:
         for parameter in (value for owner in owners for value in owner._parameters.values() if value is not None):
             if parameter.requires_grad and not hasattr(parameter, "placements") and parameter not in known:
                 known.add(parameter)
-                stack.enter_context(parameter.register_post_accumulate_grad_hook(Hook(self._accumulated)))
+                after_accumulation(stack, parameter, self._accumulated)
 
     def _put(self, parameter: Tensor) -> None:
         self._is_put = True

@@ -142,6 +142,17 @@ def unfrozen_in_the_middle(loop: Loop) -> None:
             loop.optimizer.add_param_group({"params": first, "lr": 0.01})
 
 
+def the_first_layer_alone_unfrozen(loop: Loop) -> None:
+    """Of a layer that was frozen when the watch began, with gradients that are clipped."""
+    loop.model[0].requires_grad_(True)  # type: ignore[index]
+    loop.model[2:].requires_grad_(False)  # type: ignore[index]
+    for number in range(3):
+        loop.optimizer.zero_grad()
+        loop.backward(number)
+        norm = nn.utils.clip_grad_norm_(loop.model.parameters(), 0.01).item()
+        loop.step(scale=0.01 / norm)
+
+
 def scaled_and_scheduled(loop: Loop) -> None:
     scaler = torch.amp.GradScaler("cpu", init_scale=512.0)
     schedule = torch.optim.lr_scheduler.OneCycleLR(loop.optimizer, 0.2, total_steps=6)
@@ -198,6 +209,23 @@ def test_a_loop_is_seen_as_it_is(optimizer: str, write: Callable[[Loop], None]) 
             for layer, norm in norms.items():
                 assert math.isclose(frame[number, layer, statistic], norm, rel_tol=2e-5, abs_tol=1e-9), statistic
     for number, loss in enumerate(loop.losses):
+        assert frame[number, "total", "loss"] == pytest.approx(loss, rel=1e-5)
+
+
+def test_a_layer_that_is_unfrozen_while_it_is_watched() -> None:
+    """The others being frozen, no backward pass reaches a parameter that was trained when the watch began."""
+    model = net()
+    model[0].requires_grad_(False)
+    loop = Loop(model, torch.optim.SGD(model.parameters(), 0.1))
+    with gl.watch(model, loop.optimizer, every=1) as watch:
+        the_first_layer_alone_unfrozen(loop)
+    assert not any(parameter._post_accumulate_grad_hooks for parameter in model.parameters())
+    result = watch.result()
+    assert not result.notes
+    frame = result.frame.set_index(["step", "layer", "statistic"])["value"]
+    for number, (step, loss) in enumerate(zip(loop.steps, loop.losses, strict=True)):
+        assert frame[number, "0", "grad_norm"] == pytest.approx(step["grad_norm"]["0"], rel=1e-4)
+        assert frame[number, "total", "grad_norm_clipped"] == pytest.approx(0.01, rel=1e-3)
         assert frame[number, "total", "loss"] == pytest.approx(loss, rel=1e-5)
 
 
