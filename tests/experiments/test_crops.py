@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 from torch import Tensor, nn
+from torchvision.models import alexnet
 from torchvision.transforms import v2
 
 import gradlab as gl
@@ -96,6 +97,25 @@ def test_linear_layers_are_applied_at_every_position() -> None:
     windows = [features[:, :, i : i + 5, j : j + 5].flatten(1) for i in range(3) for j in range(5)]
     expected = torch.stack([classifier(window) for window in windows]).mean(0)
     torch.testing.assert_close(as_convolutions(classifier, features), expected)
+
+
+def test_alexnet_is_applied_at_every_position_too() -> None:
+    torch.manual_seed(0)
+    model = alexnet(num_classes=5).double().eval()
+    images = torch.randn(1, 3, 288, 256, dtype=torch.float64)
+    with torch.no_grad():
+        features = model.features(images)
+        windows = [features[:, :, i : i + 6, j : j + 6].flatten(1) for i in range(3) for j in range(2)]
+        expected = torch.stack([model.classifier(window) for window in windows]).mean(0)
+        torch.testing.assert_close(scores(model, "alexnet", images), expected)
+        # At the size of the network's input there is one position.
+        torch.testing.assert_close(scores(model, "alexnet", images[..., :224, :224]), model(images[..., :224, :224]))
+
+
+def test_networks_whose_scores_cannot_be_averaged_over_positions_are_refused() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d((2, None)), nn.Flatten(), nn.LazyLinear(2))
+    with pytest.raises(UsageError, match=r"net: 1 pools maps of any size to several positions.*--crops ten"):
+        scores(model, "net", torch.randn(2, 3, 9, 9))
 
 
 class VGG(nn.Sequential):

@@ -27,6 +27,9 @@ SCALES = (1.0, 256 / 224, 384 / 224, 480 / 224, 640 / 224)
 CROPS_IN_WORDS = {"ten": "ten crops of each image", "scales": "each whole image and its mirror image at five scales"}
 """What each choice averages over."""
 
+FLATTENING = ("VGG", "AlexNet")
+"""The classes of networks of which the first linear layer takes a flattened map, after `features` or stages."""
+
 
 @torch.no_grad()
 def tested_over_crops(model: nn.Module, label: str, stream: Batches, crops: Crops) -> tuple[float, float]:
@@ -93,15 +96,33 @@ def _at_scales(dataset: Any, place: int, shape: tuple[int, ...]) -> Iterator[Ten
 def scores(model: nn.Module, label: str, images: Tensor) -> Tensor:
     """The class scores of images of any size, averaged over positions: (B, 3, H, W) to (B, classes).
 
-    Networks with global pooling average by themselves. The linear layers of VGG are applied as convolutions (Simonyan
-    and Zisserman 2014, arXiv:1409.1556, §3.2).
+    Networks with global pooling average by themselves. The linear layers of VGG and AlexNet are applied as convolutions
+    (Simonyan and Zisserman 2014, arXiv:1409.1556, §3.2).
+
+    Raises:
+        UsageError: If another network pools its maps to several positions, which mixes scores instead.
     """
     parts: Any = model
-    # timm's networks of this name have no linear layers, and pool by themselves.
-    if type(model).__name__ != "VGG" or not isinstance(getattr(model, "classifier", None), nn.Sequential):
+    # timm's networks of these names have no linear layers, and pool by themselves.
+    if type(model).__name__ not in FLATTENING or not isinstance(getattr(model, "classifier", None), nn.Sequential):
+        if name := _pools_to_several(model):
+            raise UsageError(
+                f"{label}: {name} pools maps of any size to several positions, so that class scores cannot be averaged "
+                "over the positions of a larger image: take ten crops (--crops ten)"
+            )
         return forward(model, label, images)
     stages = parts.features if hasattr(parts, "features") else nn.Sequential(*[*parts.children()][:-1])
     return as_convolutions(parts.classifier, stages(images))
+
+
+def _pools_to_several(model: nn.Module) -> str | None:
+    """The name of a layer that pools maps of any size to more than one position, if there is one."""
+    for name, module in model.named_modules():
+        if isinstance(module, (nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)):
+            sides = module.output_size if isinstance(module.output_size, tuple) else (module.output_size,)
+            if any(side is not None and side > 1 for side in sides):
+                return name
+    return None
 
 
 def as_convolutions(classifier: nn.Sequential, features: Tensor) -> Tensor:
