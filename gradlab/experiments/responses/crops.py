@@ -119,9 +119,10 @@ def _pools_to_several(model: nn.Module) -> str | None:
     """The name of a layer that pools maps of any size to more than one position, if there is one."""
     for name, module in model.named_modules():
         if isinstance(module, (nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)):
-            sides = module.output_size if isinstance(module.output_size, tuple) else (module.output_size,)
+            size: Any = module.output_size
+            sides = size if isinstance(size, tuple) else (size,)
             if any(side is not None and side > 1 for side in sides):
-                return name
+                return str(name)
     return None
 
 
