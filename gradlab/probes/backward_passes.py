@@ -38,19 +38,10 @@ class Numbered(Protocol):
     task: int
 
 
-class BackwardPasses:
-    """Determines whether the current backward pass counts.
+class FollowedPasses:
+    """Notices which backward passes an exception has ended."""
 
-    It counts if it adds to the gradient of a parameter. `torch.autograd.grad`, as used for adversarial examples and
-    gradient penalties, does not. If no parameter of the model takes part, every plain backward pass counts.
-
-    Args:
-        model: The model whose parameters are considered.
-    """
-
-    def __init__(self, model: nn.Module) -> None:
-        self.model = model
-        self._task, self._counts = -1, False
+    def __init__(self) -> None:
         self._running: set[int] = set()
 
     def follow(self, watch: Numbered) -> None:
@@ -66,6 +57,22 @@ class BackwardPasses:
             return set()
         failed, self._running = self._running, set()
         return failed
+
+
+class BackwardPasses(FollowedPasses):
+    """Determines whether the current backward pass counts.
+
+    It counts if it adds to the gradient of a parameter. `torch.autograd.grad`, as used for adversarial examples and
+    gradient penalties, does not. If no parameter of the model takes part, every plain backward pass counts.
+
+    Args:
+        model: The model whose parameters are considered.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+        self._task, self._counts = -1, False
 
     def counts(self) -> bool:
         """Return whether the current pass counts; to be called from a hook on a node of the graph."""

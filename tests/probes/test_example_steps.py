@@ -8,6 +8,7 @@ from contextlib import nullcontext
 import pytest
 import torch
 import torch.nn.functional as F
+from probes.fragile import Fragile
 from torch import Tensor, nn
 
 import gradlab as gl
@@ -117,6 +118,41 @@ def test_gradients_that_are_changed_within_a_step_are_refused(change: Callable[[
         backward(F.cross_entropy(net(X[4:]), Y[4:]) / 2)
         with pytest.raises(gl.GradlabError, match=r"^0\.weight.*changed between two backward passes of step 0"):
             probe.step()
+
+
+@pytest.mark.parametrize("own", [True, False], ids=["probe.backward", "loss.backward"])
+@pytest.mark.parametrize("place", [2, 3])
+def test_a_backward_pass_that_fails_is_forgotten(place: int, own: bool) -> None:
+    """Before the model's last layer, and where it would have begun; the second time its structure is known."""
+    net = Fragile(*make_net(), *[nn.Identity()] * (place - 2))
+    right = norms_by_hand(net, slice(8))
+    with gl.ExampleGradients(net) as probe:
+        backward = probe.backward if own else lambda loss: loss.backward()
+        for _ in range(3):
+            net.fail(X)
+            net.zero_grad()
+            backward(F.cross_entropy(net(X), Y))
+            probe.step()
+    each = probe.examples().query("layer == 'total'")
+    assert each.norm.tolist() == pytest.approx(right * 3, rel=1e-9)
+
+
+@pytest.mark.parametrize("cleared", [True, False])
+def test_a_pass_that_fails_among_others_is_refused_unless_gradients_are_cleared(cleared: bool) -> None:
+    net = Fragile(*make_net())
+    with gl.ExampleGradients(net) as probe:
+        F.cross_entropy(net(X), Y).backward()
+        probe.step()
+        net.zero_grad()
+        F.cross_entropy(net(X), Y).backward()
+        net.fail(X)
+        if cleared:
+            net.zero_grad()
+        F.cross_entropy(net(X[:4]), Y[:4]).backward()
+        with nullcontext() if cleared else pytest.raises(gl.GradlabError, match=r"^2\.weight.*not all gradients were"):
+            probe.step()
+    found = probe.examples().query("layer == 'total' and step == 1").norm
+    assert found.tolist() == pytest.approx(norms_by_hand(net, slice(4)) if cleared else [], rel=1e-9)
 
 
 def test_a_refused_step_leaves_nothing_behind() -> None:

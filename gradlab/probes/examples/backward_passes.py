@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.autograd.graph import GradientEdge
 
 from gradlab.errors import GradlabError
-from gradlab.probes.backward_passes import declared
+from gradlab.probes.backward_passes import FollowedPasses, declared
 from gradlab.probes.examples.apart import by_passes, taken_apart
 from gradlab.probes.examples.backward import UseMarks, add_gradient, is_watched
 from gradlab.probes.examples.batch import OpenBatch, Structure
@@ -56,6 +56,9 @@ class BackwardPasses:
         self._inside: Use | None = None
         self._own = False
         self._summed: set[int] = set()
+        self._followed = FollowedPasses()
+        # The parameters to whose gradients the last pass has added, and its number.
+        self._reached: tuple[int, set[int]] = -1, set()
 
     @property
     def slow(self) -> set[int]:
@@ -75,6 +78,7 @@ class BackwardPasses:
             batch.passed_on[number] = gradient + batch.passed_on.get(number, 0)
         if self._inner or not self._counts():
             return
+        self._followed.follow(batch)
         self._forget_undone()
         key = tuple(batch.signature)
         if batch.structure is None:
@@ -161,6 +165,7 @@ class BackwardPasses:
             self._inside.passed_on[at[1]] = gradient + self._inside.passed_on.get(at[1], 0)
         if self._inner or not self._counts():
             return
+        self._followed.follow(batch)
         self._forget_undone()
         # If an output of the model is that of a use, the gradient arrives at the use first.
         if batch.structure is None or (batch.examples > 1 and at not in batch.structure.layouts):
@@ -197,6 +202,19 @@ class BackwardPasses:
                 if i in measured:
                     batch.add(i, contribution, self._give)
 
+    def forget_failed(self) -> None:
+        """Drop the batches whose backward passes an exception has ended, as for too little memory."""
+        failed = self._followed.failed()
+        if not failed:
+            return
+        self.batches[:] = [batch for batch in self.batches if batch.task not in failed]
+        self.checks.forget_failed()
+        task, reached = self._reached
+        if not any(batch.structure is not None for batch in self.batches):
+            self.joined.clear()
+        elif task in failed:
+            self.left.failed(reached)
+
     def _forget_undone(self) -> None:
         """Drop the batches of earlier passes whose gradients were cleared since, as before a second pass of SAM."""
         if self.left.are_undone():
@@ -230,6 +248,10 @@ class BackwardPasses:
 
     def accumulated(self, number: int, *_: object) -> None:
         """Record the norm of a parameter's gradient, which is the sum over batches if there are several."""
+        task = torch._C._current_graph_task_id()
+        if task != self._reached[0]:
+            self._reached = task, set()
+        self._reached[1].add(number)
         if self.batches and not self.pieces.sharded:
             self.left.take(number)
         if sum(batch.structure is not None for batch in self.batches) > 1:

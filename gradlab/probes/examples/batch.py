@@ -63,6 +63,7 @@ class OpenBatch:
         rest: The gradients of small parameters without rows, which are reduced together.
         reduced: The pieces of which gradients have been reduced, with their norms and sums.
         waiting: The number of values in these sums.
+        task: The number of the backward pass that has reached it last.
         numbers: The pieces whose sums have been reduced to norms.
         norms: The norms for single examples, by groups of pieces.
         sum_norms: The norms of the sum of gradients and of the sum of directions, by groups of pieces.
@@ -84,6 +85,7 @@ class OpenBatch:
     rest: list[Tensor] = field(default_factory=list)
     reduced: list[tuple[int, Reduced]] = field(default_factory=list)
     waiting: int = 0
+    task: int = -1
     numbers: list[int] = field(default_factory=list)
     norms: list[Tensor] = field(default_factory=list)
     sum_norms: list[Tensor] = field(default_factory=list)

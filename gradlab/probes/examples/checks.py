@@ -148,9 +148,13 @@ class GradientChecks:
 
     def forget(self) -> None:
         """Forget what was recorded about backward passes."""
+        self.forget_failed()
+        self._missed.clear()
+
+    def forget_failed(self) -> None:
+        """Forget the sums and gradients that were not compared, since the pass that they are of has failed."""
         self._expected.clear()
         self._waiting.clear()
-        self._missed.clear()
 
     def _detached(self) -> None:
         for handle in self._handles:

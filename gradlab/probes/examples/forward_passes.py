@@ -92,6 +92,7 @@ class ForwardPasses:
         return hook
 
     def _begin(self, module: nn.Module, examples: int, inputs: list[Tensor]) -> None:
+        self.backward.forget_failed()
         if not self.backward.batches:
             # One rank's shards tell whether there were any, and other ranks need not be waited for.
             self.stale = self.pieces.norm_of_gradients()

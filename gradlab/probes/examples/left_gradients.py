@@ -46,6 +46,11 @@ class LeftGradients:
         for number in self._left:
             self.take(number)
 
+    def failed(self, reached: set[int]) -> None:
+        """Take in that a pass has failed after it had added to some gradients, where others are to be kept."""
+        self.undone |= reached
+        self.remaining = self.pieces.norm_of_gradients()
+
     def are_undone(self) -> bool:
         """Return whether gradients were changed since the last pass; asked in a pass, it is told once."""
         task = torch._C._current_graph_task_id()

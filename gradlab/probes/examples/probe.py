@@ -163,6 +163,7 @@ class ExampleGradients(StepProbe):
 
     @torch.no_grad()
     def _measure(self) -> None:
+        self._backward.forget_failed()
         waiting = [batch for batch in self._backward.batches if batch.early]
         batches = [batch for batch in self._backward.batches if not batch.empty]
         self._backward.batches.clear()
