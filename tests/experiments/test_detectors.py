@@ -138,7 +138,10 @@ def test_detectors_are_listed_by_name_and_have_no_published_weights() -> None:
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
-    [({"data": "noise"}, "noise has no boxes: give --data boxes"), ({"per_example": True}, "no example has its own")],
+    [
+        ({"data": "noise"}, r"fasterrcnn\S+@init is a detector, and noise has no boxes: give --data boxes"),
+        ({"per_example": True}, "no example has its own"),
+    ],
 )
 def test_what_a_detector_cannot_do(model: Any, arguments: dict[str, Any], said: str) -> None:
     with pytest.raises(UsageError, match=said):

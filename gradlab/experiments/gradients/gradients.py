@@ -14,7 +14,7 @@ from gradlab.errors import UsageError
 from gradlab.experiments.accuracy import near_chance
 from gradlab.experiments.device import device_name, pick_device
 from gradlab.experiments.gradients.float32 import float32_notes, measure_soundly
-from gradlab.experiments.gradients.passes import Pass
+from gradlab.experiments.gradients.passes import Pass, boxes_of
 from gradlab.experiments.gradients.request import GradientsRequest, LossName, Mode
 from gradlab.experiments.gradients.theory import predicted_gradients
 from gradlab.experiments.request import BatchNormMode, Dtype, Progress
@@ -121,6 +121,8 @@ def _detector(
     """The result of a detector: that of each term of its loss, and that of their sum."""
     if request.per_example:
         raise UsageError(f"{passes[0].label}: the loss of a detector is one of all images: no example has its own")
+    # The labels of the terms do not name the detector.
+    boxes_of(passes[0].label, passes[0].stream, next(iter(passes[0].stream))[1])
     terms = ("sum",) if request.loss == "sum" else (*LOSSES, "sum")
     # Of one detector the terms tell its rows apart, and a legend has no room for its name.
     name, weights = ("", "") if len(request.listed_models()) == 1 else split_spec(passes[0].label)

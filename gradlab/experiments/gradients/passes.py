@@ -215,15 +215,20 @@ def losses_and_output(part: Pass, model: nn.Module, images: Tensor, labels: Tens
 
 
 def detector_loss(part: Pass, model: nn.Module, images: Tensor, labels: Tensor | None) -> Tensor:
-    """A term of a detector's loss, or their sum, over the regions of all images of a batch.
+    """A term of a detector's loss, or their sum, over the regions of all images of a batch."""
+    seed, boxes = getattr(part.stream.dataset, "seed", 0), boxes_of(part.label, part.stream, labels)
+    return detection_losses(model, images, boxes, seed)[part.loss if part.loss in LOSSES else "sum"]
+
+
+def boxes_of(label: str, stream: Batches, labels: Tensor | None) -> Tensor:
+    """The labels of a batch for the detector of this label, if they are boxes.
 
     Raises:
         UsageError: If the data has no boxes.
     """
     if labels is None or labels.ndim != 3:
-        raise UsageError(f"{part.label} is a detector, and {part.stream.dataset.name} has no boxes: give --data boxes")
-    seed = getattr(part.stream.dataset, "seed", 0)
-    return detection_losses(model, images, labels, seed)[part.loss if part.loss in LOSSES else "sum"]
+        raise UsageError(f"{label} is a detector, and {stream.dataset.name} has no boxes: give --data boxes")
+    return labels
 
 
 def losses_of_examples(part: Pass, output: Tensor, labels: Tensor | None) -> Tensor:
