@@ -3,10 +3,14 @@
 import numpy as np
 import pytest
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from scipy import stats
 
 import gradlab as gl
 from gradlab.plots.style import shades
+from gradlab.results.shatter.depth_figure import coactivation_figure
+from gradlab.results.shatter.figure import acf_figure
+from gradlab.results.shatter.theory_figure import theory_figure
 
 SEEDS = 3
 FAMILIES = ("ff-norm=none", "ff-norm=center", "ff-norm=bn", "resnet", "ll")
@@ -56,3 +60,23 @@ def test_one_seed_and_one_layer_are_drawn() -> None:
     for which in ("correlation", "coactivation", "theory"):
         points = [line for line in one.figure(which).axes[0].lines if line.get_marker() not in ("None", "")]
         assert points, which
+
+
+@pytest.mark.parametrize("network", FAMILIES)
+def test_no_panel_cuts_off_a_line_whichever_network_is_lowest(small: gl.ShatterResult, network: str) -> None:
+    frame = small.to_frame()
+    frame.loc[(frame["network"] == network) & (frame["lag"] == 2), "acf"] = -0.7
+    drawn = acf_figure(frame, {}, Figure()).axes[: frame["network"].nunique()]
+    assert all(ax.get_ylim()[0] <= -0.7 for ax in drawn)
+    assert all(line.get_ydata().min() >= ax.get_ylim()[0] for ax in drawn for line in ax.lines)  # type: ignore[union-attr]
+
+
+def test_points_of_theory_and_lines_of_activation_are_never_cut_off(small: gl.ShatterResult) -> None:
+    layers, summary = small.layers_frame.copy(), small.summary_frame.copy()
+    layers.loc[layers["layer"] == 2, ["activation", "coactivation"]] = 0.9, 0.85
+    layers.loc[layers["layer"] == 1, ["activation", "coactivation"]] = 0.15, 0.05
+    summary.loc[summary["statistic"] == "lag1", "value"] = -0.3
+    axes = [*coactivation_figure(layers, Figure()).axes[:2], theory_figure(layers, summary, Figure()).axes[0]]
+    for ax, expected in zip(axes, [(0.15, 0.9), (0.05, 0.85), (-0.3, -0.3)], strict=True):
+        low, high = ax.get_ylim()
+        assert low < expected[0] <= expected[1] < high

@@ -117,8 +117,8 @@ def coactivation_figure(layers: pd.DataFrame, figure: Figure) -> Figure:
             of_axes += ax.plot(rows["layer"], value, **{**styles[run], "marker": lone_marker(rows)})  # type: ignore[index]
     axes[1].axhline(0.25, color="0.5", linewidth=0.6, linestyle=DOTTED)
     axes[1].annotate("coin flips", (1, 0.25), xytext=(2, -7), textcoords="offset points", fontsize=6, color="0.4")
-    axes[0].set(ylabel="active", ylim=(0.3, 0.7))
-    axes[1].set(ylabel="active at both", ylim=(0.2, 0.52))
+    axes[0].set(ylabel="active", ylim=_widened(0.3, 0.7, layers["activation"]))
+    axes[1].set(ylabel="active at both", ylim=_widened(0.2, 0.52, layers["coactivation"]))
     axes[2].set(ylabel="always on or off", xlabel="layer")
     axes[2].set_ylim(bottom=-0.02, top=max(0.2, np.nanmax(layers["always_on"] + layers["always_off"]) * 1.1))
     for ax, of_axes in zip(axes, lines, strict=True):
@@ -126,6 +126,12 @@ def coactivation_figure(layers: pd.DataFrame, figure: Figure) -> Figure:
         mark_coinciding(of_axes, [style["marker"] for style in styles.values()])
     figure.legend(handles=[Line2D([], [], **style) for style in styles.values()], loc="outside upper center", ncols=2)
     return figure
+
+
+def _widened(low: float, high: float, fractions: pd.Series) -> tuple[float, float]:
+    """The ends of an axis, moved outwards if fractions would be cut off."""
+    found = fractions.dropna()
+    return min([low, *(found - 0.02)]), max([high, *(found + 0.02)])
 
 
 def _styles(layers: pd.DataFrame) -> dict[tuple[str, str], dict[str, Any]]:

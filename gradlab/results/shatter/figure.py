@@ -51,9 +51,14 @@ def plot_acf(frame: pd.DataFrame, ax: Axes, noise: Mapping[str, Sequence[float]]
         ax.plot(range(len(values)), values, zorder=1.5, **NOISE_STYLES[kind])
     ax.set_xlim(0, frame["lag"].max())
     ax.xaxis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 5, 10], integer=True))
-    ax.set_ylim(min(-0.25, 1.05 * frame["acf"].min()), 1.04)
+    ax.set_ylim(*_acf_limits(frame))
     mark_coinciding(lines, [_MARKS[place % len(_MARKS)] for place in range(len(lines))])
     return ax
+
+
+def _acf_limits(frame: pd.DataFrame) -> tuple[float, float]:
+    """The ends of an axis of autocorrelation on which all lines of a frame are seen."""
+    return min(-0.25, 1.05 * frame["acf"].min()), 1.04
 
 
 def acf_figure(frame: pd.DataFrame, noise: Mapping[str, Sequence[float]], figure: Figure) -> Figure:
@@ -78,6 +83,8 @@ def acf_figure(frame: pd.DataFrame, noise: Mapping[str, Sequence[float]], figure
         part = frame[frame["network"] == network]
         plot_acf(part, ax, noise)
         ax.set_title(panel_title(part))
+    # The panels share this axis, and each has set it for its own lines.
+    axes[0, 0].set_ylim(*_acf_limits(frame))
     for ax in list(axes.flat)[len(networks) :]:
         ax.set_visible(False)
     for ax in list(axes.flat)[: len(networks)][-columns:]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pandas as pd
@@ -59,7 +60,10 @@ def _plot_lag1(ax: Axes, summary: pd.DataFrame, styles: dict[str, dict[str, Any]
         bars = margins(rows["sem"], rows["seeds"])
         ax.errorbar(rows["depth"], rows["value"], bars, elinewidth=0.8, linewidth=0.8, **line)
         ax.plot(rows["depth"], rows["theory"], **_THEORY)
-    ax.set(title="lag-1 autocorrelation, infinite width", ylabel="autocorrelation at lag 1", ylim=(-0.12, 1.06))
+    lowest = summary[["value", "theory"]].min().min()
+    ax.set(title="lag-1 autocorrelation, infinite width", ylabel="autocorrelation at lag 1")
+    # Points are never cut off, as the wide bars of few nets are.
+    ax.set_ylim(-0.12 if math.isnan(lowest) else min(-0.12, lowest - 0.05), 1.06)
 
 
 def _plot_paths(ax: Axes, layers: pd.DataFrame, styles: dict[str, dict[str, Any]]) -> None:
