@@ -8,10 +8,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from matplotlib.figure import Figure
 
 import gradlab as gl
 from gradlab.models import activation_patterns, batch_statistics, create_mlp, forward_mode, parse_family
 from gradlab.models.mlp import MLPArchitecture
+from gradlab.results.activations.figure import activations_figure
 from gradlab.stats.activation_runs import run_lengths, switch_rate
 from gradlab.theory import coin_flip_runs, first_layer_runs, switch_rates
 
@@ -88,3 +90,16 @@ def test_result_and_files(tmp_path: Path) -> None:
         gl.activations(interval=(2.0, -2.0))
     with pytest.raises(gl.UsageError, match="unknown family"):
         gl.activations(families="mlp")
+
+
+def test_bars_of_runs_end_on_an_axis_that_all_networks_share() -> None:
+    result = gl.activations(8, ("ff-norm=none", "ff-norm=bn"), seeds=1, width=20, points=64, device="cpu")
+    runs = result.runs_frame
+    # As many as the random signs of 4,096 inputs have.
+    runs.loc[(runs["network"] == "ff-norm=bn") & (runs["length"] == 1), "runs"] = 512.0
+    axes = activations_figure(result.to_frame(), runs, result.rasters, result.x, Figure()).axes
+    panels = [ax for ax in axes if ax.get_xlabel().startswith("length")]
+    assert [max(bar.get_height() for bar in ax.patches) for ax in panels][1] == 512  # type: ignore[attr-defined]
+    ends = [ax.get_ylim() for ax in panels]
+    assert ends[0] == ends[1]
+    assert ends[0][1] > 512

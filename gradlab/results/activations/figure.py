@@ -60,7 +60,9 @@ def plot_runs(runs: pd.DataFrame, ax: Axes, style: Mapping[str, Any]) -> Axes:
     ax.plot(joined.index[shown], joined["coin_flips"][shown], marker="o", markersize=2.5, **_COINS)
     labels = [f"{2 ** int(power)}" for power in joined.index]
     ax.set_xticks(list(joined.index)[::2], labels=labels[::2])
-    ax.set(xlabel="length of a run, from", yscale="log", ylim=(1e-3, 100))
+    # Of many inputs there are more short runs.
+    top = max(100.0, 1.5 * joined.to_numpy(float).max())
+    ax.set(xlabel="length of a run, from", yscale="log", ylim=(1e-3, top))
     return ax
 
 
@@ -99,16 +101,22 @@ def activations_figure(
     figure.set_layout_engine("constrained", h_pad=0.03, w_pad=0.03)
     figure.set_size_inches(PAGE_WIDTH, 5.2)
     grid = figure.add_gridspec(3, len(styles), height_ratios=(1.2, 1, 1.1))
+    lengths = []
     for place, (network, style) in enumerate(styles.items()):
         ax = plot_raster(rasters[network], x, figure.add_subplot(grid[0, place]))
         ax.set_title(network)
         below = plot_runs(runs[runs["network"] == network], figure.add_subplot(grid[1, place]), style)
+        lengths.append(below)
         if place:
             ax.set_yticklabels([])
             below.set_yticklabels([])
         else:
             ax.set_ylabel("neuron")
             below.set_ylabel("runs per neuron")
+    # Only the first panel has numbers, which are those of all.
+    top = max(ax.get_ylim()[1] for ax in lengths)
+    for ax in lengths:
+        ax.set_ylim(top=top)
     plot_switch_rates(frame, figure.add_subplot(grid[2, :]))
     handles = [Line2D([], [], label=network, **{**style, "marker": None}) for network, style in styles.items()]
     handles += [Line2D([], [], label="coin flips", **_COINS), Line2D([], [], label="infinite width", **_WIDTH_LIMIT)]
