@@ -110,6 +110,17 @@ def test_bands_and_lines_of_two_networks_are_drawn_and_marked() -> None:
     assert {"a", "b"} < {text.get_text() for text in figure.legends[0].get_texts()}
 
 
+def test_the_axis_of_a_row_is_that_of_all_its_networks() -> None:
+    steps = np.arange(1, 21)[:, None] * np.ones(3)
+    few, none = long_frame(1.0 + 0.01 * steps), long_frame(steps, "response_std")
+    many = long_frame(10.0**-steps, network="other")
+    for first in (few, none):
+        result = result_of(first, many)
+        row = bands_figure(result.frame, ["grad_norm"], Figure()).axes
+        assert [ax.get_yscale() for ax in row] == ["log", "log"]
+        assert row[0].get_ylim()[0] < 1e-20 < 0.1 <= row[0].get_ylim()[1]
+
+
 def test_figures_are_saved_and_refused_by_name(tmp_path_factory: pytest.TempPathFactory) -> None:
     result = result_of(long_frame(np.random.default_rng(3).lognormal(size=(9, 4))))
     result.figures, result.layer = ("maps", "bands", "layer"), "layer2"

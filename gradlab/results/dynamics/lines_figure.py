@@ -45,7 +45,7 @@ def bands_figure(frame: pd.DataFrame, statistics: Sequence[str], figure: Figure)
             if (table := Table.of(part, statistic)) is not None:
                 _plot_bands(table, ax)
                 _mark(part[(part["statistic"] == statistic) & (part["index"] > 0)], ax)
-        _value_axis(row[0], statistic)
+        _value_axis(row, statistic)
         row[0].set_ylabel(label_of(statistic))
     for ax, network in zip(axes[0], parts, strict=True):
         ax.set_title(network)
@@ -80,7 +80,7 @@ def layer_figure(frame: pd.DataFrame, layer: str, figure: Figure) -> Figure:
     for ax, statistic in zip(axes.T.flat, statistics, strict=False):
         for network, color in colors.items():
             _plot_series(rows[(rows["network"] == network) & (rows["statistic"] == statistic)], ax, color)
-        _value_axis(ax, statistic)
+        _value_axis([ax], statistic)
         ax.set_title(label_of(statistic), fontsize="small")
     for ax in axes.T.flat[len(statistics) :]:
         ax.set_axis_off()
@@ -155,12 +155,18 @@ def _marks(figure: Figure) -> list[Line2D]:
     return [Line2D([], [], color="black", marker="x", linestyle="", markersize=3, label=_NOT_FINITE)] * bool(lines)
 
 
-def _value_axis(ax: Axes, statistic: str) -> None:
-    """From 0 to 1 for shares; logarithmic where all values have a size, and lie far enough apart."""
+def _value_axis(row: Sequence[Axes], statistic: str) -> None:
+    """From 0 to 1 for shares; logarithmic where all values have a size, and lie far enough apart.
+
+    Args:
+        row: The panels of the statistic, which share their axis: the values of all of them count.
+        statistic: Which.
+    """
+    ax, lines = row[0], [line for each in row for line in each.get_lines()]
     if statistic in SHARES:
         ax.set_ylim(-0.02, 1.02)
         return
-    drawn = [np.asarray(line.get_ydata(), float) for line in ax.get_lines() if line.get_label() != _NOT_FINITE]
+    drawn = [np.asarray(line.get_ydata(), float) for line in lines if line.get_label() != _NOT_FINITE]
     values = np.concatenate([*drawn, [0.0]])
     sizes = values[np.isfinite(values) & (values != 0)]
     if not sizes.size:
