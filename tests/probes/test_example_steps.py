@@ -120,6 +120,25 @@ def test_gradients_that_are_changed_within_a_step_are_refused(change: Callable[[
             probe.step()
 
 
+def test_parameters_that_torch_swaps_as_it_converts_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A swapped parameter is the same object, and has no hook any more."""
+    monkeypatch.setattr(torch.__future__, "_swap_module_params_on_conversion", True)
+    net = make_net().float()
+    with gl.ExampleGradients(net) as probe:
+        F.cross_entropy(net(X.float()), Y).backward()
+        probe.step()
+        net.zero_grad()
+        net.double()
+        F.cross_entropy(net(X), Y).backward()
+        probe.step()
+        net.zero_grad()
+        accumulated(net, lambda loss: loss.backward())
+        with pytest.raises(gl.GradlabError, match=r"^0\.weight, .* not seen to be added to \.grad"):
+            probe.step()
+    found = probe.examples().query("layer == 'total' and step == 1").norm
+    assert found.tolist() == pytest.approx(norms_by_hand(net, slice(8)), rel=1e-9)
+
+
 @pytest.mark.parametrize("own", [True, False], ids=["probe.backward", "loss.backward"])
 @pytest.mark.parametrize("place", [2, 3])
 def test_a_backward_pass_that_fails_is_forgotten(place: int, own: bool) -> None:

@@ -260,6 +260,22 @@ class BackwardPasses:
                 if gradient is not None:
                     self.joined[piece] = l2_norms([gradient if place is None else gradient.flatten()[place]])[0]
 
+    def refuse_unheard(self, given: set[int]) -> None:
+        """Check that the sum over batches is known of all pieces of which examples gave gradients.
+
+        Raises:
+            GradlabError: If not, since torch took the hooks of parameters that it swapped as it converted a model.
+        """
+        unheard = {i for i, of in self.pieces.of.items() if any(piece in given - {*self.joined} for piece, _ in of)}
+        if unheard:
+            self.joined.clear()
+            self.checks.forget()
+            raise GradlabError(
+                f"{self.pieces.names(unheard)}: examples gave a gradient that was not seen to be added to .grad, as "
+                "where torch swaps parameters or backward() is given other inputs=: make such steps of one batch, or "
+                "enter the `with` block after the model is converted"
+            )
+
     def run(self, loss: Tensor, retain_graph: bool) -> bool:
         """Make a backward pass in which the gradients of parameters are the sums over examples.
 

@@ -174,10 +174,13 @@ class ExampleGradients(StepProbe):
                 f"{waiting[0].examples} examples: return the logits, with the examples as the first dimension"
             )
         self._backward.checks.all_seen(self._pieces.names)
-        self._norms.steps = self.steps
-        self._norms.step()
         device = self._pieces.parameters[0].device
         scale = self._scale(device)
+        measured = [batch.measured(scale) for batch in batches]
+        if len(batches) > 1 and not self._pieces.sharded:
+            self._backward.refuse_unheard({piece for batch in measured for piece in batch.pieces})
+        self._norms.steps = self.steps
+        self._norms.step()
         joined = None
         if len(batches) > 1 and not self._pieces.sharded:
             missing = torch.zeros((), dtype=torch.float64, device=device)
@@ -189,7 +192,6 @@ class ExampleGradients(StepProbe):
             )
         self._backward.joined.clear()
         differences, checked = self._backward.checks.taken(device)
-        measured = [batch.measured(scale) for batch in batches]
         left, stale = self._backward.left, self._forward.stale
         undone = self._pieces.names(left.undone)
         step = MeasuredStep(
