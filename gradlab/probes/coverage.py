@@ -12,6 +12,7 @@ from gradlab.results.coverage import Coverage
 
 NOT_SELECTED = "not selected"
 VECTORS = 'vectors and scalars, which parameters="all" adds'
+PACKED = "quantized weights that are no parameters, and are not counted"
 
 
 def coverage_of(
@@ -39,6 +40,8 @@ def coverage_of(
         if name not in covered:
             reason = (left_out or {}).get(name) or (NOT_SELECTED if name in weights else vectors)
             reasons.setdefault(reason, []).append(name)
+    if packed := _packed_layers(model):
+        reasons[PACKED] = packed
     return Coverage(
         measured=_elements(every[name] for name in covered),
         total=_elements(every.values()),
@@ -48,6 +51,16 @@ def coverage_of(
         layers_total=len(weights),
         left_out=reasons,
     )
+
+
+def _packed_layers(model: nn.Module) -> list[str]:
+    """The layers of `torch.ao.nn.quantized`, whose weights only a method returns."""
+    return [
+        name
+        for name, module in model.named_modules()
+        if type(module).__module__.startswith("torch.ao.nn.quantized")
+        and (callable(getattr(module, "weight", None)) or hasattr(module, "get_weight"))
+    ]
 
 
 def module_rows(model: nn.Module, name: str) -> list[WeightRow]:

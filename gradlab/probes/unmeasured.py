@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 from torch import nn
 
-from gradlab.probes.coverage import coverage_of
+from gradlab.probes.coverage import PACKED, coverage_of
 from gradlab.probes.finder import ResponseFinder
 from gradlab.probes.targets import ADDED, GAIN, LATER, NOT_RUN, REPLACED, SCRIPTED, added, replaced
 from gradlab.results.coverage import Coverage
@@ -47,12 +47,16 @@ def response_coverage(finder: ResponseFinder, measured: Iterable[str], left_out:
         measured: The layers with a value or a stated reason for its absence.
         left_out: The reasons from `reasons`.
     """
+    measured = [*measured]
     targets = {id(target): target for target in map(finder.places.__getitem__, measured)}
     rows = [row for target in targets.values() for row in target.rows]
     coverage = coverage_of(finder.model, rows, left_out, vectors=VECTORS)
     # One row of a tied weight may have run, and another one not.
     said = {name for names in coverage.left_out.values() for name in names} | {row.name for row in rows}
     told = {reason: list(names) for reason, names in coverage.left_out.items()}
+    # Packed weights have no rows.
+    if packed := [name for name in told.pop(PACKED, []) if name not in measured]:
+        told[PACKED] = packed
     for name, reason in left_out.items():
         if name not in said:
             told.setdefault(reason, []).append(name)

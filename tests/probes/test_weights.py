@@ -5,9 +5,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations, prune, spectral_norm, weight_norm
 
+import gradlab as gl
 from gradlab.errors import UsageError
 from gradlab.models import create
-from gradlab.probes.coverage import coverage_of, depth_of
+from gradlab.probes.coverage import PACKED, coverage_of, depth_of
 from gradlab.probes.selection import depth_layers, paper_layers, select_layers, select_rows
 from gradlab.probes.weights import weight_rows
 
@@ -150,3 +151,14 @@ def test_what_the_papers_count() -> None:
     mixed = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Linear(4, 4), nn.Embedding(3, 4))
     assert paper_layers(mixed) is None
     assert depth_layers(mixed) is None
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("layers", [None, ["0", "1"]])
+def test_packed_weights_are_named_unless_they_are_measured(layers: list[str] | None) -> None:
+    parts = nn.Sequential(nn.Conv1d(3, 4, 2), nn.Linear(4, 5), nn.Tanh(), nn.LSTM(5, 6)).eval()
+    model = torch.ao.quantization.quantize_dynamic(parts, {nn.Linear, nn.LSTM}, dtype=torch.qint8)
+    with gl.ResponseStd(model, layers=layers) as probe:
+        model(torch.randn(2, 3, 5))
+    left_out = probe.result().coverage.left_out
+    assert left_out[PACKED] == (["1", "3"] if layers is None else ["3"])
