@@ -91,6 +91,11 @@ def _output_may_fail() -> Iterator[None]:
         # The reader of the output has closed the pipe, as `| head` does, which is not a failure.
         _discard_output()
         raise typer.Exit(0) from None
+    except SystemExit as ended:
+        # rich ends the process with 1 by itself if the pipe is closed.
+        if not isinstance(ended.__context__, BrokenPipeError):
+            raise
+        raise typer.Exit(0) from None
     except OSError as error:
         _discard_output()
         _say(one_line(f"cannot read or write {error.filename or 'standard output'}: {error.strerror or error}"))
@@ -129,9 +134,17 @@ def output() -> Console:
     return console if console.is_terminal or os.environ.get("COLUMNS") else Console(highlight=False, width=160)
 
 
+class _Notes(Console):
+    """A console for notes, of which the reader may go before the work is done."""
+
+    def on_broken_pipe(self) -> None:
+        """Stop the work as a failure; rich would end the process."""
+        raise GradlabError("the reader of the notes on standard error has closed the pipe, so that the work stops")
+
+
 def notes() -> Console:
     """The console for everything except results, on stderr."""
-    return Console(stderr=True, highlight=False)
+    return _Notes(stderr=True, highlight=False)
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 import os
 import signal
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,27 @@ def test_a_full_disk_under_stdout(asked: tuple[str, ...], installed_command: Run
         done = installed_command(*asked, capture_output=False, stdout=full, stderr=subprocess.PIPE)
     assert done.returncode == 1
     assert done.stderr.strip() == "gradlab: cannot read or write standard output: No space left on device"
+
+
+@pytest.fixture
+def unread() -> Iterator[int]:
+    """A pipe that nobody reads, as that to `head` when it has its lines."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    yield writer
+    os.close(writer)
+
+
+@pytest.mark.parametrize("asked", [("--version",), ("responses", "--help"), ("models", "resnet20")])
+def test_output_that_nobody_reads_is_no_failure(asked: tuple[str, ...], unread: int, installed_command: Run) -> None:
+    done = installed_command(*asked, capture_output=False, stdout=unread, stderr=subprocess.PIPE)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_work_that_stops_as_nobody_reads_its_notes_is_a_failure(unread: int, data: str, installed_command: Run) -> None:
+    options = ["--iterations", "2", "--batch-size", "16", "--device", "cpu", "--data", data, "--out", "run"]
+    done = installed_command("train", "resnet8", *options, capture_output=False, stdout=subprocess.PIPE, stderr=unread)
+    assert done.returncode == 1
 
 
 @pytest.mark.parametrize("closed", [(1,), (0, 1, 2)])
