@@ -29,6 +29,18 @@ def right_answers(logits: Tensor, labels: Tensor) -> Tensor:
     return right.float().flatten(1).mean(1) if right.ndim > 1 else right.float()
 
 
+def wrong_by_nan(outputs: str, count: int) -> str:
+    """Say that outputs with NaN are wrong answers, as `right_answers` takes them.
+
+    Args:
+        outputs: The outputs in words.
+        count: Their grammatical number.
+    """
+    return (
+        f"{outputs} {'holds NaN and counts as a wrong answer' if count == 1 else 'hold NaN and count as wrong answers'}"
+    )
+
+
 def cross_entropies(logits: Tensor, labels: Tensor) -> Tensor:
     """The cross-entropy of every example in nats, (B,), averaged over tokens for sequences.
 

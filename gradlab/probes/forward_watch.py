@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -160,6 +160,20 @@ class GraphWatch:
         """See `Watch`; a graph that is not retained has only one pass."""
         self.reset()
         return False
+
+
+_Followed = TypeVar("_Followed", bound=Watch | GraphWatch)
+_Site = TypeVar("_Site")
+
+
+def without_failed(watches: Mapping[_Followed, _Site], failed: set[int]) -> dict[_Followed, _Site]:
+    """Forget the gradients of failed passes, and return the watches that have others or were not reached by these.
+
+    Args:
+        watches: Watches with the sites that they belong to.
+        failed: The numbers of the passes.
+    """
+    return {watch: site for watch, site in watches.items() if watch.task not in failed or watch.undo()}
 
 
 def _hook(tensor: Tensor, take: Callable[[Tensor], None]) -> Any:

@@ -15,7 +15,7 @@ from gradlab.errors import NothingSeen, UsageError
 from gradlab.probes.backward_passes import BackwardPasses
 from gradlab.probes.coverage import depth_of, description_of
 from gradlab.probes.finder import Part, ResponseFinder, Site
-from gradlab.probes.forward_watch import GraphWatch, Watch
+from gradlab.probes.forward_watch import GraphWatch, Watch, without_failed
 from gradlab.probes.gradient_notes import gradient_notes
 from gradlab.probes.outputs import with_graph
 from gradlab.probes.ranks import TIMEOUT, Ranks, joint_order, uneven_notes
@@ -195,7 +195,7 @@ class ResponseGradients(StepProbe):
         """Forget what came of backward passes that an exception has ended."""
         failed = self._passes.failed()
         if failed and (step := self._open) is not None:
-            step.watches = {w: site for w, site in step.watches.items() if w.task not in failed or w.undo()}
+            step.watches = without_failed(step.watches, failed)
 
     def _measure(self) -> None:
         self._undo_failed()

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from gradlab.errors import GradlabError, UsageError
-from gradlab.experiments.accuracy import fits, near_chance, right_answers
+from gradlab.experiments.accuracy import fits, near_chance, right_answers, wrong_by_nan
 from gradlab.experiments.device import device_name, pick_device
 from gradlab.experiments.input_gradients.segment import fix_statistics
 from gradlab.experiments.lesion.plan import Lesion, deletions, orders
@@ -159,12 +159,8 @@ class _Measurement:
             raise GradlabError(f"{self.label}: all outputs hold NaN, which no lesion changes: look at the weights")
         facts = self._facts(rows[0]["error"], increases)
         if self._without:
-            hold = (
-                "holds NaN and counts as a wrong answer"
-                if self._without == 1
-                else "hold NaN and count as wrong answers"
-            )
-            self.notes.append(f"{self.label}: {counted(self._without, 'output')} {hold}")
+            outputs = counted(self._without, "output")
+            self.notes.append(f"{self.label}: {wrong_by_nan(outputs, self._without)}")
         if left_out := self.structure.left_out:
             others = f" and {counted(len(left_out) - 4, 'other layer')}" if len(left_out) > 4 else ""
             change = (

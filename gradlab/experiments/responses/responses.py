@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from gradlab.data.batching import Batches
 from gradlab.errors import UsageError
-from gradlab.experiments.accuracy import cross_entropies, fits, near_chance, right_answers
+from gradlab.experiments.accuracy import cross_entropies, fits, near_chance, right_answers, wrong_by_nan
 from gradlab.experiments.device import device_name, pick_device
 from gradlab.experiments.request import BatchNormMode, Progress
 from gradlab.experiments.responses.crops import CROPS_IN_WORDS, tested_over_crops
@@ -201,8 +201,8 @@ def _measured(
     result.record["networks"] = [facts]
     result.notes += _warnings(model, label, facts, stream, normalize)
     if count := int(without):
-        hold = "holds NaN and counts as a wrong answer" if stream.count == 1 else "hold NaN and count as wrong answers"
-        result.notes.append(f"{label}: {count:,} of {counted(stream.count, 'output')} {hold}")
+        outputs = f"{count:,} of {counted(stream.count, 'output')}"
+        result.notes.append(f"{label}: {wrong_by_nan(outputs, stream.count)}")
     return result
 
 

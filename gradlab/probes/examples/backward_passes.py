@@ -266,7 +266,8 @@ class BackwardPasses:
         Raises:
             GradlabError: If not, since torch took the hooks of parameters that it swapped as it converted a model.
         """
-        unheard = {i for i, of in self.pieces.of.items() if any(piece in given - {*self.joined} for piece, _ in of)}
+        silent = given - self.joined.keys()
+        unheard = {i for i, of in self.pieces.of.items() if any(piece in silent for piece, _ in of)}
         if unheard:
             self.joined.clear()
             self.checks.forget()

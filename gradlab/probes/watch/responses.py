@@ -14,7 +14,7 @@ from torch.nn.modules.conv import _ConvNd
 from gradlab.probes.applications import leave
 from gradlab.probes.backward_passes import BackwardPasses
 from gradlab.probes.finder import Part, ResponseFinder, Site
-from gradlab.probes.forward_watch import Watch
+from gradlab.probes.forward_watch import Watch, without_failed
 from gradlab.probes.identity import Remembered
 from gradlab.probes.outputs import outside_transforms, plain, with_graph
 from gradlab.probes.selection import Selection
@@ -136,8 +136,7 @@ class ResponseWatch:
     def undo_failed(self) -> bool:
         """Forget gradients of backward passes that an exception has ended, and return whether there were any."""
         failed = self._backward.failed()
-        there = self.window.watches
-        self.window.watches = {w: site for w, site in there.items() if w.task not in failed or w.undo()}
+        self.window.watches = without_failed(self.window.watches, failed)
         return bool(failed)
 
     def drop_earlier_gradients(self) -> None:

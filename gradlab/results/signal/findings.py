@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from gradlab.results.finding import Finding
-from gradlab.results.signal.outputs import gradient_ratios, mean_variances, outputs
+from gradlab.results.signal.outputs import gradient_ratios, mean_variances, off_theory, outputs
 
 STEADY = 1.5
 """The ratio of largest to smallest variance below which the stream is said to be steady."""
@@ -28,14 +28,14 @@ def findings(frame: pd.DataFrame, facts: Sequence[Mapping[str, Any]]) -> list[Fi
     for fact in facts:
         rows = frame[frame["network"] == fact["network"]]
         blocks = outputs(rows)
-        variances, theory = mean_variances(blocks), blocks.groupby("index")["theory"].mean() ** 2
+        variances = mean_variances(blocks)
         if len(variances) < 2:
             continue
         name = f"{fact['network']}{_of_one_seed(fact, rows)}"
         found.append(_stream(name, variances))
         found += _branches(name, rows)
         found += _gradients(name, blocks)
-        found += _theory(name, (variances / theory - 1).abs().dropna())
+        found += _theory(name, off_theory(blocks).dropna())
     return found
 
 

@@ -33,3 +33,12 @@ def mean_variances(blocks: pd.DataFrame) -> pd.Series:
         blocks: The rows of one network from `outputs`.
     """
     return (blocks["stream_total_std"] ** 2).groupby(blocks["index"]).mean()
+
+
+def off_theory(blocks: pd.DataFrame) -> pd.Series:
+    """Return the relative differences of these variances from the theory of infinite width, by index; NaN without one.
+
+    Args:
+        blocks: The rows of one network from `outputs`.
+    """
+    return (mean_variances(blocks) / blocks.groupby("index")["theory"].mean() ** 2 - 1).abs()

@@ -11,7 +11,7 @@ import pandas as pd
 
 from gradlab.results.result import Result
 from gradlab.results.signal.findings import findings
-from gradlab.results.signal.outputs import gradient_ratios, mean_variances, outputs
+from gradlab.results.signal.outputs import gradient_ratios, off_theory, outputs
 from gradlab.results.tables import Formats
 
 if TYPE_CHECKING:
@@ -138,18 +138,17 @@ class SignalResult(Result):
         """Return the row of one network, with means over seeds."""
         frame = self.frame[self.frame["network"] == network]
         facts, blocks = self.facts(network), outputs(frame)
-        means = blocks.groupby("index")[["stream_total_std", "theory"]].mean()
-        variances = mean_variances(blocks)
+        stds = blocks.groupby("index")["stream_total_std"].mean()
         logs = np.log(gradient_ratios(blocks))
         return {
             "network": facts.get("name", network),
             "weights": facts.get("weights_label", "–"),
             "BN": facts.get("bn", "–"),
-            "blocks": len(means),
+            "blocks": len(stds),
             "branches": ", ".join(dict.fromkeys(filter(None, frame["branch"]))) or "–",
-            "stream std, first": means["stream_total_std"].iloc[0],
-            "stream std, last": means["stream_total_std"].iloc[-1],
-            "off theory": (variances / means["theory"] ** 2 - 1).abs().mean(),
+            "stream std, first": stds.iloc[0],
+            "stream std, last": stds.iloc[-1],
+            "off theory": off_theory(blocks).mean(),
             "median ratio": frame["ratio"].median(),
             "last ratio": frame.loc[frame["index"] == frame["index"].max()].groupby("branch")["ratio"].mean().iloc[-1],
             "mean |cosine|": frame["cosine"].abs().mean(),
