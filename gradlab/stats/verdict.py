@@ -155,7 +155,8 @@ def sign_test(one: ArrayLike, other: ArrayLike) -> Comparison:
 def trend(x: ArrayLike, y: ArrayLike) -> Comparison:
     """Fit the slope of y over x by least squares, with its error from the residuals, as `scipy.stats.linregress`."""
     across, up = np.asarray(x, dtype=float), np.asarray(y, dtype=float)
-    if len(across) < 3 or not np.isfinite(up).all() or np.ptp(across) == 0:
+    # Of values that are all equal, rounding alone would make a slope.
+    if len(across) < 3 or not np.isfinite(up).all() or np.ptp(across) == 0 or np.ptp(up) == 0:
         return NOTHING
     centred = across - across.mean()
     spread = float(centred @ centred)

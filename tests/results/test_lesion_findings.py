@@ -150,3 +150,17 @@ def test_effective_paths_are_those_of_a_jackknife_and_a_regression_by_scipy() ->
     assert f"the effective depth is {depth(norms):.1f} ({low:.1f} to {high:.1f}) modules" in carried
     low, high = np.exp(stats.t.interval(0.95, samples - 1, np.mean(slopes), stats.sem(slopes)))
     assert f"by a factor of {np.exp(np.mean(slopes)):.3g} ({low:.3g} to {high:.3g}) per residual module" in rate
+
+
+@pytest.mark.parametrize(
+    ("errors", "words"),
+    [
+        ([1.0] * 20, "the error is 100.0% in all 20 random orders of blocks, down to a Kendall tau of 0.72"),
+        ([0.625], "with blocks in an order of Kendall tau 0.91, the error is 62.5%"),
+    ],
+)
+def test_orders_without_a_slope_are_told_as_they_are(errors: list[float], words: str) -> None:
+    """Rounding once made a slope of 20 equal errors, and one order was told by no sentence."""
+    rows = [{"study": "reorder", "error": error, "tau": 0.91 - 0.01 * i} for i, error in enumerate(errors)]
+    (said,) = findings(pd.DataFrame(rows).assign(network="net"), NO_PATHS, [])
+    assert words in said

@@ -132,6 +132,12 @@ def test_trends_and_signs_are_those_of_scipy() -> None:
             assert v.sign_test(x, y).p == pytest.approx(oracle.binomtest(int((x > y).sum()), n).pvalue)
 
 
+def test_equal_values_have_no_trend() -> None:
+    """Their mean is rounded, so that residuals and slope are not 0."""
+    tau = np.random.default_rng(0).random(20)
+    assert {v.trend(tau, np.full(20, value)).verdict() for value in (100.0, 0.1, 97.3, 0.0)} == {Verdict.NOTHING}
+
+
 def test_a_trend_over_two_depths_of_known_errors_is_their_difference() -> None:
     found = v.trend_of_known([20, 56], [0.10, 0.12], [0.003, 0.004])
     assert found.difference * 36 == pytest.approx(0.02)

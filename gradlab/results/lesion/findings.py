@@ -133,9 +133,11 @@ def _orders(frame: pd.DataFrame) -> list[Finding]:
         fits.append(trend(rows["tau"].to_numpy(float), 100 * rows["error"].to_numpy(float)))
     found = []
     for name, fit, verdict in zip(names, fits, holm(fits), strict=True):
+        rows = orders[orders["network"] == name]
+        least = orders.loc[rows["tau"].idxmin()]
         if verdict is Verdict.NOTHING:
+            found.append(_without_slope(name, rows["error"], least))
             continue
-        least = orders.loc[orders.loc[orders["network"] == name, "tau"].idxmin()]
         far = f"at a tau of {least['tau']:.2f}, the lowest, the error is {least['error']:.1%}"
         sentence = (
             f"{name}: the error falls by {-fit.difference / 10:.2g} percentage points for each 0.1 of Kendall tau with "
@@ -146,6 +148,16 @@ def _orders(frame: pd.DataFrame) -> list[Finding]:
         rule = f"{OVER_ORDERS} {told_by('Student t of the slope', fits)}{and_p(fit, verdict)}"
         found.append(Finding(sentence, rule))
     return found
+
+
+def _without_slope(name: str, errors: pd.Series[float], least: pd.Series[Any]) -> Finding:
+    """What orders show that do not allow a slope: that their errors are equal, or nothing."""
+    orders, tau = counted(len(errors), "random order"), f"{least['tau']:.2f}"
+    if len(errors) > 1 and errors.nunique() == 1:
+        sentence = f"the error is {errors.iloc[0]:.1%} in all {orders} of blocks, down to a Kendall tau of {tau}"
+    else:
+        sentence = f"with blocks in an order of Kendall tau {tau}, the error is {least['error']:.1%}"
+    return Finding(f"{name}: {sentence}.", f"Of {orders}, which allow no slope.")
 
 
 def _paths(paths: pd.DataFrame) -> list[Finding]:
