@@ -30,6 +30,7 @@ from gradlab.experiments.subject import (
     network_facts,
     runner,
 )
+from gradlab.models.detectors import is_detector
 from gradlab.results.grouping import counted
 from gradlab.results.lesion.result import LesionResult
 from gradlab.results.record import Stopwatch, make_record
@@ -105,8 +106,7 @@ def lesion(
 
     result = LesionResult.concat(each_network(request, measure, progress=progress))
     if result.paths_frame.empty and set(result.frame["study"]) == {"intact"}:
-        reasons = "; ".join(result.notes) or "networks without residual modules have no paths to sample"
-        raise UsageError(f"there is nothing to measure: {reasons}")
+        raise UsageError(f"there is nothing to measure: {'; '.join(result.notes)}")
     result.record = make_record(
         "lesion", options=request.options(), device=device_name(where), stopwatch=stopwatch, **result.record
     )
@@ -135,6 +135,8 @@ class _Measurement:
         progress: Progress | None,
     ) -> None:
         self.request, self.label, self.original, self.progress = request, label, model, progress
+        if is_detector(model):
+            raise UsageError(f"{label} is a detector: lesions are measured by the errors of classifiers: give one")
         stream = images_of(request, model, device, normalization)
         self.stream = replace(stream, batch_size=min(stream.batch_size, stream.count))
         self.mode = batch_norm_mode(request.bn, model)
@@ -161,26 +163,20 @@ class _Measurement:
         if self._without:
             outputs = counted(self._without, "output")
             self.notes.append(f"{self.label}: {wrong_by_nan(outputs, self._without)}")
-        if left_out := self.structure.left_out:
-            others = f" and {counted(len(left_out) - 4, 'other layer')}" if len(left_out) > 4 else ""
-            change = (
-                "changes the shape of the signal and is"
-                if len(left_out) == 1
-                else "change the shape of the signal and are"
-            )
-            self.notes.append(f"{self.label}: {', '.join(left_out[:4])}{others} {change} not deleted")
         return LesionResult.from_rows(self.label, rows, self._paths(), self.notes, facts)
 
     def _note_omissions(self, replay: Replay) -> None:
-        """Note which lesions that were asked for the network does not admit."""
-        asked, parts, kind = self.request, len(self.structure.parts), self.structure.kind
-        too_many = [str(count) for count in dict.fromkeys(asked.several) if count > parts]
-        if "several" in asked.listed_studies() and too_many:
-            self.notes.append(
-                f"{self.label} has {counted(parts, kind)}: {' or '.join(too_many)} cannot be deleted at once"
-            )
-        if "reorder" in asked.listed_studies() and not any(len(group) > 1 for group in replay.alike()):
-            self.notes.append(f"{self.label}: no two blocks are alike, so that none can be swapped")
+        """Note which lesions and paths that were asked for the network does not admit."""
+        label, structure, studies = self.label, self.structure, self.request.listed_studies()
+        too_many = [str(count) for count in dict.fromkeys(self.request.several) if count > len(structure.parts)]
+        if "several" in studies and too_many:
+            self.notes.append(f"{label} has {structure.counted()}: {' or '.join(too_many)} cannot be deleted at once")
+        if "reorder" in studies and not any(len(group) > 1 for group in replay.alike()):
+            self.notes.append(f"{label}: no two blocks are alike, so that none can be swapped")
+        if {"delete", "several"} & {*studies} and (omitted := structure.not_deleted()):
+            self.notes.append(f"{label}: {omitted}")
+        if "paths" in studies and structure.kind == "layer":
+            self.notes.append(f"{label}: there is no residual module, and so no choice of paths to sample")
 
     def _lesions(self, replay: Replay) -> tuple[list[dict[str, Any]], Tensor]:
         """The rows of all lesions, and the mean increase of each image's error with one part deleted, (images,)."""

@@ -16,6 +16,7 @@ from gradlab.probes.blocks.finder import BlockFinder
 from gradlab.probes.blocks.naming import branch_names, repeated_parts
 from gradlab.probes.blocks.readings import Addition, Found, Reading
 from gradlab.probes.weights import owns_weight
+from gradlab.results.grouping import counted
 from gradlab.stats import Moments
 
 NORMALIZATIONS = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
@@ -54,6 +55,18 @@ class Structure:
     parts: list[Part]
     blocks: list[str]
     left_out: list[str] = field(default_factory=list)
+
+    def counted(self) -> str:
+        """How many parts can be deleted, in words: not all layers can."""
+        kept = " that keeps the shape of its input" if len(self.parts) == 1 else " that keep the shape of their input"
+        return counted(len(self.parts), self.kind) + (kept if self.left_out else "")
+
+    def not_deleted(self) -> str:
+        """Which layers cannot be deleted, in words; empty if all can."""
+        names = ", ".join(self.left_out[:4])
+        others = f" and {counted(len(self.left_out) - 4, 'other layer')}" if len(self.left_out) > 4 else ""
+        verbs = ("changes", "is") if len(self.left_out) == 1 else ("change", "are")
+        return f"{names}{others} {verbs[0]} the shape of the signal and {verbs[1]} not deleted" if names else ""
 
 
 def structure_of(model: nn.Module, label: str, inputs: Tensor) -> Structure:

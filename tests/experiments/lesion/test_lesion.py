@@ -130,6 +130,24 @@ def test_lesions_that_a_network_does_not_admit_are_named() -> None:
         gl.lesion("resnet8@init", images=2, studies="several", several=(5,))
 
 
+def test_a_network_without_residual_modules_has_no_paths_and_not_all_its_layers_are_deleted() -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(3072, 8), nn.ReLU(), nn.Linear(8, 8), nn.Linear(8, 10)).eval()
+    result = gl.lesion(model, images=2, normalize="none", several=(1, 2), swaps=(1,), samples=1)
+    notes = " ".join(result.notes)
+    assert "has 1 layer that keeps the shape of its input: 2 cannot be deleted at once" in notes
+    assert "there is no residual module, and so no choice of paths to sample" in notes
+    with pytest.raises(gl.UsageError, match=r"nothing to measure: .*no residual module") as refused:
+        gl.lesion("plain8@init", images=2, studies="paths")
+    assert "not deleted" not in str(refused.value)
+
+
+def test_detectors_are_refused_before_they_run() -> None:
+    model = gl.build("fasterrcnn-vgg16@init")
+    model.forward = None  # type: ignore[method-assign, assignment]
+    with pytest.raises(gl.UsageError, match="is a detector: lesions are measured by the errors of classifiers"):
+        gl.lesion(model, images=1)
+
+
 def test_a_network_whose_outputs_are_all_nan_is_refused() -> None:
     model = Scalar().eval()
     model.head.weight.data[:] = float("nan")
