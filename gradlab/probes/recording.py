@@ -28,8 +28,17 @@ def refuse_recording(probe: str, in_traces: bool) -> Callable[..., None]:
             _refuse(probe, "exported by torch.export")
         if torch._C._get_tracing_state() is not None and not in_traces:
             _refuse(probe, "traced by torch.jit.trace")
+        # What compiles the model compiles this hook as well, and cannot look into what traces.
+        if not torch.compiler.is_dynamo_compiling() and _is_traced_by_fx():
+            _refuse(probe, "traced by make_fx (also called by torch.func.linearize)")
 
     return refuse
+
+
+def _is_traced_by_fx() -> bool:
+    """Return whether `make_fx` records all operations; where nobody has loaded it, nobody does."""
+    tracer = sys.modules.get("torch.fx.experimental.proxy_tensor")
+    return tracer is not None and tracer.get_proxy_mode() is not None
 
 
 def refuse_proxy(output: object) -> None:

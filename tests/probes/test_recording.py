@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.fx.experimental.proxy_tensor import make_fx
 from torch.overrides import TorchFunctionMode
 
 import gradlab as gl
@@ -45,6 +46,8 @@ TOOLS: dict[str, Callable[[Any], Any]] = {
     "script": lambda model: torch.jit.script(model)(X),
     "trace": lambda model: torch.jit.trace(model, X)(X),
     "fx": lambda model: torch.fx.symbolic_trace(model)(X),
+    "make_fx": lambda model: make_fx(model)(X)(X),
+    "linearize": lambda model: torch.func.linearize(model, X)[0],
     "deepcopy": lambda model: copy.deepcopy(model)(X),
     "pickle": lambda model: pickle.loads(pickle.dumps(model))(X),
     "save": saved,
@@ -58,7 +61,7 @@ PROBES: dict[str, Callable[[nn.Module], Any]] = {
     "BlockSignal": gl.BlockSignal,
     "Watch": lambda model: gl.watch(model, torch.optim.SGD(model.parameters(), 0.1)),
 }
-REFUSED = {*((probe, tool) for probe in PROBES for tool in ("export", "script"))}
+REFUSED = {*((probe, tool) for probe in PROBES for tool in ("export", "script", "make_fx", "linearize"))}
 REFUSED |= {("InputGradients", "trace"), ("Watch", "trace"), ("ResponseGradients", "fx")}
 
 

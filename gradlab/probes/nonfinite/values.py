@@ -119,6 +119,10 @@ def extremes(tensor: Tensor) -> tuple[Tensor, Tensor] | None:
 
     They take one reduction, which does not wait for the device. Complex numbers are taken as real and imaginary parts.
     """
+    if tensor._is_zerotensor():
+        # Forward-mode differentiation has such zeros, which lie in no memory.
+        zero = torch.zeros((), dtype=torch.float32, device=tensor.device)
+        return zero, zero
     if tensor.layout is not torch.strided:
         tensor = tensor._values() if tensor.layout is torch.sparse_coo else tensor.values()
         if not tensor.numel():

@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
+from torch.autograd import forward_ad
 
 from gradlab.probes.nonfinite import NonfiniteOrigin
 
@@ -257,3 +258,22 @@ def test_model_in_vmap() -> None:
 class _Log(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return (x - x).log()
+
+
+@pytest.mark.parametrize("transform", ["jvp", "dual"])
+def test_forward_mode_differentiation(transform: str) -> None:
+    """Its zeros, which lie in no memory, are finite; what is not is found as elsewhere."""
+    model = nn.Sequential(nn.Linear(6, 4), nn.Tanh(), nn.Linear(4, 3))
+    tangents, found = [], []
+    for x in (X, X.where(X < 1.5, float("inf"))):
+        with NonfiniteOrigin(model) as probe:
+            if transform == "jvp":
+                tangents.append(torch.func.jvp(model, (x,), (torch.ones_like(X),))[1])
+            else:
+                with forward_ad.dual_level():
+                    dual = model(forward_ad.make_dual(x, torch.ones_like(X)))
+                    tangents.append(forward_ad.unpack_dual(dual).tangent)
+            found.append(probe.origin())
+    assert tangents[0].equal(torch.func.jvp(model, (X,), (torch.ones_like(X),))[1])
+    assert found[0] is None
+    assert "input" in str(found[1])
