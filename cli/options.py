@@ -10,7 +10,7 @@ import typer
 
 from gradlab.errors import UsageError
 from gradlab.experiments.request import option_of
-from gradlab.experiments.text import items
+from gradlab.experiments.text import items, networks
 
 
 def reading(read: Callable[[Any], Any], otherwise: Any = None) -> Callable[[Any], Any]:
@@ -70,7 +70,7 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print only errors; t
 Networks = Annotated[
     list[str] | None,
     typer.Argument(
-        help="Networks, in the same way as --model.", metavar="NETWORK", show_default=False, callback=reading(items)
+        help="Networks, in the same way as --model.", metavar="NETWORK", show_default=False, callback=reading(networks)
     ),
 ]
 NETWORKS = inspect.Parameter("networks", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Networks)
@@ -108,7 +108,7 @@ def with_one_network(values: dict[str, Any], name: str, command: str) -> dict[st
         got = "none" if option is None else f"two, {network} and {option}"
         raise UsageError(f"name one network, as gradlab {command} NETWORK or with --model; got {got}")
     one = network or option
-    if isinstance(one, str) and "," in one and "/" not in one:
+    if isinstance(one, str) and "/" not in one and len(networks([one])) > 1:
         raise UsageError(f"gradlab {command} takes one network at a time, not {one}")
     return values | {name: one}
 

@@ -139,7 +139,7 @@ class NetworksRequest(Request):
         "--model",
         "-m",
         typed=list[str],
-        read=text.items,
+        read=text.networks,
     )
     data: str = asked("cifar10-sample", f"The data: {data_sets_help()}.", "DATA")
     weights: str | None = asked(

@@ -18,7 +18,7 @@ from gradlab.experiments.responses.request import ResponsesRequest
 from gradlab.experiments.shatter.request import Init, ShatterRequest
 from gradlab.experiments.signal.request import SignalRequest
 from gradlab.experiments.subject import unique_label
-from gradlab.experiments.text import interval, items, normalizations, whole_numbers
+from gradlab.experiments.text import interval, items, networks, normalizations, whole_numbers
 from gradlab.models.mlp import family
 
 REQUESTS = {
@@ -91,6 +91,28 @@ def test_options_of_a_comparison_that_it_does_not_use_are_refused(options, says)
     with pytest.raises(UsageError, match=says):
         CompareRequest(**options)
     assert CompareRequest(blocks=list(BLOCKS)).question == "depth"
+
+
+def test_commas_in_paths_of_existing_files_separate_no_networks(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a,b").mkdir()
+    for name in ("a,b/c,d.pt", "one.pt", "one.pt,two", "c,d.json"):
+        (tmp_path / name).touch()
+    folder = str(tmp_path / "a,b")
+    for text, expected in {
+        "resnet20, plain20@init,": ["resnet20", "plain20@init"],
+        f"plain20,resnet20@{folder}/c,d.pt,plain56": ["plain20", f"resnet20@{folder}/c,d.pt", "plain56"],
+        "resnet20@a,b/c,d.pt:ema.net,plain20@one.pt:x": ["resnet20@a,b/c,d.pt:ema.net", "plain20@one.pt:x"],
+        "resnet20@one.pt,plain20@one.pt": ["resnet20@one.pt", "plain20@one.pt"],
+        "resnet20@one.pt:ema,plain20": ["resnet20@one.pt:ema", "plain20"],
+        "resnet20@one.pt,two": ["resnet20@one.pt,two"],
+        "resnet20@a,b/none.pt": ["resnet20@a", "b/none.pt"],
+        "plain20,transformers/c,d.json@init,plain56": ["plain20", "transformers/c,d.json@init", "plain56"],
+        "transformers/c,d.json,plain20@a,b/c,d.pt": ["transformers/c,d.json", "plain20@a,b/c,d.pt"],
+        "c,d.json": ["c", "d.json"],
+    }.items():
+        assert networks([text]) == expected, text
+    assert networks(["a,b", "c"]) == ["a", "b", "c"]
 
 
 def test_text_becomes_values():
