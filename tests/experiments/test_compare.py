@@ -39,6 +39,8 @@ def test_multiply_adds_are_matched_and_a_tolerance_that_no_network_meets_is_name
     assert abs(networks[1].cost.multiply_adds / networks[0].cost.multiply_adds - 1) <= 0.05
     with pytest.raises(UsageError, match=r"no densenet network has as many parameters .* the nearest is densenet"):
         matched(("resnet", "densenet"), 8, "parameters", 1e-4)
+    with pytest.raises(UsageError, match=r"within 0\.01%: the nearest"):
+        matched(("resnet", "densenet"), 8, "parameters", 1e-4)
 
 
 def test_a_block_without_a_network_near_the_depth_is_named() -> None:

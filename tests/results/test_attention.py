@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pandas as pd
+import pytest
 from matplotlib.figure import Figure
 
 import gradlab as gl
@@ -33,6 +34,16 @@ def test_findings_are_computed() -> None:
         "look at single tokens and 3 average."
     )
     assert logit == "net: the largest logit is 21, in head 1 of h.2.attn."
+
+
+@pytest.mark.parametrize(
+    ("entropy", "told"),
+    [(0.05, "looks at single tokens."), (0.97, "averages."), (0.5, "neither looks at single tokens nor")],
+)
+def test_one_head_is_not_counted(entropy: float, told: str) -> None:
+    row = {"layer": "attn", "index": 1, "head": 0, "entropy": 2.0, "relative_entropy": entropy, "largest_logit": 1.0}
+    spread, _ = gl.AttentionResult.from_rows("net", [{**row, "rows": 64, "call": 1}], []).findings()
+    assert f"in the last; its one head {told}" in spread
 
 
 def test_saved_and_loaded(tmp_path: Path) -> None:

@@ -13,6 +13,14 @@ EVEN = 0.95
 """The relative entropy above which a head is said to average over the tokens that it sees."""
 
 
+def _looking(sharp: int, even: int, heads: int) -> str:
+    """How many heads look at single tokens, and how many average over them."""
+    if heads == 1:
+        neither = "neither looks at single tokens nor averages"
+        return f"its one head {'looks at single tokens' if sharp else 'averages' if even else neither}"
+    return f"{sharp} of {heads} heads look at single tokens and {even} average"
+
+
 def findings(frame: pd.DataFrame) -> list[Finding]:
     """Return sentences with numbers on each network.
 
@@ -28,7 +36,7 @@ def findings(frame: pd.DataFrame) -> list[Finding]:
         means = known.groupby("index")["relative_entropy"].mean()
         sentence = (
             f"{network}: attention has {means.iloc[0]:.0%} of the entropy of equal weights in the first layer and "
-            f"{means.iloc[-1]:.0%} in the last; {sharp} of {len(known)} heads look at single tokens and {even} average."
+            f"{means.iloc[-1]:.0%} in the last; {_looking(sharp, even, len(known))}."
         )
         rule = f"Relative entropy, mean over heads; single tokens below {SHARP}, an average above {EVEN}."
         found.append(Finding(sentence, rule))
