@@ -76,15 +76,15 @@ def matched(blocks: Sequence[str], depth: int, match: Match, tolerance: float) -
         if not inside:
             nearest = min(candidates, key=errors.__getitem__)
             raise UsageError(
-                f"no {block} network has as many {match} as {reference.name} within {100 * tolerance:.3g}%: the nearest is "
-                f"{nearest.name}, {errors[nearest]:.1%} off; give a larger --tolerance"
+                f"no {block} network has as many {match} as {reference.name} within {100 * tolerance:.3g}%: the "
+                f"nearest is {nearest.name}, {100 * errors[nearest]:.3g}% off; give a larger --tolerance"
             )
         found.append(min(inside, key=lambda one: (abs(one.cost.layers - reference.cost.layers), errors[one])))
     return found
 
 
 def _reference(block: str, depth: int) -> Matched:
-    """The network of the first block at its usual size: that of its paper, and of VoVNet, which has none for CIFAR, 64."""
+    """The network of the first block at its usual size, that of its paper; VoVNet has none for CIFAR."""
     sizes = {"highway": 32, "densenet": 12, "vovnet": 64}
     return _named(block, depth, sizes.get(block, REFERENCE_WIDTH))
 
