@@ -93,6 +93,54 @@ def test_gradients_of_exactly_0_do_not_count_as_small() -> None:
     assert result.summary()["smallest"].tolist() == [0.0]
 
 
+def test_layers_that_run_without_a_gradient() -> None:
+    """Those that an optimizer steps, by a weight without a gradient; a frozen layer has no weight in a record."""
+    values = {name: noisy(6, 20) for name in ("grad_norm", "weight_norm", "response_max")}
+    frame = records(values)
+    layer, step, statistic = frame["layer"], frame["step"], frame["statistic"]
+    frozen = frame[~((layer == "layer4") & statistic.isin(["grad_norm", "weight_norm"]))]
+    assert not seen(frozen)
+    # An expert that no token was sent to.
+    idle = frame[~((layer == "layer4") & statistic.isin(["grad_norm", "response_max"]) & (step == 5))]
+    assert not seen(idle)
+    cut = frame[~(layer.isin(LAYERS[:3]) & (statistic == "grad_norm") & (step > 1))]
+    (one,) = seen(cut)
+    assert (one.kind, one.step, one.layer) == ("no gradient", 2, "layer3")
+    assert one.sentence == ("no gradient arrives in layer3 and all 2 layers before it, since step 2 of those recorded.")
+    (one,) = seen(frame[~(layer.isin(["layer2", "layer7"]) & (statistic == "grad_norm"))])
+    assert "in 2 of 20 layers, the last of them layer7, since step 0" in one.sentence
+    # Nor is one told where no gradients were recorded, or where the last of them are no numbers.
+    assert not seen(frame[statistic != "grad_norm"])
+    frame.loc[(step == 5) & (statistic == "grad_norm"), "value"] = np.nan
+    assert kinds(frame) == [("non-finite", 5, "layer20")]
+
+
+def test_a_tied_weight_is_no_end_of_a_line() -> None:
+    """Embeddings that are the head as well: their gradient is the sum of both uses, and of no one depth."""
+    values = 0.4 ** np.arange(19, -1, -1) * noisy(3, 20)
+    values[:, 0] = values[:, -1]
+    (one,) = seen(records({"grad_norm": values}))
+    assert (one.kind, one.layer) == ("gradient", "layer2")
+    ends = f"{values[-1, 1]:.3g} in layer2 to {values[-1, -2]:.3g} in layer19 at step 2"
+    assert ends in one.sentence
+    table = Table.of(records({"grad_norm": np.array([[0.0, 0.0, 1.0], [0.0, 0.0, 2.0]])}), "grad_norm")
+    assert table is not None
+    assert np.array_equal(table.without_copies().values, table.values)
+
+
+def test_how_far_layers_differ_at_one_record_and_in_one_layer() -> None:
+    def told(frame: pd.DataFrame) -> list[str]:
+        return gl.DynamicsResult(frame, {"networks": [{"network": "net"}]}).findings()
+
+    values = np.array([[1.0, 2.0, 8.0]])
+    (one,) = told(records({"grad_norm": values}))
+    assert one == (
+        "net: gradient norms of the layers differ by a factor 8 at step 0 (smallest in layer1, largest in layer3); "
+        "their median is 2."
+    )
+    assert told(records({"grad_norm": values[:, :1]})) == []
+
+
 def test_growing_responses_and_a_jump() -> None:
     (one,) = seen(records({"response_std": 4.9 * 18.0 ** np.arange(20) * noisy(1, 20)}))
     assert (one.kind, one.layer) == ("response", "layer1")

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from gradlab.probes.gradient_notes import REASONS
+from gradlab.probes.watch.parameters import Columns
 from gradlab.probes.watch.shares import Found
+from gradlab.probes.weights import Part, WeightRow
 from gradlab.results.grouping import some
 
 Key = tuple[str, str]
-"""A layer and a statistic."""
+"""A layer and a statistic, or a reason and a layer."""
 
 
 @dataclass
@@ -23,6 +27,8 @@ class Missing:
         restarted: The number of steps whose gradients were cleared after the forward pass of their last backward pass.
         skipped: The number of steps that a GradScaler had a fused optimizer skip.
         unresolved: Names of layers whose std the square of their mean has taken the digits of.
+        absent: The number of records without a gradient of a layer, by reason and layer.
+        looked: The number of records in which gradients were looked for.
     """
 
     without_forward: int = 0
@@ -31,6 +37,8 @@ class Missing:
     restarted: int = 0
     skipped: int = 0
     unresolved: dict[str, None] = field(default_factory=dict)
+    absent: Counter[Key] = field(default_factory=Counter)
+    looked: int = 0
     _written: set[Key] = field(default_factory=set)
     _measured: dict[Key, None] = field(default_factory=dict)
 
@@ -50,13 +58,32 @@ class Missing:
         self._written.update((layer, statistic) for layer, statistic, _ in own)
         self._measured.update(dict.fromkeys((layer, statistic) for layer, statistic, _ in every))
 
+    def take_gradients(self, rows: Mapping[str, WeightRow], parts: Sequence[Part], columns: Columns) -> None:
+        """Take in which layers have no gradient in a record, where others have one, and why.
+
+        Args:
+            rows: What counts as one layer, by name.
+            parts: In the order of their numbers.
+            columns: What was measured of the parts.
+        """
+        numbers = {part.key: number for number, part in enumerate(parts)}
+        measured = {name: set(there) for name, there in zip(columns.names, columns.parts, strict=True)}
+        stepped, reached = measured.get("weight", set()), measured.get("given", set())
+        self.looked += 1
+        for name, row in rows.items():
+            own = {numbers[part.key] for part in row.parts}
+            if not any(part.parameter.requires_grad for part in row.parts):
+                self.absent["frozen", name] += 1
+            elif reached and own & stepped and not own & reached:
+                self.absent["not reached", name] += 1
+
     def notes(self, *, gradients: bool) -> list[str]:
         """Return a sentence on all that is missing.
 
         Args:
             gradients: Whether gradients of responses are measured.
         """
-        notes = []
+        notes = [note for reason in ("frozen", "not reached") for note in self._absent(reason)]
         if self.unresolved:
             notes.append(
                 f"{some(self.unresolved)}: |mean| is too many times the std for sums of squares; no response_std"
@@ -92,3 +119,11 @@ class Missing:
                 "between that and the step of their own: run them after the other step to have their responses recorded"
             )
         return notes
+
+    def _absent(self, reason: str) -> Iterator[str]:
+        for when in ("", ", at some of the records"):
+            named = [
+                layer for (why, layer), n in self.absent.items() if why == reason and (n < self.looked) == bool(when)
+            ]
+            if named:
+                yield f"{some(named)}: {REASONS[reason]}{when}"

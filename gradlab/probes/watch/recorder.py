@@ -252,6 +252,8 @@ class StepRecorder:
             # An exception has ended the backward pass.
             self._take_passes(record)
         columns = self._parameters.take()
+        if self.measure & {"gradients", "updates"}:
+            self._missing.take_gradients(self.rows, self._parameters.parts, columns)
         if columns.values:
             values = torch.cat([column.to(columns.values[0]) for column in columns.values])
             record.pieces.append(Piece(values, lambda numbers: self._of_parameters(columns, numbers)))

@@ -39,7 +39,7 @@ def moment_piece(window: Window, unresolved: Callable[[str], None]) -> Piece | N
                 continue
             if sums.resolves(mean, std):
                 yield layer, "response_std", StdShare(std, mean, count)
-            else:
+            elif count:
                 unresolved(layer)
             yield layer, "response_mean", MeanShare(mean, count)
             yield layer, "response_max", LargestShare(largest)

@@ -75,13 +75,21 @@ class RecordWriter:
 def in_order(seen: Iterable[str], owners: Mapping[str, str]) -> list[str]:
     """Layers in the order of execution, with those weights that were not seen to be used behind their modules.
 
+    Of a module that has run no weight of its own nothing says when the others are used, such as embeddings of
+    positions: they come where the module begins, before its parts. Those of a module that has not run at all come
+    behind what is registered before them.
+
     Args:
         seen: Names in the order in which they were used.
-        owners: The module of every row of weights.
+        owners: The module of every row of weights, in the order of registration.
     """
     order = [*seen]
+    before = ""
     for name, module in owners.items():
         if name not in order:
             own = [place for place, other in enumerate(order) if other == module or owners.get(other) == module]
-            order.insert(own[-1] + 1 if own else len(order), name)
+            parts = [place for place, other in enumerate(order) if not module or other.startswith(f"{module}.")]
+            after = order.index(before) + 1 if before else 0
+            order.insert(own[-1] + 1 if own else parts[0] if parts else after, name)
+        before = name
     return order

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,8 +32,9 @@ _GROWTH = (
 _ROBUST = "by more median absolute deviations of logarithms than chance does in all but 1 % of cases"
 RULES = {
     "non-finite": "the first record with a value that is not finite; forward where a response has some, else backward",
+    "no gradient": "the layer runs, an optimizer steps its weight, and the weight has no gradient: .grad is None",
     "zero gradient": "the norm of a weight's gradient is exactly 0",
-    "gradient": f"norms of weights' gradients: {_GROWTH}",
+    "gradient": f"norms of weights' gradients, but for those of tied weights, which are of no one depth: {_GROWTH}",
     "response": f"stds of responses: {_GROWTH}",
     "dead": f"the share of units that are 0 for all inputs of the step is {DEAD:g} or more",
     "saturated": f"the share of values within a hundredth of the range from its ends is {SATURATED:g} or more",
@@ -83,6 +84,7 @@ def seen(frame: pd.DataFrame) -> list[Seen]:
     return [
         *broken,
         *_spikes(frame, gradients, responses),
+        *_no_gradients(whole),
         *(_zero_gradients(gradients) if gradients else ()),
         *(_gradient_growth(gradients) if gradients else ()),
         *(_response_growth(responses) if responses else ()),
@@ -142,29 +144,46 @@ def _above(table: Table, step: int) -> list[str]:
     return [layer for layer, values in zip(table.layers, table.values.T, strict=True) if exceeds(values, place, 2.0)]
 
 
-def _with_all_before(layer: str, count: int) -> str:
-    return f"in {layer} and the layer before it" if count == 1 else f"in {layer} and all {count} layers before it"
+def _where(places: Sequence[int], layers: Sequence[str]) -> str:
+    """In which layers something is: the last of them, and whether it is in all before it."""
+    count, last = len(places), layers[places[-1]]
+    if count == 1:
+        return f"in {last}"
+    if count == places[-1] + 1:
+        before = "the layer" if count == 2 else f"all {count - 1} layers"
+        return f"in {last} and {before} before it"
+    return f"in {count} of {len(layers)} layers, the last of them {last}"
+
+
+def _no_gradients(frame: pd.DataFrame) -> Iterator[Seen]:
+    """Layers that ran at the last record, and whose weights are stepped without a gradient."""
+    last = frame[(frame["step"] == frame["step"].max()) & (frame["index"] > 0)]
+    stepped = last[last["statistic"] == "weight_norm"].sort_values("index")["layer"].astype(str).tolist()
+    having, ran = (set(last.loc[last["statistic"] == name, "layer"]) for name in ("grad_norm", "response_max"))
+    places = [place for place, layer in enumerate(stepped) if layer in ran - having]
+    if not having or not places:
+        return
+    layer = stepped[places[-1]]
+    own = frame[frame["layer"] == layer]
+    steps = np.unique(own.loc[own["statistic"] == "weight_norm", "step"])
+    step = int(steps[since(~np.isin(steps, own.loc[own["statistic"] == "grad_norm", "step"]))])
+    where = _where(places, stepped)
+    yield Seen("no gradient", step, layer, f"no gradient arrives {where}, since step {step:,} of those recorded.")
 
 
 def _zero_gradients(table: Table) -> Iterator[Seen]:
     zero = table.values == 0
     if not zero[-1].any():
         return
-    places = np.flatnonzero(zero[-1])
-    last = int(places[-1])
-    step = table.steps[since(zero[:, last])]
-    layer = table.layers[last]
-    below = places.size == last + 1
-    where = _with_all_before(layer, last) if below and last else f"in {layer}"
-    if not below and places.size > 1:
-        where = f"in {places.size} of {len(table.layers)} layers, the last of them {layer}"
+    places = np.flatnonzero(zero[-1]).tolist()
+    step, layer, where = table.steps[since(zero[:, places[-1]])], table.layers[places[-1]], _where(places, table.layers)
     yield Seen(
         "zero gradient", step, layer, f"the gradient is exactly 0 {where}, since step {step:,} of those recorded."
     )
 
 
 def _gradient_growth(table: Table) -> Iterator[Seen]:
-    found = last_growth(table)
+    found = last_growth(table.without_copies())
     if found is not None:
         kind = "vanish" if found.line.rate > 1 else "explode"
         rate = f"gradients {kind} towards the input, by a factor of {1 / found.line.rate:.3g} a layer"

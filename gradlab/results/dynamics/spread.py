@@ -11,7 +11,8 @@ from gradlab.results.finding import Finding
 
 _RULE = (
     "Told, without a verdict, of gradient norms and response stds wherever all layers' are above 0 at the first and "
-    "the last recorded step: the largest over the smallest of the layers, and their median."
+    "the last recorded step: the largest over the smallest of the layers, of which there are two or more, and their "
+    "median."
 )
 
 
@@ -28,16 +29,19 @@ def spread(frame: pd.DataFrame) -> list[str]:
             continue
         steps = all_steps[mask]
         ends = [finite(frame[mask & (all_steps == step)]) for step in (steps.min(), steps.max())]
-        if any(end.empty or end["value"].min() <= 0 for end in ends):
+        if any(len(end) < 2 or end["value"].min() <= 0 for end in ends):
             continue
         first, last = (end["value"].max() / end["value"].min() for end in ends)
         what = "gradient norms" if statistic == "grad_norm" else "response stds"
         medians = [end["value"].median() for end in ends]
         places = ends[1].set_index("layer")["value"]
+        factors = f"{first:.3g} at step {steps.min():,} and {last:.3g} at step {steps.max():,}"
+        course = f"goes from {medians[0]:.3g} to {medians[1]:.3g}"
+        if steps.min() == steps.max():
+            factors, course = f"{last:.3g} at step {steps.max():,}", f"is {medians[1]:.3g}"
         sentence = (
-            f"{network}: {what} of the layers differ by a factor {first:.3g} at step {ends[0]['step'].iloc[0]:,} "
-            f"and {last:.3g} at step {ends[1]['step'].iloc[0]:,} (smallest in {places.idxmin()}, largest in "
-            f"{places.idxmax()}); their median goes from {medians[0]:.3g} to {medians[1]:.3g}."
+            f"{network}: {what} of the layers differ by a factor {factors} (smallest in {places.idxmin()}, largest in "
+            f"{places.idxmax()}); their median {course}."
         )
         sentences.append(Finding(sentence, _RULE))
     return sentences

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any
 
@@ -64,6 +64,15 @@ class Table:
         """
         steps, values = total_series(frame, statistic)
         return cls(steps, ["total"], values[:, None], [""]) if steps else None
+
+    def without_copies(self) -> Table:
+        """The table without the values of columns that are equal to another one throughout, as those of tied weights.
+
+        The places of the layers stay; values that are 0 are no sign of a copy.
+        """
+        _, kinds, counts = np.unique(np.nan_to_num(self.values), axis=1, return_inverse=True, return_counts=True)
+        copies = (counts[kinds.reshape(-1)] > 1) & (self.values > 0).any(0)
+        return replace(self, values=np.where(copies, np.nan, self.values))
 
     def at(self, step: int) -> Array:
         """The values of a step; of one that was not recorded NaN."""

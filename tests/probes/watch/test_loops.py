@@ -221,7 +221,7 @@ def test_a_layer_that_is_unfrozen_while_it_is_watched() -> None:
         the_first_layer_alone_unfrozen(loop)
     assert not any(parameter._post_accumulate_grad_hooks for parameter in model.parameters())
     result = watch.result()
-    assert not result.notes
+    assert result.notes == ["2, 4: frozen (requires_grad is off), so there is no gradient"]
     frame = result.frame.set_index(["step", "layer", "statistic"])["value"]
     for number, (step, loss) in enumerate(zip(loop.steps, loop.losses, strict=True)):
         assert frame[number, "0", "grad_norm"] == pytest.approx(step["grad_norm"]["0"], rel=1e-4)
