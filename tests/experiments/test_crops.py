@@ -2,20 +2,23 @@
 
 import copy
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
+from torchvision import models
 from torchvision.models import alexnet
 from torchvision.transforms import v2
 
 import gradlab as gl
 from gradlab.errors import UsageError
-from gradlab.experiments.responses.crops import as_convolutions, scores
+from gradlab.experiments.responses.positions import as_convolutions, over_positions
 
 SIDE = 28
 ODD_SIDE = 20
@@ -107,15 +110,92 @@ def test_alexnet_is_applied_at_every_position_too() -> None:
         features = model.features(images)
         windows = [features[:, :, i : i + 6, j : j + 6].flatten(1) for i in range(3) for j in range(2)]
         expected = torch.stack([model.classifier(window) for window in windows]).mean(0)
-        torch.testing.assert_close(scores(model, "alexnet", images), expected)
+        own = images[..., :224, :224]
+        scores = over_positions(model, "alexnet", own)
+        torch.testing.assert_close(scores(images), expected)
         # At the size of the network's input there is one position.
-        torch.testing.assert_close(scores(model, "alexnet", images[..., :224, :224]), model(images[..., :224, :224]))
+        torch.testing.assert_close(scores(own), model(own))
 
 
-def test_networks_whose_scores_cannot_be_averaged_over_positions_are_refused() -> None:
-    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d((2, None)), nn.Flatten(), nn.LazyLinear(2))
-    with pytest.raises(UsageError, match=r"net: 1 pools maps of any size to several positions.*--crops ten"):
-        scores(model, "net", torch.randn(2, 3, 9, 9))
+class Headed(nn.Module):
+    """A convolution and a linear layer, with a function between them."""
+
+    input_shape = (3, 8, 8)
+
+    def __init__(self, between: Callable[[Tensor], Tensor], values: int) -> None:
+        super().__init__()
+        self.conv, self.between, self.fc = nn.Conv2d(3, 4, 3, padding=1), between, nn.Linear(values, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(self.between(self.conv(x).relu()))  # type: ignore[no-any-return]
+
+
+POOLED = r"net: {} pools maps of any size to several positions, so that .*: take ten crops \(--crops ten\)"
+FLATTENED = r"net: fc takes a map of several positions as one vector, so that .*--crops ten"
+ALL = "its forward pass"
+
+
+@pytest.mark.parametrize(
+    ("between", "values", "told"),
+    [
+        (nn.Sequential(nn.AdaptiveAvgPool2d((2, None)), nn.Flatten()), 64, POOLED.format("between.0")),
+        (lambda x: F.adaptive_avg_pool2d(x, 2).flatten(1), 16, POOLED.format(ALL)),
+        (lambda x: F.adaptive_max_pool2d(x, 2).flatten(1), 16, POOLED.format(ALL)),
+        (lambda x: F.adaptive_avg_pool1d(x.flatten(2), 3).reshape(len(x), -1), 12, POOLED.format(ALL)),
+        (lambda x: F.interpolate(x, (5, 5)).flatten(1), 100, FLATTENED),
+        (lambda x: x[:, :, :3, :3].relu().reshape(len(x), -1).tanh(), 36, FLATTENED),
+    ],
+)
+def test_networks_whose_scores_cannot_be_averaged_over_positions_are_refused(
+    between: Any, values: int, told: str, folder: Path
+) -> None:
+    model = Headed(between, values).eval()
+    images = torch.randn(2, 3, 8, 8)
+    with torch.no_grad(), pytest.raises(UsageError, match=told):
+        over_positions(model, "net", images[:1])(images if values != 64 else torch.randn(2, 3, 9, 8))
+    # Ten crops have the size of its input.
+    if values != 64:
+        asked: Any = {"bn": "eval", "normalize": "imagenet", "device": "cpu"}
+        result = gl.responses(model, f"imagefolder:{folder}", crops="ten", **asked)
+        with torch.no_grad():
+            assert result.facts("Headed")["loss"] == pytest.approx(by_hand(model, folder, "ten", 8)[1], rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        Headed(lambda x: x.mean((2, 3)), 4),
+        Headed(lambda x: F.adaptive_avg_pool2d(x, 1).view(len(x), -1), 4),
+        Headed(lambda x: F.adaptive_max_pool2d(x, (1, 1)).flatten(1), 4),
+        Headed(lambda x: x.flatten(2).mean(2), 4),
+        Headed(lambda x: F.avg_pool2d(x, x.shape[2:]).reshape(len(x), 4), 4),
+        models.mobilenet_v3_small(num_classes=5),
+        models.squeezenet1_1(num_classes=5),
+    ],
+)
+def test_global_pooling_averages_over_positions_by_itself(model: nn.Module) -> None:
+    torch.manual_seed(0)
+    model, images = model.eval(), torch.randn(2, 3, 72, 65)
+    with torch.no_grad():
+        torch.testing.assert_close(over_positions(model, "net", images[:1])(images), model(images))
+
+
+def test_a_network_of_the_name_vgg_is_taken_by_what_it_computes() -> None:
+    """This one scales its images and pools globally, which a class's name does not tell."""
+
+    class VGG(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.features = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU())
+            self.classifier = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 2))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.classifier(self.features(2 * x).mean((2, 3)))  # type: ignore[no-any-return]
+
+    torch.manual_seed(0)
+    model, images = VGG().eval(), torch.randn(2, 3, 9, 12)
+    with torch.no_grad():
+        torch.testing.assert_close(over_positions(model, "net", images[:1, :, :8, :8])(images), model(images))
 
 
 class VGG(nn.Sequential):
@@ -124,7 +204,7 @@ class VGG(nn.Sequential):
 
 def test_networks_of_the_name_without_linear_layers_pool_by_themselves() -> None:
     model, images = VGG(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten()), torch.randn(2, 3, 9, 9)
-    torch.testing.assert_close(scores(model, "vgg", images), model(images))
+    torch.testing.assert_close(over_positions(model, "vgg", images[:1])(images), model(images))
 
 
 @pytest.mark.parametrize(

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gradlab.data.batching import Batches
 from gradlab.errors import UsageError
+from gradlab.experiments.responses.positions import Scores, over_positions
 from gradlab.experiments.responses.request import Crops
 from gradlab.experiments.subject import forward
 from gradlab.stats.precision import widest
@@ -26,9 +27,6 @@ SCALES = (1.0, 256 / 224, 384 / 224, 480 / 224, 640 / 224)
 
 CROPS_IN_WORDS = {"ten": "ten crops of each image", "scales": "each whole image and its mirror image at five scales"}
 """What each choice averages over."""
-
-FLATTENING = ("VGG", "AlexNet")
-"""The classes of networks of which the first linear layer takes a flattened map, after `features` or stages."""
 
 
 @torch.no_grad()
@@ -57,11 +55,11 @@ def tested_over_crops(model: nn.Module, label: str, stream: Batches, crops: Crop
     found = torch.zeros(2, dtype=widest(stream.device), device=stream.device)
     classes = max(dataset.labels) + 1 if dataset.classes is None else dataset.classes
     views = _ten if crops == "ten" else _at_scales
+    scores: Scores = partial(forward, model, label)
+    if crops == "scales":
+        scores = over_positions(model, label, _prepared(_own_size(dataset, stream.input_shape), stream))
     for place in range(stream.count):
-        parts = [
-            scores(model, label, _prepared(view, stream)).log_softmax(1)
-            for view in views(dataset, place, stream.input_shape)
-        ]
+        parts = [scores(_prepared(view, stream)).log_softmax(1) for view in views(dataset, place, stream.input_shape)]
         # Of logarithms, since a small probability would round to 0.
         logs = torch.cat(parts).to(found.dtype)
         mean, target = logs.logsumexp(0) - math.log(len(logs)), dataset.labels[place]
@@ -86,61 +84,16 @@ def _ten(dataset: Any, place: int, shape: tuple[int, ...]) -> Iterator[Tensor]:
     yield torch.stack(images.ten_crop(images.center_crop(dataset.scaled(place, large), large), side))
 
 
+def _own_size(dataset: Any, shape: tuple[int, ...]) -> Tensor:
+    """The centre of the first image at the size of the network's input, as a batch."""
+    from torchvision.transforms.v2 import functional as images
+
+    own: Tensor = images.center_crop(dataset.scaled(0, shape[-1]), shape[-1])[None]
+    return own
+
+
 def _at_scales(dataset: Any, place: int, shape: tuple[int, ...]) -> Iterator[Tensor]:
     """A whole image and its mirror image at each scale."""
     for scale in SCALES:
         image = dataset.scaled(place, round(scale * shape[-1]))
         yield torch.stack((image, image.flip(2)))
-
-
-def scores(model: nn.Module, label: str, images: Tensor) -> Tensor:
-    """The class scores of images of any size, averaged over positions: (B, 3, H, W) to (B, classes).
-
-    Networks with global pooling average by themselves. The linear layers of VGG and AlexNet are applied as convolutions
-    (Simonyan and Zisserman 2014, arXiv:1409.1556, §3.2).
-
-    Raises:
-        UsageError: If another network pools its maps to several positions, which mixes scores instead.
-    """
-    parts: Any = model
-    # timm's networks of these names have no linear layers, and pool by themselves.
-    if type(model).__name__ not in FLATTENING or not isinstance(getattr(model, "classifier", None), nn.Sequential):
-        if name := _pools_to_several(model):
-            raise UsageError(
-                f"{label}: {name} pools maps of any size to several positions, so that class scores cannot be averaged "
-                "over the positions of a larger image: take ten crops (--crops ten)"
-            )
-        return forward(model, label, images)
-    stages = parts.features if hasattr(parts, "features") else nn.Sequential(*[*parts.children()][:-1])
-    return as_convolutions(parts.classifier, stages(images))
-
-
-def _pools_to_several(model: nn.Module) -> str | None:
-    """The name of a layer that pools maps of any size to more than one position, if there is one."""
-    for name, module in model.named_modules():
-        if isinstance(module, (nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)):
-            size: Any = module.output_size
-            sides = size if isinstance(size, tuple) else (size,)
-            if any(side is not None and side > 1 for side in sides):
-                return str(name)
-    return None
-
-
-def as_convolutions(classifier: nn.Sequential, features: Tensor) -> Tensor:
-    """Apply the linear layers of a classifier at all positions of a larger map, and average their outputs.
-
-    Args:
-        classifier: Linear layers with activations between them, of which the first takes a flattened square map.
-        features: The maps (B, C, H, W).
-
-    Returns:
-        The outputs (B, classes), averaged over positions.
-    """
-    for layer in classifier:
-        if isinstance(layer, nn.Linear):
-            side = round((layer.in_features / features.shape[1]) ** 0.5)
-            kernel = layer.weight.view(layer.out_features, features.shape[1], side, side)
-            features = F.conv2d(features, kernel, layer.bias)
-            continue
-        features = layer(features)
-    return features.mean((2, 3))
