@@ -210,7 +210,9 @@ def _warn_of_compiled_caller() -> None:
     frame = sys._getframe(1)
     while frame.f_back is not None:
         frame = frame.f_back
-        if frame.f_code.co_filename.endswith("_dynamo/eval_frame.py"):
+        code = frame.f_code
+        # Such frames are also those of functions that are never compiled, as torch.utils.checkpoint.
+        if code.co_filename.endswith("_dynamo/eval_frame.py") and "DisableContext" not in code.co_qualname:
             # Python shows a warning once per location.
             warnings.warn(RUNS_EAGERLY.replace("the model", "a function around the model"), stacklevel=2)
             return

@@ -19,7 +19,7 @@ from gradlab.probes.direct_calls import called_within
 from gradlab.probes.finder import is_normalization
 from gradlab.probes.frozen import refuse_scripted_statistics
 from gradlab.probes.hooks import Hook, Probe, in_backward
-from gradlab.probes.input_passes import InputPass
+from gradlab.probes.input_passes import InputPass, refuse_transforms
 from gradlab.probes.outputs import detached, refuse_nested
 from gradlab.probes.ranks import TIMEOUT, Ranks
 from gradlab.probes.streams import wait_for_all
@@ -134,6 +134,7 @@ class InputGradients(Probe):
         if (run := self._passes.get(threading.get_ident())) is not None:
             run.inside += 1
             return None
+        refuse_transforms()
         images = args[0] if args else None
         refuse_nested([images] if isinstance(images, Tensor) else [], "input gradients")
         if not isinstance(images, Tensor) or not images.is_floating_point() or images.ndim < 2:

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from types import FrameType
 from typing import Any
 
 import torch
+import torch.utils.checkpoint
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from gradlab.errors import GradlabError
 from gradlab.probes.applications import leave
 from gradlab.probes.frozen import FrozenStatistics
 from gradlab.probes.outputs import logits_of
+from gradlab.probes.recomputation import additional_pass
 
 
 @dataclass
@@ -43,14 +48,15 @@ class InputPass:
             frozen: Whether batch statistics are taken as constants.
 
         Raises:
-            GradlabError: If a transform of `torch.func` is active.
+            GradlabError: If activation checkpointing runs the model.
         """
-        if torch._C._are_functorch_transforms_active():
-            raise GradlabError(
-                "input gradients cannot be taken inside of a torch.func transform: run the model there without the "
-                "probe"
-            )
         caller_wants_graph = torch.is_grad_enabled()
+        if caller_wants_graph and not images.requires_grad and _is_checkpointed():
+            raise GradlabError(
+                "input gradients cannot be taken where torch.utils.checkpoint runs the whole model, which would run "
+                "otherwise in the backward pass: checkpoint parts inside of it, or give it an input that requires a "
+                "gradient"
+            )
         with ExitStack() as contexts:
             contexts.enter_context(torch.inference_mode(False))
             contexts.enter_context(torch.enable_grad())
@@ -79,9 +85,10 @@ class InputPass:
         if self.statistics is not None:
             self.statistics.constant = True
         try:
-            (gradients,) = torch.autograd.grad(
-                output.sum(), self.source, retain_graph=self.caller_wants_graph, allow_unused=True
-            )
+            with additional_pass("the gradient of inputs", follows=self.caller_wants_graph):
+                (gradients,) = torch.autograd.grad(
+                    output.sum(), self.source, retain_graph=self.caller_wants_graph, allow_unused=True
+                )
         except RuntimeError as error:
             if "use_reentrant" not in str(error):
                 raise
@@ -95,6 +102,33 @@ class InputPass:
         if gradients is None:
             raise GradlabError("the model's output does not depend on its input")
         return gradients.detach()  # type: ignore[no-any-return]
+
+
+def refuse_transforms() -> None:
+    """Check that no function is differentiated that runs the model, since the probe would change what it gives.
+
+    Raises:
+        GradlabError: If a transform of `torch.func` is active, or forward-mode differentiation.
+    """
+    if torch._C._are_functorch_transforms_active():
+        raise GradlabError(
+            "input gradients cannot be taken inside of a torch.func transform: run the model there without the probe"
+        )
+    if forward_ad._current_level >= 0:
+        raise GradlabError(
+            "input gradients cannot be taken inside of torch.autograd.forward_ad.dual_level: run the model there "
+            "without the probe"
+        )
+
+
+def _is_checkpointed() -> bool:
+    """Return whether activation checkpointing runs the caller, and compares what is saved when it does so again."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        if frame.f_code.co_name == "checkpoint" and frame.f_code.co_filename == torch.utils.checkpoint.__file__:
+            return True
+        frame = frame.f_back
+    return False
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from oracles.input_gradients import (
     small,
 )
 from torch import nn
+from torch.autograd import forward_ad
 
 import gradlab as gl
 from gradlab.errors import GradlabError, UsageError
@@ -163,6 +164,11 @@ def test_transforms_of_functions_are_refused():
         for transform in (torch.func.grad, torch.func.vmap):
             with pytest.raises(GradlabError, match=r"inside of a torch\.func transform"):
                 transform(lambda x: model(x).sum())(x if transform is torch.func.grad else x[:, None])
+        for sample in (torch.func.vmap(model), torch.func.jacfwd(model)):
+            with pytest.raises(GradlabError, match=r"inside of a torch\.func transform"):
+                sample(x)
+        with forward_ad.dual_level(), pytest.raises(GradlabError, match="dual_level"):
+            model(forward_ad.make_dual(x, torch.ones_like(x)))
         model(x)
         assert len(probe.samples) == 1
     # What torch itself keeps of transforms is as it was.

@@ -22,6 +22,7 @@ from gradlab.probes.examples.pieces import Pieces
 from gradlab.probes.examples.shards import Shards
 from gradlab.probes.examples.structure import Trial, whole
 from gradlab.probes.examples.uses import Use
+from gradlab.probes.recomputation import additional_pass
 from gradlab.stats import l2_norms
 
 
@@ -226,7 +227,7 @@ class BackwardPasses:
         """A context for backward passes that the probe makes itself."""
         self._inner = what
         try:
-            with self.shards.left_whole():
+            with self.shards.left_whole(), additional_pass("gradients of single examples"):
                 yield
         finally:
             self._inner = ""

@@ -13,6 +13,7 @@ from gradlab.errors import GradlabError
 from gradlab.probes.examples.backward import LeftOver
 from gradlab.probes.examples.layout import Layout, example_factors, find_layout, in_range, is_pure, part_norms
 from gradlab.probes.examples.uses import Use
+from gradlab.probes.recomputation import additional_pass
 
 Place = tuple[int, int]
 """The number of a use in its forward pass, and the number of its output."""
@@ -135,7 +136,9 @@ class Trial:
         self.slow.update(use.sources)
 
     def _pass(self, edge: GradientEdge, gradient: Tensor, rest: LeftOver) -> None:
-        found = torch.autograd.grad([edge], rest.ends, [gradient], retain_graph=True, allow_unused=True)
+        # Checkpointed modules that are run again start from the same buffers in both passes.
+        with additional_pass("gradients of single examples"):
+            found = torch.autograd.grad([edge], rest.ends, [gradient], retain_graph=True, allow_unused=True)
         # Autograd does not execute the nodes of these uses, so their hooks are not called.
         for (_, (place, taken)), value in zip(rest.first, found, strict=False):
             if value is not None and taken:
