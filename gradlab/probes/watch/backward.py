@@ -13,13 +13,14 @@ from torch.autograd.variable import Variable
 from gradlab.probes.accumulation import after_accumulation
 from gradlab.probes.fully_sharded import gathered_owners
 from gradlab.probes.hooks import Hook, in_backward
-from gradlab.probes.watch.losses import is_within_another, roots_under_way, scalar_sum
+from gradlab.probes.watch.losses import is_part_of_another, is_within_another, roots_under_way, scalar_sum
 
 
 class BackwardWatch:
     """Detects the end of each backward pass that adds to the gradients of a model's parameters.
 
     Of shards, a pass may leave that to a later one (`set_requires_gradient_sync(False)`): it counts, with its loss.
+    The passes that reentrant checkpointing makes within another one are a part of that one.
 
     Args:
         model: The model with the parameters.
@@ -37,7 +38,8 @@ class BackwardWatch:
         self.model = model
         self._ended, self._restarted = ended, restarted
         self._task = -1
-        self._is_put = False
+        self._is_put = self._is_begun = False
+        self._loss: Tensor | None = None
         self._state: list[tuple[int, int]] = []
         self._parameters: list[nn.Parameter] = []
         self.reset()
@@ -46,6 +48,7 @@ class BackwardWatch:
         """Start a new step."""
         if not in_backward():
             self._task = -1
+            self._is_begun = False
         self.passes = 0
         self.losses: list[Tensor] = []
 
@@ -87,17 +90,31 @@ class BackwardWatch:
         task = torch._C._current_graph_task_id()
         if task == self._task or is_within_another():
             return
+        if (within := is_part_of_another()) and self._task != -1:
+            return
+        # An exception may have ended the pass before, whose task is then still here.
+        if not self._is_begun or self._task != -1:
+            self._is_begun = True
+            if self.passes and self._changed_except(parameter):
+                self.reset()
+                self._restarted()
+            self._loss = scalar_sum(roots_under_way())
+        if within:
+            # The pass around it adds to gradients later, if to any.
+            return
         self._task = task
-        if self.passes and self._changed_except(parameter):
-            self.reset()
-            self._restarted()
-        loss = scalar_sum(roots_under_way())
         engine = Variable._execution_engine
         # Queued again from there, so that it comes after what others have queued, such as the joining of ranks.
-        engine.queue_callback(lambda: engine.queue_callback(lambda: self._end(loss)))
+        engine.queue_callback(lambda: engine.queue_callback(self._end))
 
-    def _end(self, loss: Tensor | None) -> None:
-        self._task = -1
+    def settle(self) -> None:
+        """Count the last pass, if it is over and all that it added to gradients was added by passes within it."""
+        if self._is_begun and self._task == -1 and not in_backward():
+            self._end()
+
+    def _end(self) -> None:
+        self._task, self._is_begun = -1, False
+        loss, self._loss = self._loss, None
         self.passes += 1
         if loss is not None:
             self.losses.append(loss)

@@ -121,6 +121,7 @@ class StepRecorder:
         self._again = again or self._again
 
     def _pass_begun(self) -> None:
+        self._backward.settle()
         if self._record is not None and self._record.waits:
             # Its backward pass has failed, and this one belongs to another step.
             self.close()
@@ -166,6 +167,7 @@ class StepRecorder:
             step: Steps that it made before.
             due: Whether this one is measured.
         """
+        self._backward.settle()
         fresh = self._backward.passes > 0 or (self.responses is not None and self.responses.window.passes > 0)
         record = self._record
         goes_on = record is not None and record.waits and in_backward()
