@@ -174,6 +174,37 @@ def test_a_pass_that_fails_among_others_is_refused_unless_gradients_are_cleared(
     assert found.tolist() == pytest.approx(norms_by_hand(net, slice(4)) if cleared else [], rel=1e-9)
 
 
+@pytest.mark.parametrize("own", [True, False], ids=["probe.backward", "loss.backward"])
+@pytest.mark.parametrize(("fails_first", "cleared"), [(True, True), (True, False), (False, False)])
+def test_one_of_two_passes_fails_after_both_forward_passes(fails_first: bool, cleared: bool, own: bool) -> None:
+    """It leaves a part of its gradient, which no example of the other pass has given."""
+    net = Fragile(*make_net())
+    with gl.ExampleGradients(net) as probe:
+        backward = probe.backward if own else lambda loss: loss.backward()
+        # The structure of a pass that fails has to be known, or else it fails before it adds to gradients.
+        backward(F.cross_entropy(net(X[:4]), Y[:4]))
+        probe.step()
+        net.zero_grad()
+        net.breaks = True
+        failing = F.cross_entropy(net(X[4:]), Y[4:])
+        net.breaks = False
+        whole = F.cross_entropy(net(X[:4]), Y[:4])
+        for loss in (failing, whole) if fails_first else (whole, failing):
+            with pytest.raises(MemoryError) if loss is failing else nullcontext():
+                backward(loss)
+            if cleared and loss is failing:
+                net.zero_grad()
+        if cleared:
+            probe.step()
+        else:
+            with pytest.raises(
+                gl.GradlabError, match=r"^2\.weight.* pass that failed has added to the gradient of step 1"
+            ):
+                probe.step()
+    found = probe.examples().query("layer == 'total' and step == 1").norm
+    assert found.tolist() == pytest.approx(norms_by_hand(net, slice(4)) if cleared else [], rel=1e-9)
+
+
 def test_a_refused_step_leaves_nothing_behind() -> None:
     net = make_net()
     with gl.ExampleGradients(net) as probe:

@@ -58,8 +58,6 @@ class BackwardPasses:
         self._own = False
         self._summed: set[int] = set()
         self._followed = FollowedPasses()
-        # The parameters to whose gradients the last pass has added, and its number.
-        self._reached: tuple[int, set[int]] = -1, set()
 
     @property
     def slow(self) -> set[int]:
@@ -210,11 +208,10 @@ class BackwardPasses:
             return
         self.batches[:] = [batch for batch in self.batches if batch.task not in failed]
         self.checks.forget_failed()
-        task, reached = self._reached
         if not any(batch.structure is not None for batch in self.batches):
             self.joined.clear()
-        elif task in failed:
-            self.left.failed(reached)
+        else:
+            self.left.failed(failed)
 
     def _forget_undone(self) -> None:
         """Drop the batches of earlier passes whose gradients were cleared since, as before a second pass of SAM."""
@@ -249,10 +246,8 @@ class BackwardPasses:
 
     def accumulated(self, number: int, *_: object) -> None:
         """Record the norm of a parameter's gradient, which is the sum over batches if there are several."""
-        task = torch._C._current_graph_task_id()
-        if task != self._reached[0]:
-            self._reached = task, set()
-        self._reached[1].add(number)
+        if self.batches:
+            self.left.reach(number)
         if self.batches and not self.pieces.sharded:
             self.left.take(number)
         if sum(batch.structure is not None for batch in self.batches) > 1:

@@ -33,6 +33,9 @@ class LeftGradients:
     def begin(self) -> None:
         """Begin another step."""
         self.undone: set[int] = set()
+        self._of_failed: set[int] = set()
+        # The parameters to whose gradients each pass has added since gradients were last cleared, by its number.
+        self._reached: dict[int, set[int]] = {}
         self.remaining: Tensor | None = None
         self._left: dict[int, tuple[int, int]] = {}
         self._task = -1
@@ -46,10 +49,25 @@ class LeftGradients:
         for number in self._left:
             self.take(number)
 
-    def failed(self, reached: set[int]) -> None:
-        """Take in that a pass has failed after it had added to some gradients, where others are to be kept."""
-        self.undone |= reached
-        self.remaining = self.pieces.norm_of_gradients()
+    def reach(self, number: int) -> None:
+        """Take in that the pass under way has added to the gradient of a parameter."""
+        self._reached.setdefault(torch._C._current_graph_task_id(), set()).add(number)
+
+    def failed(self, tasks: set[int]) -> None:
+        """Take in that passes have failed, which may have added to some gradients, where others are to be kept."""
+        reached = set[int]().union(*(self._reached.pop(task, set()) for task in tasks))
+        if reached:
+            self.undone |= reached
+            self._of_failed |= reached
+            self.remaining = self.pieces.norm_of_gradients()
+
+    def said(self) -> str:
+        """Say which gradients were changed in this step, and how; nothing if none was."""
+        if self._of_failed:
+            return f"{self.pieces.names(self._of_failed)}: a backward pass that failed has added to the gradient"
+        if self.undone:
+            return f"{self.pieces.names(self.undone)}: the gradient was changed between two backward passes"
+        return ""
 
     def are_undone(self) -> bool:
         """Return whether gradients were changed since the last pass; asked in a pass, it is told once."""
@@ -61,7 +79,7 @@ class LeftGradients:
         if not changed:
             return False
         self.undone |= changed
-        self._left = {}
+        self._left, self._reached = {}, {}
         self.remaining = self.pieces.norm_of_gradients()
         return True
 

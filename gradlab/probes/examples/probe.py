@@ -193,7 +193,7 @@ class ExampleGradients(StepProbe):
         self._backward.joined.clear()
         differences, checked = self._backward.checks.taken(device)
         left, stale = self._backward.left, self._forward.stale
-        undone = self._pieces.names(left.undone)
+        undone = left.said()
         step = MeasuredStep(
             self.steps, measured, joined, left.remaining if undone else stale, differences, checked, undone
         )

@@ -64,8 +64,8 @@ class MeasuredStep:
         differences: For each checked gradient, the norm of its difference from the sum over examples, and the size
             relative to which rounding errors are judged, shape (2, n).
         checked: The numbers of the checked parameters, and the relative rounding error allowed for each.
-        undone: The names of parameters whose gradients were changed within the step, after which it began anew; `stale`
-            then is the norm of what was left of them.
+        undone: Which gradients were changed within the step, after which it began anew, and how; `stale` then is the
+            norm of what was left of them.
     """
 
     step: int
@@ -99,8 +99,8 @@ class MeasuredStep:
         """
         if self.undone and self.stale is not None and self.stale > 0:
             raise GradlabError(
-                f"{self.undone}: the gradient was changed between two backward passes of step {self.step}, and not all "
-                "gradients were cleared: call probe.step() before gradients are changed, or clear all of them"
+                f"{self.undone} of step {self.step}, and not all gradients were cleared: call probe.step() before "
+                "gradients are changed, or clear all of them"
             )
 
     def off(self) -> dict[int, float]:
