@@ -2,7 +2,9 @@
 
 import itertools
 import math
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -90,6 +92,29 @@ def test_result_and_files(tmp_path: Path) -> None:
         gl.activations(interval=(2.0, -2.0))
     with pytest.raises(gl.UsageError, match="unknown family"):
         gl.activations(families="mlp")
+
+
+@pytest.mark.parametrize("measure", [gl.activations, partial(gl.shatter, lags=3)])
+@pytest.mark.parametrize(
+    ("family", "interval", "error", "told"),
+    [
+        # Of infinite inputs, rectifiers are neither active nor inactive, which once read as a gradient of 0 throughout.
+        ("ff-norm=none", (0.0, 1e308), gl.UsageError, "not as many different numbers in float32"),
+        ("ff-norm=none", (0.0, 1e-300), gl.UsageError, "not as many different numbers in float32"),
+        ("resnet-norm=none", (0.0, 3e38), gl.GradlabError, "the net of seed 0 values leave the range of float32"),
+        ("ff-norm=bn", (0.0, 1e25), gl.GradlabError, r"leave the range of float32: .*, or --dtype float64"),
+        ("resnet-norm=rms", (0.0, 1e25), gl.GradlabError, "leave the range of float32"),
+    ],
+)
+def test_inputs_beyond_the_range_of_the_dtype_are_refused(
+    measure: Any, family: str, interval: tuple[float, float], error: type[Exception], told: str
+) -> None:
+    sizes: Any = {"seeds": 1, "width": 8, "points": 16, "device": "cpu"}
+    with pytest.raises(error, match=told):
+        measure(3, family, interval=interval, **sizes)
+    # In float64 the same is measured, unless it has no different inputs there.
+    if error is gl.GradlabError:
+        measure(3, family, interval=interval, dtype="float64", **sizes)
 
 
 def test_bars_of_runs_end_on_an_axis_that_all_networks_share() -> None:

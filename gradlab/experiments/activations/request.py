@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from gradlab.errors import UsageError
 from gradlab.experiments.request import MOST, Dtype, Request, again, asked
-from gradlab.experiments.shatter.request import MOST_VALUES, Init, ShatterRequest
+from gradlab.experiments.shatter.request import MOST_VALUES, Init, ShatterRequest, check_line
 
 FAMILIES = ("ff-norm=none", "ff-norm=bn", "resnet", "resnet-beta=0.1")
 
@@ -34,8 +34,7 @@ class ActivationsRequest(Request):
         super().__post_init__()
         if not self.listed_families():
             raise UsageError("name at least one family: ff, resnet, resnet-beta=0.1, ll")
-        if not self.interval[0] < self.interval[1]:
-            raise UsageError("the range goes from a lower to a higher input")
+        check_line(self.interval, self.points, self.dtype)
         if self.width * (self.depth + self.points) > MOST_VALUES:
             raise UsageError(f"the width times the sum of depth and points is at most {MOST_VALUES:,}")
 

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
+
 from gradlab.errors import UsageError
 from gradlab.experiments import text
 from gradlab.experiments.request import MOST, MOST_SEED, Dtype, NormGrad, Request, asked
@@ -67,9 +69,7 @@ class ShatterRequest(Request):
             raise UsageError("name at least one depth")
         if self.lags >= self.points:
             raise UsageError(f"{self.points} points have the lags 0 to {self.points - 1}, not {self.lags}")
-        first, last = self.interval
-        if not -math.inf < first < last < math.inf:
-            raise UsageError(f"the range goes from a lower to a higher input, not from {first:g} to {last:g}")
+        check_line(self.interval, self.points, self.dtype)
         deepest = self.listed_depths()[-1]
         if self.width * (deepest + self.points) > MOST_VALUES:
             raise UsageError(
@@ -84,3 +84,27 @@ class ShatterRequest(Request):
     def listed_families(self) -> list[str]:
         """The families, without repetitions."""
         return [self.families] if isinstance(self.families, str) else list(dict.fromkeys(self.families))
+
+
+def check_line(interval: tuple[float, float], points: int, dtype: Dtype) -> None:
+    """Check that a line of inputs has as many different ones as it has points.
+
+    Args:
+        interval: The first and the last input.
+        points: The number of inputs.
+        dtype: The dtype in which the nets get them.
+
+    Raises:
+        UsageError: If it has not.
+    """
+    first, last = interval
+    if not -math.inf < first < last < math.inf:
+        raise UsageError(f"the range goes from a lower to a higher input, not from {first:g} to {last:g}")
+    with np.errstate(over="ignore"):
+        inputs = np.linspace(first, last, points).astype(dtype)
+        apart = np.isfinite(inputs).all() and (np.diff(inputs) > 0).all()
+    if not apart:
+        raise UsageError(
+            f"{points:,} inputs from {first:g} to {last:g} are not as many different numbers in {dtype}: give another "
+            "range"
+        )

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from gradlab.errors import GradlabError
 from gradlab.models.mlp.family import Family, Init
 from gradlab.models.mlp.weights import WeightStream
 from gradlab.transfer import uploaded
@@ -71,6 +72,9 @@ def forward_mode(
         init: The initialization, see `WeightStream`.
         dtype: The dtype of the computation.
         device: The device of the computation.
+
+    Raises:
+        GradlabError: If states leave the range of the dtype.
     """
     if family.kind == "ll":
         # Rounding errors in float32 would look like variation of the gradient.
@@ -115,7 +119,32 @@ def forward_mode(
             exponent = exponent + _rescale(family, z)
         if residual and depth in depths:
             run.gradients[depth] = _gradient(readout, z.tangent, exponent)
+    _require_in_range(family, z.state, run.scale, seeds)
     return run
+
+
+def _require_in_range(family: Family, states: Tensor, scale: Tensor, seeds: Sequence[int]) -> None:
+    """Refuse nets whose states overflow, which would look like neurons that are never active.
+
+    Args:
+        family: The family of the nets.
+        states: The last states, (S, N, M), which are not finite if earlier ones are not.
+        scale: The factors of all normalizations, (L, S, N, 1), which are 0 or NaN if squares are not finite.
+        seeds: The seeds of the nets.
+    """
+    fine = states.isfinite().flatten(1).all(1) & (scale > 0).transpose(0, 1).flatten(1).all(1)
+    if not fine.all():
+        raise overflow(family, seeds[int((~fine).nonzero()[0])], states.dtype)
+
+
+def overflow(family: Family, seed: int, dtype: torch.dtype) -> GradlabError:
+    """The error about a net whose states leave the range of a dtype."""
+    name = str(dtype).removeprefix("torch.")
+    wider = "" if dtype == torch.float64 else ", or --dtype float64"
+    return GradlabError(
+        f"{family.name}: in the net of seed {seed} values leave the range of {name}: give inputs nearer to 0 "
+        f"(--range){wider}"
+    )
 
 
 class _Rows:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from gradlab.models.mlp.family import Family, Init
 from gradlab.models.mlp.full_gradient import activate, normalized
+from gradlab.models.mlp.gradients import overflow
 from gradlab.models.mlp.weights import WeightStream
 from gradlab.transfer import uploaded
 
@@ -42,12 +43,19 @@ def activation_patterns(
 
     Yields:
         Whether each neuron is active at each input, boolean of shape (N, M).
+
+    Raises:
+        GradlabError: If states leave the range of the dtype.
     """
     stream = WeightStream(family, width, seed, init, dtype)
     stem, bias = (uploaded(vector, device) for vector in (stream.stem, stream.bias))
     z = stem[:, None] * uploaded(x.to(dtype), device) + bias[:, None]
     for layer in range(depth):
         seen = normalized(family, z) if family.kind == "resnet" or layer else z
+        # Where squares overflow, what is divided by their mean is 0.
+        reach = z.square().sum(-1) if family.norm in ("rms", "bn") else seen
+        if not (seen.isfinite().all() and reach.isfinite().all()):
+            raise overflow(family, seed, dtype)
         yield seen > 0
         out = uploaded(stream.layer(), device) @ activate(family, seen)
         z = family.shortcut * z + family.beta * out if family.kind == "resnet" else out
