@@ -9,8 +9,9 @@ from typing import Annotated, Any, Literal, get_args
 import typer
 
 from gradlab.errors import UsageError
+from gradlab.experiments.networks import networks
 from gradlab.experiments.request import option_of
-from gradlab.experiments.text import items, networks
+from gradlab.experiments.text import items
 
 
 def reading(read: Callable[[Any], Any], otherwise: Any = None) -> Callable[[Any], Any]:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self, Union, get_args, get_origi
 from gradlab.data.datasets import data_sets_help
 from gradlab.errors import UsageError
 from gradlab.experiments import text
+from gradlab.experiments.networks import networks
 
 if TYPE_CHECKING:
     from torch import nn
@@ -139,7 +140,7 @@ class NetworksRequest(Request):
         "--model",
         "-m",
         typed=list[str],
-        read=text.networks,
+        read=networks,
     )
     data: str = asked("cifar10-sample", f"The data: {data_sets_help()}.", "DATA")
     weights: str | None = asked(

@@ -13,12 +13,13 @@ from gradlab.experiments.compare.request import BLOCKS, CompareRequest
 from gradlab.experiments.gradients.request import GradientsRequest
 from gradlab.experiments.input_gradients.request import InputGradientsRequest
 from gradlab.experiments.jacobian.request import JacobianRequest
+from gradlab.experiments.networks import networks
 from gradlab.experiments.request import NetworksRequest
 from gradlab.experiments.responses.request import ResponsesRequest
 from gradlab.experiments.shatter.request import Init, ShatterRequest
 from gradlab.experiments.signal.request import SignalRequest
 from gradlab.experiments.subject import unique_label
-from gradlab.experiments.text import interval, items, networks, normalizations, whole_numbers
+from gradlab.experiments.text import interval, items, normalizations, whole_numbers
 from gradlab.models.mlp import family
 
 REQUESTS = {

@@ -5,8 +5,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
-
 from gradlab.errors import UsageError
 from gradlab.experiments import text
 from gradlab.experiments.request import MOST, MOST_SEED, Dtype, NormGrad, Request, asked
@@ -97,6 +95,8 @@ def check_line(interval: tuple[float, float], points: int, dtype: Dtype) -> None
     Raises:
         UsageError: If it has not.
     """
+    import numpy as np  # is heavy, and help needs none of it
+
     first, last = interval
     if not -math.inf < first < last < math.inf:
         raise UsageError(f"the range goes from a lower to a higher input, not from {first:g} to {last:g}")

@@ -74,9 +74,8 @@ class StepRecorder:
         since_last: bool = False,
         ranks: Ranks,
     ) -> None:
-        self.ranks = ranks
         self.model, self.optimizers, self.writer = model, optimizers, writer
-        self.measure, self.scaler = measure, scaler
+        self.measure, self.scaler, self.ranks = measure, scaler, ranks
         self.rows = select_rows(model, layers)
         self.responses: ResponseWatch | None = None
         if measure & {"responses", "activations", "response_gradients"}:
@@ -212,13 +211,10 @@ class StepRecorder:
         window = Window() if self.responses is None else self.responses.take()
         if self.responses is not None:
             self._missing.take_passes(window.passes, len(window.watches), self._backward.passes)
+        between = None if self.between is None else self.between.take()
         made = (
             moment_piece(window, lambda layer: self._missing.unresolved.setdefault(layer)),
-            activation_piece(
-                window,
-                None if self.between is None else self.between.take(),
-                by_unit=len(self.ranks.numbers) > 1,
-            ),
+            activation_piece(window, between, by_unit=len(self.ranks.numbers) > 1),
             gradient_piece(window, scale),
             None if self._micro is None else self._micro.piece(scale),
         )
