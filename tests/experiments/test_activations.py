@@ -35,7 +35,7 @@ def test_patterns_are_the_signs_before_the_relus_of_the_module(text: str) -> Non
         block.norm.register_forward_hook(lambda module, args, output: seen.append(output.T > 0))
     with batch_statistics(model.eval()):
         model(X[:, None])
-    patterns = [*activation_patterns(family, X, 2, 6, width=30, dtype=torch.float64)]
+    patterns = [active for active, _ in activation_patterns(family, X, 2, 6, width=30, dtype=torch.float64)]
     assert all(torch.equal(one, other) for one, other in zip(patterns, seen, strict=False))
     counts = forward_mode(family, X, [2], [6], width=30, dtype=torch.float64).active[:, 0]
     assert torch.equal(torch.stack([pattern.sum(1) for pattern in patterns]).double(), counts)

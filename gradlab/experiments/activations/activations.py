@@ -15,6 +15,7 @@ from gradlab.experiments.device import device_name
 from gradlab.experiments.request import Dtype, Progress
 from gradlab.experiments.shatter.request import Init
 from gradlab.experiments.shatter.rows import INFINITE_UP_TO
+from gradlab.experiments.shatter.run import require_in_range
 from gradlab.experiments.shatter.shatter import float64_device, one_thread
 from gradlab.experiments.spreading import ranks, spread
 from gradlab.models import Family, activation_patterns, parse_family
@@ -113,15 +114,21 @@ class _Net:
 
 
 def _measured(family: Family, number: int, x: Tensor, request: ActivationsRequest, device: torch.device) -> _Net:
-    """Run the net of one seed."""
-    last, layers = torch.empty(0), []
-    options: dict[str, Any] = {"width": request.width, "init": request.init, "dtype": getattr(torch, request.dtype)}
-    for last in activation_patterns(family, x, request.seed + number, request.depth, **options, device=device):
+    """Run the net of one seed.
+
+    Raises:
+        GradlabError: If its states leave the range of the dtype.
+    """
+    last, layers, seed, dtype = torch.empty(0), [], request.seed + number, getattr(torch, request.dtype)
+    options: dict[str, Any] = {"width": request.width, "init": request.init, "dtype": dtype, "device": device}
+    for last, in_range in activation_patterns(family, x, seed, request.depth, **options):
         found = activation_statistics(last.sum(1), last.shape[1])
         constant = found.always_on + found.always_off
-        layers.append(torch.stack([found.activation, found.coactivation, constant, switch_rate(last)]))
-    here = last.cpu()
-    return _Net(torch.stack(layers).cpu(), run_lengths(here), here if number == 0 else here[:0])
+        values = [found.activation, found.coactivation, constant, switch_rate(last)]
+        layers.append(torch.stack([*values, in_range.to(constant)]))
+    here, table = last.cpu(), torch.stack(layers).cpu()
+    require_in_range(family, [seed], table[:, -1].bool().all()[None], dtype)
+    return _Net(table[:, :-1], run_lengths(here), here if number == 0 else here[:0])
 
 
 def _layers(family: Family, nets: Sequence[_Net], x: Tensor, request: ActivationsRequest) -> pd.DataFrame:

@@ -122,7 +122,11 @@ def joined_run(family: Family, depths: Sequence[int], parts: Sequence[FamilyRun]
 
 
 def run_seeds(family: Family, depths: Sequence[int], settings: Settings, seeds: Sequence[int]) -> FamilyRun:
-    """Measure the nets of some of the seeds at once."""
+    """Measure the nets of some of the seeds at once.
+
+    Raises:
+        GradlabError: If states of a net leave the range of the dtype.
+    """
     options = {
         "width": settings.width,
         "init": settings.init,
@@ -130,6 +134,7 @@ def run_seeds(family: Family, depths: Sequence[int], settings: Settings, seeds: 
         "device": settings.device,
     }
     run = forward_mode(family, settings.x, seeds, depths, pair=settings.pair, **options)  # type: ignore[arg-type]
+    require_in_range(family, seeds, run.in_range.cpu(), run.scale.dtype)
     gradients = {depth: gradient.cpu() for depth, gradient in run.gradients.items()}
     if settings.norm_grad == "full" and family.norm != "none":
         for depth in depths:
@@ -184,3 +189,23 @@ def _require_finite(run: FamilyRun, settings: Settings) -> None:
                 f"{run.family.name} at depth {depth}: the gradient of seed {settings.seeds[seed]} at "
                 f"x = {settings.x[place]:.4g} is not finite; --dtype float64 reaches further"
             )
+
+
+def require_in_range(family: Family, seeds: Sequence[int], in_range: Tensor, dtype: torch.dtype) -> None:
+    """Refuse nets whose states overflow.
+
+    Args:
+        family: The family of the nets.
+        seeds: Their seeds.
+        in_range: Whether the states of each are within the range of the dtype, boolean of shape (S,), on the CPU.
+        dtype: The dtype of the computation.
+
+    Raises:
+        GradlabError: If those of one are not.
+    """
+    if not in_range.all():
+        wider = "" if dtype == torch.float64 else ", or --dtype float64"
+        raise GradlabError(
+            f"{family.name}: in the net of seed {seeds[int(in_range.long().argmin())]} values leave the range of "
+            f"{str(dtype).removeprefix('torch.')}: give inputs nearer to 0 (--range){wider}"
+        )

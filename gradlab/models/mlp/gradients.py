@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from gradlab.errors import GradlabError
 from gradlab.models.mlp.family import Family, Init
 from gradlab.models.mlp.weights import WeightStream
 from gradlab.transfer import uploaded
@@ -33,6 +32,8 @@ class ForwardPass:
         end_active: The counts of `active` for the last ReLU of the net of each depth, which no norm precedes, shape
             (S, N). Empty for residual nets, whose readout is linear.
         end_passing: The values of `passing` for the same ReLU, shape (S, N, 2).
+        in_range: Whether the states of each net stay within the range of the dtype, boolean of shape (S,). Where they
+            overflow, neurons look as if they were never active.
     """
 
     gradients: dict[int, Tensor]
@@ -41,6 +42,7 @@ class ForwardPass:
     scale: Tensor
     end_active: dict[int, Tensor]
     end_passing: dict[int, Tensor]
+    in_range: Tensor
 
 
 @torch.inference_mode()
@@ -72,9 +74,6 @@ def forward_mode(
         init: The initialization, see `WeightStream`.
         dtype: The dtype of the computation.
         device: The device of the computation.
-
-    Raises:
-        GradlabError: If states leave the range of the dtype.
     """
     if family.kind == "ll":
         # Rounding errors in float32 would look like variation of the gradient.
@@ -97,7 +96,7 @@ def forward_mode(
     # One block per quantity: small tensors kept from every layer would fragment the heap.
     run = ForwardPass(
         {}, x.new_empty(last, len(seeds), neurons), x.new_empty(last, len(seeds), width, 2),
-        x.new_ones(last, len(seeds), width, 1), {}, {}
+        x.new_ones(last, len(seeds), width, 1), {}, {}, x.new_empty(0)
     )  # fmt: skip
     for depth in range(1, last + 1):
         if not residual and depth in depths:
@@ -119,32 +118,15 @@ def forward_mode(
             exponent = exponent + _rescale(family, z)
         if residual and depth in depths:
             run.gradients[depth] = _gradient(readout, z.tangent, exponent)
-    _require_in_range(family, z.state, run.scale, seeds)
-    return run
+    return replace(run, in_range=_in_range(z.state, run.scale))
 
 
-def _require_in_range(family: Family, states: Tensor, scale: Tensor, seeds: Sequence[int]) -> None:
-    """Refuse nets whose states overflow, which would look like neurons that are never active.
+def _in_range(states: Tensor, scale: Tensor) -> Tensor:
+    """Whether no state of a net has overflowed, (S,), from the last ones, and from the scales of all norms.
 
-    Args:
-        family: The family of the nets.
-        states: The last states, (S, N, M), which are not finite if earlier ones are not.
-        scale: The factors of all normalizations, (L, S, N, 1), which are 0 or NaN if squares are not finite.
-        seeds: The seeds of the nets.
+    The last states are not finite if earlier ones are not, and scales are 0 or NaN if squares are not finite.
     """
-    fine = states.isfinite().flatten(1).all(1) & (scale > 0).transpose(0, 1).flatten(1).all(1)
-    if not fine.all():
-        raise overflow(family, seeds[int((~fine).nonzero()[0])], states.dtype)
-
-
-def overflow(family: Family, seed: int, dtype: torch.dtype) -> GradlabError:
-    """The error about a net whose states leave the range of a dtype."""
-    name = str(dtype).removeprefix("torch.")
-    wider = "" if dtype == torch.float64 else ", or --dtype float64"
-    return GradlabError(
-        f"{family.name}: in the net of seed {seed} values leave the range of {name}: give inputs nearer to 0 "
-        f"(--range){wider}"
-    )
+    return states.isfinite().flatten(1).all(1) & (scale > 0).transpose(0, 1).flatten(1).all(1)
 
 
 class _Rows:

@@ -9,7 +9,6 @@ from torch import Tensor
 
 from gradlab.models.mlp.family import Family, Init
 from gradlab.models.mlp.full_gradient import activate, normalized
-from gradlab.models.mlp.gradients import overflow
 from gradlab.models.mlp.weights import WeightStream
 from gradlab.transfer import uploaded
 
@@ -25,7 +24,7 @@ def activation_patterns(
     init: Init = "he",
     dtype: torch.dtype = torch.float32,
     device: torch.device | str = "cpu",
-) -> Iterator[Tensor]:
+) -> Iterator[tuple[Tensor, Tensor]]:
     """Run a net forward and yield the activity of its ReLUs layer by layer.
 
     The layers are those of the net of `create_mlp`, with a norm before the last ReLU as in a deeper one. In a
@@ -42,10 +41,8 @@ def activation_patterns(
         device: The device of the computation.
 
     Yields:
-        Whether each neuron is active at each input, boolean of shape (N, M).
-
-    Raises:
-        GradlabError: If states leave the range of the dtype.
+        Whether each neuron is active at each input, boolean of shape (N, M), and whether the states of the layer are
+        within the range of the dtype, boolean of shape (): where they overflow, neurons look as if they were inactive.
     """
     stream = WeightStream(family, width, seed, init, dtype)
     stem, bias = (uploaded(vector, device) for vector in (stream.stem, stream.bias))
@@ -54,9 +51,7 @@ def activation_patterns(
         seen = normalized(family, z) if family.kind == "resnet" or layer else z
         # Where squares overflow, what is divided by their mean is 0.
         reach = z.square().sum(-1) if family.norm in ("rms", "bn") else seen
-        if not (seen.isfinite().all() and reach.isfinite().all()):
-            raise overflow(family, seed, dtype)
-        yield seen > 0
+        yield seen > 0, seen.isfinite().all() & reach.isfinite().all()
         out = uploaded(stream.layer(), device) @ activate(family, seen)
         z = family.shortcut * z + family.beta * out if family.kind == "resnet" else out
         if family.norm in ("none", "center"):
