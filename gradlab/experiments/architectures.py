@@ -8,7 +8,7 @@ import pandas as pd
 
 from gradlab.errors import UsageError
 from gradlab.experiments.request import Progress
-from gradlab.models import cost, create, describe, multiply_adds_by_part, network_names
+from gradlab.models import describe, multiply_adds_by_part, named_cost, network_names, parse_name
 from gradlab.results.architectures.result import ArchitecturesResult
 from gradlab.results.record import Stopwatch, make_record
 
@@ -47,8 +47,8 @@ def architectures(pattern: str = "imagenet/*", *, progress: Progress | None = No
         raise UsageError(f"no network matches {pattern!r}; `gradlab models` lists them")
     rows, networks = [], []
     for done, name in enumerate(models, 1):
-        model = create(name)
-        counted = cost(model, model.input_shape)  # type: ignore[arg-type]
+        network = parse_name(name)
+        counted, model = named_cost(network), network.skeleton()
         stages = VGG_STAGES if describe(name).family == "vgg" else STAGES
         for part, multiply_adds in multiply_adds_by_part(model, model.input_shape).items():  # type: ignore[arg-type]
             rows.append(
