@@ -74,7 +74,7 @@ def _measured(cases: pd.DataFrame, ax: Axes) -> None:
     train, test = cases["train error (%)"], cases["test error (%)"]
     # The axis ends as the paper's table does, unless short trainings of the first case itself end near it.
     first = max(train.iloc[0], test.iloc[0])
-    end = _end_of_axis([*train, *test], FAIL_ABOVE if first < 0.75 * FAIL_ABOVE else min(100.0, 1.5 * float(first)))
+    end = _end_of_axis([*train, *test], FAIL_ABOVE if first < 0.75 * FAIL_ABOVE else min(100.0, 2.0 * float(first)))
     rows = range(len(cases))
     ax.axvline(test.iloc[0], color="0.5", linewidth=0.8, linestyle=DOTTED, zorder=1)
     within = test <= end
