@@ -9,11 +9,13 @@ from gradlab.results.degradation.findings import findings
 from gradlab.results.label import with_descriptions
 
 
-def trained(errors: dict[str, float], images: int = 50_000, classes: int = 10, **keys: str) -> Sentences:
+def trained(
+    errors: dict[str, float], images: int = 50_000, classes: int = 10, steps: int = 64_000, **keys: str
+) -> Sentences:
+    facts = {"images": images, "classes": classes, "steps": steps}
     return findings(
         with_descriptions(
-            {"network": name, "error": error, "images": images, "key": keys.get(name, "k"), "classes": classes}
-            for name, error in errors.items()
+            {"network": name, "error": error, "key": keys.get(name, "k"), **facts} for name, error in errors.items()
         )
     )
 
@@ -62,6 +64,12 @@ REGIMES: dict[str, Regime] = {
         ["higher than that of resnet56"],
         [],
     ),
+    "few steps": (
+        lambda: trained({"plain20": 0.1, "plain56": 0.4, "resnet20": 0.3}, steps=1999),
+        ["plain20, plain56 and resnet20 ended after 1,999 steps, too few for a verdict on fewer than 3 seeds"],
+        ["deeper", "lower", "higher"],
+    ),
+    "one net of few steps": (lambda: trained({"plain20": 0.1}, steps=8), [], ["too few"]),
     "one net": (lambda: trained({"plain20": 0.1}), [], ["deeper", "lower"]),
     "all near chance": (lambda: trained({"plain20": 0.9, "plain56": 0.9}), ["near chance"], ["deeper"]),
     "no error at all": (
@@ -90,3 +98,15 @@ def test_errors_of_several_seeds_are_called_means() -> None:
 @pytest.mark.parametrize("regime", REGIMES.values(), ids=REGIMES)
 def test_findings_by_regime(regime: Regime) -> None:
     check(regime)
+
+
+def test_three_seeds_of_few_steps_are_compared() -> None:
+    errors = {"plain20": [0.20, 0.21, 0.22], "plain56": [0.40, 0.41, 0.42], "resnet20": [0.1]}
+    runs = [
+        {"network": name, "error": error, "images": 50_000, "key": "k", "classes": 10, "seed": seed, "steps": 100}
+        for name, shares in errors.items()
+        for seed, error in enumerate(shares)
+    ]
+    trend, short = findings(with_descriptions(runs))
+    assert trend.endswith("deeper nets train worse, which is degradation and not overfitting.")
+    assert short.startswith("resnet20 ended after 100 steps")

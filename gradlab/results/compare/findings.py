@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 
 from gradlab.results.degradation.findings import SEED_SPREAD
+from gradlab.results.degradation.nets import LEAST_STEPS
 from gradlab.results.finding import Finding
 from gradlab.results.grouping import counted
 from gradlab.results.intervals import factor_with_interval, told_by, with_interval
@@ -66,13 +67,6 @@ TRAINED: Answers = {
     },
 }
 """The answers to a question, by the verdict on an error."""
-
-LEAST_STEPS = 2000
-"""The number of steps from which a seed is taken to move an error by `SEED_SPREAD`: a convention.
-
-Measured were four ResNet-20 trained on the sample for three epochs, where it moves training errors by 0.9 points and
-test errors by 3 (one standard deviation). Of trainings below this number, one shows nothing.
-"""
 
 UNTOLD = {
     Verdict.ALIKE: "not significantly different from",

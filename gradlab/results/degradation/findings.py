@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from itertools import combinations, groupby
 from typing import Any
 
-from gradlab.results.degradation.nets import Errors, Net, compared, nets_of
+from gradlab.results.degradation.nets import FEWEST_SEEDS, LEAST_STEPS, Errors, Net, compared, nets_of
 from gradlab.results.finding import Finding
+from gradlab.results.grouping import counted, listed
 from gradlab.results.intervals import and_p, told_by
 from gradlab.stats.verdict import Comparison, Estimate, Verdict, holm, trend_of_known, trend_of_means
 
@@ -68,20 +69,22 @@ def findings(runs: Sequence[Mapping[str, Any]]) -> list[Finding]:
     depth the training error of the residual net with that of the plain one, and the test errors of residual nets with
     other shortcuts or units with that of the original. Several seeds of one network are one net with its mean error;
     below three seeds, standard errors of training errors do not include the variation between seeds. A run near chance,
-    which has learnt almost nothing, is not compared.
+    which has learnt almost nothing, is not compared, nor are runs of few steps with fewer seeds.
 
     Args:
         runs: The facts on complete runs: network, description, error (of training, a fraction), images (of the last
-            epoch), key (recipe without its seed, and data), and if they are known seed, test_error, test_images and
-            classes.
+            epoch), key (recipe without its seed, and data), and if they are known seed, steps, test_error, test_images
+            and classes.
     """
     known = nets_of(runs)
     nets = [net for net in known if net.has_learnt]
-    found = [*_trends(nets), *_pairs(nets), *_variants(nets)]
+    claims = [*_trends(nets), *_pairs(nets), *_variants(nets)]
+    found = [claim for claim in claims if not any(net.is_short for net in claim.nets)]
     together = [one.comparison for one in found]
     return [
         *(one.finding(verdict, together) for one, verdict in zip(found, holm(together), strict=True)),
         *_not_learnt([net for net in known if not net.has_learnt]),
+        *_too_short([net for net in nets if net.is_short and any(net in claim.nets for claim in claims)]),
     ]
 
 
@@ -192,6 +195,20 @@ def _not_learnt(nets: Sequence[Net]) -> list[Finding]:
             "A net whose accuracy is at most twice chance has not learnt; for two classes, at most 3/4.",
         )
         for net in nets
+    ]
+
+
+def _too_short(nets: list[Net]) -> list[Finding]:
+    if not nets:
+        return []
+    steps = [net.steps for net in nets if net.steps is not None]
+    made = ("" if min(steps) == max(steps) else f"{min(steps):,} to ") + counted(max(steps), "step")
+    return [
+        Finding(
+            f"{listed([net.network for net in nets])} ended after {made}, too few for a "
+            f"verdict on fewer than {FEWEST_SEEDS} seeds: another seed may differ by more.",
+            f"Below {LEAST_STEPS:,} steps the spread over seeds is estimated, from {FEWEST_SEEDS} seeds or more.",
+        )
     ]
 
 

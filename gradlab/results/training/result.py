@@ -178,6 +178,7 @@ class TrainingResult(Result):
                         "description": description(facts),
                         "key": (recipe_key(facts), facts.get("data")),
                         "seed": facts.get("seed"),
+                        "steps": int(last["step"]),
                         "error": last["train_error"],
                         "images": int(last["steps"] * facts["batch_size"]),
                         "test_error": None if np.isnan(last["test_error"]) else last["test_error"],
