@@ -29,7 +29,7 @@ def run(network: str, error: float, images: int = 50_000, key: str = "same") -> 
 
 
 def test_degradation_and_its_reverse_are_found() -> None:
-    said = findings([run("plain56", 0.2), run("plain20", 0.1), run("resnet20", 0.09), run("resnet56", 0.05)])
+    said = findings([run("plain56", 0.2), run("plain20", 0.1), run("resnet20", 0.06), run("resnet56", 0.03)])
     assert said[0] == (
         "Plain nets end with a training error of 10.00% (20), 20.00% (56): deeper nets train worse, which is "
         "degradation and not overfitting."
@@ -37,8 +37,8 @@ def test_degradation_and_its_reverse_are_found() -> None:
     assert "Residual nets" in said[1]
     assert said[1].endswith("deeper nets train better, as expected.")
     assert said[2:] == [
-        "At depth 20 the residual net's training error, 9.00%, is lower than the plain net's, 10.00%.",
-        "At depth 56 the residual net's training error, 5.00%, is lower than the plain net's, 20.00%.",
+        "At depth 20 the residual net's training error, 6.00%, is lower than the plain net's, 10.00%.",
+        "At depth 56 the residual net's training error, 3.00%, is lower than the plain net's, 20.00%.",
     ]
 
 
@@ -58,8 +58,8 @@ def test_variants_are_compared_with_the_original() -> None:
 
 @pytest.mark.parametrize(("images", "verdict"), [(50_000, "worse"), (1_000, "no significant trend over depth")])
 def test_standard_errors_decide(images: int, verdict: str) -> None:
-    # At 10 % the standard error of a difference is 0.2 % for 50,000 images and 1.4 % for 1,000 images.
-    assert verdict in findings([run("plain20", 0.10, images), run("plain56", 0.11, images)])[0]
+    # The standard error of a difference at 10 % is 0.7 % for 50,000 images, mostly of the seeds, and 1.6 % for 1,000.
+    assert verdict in findings([run("plain20", 0.10, images), run("plain56", 0.125, images)])[0]
 
 
 def test_a_difference_of_one_percent_is_no_finding() -> None:
@@ -74,7 +74,7 @@ def test_the_trend_is_over_all_depths() -> None:
     (said,) = findings([run(f"plain{depth}", error) for depth, error in errors.items()])
     assert "worse" not in said
     assert "better" not in said
-    errors = {20: 0.10, 32: 0.14, 56: 0.12, 110: 0.2}
+    errors = {20: 0.10, 32: 0.16, 56: 0.12, 110: 0.2}
     (said,) = findings([run(f"plain{depth}", error) for depth, error in errors.items()])
     assert said.endswith("it does not change with depth in one direction.")
     errors = {20: 0.100, 32: 0.1005, 56: 0.11, 110: 0.13}

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
+import scipy.stats
 from regimes import Regime, Sentences, check
 
 from gradlab.results.degradation.findings import findings
@@ -32,7 +34,7 @@ REGIMES: dict[str, Regime] = {
         ["worse"],
     ),
     "up and down": (
-        lambda: trained({"plain20": 0.1, "plain56": 0.15, "plain110": 0.12}),
+        lambda: trained({"plain20": 0.1, "plain56": 0.2, "plain110": 0.14}),
         ["in one direction"],
         ["worse"],
     ),
@@ -110,3 +112,20 @@ def test_three_seeds_of_few_steps_are_compared() -> None:
     trend, short = findings(with_descriptions(runs))
     assert trend.endswith("deeper nets train worse, which is degradation and not overfitting.")
     assert short.startswith("resnet20 ended after 100 steps")
+
+
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_equal_nets_are_told_apart_in_one_result_of_a_hundred(seeds: int) -> None:
+    random, results, false = np.random.default_rng(seeds), 200, 0
+    facts = {"images": 50_000, "key": "k", "classes": 10, "steps": 64_000}
+    nets = with_descriptions({"network": f"{net}{n}"} for net in ("plain", "resnet") for n in (20, 32, 56))
+    for _ in range(results):
+        shares = random.binomial(50_000, random.normal(0.1, 0.005, (seeds, len(nets)))) / 50_000
+        runs = [
+            {**net, **facts, "seed": seed, "error": error}
+            for seed, errors in enumerate(shares)
+            for net, error in zip(nets, errors, strict=True)
+        ]
+        said = " ".join(findings(runs))
+        false += any(word in said for word in ("worse", "better", "lower", "higher", "in one direction"))
+    assert false <= scipy.stats.binom.ppf(0.9999, results, 0.01)

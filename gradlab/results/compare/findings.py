@@ -10,8 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from gradlab.results.degradation.findings import SEED_SPREAD
-from gradlab.results.degradation.nets import LEAST_STEPS
+from gradlab.results.degradation.nets import LEAST_STEPS, SEED_SPREAD
 from gradlab.results.finding import Finding
 from gradlab.results.grouping import counted
 from gradlab.results.intervals import factor_with_interval, told_by, with_interval

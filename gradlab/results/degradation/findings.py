@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import combinations, groupby
 from typing import Any
 
-from gradlab.results.degradation.nets import FEWEST_SEEDS, LEAST_STEPS, Errors, Net, compared, nets_of
+from gradlab.results.degradation.nets import FEWEST_SEEDS, LEAST_STEPS, SEED_SPREAD, Errors, Net, compared, nets_of
 from gradlab.results.finding import Finding
 from gradlab.results.grouping import counted, listed
 from gradlab.results.intervals import and_p, told_by
@@ -21,17 +21,11 @@ _DEGRADATION = (
 _PAIR = "He et al. 2015, §4.2: residual nets train better than plain nets of equal depth. Of one recipe."
 _VARIANT = (
     "Residual nets with other shortcuts, scales or units against the original of equal depth and recipe, as He et al. "
-    "2016, Tables 1 and 2, compare test errors; without a known number of test images, training errors. Below three "
-    "seeds of either, a seed is taken to move the error by half a point (one standard deviation)."
+    "2016, Tables 1 and 2, compare test errors; without a known number of test images, training errors."
 )
-SEED_SPREAD = 0.005
-"""The standard deviation of a variant's error over seeds; differences of about 1 % are not significant."""
-
-_TRAINING_COUNTS = (
-    "the normal approximation to counts, the images of the last epoch taken as independent; another seed may differ by "
-    "more"
-)
-_TEST_COUNTS = "the normal approximation to counts, the test images taken as independent"
+_SPREAD = f"and a seed taken to move the error by {SEED_SPREAD:.1%} (one standard deviation)"
+_TRAINING_COUNTS = f"the normal approximation to counts, the images of the last epoch taken as independent, {_SPREAD}"
+_TEST_COUNTS = f"the normal approximation to counts, the test images taken as independent, {_SPREAD}"
 _SEEDS = "Welch's test of means over seeds"
 
 
@@ -68,7 +62,7 @@ def findings(runs: Sequence[Mapping[str, Any]]) -> list[Finding]:
     Runs of one recipe and data set are compared: within a family the trend of training errors over all depths, at each
     depth the training error of the residual net with that of the plain one, and the test errors of residual nets with
     other shortcuts or units with that of the original. Several seeds of one network are one net with its mean error;
-    below three seeds, standard errors of training errors do not include the variation between seeds. A run near chance,
+    below three seeds, their spread is taken as known. A run near chance,
     which has learnt almost nothing, is not compared, nor are runs of few steps with fewer seeds.
 
     Args:
@@ -107,7 +101,7 @@ def _pairs(nets: list[Net]) -> list[_Claim]:
         alike = list(group)
         plain = [net for net in alike if net.known["kind"] == "plain"]
         found += [
-            _Claim((one, other), compared(one.training, other.training, 0.0), _PAIR)
+            _Claim((one, other), compared(one.training, other.training), _PAIR)
             for one in plain
             for other in alike
             if other.known["kind"] == "residual"
@@ -121,7 +115,7 @@ def _variants(nets: list[Net]) -> list[_Claim]:
         original, *others = sorted(depth, key=lambda net: (not net.is_original, net.known["series"]))
         for net in others if original.is_original else ():
             measure = "test" if original.test and net.test else "training"
-            comparison = compared(_errors(original, measure), _errors(net, measure), SEED_SPREAD)
+            comparison = compared(_errors(original, measure), _errors(net, measure))
             found.append(_Claim((original, net), comparison, _VARIANT, measure))
     return found
 
@@ -131,7 +125,7 @@ def _slope(nets: Sequence[Net]) -> Comparison:
     errors, depths = [net.training for net in nets], [net.depth for net in nets]
     if all(each.has_spread for each in errors):
         return trend_of_means(depths, [Estimate.of(each.shares) for each in errors])
-    return trend_of_known(depths, [each.mean for each in errors], [each.counting for each in errors])
+    return trend_of_known(depths, [each.mean for each in errors], [each.standard_error for each in errors])
 
 
 def _across_depth(nets: Sequence[Net], verdict: Verdict) -> str:

@@ -16,6 +16,9 @@ KINDS = ("plain", "residual")
 FEWEST_SEEDS = 3
 """The fewest seeds from which their spread is estimated; below, it is taken as known."""
 
+SEED_SPREAD = 0.005
+"""The standard deviation of an error over seeds where it is not estimated; about 1 % is not significant."""
+
 LEAST_STEPS = 2000
 """The number of steps from which the spread over seeds is taken as known: a convention.
 
@@ -42,10 +45,10 @@ class Errors:
         return fmean(self.shares)
 
     @property
-    def counting(self) -> float:
-        """The standard error of the mean from counting independent images, above 0 even without a wrong one."""
-        variances = [max(share * (1 - share), 1 / self.images) / self.images for share in self.shares]
-        return math.sqrt(sum(variances)) / len(self.shares)
+    def standard_error(self) -> float:
+        """The standard error of the mean: of independent images, above 0 even without a wrong one, and of the seeds."""
+        counts = [max(share * (1 - share), 1 / self.images) / self.images for share in self.shares]
+        return math.sqrt(sum(variance + SEED_SPREAD**2 for variance in counts)) / len(self.shares)
 
     @property
     def has_spread(self) -> bool:
@@ -132,7 +135,7 @@ def _net(seeds: Sequence[Mapping[str, Any]]) -> Net:
     )
 
 
-def compared(one: Errors, other: Errors, seed_spread: float) -> Comparison:
+def compared(one: Errors, other: Errors) -> Comparison:
     """The second error minus the first.
 
     From three seeds of each on, unless all of one net are equal, the means are compared by Welch's test; otherwise by
@@ -141,9 +144,7 @@ def compared(one: Errors, other: Errors, seed_spread: float) -> Comparison:
     Args:
         one: The first errors.
         other: The second errors.
-        seed_spread: The standard deviation over seeds, as a fraction, where it is not estimated.
     """
     if one.has_spread and other.has_spread:
         return difference(Estimate.of(other.shares), Estimate.of(one.shares))
-    errors = [math.hypot(each.counting, seed_spread / math.sqrt(len(each.shares))) for each in (one, other)]
-    return trend_of_known([0, 1], [one.mean, other.mean], errors)
+    return trend_of_known([0, 1], [one.mean, other.mean], [one.standard_error, other.standard_error])
