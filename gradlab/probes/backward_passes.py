@@ -44,12 +44,18 @@ class FollowedPasses:
     def __init__(self) -> None:
         self._running: set[int] = set()
 
-    def follow(self, watch: Numbered) -> None:
-        """Note the current pass at what it has just reached, and notice its end; to be called from a hook on a node."""
+    def follow(self, watch: Numbered) -> bool:
+        """Note the current pass at what it has just reached, and notice its end; to be called from a hook on a node.
+
+        Returns:
+            Whether the pass has reached nothing else before.
+        """
         watch.task = task = int(torch._C._current_graph_task_id())
-        if task not in self._running:
-            self._running.add(task)
-            Variable._execution_engine.queue_callback(lambda: self._running.discard(task))
+        if task in self._running:
+            return False
+        self._running.add(task)
+        Variable._execution_engine.queue_callback(lambda: self._running.discard(task))
+        return True
 
     def failed(self) -> set[int]:
         """Return the numbers of the followed passes that an exception has ended since the last call."""

@@ -40,7 +40,7 @@ class Watch:
         tensor: Tensor,
         part: tuple[int, int] | None,
         counts: Callable[[], bool],
-        arrived: Callable[[Watch], None],
+        arrived: Callable[[Watch], object],
     ) -> None:
         self.numel = 0
         self.task = -1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 
 from gradlab.errors import NothingSeen, UsageError
 from gradlab.probes.backward_passes import BackwardPasses
+from gradlab.probes.cleared import ClearedGradients
 from gradlab.probes.coverage import depth_of, description_of
 from gradlab.probes.finder import Part, ResponseFinder, Site
 from gradlab.probes.forward_watch import GraphWatch, Watch, without_failed
@@ -23,7 +23,6 @@ from gradlab.probes.response_steps import (
     RankGradients,
     SiteGradients,
     WatchedStep,
-    absence,
     merged_steps,
     refuse_recomputed,
     unseen_notes,
@@ -69,7 +68,8 @@ class ResponseGradients(StepProbe):
     A step comprises what happens between two calls of `step`; without any call, everything is one step. Responses of
     several forward passes, as for micro-batches, are joined into one with more elements. Gradients of several losses
     through one graph (`retain_graph`) are added before the norm is taken. Passes of `torch.autograd.grad`, which add
-    to no parameter's gradient, and those that fail are ignored. See `ResponseStd` for what a response and a call are.
+    to no parameter's gradient, and those that fail are ignored. If gradients are cleared between the passes of a step,
+    the result notes it. See `ResponseStd` for what a response and a call are.
 
     In a distributed run, `result` is a call that every rank makes, and has the gradient of the mean of the ranks'
     losses with respect to the responses of all ranks: where each rank's loss is a mean over equally many examples,
@@ -114,6 +114,7 @@ class ResponseGradients(StepProbe):
         self._finder = finder or ResponseFinder(self.model, self.targets, self, self.blocks)
         self._split = LayoutWatch(self.model)
         self._passes = BackwardPasses(self.model)
+        self._cleared = ClearedGradients(self.model)
         # Sites in order of execution; those that further micro-batches repeat keep their place.
         self._sites: dict[Site, None] = {}
         # The sites that the current pass has reached so far.
@@ -173,6 +174,7 @@ class ResponseGradients(StepProbe):
         self._undo_failed()
         self._sites |= dict.fromkeys(sites)
         if self.due:
+            self._cleared.look(self.steps)
             ran = self._step().ran
             for site, graph in sites.items():
                 ran[site] = ran.get(site, False) or graph
@@ -180,11 +182,12 @@ class ResponseGradients(StepProbe):
     def arrived(self, watch: Watch | GraphWatch, site: Site) -> None:
         """Handle the arrival of a gradient at a watch, or of the reason why there is none."""
         self.retains |= watch.retains
-        self._passes.follow(watch)
+        first = self._passes.follow(watch)
         # A gradient belongs to the step in which it arrives, regardless of that of the forward pass.
         if self._stack is not None and self.due:
-            step = self._step()
-            step.watches[watch] = site
+            if first:
+                self._cleared.arrive(self.steps)
+            self._step().watches[watch] = site
 
     def _step(self) -> WatchedStep:
         if self._open is None:
@@ -202,6 +205,7 @@ class ResponseGradients(StepProbe):
         step = self._step()
         self._steps.append(self._closed(step))
         self._open = None
+        self._cleared.begin()
         for watch in step.watches:
             watch.reset()
 
@@ -258,7 +262,7 @@ class ResponseGradients(StepProbe):
         uneven = uneven_notes([{site: site.layer for site in rank.sites} for rank in by_rank], self.ranks)
         unseen = unseen_notes(by_rank)
         unmeasured = [*unmeasured_notes(told), *scripted_norm_notes(self.model)]
-        notes = [*gradient_notes(rows), *unseen, *unmeasured, *self.ranks.notes(), *uneven]
+        notes = [*gradient_notes(rows), *self._cleared.notes(), *unseen, *unmeasured, *self.ranks.notes(), *uneven]
         if self._route is not None:
             notes += self._route.notes([passes for *_, passes in every])
         return GradientsResult.from_rows(self._name(network), rows, notes, facts)
@@ -285,23 +289,7 @@ class ResponseGradients(StepProbe):
         for block in (False, True):
             sites: Iterable[Site] = [site for site in every if site.block == block]
             for index, site in enumerate([*sites, *(() if block else self._never_run())], 1):
-                norm = step.norms.get(site, math.nan)
-                numel = step.numel.get(site)
-                rows.append(
-                    {
-                        "layer": site.layer,
-                        "index": index,
-                        **self._described(site),
-                        "response_grad_norm": norm,
-                        "response_grad_rms": norm / math.sqrt(numel) if numel else math.nan,
-                        "response_numel": numel,
-                        "step": step.step,
-                        "call": site.call,
-                        "block": block,
-                        "non_finite": site in step.norms and not math.isfinite(norm),
-                        "absent": None if site in step.norms else step.lost.get(site) or absence(step.ran.get(site)),
-                    }
-                )
+                rows.append({"layer": site.layer, "index": index, **self._described(site), **step.row(site)})
         return rows
 
     def _never_run(self) -> list[Site]:

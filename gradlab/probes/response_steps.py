@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from torch import Tensor
 
@@ -54,6 +55,20 @@ class SiteGradients:
     lost: dict[Site, str]
     numel: dict[Site, int]
     norms: dict[Site, float]
+
+    def row(self, site: Site) -> dict[str, Any]:
+        """Return the columns of a frame that hold the gradient of one site, or the reason why there is none."""
+        norm, numel = self.norms.get(site, math.nan), self.numel.get(site)
+        return {
+            "response_grad_norm": norm,
+            "response_grad_rms": norm / math.sqrt(numel) if numel else math.nan,
+            "response_numel": numel,
+            "step": self.step,
+            "call": site.call,
+            "block": site.block,
+            "non_finite": site in self.norms and not math.isfinite(norm),
+            "absent": None if site in self.norms else self.lost.get(site) or absence(self.ran.get(site)),
+        }
 
 
 @dataclass(frozen=True)
