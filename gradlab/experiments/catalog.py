@@ -62,6 +62,11 @@ def _names(pattern: str | None) -> list[str]:
     """The canonical names of the networks that match a pattern."""
     if pattern is None:
         return network_names()
+    name, at, _ = pattern.partition("@")
+    if at:
+        raise UsageError(
+            f"{pattern}: a network is listed without weights, of which a column tells the choices: give {name}"
+        )
     if not re.search(r"[*?\[]", pattern):
         check_external(pattern)
         return [pattern if is_external(pattern) else parse_name(pattern).name]

@@ -151,6 +151,8 @@ def import_function(name: str) -> Callable[..., object]:
     module_name, _, function_name = name.partition(":")
     if not module_name or not function_name:
         raise UsageError(f"{name!r} names no function: give package.module:function")
+    if module_name.endswith(".py") or {*"/\\"} & {*module_name}:
+        raise UsageError(f"{name}: {_of_path(module_name, function_name)}")
     # The folder comes after all installed packages, so that a local file cannot shadow a library.
     sys.path.append(os.getcwd())
     try:
@@ -167,6 +169,13 @@ def import_function(name: str) -> Callable[..., object]:
     if not callable(function):
         raise UsageError(f"{name}: {module_name} has no function {function_name!r}")
     return function
+
+
+def _of_path(path: str, function_name: str) -> str:
+    """What to give in place of a path, which is no name of a module."""
+    folder, _, file = path.replace("\\", "/").rpartition("/")
+    where = "" if folder in ("", ".") else f", run in {folder} or with that folder in PYTHONPATH"
+    return f"{path} is a path, not the name of a module: give {file.removesuffix('.py')}:{function_name}{where}"
 
 
 def _function(name: str) -> nn.Module:

@@ -1,6 +1,7 @@
 """The grammar of names: descriptions, canonical names, and errors for invalid names."""
 
 import json
+import re
 import time
 from fnmatch import fnmatch
 
@@ -189,6 +190,15 @@ def test_listing_is_quick() -> None:
     frame, _ = list_networks()
     assert time.process_time() - before < 3
     assert frame["network"].tolist() == NAMES
+
+
+@pytest.mark.parametrize("name", ["resnet20", "torchvision/resnet18", "resnet*"])
+@pytest.mark.parametrize("weights", ["init", "trained", "/no/file.pt"])
+def test_networks_are_listed_without_weights(name: str, weights: str) -> None:
+    with pytest.raises(
+        UsageError, match=f"without weights, of which a column tells the choices: give {re.escape(name)}$"
+    ):
+        list_networks(f"{name}@{weights}")
 
 
 @pytest.mark.parametrize("name", ["resnet26", "resnet26-preact-width=8", "resnet20-beta=0.1", "densenet40-k6", "mlp3"])

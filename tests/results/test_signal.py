@@ -47,6 +47,12 @@ def test_findings_are_computed() -> None:
     assert gradient.endswith("is 64 times as large at the first block as at the last, a factor of 4 per block.")
 
 
+def test_no_factor_is_told_that_is_rounded_to_one() -> None:
+    assert result(growth=1.01).findings()[-1].endswith("as at the last, a factor of 1.02 per block.")
+    # 1.0002 a block, which is 1.0006 in all.
+    assert result(growth=1.0001).findings()[-1].endswith("is 1 times as large at the first block as at the last.")
+
+
 def test_a_steady_stream_is_a_finding() -> None:
     assert "stays between 1 and 1.06 over 4 blocks" in result(growth=1.01).findings()[0]
     assert "stays at 1 over 4 blocks" in result(growth=1.0001).findings()[0]

@@ -93,9 +93,11 @@ def _gradients(network: str, blocks: pd.DataFrame) -> list[Finding]:
         return []
     # The geometric mean over seeds, as in the table.
     ratio = float(np.exp(np.log(ratios).mean()))
+    factor = f"{ratio ** (1 / (len(rms) - 1)):.3g}"
+    # A factor that is rounded to 1 would deny the ratio before it.
+    each = "." if factor == "1" else f", a factor of {factor} per block."
     sentence = (
-        f"{network}: the gradient on the stream is {ratio:.3g} times as large at the first block as at the last, a "
-        f"factor of {ratio ** (1 / (len(rms) - 1)):.3g} per block."
+        f"{network}: the gradient on the stream is {ratio:.3g} times as large at the first block as at the last{each}"
     )
     ends = f"{rms.iloc[0]:.4g} and {rms.iloc[-1]:.4g}"
     over = f", means over {len(ratios)} seeds; of their ratios the geometric mean" if len(ratios) > 1 else ""
