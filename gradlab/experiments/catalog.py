@@ -15,6 +15,7 @@ from gradlab.experiments.request import Progress
 from gradlab.models import Cost, cost, create, named_cost, network_names, parse_name, weighted_layers
 from gradlab.models.detectors import DETECTORS
 from gradlab.models.external import check_external, has_published_weights, is_external, split_package
+from gradlab.networks import split_spec
 from gradlab.results.tables import Formats
 from gradlab.zoo import zoo_names, zoo_record
 
@@ -62,8 +63,8 @@ def _names(pattern: str | None) -> list[str]:
     """The canonical names of the networks that match a pattern."""
     if pattern is None:
         return network_names()
-    name, at, _ = pattern.partition("@")
-    if at:
+    name, weights = split_spec(pattern)
+    if weights:
         raise UsageError(
             f"{pattern}: a network is listed without weights, of which a column tells the choices: give {name}"
         )

@@ -168,6 +168,7 @@ class _Measurement:
     def _note_omissions(self, replay: Replay) -> None:
         """Note which lesions and paths that were asked for the network does not admit."""
         label, structure, studies = self.label, self.structure, self.request.listed_studies()
+        self.notes += [f"{label}: {note}" for note in structure.notes]
         too_many = [str(count) for count in dict.fromkeys(self.request.several) if count > len(structure.parts)]
         if "several" in studies and too_many:
             self.notes.append(f"{label} has {structure.counted()}: {' or '.join(too_many)} cannot be deleted at once")

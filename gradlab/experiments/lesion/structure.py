@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from gradlab.experiments.subject import forward
-from gradlab.probes.blocks.finder import BlockFinder
+from gradlab.probes.blocks.finder import BlockFinder, of_pyramids
 from gradlab.probes.blocks.naming import branch_names, repeated_parts
 from gradlab.probes.blocks.readings import Addition, Found, Reading
 from gradlab.probes.weights import owns_weight
@@ -49,12 +49,14 @@ class Structure:
         parts: The parts.
         blocks: The names of the blocks, whose outputs are kept and which can be reordered.
         left_out: The names of the layers that cannot be deleted since they change the shape of the signal.
+        notes: What was found beside parts.
     """
 
     kind: str
     parts: list[Part]
     blocks: list[str]
     left_out: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
     def counted(self) -> str:
         """How many parts can be deleted, in words: not all layers can."""
@@ -83,12 +85,13 @@ def structure_of(model: nn.Module, label: str, inputs: Tensor) -> Structure:
         finder.attach(stack)
         forward(model, label, inputs)
     named = dict(model.named_modules())
+    notes = of_pyramids(sorted(finder.pyramids))
     if finder.residual:
         parts = _residual_modules(reader.found)
         blocks = list(dict.fromkeys(part.block for part in parts if part.block in named and part.block))
-        return Structure("residual module", parts, _outermost(blocks))
+        return Structure("residual module", parts, _outermost(blocks), notes=notes)
     parts, left_out = _layers(model, label, inputs)
-    return Structure("layer", parts, _outermost([*repeated_parts(model)]), left_out)
+    return Structure("layer", parts, _outermost([*repeated_parts(model)]), left_out, notes)
 
 
 class _Places:

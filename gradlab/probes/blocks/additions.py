@@ -46,11 +46,13 @@ class PassAdditions:
 
     Attributes:
         found: The blocks so far.
+        pyramids: The names of the modules that add levels of a feature pyramid.
     """
 
     def __init__(self, recorder: Recorder, reader: Reader, elements: set[str]) -> None:
         self.recorder, self.reader, self.elements = recorder, reader, elements
         self.found: list[Found] = []
+        self.pyramids: set[str] = set()
         self._taken: list[Reading] = []
         self._numbering = Numbering()
         # By number: streams after additions, streams that were read, sums of branches, tensors that may be freed,
@@ -74,6 +76,9 @@ class PassAdditions:
             return None
         relation = self.recorder.graph.relation(first, second, self._running[-1][1])
         if relation is None or not _keeps_shape(pair, relation.stream):
+            return None
+        if self._adds_levels(relation):
+            self.pyramids.add(self._running[-1][0])
             return None
         with torch._C.DisableTorchFunction(), torch.no_grad():
             if relation.stream is None or relation.projected:
@@ -121,6 +126,16 @@ class PassAdditions:
     @property
     def _running(self) -> list[tuple[str, int]]:
         return self.recorder.passes.running or [("", -1)]
+
+    def _adds_levels(self, relation: Relation) -> bool:
+        """Whether a projection and an enlarged function of one signal are added, as levels of a feature pyramid are.
+
+        The sum is the stream of no other block: what follows a finer level is a finer one, from another signal.
+        """
+        if relation.stream is None or not relation.projected:
+            return False
+        enlarged = [any(self.recorder.graph[number].enlarged for number in between) for between in relation.between]
+        return enlarged[1 - relation.stream] and not enlarged[relation.stream]
 
     def _number(self, operand: Operand, name: str) -> int | None:
         """The number of an operand; one that exists only within the addition gets a value of its own."""

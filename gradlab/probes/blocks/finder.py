@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from typing import Any
 
@@ -35,6 +35,9 @@ class BlockFinder:
     The stream after an addition is the sum, or its normalization or activation if the block returns that (post-norm).
     Signals are identified by memory and version, so that aliases returned by other hooks are the same value.
 
+    An addition of a projection and an enlarged function of one signal is no block: so do feature pyramids (Lin et al.
+    2016, arXiv:1612.03144) join two levels, neither of which is the other's stream.
+
     If a model has no such addition, its blocks are the repeated parts.
 
     Args:
@@ -45,11 +48,13 @@ class BlockFinder:
     Attributes:
         recomputed: The names of the modules that ran again in a backward pass.
         residual: Whether the addition of a branch has been found.
+        pyramids: The names of the modules that add levels of a feature pyramid.
     """
 
     def __init__(self, model: nn.Module, reader: Reader, layout: LayoutWatch | None = None) -> None:
         self.model, self.reader, self.layout = model, reader, layout or LayoutWatch(model)
         self.recomputed: set[str] = set()
+        self.pyramids: set[str] = set()
         self.residual = False
         self._elements, self._repeated = like_parts(model), repeated_parts(model)
         self._parts: list[Found] = []
@@ -89,6 +94,7 @@ class BlockFinder:
         found = self._pass.found
         self.residual |= whole and bool(found)
         kept = found if self.residual else self._parts
+        self.pyramids |= self._pass.pyramids
         self._pass.close(kept if whole else [])
         self.reader.finish(kept if whole else [])
 
@@ -100,3 +106,11 @@ class BlockFinder:
                     self._parts.append(self._pass.part(name, tensor))
 
         return after
+
+
+def of_pyramids(names: Iterable[str]) -> list[str]:
+    """A note on the modules that add levels of a feature pyramid, if there are any."""
+    modules = ", ".join(name or "the model" for name in names)
+    if not modules:
+        return []
+    return [f"{modules}: sums of a projection and an enlarged coarser level, as in a feature pyramid, are no blocks"]

@@ -18,6 +18,7 @@ class Value:
         weighted: Whether a weight was applied, or one signal to another by a product, as in attention.
         attends: Whether signals were multiplied with one another.
         is_part: Whether it is a slice, of which there may be others.
+        enlarged: Whether it has more positions than its parent, as by interpolation.
     """
 
     parents: tuple[int, ...] = ()
@@ -26,6 +27,7 @@ class Value:
     weighted: bool = False
     attends: bool = False
     is_part: bool = False
+    enlarged: bool = False
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,10 @@ PRODUCTS = APPLYING - _LOOKUPS | _ATTENTION | _RECURRENT
 SLICES = {"chunk", "split", "unbind", "select", "narrow", "tensor_split", "index_select", "__getitem__"}
 """Functions that return a part of their argument."""
 
+ENLARGING = {"interpolate", "upsample", "upsample_nearest", "upsample_bilinear", "pixel_shuffle"}
+ENLARGING |= {f"{kind}{ndim}d" for kind in ("conv_transpose", "max_unpool") for ndim in (1, 2, 3)}
+"""Functions whose output has more positions than their argument."""
+
 _SUMS = {"add", "__add__", "__radd__", "__iadd__"}
 _PRODUCT_SUMS = {"addcmul", "addcdiv", "addmm", "addmv", "addbmm", "baddbmm", "addr", "index_add", "scatter_add"}
 

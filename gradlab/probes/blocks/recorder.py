@@ -10,7 +10,7 @@ from torch.overrides import TorchFunctionMode
 
 from gradlab.probes.blocks.channels import channel_dim
 from gradlab.probes.blocks.graph import Graph, Value
-from gradlab.probes.blocks.operations import SLICES, applies, attends, is_in_place, joined
+from gradlab.probes.blocks.operations import ENLARGING, SLICES, applies, attends, is_in_place, joined
 from gradlab.probes.blocks.values import CONSTANT, DATA, Values
 from gradlab.probes.functions import function_name, tensors_in
 from gradlab.probes.hooks import in_backward
@@ -146,7 +146,8 @@ class Recorder(TorchFunctionMode):
         parents = joined(number for _, number in given)
         weighted = applies(name, weights, len(parents))
         attending = attends(name, len(parents))
-        value = self.value_of(parents, weighted=weighted, attends=attending, is_part=name in SLICES)
+        facts = {"is_part": name in SLICES, "enlarged": name in ENLARGING}
+        value = self.value_of(parents, weighted=weighted, attends=attending, **facts)
         signals = [(tensor, self._channels[number]) for tensor, number in given if number is not None and number >= 0]
         for tensor in made:
             if not _is_signal(tensor) or not (parents or weighted):
