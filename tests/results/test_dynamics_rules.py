@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 import gradlab as gl
 from gradlab.results.dynamics.findings import RULES, Seen, seen
@@ -192,6 +193,38 @@ def test_an_outlying_update() -> None:
     values = 1e-3 * noisy(12, 20)
     values[:, 13] *= 200
     assert kinds(records({"update_ratio": values})) == [("update", 11, "layer14")]
+
+
+def test_clipping_that_leaves_nothing_of_the_gradient() -> None:
+    norms = noisy(20, 1)[:, 0]
+    clipped = {"grad_norm": norms, "grad_norm_clipped": np.minimum(norms, 1e-6)}
+    (one,) = seen(records({}, clipped))
+    assert (one.kind, one.step, one.layer) == ("clipping", 19, "total")
+    middle = np.median(norms[-10:])
+    assert one.sentence == (
+        f"clipping divides the gradient by {middle / 1e-6:.3g}: its norm is {middle:.3g} before and 1e-06 as the "
+        "optimizer is given it (medians of the last 10 records)."
+    )
+    # Usual clipping, gradients of 0, a scale that the loop divides out by itself, and too few records are none.
+    assert not seen(records({}, clipped | {"grad_norm_clipped": np.minimum(norms, 0.01)}))
+    assert not seen(records({}, clipped | {"grad_norm_clipped": 0 * norms}))
+    assert not seen(records({}, clipped | {"grad_norm_clipped": norms / 65536}))
+    assert not seen(records({}, {name: series[:2] for name, series in clipped.items()}))
+
+
+@pytest.mark.parametrize("largest", [1e-6, 1.0])
+def test_clipping_in_a_loop(largest: float) -> None:
+    torch.manual_seed(0)
+    net = torch.nn.Linear(8, 3)
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    with gl.watch(net, optimizer, every=1) as watch:
+        for _ in range(4):
+            optimizer.zero_grad()
+            net(torch.randn(16, 8)).square().mean().backward()
+            torch.nn.utils.clip_grad_norm_(net.parameters(), largest)
+            optimizer.step()
+    told = [finding for finding in watch.result().findings() if "clipping" in finding]
+    assert len(told) == (largest < 1)
 
 
 def test_a_spike_has_a_step_a_layer_and_a_direction() -> None:

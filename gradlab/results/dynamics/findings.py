@@ -11,12 +11,14 @@ import pandas as pd
 from gradlab.results.dynamics.growth import FACTOR, Stretch, last_growth
 from gradlab.results.dynamics.rules import (
     APART,
+    CLIPPED,
     DEAD,
     JUMP,
     LEAST_UPDATES,
     SATURATED,
     SPIKE,
     WINDOW,
+    clipping,
     exceeds,
     out_of_line,
     since,
@@ -41,6 +43,10 @@ RULES = {
     "update": (
         f"the median of update over weight in the last ten records, of which there are {LEAST_UPDATES} or more, "
         f"differs from that of all layers by {APART:g} times, and {_ROBUST}"
+    ),
+    "clipping": (
+        f"the gradient norm is {CLIPPED:,.0f} times that which the optimizer is given, or more, in the median of the "
+        f"last ten records, of which there are {LEAST_UPDATES} or more, and by a factor that differs between them"
     ),
     "jump": f"the factor from one response's std to the next differs from others by {JUMP:g} times, and {_ROBUST}",
     "spike": f"loss or gradient norm is {SPIKE:g} times the median of up to 32 records before it, and {_ROBUST}",
@@ -92,6 +98,7 @@ def seen(frame: pd.DataFrame) -> list[Seen]:
         *_shares(whole, "dead_units", "dead", DEAD),
         *_shares(whole, "saturated_fraction", "saturated", SATURATED),
         *_updates(whole),
+        *_clipping(whole),
     ]
 
 
@@ -268,3 +275,17 @@ def _updates(frame: pd.DataFrame) -> Iterator[Seen]:
             f"{np.nanmedian(medians):.3g} over all layers (the last {len(recent)} records)."
         )
         yield Seen("update", table.steps[-1], layer, sentence)
+
+
+def _clipping(frame: pd.DataFrame) -> Iterator[Seen]:
+    left, given = (dict(zip(*total_series(frame, name), strict=True)) for name in ("grad_norm", "grad_norm_clipped"))
+    steps = sorted(left.keys() & given.keys())[-10:]
+    pairs: Array = np.array([(left[step], given[step]) for step in steps]).reshape(-1, 2)
+    factor = clipping(pairs[:, 0], pairs[:, 1])
+    if factor is not None:
+        first, last = np.nanmedian(pairs, axis=0)
+        sentence = (
+            f"clipping divides the gradient by {factor:.3g}: its norm is {first:.3g} before and {last:.3g} as the "
+            f"optimizer is given it (medians of the last {len(steps)} records)."
+        )
+        yield Seen("clipping", steps[-1], "total", sentence)

@@ -29,6 +29,9 @@ LEAST_UPDATES = 3
 JUMP = 30.0
 """Factor between the responses of two layers, from which on it is out of line with those of other layers."""
 
+CLIPPED = 1000.0
+"""Factor by which gradients are made smaller before the step, from which on clipping is told."""
+
 SPIKE = 5.0
 """Factor between a gradient norm and the median of the records before it, from which on it is a spike."""
 
@@ -90,6 +93,24 @@ def spikes(values: Array, factor: float = SPIKE, rate: float = FALSE_ALARMS) -> 
     """The places at which a series begins to lie far above what was before; see `exceeds`."""
     found = [place for place in range(len(values)) if exceeds(values, place, factor, rate)]
     return [place for place in found if place - 1 not in found]
+
+
+def clipping(before: Array, given: Array) -> float | None:
+    """By what clipping divides gradients, if that is `CLIPPED` or more: the median over records.
+
+    None where the factor is the same at all of them, to a thousandth: a scale of the loss that the loop divides out by
+    itself has one, clipping does not, unless all gradients are equally large.
+
+    Args:
+        before: Norms of gradients as backward passes left them, of `LEAST_UPDATES` records or more.
+        given: As the optimizer was given them, at the same records.
+    """
+    told = np.isfinite(before) & np.isfinite(given) & (before > 0) & (given > 0)
+    if told.sum() < LEAST_UPDATES:
+        return None
+    factors: Array = before[told] / given[told]
+    factor = float(np.median(factors))
+    return factor if factor >= CLIPPED and factors.max() > 1.001 * factors.min() else None
 
 
 def since(held: np.ndarray[Any, np.dtype[np.bool_]]) -> int:
