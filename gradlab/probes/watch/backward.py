@@ -9,9 +9,11 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 from torch.autograd.variable import Variable
+from torch.utils.hooks import RemovableHandle
 
 from gradlab.probes.accumulation import after_accumulation
 from gradlab.probes.fully_sharded import gathered_owners
+from gradlab.probes.gradient_states import GradientStates, memory_of
 from gradlab.probes.hooks import Hook, in_backward
 from gradlab.probes.watch.losses import is_part_of_another, is_within_another, roots_under_way, scalar_sum
 
@@ -30,6 +32,8 @@ class BackwardWatch:
     Attributes:
         passes: The number of passes since the last `reset`.
         losses: The loss that each pass began from, including the scale of mixed precision.
+        missed: Whether torch has swapped parameters, as it may when a model is moved, and no pass was seen since: a
+            swapped parameter has no hook any more.
     """
 
     def __init__(
@@ -40,8 +44,10 @@ class BackwardWatch:
         self._task = -1
         self._is_put = self._is_begun = False
         self._loss: Tensor | None = None
-        self._state: list[tuple[int, int]] = []
+        self._states = GradientStates()
         self._parameters: list[nn.Parameter] = []
+        self._handles: dict[nn.Parameter, tuple[RemovableHandle, int]] = {}
+        self.missed = False
         self.reset()
 
     def reset(self) -> None:
@@ -56,19 +62,32 @@ class BackwardWatch:
         """Register hooks on the parameters, their removal on the stack."""
         # Once: walking through a model's modules takes as long as measuring a small layer.
         self._parameters = [*self.model.parameters()]
+        self._stack, self._handles, self.missed = stack, {}, False
         for parameter in self._parameters:
             if parameter.is_leaf:
-                after_accumulation(stack, parameter, self._put)
+                self._hook(parameter)
         for module, owners in gathered_owners(self.model):
             known = stack.enter_context(ExitStack()), set[Tensor]()
             # It follows the hook in which fully_shard gathers the parameters.
             hook = Hook(partial(self._gathered, owners, *known))
             stack.enter_context(module.register_forward_pre_hook(hook))
 
+    def _hook(self, parameter: nn.Parameter) -> None:
+        if (handle := after_accumulation(self._stack, parameter, self._put)) is not None:
+            self._handles[parameter] = handle, parameter._cdata
+
+    def _hook_swapped(self) -> None:
+        """Register the hooks anew that were lost as torch swapped parameters; behind other people's none is called."""
+        for parameter, (handle, place) in [*self._handles.items()]:
+            if parameter._cdata != place:
+                self.missed = True
+                handle.remove()
+                self._hook(parameter)
+
     @property
     def undone(self) -> bool:
         """Whether gradients were changed or removed since the last pass, so that its step was not made."""
-        return self.passes > 0 and self._state != self._gradients()
+        return self.passes > 0 and any(map(self._states.changed, self._parameters))
 
     @property
     def failed(self) -> bool:
@@ -108,17 +127,22 @@ class BackwardWatch:
         engine.queue_callback(lambda: engine.queue_callback(self._end))
 
     def settle(self) -> None:
-        """Count the last pass, if it is over and all that it added to gradients was added by passes within it."""
+        """Count the last pass, if it is over and all that it added to gradients was added by passes within it.
+
+        To be called before each pass and each step, as parameters that were swapped get their hooks back here.
+        """
+        self._hook_swapped()
         if self._is_begun and self._task == -1 and not in_backward():
             self._end()
 
     def _end(self) -> None:
-        self._task, self._is_begun = -1, False
+        self._task, self._is_begun, self.missed = -1, False, False
         loss, self._loss = self._loss, None
         self.passes += 1
         if loss is not None:
             self.losses.append(loss)
-        self._state = self._gradients()
+        for parameter in self._parameters:
+            self._states.take(parameter)
         if not self._is_put:
             return
         self._is_put = False
@@ -126,11 +150,10 @@ class BackwardWatch:
             self._ended()
 
     def _changed_except(self, parameter: Tensor) -> bool:
-        """Return whether gradients were changed or removed since the last pass, the first of the next one aside."""
-        states = zip(self._parameters, self._state, self._gradients(), strict=True)
-        return any(before != now for p, before, now in states if p is not parameter)
+        """Return whether gradients were changed or removed since the last pass, the first of the next one aside.
 
-    def _gradients(self) -> list[tuple[int, int]]:
-        """Return the identity and the version of each gradient."""
-        gradients = [parameter.grad for parameter in self._parameters]
-        return [(0, 0) if gradient is None else (id(gradient), gradient._version) for gradient in gradients]
+        The others that are in one buffer with the first are aside as well: their versions change together.
+        """
+        memory = memory_of(parameter)
+        others = (other for other in self._parameters if other is not parameter and memory_of(other) is not memory)
+        return any(map(self._states.changed, others))

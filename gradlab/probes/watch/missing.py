@@ -7,7 +7,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from gradlab.probes.gradient_notes import REASONS
+from gradlab.probes.watch.backward import BackwardWatch
 from gradlab.probes.watch.parameters import Columns
+from gradlab.probes.watch.responses import Window
 from gradlab.probes.watch.shares import Found
 from gradlab.probes.weights import Part, WeightRow
 from gradlab.results.grouping import some
@@ -25,6 +27,7 @@ class Missing:
         without_backward: The number of steps whose passes no backward pass followed that adds to gradients.
         without_loss: The number of steps of which a backward pass was seen by gradients of responses alone.
         restarted: The number of steps whose gradients were cleared after the forward pass of their last backward pass.
+        swapped: The number of steps of which no backward pass was seen since torch swapped parameters.
         skipped: The number of steps that a GradScaler had a fused optimizer skip.
         unresolved: Names of layers whose std the square of their mean has taken the digits of.
         absent: The number of records without a gradient of a layer, by reason and layer.
@@ -35,6 +38,7 @@ class Missing:
     without_backward: int = 0
     without_loss: int = 0
     restarted: int = 0
+    swapped: int = 0
     skipped: int = 0
     unresolved: dict[str, None] = field(default_factory=dict)
     absent: Counter[Key] = field(default_factory=Counter)
@@ -42,8 +46,19 @@ class Missing:
     _written: set[Key] = field(default_factory=set)
     _measured: dict[Key, None] = field(default_factory=dict)
 
-    def take_passes(self, forward: int, gradients: int, backward: int) -> None:
-        """Take in how many forward passes, gradients of responses and backward passes a step had."""
+    def take_passes(self, window: Window | None, passes: BackwardWatch) -> None:
+        """Take in how many passes a step had.
+
+        Args:
+            window: The forward passes and the gradients of responses; None where they are not followed.
+            passes: The backward passes.
+        """
+        if passes.missed:
+            self.swapped += 1
+            return
+        if window is None:
+            return
+        forward, gradients, backward = window.passes, len(window.watches), passes.passes
         self.without_forward += not forward
         self.without_backward += bool(forward) and not gradients and not backward
         self.without_loss += bool(gradients) and not backward
@@ -106,6 +121,12 @@ class Missing:
             notes.append(
                 f"{self.without_loss} steps had a backward pass that failed or had not ended, or that adds to no "
                 "gradient of the model's own parameters, as those of an ensemble by torch.func: they have no loss"
+            )
+        if self.swapped:
+            notes.append(
+                f"{self.swapped} steps had no backward pass that hooks could see, as torch swapped parameters when the "
+                "model was moved or converted: they have no loss and no gradient but grad_norm_clipped; move the model "
+                "before the watch begins"
             )
         if self.restarted:
             notes.append(

@@ -86,13 +86,14 @@ class ParameterWatch:
         numbers, gradients = self._there(range(len(self.parts)))
         self._ended = dict(zip(numbers, l2_norms(gradients).unbind(), strict=True)) if numbers else {}
 
-    def before(self, optimizer: Optimizer, owned: set[int], scale: Tensor | None) -> None:
+    def before(self, optimizer: Optimizer, owned: set[int], scale: Tensor | None, *, missed: bool = False) -> None:
         """Take in gradients and weights before a step.
 
         Args:
             optimizer: Whose step it is.
             owned: Ids of the parameters that it is to tell of.
             scale: What the loss of the backward passes was multiplied by.
+            missed: Whether there may have been backward passes that were not seen.
         """
         numbers = [n for n, part in enumerate(self.parts) if id(part.parameter) in owned and _is_trained(part)]
         if not numbers:
@@ -109,8 +110,8 @@ class ParameterWatch:
         if ended:
             norms = torch.stack([self._ended[number] for number in ended])
             self._columns.add("gradient", ended, norms if scale is None else norms / scale.to(norms))
-        else:
-            # No backward pass was seen: somebody else has put the gradients there.
+        elif not missed:
+            # There was no backward pass: somebody else has put the gradients there.
             self._columns.add("gradient", there, given)
         if self.updates:
             self._begin(optimizer, there, own)

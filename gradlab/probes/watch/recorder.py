@@ -195,7 +195,8 @@ class StepRecorder:
         self._record.take_skipping(optimizer)
         if self.measure & {"gradients", "updates"}:
             self._shards.meet("the step of an optimizer that gl.watch measures", step)
-            self._parameters.before(optimizer, self._owners.parameters(place), scale)
+            owned, missed = self._owners.parameters(place), self._backward.missed
+            self._parameters.before(optimizer, owned, scale, missed=missed)
         self._record.pieces.append(learning_rates(self.optimizers, place))
 
     def _end_waiting(self, record: StepRecord) -> None:
@@ -209,8 +210,7 @@ class StepRecorder:
         """Take in what the passes of this step have shown."""
         scale = record.scale
         window = Window() if self.responses is None else self.responses.take()
-        if self.responses is not None:
-            self._missing.take_passes(window.passes, len(window.watches), self._backward.passes)
+        self._missing.take_passes(None if self.responses is None else window, self._backward)
         between = None if self.between is None else self.between.take()
         made = (
             moment_piece(window, lambda layer: self._missing.unresolved.setdefault(layer)),

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+import torch.nn.functional as F
 from probes.watch.loop import batch, hooks, made, train, values
 from torch import Tensor, nn
 
@@ -162,3 +163,34 @@ def test_what_is_no_optimizer_is_refused() -> None:
         pass
     with pytest.raises(gl.GradlabError, match="measured no step"):
         watch.result()
+
+
+@pytest.mark.parametrize("foreign", [False, True], ids=["alone", "behind a hook of others"])
+@pytest.mark.parametrize("measure", [["gradients"], ["responses", "gradients", "updates"]])
+def test_swapped_parameters_get_their_hooks_back_or_a_note(
+    monkeypatch: pytest.MonkeyPatch, measure: list, foreign: bool
+) -> None:
+    """A swapped parameter is the same object without a hook: clipped gradients passed for those of the loss."""
+    monkeypatch.setattr(torch.__future__, "_swap_module_params_on_conversion", True)
+    model = made()
+    if foreign:
+        for parameter in model.parameters():
+            parameter.register_post_accumulate_grad_hook(lambda _: None)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    right = []
+    with gl.watch(model, optimizer, every=1, measure=measure) as watch:
+        for step in range(4):
+            x, y = batch(step)
+            optimizer.zero_grad()
+            if step == 1:
+                model.double()
+            F.cross_entropy(model(x.double() if step else x), y).backward()
+            right.append(float(torch.nn.utils.clip_grad_norm_(model.parameters(), 1e-3)))
+            optimizer.step()
+    result = watch.result()
+    found = result.to_frame().query("layer == 'total' and statistic == 'grad_norm'").set_index("step")["value"]
+    seen = [0] if foreign else [0, 2, 3] if measure == ["gradients"] else [0, 1, 2, 3]
+    assert found.to_dict() == pytest.approx({step: right[step] for step in seen}, rel=1e-5)
+    notes = [note for note in result.notes if "torch swapped parameters" in note]
+    assert [note.partition(" ")[0] for note in notes] == ([str(4 - len(seen))] if len(seen) < 4 else [])
+    assert not [note for note in result.notes if "failed or had not ended" in note]
