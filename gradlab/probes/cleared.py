@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from torch import Tensor, nn
+from torch import nn
 from torch.autograd.variable import Variable
 
+from gradlab.probes.gradient_states import GradientStates, memory_of
 from gradlab.results.grouping import counted
 
 
@@ -21,38 +22,31 @@ class ClearedGradients:
     def __init__(self, model: nn.Module) -> None:
         self.model = model
         self.steps: set[int] = set()
-        self.begin()
+        self._states = GradientStates()
 
     def begin(self) -> None:
         """Begin another step."""
-        # The identity and the version of each gradient, as the last pass has left them.
-        self._left: dict[Tensor, tuple[int, int]] = {}
+        self._states.clear()
 
     def look(self, step: int) -> None:
         """Compare gradients, between two passes, with what the last pass of the step has left."""
-        if any(self._is_gone(parameter) or self._is_changed(parameter) for parameter in self._left):
+        if any(map(self._states.changed, self._states.taken())):
             self.steps.add(step)
 
     def arrive(self, step: int) -> None:
         """Compare gradients likewise as a pass begins, which may have added to some, but not to all of them, by now."""
-        if any(map(self._is_gone, self._left)) or (self._left and all(map(self._is_changed, self._left))):
+        taken = self._states.taken()
+        # What a pass adds to one view of a buffer changes the version of all.
+        own = [parameter for parameter in taken if memory_of(parameter) is parameter.grad]
+        if any(parameter.grad is None for parameter in own) or (own and all(map(self._states.changed, own))):
             self.steps.add(step)
         engine = Variable._execution_engine
         # Queued again from there, so that it comes after what others have queued, such as the joining of ranks.
         engine.queue_callback(lambda: engine.queue_callback(self._end))
 
     def _end(self) -> None:
-        left = [(parameter, parameter.grad) for parameter in self.model.parameters()]
-        self._left = {p: (id(gradient), gradient._version) for p, gradient in left if gradient is not None}
-
-    def _is_gone(self, parameter: Tensor) -> bool:
-        return parameter.grad is None
-
-    def _is_changed(self, parameter: Tensor) -> bool:
-        """Return whether a gradient was changed in place; data parallelism puts the same values into another tensor."""
-        identity, version = self._left[parameter]
-        gradient = parameter.grad
-        return gradient is not None and id(gradient) == identity and gradient._version != version
+        for parameter in self.model.parameters():
+            self._states.take(parameter)
 
     def notes(self) -> list[str]:
         """Write a sentence on the steps in which gradients were cleared."""

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from gradlab.probes.examples.pieces import Pieces
+from gradlab.probes.gradient_states import GradientStates
 
 
 class LeftGradients:
@@ -19,15 +20,15 @@ class LeftGradients:
         pieces: The parameters.
 
     Attributes:
-        by_version: Whether gradients change in place only if somebody else changes them, and not by an exchange of
-            ranks that the probe does not wait for.
+        states: The gradients as passes have left them, by version if gradients change in place only if somebody else
+            changes them, and not by an exchange of ranks that the probe does not wait for.
         undone: The parameters whose gradients were changed in this step.
         remaining: The norm of the gradients that were there after that; None if there were none.
     """
 
     def __init__(self, pieces: Pieces) -> None:
         self.pieces = pieces
-        self.by_version = True
+        self.states = GradientStates()
         self.begin()
 
     def begin(self) -> None:
@@ -37,12 +38,13 @@ class LeftGradients:
         # The parameters to whose gradients each pass has added since gradients were last cleared, by its number.
         self._reached: dict[int, set[int]] = {}
         self.remaining: Tensor | None = None
-        self._left: dict[int, tuple[int, int]] = {}
+        self._left: set[int] = set()
         self._task = -1
 
     def take(self, number: int) -> None:
         """Take in the gradient of a parameter as a pass has left it."""
-        self._left[number] = self._state(number)
+        self._left.add(number)
+        self.states.take(self.pieces.parameters[number])
 
     def take_again(self) -> None:
         """Take in all gradients once more, after what belongs to the pass itself has changed them."""
@@ -75,16 +77,10 @@ class LeftGradients:
         if task == self._task:
             return False
         self._task = task
-        changed = {number for number, state in self._left.items() if state != self._state(number)}
+        changed = {number for number in self._left if self.states.changed(self.pieces.parameters[number])}
         if not changed:
             return False
         self.undone |= changed
-        self._left, self._reached = {}, {}
+        self._left, self._reached = set(), {}
         self.remaining = self.pieces.norm_of_gradients()
         return True
-
-    def _state(self, number: int) -> tuple[int, int]:
-        gradient = self.pieces.parameters[number].grad
-        if gradient is None:
-            return 0, 0
-        return id(gradient), gradient._version if self.by_version else 0

@@ -124,7 +124,7 @@ class ExampleGradients(StepProbe):
         stack.enter_context(self._norms)
         distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
         waited_for = len(self.ranks.numbers) > 1 and not self._pieces.sharded
-        self._backward.left.by_version = waited_for or not distributed
+        self._backward.left.states.by_version = waited_for or not distributed
         if waited_for:
             self._passes.attach(stack)
         self._forward.attach(stack)
