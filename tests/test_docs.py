@@ -184,6 +184,23 @@ def test_python_runs(block: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     exec(compile(block, "docs", "exec"), {})
 
 
+NUMBER = re.compile(r"\d+(?:\.\d+)?(?:e[+-]\d+)?")
+PRINTED = re.findall(r"^```python\n([^`]+)^```\n\n((?:>.*\n)+)", (ROOT / "docs" / "watch.md").read_text(), re.MULTILINE)
+
+
+@pytest.mark.parametrize(("block", "quoted"), PRINTED)
+def test_what_a_watch_is_quoted_to_say_is_what_it_prints(
+    block: str, quoted: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Word by word; other processors round numbers otherwise."""
+    exec(compile(block, "docs", "exec"), {})
+    lines = capsys.readouterr().out.splitlines()
+    for sentence in (line.removeprefix("> ").removesuffix("…") for line in quoted.splitlines() if line != ">"):
+        like = next(line for line in lines if NUMBER.sub("#", line).startswith(NUMBER.sub("#", sentence)))
+        numbers = [[float(number) for number in NUMBER.findall(text)] for text in (sentence, like)]
+        assert numbers[0] == pytest.approx(numbers[1][: len(numbers[0])], rel=0.02)
+
+
 def test_every_page_is_in_the_menu_and_every_command_has_its_help() -> None:
     menu = (ROOT / "mkdocs.yml").read_text()
     assert all(f": {path.name}\n" in menu for path in PAGES)
