@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 
 import torch
@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 
 from gradlab.probes.watch.computed_steps import can_compute, computed_steps, is_short
 from gradlab.probes.weights import Part, WeightRow, weight_rows
+from gradlab.results.grouping import some
 from gradlab.stats import l2_norms
 from gradlab.stats.updates import inner_products
 
@@ -63,6 +64,8 @@ class ParameterWatch:
 
     Attributes:
         parts: Of all rows and of all other parameters of the model, each once.
+        moved: Names of parameters that a step has changed though they are frozen or have no gradient: their updates are
+            not measured.
         unknown: Names of parameters whose updates are not known, since their optimizer's steps cannot be made twice.
     """
 
@@ -71,6 +74,8 @@ class ParameterWatch:
         every = [*rows.values(), *weight_rows(model, "all").values()]
         self.parts = list({part.key: part for row in every for part in row.parts}.values())
         self.unknown: dict[str, None] = {}
+        self.moved: dict[str, None] = {}
+        self._versions: dict[int, int] = {}
         self._ended: dict[int, Tensor] = {}
         self._columns = Columns()
         self._kept: dict[int, Tensor] = {}
@@ -96,9 +101,11 @@ class ParameterWatch:
             missed: Whether there may have been backward passes that were not seen.
         """
         numbers = [n for n, part in enumerate(self.parts) if id(part.parameter) in owned and _is_trained(part)]
+        there, gradients = self._there(numbers)
+        if self.updates:
+            self._versions |= self._versions_of(owned.difference(id(self.parts[n].parameter) for n in there))
         if not numbers:
             return
-        there, gradients = self._there(numbers)
         own: Tensor | None = getattr(optimizer, "grad_scale", None)
         self._columns.add("weight", numbers, l2_norms([self._of(n, self.parts[n].parameter) for n in numbers]))
         if not there:
@@ -139,6 +146,10 @@ class ParameterWatch:
 
     def after(self) -> None:
         """Take in what the step has done."""
+        versions, self._versions = self._versions, {}
+        now = self._versions_of(set(versions))
+        moved = {key for key, version in versions.items() if now[key] != version}
+        self.moved |= {part.name: None for part in self.parts if id(part.parameter) in moved and part.rows is None}
         short, self._short = self._short, []
         if short:
             self._columns.add("stored", short, l2_norms([self._of(n, self.parts[n].parameter) for n in short]))
@@ -159,6 +170,21 @@ class ParameterWatch:
         columns, self._columns = self._columns, Columns()
         return columns
 
+    def notes(self) -> list[str]:
+        """Name the parameters whose updates are not recorded."""
+        notes = []
+        if self.unknown:
+            notes.append(
+                f"{some(self.unknown)}: the update of weights in 16 bits is not recorded, since the step of their "
+                "optimizer cannot be made on float32 copies; that of optimizers of torch.optim can"
+            )
+        if self.moved:
+            notes.append(
+                f"{some(self.moved)}: changed by a step though frozen or without a gradient, as by a .grad that stays "
+                "or by momentum: these updates are not recorded, nor counted in the total and predicted_loss_change"
+            )
+        return notes
+
     def _add_updates(self, numbers: Sequence[int], steps: Mapping[int, Tensor], ends: Mapping[int, Tensor]) -> None:
         places = [n for n in numbers if id(self.parts[n].parameter) in steps]
         keys = [id(self.parts[n].parameter) for n in places]
@@ -174,6 +200,11 @@ class ParameterWatch:
         parameter = self.parts[number].parameter
         gradient = self._gradients.get(id(parameter), parameter.grad)
         return None if gradient is None else self._of(number, gradient)
+
+    def _versions_of(self, keys: Set[int]) -> dict[int, int]:
+        """How often parameters were changed in place, by id; their values would have to be kept to be compared."""
+        parameters = {id(part.parameter): part.parameter for part in self.parts}
+        return {key: p._version for key, p in parameters.items() if key in keys and not p.is_inference()}
 
     def _there(self, numbers: Sequence[int]) -> tuple[list[int], list[Tensor]]:
         """The parts that have gradients, by number, and these."""

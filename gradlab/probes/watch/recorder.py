@@ -30,7 +30,6 @@ from gradlab.probes.watch.responses import ResponseWatch, Window
 from gradlab.probes.watch.shares import TOTAL, Found, Value, values_of
 from gradlab.probes.watch.steps import calling_scaler, scale_of
 from gradlab.probes.watch.writer import RecordWriter, in_order
-from gradlab.results.grouping import some
 
 if TYPE_CHECKING:
     from torch.amp.grad_scaler import GradScaler
@@ -308,12 +307,7 @@ class StepRecorder:
     def notes(self) -> list[str]:
         """What the reader of the records should know."""
         owners = self._owners.notes() if "updates" in self.measure else []
-        notes = [*self.ranks.notes(), *self._unjoined.notes(), *owners]
-        if unknown := [*self._parameters.unknown]:
-            notes.append(
-                f"{some(unknown)}: the update of weights in 16 bits is not recorded, since the step of their "
-                "optimizer cannot be made on float32 copies; that of optimizers of torch.optim can"
-            )
+        notes = [*self.ranks.notes(), *self._unjoined.notes(), *owners, *self._parameters.notes()]
         notes += self._missing.notes(gradients="response_gradients" in self.measure)
         if self.responses is not None:
             notes += self.responses.notes()

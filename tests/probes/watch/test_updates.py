@@ -3,10 +3,13 @@
 import copy
 import math
 from collections.abc import Callable
+from typing import Any
 
 import pandas as pd
 import pytest
 import torch
+import torch.nn.functional as F
+from probes.watch.loop import batch, made, train
 from torch import Tensor, nn
 
 import gradlab as gl
@@ -248,3 +251,45 @@ def test_attention_tied_sparse_and_frozen_weights() -> None:
     assert "update_norm" not in of(frame, 0, "frozen")
     whole = torch.cat([update.flatten() for update in moved.values()]).double().norm().item()
     assert of(frame, 0, "total")["update_norm"] == pytest.approx(whole, rel=1e-6)
+
+
+@pytest.mark.parametrize("measure", [["gradients", "updates"], ["gradients"]])
+@pytest.mark.parametrize("left", [True, False], ids=["left gradient", "no gradient"])
+def test_weights_that_move_though_they_are_frozen_are_named(left: bool, measure: list) -> None:
+    """By a gradient that is left; without one torch's optimizers pass a weight by."""
+    model = made()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    train(model, optimizer, 1)
+    model.deep.weight.requires_grad_(False)
+    if not left:
+        model.deep.weight.grad = None
+    before = model.deep.weight.clone()
+    with gl.watch(model, optimizer, every=1, measure=measure) as watch:
+        x, y = batch(1)
+        F.cross_entropy(model(x), y).backward()
+        optimizer.step()
+    assert torch.equal(before, model.deep.weight) is not left
+    notes = [note for note in watch.result().notes if "changed by a step" in note]
+    assert [note.partition(":")[0] for note in notes] == (["deep.weight"] if left and "updates" in measure else [])
+
+
+def test_weights_that_move_without_a_gradient_are_named() -> None:
+    """As an optimizer may decay all weights that it has, or go on by their momentum."""
+
+    class Decay(torch.optim.SGD):
+        @torch.no_grad()
+        def step(self, closure: Any = None) -> None:
+            for group in self.param_groups:
+                for parameter in group["params"]:
+                    parameter.mul_(0.9)
+
+    model = made()
+    optimizer = Decay(model.parameters(), lr=0.1)
+    with gl.watch(model, optimizer, every=1) as watch:
+        x, y = batch(1)
+        F.cross_entropy(model(x).detach() * model.head.bias.sum(), y).backward()
+        optimizer.step()
+    [note] = [note for note in watch.result().notes if "changed by a step" in note]
+    named = {name for name, parameter in model.named_parameters() if parameter.grad is None}
+    assert len(named) > 5
+    assert {"stem.weight", "head.weight"} & {name for name in named if name in note}
