@@ -48,7 +48,10 @@ class AttachedProbe:
         self.detach()
         probe = self.make(model)
         if not isinstance(probe, StepProbe):
-            raise UsageError(f"a callback needs a probe of gradients with a step(), not {type(probe).__name__}")
+            raise UsageError(
+                f"a callback needs a probe of gradients with a step(), not {type(probe).__name__}: put others "
+                "around the call that trains, as a context manager"
+            )
         probe.steps, probe.scaler = steps, probe.scaler or scaler
         self.probe = probe
         self.probe.__enter__()

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import gradlab as gl
+from gradlab.callbacks.attached import AttachedProbe
 
 transformers = pytest.importorskip("transformers")
 pytest.importorskip("accelerate")
@@ -80,3 +81,8 @@ def test_clipping_is_told_of(tmp_path: Path) -> None:
     result = callback.result()
     assert result.frame["grad_norm"].max() <= 1.001e-3
     assert "clipped their total norm to max_grad_norm=0.001" in result.notes[0]
+
+
+def test_a_probe_without_steps_goes_around_the_training() -> None:
+    with pytest.raises(gl.UsageError, match=r"not ResponseStd: put others around the call that trains"):
+        AttachedProbe(gl.ResponseStd).attach(Model(), 0, None)
