@@ -116,6 +116,25 @@ def test_layers_that_run_without_a_gradient() -> None:
     assert kinds(frame) == [("non-finite", 5, "layer20")]
 
 
+def test_a_step_without_the_gradient_of_its_backward_pass() -> None:
+    values = {name: noisy(6, 20) for name in ("grad_norm", "weight_norm")}
+    totals = {"loss": np.ones(6), "grad_norm": np.ones(6), "grad_norm_clipped": np.ones(6)}
+    frame = records(values, totals)
+    assert not seen(frame)
+    gone = frame[~(frame["statistic"].str.startswith("grad_norm") & (frame["step"] >= 4))]
+    zero = records(values, totals | {"grad_norm_clipped": np.array([1.0, 1.0, 1.0, 1.0, 0.0, 0.0])})
+    for cleared in (gone, zero):
+        (one,) = seen(cleared)
+        assert (one.kind, one.step) == ("cleared", 4)
+        assert one.sentence.startswith(
+            "the optimizer is given no gradient but 0, since step 4 of those recorded, though"
+        )
+    # Without a backward pass, before the last record, or where the gradient itself is 0, it is no news.
+    assert not seen(gone[gone["statistic"] != "loss"])
+    assert not seen(records(values, totals | {"grad_norm_clipped": np.array([1.0, 1.0, 1.0, 1.0, 0.0, 1.0])}))
+    assert not seen(records(values, totals | dict.fromkeys(["grad_norm", "grad_norm_clipped"], np.zeros(6))))
+
+
 def test_a_tied_weight_is_no_end_of_a_line() -> None:
     """Embeddings that are the head as well: their gradient is the sum of both uses, and of no one depth."""
     values = 0.4 ** np.arange(19, -1, -1) * noisy(3, 20)

@@ -35,6 +35,7 @@ _ROBUST = "by more median absolute deviations of logarithms than chance does in 
 RULES = {
     "non-finite": "the first record with a value that is not finite; forward where a response has some, else backward",
     "no gradient": "the layer runs, an optimizer steps its weight, and the weight has no gradient: .grad is None",
+    "cleared": "the optimizer is given no gradient, or one of exactly 0, where a backward pass has left another",
     "zero gradient": "the norm of a weight's gradient is exactly 0",
     "gradient": f"norms of weights' gradients, but for those of tied weights, which are of no one depth: {_GROWTH}",
     "response": f"stds of responses: {_GROWTH}",
@@ -91,6 +92,7 @@ def seen(frame: pd.DataFrame) -> list[Seen]:
         *broken,
         *_spikes(frame, gradients, responses),
         *_no_gradients(whole),
+        *_cleared(whole),
         *(_zero_gradients(gradients) if gradients else ()),
         *(_gradient_growth(gradients) if gradients else ()),
         *(_response_growth(responses) if responses else ()),
@@ -176,6 +178,25 @@ def _no_gradients(frame: pd.DataFrame) -> Iterator[Seen]:
     step = int(steps[since(~np.isin(steps, own.loc[own["statistic"] == "grad_norm", "step"]))])
     where = _where(places, stepped)
     yield Seen("no gradient", step, layer, f"no gradient arrives {where}, since step {step:,} of those recorded.")
+
+
+def _cleared(frame: pd.DataFrame) -> Iterator[Seen]:
+    """Steps that are given no gradient, or one of exactly 0, though a backward pass was made and has left one."""
+    passes, left, given = (
+        dict(zip(*total_series(frame, name), strict=True)) for name in ("loss", "grad_norm", "grad_norm_clipped")
+    )
+    weights = frame[(frame["statistic"] == "weight_norm") & frame["step"].isin(passes)]
+    having = {*left, *given, *frame.loc[frame["statistic"] == "grad_norm", "step"]}
+    steps = np.unique(weights["step"])
+    cleared = np.array([step not in having or (given.get(step) == 0 and left.get(step, 0) > 0) for step in steps])
+    if not cleared.any() or not cleared[-1] or steps[-1] != frame["step"].max():
+        return
+    step, layer = int(steps[since(cleared)]), str(weights.sort_values("index")["layer"].iloc[-1])
+    sentence = (
+        f"the optimizer is given no gradient but 0, since step {step:,} of those recorded, though a backward pass was "
+        "made: zero_grad() may come between backward() and step()."
+    )
+    yield Seen("cleared", step, layer, sentence)
 
 
 def _zero_gradients(table: Table) -> Iterator[Seen]:

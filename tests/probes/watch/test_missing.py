@@ -76,6 +76,22 @@ def test_layers_without_gradients_are_named_with_the_reason(measure: list) -> No
     assert told == ([cut] if "responses" in measure else [])
 
 
+@pytest.mark.parametrize("to_none", [True, False])
+def test_gradients_that_are_cleared_before_the_step(to_none: bool) -> None:
+    model = made(lambda: nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 8)))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with gl.watch(model, optimizer, every=1) as watch:
+        for wrong in (False, True, True):
+            model(torch.randn(5, 8)).square().mean().backward()
+            if wrong:
+                optimizer.zero_grad(to_none)
+            optimizer.step()
+            optimizer.zero_grad()
+    told = [finding for finding in watch.result().findings() if "zero_grad()" in finding]
+    assert len(told) == 1
+    assert "no gradient but 0, since step 1 of those recorded" in told[0]
+
+
 def test_a_response_without_a_number_does_not_lack_digits() -> None:
     model = made(lambda: nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 8)))
     model[0].weight.data.fill_(torch.nan)
