@@ -106,7 +106,7 @@ def signal(
         part, result = passes[-1], SignalResult.concat(parts)
         result.notes = list(dict.fromkeys(result.notes)) + assumptions(variants[0], label, stream, normalization)
         result.notes += of_incomplete_batch(label, stream.count, part.images)
-        result.record = {"networks": [_facts(part) | {"coverage": parts[0].facts(label)["coverage"]}]}
+        result.record = {"networks": [_facts(part) | parts[0].facts(label)]}
         return result
 
     result = SignalResult.concat(each_network(request, measure, seeds=seeds, progress=progress))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from typing import Any
 
@@ -21,6 +21,7 @@ from gradlab.probes.hooks import Hook
 from gradlab.probes.outputs import measurable
 from gradlab.probes.passes import Passes
 from gradlab.probes.tensor_layout import LayoutWatch
+from gradlab.results.grouping import some
 
 
 class BlockFinder:
@@ -55,14 +56,21 @@ class BlockFinder:
         self.model, self.reader, self.layout = model, reader, layout or LayoutWatch(model)
         self.recomputed: set[str] = set()
         self.pyramids: set[str] = set()
+        self._beside: dict[str, None] = {}
         self.residual = False
         self._elements, self._repeated = like_parts(model), repeated_parts(model)
         self._parts: list[Found] = []
+        self._part_before: int | None = None
 
     @property
     def unseen(self) -> set[str]:
         """The names of the modules that received a value that no observed function had returned."""
         return self._recorder.unseen
+
+    @property
+    def beside(self) -> list[str]:
+        """The repeated parts that are no function of the part before them; blocks with branches share a stream."""
+        return [] if self.residual else [*self._beside]
 
     def attach(self, stack: ExitStack) -> None:
         """Register all hooks, and their removal on the stack."""
@@ -84,7 +92,7 @@ class BlockFinder:
         if torch._C._are_functorch_transforms_active():
             raise GradlabError("blocks are not found within transforms of torch.func: probe the model outside of them")
         self._pass = PassAdditions(self._recorder, self.reader, self._elements)
-        self._parts = []
+        self._parts, self._part_before = [], None
         inputs = [leaf for leaf in _pytree.tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
         self._recorder.start(self._pass, self.model, inputs)
         self._recorder.__enter__()
@@ -104,8 +112,16 @@ class BlockFinder:
                 self._pass.leaving(tensor)
                 if name in self._repeated and not (self.residual or self._pass.found):
                     self._parts.append(self._pass.part(name, tensor))
+                    self._place(name, tensor)
 
         return after
+
+    def _place(self, name: str, output: Tensor) -> None:
+        """Note whether a repeated part follows from the one before it."""
+        before, number = self._part_before, self._recorder.values.number(output)
+        if before is not None and number is not None and not self._recorder.graph.follows(number, before):
+            self._beside[name] = None
+        self._part_before = number
 
 
 def of_pyramids(names: Iterable[str]) -> list[str]:
@@ -114,3 +130,13 @@ def of_pyramids(names: Iterable[str]) -> list[str]:
     if not modules:
         return []
     return [f"{modules}: sums of a projection and an enlarged coarser level, as in a feature pyramid, are no blocks"]
+
+
+def of_parts_beside(names: Sequence[str]) -> list[str]:
+    """A note on repeated parts that are no function of the part before them, if there are any."""
+    if not names:
+        return []
+    return [
+        f"{some(names)}: no function of the part before, as parts side by side are: there is no stream from the first "
+        "part to the last, and no sentence on one"
+    ]

@@ -69,6 +69,18 @@ class Graph:
         self._values.append(value)
         return len(self._values) - 1
 
+    def follows(self, number: int, earlier: int) -> bool:
+        """Return whether a value is a function of an earlier one, or that value itself."""
+        waiting, met = [number], {number}
+        while waiting:
+            number = waiting.pop()
+            if number == earlier:
+                return True
+            further = {parent for parent in self._values[number].parents if parent >= earlier} - met
+            met |= further
+            waiting += further
+        return False
+
     def relation(self, first: int, second: int, call: int) -> Relation | None:
         """The relation of two values, as operands of an addition, to a block's input; None if they form no block.
 

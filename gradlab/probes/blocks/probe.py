@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from gradlab.errors import NothingSeen
 from gradlab.probes.backward_passes import BackwardPasses
-from gradlab.probes.blocks.finder import BlockFinder, of_pyramids
+from gradlab.probes.blocks.finder import BlockFinder, of_parts_beside, of_pyramids
 from gradlab.probes.blocks.merging import merged_signals, sendable
 from gradlab.probes.blocks.naming import branch_names
 from gradlab.probes.blocks.readings import Found, Reading
@@ -151,13 +151,19 @@ class BlockSignal(Probe):
         wait_for_all(self.model)
         self._undo_failed()
         own = self._signals if len(self.ranks.numbers) == 1 else sendable(self._signals, self._order)
-        seen = sorted(self._finder.unseen), sorted(self._finder.pyramids), bool(self._finder.recomputed)
+        seen = (
+            sorted(self._finder.unseen),
+            sorted(self._finder.pyramids),
+            self._finder.beside,
+            bool(self._finder.recomputed),
+        )
         sent = {site: own[site] for site in self._order}, self._split.layout, seen
         told = self.ranks.gather(sent, "BlockSignal.result()")
         by_rank = [found for found, *_ in told]
         signals = by_rank[0] if len(told) == 1 else merged_signals(by_rank, [its for _, its, _ in told], self.ranks)
         unseen = sorted({name for *_, (names, *_) in told for name in names})
-        pyramids = sorted({name for *_, (_, names, _) in told for name in names})
+        pyramids = sorted({name for *_, (_, names, *_) in told for name in names})
+        beside = list(dict.fromkeys(name for *_, (_, _, names, _) in told for name in names))
         recomputed = any(again for *_, (*_, again) in told)
         if not signals:
             raise NothingSeen(
@@ -180,9 +186,10 @@ class BlockSignal(Probe):
         ]
         name = network or str(getattr(self.model, "name", type(self.model).__name__))
         uneven = uneven_notes([{site: site.block for site in seen} for seen in by_rank], self.ranks)
-        notes = [*self._notes(rows, signals, unseen, recomputed), *of_pyramids(pyramids), *self.ranks.notes(), *uneven]
+        notes = [*self._notes(rows, signals, unseen, recomputed), *of_pyramids(pyramids), *of_parts_beside(beside)]
         coverage = coverage_of_modules(self.model, {site.block for site in signals}, OUTSIDE)
-        return SignalResult.from_rows(name, rows, notes, {"coverage": coverage.as_record()})
+        facts = {"coverage": coverage.as_record(), **({"chain": False} if beside else {})}
+        return SignalResult.from_rows(name, rows, [*notes, *self.ranks.notes(), *uneven], facts)
 
     def _notes(
         self, rows: list[dict[str, Any]], signals: dict[Site, Signal], unseen: list[str], recomputed: bool

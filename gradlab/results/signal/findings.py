@@ -29,7 +29,8 @@ def findings(frame: pd.DataFrame, facts: Sequence[Mapping[str, Any]]) -> list[Fi
         rows = frame[frame["network"] == fact["network"]]
         blocks = outputs(rows)
         variances = mean_variances(blocks)
-        if len(variances) < 2:
+        # Parts side by side are no stream.
+        if len(variances) < 2 or fact.get("chain") is False:
             continue
         name = f"{fact['network']}{_of_one_seed(fact, rows)}"
         found.append(_stream(name, variances))

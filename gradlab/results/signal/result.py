@@ -140,6 +140,7 @@ class SignalResult(Result):
         facts, blocks = self.facts(network), outputs(frame)
         stds = blocks.groupby("index")["stream_total_std"].mean()
         logs = np.log(gradient_ratios(blocks))
+        chain = facts.get("chain", True)
         return {
             "network": facts.get("name", network),
             "weights": facts.get("weights_label", "–"),
@@ -153,8 +154,8 @@ class SignalResult(Result):
             "last ratio": frame.loc[frame["index"] == frame["index"].max()].groupby("branch")["ratio"].mean().iloc[-1],
             "mean |cosine|": frame["cosine"].abs().mean(),
             **_rank_of_tokens(blocks),
-            "gradient first / last": np.exp(logs.mean()),
-            "×/÷": np.exp(logs.std() / len(logs) ** 0.5),
+            "gradient first / last": np.exp(logs.mean()) if chain else np.nan,
+            "×/÷": np.exp(logs.std() / len(logs) ** 0.5) if chain else np.nan,
             "seeds": len(logs),
         }
 
