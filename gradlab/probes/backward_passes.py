@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
@@ -30,6 +30,15 @@ def declared() -> Iterator[None]:
 def keeps_graph() -> bool:
     """Return whether the current backward pass retains the graph, so that another may follow."""
     return bool(torch._C._autograd._get_current_graph_task_keep_graph())
+
+
+def after_pass(call: Callable[[], None]) -> None:
+    """Call a function when the current backward pass has ended, after what others have queued for its end.
+
+    Among that is the joining of ranks, which changes gradients.
+    """
+    engine = Variable._execution_engine
+    engine.queue_callback(lambda: engine.queue_callback(call))
 
 
 class Numbered(Protocol):

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from torch import nn
-from torch.autograd.variable import Variable
 
+from gradlab.probes.backward_passes import after_pass
 from gradlab.probes.gradient_states import GradientStates, memory_of
 from gradlab.results.grouping import counted
 
@@ -40,9 +40,7 @@ class ClearedGradients:
         own = [parameter for parameter in taken if memory_of(parameter) is parameter.grad]
         if any(parameter.grad is None for parameter in own) or (own and all(map(self._states.changed, own))):
             self.steps.add(step)
-        engine = Variable._execution_engine
-        # Queued again from there, so that it comes after what others have queued, such as the joining of ranks.
-        engine.queue_callback(lambda: engine.queue_callback(self._end))
+        after_pass(self._end)
 
     def _end(self) -> None:
         for parameter in self.model.parameters():

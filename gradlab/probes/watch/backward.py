@@ -8,10 +8,10 @@ from functools import partial
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.variable import Variable
 from torch.utils.hooks import RemovableHandle
 
 from gradlab.probes.accumulation import after_accumulation
+from gradlab.probes.backward_passes import after_pass
 from gradlab.probes.fully_sharded import gathered_owners
 from gradlab.probes.gradient_states import GradientStates, memory_of
 from gradlab.probes.hooks import Hook, in_backward
@@ -122,9 +122,7 @@ class BackwardWatch:
             # The pass around it adds to gradients later, if to any.
             return
         self._task = task
-        engine = Variable._execution_engine
-        # Queued again from there, so that it comes after what others have queued, such as the joining of ranks.
-        engine.queue_callback(lambda: engine.queue_callback(self._end))
+        after_pass(self._end)
 
     def settle(self) -> None:
         """Count the last pass, if it is over and all that it added to gradients was added by passes within it.
