@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from gradlab.results.degradation.nets import LEAST_STEPS, SEED_SPREAD
+from gradlab.results.degradation.nets import LEAST_STEPS, SEED_SPREAD, Errors
 from gradlab.results.finding import Finding
 from gradlab.results.grouping import counted
 from gradlab.results.intervals import factor_with_interval, told_by, with_interval
@@ -230,8 +230,7 @@ def _share(error: float, images: int) -> Estimate:
     """
     if not images:
         return _unjudged(error)
-    variance = max(error * (1 - error), 1 / images) / images + SEED_SPREAD**2
-    return Estimate(error, math.sqrt(variance), _MANY, images)
+    return Estimate(error, Errors((error,), images).standard_error, _MANY, images)
 
 
 def _finding(
