@@ -180,11 +180,14 @@ def _no_gradients(frame: pd.DataFrame) -> Iterator[Seen]:
     yield Seen("no gradient", step, layer, f"no gradient arrives {where}, since step {step:,} of those recorded.")
 
 
+def _totals(frame: pd.DataFrame, statistic: str) -> dict[int, float]:
+    """The values of a statistic of the whole model, by step."""
+    return dict(zip(*total_series(frame, statistic), strict=True))
+
+
 def _cleared(frame: pd.DataFrame) -> Iterator[Seen]:
     """Steps that are given no gradient, or one of exactly 0, though a backward pass was made and has left one."""
-    passes, left, given = (
-        dict(zip(*total_series(frame, name), strict=True)) for name in ("loss", "grad_norm", "grad_norm_clipped")
-    )
+    passes, left, given = (_totals(frame, name) for name in ("loss", "grad_norm", "grad_norm_clipped"))
     weights = frame[(frame["statistic"] == "weight_norm") & frame["step"].isin(passes)]
     having = {*left, *given, *frame.loc[frame["statistic"] == "grad_norm", "step"]}
     steps = np.unique(weights["step"])
@@ -299,7 +302,7 @@ def _updates(frame: pd.DataFrame) -> Iterator[Seen]:
 
 
 def _clipping(frame: pd.DataFrame) -> Iterator[Seen]:
-    left, given = (dict(zip(*total_series(frame, name), strict=True)) for name in ("grad_norm", "grad_norm_clipped"))
+    left, given = (_totals(frame, name) for name in ("grad_norm", "grad_norm_clipped"))
     steps = sorted(left.keys() & given.keys())[-10:]
     pairs: Array = np.array([(left[step], given[step]) for step in steps]).reshape(-1, 2)
     factor = clipping(pairs[:, 0], pairs[:, 1])
