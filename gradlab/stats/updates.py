@@ -26,6 +26,21 @@ def inner_products(left: Sequence[Tensor], right: Sequence[Tensor]) -> Tensor:
     return torch.stack([product.to(device, non_blocking=True) for product in products])
 
 
+def nonzero_counts(tensors: Sequence[Tensor]) -> Tensor:
+    """Count the elements that are not 0, without synchronizing with the device.
+
+    Args:
+        tensors: One or more dense tensors of any dtypes. DTensors count with all their shards.
+
+    Returns:
+        The counts, float64 (float32 on mps) of shape (len(tensors),), on the device of the first tensor.
+    """
+    device = tensors[0].device
+    counts = [(tensor.detach() != 0).sum() for tensor in tensors]
+    counts = [count.full_tensor() if hasattr(count, "full_tensor") else count for count in counts]
+    return torch.stack([count.to(device, widest(device), non_blocking=True) for count in counts])
+
+
 def _inner_product(one: Tensor, other: Tensor) -> Tensor:
     wide = widest(one.device)
     if one.is_complex():

@@ -6,9 +6,10 @@ import pytest
 import torch
 
 import gradlab as gl
-from gradlab.results.dynamics.findings import RULES, Seen, seen
+from gradlab.results.dynamics.findings import seen
 from gradlab.results.dynamics.growth import growth
 from gradlab.results.dynamics.rules import out_of_line, spikes
+from gradlab.results.dynamics.seen import RULES, Seen
 from gradlab.results.dynamics.tables import Table
 from gradlab.results.finding import rule_of
 

@@ -11,7 +11,9 @@ import pandas as pd
 
 from gradlab.errors import GradlabError, UsageError
 from gradlab.results.dynamics.findings import seen
+from gradlab.results.dynamics.names import TOTAL
 from gradlab.results.dynamics.rules import WINDOW
+from gradlab.results.dynamics.seen import Earlier
 from gradlab.results.finding import Finding
 from gradlab.sinks import Row
 
@@ -35,6 +37,7 @@ class Alerts:
             raise UsageError(f"on_alert is warn, raise or a function of a finding, not {on_alert!r}")
         self.on_alert, self.network = on_alert, network
         self._records: deque[pd.DataFrame] = deque(maxlen=WINDOW + 1)
+        self._earlier = Earlier()
         self._told: set[tuple[str, str | int]] = set()
 
     def write(self, rows: Sequence[Row], /) -> None:
@@ -44,7 +47,11 @@ class Alerts:
             GradlabError: If there is a finding, and `on_alert` is `raise`.
         """
         self._records.append(pd.DataFrame(rows))
-        for one in seen(pd.concat(self._records, ignore_index=True)):
+        found = seen(pd.concat(self._records, ignore_index=True), self._earlier)
+        rates = [row["value"] for row in rows if row["statistic"].startswith("learning_rate")]
+        totals = {row["statistic"]: row["value"] for row in rows if row["layer"] == TOTAL}
+        self._earlier = Earlier(max([self._earlier.highest_rate, *rates]), self._earlier.first or totals)
+        for one in found:
             key = one.kind, one.step if one.kind == "spike" else one.layer
             if key not in self._told:
                 self._told.add(key)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 
-from gradlab.probes.watch.shares import TOTAL, Value
+from gradlab.probes.watch.shares import Value
 from gradlab.probes.weights import Part, WeightRow
+from gradlab.results.dynamics.names import TOTAL
 from gradlab.stats.updates import angle
 
 Fields = Mapping[str, float]
@@ -70,6 +71,10 @@ def _statistics(fields: Sequence[Fields], numel: int) -> Iterator[tuple[str, flo
     yield "update_norm", update
     if weight:
         yield "update_ratio", update / weight
+    if moving := math.fsum(f.get("moving", 0.0) for f in fields):
+        # What float32 leaves alone, rounding may change, as where weight decay is a step of its own.
+        changed = math.fsum(f.get("changed", 0.0) for f in fields)
+        yield "cancelled_fraction", max(0.0, 1 - changed / moving)
     # Of parameters that this step has left alone nothing is known of the gradient.
     moved = [f for f in fields if "product" in f]
     given = _joint(moved, "given")

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from gradlab.probes.watch.piece import Piece
-from gradlab.probes.watch.shares import TOTAL, Value
+from gradlab.probes.watch.shares import Value
+from gradlab.results.dynamics.names import TOTAL
 from gradlab.stats import gradient_variance, l2_norms, true_gradient_square
 from gradlab.stats.gradient_noise import noise_of_two_batches
 

@@ -13,12 +13,12 @@ from gradlab.probes.watch.computed_steps import can_compute, computed_steps, is_
 from gradlab.probes.weights import Part, WeightRow, weight_rows
 from gradlab.results.grouping import some
 from gradlab.stats import l2_norms
-from gradlab.stats.updates import inner_products
+from gradlab.stats.updates import inner_products, nonzero_counts
 
-FIELDS = ("gradient", "given", "weight", "update", "after", "product", "stored")
+FIELDS = ("gradient", "given", "weight", "update", "after", "product", "moving", "changed", "stored")
 """Norms of a gradient as backward passes left it and as the optimizer was given it, of a weight before the step, of
-what the step adds, of the weight after it, the inner product of step and given gradient, and the norm of what 16 bits
-have kept of the weight."""
+what the step adds, of the weight after it, the inner product of step and given gradient; of weights in 16 bits the
+numbers of elements that the step is to change and has changed, and the norm of what they have kept of the weight."""
 
 
 @dataclass
@@ -80,7 +80,7 @@ class ParameterWatch:
         self._columns = Columns()
         self._kept: dict[int, Tensor] = {}
         self._gradients: dict[int, Tensor] = {}
-        self._short: list[int] = []
+        self._short: dict[int, Tensor] = {}
 
     def reset(self) -> None:
         """Forget the backward passes: what follows belongs to another step."""
@@ -141,8 +141,8 @@ class ParameterWatch:
         elif short:
             for part, steps, ends in computed_steps(optimizer, short):
                 self._add_updates(numbers, _by_id(part, steps), _by_id(part, ends))
-            stepped = {id(p) for p in short}
-            self._short = [n for n in numbers if id(self.parts[n].parameter) in stepped]
+                self._add_counts("moving", _by_id(part, steps))
+            self._short = {id(p): p.detach().clone() for p in short}
 
     def after(self) -> None:
         """Take in what the step has done."""
@@ -150,9 +150,12 @@ class ParameterWatch:
         now = self._versions_of(set(versions))
         moved = {key for key, version in versions.items() if now[key] != version}
         self.moved |= {part.name: None for part in self.parts if id(part.parameter) in moved and part.rows is None}
-        short, self._short = self._short, []
+        short, self._short = self._short, {}
         if short:
-            self._columns.add("stored", short, l2_norms([self._of(n, self.parts[n].parameter) for n in short]))
+            there = [n for n, part in enumerate(self.parts) if id(part.parameter) in short]
+            self._columns.add("stored", there, l2_norms([self._of(n, self.parts[n].parameter) for n in there]))
+            ends = {id(part.parameter): part.parameter.detach() for part in self.parts}
+            self._add_counts("changed", {key: ends[key] != before for key, before in short.items()})
         kept, self._kept = self._kept, {}
         if kept:
             parameters = {id(part.parameter): part.parameter.detach() for part in self.parts}
@@ -195,6 +198,12 @@ class ParameterWatch:
         if pairs:
             there, left, right = zip(*pairs, strict=True)
             self._columns.add("product", there, inner_products(left, right))
+
+    def _add_counts(self, name: str, values: Mapping[int, Tensor]) -> None:
+        """Add the number of elements of each part that are not 0 in values of whole parameters."""
+        places = [n for n, part in enumerate(self.parts) if id(part.parameter) in values]
+        counted = [self._of(n, values[id(self.parts[n].parameter)]) for n in places]
+        self._columns.add(name, places, nonzero_counts(counted))
 
     def _gradient(self, number: int) -> Tensor | None:
         parameter = self.parts[number].parameter

@@ -12,7 +12,8 @@ from torch.optim import Optimizer
 
 from gradlab.errors import UsageError
 from gradlab.probes.watch.piece import Piece
-from gradlab.probes.watch.shares import TOTAL, Found, MeanShare
+from gradlab.probes.watch.shares import Found, MeanShare
+from gradlab.results.dynamics.names import TOTAL
 from gradlab.results.grouping import some
 from gradlab.stats import l2_norms
 
@@ -29,6 +30,7 @@ class StepRecord:
         skipped: Whether the step was skipped, which is known once the pieces have arrived.
         scale: What the loss of the backward passes was multiplied by.
         waits: Whether the backward pass goes on within which the step was made.
+        left: Norms of gradients that its first backward pass has found, which nobody has cleared since the step before.
     """
 
     step: int
@@ -38,6 +40,7 @@ class StepRecord:
     skipped: bool = False
     scale: Tensor | None = None
     waits: bool = False
+    left: list[Tensor] = field(default_factory=list)
 
     def take_skipping(self, optimizer: Optimizer) -> None:
         """Take in whether a fused optimizer, to which a GradScaler leaves this, is about to skip the step."""

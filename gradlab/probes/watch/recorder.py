@@ -27,9 +27,10 @@ from gradlab.probes.watch.piece import Fetch, Piece
 from gradlab.probes.watch.record import Owners, StepRecord, gradient_norm_of, learning_rates, repeated_loss, scalars
 from gradlab.probes.watch.response_values import activation_piece, gradient_piece, moment_piece
 from gradlab.probes.watch.responses import ResponseWatch, Window
-from gradlab.probes.watch.shares import TOTAL, Found, Value, values_of
+from gradlab.probes.watch.shares import Found, Value, values_of
 from gradlab.probes.watch.steps import calling_scaler, scale_of
 from gradlab.probes.watch.writer import RecordWriter, in_order
+from gradlab.results.dynamics.names import TOTAL
 
 if TYPE_CHECKING:
     from torch.amp.grad_scaler import GradScaler
@@ -196,6 +197,7 @@ class StepRecorder:
             self._shards.meet("the step of an optimizer that gl.watch measures", step)
             owned, missed = self._owners.parameters(place), self._backward.missed
             self._parameters.before(optimizer, owned, scale, missed=missed)
+        self._record.left += self._backward.left.take(self._owners.parameters(place))
         self._record.pieces.append(learning_rates(self.optimizers, place))
 
     def _end_waiting(self, record: StepRecord) -> None:
@@ -232,8 +234,8 @@ class StepRecorder:
         self._parameters.after()
         if self._record.waits:
             return
-        # What a closure has run after its first call.
-        self._backward.reset()
+        # With what a closure has run after its first call.
+        self._backward.stepped()
         if self.responses is not None:
             self.responses.drop()
         if len(self._record.places) == len(self.optimizers):
@@ -248,6 +250,8 @@ class StepRecorder:
         if record.waits:
             # An exception has ended the backward pass.
             self._take_passes(record)
+        if record.left:
+            record.pieces.append(scalars(["left_grad_norm"], [torch.stack(record.left).norm()]))
         columns = self._parameters.take()
         if self.measure & {"gradients", "updates"}:
             self._missing.take_gradients(self.rows, self._parameters.parts, columns)

@@ -12,9 +12,6 @@ from gradlab.probes.split_signals import Split
 Value = tuple[str, str, float]
 """A layer, a statistic, and its value."""
 
-TOTAL = "total"
-"""The layer of what is measured of the whole model."""
-
 
 class Share(Protocol):
     """A statistic over the values of one rank, or of several."""
@@ -146,5 +143,5 @@ def values_of(found: Sequence[Found]) -> list[Value]:
 
 
 def is_said(value: Value) -> bool:
-    """Return whether a value is recorded: a share of what is not finite only where there is any."""
-    return value[1] != "non_finite_fraction" or value[2] > 0
+    """Return whether a value is recorded: what is not finite, and what was not cleared, only where there is any."""
+    return value[1] not in ("non_finite_fraction", "left_grad_norm") or value[2] > 0

@@ -20,6 +20,7 @@ from gradlab.probes.replaced import Places
 from gradlab.probes.schedule import Schedule
 from gradlab.probes.selection import Selection
 from gradlab.probes.watch.alerts import Alerts, OnAlert
+from gradlab.probes.watch.evaluation_modes import EvaluationModes
 from gradlab.probes.watch.live import LiveView
 from gradlab.probes.watch.recorder import MEASURES, USUAL, Measure, StepRecorder
 from gradlab.probes.watch.steps import OptimizerSteps, unwrapped
@@ -65,13 +66,15 @@ class Watch(Probe):
       other.
     - `updates`: `update_norm`, `update_ratio` (over the weight's norm), `update_cosine` (with the negative gradient
       that the optimizer is given), `angular_update` (in radians). Of weights in 16 bits they are of the update that
-      the optimizer computes, before rounding.
+      the optimizer computes, before rounding; `cancelled_fraction` is the share of the elements to be changed that
+      rounding leaves as they were.
     - `noise`: of the model, `gradient_variance` and `gradient_square` of accumulated micro-batches; see
       `DynamicsResult.noise_scale`.
 
     Of the whole model, which is layer `total`: `loss` (what `backward()` was called on, summed over the step),
     `learning_rate` (with several groups `learning_rate[0]`, …), the norms above of all parameters,
-    `grad_norm_clipped` (as the optimizer is given it), and `predicted_loss_change` (to first order).
+    `grad_norm_clipped` (as the optimizer is given it), `predicted_loss_change` (to first order), and `left_grad_norm`,
+    of gradients to which the first backward pass of a step adds, as nobody has cleared them, where there are any.
 
     Where several optimizers step after one another without a pass between them, their steps are one. Otherwise each
     has records of its own, of its own layers, and the total of the i-th is `total[i]`.
@@ -156,6 +159,7 @@ class Watch(Probe):
         )
         parts = [part for row in self._recorder.rows.values() for part in row.parts]
         self._places = Places(self.model, parts)
+        self._modes = EvaluationModes(self.model)
         self._hooks: ExitStack | None = None
         self._between: ExitStack | None = None
 
@@ -216,7 +220,8 @@ class Watch(Probe):
         facts = {"network": name, "depth": depth_of(self.model), "coverage": coverage}
         if self._stack is not None:
             self._places.look()
-        return DynamicsResult(frame, {"networks": [facts]}, [*self._recorder.notes(), *self._places.notes()])
+        notes = [*self._recorder.notes(), *self._places.notes(), *self._modes.notes()]
+        return DynamicsResult(frame, {"networks": [facts]}, notes)
 
     def _name(self) -> str:
         return str(getattr(self.model, "name", type(self.model).__name__))
@@ -258,7 +263,10 @@ class Watch(Probe):
         refuse_captured_step()
         if self._hooks is not None:
             self._places.check("gl.watch")
-            self._recorder.before(place, self.steps[place], self._is_due(place))
+            step, due = self.steps[place], self._is_due(place)
+            if due:
+                self._modes.look(step)
+            self._recorder.before(place, step, due)
 
     def _after(self, place: int) -> None:
         if self._hooks is not None:

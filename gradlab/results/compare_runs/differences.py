@@ -10,6 +10,7 @@ import numpy as np
 
 from gradlab.results.compare_runs.departure import CHANGE, FACTOR, LEAST_RECORDS, Mask, departures
 from gradlab.results.compare_runs.pairs import Pair
+from gradlab.results.dynamics.names import SHARES
 from gradlab.results.dynamics.rules import out_of_line
 from gradlab.results.dynamics.tables import Array
 from gradlab.stats.verdict import FALSE_ALARMS
@@ -17,7 +18,6 @@ from gradlab.stats.verdict import FALSE_ALARMS
 APART = 10.0
 """The least factor between a layer's ratio of the two runs and that of all, from which on it differs from the start."""
 
-_SHARES = {"non_finite_fraction", "zero_fraction", "dead_units", "saturated_fraction", "update_cosine"}
 _ZERO_RECORDS = 3
 """Records in which a value of one run alone is exactly 0, at least."""
 
@@ -106,7 +106,7 @@ def is_setting(pair: Pair) -> bool:
 
 def by_difference(statistic: str) -> bool:
     """Whether a statistic is compared by differences, as shares and cosines are, and not by ratios."""
-    return statistic in _SHARES
+    return statistic in SHARES or statistic == "update_cosine"
 
 
 def is_compared(pair: Pair) -> bool:

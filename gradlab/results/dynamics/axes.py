@@ -27,10 +27,10 @@ LABELS = {
     "update_ratio": "update / weight norm",
     "update_cosine": "cos(update, −gradient)",
     "angular_update": "angle of update",
+    "cancelled_fraction": "share of cancelled updates",
 }
 """What a statistic is called beside an axis."""
 
-SHARES = {"non_finite_fraction", "zero_fraction", "dead_units", "saturated_fraction"}
 SIGNED = {"response_mean", "update_cosine"}
 
 MOST_NAMES = 20

@@ -13,7 +13,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator
 
 from gradlab.plots.style import COLUMN_WIDTH, PAGE_WIDTH
-from gradlab.results.dynamics.axes import SHARES, SIGNED, height_of, label_of, layer_axis, step_axis
+from gradlab.results.dynamics.axes import SIGNED, height_of, label_of, layer_axis, step_axis
+from gradlab.results.dynamics.names import SHARES
 from gradlab.results.dynamics.tables import Array, Table, thinned
 from gradlab.results.training.figure import kinds_of_error, plot_errors
 

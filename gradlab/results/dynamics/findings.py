@@ -3,84 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
-from gradlab.results.dynamics.growth import FACTOR, Stretch, last_growth
-from gradlab.results.dynamics.rules import (
-    APART,
-    CLIPPED,
-    DEAD,
-    JUMP,
-    LEAST_UPDATES,
-    SATURATED,
-    SPIKE,
-    WINDOW,
-    clipping,
-    exceeds,
-    out_of_line,
-    since,
-    spikes,
-)
-from gradlab.results.dynamics.tables import Array, Table, total_series
-from gradlab.results.finding import Finding
+from gradlab.results.dynamics.growth import Stretch, last_growth
+from gradlab.results.dynamics.names import TOTAL
+from gradlab.results.dynamics.rules import DEAD, DIVERGED, JUMP, SATURATED, WINDOW, exceeds, out_of_line, since, spikes
+from gradlab.results.dynamics.seen import Earlier, Seen
+from gradlab.results.dynamics.step_findings import added, cancelled, cleared, clipped, updates
+from gradlab.results.dynamics.tables import Array, Table, total_series, totals
 
-_GROWTH = (
-    "a line through the logarithms over the places of layers, whose slope Student's t tells from 0 in all but 1 % of "
-    f"cases, and which spans a factor of {FACTOR:,.0f} or more"
-)
-_ROBUST = "by more median absolute deviations of logarithms than chance does in all but 1 % of cases"
-RULES = {
-    "non-finite": "the first record with a value that is not finite; forward where a response has some, else backward",
-    "no gradient": "the layer runs, an optimizer steps its weight, and the weight has no gradient: .grad is None",
-    "cleared": "the optimizer is given no gradient, or one of exactly 0, where a backward pass has left another",
-    "zero gradient": "the norm of a weight's gradient is exactly 0",
-    "gradient": f"norms of weights' gradients, but for those of tied weights, which are of no one depth: {_GROWTH}",
-    "response": f"stds of responses: {_GROWTH}",
-    "dead": f"the share of units that are 0 for all inputs of the step is {DEAD:g} or more",
-    "saturated": f"the share of values within a hundredth of the range from its ends is {SATURATED:g} or more",
-    "update": (
-        f"the median of update over weight in the last ten records, of which there are {LEAST_UPDATES} or more, "
-        f"differs from that of all layers by {APART:g} times, and {_ROBUST}"
-    ),
-    "clipping": (
-        f"the gradient norm is {CLIPPED:,.0f} times that which the optimizer is given, or more, in the median of the "
-        f"last ten records, of which there are {LEAST_UPDATES} or more, and by a factor that differs between them"
-    ),
-    "jump": f"the factor from one response's std to the next differs from others by {JUMP:g} times, and {_ROBUST}",
-    "spike": f"loss or gradient norm is {SPIKE:g} times the median of up to 32 records before it, and {_ROBUST}",
-}
-"""The rule of each kind of finding, in words."""
+_LASTING = 3
+"""Records in which loss and gradient norm are to be large."""
 
 
-@dataclass(frozen=True)
-class Seen:
-    """Something that stands out.
-
-    Attributes:
-        kind: Of `RULES`.
-        step: At which it was seen, or since which.
-        layer: Where it begins; `total` where that is not known.
-        sentence: That says so, with numbers.
-    """
-
-    kind: str
-    step: int
-    layer: str
-    sentence: str
-
-    def as_finding(self, network: str) -> Finding:
-        """The sentence, with its rule."""
-        return Finding(f"{network}: {self.sentence}", f"Told where {RULES[self.kind]}.")
-
-
-def seen(frame: pd.DataFrame) -> list[Seen]:
+def seen(frame: pd.DataFrame, earlier: Earlier | None = None) -> list[Seen]:
     """All that stands out in the records of one network, what comes first first.
 
     Args:
         frame: Dynamics of one network.
+        earlier: What is known of records before these, where there are any.
     """
     broken = list(_non_finite(frame))
     whole = frame
@@ -91,16 +34,19 @@ def seen(frame: pd.DataFrame) -> list[Seen]:
     return [
         *broken,
         *_spikes(frame, gradients, responses),
+        *_divergence(whole, earlier or Earlier()),
         *_no_gradients(whole),
-        *_cleared(whole),
+        *cleared(whole),
+        *added(whole),
         *(_zero_gradients(gradients) if gradients else ()),
         *(_gradient_growth(gradients) if gradients else ()),
         *(_response_growth(responses) if responses else ()),
         *(_jumps(responses) if responses else ()),
         *_shares(whole, "dead_units", "dead", DEAD),
         *_shares(whole, "saturated_fraction", "saturated", SATURATED),
-        *_updates(whole),
-        *_clipping(whole),
+        *updates(whole),
+        *clipped(whole),
+        *cancelled(whole, earlier or Earlier()),
     ]
 
 
@@ -141,8 +87,30 @@ def _spikes(frame: pd.DataFrame, gradients: Table | None, responses: Table | Non
         elif backward:
             way, layer = f"; it came backward: the last gradient out of line is that of {backward[-1]}", backward[-1]
         else:
-            way, layer = "", "total"
+            way, layer = "", TOTAL
         yield Seen("spike", step, layer, f"{told}{way}.")
+
+
+def _divergence(frame: pd.DataFrame, earlier: Earlier) -> Iterator[Seen]:
+    """Loss and gradient norm that have grown since the first record, and stay so."""
+    losses, norms = (totals(frame[frame["layer"] == TOTAL], name) for name in ("loss", "grad_norm"))
+    steps = [step for step in losses if step in norms]
+    values: Array = np.array([(losses[step], norms[step]) for step in steps]).reshape(-1, 2)
+    if earlier.first:
+        first: Array = np.array([earlier.first.get(name, np.nan) for name in ("loss", "grad_norm")])
+    elif len(steps) > _LASTING:
+        first = values[0]
+    else:
+        return
+    grown = np.all(values > DIVERGED * first, axis=1)
+    if len(steps) < _LASTING or not (first > 0).all() or not grown[-_LASTING:].all():
+        return
+    step, last = steps[since(grown)], np.median(values[-_LASTING:], axis=0)
+    sentence = (
+        f"the training diverges: since step {step:,} of those recorded the loss is {last[0]:.3g} and the gradient norm "
+        f"{last[1]:.3g} (medians of the last three), after {first[0]:.3g} and {first[1]:.3g} at the first record."
+    )
+    yield Seen("diverging", step, TOTAL, sentence)
 
 
 def _above(table: Table, step: int) -> list[str]:
@@ -178,28 +146,6 @@ def _no_gradients(frame: pd.DataFrame) -> Iterator[Seen]:
     step = int(steps[since(~np.isin(steps, own.loc[own["statistic"] == "grad_norm", "step"]))])
     where = _where(places, stepped)
     yield Seen("no gradient", step, layer, f"no gradient arrives {where}, since step {step:,} of those recorded.")
-
-
-def _totals(frame: pd.DataFrame, statistic: str) -> dict[int, float]:
-    """The values of a statistic of the whole model, by step."""
-    return dict(zip(*total_series(frame, statistic), strict=True))
-
-
-def _cleared(frame: pd.DataFrame) -> Iterator[Seen]:
-    """Steps that are given no gradient, or one of exactly 0, though a backward pass was made and has left one."""
-    passes, left, given = (_totals(frame, name) for name in ("loss", "grad_norm", "grad_norm_clipped"))
-    weights = frame[(frame["statistic"] == "weight_norm") & frame["step"].isin(passes)]
-    having = {*left, *given, *frame.loc[frame["statistic"] == "grad_norm", "step"]}
-    steps = np.unique(weights["step"])
-    cleared = np.array([step not in having or (given.get(step) == 0 and left.get(step, 0) > 0) for step in steps])
-    if not cleared.any() or not cleared[-1] or steps[-1] != frame["step"].max():
-        return
-    step, layer = int(steps[since(cleared)]), str(weights.sort_values("index")["layer"].iloc[-1])
-    sentence = (
-        f"the optimizer is given no gradient but 0, since step {step:,} of those recorded, though a backward pass was "
-        "made: zero_grad() may come between backward() and step()."
-    )
-    yield Seen("cleared", step, layer, sentence)
 
 
 def _zero_gradients(table: Table) -> Iterator[Seen]:
@@ -282,34 +228,3 @@ def _shares(frame: pd.DataFrame, statistic: str, kind: str, least: float) -> Ite
     share = table.values[-1, first]
     sentence = f"{share:.0%} {what} in {table.layers[first]}{others}; since step {step:,} of those recorded."
     yield Seen(kind, step, table.layers[first], sentence)
-
-
-def _updates(frame: pd.DataFrame) -> Iterator[Seen]:
-    table = Table.of(frame, "update_ratio")
-    if table is None or len(table.steps) < LEAST_UPDATES:
-        return
-    recent = table.values[-10:]
-    there = ~np.isnan(recent).all(0)
-    medians = np.full(recent.shape[1], np.nan)
-    medians[there] = np.nanmedian(recent[:, there], axis=0)
-    for place in out_of_line(medians, APART):
-        layer = table.layers[place]
-        sentence = (
-            f"the update of {layer} is {medians[place]:.3g} of its weight, against a median of "
-            f"{np.nanmedian(medians):.3g} over all layers (the last {len(recent)} records)."
-        )
-        yield Seen("update", table.steps[-1], layer, sentence)
-
-
-def _clipping(frame: pd.DataFrame) -> Iterator[Seen]:
-    left, given = (_totals(frame, name) for name in ("grad_norm", "grad_norm_clipped"))
-    steps = sorted(left.keys() & given.keys())[-10:]
-    pairs: Array = np.array([(left[step], given[step]) for step in steps]).reshape(-1, 2)
-    factor = clipping(pairs[:, 0], pairs[:, 1])
-    if factor is not None:
-        first, last = np.nanmedian(pairs, axis=0)
-        sentence = (
-            f"clipping divides the gradient by {factor:.3g}: its norm is {first:.3g} before and {last:.3g} as the "
-            f"optimizer is given it (medians of the last {len(steps)} records)."
-        )
-        yield Seen("clipping", steps[-1], "total", sentence)

@@ -14,8 +14,9 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import FixedLocator, NullFormatter
 
 from gradlab.plots.style import COLUMN_WIDTH, PAGE_WIDTH, depth_colors
-from gradlab.results.dynamics.axes import SHARES, SIGNED, label_of, step_axis
+from gradlab.results.dynamics.axes import SIGNED, label_of, step_axis
 from gradlab.results.dynamics.figure import COLUMNS, LINE
+from gradlab.results.dynamics.names import SHARES
 from gradlab.results.dynamics.tables import Array, Table, thinned
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)

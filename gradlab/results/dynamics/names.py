@@ -1,11 +1,17 @@
 """The names of recorded statistics and of figures, with the captions of these."""
 
+TOTAL = "total"
+"""The layer of what is recorded of the whole model."""
+
 STATISTICS = (
     *("grad_norm", "response_std", "relative", "response_mean", "response_max", "non_finite_fraction"),
     *("zero_fraction", "dead_units", "saturated_fraction", "response_grad_rms", "grad_rms", "weight_norm"),
-    *("update_norm", "update_ratio", "update_cosine", "angular_update"),
+    *("update_norm", "update_ratio", "update_cosine", "angular_update", "cancelled_fraction"),
 )
 """What may be recorded of a layer; see `gl.watch`."""
+
+SHARES = {"non_finite_fraction", "zero_fraction", "dead_units", "saturated_fraction", "cancelled_fraction"}
+"""Those that lie between 0 and 1."""
 
 DRAWN = ("grad_norm", "response_std")
 """What the figures show by default, where it was recorded."""

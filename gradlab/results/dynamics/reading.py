@@ -10,6 +10,7 @@ import pandas as pd
 
 from gradlab.errors import GradlabError, UsageError, reason_of
 from gradlab.results.columns import check_columns
+from gradlab.results.dynamics.names import TOTAL
 from gradlab.results.growing import read_growing
 
 COLUMNS = ("step", "layer", "index", "block", "statistic", "value")
@@ -20,9 +21,6 @@ PREFIX = "gradlab/"
 """What begins the names of scalars in other people's dashboards: `gradlab/STATISTIC/LAYER`."""
 
 _TEXTS = ("layer", "statistic", "block")
-
-TOTAL = "total"
-"""The layer of what is recorded of the whole model."""
 
 
 def read_records(path: str | Path) -> pd.DataFrame:

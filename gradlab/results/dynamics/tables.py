@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from gradlab.results.dynamics.names import TOTAL
+
 Array = np.ndarray[Any, np.dtype[np.float64]]
 
 
@@ -63,7 +65,7 @@ class Table:
             statistic: Its name.
         """
         steps, values = total_series(frame, statistic)
-        return cls(steps, ["total"], values[:, None], [""]) if steps else None
+        return cls(steps, [TOTAL], values[:, None], [""]) if steps else None
 
     def without_copies(self) -> Table:
         """The table without the values of columns that are equal to another one throughout, as those of tied weights.
@@ -108,6 +110,11 @@ def total_series(frame: pd.DataFrame, statistic: str) -> tuple[list[int], Array]
     """
     rows = frame[(frame["statistic"] == statistic) & (frame["index"] == 0)].sort_values("step")
     return rows["step"].astype(int).tolist(), rows["value"].to_numpy(dtype=float)
+
+
+def totals(frame: pd.DataFrame, statistic: str) -> dict[int, float]:
+    """The values of a statistic of the whole model, by step; see `total_series`."""
+    return dict(zip(*total_series(frame, statistic), strict=True))
 
 
 def thinned(table: Table, columns: int) -> Table:

@@ -129,6 +129,7 @@ def test_updates_in_16_bits_are_what_the_optimizer_computes(
             frame = watch.result().frame
             for layer, w, u, g in zip(("one", "other"), weights, updates, given, strict=True):
                 found, values = of(frame, step, layer), right(w, u, g)
+                found.pop("cancelled_fraction", None)
                 assert found == pytest.approx(values, rel=0.02), layer
     # What is left of them in the weights is something else.
     assert rounded or name == "SGD" or dtype is torch.float16

@@ -13,7 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import gradlab as gl
-from gradlab.results.dynamics.findings import Seen, seen
+from gradlab.results.dynamics.findings import seen
+from gradlab.results.dynamics.seen import Seen
 from gradlab.results.finding import Finding
 
 CLASSES = 4
