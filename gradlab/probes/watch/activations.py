@@ -14,6 +14,7 @@ from torch.overrides import TorchFunctionMode
 from gradlab.probes.hooks import in_backward
 from gradlab.probes.outputs import plain
 from gradlab.probes.split_signals import SplitSignals
+from gradlab.probes.watch.self_gates import SelfGates
 from gradlab.stats.activations import active_counts, active_units, one_sided_rows, saturated_count
 from gradlab.stats.precision import widest
 from gradlab.stats.workspace import Workspace
@@ -54,12 +55,14 @@ class ActivationSums:
         elements: Elements in all.
         saturated: How many values are saturated, of each pass; empty where there are no bounds.
         rated: Values that may be saturated, in all.
+        gates: Whether what it is computed from is multiplied by it; see `SelfGates`.
     """
 
     active: list[Tensor] = field(default_factory=list)
     elements: int = 0
     saturated: list[Tensor] = field(default_factory=list)
     rated: int = 0
+    gates: bool = False
 
     def add(self, name: str, output: Tensor, unit_dim: int, bounds: Range | int | None, room: Workspace) -> None:
         """Take in the output of an activation; nothing of it is kept.
@@ -87,6 +90,7 @@ class ActivationSums:
         self.saturated += other.saturated
         self.elements += other.elements
         self.rated += other.rated
+        self.gates |= other.gates
 
     @property
     def unit_count(self) -> int | None:
@@ -135,18 +139,19 @@ class ActivationMode(TorchFunctionMode):
 
     Args:
         before: Called with an activation's input, before it may be overwritten; gives whatever `after` is to get.
-        after: Called with that, the function's name, its output and its bounds.
+        after: Called with that, the function's name, its output and its bounds; gives what is summed of it.
         signals: The tensors that are parts of what ranks have together.
     """
 
     def __init__(
         self,
         before: Callable[[Tensor], object],
-        after: Callable[[object, str, Tensor, Range | int | None], None],
+        after: Callable[[object, str, Tensor, Range | int | None], ActivationSums],
         signals: SplitSignals,
     ) -> None:
         super().__init__()
         self._before, self._after, self._signals = before, after, signals
+        self.gates = SelfGates()
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -168,11 +173,14 @@ class ActivationMode(TorchFunctionMode):
                 bounds = softmax_dim(args, kwargs)
             if name != "softmax" or bounds is not None:
                 with torch.no_grad():
-                    self._after(known, name, plain(output), bounds)
+                    sums = self._after(known, name, plain(output), bounds)
+                if isinstance(bounds, Range):
+                    self.gates.add(output, sums)
         return output
 
     def _followed(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Call a function, whose output is a part if an argument is."""
+        self.gates.look(func, args)
         output = func(*args, **kwargs)
         if self._signals:
             self._signals.follow((*args, *kwargs.values()), output)

@@ -92,7 +92,7 @@ def activation_piece(window: Window, before: Window | None = None, *, by_unit: b
         by_unit: Whether to tell which units are 0 and not only how many, since those of other ranks may be others.
     """
     counted = [(layer, sums) for layer, sums in window.activations.items() if sums.active and sums.elements]
-    rated = [(layer, sums) for layer, sums in window.activations.items() if sums.saturated and sums.rated]
+    rated = [(layer, sums) for layer, sums in window.activations.items() if sums.rated and not sums.gates]
     earlier = {} if before is None else before.activations
     followed = [
         (layer, units) for layer, sums in counted if (units := _throughout(sums, earlier.get(layer))) is not None

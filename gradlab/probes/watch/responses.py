@@ -231,6 +231,7 @@ class ResponseWatch:
         seen, self._seen = self._seen, {}
         if self._mode is not None:
             leave(self._mode)
+            self._mode.gates.forget()
         self._inputs.take_all()
         self._split.signals.forget()
         self._calls.clear()
@@ -254,7 +255,7 @@ class ResponseWatch:
     def _before(self, source: Tensor) -> Site | None:
         return self._inputs.take(source)
 
-    def _after(self, known: object, name: str, output: Tensor, bounds: Range | int | None) -> None:
+    def _after(self, known: object, name: str, output: Tensor, bounds: Range | int | None) -> ActivationSums:
         if isinstance(known, Site):
             layer = layer_of(known)
         else:
@@ -267,6 +268,7 @@ class ResponseWatch:
         sums = self._pass.activations.setdefault(layer, self._sums())
         with torch._C.DisableTorchFunction(), outside_transforms():
             sums.add(name, output, self._unit_dim, bounds, self._room)
+        return sums
 
 
 def layer_of(site: Site) -> str:
