@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
@@ -20,9 +19,9 @@ from gradlab.checkpoints import (
 )
 from gradlab.checkpoints.wording import sentence, shown
 from gradlab.errors import GradlabError, UsageError, one_line
+from gradlab.facts import Network, remember
 from gradlab.models import (
     Architecture,
-    NetworkDescription,
     create,
     describe,
     infer_architectures,
@@ -39,59 +38,15 @@ from gradlab.models.external import (
     load_external,
     split_package,
 )
-from gradlab.normalization import Normalization
 from gradlab.sources import Source, find_weights
-
-
-@dataclass(frozen=True)
-class Network:
-    """The description of a network and the origin of its weights.
-
-    Attributes:
-        name: The name of the network, without its weights.
-        weights: The weights: `init:SEED`, `trained`, `hub` or a path.
-        label: The name in tables and titles: name and weights, with a path shortened to its file name.
-        trained: Whether the weights were trained.
-        recipe: The recipe by which the weights were made; None if it is unknown.
-        normalization: The normalization with which the weights were trained; None if it is unknown.
-        digest: The sha256 of parameters and buffers.
-        file_sha256: The sha256 of the file from which the weights were read, if any.
-        weights_key: The keys of the file under which the weights were found, joined by dots; None if the file contains
-            nothing else.
-        classes: The number of outputs of the classifier, if the file differs from the network's default.
-        note: A sentence on the choice among several state dicts of the file, if there was one.
-        description: The properties of the architecture: family, depth, kind, unit and others.
-    """
-
-    name: str
-    weights: str
-    label: str
-    trained: bool
-    recipe: str | None
-    normalization: str | None
-    digest: str
-    file_sha256: str | None = None
-    weights_key: str | None = None
-    classes: int | None = None
-    note: str | None = None
-    description: NetworkDescription | None = None
-
-    @property
-    def weights_label(self) -> str:
-        """The weights as tables show them: the label without the name."""
-        return self.label.removeprefix(f"{self.name}@")
-
-    def to_dict(self) -> dict[str, Any]:
-        """The attributes as plain values, for a record."""
-        described = {} if self.description is None else {"description": self.description.to_dict()}
-        return {**asdict(self), "weights_label": self.weights_label, **described}
 
 
 def build(spec: str, weights: str | None = None, *, seed: int = 0, device: str = "cpu") -> nn.Module:
     """Build a network with its weights, in eval mode.
 
     The function sets `model.name` (the label), `model.normalization` (the normalization with which the weights were
-    trained, if it is known), `model.input_shape` and `model.network` (a `Network`, with the origin of the weights).
+    trained, if it is known), `model.input_shape` and `model.network` (a `Network`, with the origin of the weights), but
+    none that a module of your own has under that name.
 
     Args:
         spec: The network as `NAME[@WEIGHTS]`. NAME is for example `resnet56`, `plain20`, `resnet56-B`,
@@ -142,8 +97,7 @@ def _build(spec: str, weights: str | None, seed: int) -> nn.Module:
         model = loaded.model
     _check_initialized(name, model)
     network = _describe(name, architecture, asked, model, source, loaded)
-    model.name, model.network = network.label, network  # type: ignore[assignment]
-    model.normalization = None if network.normalization is None else Normalization(network.normalization)  # type: ignore[assignment]
+    remember(model, network)
     return model.eval()
 
 

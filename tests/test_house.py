@@ -35,13 +35,14 @@ BELOW = {
     "models": {"errors", "compiled", "transfer"},
     "results": {"errors", "models", "stats", "plots", "theory"},
     "normalization": {"errors", "assets", "transfer"},
-    "data": {"errors", "assets", "normalization", "transfer"},
-    "checkpoints": {"errors", "models", "results"},
+    "facts": {"models", "normalization"},
+    "data": {"errors", "assets", "facts", "normalization", "transfer"},
+    "checkpoints": {"errors", "facts", "models", "results"},
     "hub": {"errors", "checkpoints"},
     "sources": {"errors", "models", "checkpoints", "hub", "zoo"},
-    "networks": {"errors", "models", "normalization", "checkpoints", "hub", "sources"},
+    "networks": {"errors", "facts", "models", "normalization", "checkpoints", "hub", "sources"},
     "sinks": {"errors"},
-    "probes": {"errors", "models", "results", "sinks", "stats", "theory"},
+    "probes": {"errors", "facts", "models", "results", "sinks", "stats", "theory"},
     "callbacks": {"errors", "probes", "results", "sinks"},
 }
 BELOW["training"] = {

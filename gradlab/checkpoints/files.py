@@ -22,6 +22,7 @@ from gradlab.checkpoints.declared import check_legacy
 from gradlab.checkpoints.digests import tensors_digest
 from gradlab.checkpoints.wording import reason, shown, some
 from gradlab.errors import GradlabError, UsageError
+from gradlab.facts import network_of
 from gradlab.results.files import write_atomically
 
 RECORD_KEY = "gradlab"
@@ -52,7 +53,7 @@ def encode_checkpoint(model: nn.Module, record: Mapping[str, Any] | None = None)
     Raises:
         GradlabError: If safetensors cannot represent an entry of the state dict, which the message names.
     """
-    network = getattr(model, "network", None)
+    network = network_of(model)
     known = {} if network is None else {"network": network.name, "normalization": network.normalization}
     tensors: dict[str, Tensor] = {}
     stored: set[int] = set()

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from gradlab.data.datasets import Dataset, load_dataset
 from gradlab.errors import UsageError
+from gradlab.facts import input_shape_of, name_of, normalization_of, vocabulary_of
 from gradlab.normalization import Normalization
 from gradlab.transfer import uploaded
 
@@ -100,7 +101,7 @@ def batches(
     if device is None:
         parameter = None if model is None else next(model.parameters(), None)
         device = "cpu" if parameter is None else parameter.device
-    chosen = normalize or getattr(model, "normalization", None) or dataset.default_normalization
+    chosen = normalize or normalization_of(model) or dataset.default_normalization
     if isinstance(chosen, str):
         chosen = Normalization(chosen)
     return Batches(
@@ -109,20 +110,20 @@ def batches(
         count=images or len(dataset),
         normalization=None if dataset.normalized else chosen,
         device=torch.device(device),
-        input_shape=tuple(getattr(model, "input_shape", (3, 32, 32))),
+        input_shape=input_shape_of(model) or (3, 32, 32),
         instead_of=None if _name_for(data, model) == data else data,
     )
 
 
 def _dataset(data: str, seed: int, model: nn.Module | None) -> Dataset:
     """The data set of that name, after checking that it fits the input of the network."""
-    shape, vocabulary = getattr(model, "input_shape", None), getattr(model, "vocabulary", None)
+    shape, vocabulary = input_shape_of(model), vocabulary_of(model)
     data = _name_for(data, model)
-    dataset = load_dataset(data, seed, shape=None if shape is None else tuple(shape), vocabulary=vocabulary)
+    dataset = load_dataset(data, seed, shape=shape, vocabulary=vocabulary)
     if vocabulary is not None and dataset.items == "images":
-        raise UsageError(f"{data} holds images, and {_name(model)} takes tokens: give tokens or text:PATH (--data)")
+        raise UsageError(f"{data} holds images, and {name_of(model)} takes tokens: give tokens or text:PATH (--data)")
     if vocabulary is None and shape is not None and len(shape) > 1 and dataset.items == "tokens":
-        raise UsageError(f"{data} holds tokens, and {_name(model)} takes inputs of shape {tuple(shape)}")
+        raise UsageError(f"{data} holds tokens, and {name_of(model)} takes inputs of shape {shape}")
     return dataset
 
 
@@ -130,10 +131,6 @@ def _name_for(data: str, model: nn.Module | None) -> str:
     """The name of the data set that is read: in place of the default, that of networks of tokens, or of the model."""
     if data != DEFAULT:
         return data
-    if getattr(model, "vocabulary", None) is not None:
+    if vocabulary_of(model) is not None:
         return DEFAULT_TOKENS
-    return str(getattr(model, "default_data", DEFAULT))
-
-
-def _name(model: nn.Module | None) -> str:
-    return str(getattr(model, "name", type(model).__name__))
+    return str(getattr(model, "_gradlab_data", DEFAULT))

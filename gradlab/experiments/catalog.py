@@ -12,6 +12,7 @@ import pandas as pd
 from gradlab import hub
 from gradlab.errors import UsageError
 from gradlab.experiments.request import Progress
+from gradlab.facts import input_shape_of
 from gradlab.models import Cost, cost, create, named_cost, network_names, parse_name, weighted_layers
 from gradlab.models.detectors import DETECTORS
 from gradlab.models.external import check_external, has_published_weights, is_external, split_package
@@ -82,7 +83,7 @@ def _cost(name: str) -> Cost:
     model = create(name)
     if name in DETECTORS:
         return Cost(len(weighted_layers(model)), sum(p.numel() for p in model.parameters()), 0)
-    shape = getattr(model, "input_shape", None)
+    shape = input_shape_of(model)
     if shape is None:
         raise UsageError(f"{name}: its input shape is unknown: give the module an input_shape, such as (3, 224, 224)")
     return cost(model, shape)

@@ -14,6 +14,7 @@ from gradlab.data.batching import Batches, batches
 from gradlab.errors import GradlabError, NothingSeen, UsageError
 from gradlab.experiments.request import BatchNormMode, NetworksRequest, Progress
 from gradlab.experiments.spreading import spread, team
+from gradlab.facts import input_shape_of, name_of, network_of, normalization_of
 from gradlab.models import describe, fold_batch_norm, is_foldable
 from gradlab.networks import build, split_spec
 from gradlab.normalization import Normalization
@@ -108,7 +109,7 @@ def batch_norm_mode(asked: BatchNormMode | None, model: nn.Module) -> BatchNormM
 
 def network_facts(model: nn.Module, label: str) -> dict[str, Any]:
     """The facts on a network for a record: the origin of its weights, as far as it is known."""
-    network = getattr(model, "network", None)
+    network = network_of(model)
     if network is None:
         return {"network": label, "name": label, "weights_label": "–", "recipe": None}
     facts: dict[str, Any] = network.to_dict()
@@ -121,7 +122,7 @@ def network_facts(model: nn.Module, label: str) -> dict[str, Any]:
 
 def is_trained(model: nn.Module) -> bool:
     """Whether a network's weights were trained, which is assumed of a module without this information."""
-    network = getattr(model, "network", None)
+    network = network_of(model)
     return True if network is None else bool(network.trained)
 
 
@@ -130,15 +131,11 @@ def has_batch_norm(model: nn.Module) -> bool:
     return any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules())
 
 
-def label_of(model: nn.Module) -> str:
-    """A network's name from `gl.build`, or else its class."""
-    return str(getattr(model, "name", type(model).__name__))
-
-
 def label_of_all(variants: Sequence[nn.Module]) -> str:
     """The name of one network with the weights of one or several seeds, as `_with_weights` returns them."""
     model = variants[0]
-    return label_of(model) if len(variants) == 1 else f"{model.network.name}@init"  # type: ignore[union-attr]
+    network = network_of(model)
+    return name_of(model) if network is None or len(variants) == 1 else f"{network.name}@init"
 
 
 def _with_weights(spec: str | nn.Module, weights: str | None, seeds: Sequence[int]) -> list[nn.Module]:
@@ -178,7 +175,7 @@ def copy_of(model: nn.Module) -> nn.Module:
     except RuntimeError as error:
         reason = str(error).split("\n")[0]
         raise GradlabError(
-            f"{label_of(model)} cannot be copied ({reason}): measure it in your own loop, with a probe such as "
+            f"{name_of(model)} cannot be copied ({reason}): measure it in your own loop, with a probe such as "
             "gl.ResponseStd"
         ) from error
 
@@ -226,10 +223,10 @@ def assumptions(model: nn.Module, label: str, stream: Batches, asked: str | None
         stream: Its data.
         asked: The requested normalization, if any.
     """
-    choice = getattr(getattr(model, "network", None), "note", None)
-    notes = [f"{label}: {choice}"] if choice else []
+    network = network_of(model)
+    notes = [f"{label}: {network.note}"] if network is not None and network.note else []
     notes += of_other_data(label, stream)
-    guessed = asked is None and getattr(model, "normalization", None) is None
+    guessed = asked is None and normalization_of(model) is None
     if not guessed or stream.normalization is None or not is_trained(model):
         return notes
     return [
@@ -281,14 +278,24 @@ def output_of(model: nn.Module, label: str, images: Tensor) -> Any:
     except GradlabError:
         raise
     except Exception as error:  # a user's network may raise any exception
-        wanted = getattr(model, "input_shape", None)
+        wanted = input_shape_of(model)
         if wanted is not None and len(wanted) != images.ndim - 1:
             raise UsageError(
-                f"{label} takes inputs of shape {tuple(wanted)}, not images of shape {tuple(images.shape[1:])}: data "
+                f"{label} takes inputs of shape {wanted}, not images of shape {tuple(images.shape[1:])}: data "
                 "noise (--data noise) has any"
             ) from error
         reason = str(error).split("\n")[0]
+        advice = _other_data(wanted, images)
         wide = "float64 " if images.dtype == torch.float64 else ""
         raise GradlabError(
-            f"{label} cannot run on {wide}images of shape {tuple(images.shape)}: {reason or type(error).__name__}"
+            f"{label} cannot run on {wide}images of shape {tuple(images.shape)}: "
+            f"{reason or type(error).__name__}{advice}"
         ) from error
+
+
+def _other_data(wanted: tuple[int, ...] | None, images: Tensor) -> str:
+    """What to do where a network may not take images because of their size; empty where that is as it should be."""
+    if wanted == tuple(images.shape[1:]) or images.ndim != 4:
+        return ""
+    named = "with model.input_shape = (3, 224, 224), say," if wanted is None else f"it takes {wanted};"
+    return f"; {named} data noise and imagefolder:PATH (--data) have that shape"

@@ -17,6 +17,7 @@ from gradlab.experiments.device import device_name, pick_device
 from gradlab.experiments.request import Progress
 from gradlab.experiments.spreading import team
 from gradlab.experiments.subject import has_batch_norm
+from gradlab.facts import input_shape_of, vocabulary_of
 from gradlab.models import create, describe, weighted_layers
 from gradlab.networks import network_name
 from gradlab.results.files import prepared_folder
@@ -170,7 +171,7 @@ def _network_and_data(name: str, data: str, recipe: Recipe, seed: int) -> tuple[
     """The network at initialization, with one output per class of the data, or with data of its own vocabulary."""
     if describe(name).family in ("gpt", "transformers"):
         network = create(name, seed=seed)
-        if hasattr(network, "vocabulary"):
+        if vocabulary_of(network) is not None:
             return network, load_token_split(data, network, recipe.validation)
     split = load_split(data, recipe.normalization, recipe.validation)
     return create(name, classes=split.classes, seed=seed), split
@@ -285,7 +286,7 @@ def check_fit(network: nn.Module, name: str, split: Split) -> None:
     Raises:
         UsageError: If it takes another shape.
     """
-    expected = tuple(getattr(network, "input_shape", (3, 32, 32)))
+    expected = input_shape_of(network) or (3, 32, 32)
     given = split.train.shape
     if given != expected:
         raise UsageError(f"{name} takes images of shape {expected}, and these are {given}")

@@ -56,7 +56,7 @@ def create_detector(name: str, classes: int | None, seed: int) -> nn.Module:
             rpn_anchor_generator=detection.rpn.AnchorGenerator((_SIZES,), (_RATIOS,)),
             **sizes,
         )
-    model.input_shape, model.default_data = (3, SIDE, SIDE), "boxes"  # type: ignore[assignment]
+    model.input_shape, model._gradlab_data = (3, SIDE, SIDE), "boxes"  # type: ignore[assignment]
     return model
 
 

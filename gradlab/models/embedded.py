@@ -29,7 +29,7 @@ class OfEmbeddings(nn.Module):
         """The embeddings of tokens, (B, T) to (B, T, d): one forward pass of the network, whose output is dropped.
 
         Raises:
-            GradlabError: When no embedding is called with the tokens as they are.
+            GradlabError: When the network cannot run on them, or calls no embedding with the tokens as they are.
         """
         found: list[Tensor] = []
 
@@ -44,12 +44,19 @@ class OfEmbeddings(nn.Module):
         hooks = [module.register_forward_hook(keep) for module in embeddings]
         try:
             self.model(tokens)
+        except GradlabError:
+            raise
+        except Exception as error:  # a user's network may raise any exception
+            shape, reason = tuple(tokens.shape), str(error).split("\n")[0] or type(error).__name__
+            raise GradlabError(
+                f"{type(self.model).__name__} cannot run on tokens of shape {shape}: {reason}"
+            ) from error
         finally:
             for hook in hooks:
                 hook.remove()
         if not found:
             raise GradlabError(
-                f"{getattr(self.model, 'name', type(self.model).__name__)} gives its tokens to no nn.Embedding as they "
+                f"{type(self.model).__name__} gives its tokens to no nn.Embedding as they "
                 "are, so there is no gradient with respect to their embeddings"
             )
         return found[0]

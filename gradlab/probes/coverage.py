@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import nn
 
+from gradlab.facts import network_of
 from gradlab.probes.weights import Part, WeightRow, weight_rows
 from gradlab.results.coverage import Coverage
 
@@ -121,5 +122,5 @@ def _elements(rows: Iterable[WeightRow]) -> int:
 
 def description_of(model: nn.Module) -> dict[str, Any] | None:
     """The facts of the architecture of a network that `gl.build` made, as plain values; None of any other."""
-    description = getattr(getattr(model, "network", None), "description", None)
-    return None if description is None else dict(description.to_dict())
+    network = network_of(model)
+    return None if network is None or network.description is None else dict(network.description.to_dict())

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from gradlab.errors import GradlabError, NothingSeen, UsageError
+from gradlab.facts import name_of
 from gradlab.models import weighted_layers
 from gradlab.probes.coverage import description_of
 from gradlab.probes.direct_calls import called_within
@@ -235,7 +236,7 @@ class InputGradients(Probe):
                 "the probe saw no batch of two examples or more with finite gradients: run the model inside the "
                 "`with` block, called as model(images)"
             )
-        name = network or str(getattr(self.model, "name", type(self.model).__name__))
+        name = network or name_of(self.model)
         notes = [*([left_out_note(name, left_out)] if left_out else []), *self.ranks.notes()]
         return InputGradientsResult.from_samples(
             name,

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from gradlab.errors import GradlabError
+from gradlab.facts import input_shape_of
 from gradlab.models import meta_copy
 from gradlab.models.cifar import CifarNet
 from gradlab.models.imagenet import ImageNetNet
@@ -69,7 +70,7 @@ def predicted_response_std(
     """
     model = unwrap(model)
     layers = paper_layers(model) if layers is None else layers
-    shape = input_shape or getattr(model, "input_shape", None)
+    shape = input_shape or input_shape_of(model)
     # If no shape is given, the two usual sizes of images are tried.
     for size in (shape,) if shape else ((3, 224, 224), (3, 32, 32)):
         try:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
 from gradlab.errors import GradlabError, NothingSeen
+from gradlab.facts import name_of
 from gradlab.probes.coverage import depth_of, description_of
 from gradlab.probes.finder import Part, ResponseFinder, Site, is_normalization
 from gradlab.probes.hooks import Probe
@@ -201,7 +202,7 @@ class ResponseStd(Probe):
                     site.layer, index, self._finder.places[site.layer], std_of_norm, call=site.call, **measured
                 )
             )
-        name = network or getattr(self.model, "name", type(self.model).__name__)
+        name = network or name_of(self.model)
         left_out = reasons(self._finder)
         coverage = response_coverage(self._finder, {site.layer for site in sites}, left_out)
         facts = {

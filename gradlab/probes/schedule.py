@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from gradlab.errors import GradlabError, UsageError
+from gradlab.facts import name_of
 from gradlab.probes.capture import refuse_captured_step
 from gradlab.probes.hooks import Probe
 from gradlab.probes.outputs import refuse_without_values
@@ -120,4 +121,4 @@ class StepProbe(Probe):
         return scale.double() if device.type != "mps" else scale
 
     def _name(self, network: str | None) -> str:
-        return network or str(getattr(self.model, "name", type(self.model).__name__))
+        return network or name_of(self.model)

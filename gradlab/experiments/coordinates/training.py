@@ -13,7 +13,8 @@ from torch.optim import Optimizer
 
 from gradlab.errors import GradlabError
 from gradlab.experiments.coordinates.places import OUTPUT
-from gradlab.experiments.subject import label_of, output_of
+from gradlab.experiments.subject import output_of
+from gradlab.facts import name_of
 from gradlab.probes.hooks import Hook
 from gradlab.probes.outputs import measurable
 
@@ -115,11 +116,11 @@ def trained(
     coordinates, found = Coordinates(model, places), []
     for step in range(steps + 1):
         with coordinates.attached() as sizes:
-            output = output_of(model, label_of(model), batch[0])
+            output = output_of(model, name_of(model), batch[0])
         found.append(sizes)
         if step < steps:
             optimizer.zero_grad()
-            _loss(loss, output, batch[1], label_of(model)).backward()
+            _loss(loss, output, batch[1], name_of(model)).backward()
             optimizer.step()
     return _read(found)
 

@@ -31,6 +31,7 @@ from gradlab.experiments.subject import (
     of_incomplete_batch,
     of_other_data,
 )
+from gradlab.facts import network_of
 from gradlab.models import weighted_layers
 from gradlab.models.detectors import LOSSES, is_detector
 from gradlab.networks import split_spec
@@ -181,7 +182,7 @@ def _network(
         return measured
 
     parts = spread(range(len(passes)), measure, progress=progress, label=f"{label}, seeds")
-    digests = [getattr(getattr(part.model, "network", None), "digest", None) for part in passes]
+    digests = [getattr(network_of(part.model), "digest", None) for part in passes]
     result = GradientsResult.concat(parts)
     result.notes = list(dict.fromkeys([*result.notes, *float32_notes(first, result.frame, request.dtype)]))
     result.frame["seed"] = result.frame["seed"].astype("Int64")
@@ -234,5 +235,5 @@ def _facts(passes: Sequence[Pass], result: GradientsResult, digests: list[str | 
 
 def _own_seed(model: nn.Module) -> int | None:
     """The seed of initial weights; None for other weights."""
-    kind, _, seed = getattr(getattr(model, "network", None), "weights", "").partition(":")
+    kind, _, seed = getattr(network_of(model), "weights", "").partition(":")
     return int(seed) if kind == "init" else None

@@ -9,6 +9,7 @@ from torch import nn
 
 from gradlab.experiments.request import BatchNormMode
 from gradlab.experiments.subject import is_trained
+from gradlab.facts import network_of
 from gradlab.models import Architecture, is_mlp, parse_mlp, parse_name
 from gradlab.models.external import is_external
 from gradlab.results.gradients.findings import CLAIMS, Claim
@@ -50,7 +51,7 @@ def predicted_gradients(
         responses: Whether the gradients are those of responses instead of weights.
         summed: Whether the loss is the sum of the outputs.
     """
-    network = getattr(model, "network", None)
+    network = network_of(model)
     if network is None or is_trained(model) or is_external(network.name):
         return None
     if is_mlp(network.name):

@@ -28,6 +28,7 @@ from gradlab.experiments.subject import (
     of_incomplete_batch,
     runner,
 )
+from gradlab.facts import network_of
 from gradlab.models import batch_statistics, weighted_layers
 from gradlab.models.detectors import Proposals, is_detector
 from gradlab.models.embedded import OfEmbeddings
@@ -136,7 +137,7 @@ def _measured(
     right = [correct for _, _, correct in parts]
     done = sum(map(len, samples)) * stream.batch_size
     facts = network_facts(model, label) | {
-        "digests": [getattr(getattr(variant, "network", None), "digest", None) for variant in variants],
+        "digests": [getattr(network_of(variant), "digest", None) for variant in variants],
         "data": stream.dataset.name,
         "images": len(samples[0]) * stream.batch_size,
         "normalization": None if stream.normalization is None else str(stream.normalization),

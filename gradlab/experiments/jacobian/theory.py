@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from gradlab.experiments.subject import is_trained
+from gradlab.facts import network_of
 from gradlab.theory import jacobian_mean_square, jacobian_spectrum, relu_jacobian_deviation
 
 HE = 2.0
@@ -29,7 +30,8 @@ def law_of(model: nn.Module, part: str | None) -> dict[str, Any] | None:
         The mean_square, its standard deviation over random weights of this width, and the density of log10 of the
         singular values for infinite width at the places singular_value; None if no theory applies.
     """
-    description = getattr(getattr(model, "network", None), "description", None)
+    network = network_of(model)
+    description = None if network is None else network.description
     if description is None or is_trained(model) or part != "body":
         return None
     if (description.form, description.kind, description.unit, description.normalization) != (
@@ -39,14 +41,17 @@ def law_of(model: nn.Module, part: str | None) -> dict[str, Any] | None:
         "none",
     ):
         return None
-    layers = description.depth - 1
+    depth, width = description.depth, description.width
+    assert depth is not None
+    assert width is not None
+    layers = depth - 1
     # The places reach beyond the edge of the spectrum, which grows with depth like e·L at critical weights.
     high = math.log10(2 * math.e * (layers + 1)) / 2
     places = torch.logspace(high - _DECADES, high, PLACES, dtype=torch.float64)
     density = jacobian_spectrum(places.square(), torch.relu, HE, layers)
     return {
         "mean_square": jacobian_mean_square(torch.relu, HE, layers),
-        "deviation": relu_jacobian_deviation(description.width, layers),
+        "deviation": relu_jacobian_deviation(width, layers),
         "singular_value": places.tolist(),
         "density": (density * 2 * places.square() * math.log(10)).tolist(),
     }

@@ -13,6 +13,7 @@ from gradlab.errors import GradlabError, UsageError
 from gradlab.experiments.device import device_name
 from gradlab.experiments.shatter.rows import acf_rows, signal_rows
 from gradlab.experiments.shatter.shatter import noise_acfs
+from gradlab.facts import name_of
 from gradlab.results.record import Stopwatch, make_record
 from gradlab.results.shatter.result import ShatterResult
 
@@ -58,7 +59,7 @@ def shattering(
             f"{points} points have the lags 0 to {max(0, points - 1)}, not {lags}; 3 points are the fewest"
         )
     _require_line(x.detach())
-    label = name or str(getattr(functions[0], "name", getattr(functions[0], "__name__", type(functions[0]).__name__)))
+    label = name or str(getattr(functions[0], "__name__", None) or name_of(functions[0]))
     gradients = torch.stack([_gradient(function, x.detach(), label) for function in functions])
     key: dict[str, Any] = {"network": label, "norm": "", "depth": 0}
     line = x.detach().double().cpu()

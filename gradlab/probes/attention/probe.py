@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from gradlab.errors import NothingSeen, UsageError
+from gradlab.facts import name_of
 from gradlab.probes.applications import leave
 from gradlab.probes.attention.finder import AttentionFinder
 from gradlab.probes.attention.merging import Site, merged_rows
@@ -161,7 +162,7 @@ class AttentionStatistics(Probe):
                         "call": site.call,
                     }
                 )
-        name = network or str(getattr(self.model, "name", type(self.model).__name__))
+        name = network or name_of(self.model)
         uneven = uneven_notes([{site: site.layer for site in found} for found in by_rank], self.ranks)
         coverage = coverage_of_modules(self.model, {row["layer"] for row in rows}, WITHOUT)
         notes = [*masked_notes(rows), *self.ranks.notes(), *uneven]

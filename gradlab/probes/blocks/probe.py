@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from gradlab.errors import NothingSeen
+from gradlab.facts import name_of
 from gradlab.probes.backward_passes import BackwardPasses
 from gradlab.probes.blocks.finder import BlockFinder, of_parts_beside, of_pyramids
 from gradlab.probes.blocks.merging import merged_signals, sendable
@@ -184,7 +185,7 @@ class BlockSignal(Probe):
             }
             for site, row in zip(signals, values, strict=True)
         ]
-        name = network or str(getattr(self.model, "name", type(self.model).__name__))
+        name = network or name_of(self.model)
         uneven = uneven_notes([{site: site.block for site in seen} for seen in by_rank], self.ranks)
         notes = [*self._notes(rows, signals, unseen, recomputed), *of_pyramids(pyramids), *of_parts_beside(beside)]
         coverage = coverage_of_modules(self.model, {site.block for site in signals}, OUTSIDE)

@@ -12,6 +12,7 @@ from torch.autograd.variable import Variable
 from torch.optim import Optimizer
 
 from gradlab.errors import GradlabError, UsageError
+from gradlab.facts import name_of
 from gradlab.probes.capture import refuse_captured_step
 from gradlab.probes.coverage import coverage_of, depth_of
 from gradlab.probes.hooks import Probe, in_backward
@@ -143,8 +144,8 @@ class Watch(Probe):
         self.optimizers = unwrapped(optimizer)
         self.steps = [start] * len(self.optimizers)
         told = ranks.is_first or on_alert != "warn"
-        alerts = [] if on_alert is None or not told else [Alerts(on_alert, self._name())]
-        self._live = LiveView(self._name()) if live and ranks.is_first else None
+        alerts = [] if on_alert is None or not told else [Alerts(on_alert, name_of(self.model))]
+        self._live = LiveView(name_of(self.model)) if live and ranks.is_first else None
         views = [] if self._live is None else [self._live]
         self._writer = RecordWriter(self.model, [*(sinks if ranks.is_first else ()), *views, *alerts])
         self._recorder = StepRecorder(
@@ -213,7 +214,7 @@ class Watch(Probe):
                 f"the watch has measured no step of the {max(self.steps):,} that its optimizers made: let them step "
                 "inside the `with` block, at steps that every= names"
             )
-        name = network or self._name()
+        name = network or name_of(self.model)
         frame = self._writer.log.frame()
         frame.insert(0, "network", pd.Categorical([name]).repeat(len(frame)))
         coverage = coverage_of(self.model, self._recorder.rows.values()).as_record()
@@ -222,9 +223,6 @@ class Watch(Probe):
             self._places.look()
         notes = [*self._recorder.notes(), *self._places.notes(), *self._modes.notes()]
         return DynamicsResult(frame, {"networks": [facts]}, notes)
-
-    def _name(self) -> str:
-        return str(getattr(self.model, "name", type(self.model).__name__))
 
     def _enter(self, stack: ExitStack) -> None:
         if self._live is not None:

@@ -35,7 +35,7 @@ def test_steps_after_the_first_run_in_compiled_code(dtype: torch.dtype) -> None:
         torch.testing.assert_close(ours, theirs)
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_inductor() -> None:
     model, loop = Normalized(), trained(images(5, 5, 5))
     right = brute_force(model, READ, loop)
