@@ -15,7 +15,6 @@ from gradlab.probes.backward_passes import after_pass
 from gradlab.probes.fully_sharded import gathered_owners
 from gradlab.probes.gradient_states import GradientStates, memory_of
 from gradlab.probes.hooks import Hook, in_backward
-from gradlab.probes.watch.left_gradients import LeftGradients
 from gradlab.probes.watch.losses import is_part_of_another, is_within_another, roots_under_way, scalar_sum
 
 
@@ -29,25 +28,28 @@ class BackwardWatch:
         model: The model with the parameters.
         ended: A function called at the end of each pass that has put gradients into place.
         restarted: A function called within a pass before which others have changed the gradients of earlier ones.
+        begun: A function called within each pass, once it has added to the gradient of a first parameter, with this.
 
     Attributes:
         passes: The number of passes since the last `reset`.
         losses: The loss that each pass began from, including the scale of mixed precision.
-        left: The gradients that the first pass of a step adds to.
         missed: Whether torch has swapped parameters, as it may when a model is moved, and no pass was seen since: a
             swapped parameter has no hook any more.
     """
 
     def __init__(
-        self, model: nn.Module, ended: Callable[[], None], restarted: Callable[[], None] = lambda: None
+        self,
+        model: nn.Module,
+        ended: Callable[[], None],
+        restarted: Callable[[], None] = lambda: None,
+        begun: Callable[[Tensor], None] = lambda first: None,
     ) -> None:
         self.model = model
-        self._ended, self._restarted = ended, restarted
+        self._ended, self._restarted, self._begun = ended, restarted, begun
         self._task = -1
         self._is_put = self._is_begun = False
         self._loss: Tensor | None = None
         self._states = GradientStates()
-        self.left = LeftGradients()
         self._parameters: list[nn.Parameter] = []
         self._handles: dict[nn.Parameter, tuple[RemovableHandle, int]] = {}
         self.missed = False
@@ -61,17 +63,11 @@ class BackwardWatch:
         self.passes = 0
         self.losses: list[Tensor] = []
 
-    def stepped(self) -> None:
-        """Start a new step, after another one was made."""
-        self.reset()
-        self.left.begin(self._parameters)
-
     def attach(self, stack: ExitStack) -> None:
         """Register hooks on the parameters, their removal on the stack."""
         # Once: walking through a model's modules takes as long as measuring a small layer.
         self._parameters = [*self.model.parameters()]
         self._stack, self._handles, self.missed = stack, {}, False
-        self.left.begin(self._parameters)
         for parameter in self._parameters:
             if parameter.is_leaf:
                 self._hook(parameter)
@@ -123,11 +119,10 @@ class BackwardWatch:
         # An exception may have ended the pass before, whose task is then still here.
         if not self._is_begun or self._task != -1:
             self._is_begun = True
-            if not self.passes:
-                self.left.arrive(self._parameters, parameter)
-            elif self._changed_except(parameter):
+            if self.passes and self._changed_except(parameter):
                 self.reset()
                 self._restarted()
+            self._begun(parameter)
             self._loss = scalar_sum(roots_under_way())
         if within:
             # The pass around it adds to gradients later, if to any.

@@ -30,7 +30,7 @@ class StepRecord:
         skipped: Whether the step was skipped, which is known once the pieces have arrived.
         scale: What the loss of the backward passes was multiplied by.
         waits: Whether the backward pass goes on within which the step was made.
-        left: Norms of gradients that its first backward pass has found, which nobody has cleared since the step before.
+        left: Norms of gradients to which its passes have added, and which nobody has cleared since the step before.
     """
 
     step: int
@@ -99,14 +99,14 @@ class Owners:
 
     def parameters(self, place: int) -> set[int]:
         """Ids of the parameters that count to an optimizer, as its groups are now."""
-        own = _ids(self.optimizers[place])
+        own = ids_of(self.optimizers[place])
         if place == 0:
-            own |= self._all.difference(*map(_ids, self.optimizers[1:]))
+            own |= self._all.difference(*map(ids_of, self.optimizers[1:]))
         return own
 
     def notes(self) -> list[str]:
         """Name the trained parameters that none of the optimizers has, whose updates are those of others."""
-        known = set().union(*map(_ids, self.optimizers))
+        known = set().union(*map(ids_of, self.optimizers))
         missing = [name for name, p in self._named if p.requires_grad and id(p) not in known]
         said = "in no watched optimizer, whose steps add nothing to it: what others add is not measured"
         return [f"{some(missing)}: {said}"] if missing else []
@@ -132,7 +132,7 @@ class Owners:
             name = name.rpartition(".")[0]
 
 
-def _ids(optimizer: Optimizer) -> set[int]:
+def ids_of(optimizer: Optimizer) -> set[int]:
     """Ids of the parameters that an optimizer steps."""
     return {id(p) for group in optimizer.param_groups for p in group["params"]}
 

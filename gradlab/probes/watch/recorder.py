@@ -19,12 +19,21 @@ from gradlab.probes.tensor_layout import Layout
 from gradlab.probes.watch.activations import UnitActivity
 from gradlab.probes.watch.backward import BackwardWatch
 from gradlab.probes.watch.layer_values import layer_values, total_values
+from gradlab.probes.watch.left_gradients import LeftGradients
 from gradlab.probes.watch.merging import Unjoined, joined_values
 from gradlab.probes.watch.micro_batches import MicroBatches
 from gradlab.probes.watch.missing import Missing
 from gradlab.probes.watch.parameters import Columns, ParameterWatch
 from gradlab.probes.watch.piece import Fetch, Piece
-from gradlab.probes.watch.record import Owners, StepRecord, gradient_norm_of, learning_rates, repeated_loss, scalars
+from gradlab.probes.watch.record import (
+    Owners,
+    StepRecord,
+    gradient_norm_of,
+    ids_of,
+    learning_rates,
+    repeated_loss,
+    scalars,
+)
 from gradlab.probes.watch.response_values import activation_piece, gradient_piece, moment_piece
 from gradlab.probes.watch.responses import ResponseWatch, Window
 from gradlab.probes.watch.shares import Found, Value, values_of
@@ -86,7 +95,8 @@ class StepRecorder:
         self._owners = Owners(model, optimizers)
         self._parameters = ParameterWatch(model, self.rows, updates="updates" in measure)
         self._executed = ExecutionOrder(model, self.rows)
-        self._backward = BackwardWatch(model, self._pass_ended, self._restarted)
+        self._left = LeftGradients([*model.parameters()])
+        self._backward = BackwardWatch(model, self._pass_ended, self._restarted, self._left.pass_begun)
         self._micro = MicroBatches(list(model.parameters())) if "noise" in measure else None
         self._record: StepRecord | None = None
         self._arriving: list[tuple[StepRecord, Fetch]] = []
@@ -107,6 +117,10 @@ class StepRecorder:
         if self.responses is not None:
             self.responses.attach(stack)
         self._backward.attach(stack)
+        self._left.forget()
+        if len(self.optimizers) == 1:
+            # It has just stepped; of several it is not known which one.
+            self._left.stepped(ids_of(self.optimizers[0]))
 
     def log_part(self, part: Callable[[], Tensor], share: float) -> None:
         """Take in the gradient of a part of the batch; see `Watch.log`."""
@@ -138,6 +152,7 @@ class StepRecorder:
             self._micro.reset()
 
     def _pass_ended(self) -> None:
+        self._left.look()
         if self._record is not None and self._record.waits:
             self._end_waiting(self._record)
             return
@@ -197,7 +212,9 @@ class StepRecorder:
             self._shards.meet("the step of an optimizer that gl.watch measures", step)
             owned, missed = self._owners.parameters(place), self._backward.missed
             self._parameters.before(optimizer, owned, scale, missed=missed)
-        self._record.left += self._backward.left.take(self._owners.parameters(place))
+        if self._record.waits:
+            self._left.look()
+        self._record.left += self._left.take(ids_of(optimizer))
         self._record.pieces.append(learning_rates(self.optimizers, place))
 
     def _end_waiting(self, record: StepRecord) -> None:
@@ -229,13 +246,14 @@ class StepRecorder:
     @torch.no_grad()
     def after(self, place: int) -> None:
         """An optimizer has stepped."""
+        self._left.stepped(ids_of(self.optimizers[place]))
         if self._record is None or place not in self._record.places:
             return
         self._parameters.after()
         if self._record.waits:
             return
         # With what a closure has run after its first call.
-        self._backward.stepped()
+        self._backward.reset()
         if self.responses is not None:
             self.responses.drop()
         if len(self._record.places) == len(self.optimizers):

@@ -28,8 +28,8 @@ RULES = {
     "non-finite": "the first record with a value that is not finite; forward where a response has some, else backward",
     "no gradient": "the layer runs, an optimizer steps its weight, and the weight has no gradient: .grad is None",
     "cleared": "the optimizer is given no gradient, or one of exactly 0, where a backward pass has left another",
-    "added": "gradients are not 0 as the first backward pass of a step adds to them, and nobody has changed them since "
-    "the step before, in the last two records",
+    "added": "gradients are not 0 as a backward pass adds to them, and nobody has changed them since their optimizer's "
+    "step before, in the last two records",
     "zero gradient": "the norm of a weight's gradient is exactly 0",
     "gradient": f"norms of weights' gradients, but for those of tied weights, which are of no one depth: {_GROWTH}",
     "response": f"stds of responses: {_GROWTH}",

@@ -134,3 +134,101 @@ def test_closures_and_a_single_pass_before_the_watch() -> None:
     # What was there before the first step was not cleared, and this is told of no loop that clears the rest.
     assert [*left(watch)] == [0]
     assert not told(watch)
+
+
+def critic_alone(x: Tensor) -> gl.Watch:
+    """The generator's loss reaches the discriminator after its step, whose gradients are cleared before the next."""
+    made, critic = network(), nn.Sequential(nn.Linear(2, 8), nn.Tanh(), nn.Linear(8, 1))
+    optimizer = torch.optim.SGD(critic.parameters(), lr=1e-3)
+    with gl.watch(critic, optimizer, every=1) as watch:
+        for _ in range(4):
+            optimizer.zero_grad()
+            critic(made(x).detach()).mean().backward()
+            optimizer.step()
+            (-critic(made(x)).mean()).backward()
+    return watch
+
+
+def cleared_after_the_forward_pass(x: Tensor) -> gl.Watch:
+    model = network()
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
+    with gl.watch(model, optimizer, every=1) as watch:
+        for _ in range(4):
+            loss = model(x).mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            # As of another loss that trains something else.
+            model(x).square().mean().backward()
+    return watch
+
+
+def parts_that_no_optimizer_steps(x: Tensor) -> gl.Watch:
+    """Their gradients grow for ever, and nothing comes of it; those that were frozen keep what they had."""
+    model = network()
+    model(x).mean().backward()
+    model[0].requires_grad_(False)
+    optimizer = torch.optim.SGD(model[4].parameters(), lr=1e-3)
+    with gl.watch(model, optimizer, every=1) as watch:
+        for _ in range(4):
+            optimizer.zero_grad()
+            model(x).mean().backward()
+            optimizer.step()
+    return watch
+
+
+@pytest.mark.parametrize("loop", [critic_alone, cleared_after_the_forward_pass, parts_that_no_optimizer_steps])
+def test_gradients_that_are_not_stepped(loop: Callable[[Tensor], gl.Watch]) -> None:
+    watch = loop(torch.randn(4, 6))
+    assert not left(watch)
+    assert not told(watch)
+
+
+@pytest.mark.parametrize("order", ["frequent first", "rare first"])
+@pytest.mark.parametrize("clears", [True, False])
+def test_an_optimizer_that_steps_at_every_third_pass(order: str, clears: bool) -> None:
+    """Over three passes its gradients accumulate, which belong to one step."""
+    model = network()
+    parts = [model[4].parameters(), model[:4].parameters()]
+    often, rarely = (torch.optim.SGD(part, lr=1e-3) for part in parts)
+    others = [*model[:4].parameters()]
+    expected = []
+    with gl.watch(model, [often, rarely], every=1, measure=["gradients"]) as watch:
+        for number, x in enumerate(batches(12)):
+            often.zero_grad()
+            if number % 3 == 0:
+                if clears:
+                    rarely.zero_grad()
+                elif number:
+                    expected.append(sum(p.grad.double().square().sum().item() for p in others) ** 0.5)
+            model(x).square().mean().backward()
+            due = [often, rarely] if number % 3 == 2 else [often]
+            for optimizer in due if order == "frequent first" else reversed(due):
+                optimizer.step()
+    frame = watch.result().frame
+    found = frame[frame["statistic"] == "left_grad_norm"].sort_values("step")
+    assert found["value"].tolist() == pytest.approx(expected, rel=1e-6)
+    assert set(found["layer"]) <= {"total[1]"}
+
+
+@pytest.mark.parametrize("clears", [True, False])
+def test_optimizers_that_step_within_the_backward_pass(clears: bool) -> None:
+    model = network()
+    optimizers = {p: torch.optim.SGD([p], lr=1e-3) for p in model.parameters()}
+
+    def step(parameter: Tensor) -> None:
+        optimizers[parameter].step()
+        if clears:
+            optimizers[parameter].zero_grad()
+
+    for parameter in model.parameters():
+        parameter.register_post_accumulate_grad_hook(step)
+    expected = {}
+    with gl.watch(model, [*optimizers.values()], every=1) as watch:
+        for number, x in enumerate(batches(4)):
+            if number:
+                given = [p.grad for p in [*model.parameters()][:-1]]
+                expected[number] = sum(0 if g is None else g.double().square().sum().item() for g in given) ** 0.5
+            model(x).square().mean().backward()
+    assert left(watch) == pytest.approx({} if clears else expected, rel=1e-6)
+    assert bool(told(watch)) != clears
