@@ -75,7 +75,7 @@ def remember(model: nn.Module, network: Network) -> None:
         "network": network,
         "normalization": None if spec is None else Normalization(spec),
     }
-    hidden = {name: value for name, value in facts.items() if hasattr(model, name)}
+    hidden = {name: value for name, value in facts.items() if name in dir(model)}
     for name in facts.keys() - hidden.keys():
         setattr(model, name, facts[name])
     setattr(model, _HIDDEN, hidden)
@@ -104,9 +104,9 @@ def vocabulary_of(model: nn.Module | None) -> int | None:
 
 def input_shape_of(model: nn.Module | None) -> tuple[int, ...] | None:
     """The shape of one input without the batch dimension, from `input_shape` or the configuration of a timm model."""
-    settings = getattr(model, "pretrained_cfg", None)
+    settings = _attribute(model, "pretrained_cfg")
     own = getattr(settings, "get", lambda name: None)("input_size")
-    for shape in (getattr(model, "input_shape", None), own):
+    for shape in (_attribute(model, "input_shape"), own):
         if isinstance(shape, tuple | list) and shape and all(map(_is_size, shape)):
             return tuple(shape)
     return None
@@ -118,5 +118,12 @@ def _is_size(value: object) -> bool:
 
 def _fact(model: object, name: str, kind: type[T]) -> T | None:
     hidden: Mapping[str, object] = getattr(model, _HIDDEN, {})
-    value = hidden[name] if name in hidden else getattr(model, name, None)
+    value = hidden[name] if name in hidden else _attribute(model, name)
     return value if isinstance(value, kind) else None
+
+
+def _attribute(model: object, name: str) -> Any:
+    try:
+        return getattr(model, name, None)
+    except Exception:  # a property of somebody else may raise anything
+        return None

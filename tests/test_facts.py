@@ -66,6 +66,28 @@ def test_they_change_no_measurement(measure: str, place: int) -> None:
     assert "Own" in found.networks[0]
 
 
+class Detached(Own):
+    """Properties that are not there yet."""
+
+    @property
+    def name(self) -> str:
+        raise NotImplementedError
+
+    @property
+    def network(self) -> nn.Module:
+        raise RuntimeError("not attached")
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        raise ValueError("not known before the first batch")
+
+
+def test_properties_that_raise_are_no_facts() -> None:
+    model = Detached()
+    assert (name_of(model), network_of(model), input_shape_of(model)) == ("Detached", None, None)
+    assert gl.responses(model, images=4).networks == ["Detached"]
+
+
 def test_facts_that_are_given_count() -> None:
     model = Own(
         name="mine", normalization=Normalization("0.5/0.25"), input_shape=[3, 16, 16], vocabulary=7, pretrained_cfg={}
