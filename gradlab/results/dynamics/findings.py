@@ -92,8 +92,12 @@ def _spikes(frame: pd.DataFrame, gradients: Table | None, responses: Table | Non
 
 
 def _divergence(frame: pd.DataFrame, earlier: Earlier) -> Iterator[Seen]:
-    """Loss and gradient norm that have grown since the first record, and stay so."""
-    losses, norms = (totals(frame[frame["layer"] == TOTAL], name) for name in ("loss", "grad_norm"))
+    """Loss and gradient norm that have grown since the first record, and stay so, by steps that are too large.
+
+    A loss may also grow as data, task or adversary become harder, or its factors larger: by no doing of the steps.
+    """
+    names = ("loss", "grad_norm", "predicted_loss_change")
+    losses, norms, predicted = (totals(frame[frame["layer"] == TOTAL], name) for name in names)
     steps = [step for step in losses if step in norms]
     values: Array = np.array([(losses[step], norms[step]) for step in steps]).reshape(-1, 2)
     if earlier.first:
@@ -105,7 +109,10 @@ def _divergence(frame: pd.DataFrame, earlier: Earlier) -> Iterator[Seen]:
     grown = np.all(values > DIVERGED * first, axis=1)
     if len(steps) < _LASTING or not (first > 0).all() or not grown[-_LASTING:].all():
         return
-    step, last = steps[since(grown)], np.median(values[-_LASTING:], axis=0)
+    place = since(grown)
+    if not any(-predicted.get(step, 0.0) > losses[step] for step in steps[place:]):
+        return
+    step, last = steps[place], np.median(values[-_LASTING:], axis=0)
     sentence = (
         f"the training diverges: since step {step:,} of those recorded the loss is {last[0]:.3g} and the gradient norm "
         f"{last[1]:.3g} (medians of the last three), after {first[0]:.3g} and {first[1]:.3g} at the first record."

@@ -49,7 +49,7 @@ RULES = {
         f"since this was reached, of which there are {LEAST_UPDATES} or more"
     ),
     "diverging": f"loss and gradient norm are both more than {DIVERGED:g} times those of the first record, in each of "
-    "the last three",
+    "the last three, and a step since then was to lower the loss by more than there is of it: Σ g·Δw < −loss",
     "jump": f"the factor from one response's std to the next differs from others by {JUMP:g} times, and {_ROBUST}",
     "spike": f"loss or gradient norm is {SPIKE:g} times the median of up to 32 records before it, and {_ROBUST}",
 }
