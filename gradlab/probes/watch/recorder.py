@@ -118,9 +118,6 @@ class StepRecorder:
             self.responses.attach(stack)
         self._backward.attach(stack)
         self._left.forget()
-        if len(self.optimizers) == 1:
-            # It has just stepped; of several it is not known which one.
-            self._left.stepped(ids_of(self.optimizers[0]))
 
     def log_part(self, part: Callable[[], Tensor], share: float) -> None:
         """Take in the gradient of a part of the batch; see `Watch.log`."""
@@ -246,7 +243,6 @@ class StepRecorder:
     @torch.no_grad()
     def after(self, place: int) -> None:
         """An optimizer has stepped."""
-        self._left.stepped(ids_of(self.optimizers[place]))
         if self._record is None or place not in self._record.places:
             return
         self._parameters.after()
@@ -258,6 +254,10 @@ class StepRecorder:
             self.responses.drop()
         if len(self._record.places) == len(self.optimizers):
             self.close()
+
+    def stepped(self, place: int) -> None:
+        """An optimizer has stepped, and hooks may have been registered for the next step."""
+        self._left.stepped(ids_of(self.optimizers[place]))
 
     @torch.no_grad()
     def close(self) -> None:

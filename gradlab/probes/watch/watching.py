@@ -75,7 +75,7 @@ class Watch(Probe):
     Of the whole model, which is layer `total`: `loss` (what `backward()` was called on, summed over the step),
     `learning_rate` (with several groups `learning_rate[0]`, …), the norms above of all parameters,
     `grad_norm_clipped` (as the optimizer is given it), `predicted_loss_change` (to first order), and `left_grad_norm`,
-    of gradients to which the first backward pass of a step adds, as nobody has cleared them, where there are any.
+    of gradients to which backward passes add, as nobody has cleared them since the step before, where there are any.
 
     Where several optimizers step after one another without a pass between them, their steps are one. Otherwise each
     has records of its own, of its own layers, and the total of the i-th is `total[i]`.
@@ -160,7 +160,7 @@ class Watch(Probe):
         )
         parts = [part for row in self._recorder.rows.values() for part in row.parts]
         self._places = Places(self.model, parts)
-        self._modes = EvaluationModes(self.model)
+        self._modes = EvaluationModes(self.model, self.optimizers)
         self._hooks: ExitStack | None = None
         self._between: ExitStack | None = None
 
@@ -271,6 +271,8 @@ class Watch(Probe):
             self._recorder.after(place)
         self.steps[place] += 1
         self._switch()
+        if self._hooks is not None:
+            self._recorder.stepped(place)
 
     def _switch(self, *, ended: bool = False) -> None:
         """Have hooks on the model while a step is under way that is measured, and no others.

@@ -1,5 +1,8 @@
 """Batch normalization and dropout that a training leaves in evaluation mode are named."""
 
+import copy
+import warnings
+
 import pytest
 import torch
 from torch import nn
@@ -48,6 +51,41 @@ def test_modes_at_recorded_steps(modes: list[bool], every: int, said: str) -> No
     found = notes(Net(), modes, every)
     assert len(found) == bool(said)
     assert all(note.startswith(f"norm, drop, attention: in evaluation mode at {said}") for note in found)
+
+
+def test_a_teacher_that_no_optimizer_steps_is_in_this_mode_on_purpose() -> None:
+    torch.manual_seed(0)
+    student = nn.Sequential(nn.Linear(8, 8), nn.BatchNorm1d(8), nn.Dropout(0.1))
+    pair = nn.ModuleDict({"student": student, "teacher": copy.deepcopy(student)})
+    optimizer = torch.optim.SGD(student.parameters(), lr=0.01)
+    for evaluated, said in (("teacher", []), ("student", ["student.1, student.2"])):
+        pair.train()
+        pair[evaluated].eval()
+        with gl.watch(pair, optimizer, every=1) as watch:
+            for _ in range(3):
+                x = torch.randn(16, 8)
+                with torch.no_grad():
+                    target = pair["teacher"](x)
+                optimizer.zero_grad()
+                (student(x) - target).square().mean().backward()
+                optimizer.step()
+                with torch.no_grad():
+                    for mean, new in zip(pair["teacher"].parameters(), student.parameters(), strict=True):
+                        mean.lerp_(new, 0.1)
+        found = [note.partition(":")[0] for note in watch.result().notes if "evaluation mode" in note]
+        assert found == said
+
+
+def test_one_recurrent_layer_has_no_dropout() -> None:
+    """Torch's dropout lies between layers."""
+    for layers, said in ((1, 0), (2, 1)):
+        with warnings.catch_warnings(action="ignore"):
+            net = nn.GRU(4, 4, layers, dropout=0.2).eval()
+        optimizer = torch.optim.SGD(net.parameters(), lr=0.01)
+        with gl.watch(net, optimizer, every=1) as watch:
+            net(torch.randn(3, 2, 4))[0].square().mean().backward()
+            optimizer.step()
+        assert sum("evaluation mode" in note for note in watch.result().notes) == said
 
 
 def test_frozen_normalization_is_in_this_mode_on_purpose() -> None:
