@@ -72,9 +72,7 @@ def _statistics(fields: Sequence[Fields], numel: int) -> Iterator[tuple[str, flo
     if weight:
         yield "update_ratio", update / weight
     if moving := math.fsum(f.get("moving", 0.0) for f in fields):
-        # What float32 leaves alone, rounding may change, as where weight decay is a step of its own.
-        changed = math.fsum(f.get("changed", 0.0) for f in fields)
-        yield "cancelled_fraction", max(0.0, 1 - changed / moving)
+        yield "cancelled_fraction", 1 - math.fsum(f.get("changed", 0.0) for f in fields) / moving
     # Of parameters that this step has left alone nothing is known of the gradient.
     moved = [f for f in fields if "product" in f]
     given = _joint(moved, "given")

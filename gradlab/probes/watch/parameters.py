@@ -18,7 +18,8 @@ from gradlab.stats.updates import inner_products, nonzero_counts
 FIELDS = ("gradient", "given", "weight", "update", "after", "product", "moving", "changed", "stored")
 """Norms of a gradient as backward passes left it and as the optimizer was given it, of a weight before the step, of
 what the step adds, of the weight after it, the inner product of step and given gradient; of weights in 16 bits the
-numbers of elements that the step is to change and has changed, and the norm of what they have kept of the weight."""
+numbers of elements that the step is to change, and of those among them that it has changed, and the norm of what they
+have kept of the weight."""
 
 
 @dataclass
@@ -81,6 +82,7 @@ class ParameterWatch:
         self._kept: dict[int, Tensor] = {}
         self._gradients: dict[int, Tensor] = {}
         self._short: dict[int, Tensor] = {}
+        self._moving: dict[int, Tensor] = {}
 
     def reset(self) -> None:
         """Forget the backward passes: what follows belongs to another step."""
@@ -141,7 +143,9 @@ class ParameterWatch:
         elif short:
             for part, steps, ends in computed_steps(optimizer, short):
                 self._add_updates(numbers, _by_id(part, steps), _by_id(part, ends))
-                self._add_counts("moving", _by_id(part, steps))
+                moving = {key: step != 0 for key, step in _by_id(part, steps).items()}
+                self._add_counts("moving", moving)
+                self._moving |= moving
             self._short = {id(p): p.detach().clone() for p in short}
 
     def after(self) -> None:
@@ -151,11 +155,13 @@ class ParameterWatch:
         moved = {key for key, version in versions.items() if now[key] != version}
         self.moved |= {part.name: None for part in self.parts if id(part.parameter) in moved and part.rows is None}
         short, self._short = self._short, {}
+        moving, self._moving = self._moving, {}
         if short:
             there = [n for n, part in enumerate(self.parts) if id(part.parameter) in short]
             self._columns.add("stored", there, l2_norms([self._of(n, self.parts[n].parameter) for n in there]))
             ends = {id(part.parameter): part.parameter.detach() for part in self.parts}
-            self._add_counts("changed", {key: ends[key] != before for key, before in short.items()})
+            # What float32 leaves alone, rounding may change, as where a step in 16 bits is none in float32.
+            self._add_counts("changed", {key: (ends[key] != short[key]) & moves for key, moves in moving.items()})
         kept, self._kept = self._kept, {}
         if kept:
             parameters = {id(part.parameter): part.parameter.detach() for part in self.parts}

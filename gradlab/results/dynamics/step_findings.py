@@ -83,14 +83,22 @@ def cancelled(frame: pd.DataFrame, earlier: Earlier) -> Iterator[Seen]:
         frame: Dynamics of one network.
         earlier: What is known of records before these.
     """
+    rows = frame[(frame["statistic"] == "cancelled_fraction") & (frame["index"] == 0)]
+    # Optimizers that step apart have shares and learning rates of their own.
+    for layer in rows["layer"].unique():
+        yield from _cancelled(frame[frame["layer"] == layer], str(layer), earlier)
+
+
+def _cancelled(frame: pd.DataFrame, layer: str, earlier: Earlier) -> Iterator[Seen]:
     shares = totals(frame, "cancelled_fraction")
     rates = frame[frame["statistic"].str.startswith("learning_rate")].groupby("step")["value"].max()
     steps: Array = np.array([step for step in shares if step in rates.index])
     full = steps[at_full_rate(rates.reindex(steps).to_numpy(dtype=float), earlier.highest_rate)].tolist()
     if len(full) < LEAST_UPDATES or (share := float(np.median([shares[step] for step in full]))) < CANCELLED:
         return
+    whose = "" if layer == TOTAL else f" of {layer}"
     sentence = (
-        f"rounding to 16 bits takes the whole update of {share:.0%} of the elements of weights (the median of "
+        f"rounding to 16 bits takes the whole update of {share:.0%} of the elements of weights{whose} (the median of "
         f"{len(full)} records since step {full[0]:,}): train float32 weights under autocast."
     )
-    yield Seen("cancelled", full[0], TOTAL, sentence)
+    yield Seen("cancelled", full[0], layer, sentence)

@@ -90,6 +90,34 @@ def test_every_element_before_and_after(dtype: torch.dtype, options: dict[str, b
     assert shares(watch.result()) == pytest.approx(expected)
 
 
+def test_elements_that_only_the_step_in_16_bits_moves() -> None:
+    """Rprop multiplies the gradient by that of the step before: in float16 a small product is 0."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(16, 32), nn.ReLU(), nn.Linear(32, 4)).half()
+    optimizer = torch.optim.Rprop(model.parameters(), lr=1e-3)
+    parameters, expected, others = [*model.parameters()], [], 0
+    with gl.watch(model, optimizer, every=1, measure=["updates"]) as watch:
+        for _ in range(12):
+            optimizer.zero_grad()
+            model(torch.randn(8, 16).half()).float().square().mean().backward()
+            twins = [nn.Parameter(p.detach().float()) for p in parameters]
+            again = torch.optim.Rprop(twins, lr=1e-3)
+            for p, twin in zip(parameters, twins, strict=True):
+                assert p.grad is not None
+                twin.grad = p.grad.float()
+                again.state[twin] = {name: value.float().clone() for name, value in optimizer.state[p].items()}
+            before = [p.detach().clone() for p in parameters]
+            starts = [twin.detach().clone() for twin in twins]
+            again.step()
+            optimizer.step()
+            moving = torch.cat([(t != s).flatten() for t, s in zip(twins, starts, strict=True)])
+            same = torch.cat([(p == b).flatten() for p, b in zip(parameters, before, strict=True)])
+            expected.append(((moving & same).sum() / moving.sum().double()).item())
+            others += int((~moving & ~same).sum())
+    assert shares(watch.result()) == pytest.approx(expected, abs=1e-12)
+    assert others
+
+
 def test_weights_that_stand_still_are_told() -> None:
     torch.manual_seed(0)
     told = {}
@@ -125,6 +153,17 @@ def records(shares: np.ndarray, rates: np.ndarray) -> pd.DataFrame:
 
 def cancelled(shares: np.ndarray, rates: np.ndarray, highest: float = 0.0) -> list[Seen]:
     return [one for one in seen(records(shares, rates), Earlier(highest_rate=highest)) if one.kind == "cancelled"]
+
+
+def test_optimizers_that_step_apart_are_judged_apart() -> None:
+    frames = []
+    for number, (share, rate) in enumerate([(0.99, 1e-6), (0.3, 1e-2)]):
+        frame = records(np.full(5, share), np.full(5, rate)).assign(layer=f"total[{number}]")
+        frames.append(frame.replace({"learning_rate": f"learning_rate[{number}]"}))
+    for order in (frames, frames[::-1]):
+        (one,) = [one for one in seen(pd.concat(order, ignore_index=True)) if one.kind == "cancelled"]
+        assert one.layer == "total[0]"
+        assert "takes the whole update of 99% of the elements of weights of total[0] (the median of 5" in one.sentence
 
 
 def test_only_records_at_the_full_learning_rate_are_judged() -> None:
