@@ -89,6 +89,13 @@ class BackwardWatch:
                 handle.remove()
                 self._hook(parameter)
 
+    def loss(self, scale: Tensor | None) -> Tensor | None:
+        """Return the sum of the losses, without the scale of mixed precision; None where none is known."""
+        if not self.losses:
+            return None
+        loss = torch.stack([loss.to(self.losses[0].device) for loss in self.losses]).sum()
+        return loss if scale is None else loss / scale.to(loss.device)
+
     @property
     def undone(self) -> bool:
         """Whether gradients were changed or removed since the last pass, so that its step was not made."""

@@ -69,7 +69,7 @@ class LeftGradients:
         Args:
             owned: Ids of the parameters.
         """
-        taken = [self._norms[key] for key in owned & self._added]
+        taken = [norm for key, norm in self._norms.items() if key in owned & self._added]
         for key in owned & self._untouched:
             self._drop(key)
         return taken

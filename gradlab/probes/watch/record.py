@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from gradlab.errors import UsageError
 from gradlab.probes.watch.piece import Piece
 from gradlab.probes.watch.shares import Found, MeanShare
 from gradlab.results.dynamics.names import TOTAL
 from gradlab.results.grouping import some
-from gradlab.stats import l2_norms
 
 
 @dataclass
@@ -135,41 +132,3 @@ class Owners:
 def ids_of(optimizer: Optimizer) -> set[int]:
     """Ids of the parameters that an optimizer steps."""
     return {id(p) for group in optimizer.param_groups for p in group["params"]}
-
-
-@contextmanager
-def left_as_it_was(model: nn.Module) -> Iterator[None]:
-    """A context from which a model's buffers and the random numbers come out as they went in."""
-    kept = [(buffer, buffer.detach().clone()) for buffer in model.buffers()]
-    devices = {buffer.device for buffer in [*model.parameters(), *model.buffers()] if buffer.is_cuda}
-    with torch.random.fork_rng(devices):
-        yield
-    with torch.no_grad():
-        for buffer, before in kept:
-            buffer.copy_(before)
-
-
-def repeated_loss(model: nn.Module, again: Callable[[], Tensor]) -> Tensor:
-    """Return a loss that is computed once more, without gradients."""
-    with torch.no_grad(), left_as_it_was(model):
-        return torch.as_tensor(again()).detach().clone()
-
-
-def gradient_norm_of(model: nn.Module, part: Callable[[], Tensor]) -> Tensor:
-    """Return the norm of a loss's gradient with respect to all trained parameters, whose own gradients stay.
-
-    Args:
-        model: The model that the loss is computed with.
-        part: Computes the loss.
-
-    Raises:
-        UsageError: If the loss does not depend on any of them.
-    """
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    with torch.enable_grad(), left_as_it_was(model):
-        loss = part()
-        if not loss.requires_grad:
-            raise UsageError("part= is to return a loss of the watched model, and this one has no gradient")
-        gradients = torch.autograd.grad(loss, trained, allow_unused=True)
-    norm: Tensor = l2_norms([gradient for gradient in gradients if gradient is not None] or [loss.new_zeros(1)]).norm()
-    return norm

@@ -20,20 +20,13 @@ from gradlab.probes.watch.activations import UnitActivity
 from gradlab.probes.watch.backward import BackwardWatch
 from gradlab.probes.watch.layer_values import layer_values, total_values
 from gradlab.probes.watch.left_gradients import LeftGradients
+from gradlab.probes.watch.logged import Logged, gradient_norm_of
 from gradlab.probes.watch.merging import Unjoined, joined_values
 from gradlab.probes.watch.micro_batches import MicroBatches
 from gradlab.probes.watch.missing import Missing
 from gradlab.probes.watch.parameters import Columns, ParameterWatch
 from gradlab.probes.watch.piece import Fetch, Piece
-from gradlab.probes.watch.record import (
-    Owners,
-    StepRecord,
-    gradient_norm_of,
-    ids_of,
-    learning_rates,
-    repeated_loss,
-    scalars,
-)
+from gradlab.probes.watch.record import Owners, StepRecord, ids_of, learning_rates, scalars
 from gradlab.probes.watch.response_values import activation_piece, gradient_piece, moment_piece
 from gradlab.probes.watch.responses import ResponseWatch, Window
 from gradlab.probes.watch.shares import Found, Value, values_of
@@ -101,8 +94,7 @@ class StepRecorder:
         self._record: StepRecord | None = None
         self._arriving: list[tuple[StepRecord, Fetch]] = []
         self._missing = Missing()
-        self._logged: dict[str, Tensor] = {}
-        self._again: Callable[[], Tensor] | None = None
+        self._logged = Logged()
         self._unjoined = Unjoined()
         self._shards = ShardMeeting(model.parameters(), ranks.timeout)
 
@@ -127,8 +119,7 @@ class StepRecorder:
 
     def log(self, values: Mapping[str, Tensor | float], again: Callable[[], Tensor] | None) -> None:
         """See `Watch.log`."""
-        self._logged |= {name: torch.as_tensor(value).detach().reshape(()) for name, value in values.items()}
-        self._again = again or self._again
+        self._logged.add(values, again)
 
     def _pass_begun(self) -> None:
         self._backward.settle()
@@ -234,9 +225,7 @@ class StepRecorder:
             None if self._micro is None else self._micro.piece(scale),
         )
         record.pieces += [piece for piece in made if piece is not None]
-        if losses := self._backward.losses:
-            loss = torch.stack([loss.to(losses[0].device) for loss in losses]).sum()
-            record.loss = loss if scale is None else loss / scale.to(loss.device)
+        record.loss = self._backward.loss(scale)
         # The gradients as the last pass left them are kept: another optimizer may step next.
         self._backward.reset()
 
@@ -276,13 +265,7 @@ class StepRecorder:
         if columns.values:
             values = torch.cat([column.to(columns.values[0]) for column in columns.values])
             record.pieces.append(Piece(values, lambda numbers: self._of_parameters(columns, numbers)))
-        logged, self._logged = self._logged, {}
-        again, self._again = self._again, None
-        record.loss = logged.pop("loss", record.loss)
-        if record.loss is not None:
-            logged["loss"] = record.loss
-            if again is not None:
-                logged["actual_loss_change"] = repeated_loss(self.model, again).to(record.loss) - record.loss
+        logged = self._logged.take(self.model, record.loss)
         record.pieces += [scalars([name], [value], of_rank=True) for name, value in logged.items()]
         self.write_arrived()
         self._arriving.append((record, Fetch(record.pieces)))
