@@ -125,6 +125,7 @@ class Training:
         precision: One of `PRECISIONS`.
         seed: Of the data.
         clip: The total norm that gradients are clipped to; 0 is none.
+        clear: Whether gradients are cleared between steps.
         alerts: Whether each record is held against the rules.
         disturb: Changes the inputs of a step, as a fault does.
         told: What alerts have said.
@@ -139,6 +140,7 @@ class Training:
     precision: str
     seed: int
     clip: float = 0.0
+    clear: bool = True
     alerts: bool = True
     disturb: Callable[[Training, int, Tensor], Tensor] = field(default=lambda training, step, x: x)
     told: list[Finding] = field(default_factory=list)
@@ -158,7 +160,8 @@ class Training:
                 y = (x.flatten(1) @ teacher).argmax(1)
                 for group in self.optimizer.param_groups:
                     group["lr"] = rate * group.get("scale", 1.0) * self.factor(step / self.steps)
-                self.optimizer.zero_grad()
+                if self.clear:
+                    self.optimizer.zero_grad()
                 with self._casting():
                     output = self.model(self.disturb(self, step, x).to(dtype))
                 F.cross_entropy(output.float(), y).backward()
@@ -298,6 +301,19 @@ def bad_value(training: Training, draw: random.Random) -> None:
     training.disturb = lambda _, step, x: x / x.new_tensor(0.0) if step == at else x
 
 
+def no_zero_grad(training: Training, draw: random.Random) -> str:
+    training.clear = False
+    return "total"
+
+
+def rounded_updates(training: Training, draw: random.Random) -> str:
+    training.model.bfloat16()
+    training.precision = "bfloat16 weights"
+    rate = draw.choice([1e-7, 3e-7, 1e-6])
+    training.optimizer = torch.optim.AdamW(training.model.parameters(), lr=rate, weight_decay=0.0)
+    return "total"
+
+
 FAULTS = [
     Fault("dead ReLU", ("dead",), dead, RELU),
     Fault("weights of 0", ("dead",), zero_weights, RELU),
@@ -309,6 +325,8 @@ FAULTS = [
     Fault("spike of the learning rate", ("spike", "non-finite"), rate_spike, ("relu", "convolutions")),
     Fault("bad batch", ("spike", "non-finite"), bad_batch, RELU),
     Fault("bad value", ("non-finite",), bad_value, tuple(NETWORKS)),
+    Fault("no zero_grad", ("added",), no_zero_grad, tuple(NETWORKS)),
+    Fault("updates that rounding cancels", ("cancelled",), rounded_updates, tuple(NETWORKS)),
 ]
 
 
