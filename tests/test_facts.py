@@ -49,7 +49,7 @@ MEASURES: dict[str, Callable[[nn.Module], Any]] = {
 }
 
 
-@pytest.mark.parametrize("own", OWN, ids=lambda own: f"{[*own][0]}")
+@pytest.mark.parametrize("own", OWN, ids=lambda own: str(*own))
 def test_attributes_of_other_types_are_no_facts(own: dict[str, Any]) -> None:
     model = Own(**own)
     assert (network_of(model), normalization_of(model), vocabulary_of(model)) == (None, None, None)
