@@ -285,7 +285,7 @@ def output_of(model: nn.Module, label: str, images: Tensor) -> Any:
                 "noise (--data noise) has any"
             ) from error
         reason = str(error).split("\n")[0]
-        advice = _other_data(wanted, images)
+        advice = _other_data(wanted, images, reason)
         wide = "float64 " if images.dtype == torch.float64 else ""
         raise GradlabError(
             f"{label} cannot run on {wide}images of shape {tuple(images.shape)}: "
@@ -293,9 +293,10 @@ def output_of(model: nn.Module, label: str, images: Tensor) -> Any:
         ) from error
 
 
-def _other_data(wanted: tuple[int, ...] | None, images: Tensor) -> str:
-    """What to do where a network may not take images because of their size; empty where that is as it should be."""
-    if wanted == tuple(images.shape[1:]) or images.ndim != 4:
+def _other_data(wanted: tuple[int, ...] | None, images: Tensor, reason: str) -> str:
+    """What to do where a network does not take images because of their size; empty where it fails otherwise."""
+    sized = any(word in reason.lower() for word in ("size", "shape", "dimension", "height", "width"))
+    if not sized or wanted == tuple(images.shape[1:]) or images.ndim != 4:
         return ""
     named = "with model.input_shape = (3, 224, 224), say," if wanted is None else f"it takes {wanted};"
     return f"; {named} data noise and imagefolder:PATH (--data) have that shape"
