@@ -86,6 +86,12 @@ def network_of(model: nn.Module) -> Network | None:
     return _fact(model, "network", Network)
 
 
+def architecture_of(model: nn.Module) -> NetworkDescription | None:
+    """The properties of the architecture of a network from `gl.build`; None of any other."""
+    network = network_of(model)
+    return None if network is None else network.description
+
+
 def name_of(model: object) -> str:
     """A model's name from `gl.build`, or one that it has as a text, or else that of its class."""
     return _fact(model, "name", str) or type(model).__name__

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from gradlab.facts import network_of
+from gradlab.facts import architecture_of
 from gradlab.probes.weights import Part, WeightRow, weight_rows
 from gradlab.results.coverage import Coverage
 
@@ -122,5 +122,5 @@ def _elements(rows: Iterable[WeightRow]) -> int:
 
 def description_of(model: nn.Module) -> dict[str, Any] | None:
     """The facts of the architecture of a network that `gl.build` made, as plain values; None of any other."""
-    network = network_of(model)
-    return None if network is None or network.description is None else dict(network.description.to_dict())
+    description = architecture_of(model)
+    return None if description is None else dict(description.to_dict())

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from gradlab.experiments.subject import is_trained
-from gradlab.facts import network_of
+from gradlab.facts import architecture_of
 from gradlab.theory import jacobian_mean_square, jacobian_spectrum, relu_jacobian_deviation
 
 HE = 2.0
@@ -30,8 +30,7 @@ def law_of(model: nn.Module, part: str | None) -> dict[str, Any] | None:
         The mean_square, its standard deviation over random weights of this width, and the density of log10 of the
         singular values for infinite width at the places singular_value; None if no theory applies.
     """
-    network = network_of(model)
-    description = None if network is None else network.description
+    description = architecture_of(model)
     if description is None or is_trained(model) or part != "body":
         return None
     if (description.form, description.kind, description.unit, description.normalization) != (

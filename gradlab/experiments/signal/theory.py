@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from gradlab.experiments.request import BatchNormMode
 from gradlab.experiments.subject import has_batch_norm, is_trained
-from gradlab.facts import network_of
+from gradlab.facts import architecture_of
 from gradlab.theory import predicted_stream_variance
 
 CIFAR_SIDE = 32
@@ -26,8 +26,7 @@ def predicted_stream_std(model: nn.Module, bn: BatchNormMode, inputs: Tensor) ->
     Returns:
         One value per block; an empty list if no theory applies.
     """
-    network = network_of(model)
-    description = None if network is None else network.description
+    description = architecture_of(model)
     if description is None or is_trained(model):
         return []
     if has_batch_norm(model) and (bn != "batch" or inputs.shape[-1] != CIFAR_SIDE):

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from gradlab.probes.watch.computed_steps import can_compute, computed_steps, is_short
+from gradlab.probes.watch.record import ids_of
 from gradlab.probes.weights import Part, WeightRow, weight_rows
 from gradlab.results.grouping import some
 from gradlab.stats import l2_norms
@@ -129,7 +130,7 @@ class ParameterWatch:
         """Keep what the difference needs, or find the step that is about to be made."""
         parameters = list({id(p): p for number in numbers for p in [self.parts[number].parameter]}.values())
         known = can_compute(optimizer)
-        owned = {id(p) for group in optimizer.param_groups for p in group["params"]}
+        owned = ids_of(optimizer)
         short = [p for p in parameters if is_short(p) and id(p) in owned]
         self._kept = {id(p): p.detach().clone() for p in parameters if not is_short(p)}
         self._gradients = {}
@@ -156,20 +157,18 @@ class ParameterWatch:
         self.moved |= {part.name: None for part in self.parts if id(part.parameter) in moved and part.rows is None}
         short, self._short = self._short, {}
         moving, self._moving = self._moving, {}
+        ends = {id(part.parameter): part.parameter.detach() for part in self.parts}
         if short:
             there = [n for n, part in enumerate(self.parts) if id(part.parameter) in short]
             self._columns.add("stored", there, l2_norms([self._of(n, self.parts[n].parameter) for n in there]))
-            ends = {id(part.parameter): part.parameter.detach() for part in self.parts}
             # What float32 leaves alone, rounding may change, as where a step in 16 bits is none in float32.
             self._add_counts("changed", {key: (ends[key] != short[key]) & moves for key, moves in moving.items()})
         kept, self._kept = self._kept, {}
         if kept:
-            parameters = {id(part.parameter): part.parameter.detach() for part in self.parts}
-            ends = {key: parameters[key] for key in kept}
             # In place in this rank's parts of DTensors, which do not mix with other tensors.
             steps = [_own(tensor) for tensor in kept.values()]
             torch._foreach_neg_(steps)
-            torch._foreach_add_(steps, [_own(tensor) for tensor in ends.values()])
+            torch._foreach_add_(steps, [_own(ends[key]) for key in kept])
             numbers = [n for n, part in enumerate(self.parts) if id(part.parameter) in kept]
             self._add_updates(numbers, kept, ends)
         self._gradients = {}
